@@ -1,0 +1,1 @@
+"""Raw preference files in, token shards out."""

@@ -1,0 +1,40 @@
+"""What a user can get wrong: place, problem, remedy.
+
+PrefdataError
+├── UsageError      exit 2   a config, a flag, a file or a folder that cannot be used
+├── EmptyError      exit 3   every row was refused, so there is nothing to build
+└── LockedError     exit 4   another builder is at work in this folder
+"""
+
+
+class PrefdataError(Exception):
+    """One coded line for the user: `place: problem; remedy [code]`.
+
+    Codes are permanent. `E1..` are files and folders, `C1..` configs, `PD...` rows and sets.
+    """
+
+    exit_code = 2
+
+    def __init__(self, code: str, place: str, problem: str, remedy: str) -> None:
+        self.code, self.place, self.problem, self.remedy = code, place, problem, remedy
+        super().__init__(f"{place}: {problem}; {remedy} [{code}]")
+
+    def __reduce__(self) -> tuple[type["PrefdataError"], tuple[str, str, str, str]]:
+        """Errors cross process borders, so they are rebuilt from their four parts."""
+        return type(self), (self.code, self.place, self.problem, self.remedy)
+
+
+class UsageError(PrefdataError):
+    """Something that the user named cannot be used."""
+
+
+class EmptyError(PrefdataError):
+    """No row is left."""
+
+    exit_code = 3
+
+
+class LockedError(PrefdataError):
+    """Another process holds the folder."""
+
+    exit_code = 4
