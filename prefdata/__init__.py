@@ -1,1 +1,24 @@
-"""Raw preference files in, token shards out."""
+"""Raw preference files in, token shards out.
+
+`import prefdata` is cheap: each name below is imported when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prefdata.store.reader import open_build as open  # noqa: A004
+
+__all__ = ["open"]
+
+_HOMES = {
+    "open": ("prefdata.store.reader", "open_build"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        message = f"module 'prefdata' has no attribute {name!r}"
+        raise AttributeError(message)
+    module, attribute = _HOMES[name]
+    return getattr(importlib.import_module(module), attribute)

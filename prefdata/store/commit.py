@@ -1,0 +1,109 @@
+"""A file is there whole or not at all: temporary name, fsync, check, rename, fsync the folder.
+
+A folder of files gets a manifest, written by `write_bytes` after all the others, so its existence
+means that the folder is complete.
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from prefdata.errors import LockedError, UsageError
+
+_CHUNK_BYTES = 1 << 20
+
+
+class FileSeal(NamedTuple):
+    """What tells a file from its damaged twin."""
+
+    bytes: int
+    sha256: str
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal_file(path: Path) -> FileSeal:
+    """Size and sha256 of a file, read from disk."""
+    return FileSeal(path.stat().st_size, sha256_file(path))
+
+
+def fsync_path(path: Path) -> None:
+    """Force a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def temporary_name(path: Path) -> Path:
+    """Where a file grows before it gets its name; a second try overwrites the first one's rest."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def commit_file(
+    path: Path, write: Callable[[Path], object], check: Callable[[Path], object] | None = None
+) -> FileSeal:
+    """Let `write` make the file under a temporary name, check it, then give it its name.
+
+    `check` re-opens what was written and raises where it is not what was meant.
+    """
+    temporary = temporary_name(path)
+    try:
+        write(temporary)
+        fsync_path(temporary)
+        if check is not None:
+            check(temporary)
+        seal = seal_file(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_path(path.parent)
+    return seal
+
+
+def write_bytes(path: Path, data: bytes) -> FileSeal:
+    """Commit a small file, and read it back before it gets its name."""
+
+    def check(temporary: Path) -> None:
+        if temporary.read_bytes() != data:
+            message = f"{temporary} does not read back as it was written"
+            raise OSError(message)
+
+    return commit_file(path, lambda temporary: temporary.write_bytes(data), check)
+
+
+def make_folder(path: Path) -> None:
+    """Make an output folder, or say why it cannot be one."""
+    remedy = "name a folder that can be written"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError("E140", str(path), f"cannot be made ({error.strerror})", remedy) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UsageError("E140", str(path), "cannot be written", remedy)
+
+
+@contextmanager
+def lock_folder(path: Path) -> Iterator[None]:
+    """Hold a folder for one writer; the kernel lets go of it when the process ends, however."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            remedy = "wait for it, or name another folder"
+            raise LockedError(
+                "E141", str(path), "another process is at work here", remedy
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,199 @@
+"""The manifest: what a finished build is, sealed by its own hash."""
+
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from prefdata.errors import UsageError
+from prefdata.store.canonical import hash_json, to_json
+from prefdata.store.commit import FileSeal
+
+FORMAT_VERSION = 1
+NAME = "manifest.json"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+
+class LineClasses(_Model):
+    """What became of each line: lines = blank + kept + duplicates + filtered + rejected."""
+
+    lines: int
+    blank: int
+    kept: int
+    duplicates: int
+    filtered: int
+    rejected: int
+
+
+class InputSeal(_Model):
+    """One input file as it was read."""
+
+    name: str
+    """As the user gave it."""
+    bytes: int
+    sha256: str
+    layout: str
+    lines: LineClasses
+
+
+class TokenizerSeal(_Model):
+    """What decides the ids of a build."""
+
+    name: str
+    """A folder or a hub name, as the user gave it."""
+    revision: str | None
+    tokenizer_sha256: str
+    """sha256 of the fast tokenizer's JSON, as the library serializes it."""
+    template_sha256: str | None
+    """sha256 of the chat template; null where the tokenizer has none."""
+    vocab_size: int
+    """Ids are below it."""
+    bos_token_id: int | None
+    eos_token_id: int | None
+    pad_token_id: int | None
+
+
+class FunnelStage(_Model):
+    """Pairs that go into a stage and come out of it."""
+
+    stage: str
+    rows_in: int
+    rows_out: int
+    dropped: dict[str, int]
+    """Rows that stay behind, by code."""
+
+
+class SplitSeal(_Model):
+    """One split in numbers."""
+
+    rows: int
+    groups: int
+    """Distinct prompts."""
+    prompt_tokens: int
+    chosen_tokens: int
+    rejected_tokens: int
+
+
+class ShardSeal(_Model):
+    """One token shard."""
+
+    path: str
+    """Relative to the build's folder."""
+    split: str
+    rows: int
+    tokens: int
+    """Of prompts, chosen and rejected together."""
+    bytes: int
+    sha256: str
+
+    @property
+    def seal(self) -> FileSeal:
+        return FileSeal(self.bytes, self.sha256)
+
+
+class OtherFile(_Model):
+    """A file of the build that is not a token shard."""
+
+    path: str
+    rows: int | None
+    bytes: int
+    sha256: str
+
+    @property
+    def seal(self) -> FileSeal:
+        return FileSeal(self.bytes, self.sha256)
+
+
+class Manifest(_Model):
+    """Everything that a reader of a build has to know before it opens a shard."""
+
+    format: Literal["prefdata-build"] = "prefdata-build"
+    format_version: Literal[1] = 1
+    tool_version: str
+    fingerprint: str
+    """Sixteen hex digits of config, inputs, tokenizer and version: equal where a build would be."""
+    config: dict[str, Any]
+    """The resolved config, without what only says where and how fast."""
+    inputs: list[InputSeal]
+    tokenizer: TokenizerSeal
+    lines: LineClasses
+    funnel: list[FunnelStage]
+    splits: dict[str, SplitSeal]
+    shards: list[ShardSeal]
+    files: list[OtherFile]
+    hash: str = Field(default="", pattern="^([0-9a-f]{64})?$")
+    """sha256 of this file's canonical JSON without this field."""
+
+    def sealed(self) -> "Manifest":
+        """The same manifest with its own hash in it."""
+        return self.model_copy(update={"hash": self._own_hash()})
+
+    def to_bytes(self) -> bytes:
+        return to_json(self.model_dump(mode="json"))
+
+    def _own_hash(self) -> str:
+        return hash_json(self.model_dump(mode="json", exclude={"hash"}))
+
+    def is_whole(self) -> bool:
+        """Whether the hash in the manifest is that of its content."""
+        return self.hash == self._own_hash()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a finished build, checked; its shards are not looked at."""
+    path = folder / NAME
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        problem = f"has no {NAME}, so no build was finished here"
+        raise UsageError("E132", str(folder), problem, "run `prefdata build` again") from error
+    except OSError as error:
+        remedy = "see to its permissions"
+        raise UsageError("E132", str(path), f"cannot be read ({error.strerror})", remedy) from error
+    manifest = _parse(path, data)
+    if not manifest.is_whole():
+        problem = "was changed after it was written: its hash is not that of its content"
+        raise UsageError("E133", str(path), problem, "build again with --replace")
+    check_paths(path, [*manifest.shards, *manifest.files])
+    return manifest
+
+
+def _parse(path: Path, data: bytes) -> Manifest:
+    remedy = "build again with --replace"
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise UsageError("E133", str(path), f"is not JSON ({error})", remedy) from error
+    version = value.get("format_version") if isinstance(value, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        problem = f"has format version {version}; this prefdata reads up to {FORMAT_VERSION}"
+        raise UsageError("E134", str(path), problem, "install a newer prefdata")
+    try:
+        return Manifest.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "manifest"
+        problem = f"is not a manifest of a build: {where}: {first['msg'].lower()}"
+        raise UsageError("E133", str(path), problem, remedy) from error
+
+
+def check_paths(manifest: Path, entries: list[ShardSeal | OtherFile]) -> None:
+    """Refuse names that lead out of the folder, or that one disk would hold as the same file."""
+    seen: set[str] = set()
+    for entry in entries:
+        path = PurePosixPath(entry.path)
+        parts = entry.path.split("/")
+        leaves = path.is_absolute() or any(part in ("", ".", "..") for part in parts)
+        if leaves or any(char in entry.path for char in "\0\\:") or not entry.path.isprintable():
+            problem = f"names {entry.path!r}, which is not a plain path inside the folder"
+            raise UsageError("E131", str(manifest), problem, "do not use this folder")
+        if entry.path.casefold() in seen:
+            problem = f"names {entry.path!r} twice"
+            raise UsageError("E131", str(manifest), problem, "do not use this folder")
+        seen.add(entry.path.casefold())

@@ -1,0 +1,102 @@
+"""How a finished build is read: through its manifest alone, and only if each byte is as sealed."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from prefdata.errors import UsageError
+from prefdata.store.manifest import Manifest, OtherFile, ShardSeal, SplitSeal, read_manifest
+from prefdata.store.shards import TOKENS, read_shard
+from prefdata.store.verify import cache_folder, check_seal
+
+
+class Shard(NamedTuple):
+    """One verified token shard."""
+
+    path: Path
+    name: str
+    """Relative to the build's folder, as the manifest has it."""
+    split: str
+    rows: int
+    tokens: int
+    sha256: str
+
+    def read(self) -> pa.Table:
+        """The shard's rows, mapped, not copied."""
+        return read_shard(self.path, rows=self.rows)
+
+
+class Build(NamedTuple):
+    """A finished build whose token shards are what its manifest says."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def splits(self) -> dict[str, SplitSeal]:
+        return self.manifest.splits
+
+    def shards(self, split: str) -> list[Shard]:
+        """The split's token shards, in order."""
+        self._check_split(split)
+        return [
+            Shard(self.path / seal.path, seal.path, seal.split, seal.rows, seal.tokens, seal.sha256)
+            for seal in self.manifest.shards
+            if seal.split == split
+        ]
+
+    def tokens(self, split: str) -> pa.Table:
+        """All rows of a split, mapped, not copied: one chunk for each shard."""
+        tables = [shard.read() for shard in self.shards(split)]
+        return pa.concat_tables(tables) if tables else TOKENS.empty_table()
+
+    def text(self, split: str) -> pa.Table:
+        """The kept pairs of a split, readable; row n is row n of `tokens`."""
+        self._check_split(split)
+        return self._parquet(f"text/{split}-")
+
+    def rejected(self) -> pa.Table:
+        """Every row that was refused, with its code."""
+        return self._parquet("rejected/")
+
+    def _parquet(self, prefix: str) -> pa.Table:
+        files = [file for file in self.manifest.files if file.path.startswith(prefix)]
+        for file in files:
+            _check_file(self.path, file)
+        return pa.concat_tables([parquet.read_table(self.path / file.path) for file in files])
+
+    def _check_split(self, split: str) -> None:
+        if split not in self.splits:
+            problem = f"has no split {split!r}"
+            remedy = f"it has {', '.join(sorted(self.splits))}"
+            raise UsageError("E138", str(self.path), problem, remedy)
+
+
+def open_build(path: str | Path) -> Build:
+    """Open a finished build; raise a coded error unless every token shard is as it was sealed.
+
+    The digests of shards that did not change are remembered in the user's cache folder.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    for seal in manifest.shards:
+        _check_file(folder, seal)
+        read_shard(folder / seal.path, rows=seal.rows)
+    return Build(folder, manifest)
+
+
+def _check_file(folder: Path, entry: ShardSeal | OtherFile) -> None:
+    path = folder / entry.path
+    if not _is_inside(path, folder):
+        problem = "is a link that leads out of the build's folder"
+        raise UsageError("E130", str(path), problem, "put the file itself in its place")
+    check_seal(path, entry.seal, cache_folder())
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a loop of links
+        return False

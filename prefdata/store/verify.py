@@ -1,0 +1,74 @@
+"""sha256 of files, remembered for as long as a file cannot have changed.
+
+A digest is kept in the user's cache folder under the file's device and inode, with size, mtime and
+ctime. Any write moves ctime, and no program can set it back. A file that changed within the last
+two seconds is never remembered: a second write could fall into the same tick of the clock.
+"""
+
+import os
+import time
+from pathlib import Path
+
+from prefdata.errors import UsageError
+from prefdata.store.commit import FileSeal, sha256_file
+
+_SETTLED_NANOSECONDS = 2_000_000_000
+
+
+def cache_folder() -> Path:
+    """Where digests are remembered: `$XDG_CACHE_HOME/prefdata`, or `~/.cache/prefdata`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prefdata"
+
+
+def sha256_cached(path: Path, cache: Path, *, settled: int = _SETTLED_NANOSECONDS) -> str:
+    """sha256 of a file, read again only where the file may have changed since the last time.
+
+    `settled` is the age, in nanoseconds, from which a change is old enough to be remembered.
+    """
+    before = _identity(path)
+    entry = cache / f"{before[0]:x}-{before[1]:x}"
+    known = _recall(entry, before)
+    if known is not None:
+        return known
+    digest = sha256_file(path)
+    is_old = time.time_ns() - max(before[3], before[4]) > settled
+    if is_old and _identity(path) == before:
+        _remember(entry, before, digest)
+    return digest
+
+
+def check_seal(path: Path, seal: FileSeal, cache: Path) -> None:
+    """Refuse a file that is missing, or is not the one that was sealed."""
+    remedy = "restore it, or build again with --replace"
+    if not path.is_file():
+        raise UsageError("E135", str(path), "is missing, though the manifest lists it", remedy)
+    size = path.stat().st_size
+    if size != seal.bytes:
+        problem = f"has {size:,} bytes where the manifest says {seal.bytes:,}"
+        raise UsageError("E135", str(path), problem, remedy)
+    if sha256_cached(path, cache) != seal.sha256:
+        raise UsageError("E136", str(path), "is damaged: its sha256 is not the manifest's", remedy)
+
+
+def _identity(path: Path) -> tuple[int, int, int, int, int]:
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _recall(entry: Path, identity: tuple[int, ...]) -> str | None:
+    try:
+        *numbers, digest = entry.read_text().split()
+    except (OSError, ValueError):
+        return None
+    matches = numbers == [str(number) for number in identity] and len(digest) == 64
+    return digest if matches else None
+
+
+def _remember(entry: Path, identity: tuple[int, ...], digest: str) -> None:
+    temporary = entry.with_name(f"{entry.name}.{os.getpid()}")
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(" ".join([*map(str, identity), digest]))
+        temporary.replace(entry)
+    except OSError:  # no room, or no home: the next reader hashes again
+        return
