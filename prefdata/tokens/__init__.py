@@ -1,0 +1,1 @@
+"""Records to token ids: chat template to text, text to ids, ids to prompt and completions."""

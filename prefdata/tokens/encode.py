@@ -1,0 +1,71 @@
+"""Text to ids, each distinct text once, while the next texts are still being rendered."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
+from types import TracebackType
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from prefdata.tokens.ragged import Ragged, from_lengths, stack
+
+_BATCH_TEXTS = 512
+
+
+def encode_texts(backend: Tokenizer, texts: list[str], *, add_special_tokens: bool) -> Ragged:
+    """The ids of each text."""
+    encodings = backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
+    rows = [encoding.ids for encoding in encodings]
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    values = np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum()))
+    return from_lengths(values, lengths)
+
+
+class TextPool:
+    """Distinct texts and their ids; a text gets its place at once and its ids in the background.
+
+    The tokenizer releases the interpreter's lock, so encoding runs beside rendering.
+    """
+
+    def __init__(self, backend: Tokenizer, *, add_special_tokens: bool) -> None:
+        self._backend = backend
+        self._add_special_tokens = add_special_tokens
+        self._places: dict[str, int] = {}
+        self._waiting: list[str] = []
+        self._parts: list[Future[Ragged]] = []
+        self._thread = ThreadPoolExecutor(max_workers=1)
+
+    def __enter__(self) -> "TextPool":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def place(self, text: str) -> int:
+        """Where the text's ids will be among `ids()`."""
+        known = self._places.get(text)
+        if known is not None:
+            return known
+        self._places[text] = place = len(self._places)
+        self._waiting.append(text)
+        if len(self._waiting) >= _BATCH_TEXTS:
+            self._encode_waiting()
+        return place
+
+    def ids(self) -> Ragged:
+        """The ids of every text, in the order of their places."""
+        self._encode_waiting()
+        return stack([part.result() for part in self._parts])
+
+    def _encode_waiting(self) -> None:
+        if self._waiting:
+            self._parts.append(self._thread.submit(self._encode, self._waiting))
+            self._waiting = []
+
+    def _encode(self, texts: list[str]) -> Ragged:
+        return encode_texts(self._backend, texts, add_special_tokens=self._add_special_tokens)

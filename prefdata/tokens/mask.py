@@ -1,0 +1,78 @@
+"""Which tokens of a completion are the assistant's, where other turns stand between its own."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from tokenizers import Tokenizer
+
+from prefdata.tokens.ragged import Bools
+from prefdata.tokens.render import Renderer
+from prefdata.tokens.target import Target
+from prefdata.tokens.template import TEMPLATE_FAULTS, Message
+
+
+class Dialogue(NamedTuple):
+    """A prompt, a completion of several turns, and the tools they may call."""
+
+    prompt: list[Message]
+    completion: list[Message]
+    tools: list[Any] | None
+
+
+def rows_with_turns(column: pa.ChunkedArray) -> list[int]:
+    """Rows whose completion holds a turn that is not the assistant's."""
+    lists = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    roles = lists.flatten().field("role")
+    foreign = np.flatnonzero(
+        pa.compute.not_equal(roles, "assistant").to_numpy(zero_copy_only=False)
+    )
+    ends = np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False))
+    return sorted({int(row) for row in np.searchsorted(ends, foreign, side="right")})
+
+
+def completion_mask(
+    dialogue: Dialogue, renderer: Renderer, target: Target, backend: Tokenizer
+) -> Bools | None:
+    """True at the assistant's tokens of the whole text; None where turns cannot be told apart."""
+    try:
+        whole, spans = _assistant_spans(dialogue, renderer, target)
+    except TEMPLATE_FAULTS:
+        return None
+    if spans is None:
+        return None
+    offsets = backend.encode(whole, add_special_tokens=False).offsets
+    mask = np.zeros(len(offsets), np.bool_)
+    for number, (start, stop) in enumerate(offsets):
+        mask[number] = any(start >= a and stop <= b for a, b in spans)
+    return mask
+
+
+def _assistant_spans(
+    dialogue: Dialogue, renderer: Renderer, target: Target
+) -> tuple[str, list[tuple[int, int]] | None]:
+    """The whole text and where in it the assistant's turns lie.
+
+    A turn begins where the dialogue before it, with the generation prompt, ends; it ends after the
+    dialogue with it or, where the template ends a last turn in its own way, after the next EOS.
+    """
+    prompt, completion, tools = dialogue
+    whole = renderer.render(prompt + completion, tools, add_generation_prompt=False)
+    end_of_turn = target.special_tokens.get("eos_token")
+    spans = []
+    for number, message in enumerate(completion):
+        if message["role"] != "assistant":
+            continue
+        before = renderer.render(prompt + completion[:number], tools, add_generation_prompt=True)
+        after = renderer.render(
+            prompt + completion[: number + 1], tools, add_generation_prompt=False
+        )
+        if not whole.startswith(before):
+            return whole, None
+        if whole.startswith(after):
+            spans.append((len(before), len(after)))
+        elif end_of_turn and end_of_turn in whole[len(before) :]:
+            spans.append((len(before), whole.index(end_of_turn, len(before)) + len(end_of_turn)))
+        else:
+            return whole, None
+    return whole, spans

@@ -1,0 +1,28 @@
+"""What a build may choose about tokens."""
+
+from datetime import date
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, PositiveInt
+
+LengthPolicy = Literal["reject", "cut_prompt_start", "cut_completion_end"]
+# Findings that no config can let through: such a pair cannot be trained on.
+FIXED_CODES = frozenset({"PD702", "PD706", "PD710", "PD711", "PD712"})
+
+Severity = Literal["error", "warning", "off"]
+
+
+class TokenOptions(BaseModel):
+    """Everything besides the tokenizer that decides the ids of a pair."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    max_length: PositiveInt | None = None
+    length_policy: LengthPolicy = "reject"
+    chat_template_kwargs: dict[str, Any] = {}
+    template_date: date | None = None
+    severity: dict[str, Severity] = {}
+
+    def refuses(self, code: str) -> bool:
+        """Whether a row with this finding is rejected."""
+        return self.severity.get(code, "error") == "error"

@@ -1,0 +1,185 @@
+"""A table of records to the ids of its pairs: prompt, chosen, rejected.
+
+The prompt's ids are those tokens of the prompt's text that both prompt + chosen and
+prompt + rejected begin with; a completion is all that follows. So prompt + completion is always
+exactly the tokenization of the whole text, as it is in TRL.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from tokenizers import Tokenizer
+
+from prefdata.tokens.encode import TextPool, encode_texts
+from prefdata.tokens.options import TokenOptions
+from prefdata.tokens.ragged import (
+    Bools,
+    Int64s,
+    Ragged,
+    common_prefix,
+    cut,
+    from_lengths,
+    join,
+    stack,
+    take,
+)
+from prefdata.tokens.render import (
+    PairTexts,
+    Refusal,
+    Renderer,
+    read_messages,
+    read_tools,
+)
+from prefdata.tokens.segments import cut_after_last, safe_cuts
+from prefdata.tokens.target import Target
+
+_SAMPLED_ROWS = 32
+
+
+class PairIds(NamedTuple):
+    """The ids of some pairs, row by row."""
+
+    rows: Int64s
+    """Which records these are."""
+    prompt: Ragged
+    chosen: Ragged
+    rejected: Ragged
+    moved: Bools
+    """Where a completion's first characters share a token with the prompt's last ones."""
+
+
+class Outcome(NamedTuple):
+    """Ids of the pairs that have some, and why the others have none, by row."""
+
+    ids: PairIds
+    refusals: dict[int, Refusal]
+    note: str | None
+
+
+class _Plan:
+    """Which texts to encode, and which of them make which pair."""
+
+    def __init__(self, chat: TextPool, text: TextPool, cuts: tuple[str, ...]) -> None:
+        self._pools = (chat, text)
+        self._cuts = cuts
+        self.rows: list[int] = []
+        self.is_text: list[bool] = []
+        self.places: list[tuple[int, int, int, int]] = []
+
+    def add(self, row: int, texts: PairTexts, *, is_text: bool) -> None:
+        pool = self._pools[is_text]
+        at = 0 if is_text else cut_after_last(texts.prompt, self._cuts)
+        head = texts.prompt[:at]
+        if not (texts.chosen.startswith(head) and texts.rejected.startswith(head)):
+            at = 0
+        head_place = pool.place(head) if at else -1
+        self.rows.append(row)
+        self.is_text.append(is_text)
+        prompt, chosen, rejected = (pool.place(text[at:]) for text in texts)
+        self.places.append((head_place, prompt, chosen, rejected))
+
+    def ids(self) -> PairIds:
+        """The ids of every pair that was added."""
+        chat, text = (pool.ids() for pool in self._pools)
+        nothing = from_lengths(np.zeros(0, np.int32), np.zeros(1, np.int64))
+        pool = stack([nothing, chat, text])
+        places = np.array(self.places, np.int64).reshape(-1, 4) + 1
+        shift = np.array(self.is_text, np.int64)[:, None] * len(chat.lengths)
+        places = np.where(places > 0, places + shift, 0)
+        head, prompt, chosen, rejected = (take(pool, column) for column in places.T)
+        shared = np.minimum(common_prefix(prompt, chosen), common_prefix(prompt, rejected))
+        return PairIds(
+            np.array(self.rows, np.int64),
+            join(head, cut(prompt, np.zeros_like(shared), shared)),
+            cut(chosen, shared, chosen.lengths),
+            cut(rejected, shared, rejected.lengths),
+            shared < prompt.lengths,
+        )
+
+
+def encode_records(records: pa.Table, target: Target, options: TokenOptions) -> Outcome:
+    """The ids of every pair that the template can render.
+
+    Texts are cut where `segments` proves that this is safe; a sample of rows is encoded whole as
+    well, and where the two differ all is encoded whole, said in the note.
+    """
+    backend = target.load_backend()
+    cuts = safe_cuts(target)
+    outcome, sample = _encode(records, target, options, (backend, cuts))
+    if not cuts or _agrees(backend, outcome.ids, sample):
+        return outcome
+    outcome, _ = _encode(records, target, options, (backend, ()))
+    note = f"{target.name} gives other ids for parts than for whole texts; texts encoded whole"
+    return outcome._replace(note=note)
+
+
+def _encode(
+    records: pa.Table,
+    target: Target,
+    options: TokenOptions,
+    way: tuple[Tokenizer, tuple[str, ...]],
+) -> tuple[Outcome, dict[int, PairTexts]]:
+    backend, cuts = way
+    refusals: dict[int, Refusal] = {}
+    sample: dict[int, PairTexts] = {}
+    stride = max(1, records.num_rows // _SAMPLED_ROWS)
+    with (
+        TextPool(backend, add_special_tokens=False) as chat,
+        TextPool(backend, add_special_tokens=True) as text,
+    ):
+        plan = _Plan(chat, text, cuts)
+        for row, is_text, texts in _rendered(records, Renderer(target, options), options):
+            if isinstance(texts, Refusal):
+                refusals[row] = texts
+                continue
+            plan.add(row, texts, is_text=is_text)
+            if row % stride == 0 and not is_text:
+                sample[len(plan.rows) - 1] = texts
+        return Outcome(plan.ids(), refusals, None), sample
+
+
+def _rendered(
+    records: pa.Table, renderer: Renderer, options: TokenOptions
+) -> Iterator[tuple[int, bool, PairTexts | Refusal]]:
+    """Row number, whether it is plain text, and its texts, for each record."""
+    columns = [read_messages(records.column(name)) for name in ("prompt", "chosen", "rejected")]
+    tools = read_tools(records.column("tools"))
+    is_text = [form == "text" for form in records.column("form").to_pylist()]
+    for row, (prompt, chosen, rejected) in enumerate(zip(*columns, strict=True)):
+        if is_text[row]:
+            texts = renderer.text(prompt, (chosen, rejected))
+        else:
+            texts = renderer.chat(prompt, (chosen, rejected), tools[row])
+        if isinstance(texts, PairTexts) and options.refuses("PD701"):
+            yield row, is_text[row], _with_own_prompt(texts)
+        else:
+            yield row, is_text[row], texts
+
+
+def _with_own_prompt(texts: PairTexts) -> PairTexts | Refusal:
+    """PD701 where the template ends a prompt alone otherwise than a prompt with its answer."""
+    for side, text in (("chosen", texts.chosen), ("rejected", texts.rejected)):
+        if not text.startswith(texts.prompt):
+            message = f"the rendered prompt is not the beginning of prompt + {side}"
+            return Refusal("PD701", message)
+    return texts
+
+
+def _agrees(backend: Tokenizer, ids: PairIds, sample: dict[int, PairTexts]) -> bool:
+    """Whether the sampled pairs have the ids of their whole texts."""
+    if not sample:
+        return True
+    texts = [text for pair in sample.values() for text in pair]
+    whole = encode_texts(backend, texts, add_special_tokens=False)
+    for number, at in enumerate(sample):
+        prompt, chosen, rejected = (whole.row(3 * number + part) for part in range(3))
+        ours = ids.prompt.row(at)
+        same = np.array_equal(ours, prompt[: len(ours)]) and all(
+            np.array_equal(np.concatenate([ours, side.row(at)]), full)
+            for side, full in ((ids.chosen, chosen), (ids.rejected, rejected))
+        )
+        if not same:
+            return False
+    return True

@@ -1,0 +1,70 @@
+"""Where a text can be cut so that its parts, encoded apart, give the ids of the whole.
+
+A fast tokenizer first cuts a text at its added tokens and then treats each piece alone. So right
+after such a token a text can be cut, if the token is found there whatever stands around it, and if
+no later stage looks at where in the text a piece lies. Both are read off the tokenizer's JSON;
+what is not known to be safe is not cut. The prompt up to that place is then encoded once for both
+completions instead of three times.
+"""
+
+from typing import Any
+
+from prefdata.tokens.target import AddedToken, Target
+
+_NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Replace"}
+_PRE_TOKENIZERS = {"ByteLevel", "Split", "Digits", "Punctuation", "Whitespace", "WhitespaceSplit"}
+
+
+def safe_cuts(target: Target) -> tuple[str, ...]:
+    """The added tokens after which a text may be cut; empty where none is provably safe."""
+    structure = target.structure
+    pieces_stand_alone = (
+        _only(structure.get("normalizer"), _NORMALIZERS, "normalizers")
+        and _only(structure.get("pre_tokenizer"), _PRE_TOKENIZERS, "pretokenizers")
+        and structure["model"].get("dropout") in (None, 0.0)
+    )
+    if not pieces_stand_alone:
+        return ()
+    rivals = [token for token in target.added_tokens if not token.normalized]
+    return tuple(
+        token.content
+        for token in target.added_tokens
+        if token.special and token.is_plain and _is_always_found(token.content, rivals)
+    )
+
+
+def _only(stage: dict[str, Any] | None, known: set[str], children: str) -> bool:
+    if stage is None:
+        return True
+    if stage["type"] == "Sequence":
+        return all(_only(child, known, children) for child in stage[children])
+    return stage["type"] in known and not stage.get("add_prefix_space", False)
+
+
+def _is_always_found(content: str, rivals: list[AddedToken]) -> bool:
+    """Whether no other added token could take a part of this one's characters.
+
+    The last character must not be a letter, or a whole-word token after the cut would see another
+    neighbor; nor may whitespace at either end be eaten by a token beside it.
+    """
+    if content != content.strip() or content[-1].isalnum() or content[-1] == "_":
+        return False
+    for rival in rivals:
+        other = rival.content
+        if other != content and content in other:
+            return False
+        # "<|a|>" and "|><": the end of one begins the other.
+        for length in range(1, min(len(content), len(other))):
+            if other.endswith(content[:length]) or content.endswith(other[:length]):
+                return False
+    return True
+
+
+def cut_after_last(text: str, cuts: tuple[str, ...]) -> int:
+    """The place right after the last of these tokens in a text; 0 where none stands in it.
+
+    >>> cut_after_last("<s>hi</s><s>you", ("<s>", "</s>"))
+    12
+    """
+    ends = (text.rfind(token) + len(token) for token in cuts if token in text)
+    return max(ends, default=0)

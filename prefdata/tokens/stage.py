@@ -1,0 +1,144 @@
+"""The stage of a build that makes token shards: a table of records in, a table of tokens out."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from prefdata.records import REJECTED
+from prefdata.store.shards import TOKENS
+from prefdata.tokens.faults import Cuts, apply_length, find_faults
+from prefdata.tokens.mask import Dialogue, completion_mask, rows_with_turns
+from prefdata.tokens.options import FIXED_CODES, TokenOptions
+from prefdata.tokens.pairs import PairIds, encode_records
+from prefdata.tokens.ragged import Bools, Ragged, take, to_arrow
+from prefdata.tokens.render import Refusal, Renderer, read_messages, read_tools
+from prefdata.tokens.target import Target
+
+Masks = dict[int, tuple[Bools, Bools]]
+
+
+class TokenRows(NamedTuple):
+    """What became of a table of records: `kept` and `tokens` have the same rows in order."""
+
+    tokens: pa.Table
+    kept: pa.Table
+    rejected: pa.Table
+    findings: dict[str, int]
+    """Pairs that were kept though something was cut or is odd, by code."""
+    note: str | None
+
+
+def encode_table(records: pa.Table, target: Target, options: TokenOptions) -> TokenRows:
+    """Turn records into tokens; what cannot be is returned with its code."""
+    ids, refusals, note = encode_records(records, target, options)
+    masks = _masks(records, ids, target, options)
+    findings = {"PD714": int(ids.moved.sum())}
+    ids, too_long, cuts = apply_length(ids, options)
+    for broken, refusal in find_faults(ids, too_long, target):
+        rows = ids.rows[broken].tolist()
+        if refusal.code in FIXED_CODES or options.refuses(refusal.code):
+            refusals = {**dict.fromkeys(rows, refusal), **refusals}
+        else:
+            findings[refusal.code] = len(rows)
+    refusals = {**_empty_masks(ids, masks), **refusals}
+    stays = np.array([row not in refusals for row in ids.rows.tolist()], np.bool_)
+    kept = records.take(pa.array(ids.rows[stays]))
+    tokens = _token_table(kept, _select(ids, stays), masks)
+    return TokenRows(
+        tokens, kept, _rejected_table(records, refusals), _counted(findings, cuts), note
+    )
+
+
+def _counted(findings: dict[str, int], cuts: Cuts) -> dict[str, int]:
+    counts = {**findings, "PD708": cuts.prompts, "PD713": cuts.completions}
+    return {code: count for code, count in sorted(counts.items()) if count}
+
+
+def _select(ids: PairIds, stays: Bools) -> PairIds:
+    at = np.flatnonzero(stays)
+    prompt, chosen, rejected = (take(side, at) for side in (ids.prompt, ids.chosen, ids.rejected))
+    return PairIds(ids.rows[at], prompt, chosen, rejected, ids.moved[at])
+
+
+def _masks(records: pa.Table, ids: PairIds, target: Target, options: TokenOptions) -> Masks:
+    """Masks, by row, of pairs with a turn in a completion that is not the assistant's.
+
+    A mask with no True in it stands for turns that cannot be told apart.
+    """
+    special = {row for side in ("chosen", "rejected") for row in rows_with_turns(records[side])}
+    places = {row: at for at, row in enumerate(ids.rows.tolist()) if row in special}
+    if not places:
+        return {}
+    some = records.take(list(places))
+    columns = [read_messages(some[name]) for name in ("prompt", "chosen", "rejected")]
+    tools = read_tools(some["tools"])
+    renderer, backend = Renderer(target, options), target.load_backend()
+    masks = {}
+    for number, (row, at) in enumerate(places.items()):
+        start, pair = int(ids.prompt.lengths[at]), []
+        for side, completions in ((ids.chosen, columns[1]), (ids.rejected, columns[2])):
+            dialogue = Dialogue(columns[0][number], completions[number], tools[number])
+            mask = completion_mask(dialogue, renderer, target, backend)
+            blank = np.zeros(int(side.lengths[at]), np.bool_)
+            pair.append(blank if mask is None else mask[start:])
+        masks[row] = (pair[0], pair[1])
+    return masks
+
+
+def _empty_masks(ids: PairIds, masks: Masks) -> dict[int, Refusal]:
+    message = "no token of a completion can be told to be the assistant's"
+    lengths = zip(ids.rows.tolist(), ids.chosen.lengths, ids.rejected.lengths, strict=True)
+    return {
+        row: Refusal("PD706", message)
+        for row, chosen, rejected in lengths
+        if row in masks and not (masks[row][0][:chosen].any() and masks[row][1][:rejected].any())
+    }
+
+
+def _token_table(kept: pa.Table, ids: PairIds, masks: Masks) -> pa.Table:
+    columns = {name: kept[name] for name in TOKENS.names if name in kept.column_names}
+    for name, rows in (
+        ("prompt_ids", ids.prompt),
+        ("chosen_ids", ids.chosen),
+        ("rejected_ids", ids.rejected),
+    ):
+        columns[name] = to_arrow(rows, TOKENS.field(name).type)
+    for side, (name, rows) in enumerate(
+        (("chosen_mask", ids.chosen), ("rejected_mask", ids.rejected))
+    ):
+        columns[name] = _mask_column(ids, rows, masks, side)
+    return pa.table([columns[name] for name in TOKENS.names], schema=TOKENS).combine_chunks()
+
+
+def _mask_column(ids: PairIds, rows: Ragged, masks: Masks, side: int) -> pa.Array:
+    kind = TOKENS.field("chosen_mask").type
+    if not masks:
+        return pa.nulls(len(ids.rows), kind)
+    values = [
+        masks[row][side][:length].tolist() if row in masks else None
+        for row, length in zip(ids.rows.tolist(), rows.lengths, strict=True)
+    ]
+    return pa.array(values, kind)
+
+
+def _rejected_table(records: pa.Table, refusals: dict[int, Refusal]) -> pa.Table:
+    """The refused records as rows of REJECTED, in their order."""
+    rows = sorted(refusals)
+    refused = records.take(pa.array(rows, pa.int64()))
+    columns: dict[str, Any] = {
+        name: refused[name] for name in REJECTED.names if name in refused.column_names
+    }
+    columns["code"] = [refusals[row].code for row in rows]
+    columns["message"] = [refusals[row].message for row in rows]
+    columns["raw"] = [_pair_json(pair) for pair in refused.to_pylist()]
+    return pa.table([columns[name] for name in REJECTED.names], schema=REJECTED)
+
+
+def _pair_json(pair: dict[str, Any]) -> bytes:
+    sides = {
+        side: [{k: v for k, v in message.items() if v is not None} for message in pair[side]]
+        for side in ("prompt", "chosen", "rejected")
+    }
+    return orjson.dumps(sides, option=orjson.OPT_SORT_KEYS)

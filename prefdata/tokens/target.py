@@ -1,0 +1,142 @@
+"""The tokenizer that a build is made for: loaded once, then plain data that crosses processes."""
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+from tokenizers import Tokenizer
+
+from prefdata.errors import UsageError
+from prefdata.store.canonical import hash_json
+from prefdata.store.manifest import TokenizerSeal
+
+
+class AddedToken(BaseModel):
+    """A string that the tokenizer takes whole, wherever it stands."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: int
+    content: str
+    special: bool
+    normalized: bool
+    single_word: bool
+    lstrip: bool
+    rstrip: bool
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is found by its characters alone, and eats none beside it."""
+        return not (self.normalized or self.single_word or self.lstrip or self.rstrip)
+
+
+class Target(BaseModel):
+    """Everything of a tokenizer that decides ids, as plain data."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    name: str
+    revision: str | None
+    backend: str
+    """The fast tokenizer as the library serializes it, without truncation and padding."""
+    templates: dict[str, str]
+    """Chat templates by name; `default` is used unless a row has tools and `tool_use` exists."""
+    special_tokens: dict[str, str]
+    """What templates know by name: bos_token, eos_token, …"""
+
+    @cached_property
+    def structure(self) -> dict[str, Any]:
+        """The tokenizer's JSON, parsed."""
+        value: dict[str, Any] = orjson.loads(self.backend)
+        return value
+
+    @cached_property
+    def added_tokens(self) -> list[AddedToken]:
+        return [AddedToken.model_validate(token) for token in self.structure["added_tokens"]]
+
+    @property
+    def control_tokens(self) -> tuple[str, ...]:
+        """Strings that steer the model and so must not come from a row's content."""
+        return tuple(sorted(token.content for token in self.added_tokens if token.special))
+
+    def token_id(self, name: str) -> int | None:
+        """The id of `eos_token` and the like; None where the tokenizer has none."""
+        content = self.special_tokens.get(name)
+        return next((token.id for token in self.added_tokens if token.content == content), None)
+
+    def template(self, *, has_tools: bool) -> str | None:
+        if has_tools and "tool_use" in self.templates:
+            return self.templates["tool_use"]
+        return self.templates.get("default")
+
+    def load_backend(self) -> Tokenizer:
+        return Tokenizer.from_str(self.backend)
+
+    def seal(self) -> TokenizerSeal:
+        """What the manifest says of it."""
+        return TokenizerSeal(
+            name=self.name,
+            revision=self.revision,
+            tokenizer_sha256=hashlib.sha256(self.backend.encode()).hexdigest(),
+            template_sha256=hash_json(self.templates) if self.templates else None,
+            vocab_size=self.load_backend().get_vocab_size(with_added_tokens=True),
+            bos_token_id=self.token_id("bos_token"),
+            eos_token_id=self.token_id("eos_token"),
+            pad_token_id=self.token_id("pad_token"),
+        )
+
+
+def load_target(
+    name: str, *, revision: str | None = None, chat_template: Path | None = None
+) -> Target:
+    """Load a tokenizer from a folder or the Hub; code that a repository brings is never run."""
+    tokenizer = _load(name, revision)
+    if not getattr(tokenizer, "is_fast", False):
+        problem = "has no fast tokenizer (tokenizer.json)"
+        raise UsageError("C111", name, problem, "name a model that has one")
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    templates = tokenizer.chat_template or {}
+    if isinstance(templates, str):
+        templates = {"default": templates}
+    if chat_template is not None:
+        templates = {"default": _read_template(chat_template)}
+    return Target(
+        name=name,
+        revision=revision,
+        backend=backend.to_str(),
+        templates=templates,
+        special_tokens={
+            key: str(value)
+            for key, value in sorted(tokenizer.special_tokens_map.items())
+            if isinstance(value, str)
+        },
+    )
+
+
+def _load(name: str, revision: str | None) -> Any:
+    is_path = Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
+    if is_path and not Path(name).is_dir():
+        raise UsageError("C110", name, "is no folder", "name a tokenizer's folder or a Hub model")
+    # Imported here, because it takes seconds, and only a build needs it.
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, LookupError, TypeError, AttributeError) as error:
+        first = str(error).strip().split("\n")[0].rstrip(".")
+        problem = f"no tokenizer can be loaded ({type(error).__name__}: {first})"
+        remedy = "name a folder with tokenizer.json, or a Hub model that can be reached"
+        raise UsageError("C110", name, problem, remedy) from error
+
+
+def _read_template(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"cannot be read ({error})"
+        raise UsageError("C112", str(path), problem, "name a Jinja file") from error

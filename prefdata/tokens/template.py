@@ -1,0 +1,131 @@
+"""Chat templates: messages to the text that a model sees, in a sandbox.
+
+The environment offers what transformers' `apply_chat_template` offers, so that any template of the
+Hub renders to the same text; there is no clock in it, because a build must not depend on the day.
+"""
+
+import json
+from collections.abc import Callable
+from datetime import date, datetime, time
+from typing import Any, NoReturn
+
+import jinja2
+import orjson
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from prefdata.errors import UsageError
+
+# What a template can raise on a row that it does not expect.
+TEMPLATE_FAULTS = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+
+Message = dict[str, Any]
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks the assistant's text for trainers; here it only lets it through."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja's own attribute
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
+
+    def _body(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+class _Namespace(jinja2.utils.Namespace):
+    """A namespace whose private names cannot be set from a template."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            message = f"a template may not set {name!r}"
+            raise jinja2.exceptions.SecurityError(message)
+        super().__setitem__(name, value)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,  # noqa: FBT001, FBT002 - templates call it so
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,  # noqa: FBT001, FBT002
+) -> str:
+    """Jinja's own filter escapes HTML; a model's prompt must not."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _refuse(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _new_dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
+    return dict(*args, **kwargs)
+
+
+def _today(day: date | None) -> Callable[[str], str]:
+    def strftime_now(form: str) -> str:
+        if day is None:
+            problem = "writes today's date, which would make every day's build another"
+            raise UsageError("C114", "chat template", problem, "set template_date: YYYY-MM-DD")
+        return datetime.combine(day, time()).strftime(form)
+
+    return strftime_now
+
+
+def compile_template(source: str, *, day: date | None) -> jinja2.Template:
+    """Compile a template once; `day` is what it takes for today."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals |= {
+        "raise_exception": _refuse,
+        "strftime_now": _today(day),
+        "dict": _new_dict,
+        "namespace": _Namespace,
+    }
+    try:
+        return environment.from_string(source)
+    except jinja2.TemplateError as error:
+        problem = f"does not compile: {error}"
+        raise UsageError("C113", "chat template", problem, "mend it or name another") from error
+
+
+def plain_message(
+    role: str,
+    content: str,
+    name: str | None,
+    tool_calls: str | None,
+    tool_call_id: str | None,
+    reasoning: str | None,
+) -> Message:
+    """A message as templates expect it: no key without a value; reasoning under its usual names."""
+    message: Message = {"role": role, "content": content}
+    if name is not None:
+        message["name"] = name
+    if tool_calls is not None:
+        message["tool_calls"] = orjson.loads(tool_calls)
+    if tool_call_id is not None:
+        message["tool_call_id"] = tool_call_id
+    if reasoning is not None:
+        message |= dict.fromkeys(("thinking", "reasoning", "reasoning_content"), reasoning)
+    return message
