@@ -1,0 +1,121 @@
+"""Records to kept records and refused ones, by the rules and their severities."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from prefdata.check.catalog import CHECKS, Severity
+from prefdata.check.rules import RULES, flags_of, normalized
+from prefdata.check.severity import resolve_severity
+from prefdata.check.tools import is_malformed
+from prefdata.records import MESSAGE, RECORDS, REJECTED
+from prefdata.rejects import rejects_of
+
+NO_CHANGES: Mapping[str, str] = MappingProxyType({})
+PARTS = ("prompt", "chosen", "rejected")
+
+
+def check_rows(
+    records: pa.Table,
+    *,
+    severity: Mapping[str, str] = NO_CHANGES,
+    control_tokens: Sequence[str] = (),
+) -> tuple[pa.Table, pa.Table]:
+    """Kept records, and rows of REJECTED for those that break a rule of severity E.
+
+    `control_tokens` are the added tokens of the target tokenizer (PD210).
+    """
+    kept, refused = [], [REJECTED.empty_table()]
+    codes = _codes_at("E", severity)
+    for batch in records.to_batches():
+        broken = _first_broken(batch, codes, control_tokens)
+        kept.append(batch.filter(broken.is_null().to_arrow()))
+        refused.append(_refused(batch, broken))
+    return pa.Table.from_batches(kept, schema=RECORDS), pa.concat_tables(refused)
+
+
+def find_rows(
+    records: pa.Table,
+    *,
+    severity: Mapping[str, str] = NO_CHANGES,
+    control_tokens: Sequence[str] = (),
+) -> pa.Table:
+    """Rows of REJECTED's form for what is only reported: rules of severity W, one row a finding."""
+    found = [
+        _refused(batch, _first_broken(batch, [code], control_tokens))
+        for batch in records.to_batches()
+        for code in _codes_at("W", severity)
+    ]
+    return pa.concat_tables([REJECTED.empty_table(), *found])
+
+
+def _codes_at(level: Severity, changes: Mapping[str, str]) -> list[str]:
+    resolved = resolve_severity(changes)
+    return [code for code in RULES if resolved[code] == level]
+
+
+def _first_broken(
+    batch: pa.RecordBatch, codes: Sequence[str], control_tokens: Sequence[str]
+) -> pl.Series:
+    """The code of the first rule that each pair breaks, or null."""
+    rules = [pl.when(RULES[code]).then(pl.lit(code)) for code in codes]
+    first = pl.coalesce(*rules) if rules else pl.lit(None, pl.String)
+    return _pairs(batch, control_tokens).select(first.alias("code"))["code"]
+
+
+def _pairs(batch: pa.RecordBatch, control_tokens: Sequence[str]) -> pl.DataFrame:
+    """One row a pair: the counts of its messages' flags, and its sides as compared text."""
+    messages = pl.concat([_messages(batch, part) for part in PARTS])
+    messages = messages.with_columns(malformed=_malformed(messages, batch["tools"]))
+    counts = messages.group_by("row").agg(
+        *(flag.sum().alias(name) for name, flag in flags_of(control_tokens).items()),
+        *(_compared(part).alias(f"{part}_text") for part in PARTS[1:]),
+    )
+    sides = [pc.list_value_length(batch[part]) for part in PARTS[1:]]
+    empty = pc.equal(pc.min_element_wise(*sides), 0)
+    rows = pl.DataFrame({"row": np.arange(batch.num_rows), "one_side_empty": pl.Series(empty)})
+    return rows.join(counts, on="row", how="left", maintain_order="left").with_columns(
+        pl.col(pl.UInt32, pl.Int64).fill_null(0)
+    )
+
+
+def _compared(part: str) -> pl.Expr:
+    fields = [pl.col(name).fill_null("") for name in ("role", "tool_calls", "reasoning")]
+    one = pl.concat_str(normalized(pl.col("content")), *fields, separator="\x1f")
+    return one.filter(pl.col("part") == part).str.join("\x1e")
+
+
+def _messages(batch: pa.RecordBatch, part: str) -> pl.DataFrame:
+    """The messages of one part, one below the other, each with its pair's place in the batch."""
+    lists = batch[part]
+    lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+    flat = lists.flatten()
+    last = np.zeros(len(flat), dtype=bool)
+    last[np.cumsum(lengths)[lengths > 0] - 1] = True
+    columns = {field.name: pl.Series(flat.field(field.name)) for field in MESSAGE}
+    rows = np.repeat(np.arange(batch.num_rows), lengths)
+    return pl.DataFrame({"row": rows, "last": last, **columns}).with_columns(part=pl.lit(part))
+
+
+def _malformed(messages: pl.DataFrame, tools: pa.Array) -> pl.Series:
+    """Which messages hold tool calls or results that cannot be rendered."""
+    flags = np.zeros(len(messages), dtype=bool)
+    special = pl.col("tool_calls").is_not_null() | (pl.col("role") == "tool")
+    suspects = messages.with_row_index("at").filter(special)
+    for message in suspects.iter_rows(named=True):
+        has_tools = tools[message["row"]].is_valid
+        flags[message["at"]] = is_malformed(message, has_tools=has_tools)
+    return pl.Series("malformed", flags)
+
+
+def _refused(batch: pa.RecordBatch, broken: pl.Series) -> pa.Table:
+    places = broken.is_not_null().arg_true()
+    codes: list[Any] = broken.gather(places).to_list()
+    rows = pa.Table.from_batches([batch]).take(places.to_arrow())
+    messages = [f"{CHECKS[code].name}: {CHECKS[code].meaning}" for code in codes]
+    return rejects_of(rows, codes, messages)

@@ -1,0 +1,25 @@
+"""Severities as a config changes them."""
+
+from collections.abc import Mapping
+
+from prefdata.check.catalog import CHECKS, Severity
+from prefdata.errors import UsageError
+
+LEVELS: dict[str, Severity] = {"E": "E", "W": "W", "I": "I", "off": "off"}
+
+
+def resolve_severity(changes: Mapping[str, str]) -> dict[str, Severity]:
+    """The severity of every code; a UsageError for what cannot be changed so."""
+    resolved = {code: check.severity for code, check in CHECKS.items()}
+    for code, level in changes.items():
+        if code not in CHECKS:
+            known = ", ".join(CHECKS)
+            raise UsageError("C130", f"severity.{code}", "no such check", f"name one of {known}")
+        if level not in LEVELS:
+            problem = f"{level!r} is no severity"
+            raise UsageError("C131", f"severity.{code}", problem, "write E, W, I or off")
+        if CHECKS[code].found == "reading" and level != "E":
+            problem = "is found while reading, where such a row gives no pair to keep"
+            raise UsageError("C132", f"severity.{code}", problem, "leave it at E")
+        resolved[code] = LEVELS[level]
+    return resolved

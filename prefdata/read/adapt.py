@@ -1,0 +1,155 @@
+"""A layout, compiled: raw rows in, canonical pairs out."""
+
+from typing import Any
+
+from prefdata.read.candidates import CandidateReader
+from prefdata.read.canonical import Messages, canonical_json, digest
+from prefdata.read.faults import RowFault
+from prefdata.read.fields import (
+    MISSING,
+    Getter,
+    getter,
+    optional,
+    optional_number,
+    optional_text,
+    require,
+)
+from prefdata.read.layout import Layout
+from prefdata.read.limits import Limits, Pairing
+from prefdata.read.messages import read_completion, read_messages, read_tools, text_message
+from prefdata.read.pairs import Draft, Pair
+from prefdata.read.sides import (
+    Split,
+    read_transcript,
+    split_after_prompt,
+    split_common_text,
+    split_common_turns,
+    split_last_turn,
+    split_transcripts,
+)
+
+NUMBERS = ("score_chosen", "score_rejected", "margin")
+TEXTS = ("model_chosen", "model_rejected")
+
+
+class Adapter:
+    """Reads the rows of one layout."""
+
+    def __init__(self, layout: Layout, pairing: Pairing, limits: Limits) -> None:
+        self.layout, self.used, self.known = layout, layout.used, layout.known
+        self.columns = [(name, getter(name), kind) for name, kind in layout.columns.items()]
+        self.reader = CandidateReader(layout, pairing, limits) if layout.candidates else None
+        self.numbers = _getters(layout, NUMBERS)
+        self.texts = _getters(layout, TEXTS)
+
+    def read(self, row: dict[str, Any]) -> Draft:
+        """The row's prompt and pairs, or a RowFault."""
+        layout = self.layout
+        for name, get, kind in self.columns:
+            require(name, get(row), kind)
+        tools = read_tools(layout.tools, optional(_at(layout.tools, row))) if layout.tools else None
+        if self.reader:
+            prompt = self._prompt(row)
+            form = self._form(row)
+            group_id = digest((form, prompt, tools))
+            pairs = self.reader.pairs(row, group_id)
+        else:
+            prompt, chosen, rejected = self._split(row)
+            form = layout.form if layout.form != "by_prompt" else self._form(row)
+            group_id = digest((form, prompt, tools))
+            pairs = [self._pair(row, chosen, rejected)]
+        return Draft(form, prompt, tools, group_id, pairs, self._weight(row), self._meta(row))
+
+    def _split(self, row: dict[str, Any]) -> Split:
+        layout = self.layout
+        assert layout.chosen
+        assert layout.rejected
+        chosen = require(layout.chosen, _at(layout.chosen, row), "any")
+        rejected = require(layout.rejected, _at(layout.rejected, row), "any")
+        if layout.sides == "common_text":
+            return split_common_text(
+                require(layout.chosen, chosen, "text"), require(layout.rejected, rejected, "text")
+            )
+        if layout.sides == "completion":
+            return Split(
+                self._prompt(row),
+                read_completion(layout.chosen, chosen, layout.roles),
+                read_completion(layout.rejected, rejected, layout.roles),
+            )
+        if type(chosen) is str and type(rejected) is str and layout.sides == "last_turn":
+            return split_transcripts(chosen, rejected, layout.roles)
+        return self._split_dialogues(
+            row, self._dialogue(layout.chosen, chosen), self._dialogue(layout.rejected, rejected)
+        )
+
+    def _split_dialogues(self, row: dict[str, Any], chosen: Messages, rejected: Messages) -> Split:
+        if self.layout.sides == "after_prompt":
+            return split_after_prompt(self._prompt(row), chosen, rejected)
+        if self.layout.sides == "last_turn":
+            return split_last_turn(chosen, rejected)
+        return split_common_turns(chosen, rejected)
+
+    def _dialogue(self, path: str, value: Any) -> Messages:
+        if type(value) is str:
+            return read_transcript(path, value, self.layout.roles)
+        return read_messages(path, value, self.layout.roles)
+
+    def _prompt(self, row: dict[str, Any]) -> Messages:
+        layout = self.layout
+        if isinstance(layout.prompt, list):
+            parts = [optional_text(path, _at(path, row)) for path in layout.prompt]
+            said = [text_message("user", layout.join.join(part for part in parts if part))]
+        else:
+            assert layout.prompt
+            value = require(layout.prompt, _at(layout.prompt, row), "any")
+            said = read_messages(layout.prompt, value, layout.roles)
+        if layout.history:
+            said = self._history(layout.history, row) + said
+        system = optional_text(layout.system, _at(layout.system, row)) if layout.system else None
+        return [text_message("system", system), *said] if system else said
+
+    def _history(self, path: str, row: dict[str, Any]) -> Messages:
+        turns = optional(_at(path, row)) or []
+        if type(turns) is not list or any(
+            type(turn) is not list or [type(text) for text in turn] != [str, str] for turn in turns
+        ):
+            raise RowFault("R210", f"`{path}` is not a list of [user, assistant] texts")
+        return [
+            text_message(role, text)
+            for turn in turns
+            for role, text in zip(("user", "assistant"), turn, strict=True)
+        ]
+
+    def _form(self, row: dict[str, Any]) -> str:
+        if self.layout.form != "by_prompt" or not isinstance(self.layout.prompt, str):
+            return "chat" if self.layout.form == "by_prompt" else self.layout.form
+        return "text" if type(_at(self.layout.prompt, row)) is str else "chat"
+
+    def _pair(self, row: dict[str, Any], chosen: Messages, rejected: Messages) -> Pair:
+        pair = Pair(chosen, rejected)
+        if not (self.numbers or self.texts):
+            return pair
+        said: dict[str, Any] = {
+            name: optional_number(path, get(row)) for name, path, get in self.numbers
+        }
+        said |= {name: optional_text(path, get(row)) for name, path, get in self.texts}
+        return pair._replace(**said)
+
+    def _weight(self, row: dict[str, Any]) -> float:
+        if not self.layout.weight:
+            return 1.0
+        weight = optional_number(self.layout.weight, _at(self.layout.weight, row))
+        return 1.0 if weight is None else weight
+
+    def _meta(self, row: dict[str, Any]) -> str:
+        rest = {name: value for name, value in row.items() if name not in self.used}
+        return canonical_json(rest) if rest else "{}"
+
+
+def _at(path: str, row: dict[str, Any]) -> Any:
+    return getter(path)(row) if "." in path else row.get(path, MISSING)
+
+
+def _getters(layout: Layout, names: tuple[str, ...]) -> list[tuple[str, str, Getter]]:
+    paths = [(name, getattr(layout, name)) for name in names]
+    return [(name, path, getter(path)) for name, path in paths if path]

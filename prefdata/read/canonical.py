@@ -1,0 +1,48 @@
+"""One spelling for equal content: canonical JSON, and the ids that are hashes of it."""
+
+from typing import Any
+
+import orjson
+from blake3 import blake3
+
+# A message is a tuple in the order of records.MESSAGE:
+# (role, content, name, tool_calls, tool_call_id, reasoning).
+Message = tuple[str, str, str | None, str | None, str | None, str | None]
+Messages = list[Message]
+
+ID_BYTES = 16
+
+
+def canonical_json(value: Any) -> str:
+    """Sorted keys, no spaces, shortest numbers: equal values give equal text."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=str).decode()
+
+
+def digest(value: Any) -> bytes:
+    """The blake3 hash of a value's JSON, 16 bytes."""
+    return blake3(orjson.dumps(value)).digest(length=ID_BYTES)
+
+
+def pair_digest(group_id: bytes, chosen: Messages, rejected: Messages) -> bytes:
+    """The id of a pair; the group's id stands for its form, prompt and tools."""
+    return blake3(group_id + orjson.dumps((chosen, rejected))).digest(length=ID_BYTES)
+
+
+def messages_json(messages: Messages) -> list[dict[str, str]]:
+    """Messages as a reader expects them: role and content, then what else there is."""
+    names = ("role", "content", "name", "tool_calls", "tool_call_id", "reasoning")
+    return [
+        {name: value for name, value in zip(names, message, strict=True) if value is not None}
+        for message in messages
+    ]
+
+
+def pair_json(prompt: Messages, chosen: Messages, rejected: Messages) -> bytes:
+    """A pair's canonical JSON, what is kept of it when it is refused."""
+    return orjson.dumps(
+        {
+            "chosen": messages_json(chosen),
+            "prompt": messages_json(prompt),
+            "rejected": messages_json(rejected),
+        }
+    )

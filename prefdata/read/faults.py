@@ -1,0 +1,15 @@
+"""A row that cannot become a record: its code, and one line that says why."""
+
+
+class RowFault(Exception):  # noqa: N818 - a fault of the data, found and counted, not an error
+    """Raised where a row's fault is known; the reader turns it into a row of REJECTED.
+
+    R201 unparseable · R202 not UTF-8 · R203 lone surrogate · R204 NUL · R205 not a finite number ·
+    R206 a number too long to keep · R207 duplicate key · R208 too deep · R209 not an object ·
+    R210 wrong type · R211 missing or null · R212 too long; PD207, PD301 and PD303 where a layout
+    finds that no pair can be made.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code, self.message = code, message
+        super().__init__(f"{message} [{code}]")

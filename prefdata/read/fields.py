@@ -1,0 +1,83 @@
+"""Fields of a raw row by path, with the codes of what may be wrong with them."""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from prefdata.read.faults import RowFault
+from prefdata.read.layout import Kind
+
+MISSING = object()
+FIRST_ROUNDED = 2**53  # from here on a float skips integers
+DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+Getter = Callable[[Any], Any]
+
+TYPES: dict[Kind, tuple[type, ...]] = {
+    "text": (str,),
+    "hh": (str,),
+    "messages": (list,),
+    "turns": (list,),
+    "turn": (dict,),
+    "dialogue": (str, list),
+    "list": (list,),
+    "number": (int, float),
+    "bool": (bool,),
+    "any": (object,),
+}
+NAMES = {str: "text", list: "a list", dict: "an object", bool: "true or false"}
+
+
+def getter(path: str) -> Getter:
+    """What reads a dotted path out of a row; MISSING where a step is not there."""
+    first, *rest = path.split(".")
+    if not rest:
+        return lambda row: row.get(first, MISSING) if type(row) is dict else MISSING
+
+    def get(row: Any) -> Any:
+        for step in (first, *rest):
+            row = row.get(step, MISSING) if type(row) is dict else MISSING
+        return row
+
+    return get
+
+
+def require(path: str, value: Any, kind: Kind) -> Any:
+    """The value, or R211 where it is missing or null and R210 where its type is another."""
+    if value is MISSING or value is None:
+        state = "missing" if value is MISSING else "null"
+        raise RowFault("R211", f"`{path}` is {state}")
+    if kind != "any" and type(value) not in TYPES[kind]:
+        wanted = " or ".join(NAMES.get(t, "a number") for t in TYPES[kind])
+        raise RowFault("R210", f"`{path}` is {NAMES.get(type(value), 'a number')}, not {wanted}")
+    return value
+
+
+def optional(value: Any) -> Any:
+    return None if value is MISSING else value
+
+
+def optional_text(path: str, value: Any) -> str | None:
+    """Text, or None where there is none; numbers that name something are kept as text."""
+    if value is MISSING or value is None:
+        return None
+    if type(value) is str:
+        return value
+    if type(value) is int:
+        return str(value)
+    raise RowFault("R210", f"`{path}` is {NAMES.get(type(value), 'a number')}, not text")
+
+
+def optional_number(path: str, value: Any) -> float | None:
+    """A finite number that a float holds exactly enough, or None where there is none."""
+    if value is MISSING or value is None:
+        return None
+    if type(value) is str and DECIMAL.fullmatch(value):
+        value = float(value)
+    if type(value) not in (int, float):
+        raise RowFault("R210", f"`{path}` is {NAMES.get(type(value), 'null')}, not a number")
+    if not math.isfinite(value):
+        raise RowFault("R205", f"`{path}` is not a finite number")
+    if abs(value) > FIRST_ROUNDED:
+        raise RowFault("R206", f"`{path}` is beyond 2^53, where digits are lost")
+    return float(value)

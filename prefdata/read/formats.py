@@ -1,0 +1,116 @@
+"""Which format a file has, told by its bytes, and its rows."""
+
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO
+
+import orjson
+
+from prefdata.errors import UsageError
+from prefdata.read.array import array_rows
+from prefdata.read.limits import Limits
+from prefdata.read.lines import BOM
+from prefdata.read.rows import Row, Tally, jsonl_rows
+from prefdata.read.source import InputFile
+from prefdata.read.tabular import arrow_rows, csv_rows, parquet_rows
+from prefdata.read.unpack import HashedFile, Unpacker
+
+HEAD_BYTES = 64 * 1024
+PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+PACKED = (".gz", ".zst")
+UTF32_MARKS = (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+CR_BETWEEN_ROWS = re.compile(rb"[}\]][ \t]*\r[ \t\r]*[{\[]")
+PRETTY_OBJECT = re.compile(rb'\s*\{[ \t\r]*\n\s*"')
+
+
+def open_rows(file: InputFile, source: HashedFile, limits: Limits, tally: Tally) -> Iterator[Row]:
+    """The rows of a file, whatever its format; nothing is read that is not asked for."""
+    magic = _first_bytes(source.file)
+    if magic.startswith(PARQUET):
+        return parquet_rows(file.path, file.name, tally)
+    if magic.startswith(ARROW_FILE):
+        return arrow_rows(file.path, file.name, tally)
+    if magic.startswith(ARROW_STREAM):
+        problem = "is an Arrow stream, which looks whole when it is cut"
+        raise UsageError("E117", file.name, problem, "write it as an Arrow file or as Parquet")
+    head, blocks = _with_head(Unpacker(source, file.name, limits).blocks(magic))
+    _refuse_other_encodings(head, file.name)
+    delimiter = _delimiter(file.path)
+    if delimiter:
+        return csv_rows(blocks, limits, tally, delimiter=delimiter)
+    _refuse_other_lines(head, file.name)
+    if _is_array(head):
+        return array_rows(_whole(blocks, file.name, limits), file.name, limits, tally)
+    return jsonl_rows(blocks, limits, tally)
+
+
+def _first_bytes(handle: BinaryIO) -> bytes:
+    magic = handle.read(8)
+    handle.seek(0)
+    return magic
+
+
+def _with_head(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The first bytes, and all of the blocks."""
+    first: list[bytes] = []
+    while sum(map(len, first)) < HEAD_BYTES:
+        block = next(blocks, None)
+        if block is None:
+            break
+        first.append(block)
+    return b"".join(first)[:HEAD_BYTES], chain(first, blocks)
+
+
+def _delimiter(path: Path) -> str | None:
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in PACKED]
+    return DELIMITERS.get(suffixes[-1]) if suffixes else None
+
+
+def _refuse_other_encodings(head: bytes, name: str) -> None:
+    if head.startswith((PARQUET, ARROW_FILE)):
+        raise UsageError("E112", name, "is a packed table file", "unpack it first")
+    encoding = None
+    if head.startswith(UTF32_MARKS) or re.match(rb"\0\0\0[\[{]|[\[{]\0\0\0", head):
+        encoding = "UTF-32"
+    elif head.startswith(UTF16_MARKS) or re.match(rb"\0[\[{]|[\[{]\0", head):
+        encoding = "UTF-16"
+    if encoding:
+        raise UsageError("E102", name, f"is {encoding}, not UTF-8", "convert it with iconv")
+
+
+def _refuse_other_lines(head: bytes, name: str) -> None:
+    if b"\n" not in head and CR_BETWEEN_ROWS.search(head):
+        remedy = "convert its line ends, for example with `tr '\\r' '\\n'`"
+        raise UsageError("E103", name, "ends its lines with CR alone", remedy)
+    if PRETTY_OBJECT.match(head.removeprefix(BOM)):
+        remedy = "write one object a line, for example with `jq -c .`"
+        raise UsageError("E105", name, "spreads its objects over several lines", remedy)
+
+
+def _is_array(head: bytes) -> bool:
+    """Whether the file is one array; not where its first line is an array and more lines follow."""
+    text = head.removeprefix(BOM).lstrip()
+    if not text.startswith(b"["):
+        return False
+    first, _, rest = text.partition(b"\n")
+    if not rest.strip():
+        return True
+    try:
+        orjson.loads(first)
+    except orjson.JSONDecodeError:
+        return True
+    return False
+
+
+def _whole(blocks: Iterator[bytes], name: str, limits: Limits) -> bytes:
+    data = bytearray()
+    for block in blocks:
+        data += block
+        if len(data) > limits.max_array_bytes:
+            problem = f"is one JSON array of more than {limits.max_array_bytes:,} bytes"
+            raise UsageError("E105", name, problem, "write one object a line (JSON Lines)")
+    return bytes(data)

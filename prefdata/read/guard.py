@@ -1,0 +1,159 @@
+"""One line of bytes to one JSON object, or the code of what is wrong with it.
+
+orjson does the parsing; it refuses bad UTF-8, lone surrogates, NaN and infinities by itself, so
+those only need their code and place. What it lets through (duplicate keys, NUL, huge numbers,
+deep nesting) is looked for with cheap upper bounds on the raw bytes; the exact test runs on the
+few lines that a bound cannot clear.
+"""
+
+import json
+import re
+from typing import Any, NoReturn
+
+import orjson
+
+from prefdata.read.faults import RowFault
+from prefdata.read.limits import Limits
+
+# Every key ends in a quote, maybe spaces, and a colon. Text can hold the same only as \": or as a
+# string that starts with a colon, so the number of matches is at least the number of keys.
+KEY_ENDS = re.compile(rb'"[ \t\r\n]*:').findall
+NUL_ESCAPE = b"\\u0000"
+LONG_NUMBER = re.compile(rb"[0-9]{400}")
+NOT_A_NUMBER = re.compile(rb"-?(?:NaN|Infinity|inf|nan)")
+NUMBER = re.compile(rb"-?[0-9][0-9.eE+-]*")
+FIRST_INEXACT = 2**63  # orjson turns longer integers into floats
+Object = dict[str, Any]
+
+
+def parse_line(line: bytes, limits: Limits) -> Object:
+    """The object on a line, every number and key of it as written, or a RowFault."""
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        _explain(line, error)
+    if type(value) is not dict:
+        raise RowFault("R209", f"the row is {_kind(value)}, not an object")
+    if line.count(b"[") + line.count(b"{") > limits.max_depth:
+        _refuse_depth(value, limits.max_depth)
+    keys, inexact = _survey(value)
+    if len(KEY_ENDS(line)) != keys:
+        _refuse_duplicate_keys(line)
+    if not limits.allow_nul and NUL_ESCAPE in line and _has_nul(value):
+        raise RowFault("R204", "a string holds U+0000; allow_nul keeps such rows")
+    return _exact_numbers(line) if inexact else value
+
+
+def _survey(value: Any) -> tuple[int, bool]:
+    """How many keys a value has, all levels together; whether a float may be a cut integer."""
+    keys, inexact = 0, False
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if type(item) is dict:
+            keys += len(item)
+            stack.extend([child for child in item.values() if type(child) is not str])
+        elif type(item) is list:
+            stack.extend([child for child in item if type(child) is not str])
+        elif type(item) is float and abs(item) >= FIRST_INEXACT:
+            inexact = True
+    return keys, inexact
+
+
+def _refuse_depth(value: Any, limit: int) -> None:
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > limit + 1:  # the last level holds leaves
+            raise RowFault("R208", f"nested deeper than {limit} levels")
+        level = [child for item in level for child in _children(item)]
+
+
+def _children(item: Any) -> list[Any]:
+    if type(item) is dict:
+        return list(item.values())
+    return item if type(item) is list else []
+
+
+def _refuse_duplicate_keys(line: bytes) -> None:
+    def keep(pairs: list[tuple[str, Any]]) -> None:
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise RowFault("R207", f"the key {key!r} occurs twice in one object")
+            seen.add(key)
+
+    json.loads(line, object_pairs_hook=keep, parse_int=str, parse_float=str)
+
+
+def _has_nul(value: Any) -> bool:
+    if type(value) is str:
+        return "\0" in value
+    if type(value) is dict and any("\0" in key for key in value):
+        return True
+    return any(_has_nul(child) for child in _children(value))
+
+
+def _exact_numbers(line: bytes) -> Object:
+    """The row again, with integers that no 64 bits hold as text, digit by digit."""
+    value: Object = json.loads(
+        line, parse_int=lambda text: int(text) if len(text) < 19 else _exact(text)
+    )
+    return value
+
+
+def _exact(text: str) -> int | str:
+    if len(text) > 20:
+        return text
+    number = int(text)
+    return number if -(2**63) <= number < 2**64 else text
+
+
+def _kind(value: Any) -> str:
+    names = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _explain(line: bytes, error: orjson.JSONDecodeError) -> NoReturn:
+    """The code and the place of what orjson refused."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as bad:
+        byte = f"0x{line[bad.start]:02x}"
+        raise RowFault("R202", f"not UTF-8: byte {byte} at byte {bad.start} of the row") from None
+    at = len(text[: error.pos].encode())  # orjson counts characters, the row is bytes
+    rest, problem = line[at:], error.msg
+    if "surrogate" in problem:
+        raise RowFault("R203", f"a lone surrogate escape near byte {at} of the row")
+    if "depth" in problem:
+        raise RowFault("R208", "nested deeper than 1024 levels")
+    if NOT_A_NUMBER.match(rest):
+        raise RowFault("R205", f"{_head(rest)} at byte {at} is not a number of JSON")
+    if "infinity" in problem or ("number" in problem and LONG_NUMBER.match(rest.lstrip(b"-"))):
+        _explain_number(line, at)
+    raise RowFault("R201", f"{problem} at byte {at} of the row{_hint(line, rest)}")
+
+
+def _explain_number(line: bytes, at: int) -> NoReturn:
+    number = NUMBER.match(line, at)
+    if number and LONG_NUMBER.search(number.group()):
+        raise RowFault("R206", f"a number of {len(number.group()):,} digits at byte {at}")
+    raise RowFault("R205", f"{_head(line[at:])} at byte {at} overflows to infinity")
+
+
+def _head(rest: bytes) -> str:
+    return re.split(rb"[,}\]\s]", rest, maxsplit=1)[0][:24].decode(errors="replace")
+
+
+def _hint(line: bytes, rest: bytes) -> str:
+    """What such a line usually is."""
+    stripped = line.lstrip()
+    if b"\0" in line:
+        return "; it holds NUL bytes, as files do after a crash"
+    if stripped.startswith((b"{'", b"['")):
+        return "; this is Python's repr, write it with json.dumps"
+    if stripped.startswith((b"//", b"#")):
+        return "; JSON has no comments"
+    if rest.lstrip().startswith(b"{") and rest != line:
+        return "; extra data: one object a line"
+    return ""

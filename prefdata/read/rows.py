@@ -1,0 +1,56 @@
+"""What every file format gives: numbered rows, each a JSON object or the fault that it has."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from prefdata.read.faults import RowFault
+from prefdata.read.guard import Object, parse_line
+from prefdata.read.limits import Limits
+from prefdata.read.lines import BOM, LAST, LONG, split_lines
+
+BLANKS = b" \t\r"
+
+
+class Row(NamedTuple):
+    """One raw row. `raw` is None where the format has no bytes of its own for a row."""
+
+    line: int
+    offset: int
+    raw: bytes | None
+    value: Object | RowFault
+
+
+class Tally:
+    """What a file held besides its rows."""
+
+    def __init__(self) -> None:
+        self.lines = self.blank = self.bom = 0
+        self.notes: list[str] = []
+
+
+def jsonl_rows(blocks: Iterator[bytes], limits: Limits, tally: Tally) -> Iterator[Row]:
+    """JSON Lines: one object a line; blank lines and byte order marks are counted."""
+    for number, offset, line, state in split_lines(blocks, limits.max_line_bytes):
+        tally.lines += 1
+        if state == LONG:
+            fault = RowFault("R212", f"longer than {limits.max_line_bytes:,} bytes; not read")
+            yield Row(number, offset, line, fault)
+            continue
+        if line.startswith(BOM):
+            tally.bom += 1
+            line = line[len(BOM) :]
+        if not line.strip(BLANKS):
+            tally.blank += 1
+            continue
+        try:
+            value: Object | RowFault = parse_line(line, limits)
+        except RowFault as fault:
+            value = _truncated(fault) if state == LAST else fault
+        yield Row(number, offset, line, value)
+
+
+def _truncated(fault: RowFault) -> RowFault:
+    """A last line that does not parse and has no 0x0A was most likely cut: truncated_tail."""
+    if fault.code != "R201":
+        return fault
+    return RowFault("R201", f"{fault.message}; truncated_tail: the file ends inside this line")

@@ -1,0 +1,115 @@
+"""Two whole dialogues or texts to the prompt that they share and the completions that differ."""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from itertools import takewhile
+from os.path import commonprefix
+from typing import NamedTuple
+
+from prefdata.read.canonical import Messages
+from prefdata.read.faults import RowFault
+from prefdata.read.messages import text_message
+
+# Only these are markers. `\n\nAssistants ...`, a dangling `\n\nHuman` and `Human:` inside a line
+# are what somebody wrote.
+MARKER = re.compile(r"\n\n(Human|Assistant):")
+LAST_MARKER = "\n\nAssistant:"
+
+
+class Split(NamedTuple):
+    """The prompt and its two completions."""
+
+    prompt: Messages
+    chosen: Messages
+    rejected: Messages
+
+
+def read_transcript(place: str, text: str, roles: Mapping[str, str]) -> Messages:
+    """The turns of an HH transcript. One space after a marker is the marker's; all else is text."""
+    before, *parts = MARKER.split(text)
+    if before or not parts:
+        raise RowFault("R210", f"`{place}` does not begin with a Human or an Assistant turn")
+    turns = zip(parts[::2], parts[1::2], strict=True)
+    return [text_message(roles.get(who, who), said.removeprefix(" ")) for who, said in turns]
+
+
+def split_transcripts(chosen: str, rejected: str, roles: Mapping[str, str]) -> Split:
+    """Two HH transcripts; the shared beginning is parsed once where it is the same text."""
+    start = chosen.rfind(LAST_MARKER)
+    if start > 0 and rejected.startswith(chosen[: start + len(LAST_MARKER)]):
+        body = start + len(LAST_MARKER)
+        if not MARKER.search(chosen, body) and not MARKER.search(rejected, body):
+            role = roles.get("Assistant", "Assistant")
+            return Split(
+                read_transcript("chosen", chosen[:start], roles),
+                [text_message(role, chosen[body:].removeprefix(" "))],
+                [text_message(role, rejected[body:].removeprefix(" "))],
+            )
+    return split_last_turn(
+        read_transcript("chosen", chosen, roles), read_transcript("rejected", rejected, roles)
+    )
+
+
+def split_last_turn(chosen: Messages, rejected: Messages) -> Split:
+    """Dialogues of which the last turn is the completion: all turns before it must agree."""
+    if chosen[:-1] != rejected[:-1]:
+        agreed = _num_common(chosen[:-1], rejected[:-1])
+        raise RowFault(
+            "PD207",
+            f"the prompts of chosen and rejected differ from turn {agreed + 1} on"
+            f" ({len(chosen)} and {len(rejected)} turns)",
+        )
+    return Split(chosen[:-1], chosen[-1:], rejected[-1:])
+
+
+def split_common_turns(chosen: Messages, rejected: Messages) -> Split:
+    """Dialogues that part after their last common turn; a side may go on for several turns."""
+    if chosen == rejected:
+        raise RowFault("PD301", "chosen and rejected are the same dialogue")
+    agreed = _num_common(chosen, rejected)
+    return Split(chosen[:agreed], chosen[agreed:], rejected[agreed:])
+
+
+def split_after_prompt(prompt: Messages, chosen: Messages, rejected: Messages) -> Split:
+    """Dialogues that begin with the prompt column: their first user turn must be its text."""
+    for side, turns in (("chosen", chosen), ("rejected", rejected)):
+        first = next((turn[1] for turn in turns if turn[0] == "user"), None)
+        if first != prompt[-1][1]:
+            raise RowFault("PD207", f"the first user turn of {side} is not the prompt")
+    return split_common_turns(chosen, rejected)
+
+
+def split_common_text(chosen: str, rejected: str) -> Split:
+    """Texts with a common beginning, split between words.
+
+    "The sky is blue." and "The sky is black." share "The sky is bl", so the prompt is "The sky is"
+    and the completions keep their space: " blue.", " black.".
+    """
+    if chosen == rejected:
+        raise RowFault("PD301", "chosen and rejected are the same text")
+    at = len(commonprefix([chosen, rejected]))  # noqa: RUF071 - characters are meant
+    while at > 0 and not (_parts_here(chosen, at) and _parts_here(rejected, at)):
+        at -= 1
+    if at and chosen[at - 1] == " ":
+        at -= 1  # tokenizers join a space to the word after it
+    return Split(
+        [text_message("user", chosen[:at])],
+        [text_message("assistant", chosen[at:])],
+        [text_message("assistant", rejected[at:])],
+    )
+
+
+def _parts_here(text: str, at: int) -> bool:
+    """Whether no word is cut at this place; scripts without spaces may be cut anywhere."""
+    around = text[at - 1 : at + 1]
+    return at == len(text) or any(c.isspace() or _is_wide(c) for c in around)
+
+
+def _is_wide(character: str) -> bool:
+    return unicodedata.east_asian_width(character) in "WF"
+
+
+def _num_common(first: Messages, second: Messages) -> int:
+    pairs = zip(first, second, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -1,0 +1,70 @@
+"""Which files were named, and that they are still the same after they were read."""
+
+import glob
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from prefdata.errors import UsageError
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file as the user named it, and its place among the inputs."""
+
+    path: Path
+    name: str
+    index: int
+
+
+class Stamp(NamedTuple):
+    """What changes when somebody writes to a file."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+def expand_inputs(patterns: Sequence[str]) -> list[InputFile]:
+    """The files that names and globs stand for: in the order given, each glob sorted."""
+    names: dict[str, None] = {}
+    for pattern in patterns:
+        literal = os.path.lexists(pattern)  # a name may hold brackets of its own
+        found = [pattern] if literal else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+        if not found:
+            raise UsageError(
+                "E100", pattern, "no such file", "check the path; globs are expanded here too"
+            )
+        names.update(dict.fromkeys(found))
+    files = [InputFile(Path(name), name, index) for index, name in enumerate(names)]
+    for file in files:
+        stamp(file)
+    return files
+
+
+def stamp(file: InputFile) -> Stamp:
+    """The file's identity now; E116 when it is not a regular file that can be read."""
+    try:
+        about = file.path.stat()
+    except OSError as error:
+        raise UsageError("E116", file.name, f"cannot be read: {error.strerror}", REMEDY) from error
+    if not stat.S_ISREG(about.st_mode):
+        kind = "a folder" if stat.S_ISDIR(about.st_mode) else "not a regular file"
+        raise UsageError("E116", file.name, f"is {kind}", REMEDY)
+    if not os.access(file.path, os.R_OK):
+        raise UsageError("E116", file.name, "cannot be read: permission denied", REMEDY)
+    return Stamp(about.st_ino, about.st_size, about.st_mtime_ns)
+
+
+def require_unchanged(file: InputFile, before: Stamp, bytes_read: int) -> None:
+    """E115 unless the file is what it was when reading began."""
+    if stamp(file) != before or bytes_read != before.size:
+        raise UsageError(
+            "E115", file.name, "changed while it was being read", "run again when it is complete"
+        )
+
+
+REMEDY = "name regular files, or a glob that matches them"
