@@ -1,0 +1,100 @@
+"""The commands of dpo; what a user gets wrong ends here as one line."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dpo.errors import DpoError
+
+
+class OneLineErrors(click.Command):
+    """A command whose DpoErrors are one line on stderr and the error's exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DpoError as error:
+            click.echo(str(error), err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.command(cls=OneLineErrors)
+@click.argument("prompts", type=click.Path(path_type=Path))
+@click.option("--model", required=True, help="Folder or hub name of the model.")
+@click.option("-k", default=4, show_default=True, help="Completions of each prompt.")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+@click.option("--scorer", help="module:function, called as f(prompts=[…], completions=[…]).")
+@click.option("--temperature", default=1.0, show_default=True, help="0 takes the likeliest token.")
+@click.option("--top-p", default=1.0, show_default=True, help="Share of the mass drawn from.")
+@click.option("--max-new-tokens", default=64, show_default=True)
+@click.option("--batch-size", default=64, show_default=True, help="Completions decoded at once.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--raw", is_flag=True, help="Continue string prompts word for word.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="bfloat16 is about twice as fast where the CPU has AVX512_BF16 or AMX.",
+)
+def sample(prompts: Path, model: str, out: Path, scorer: str, dtype: str, **options: Any) -> None:
+    r"""Sample completions of the PROMPTS in a JSON Lines file, and rank them.
+
+    \b
+    A row is {"prompt": "Tell me a story."} or {"prompt": [{"role": "user", "content": "…"}]};
+    its other keys are kept. A run that was killed continues where it stopped.
+
+    \b
+    Example:
+      dpo-sample prompts.jsonl --model HuggingFaceTB/SmolLM2-135M-Instruct -k 4 \
+          --scorer my_scorer:score -o ranked.jsonl
+    """
+    from dpo.sample import SampleConfig  # torch takes seconds, which --help is spared
+    from dpo.sample_run import SampleJob
+
+    sys.path.insert(0, str(Path.cwd()))  # a scorer is found from here, as `python -m` would
+    try:
+        config = SampleConfig(**options)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        flag = "--" + str(fault["loc"][0]).replace("_", "-")
+        raise click.BadParameter(fault["msg"], param_hint=flag) from error
+    _sample(SampleJob(prompts, model, out, scorer, dtype), config)
+
+
+def _sample(job: Any, config: Any) -> None:
+    """The run under a progress bar, and its summary."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from dpo.sample_run import sample_file
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    console = Console(stderr=True)
+    columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    started, sampled = time.perf_counter(), 0
+    with Progress(*columns, TextColumn("{task.fields[speed]}"), console=console) as progress:
+        task = progress.add_task("", total=None, speed="")
+
+        def on_prompt(done: int, total: int, tokens: int) -> None:
+            nonlocal started, sampled
+            if tokens == 0:
+                started = time.perf_counter()  # loading is not sampling
+            sampled += tokens
+            speed = sampled / (time.perf_counter() - started)
+            progress.update(task, completed=done, total=total, speed=f"{speed:,.0f} tokens/s")
+
+        summary = sample_file(job, config, on_prompt)
+        seconds = time.perf_counter() - started
+    rate = f", {sampled / seconds:,.0f} tokens/s" if sampled else ""
+    click.echo(
+        f"{job.out}: {summary.num_completions:,} completions of"
+        f" {summary.num_tokens / summary.num_completions:.1f} tokens in the mean{rate};"
+        f" {summary.num_ended / summary.num_completions:.0%} ended by the model"
+        + ("" if summary.mean_score is None else f"; mean score {summary.mean_score:.4f}")
+    )

@@ -1,0 +1,105 @@
+"""A whole `dpo-sample`: prompts in, a ranked file out, and what can be said of it."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from dpo.load import load_model, weights_sha256
+from dpo.sample import SampleConfig, check_prompts, sample_completions
+from dpo.samples_file import append, output_row, partial_file, read_prompts
+from dpo.scorer import load_scorer, score_completions
+from dpo.tokenizer import as_messages, load_tokenizer, short_name
+
+
+class SampleJob(NamedTuple):
+    """What one run reads and writes."""
+
+    prompts: Path
+    model: str
+    out: Path
+    scorer: str | None = None
+    dtype: str = "float32"
+
+
+class SampleSummary(NamedTuple):
+    """What the finished file holds."""
+
+    num_completions: int
+    num_tokens: int
+    num_ended: int
+    mean_score: float | None
+
+
+def sample_file(
+    job: SampleJob,
+    config: SampleConfig,
+    on_prompt: Callable[[int, int, int], None] = lambda *_: None,
+) -> SampleSummary:
+    """Sample, score and write.
+
+    `on_prompt` hears how many prompts are done, of how many, and the tokens of the last of them
+    (0 for what an earlier run left).
+    """
+    scorer = load_scorer(job.scorer) if job.scorer else None
+    rows = read_prompts(job.prompts)
+    if not config.raw:
+        rows = [row._replace(prompt=as_messages(row.prompt)) for row in rows]
+    prompts = [row.prompt for row in rows]
+    model = load_model(job.model, dtype=getattr(torch, job.dtype))
+    tokenizer = load_tokenizer(job.model)
+    check_prompts([f"{job.prompts}:{row.line}" for row in rows], prompts, model, tokenizer, config)
+    decides = _what_decides(job, config, model, tokenizer)
+    with partial_file(job.out, decides, config.prompts_per_window) as (file, first):
+        on_prompt(first, len(rows), 0)
+        sampled = sample_completions(prompts, model, tokenizer, config, first=first)
+        for start in range(first, len(rows), config.prompts_per_window):
+            lines = []
+            window = rows[start : start + config.prompts_per_window]
+            for row, completions in zip(window, islice(sampled, len(window)), strict=True):
+                texts = [completion.text for completion in completions]
+                scores = scorer and score_completions(scorer, str(job.scorer), row.prompt, texts)
+                lines.append(output_row(row, completions, short_name(job.model), scores))
+                tokens = sum(len(completion.ids) for completion in completions)
+                on_prompt(start + len(lines), len(rows), tokens)
+            append(file, b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    return summarize(map(orjson.loads, job.out.read_bytes().splitlines()))
+
+
+def summarize(rows: Iterable[dict[str, Any]]) -> SampleSummary:
+    completions = [completion for row in rows for completion in row["completions"]]
+    scores = [completion["score"] for completion in completions if "score" in completion]
+    return SampleSummary(
+        num_completions=len(completions),
+        num_tokens=sum(completion["num_tokens"] for completion in completions),
+        num_ended=sum(completion["ended"] for completion in completions),
+        mean_score=sum(scores) / len(scores) if scores else None,
+    )
+
+
+def _what_decides(
+    job: SampleJob, config: SampleConfig, model: PreTrainedModel, tokenizer: Any
+) -> dict[str, Any]:
+    """All that the bytes of the output hang on, by the name that a mismatch is told by."""
+    vocabulary = tokenizer.get_vocab() | {"chat_template": tokenizer.chat_template}
+    return {
+        "weights": weights_sha256(model),
+        "tokenizer": _sha256(orjson.dumps(vocabulary, option=orjson.OPT_SORT_KEYS)),
+        "prompts": _sha256(job.prompts.read_bytes()),
+        "model": short_name(job.model),
+        "scorer": job.scorer,
+        "dtype": job.dtype,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        **config.model_dump(),
+    }
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
