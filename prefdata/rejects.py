@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import orjson
 import pyarrow as pa
 
+from prefdata.arrays import arrow_array
 from prefdata.records import REJECTED
 
 SIDES = ("chosen", "prompt", "rejected")  # sorted, as canonical JSON has it
@@ -24,7 +25,7 @@ def rejects_of(pairs: pa.Table, codes: Sequence[str], messages: Sequence[str]) -
     ]
     own = {"code": codes, "message": messages, "raw": raw}
     columns = [
-        pa.array(own[field.name], field.type) if field.name in own else pairs[field.name]
+        arrow_array(own[field.name], field.type) if field.name in own else pairs[field.name]
         for field in REJECTED
     ]
     return pa.Table.from_arrays(columns, schema=REJECTED)

@@ -4,6 +4,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from blake3 import blake3
 
+from prefdata.arrays import arrow_array
+
 
 def split_groups(
     records: pa.Table, *, test_fraction: float, seed: int
@@ -23,5 +25,5 @@ def split_groups(
             draw = blake3(key + group).digest(length=8)
             drawn[group] = int.from_bytes(draw, "little") < limit
         in_test.append(drawn[group])
-    mask = pa.array(in_test, pa.bool_())
+    mask = arrow_array(in_test, pa.bool_())
     return records.filter(pc.invert(mask)), records.filter(mask)

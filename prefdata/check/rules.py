@@ -24,6 +24,13 @@ content, role = pl.col("content"), pl.col("role")
 in_prompt = pl.col("part") == "prompt"
 ends_side = pl.col("last") & ~in_prompt
 has_text = content.str.contains(r"\S")
+# +1 in chosen, -1 in rejected: summed, how much more the chosen side has of something.
+sign = pl.when(in_prompt).then(0).when(pl.col("part") == "chosen").then(1).otherwise(-1)
+DIFFERENCES = {
+    "more_turns": sign,
+    "more_commas": sign * content.str.count_matches(",", literal=True).cast(pl.Int64),
+    "more_stops": sign * content.str.count_matches(".", literal=True).cast(pl.Int64),
+}
 
 FLAGS: dict[str, pl.Expr] = {
     "prompt_texts": in_prompt & has_text,
@@ -32,6 +39,7 @@ FLAGS: dict[str, pl.Expr] = {
     "unknown_roles": ~role.is_in(ROLES),
     "templated": content.str.contains_any(TEMPLATE_MARKS),
     "malformed_calls": pl.col("malformed"),
+    **DIFFERENCES,
     "controls": pl.lit(value=False),  # of a tokenizer: `flags_of` puts the tokens in
 }
 
@@ -44,7 +52,7 @@ RULES: dict[str, pl.Expr] = {
     "PD211": pl.col("malformed_calls") > 0,
     "PD213": pl.col("templated") > 0,
     "PD210": pl.col("controls") > 0,
-    "PD301": pl.col("chosen_text") == pl.col("rejected_text"),
+    "PD301": pl.col("same"),
 }
 
 

@@ -1,6 +1,5 @@
 """Pairs that prefer the same two completions of a prompt in opposite ways."""
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -21,9 +20,10 @@ def drop_contradictions(records: pa.Table) -> tuple[pa.Table, pa.Table]:
     )
     swapped = sides.select("group", chosen="rejected", rejected="chosen").unique()
     against = sides.join(swapped, on=["group", "chosen", "rejected"], how="semi")
-    refused = np.zeros(records.num_rows, dtype=bool)
-    refused[against["at"].to_numpy()] = True
-    return records.filter(pa.array(~refused)), _refused(records.filter(pa.array(refused)))
+    at = pl.select(pl.arange(records.num_rows).cast(pl.UInt32).alias("at"))["at"]
+    refused = at.is_in(against["at"].implode())
+    kept = records.filter((~refused).to_arrow())
+    return kept, _refused(records.filter(refused.to_arrow()))
 
 
 def _spelled(records: pa.Table, side: str) -> pl.Series:

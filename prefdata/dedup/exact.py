@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from prefdata.arrays import arrow_array
 from prefdata.records import RECORDS
 
 PLACE = ("source_index", "line", "ordinal")
@@ -38,5 +39,5 @@ def _duplicates(records: pa.Table, copies: pl.DataFrame) -> pa.Table:
     stays = records.take(copies["kept"].to_arrow())
     columns = [own[name] for name in ("source", *PLACE, "pair_id")]
     columns += [stays[name] for name in ("source", "line", "ordinal")]
-    columns.append(pa.array(np.ones(len(copies)), pa.float64()))
+    columns.append(arrow_array([1.0] * len(copies), pa.float64()))
     return pa.Table.from_arrays(columns, schema=DUPLICATES)

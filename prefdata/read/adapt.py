@@ -7,6 +7,7 @@ from prefdata.read.canonical import Messages, canonical_json, digest
 from prefdata.read.faults import RowFault
 from prefdata.read.fields import (
     MISSING,
+    TYPES,
     Getter,
     getter,
     optional,
@@ -37,7 +38,10 @@ class Adapter:
 
     def __init__(self, layout: Layout, pairing: Pairing, limits: Limits) -> None:
         self.layout, self.used, self.known = layout, layout.used, layout.known
-        self.columns = [(name, getter(name), kind) for name, kind in layout.columns.items()]
+        self.columns = [
+            (path, getter(path), TYPES[kind], kind) for path, kind in layout.columns.items()
+        ]
+        self.whole = [getter(path) for path in (layout.chosen, layout.rejected) if path]
         self.reader = CandidateReader(layout, pairing, limits) if layout.candidates else None
         self.numbers = _getters(layout, NUMBERS)
         self.texts = _getters(layout, TEXTS)
@@ -45,8 +49,9 @@ class Adapter:
     def read(self, row: dict[str, Any]) -> Draft:
         """The row's prompt and pairs, or a RowFault."""
         layout = self.layout
-        for name, get, kind in self.columns:
-            require(name, get(row), kind)
+        for path, get, types, kind in self.columns:
+            if type(row.get(path)) not in types:  # or the path is dotted, or its kind is `any`
+                require(path, get(row), kind)
         tools = read_tools(layout.tools, optional(_at(layout.tools, row))) if layout.tools else None
         if self.reader:
             prompt = self._prompt(row)
@@ -61,25 +66,23 @@ class Adapter:
         return Draft(form, prompt, tools, group_id, pairs, self._weight(row), self._meta(row))
 
     def _split(self, row: dict[str, Any]) -> Split:
-        layout = self.layout
-        assert layout.chosen
-        assert layout.rejected
-        chosen = require(layout.chosen, _at(layout.chosen, row), "any")
-        rejected = require(layout.rejected, _at(layout.rejected, row), "any")
-        if layout.sides == "common_text":
-            return split_common_text(
-                require(layout.chosen, chosen, "text"), require(layout.rejected, rejected, "text")
-            )
-        if layout.sides == "completion":
+        sides, roles = self.layout.sides, self.layout.roles
+        chosen, rejected = (get(row) for get in self.whole)
+        if type(chosen) is str and type(rejected) is str:  # all rows of the text layouts
+            if sides == "last_turn":
+                return split_transcripts(chosen, rejected, roles)
+            if sides == "common_text":
+                return split_common_text(chosen, rejected)
+        require(self.layout.chosen or "", chosen, "any")
+        require(self.layout.rejected or "", rejected, "any")
+        if sides == "completion":
             return Split(
                 self._prompt(row),
-                read_completion(layout.chosen, chosen, layout.roles),
-                read_completion(layout.rejected, rejected, layout.roles),
+                read_completion("chosen", chosen, roles),
+                read_completion("rejected", rejected, roles),
             )
-        if type(chosen) is str and type(rejected) is str and layout.sides == "last_turn":
-            return split_transcripts(chosen, rejected, layout.roles)
         return self._split_dialogues(
-            row, self._dialogue(layout.chosen, chosen), self._dialogue(layout.rejected, rejected)
+            row, self._dialogue("chosen", chosen), self._dialogue("rejected", rejected)
         )
 
     def _split_dialogues(self, row: dict[str, Any], chosen: Messages, rejected: Messages) -> Split:

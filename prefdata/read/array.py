@@ -11,7 +11,7 @@ from prefdata.read.lines import BOM, RAW_BYTES_KEPT
 from prefdata.read.rows import Row, Tally
 
 # Whole strings are one token, so brackets and commas inside of them are never seen.
-TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
+TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]', re.DOTALL)
 OPENS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 SPACES = b" \t\r\n"
 
@@ -25,13 +25,13 @@ def array_rows(data: bytes, name: str, limits: Limits, tally: Tally) -> Iterator
         raw = data[start:end]
         if len(raw) > limits.max_line_bytes:
             fault = RowFault("R212", f"longer than {limits.max_line_bytes:,} bytes; not read")
-            yield Row(number, start, raw[:RAW_BYTES_KEPT], fault)
+            yield number, start, raw[:RAW_BYTES_KEPT], fault
             continue
         try:
             value: Object | RowFault = parse_line(raw, limits)
         except RowFault as fault:
             value = fault
-        yield Row(number, start, raw, value)
+        yield number, start, raw, value
 
 
 def _elements(data: bytes, name: str) -> Iterator[tuple[int, int]]:

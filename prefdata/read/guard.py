@@ -23,6 +23,7 @@ LONG_NUMBER = re.compile(rb"[0-9]{400}")
 NOT_A_NUMBER = re.compile(rb"-?(?:NaN|Infinity|inf|nan)")
 NUMBER = re.compile(rb"-?[0-9][0-9.eE+-]*")
 FIRST_INEXACT = 2**63  # orjson turns longer integers into floats
+FLAT = {str, type(None)}  # a row of these alone is one level deep and has no numbers
 Object = dict[str, Any]
 
 
@@ -34,9 +35,11 @@ def parse_line(line: bytes, limits: Limits) -> Object:
         _explain(line, error)
     if type(value) is not dict:
         raise RowFault("R209", f"the row is {_kind(value)}, not an object")
-    if line.count(b"[") + line.count(b"{") > limits.max_depth:
-        _refuse_depth(value, limits.max_depth)
-    keys, inexact = _survey(value)
+    keys, inexact = len(value), False
+    if not {*map(type, value.values())} <= FLAT:
+        if line.count(b"[") + line.count(b"{") > limits.max_depth:
+            _refuse_depth(value, limits.max_depth)
+        keys, inexact = _survey(value)
     if len(KEY_ENDS(line)) != keys:
         _refuse_duplicate_keys(line)
     if not limits.allow_nul and NUL_ESCAPE in line and _has_nul(value):

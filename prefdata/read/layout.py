@@ -144,7 +144,11 @@ class Layout(Strict):
     @property
     def known(self) -> frozenset[str]:
         """The columns that a row of this layout may have; any other is counted as extra."""
-        return self.used | frozenset(self.columns) | frozenset(self.optional)
+        return (
+            self.used
+            | frozenset(path.split(".")[0] for path in self.columns)
+            | frozenset(self.optional)
+        )
 
 
 @cache

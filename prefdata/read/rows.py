@@ -1,7 +1,6 @@
 """What every file format gives: numbered rows, each a JSON object or the fault that it has."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from prefdata.read.faults import RowFault
 from prefdata.read.guard import Object, parse_line
@@ -11,13 +10,8 @@ from prefdata.read.lines import BOM, LAST, LONG, split_lines
 BLANKS = b" \t\r"
 
 
-class Row(NamedTuple):
-    """One raw row. `raw` is None where the format has no bytes of its own for a row."""
-
-    line: int
-    offset: int
-    raw: bytes | None
-    value: Object | RowFault
+# (line, offset, raw, value): raw is None where the format has no bytes of its own for a row.
+Row = tuple[int, int, bytes | None, Object | RowFault]
 
 
 class Tally:
@@ -34,7 +28,7 @@ def jsonl_rows(blocks: Iterator[bytes], limits: Limits, tally: Tally) -> Iterato
         tally.lines += 1
         if state == LONG:
             fault = RowFault("R212", f"longer than {limits.max_line_bytes:,} bytes; not read")
-            yield Row(number, offset, line, fault)
+            yield number, offset, line, fault
             continue
         if line.startswith(BOM):
             tally.bom += 1
@@ -46,7 +40,7 @@ def jsonl_rows(blocks: Iterator[bytes], limits: Limits, tally: Tally) -> Iterato
             value: Object | RowFault = parse_line(line, limits)
         except RowFault as fault:
             value = _truncated(fault) if state == LAST else fault
-        yield Row(number, offset, line, value)
+        yield number, offset, line, value
 
 
 def _truncated(fault: RowFault) -> RowFault:

@@ -14,7 +14,7 @@ from prefdata.read.messages import text_message
 # Only these are markers. `\n\nAssistants ...`, a dangling `\n\nHuman` and `Human:` inside a line
 # are what somebody wrote.
 MARKER = re.compile(r"\n\n(Human|Assistant):")
-LAST_MARKER = "\n\nAssistant:"
+MARKERS = HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
 
 class Split(NamedTuple):
@@ -26,21 +26,23 @@ class Split(NamedTuple):
 
 
 def read_transcript(place: str, text: str, roles: Mapping[str, str]) -> Messages:
-    """The turns of an HH transcript. One space after a marker is the marker's; all else is text."""
-    before, *parts = MARKER.split(text)
-    if before or not parts:
+    """The turns of an HH transcript, by its roles Human and Assistant. One space after a marker is the marker's; all else is text."""
+    if not text.startswith(MARKERS):
         raise RowFault("R210", f"`{place}` does not begin with a Human or an Assistant turn")
-    turns = zip(parts[::2], parts[1::2], strict=True)
-    return [text_message(roles.get(who, who), said.removeprefix(" ")) for who, said in turns]
+    parts = MARKER.split(text)  # "", who, said, who, said ...
+    return [
+        (roles[who], said[1:] if said[:1] == " " else said, None, None, None, None)
+        for who, said in zip(parts[1::2], parts[2::2], strict=True)
+    ]
 
 
 def split_transcripts(chosen: str, rejected: str, roles: Mapping[str, str]) -> Split:
     """Two HH transcripts; the shared beginning is parsed once where it is the same text."""
-    start = chosen.rfind(LAST_MARKER)
-    if start > 0 and rejected.startswith(chosen[: start + len(LAST_MARKER)]):
-        body = start + len(LAST_MARKER)
-        if not MARKER.search(chosen, body) and not MARKER.search(rejected, body):
-            role = roles.get("Assistant", "Assistant")
+    start = chosen.rfind(ASSISTANT)
+    if start > 0 and rejected.startswith(chosen[: start + len(ASSISTANT)]):
+        body = start + len(ASSISTANT)
+        if HUMAN not in chosen[body:] and not any(mark in rejected[body:] for mark in MARKERS):
+            role = roles["Assistant"]
             return Split(
                 read_transcript("chosen", chosen[:start], roles),
                 [text_message(role, chosen[body:].removeprefix(" "))],

@@ -43,7 +43,7 @@ def _batch_rows(batches: Iterator[pa.RecordBatch], tally: Tally) -> Iterator[Row
         batch.validate(full=True)
         for value in batch.to_pylist():
             tally.lines += 1
-            yield Row(tally.lines, -1, None, value)
+            yield tally.lines, -1, None, value
 
 
 def _damaged(name: str, kind: str, error: Exception) -> UsageError:
@@ -69,13 +69,13 @@ def csv_rows(
             continue
         if not whole:
             fault = RowFault("R212", f"longer than {limits.max_line_bytes:,} bytes; not read")
-            yield Row(number, offset, record, fault)
+            yield number, offset, record, fault
             continue
         try:
             value: Object | RowFault = _csv_object(record, header, delimiter)
         except RowFault as found:
             value = found
-        yield Row(number, offset, record, value)
+        yield number, offset, record, value
 
 
 def _records(blocks: Iterator[bytes], max_bytes: int) -> Iterator[tuple[int, int, bytes, bool]]:

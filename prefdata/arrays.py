@@ -1,0 +1,31 @@
+"""Python values to Arrow arrays.
+
+By way of polars: `pyarrow.array` imports pandas, where that is installed, at its first call, which
+takes a third of a second.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+DTYPES = {
+    pa.string(): pl.String(),
+    pa.binary(): pl.Binary(),
+    pa.bool_(): pl.Boolean(),
+    pa.int16(): pl.Int16(),
+    pa.int32(): pl.Int32(),
+    pa.int64(): pl.Int64(),
+    pa.float32(): pl.Float32(),
+    pa.float64(): pl.Float64(),
+}
+
+
+def arrow_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """An array of one of the types that records have; None is null."""
+    if isinstance(kind, pa.FixedSizeBinaryType):
+        buffers = [None, pa.py_buffer(b"".join(values))]
+        return pa.FixedSizeBinaryArray.from_buffers(kind, len(values), buffers)
+    array = pl.Series(values, dtype=DTYPES[kind]).to_arrow()
+    return array if array.type == kind else array.cast(kind)
