@@ -7,11 +7,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from prefdata.building import build
+    from prefdata.config import BuildConfig
+    from prefdata.errors import PrefdataError
     from prefdata.store.reader import open_build as open  # noqa: A004
 
-__all__ = ["open"]
+__all__ = ["BuildConfig", "PrefdataError", "build", "open"]
 
 _HOMES = {
+    "BuildConfig": ("prefdata.config", "BuildConfig"),
+    "PrefdataError": ("prefdata.errors", "PrefdataError"),
+    "build": ("prefdata.building", "build"),
     "open": ("prefdata.store.reader", "open_build"),
 }
 

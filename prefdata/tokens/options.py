@@ -9,7 +9,7 @@ LengthPolicy = Literal["reject", "cut_prompt_start", "cut_completion_end"]
 # Findings that no config can let through: such a pair cannot be trained on.
 FIXED_CODES = frozenset({"PD702", "PD706", "PD710", "PD711", "PD712"})
 
-Severity = Literal["error", "warning", "off"]
+Severity = Literal["E", "W", "I", "off"]
 
 
 class TokenOptions(BaseModel):
@@ -25,4 +25,4 @@ class TokenOptions(BaseModel):
 
     def refuses(self, code: str) -> bool:
         """Whether a row with this finding is rejected."""
-        return self.severity.get(code, "error") == "error"
+        return self.severity.get(code, "E") == "E"

@@ -105,7 +105,7 @@ def encode_records(records: pa.Table, target: Target, options: TokenOptions) -> 
     Texts are cut where `segments` proves that this is safe; a sample of rows is encoded whole as
     well, and where the two differ all is encoded whole, said in the note.
     """
-    backend = target.load_backend()
+    backend = target.backend
     cuts = safe_cuts(target)
     outcome, sample = _encode(records, target, options, (backend, cuts))
     if not cuts or _agrees(backend, outcome.ids, sample):

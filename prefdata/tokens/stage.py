@@ -1,12 +1,11 @@
 """The stage of a build that makes token shards: a table of records in, a table of tokens out."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import orjson
 import pyarrow as pa
 
-from prefdata.records import REJECTED
+from prefdata.rejects import rejects_of
 from prefdata.store.shards import TOKENS
 from prefdata.tokens.faults import Cuts, apply_length, find_faults
 from prefdata.tokens.mask import Dialogue, completion_mask, rows_with_turns
@@ -24,7 +23,8 @@ class TokenRows(NamedTuple):
 
     tokens: pa.Table
     kept: pa.Table
-    rejected: pa.Table
+    refusals: dict[int, Refusal]
+    """Why a record was not kept, by its row."""
     findings: dict[str, int]
     """Pairs that were kept though something was cut or is odd, by code."""
     note: str | None
@@ -46,9 +46,7 @@ def encode_table(records: pa.Table, target: Target, options: TokenOptions) -> To
     stays = np.array([row not in refusals for row in ids.rows.tolist()], np.bool_)
     kept = records.take(pa.array(ids.rows[stays]))
     tokens = _token_table(kept, _select(ids, stays), masks)
-    return TokenRows(
-        tokens, kept, _rejected_table(records, refusals), _counted(findings, cuts), note
-    )
+    return TokenRows(tokens, kept, dict(sorted(refusals.items())), _counted(findings, cuts), note)
 
 
 def _counted(findings: dict[str, int], cuts: Cuts) -> dict[str, int]:
@@ -74,7 +72,7 @@ def _masks(records: pa.Table, ids: PairIds, target: Target, options: TokenOption
     some = records.take(list(places))
     columns = [read_messages(some[name]) for name in ("prompt", "chosen", "rejected")]
     tools = read_tools(some["tools"])
-    renderer, backend = Renderer(target, options), target.load_backend()
+    renderer, backend = Renderer(target, options), target.backend
     masks = {}
     for number, (row, at) in enumerate(places.items()):
         start, pair = int(ids.prompt.lengths[at]), []
@@ -123,22 +121,9 @@ def _mask_column(ids: PairIds, rows: Ragged, masks: Masks, side: int) -> pa.Arra
     return pa.array(values, kind)
 
 
-def _rejected_table(records: pa.Table, refusals: dict[int, Refusal]) -> pa.Table:
+def refused_records(records: pa.Table, refusals: dict[int, Refusal]) -> pa.Table:
     """The refused records as rows of REJECTED, in their order."""
     rows = sorted(refusals)
     refused = records.take(pa.array(rows, pa.int64()))
-    columns: dict[str, Any] = {
-        name: refused[name] for name in REJECTED.names if name in refused.column_names
-    }
-    columns["code"] = [refusals[row].code for row in rows]
-    columns["message"] = [refusals[row].message for row in rows]
-    columns["raw"] = [_pair_json(pair) for pair in refused.to_pylist()]
-    return pa.table([columns[name] for name in REJECTED.names], schema=REJECTED)
-
-
-def _pair_json(pair: dict[str, Any]) -> bytes:
-    sides = {
-        side: [{k: v for k, v in message.items() if v is not None} for message in pair[side]]
-        for side in ("prompt", "chosen", "rejected")
-    }
-    return orjson.dumps(sides, option=orjson.OPT_SORT_KEYS)
+    codes = [refusals[row].code for row in rows]
+    return rejects_of(refused, codes, [refusals[row].message for row in rows])

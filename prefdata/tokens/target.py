@@ -1,6 +1,7 @@
-"""The tokenizer that a build is made for: loaded once, then plain data that crosses processes."""
+"""The tokenizer that a build is made for, with all that decides ids; it crosses processes."""
 
 import hashlib
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,24 +34,28 @@ class AddedToken(BaseModel):
         return not (self.normalized or self.single_word or self.lstrip or self.rstrip)
 
 
-class Target(BaseModel):
-    """Everything of a tokenizer that decides ids, as plain data."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+@dataclass(frozen=True)
+class Target:
+    """Everything of a tokenizer that decides ids."""
 
     name: str
     revision: str | None
-    backend: str
-    """The fast tokenizer as the library serializes it, without truncation and padding."""
+    backend: Tokenizer
+    """The fast tokenizer, without truncation and padding."""
     templates: dict[str, str]
     """Chat templates by name; `default` is used unless a row has tools and `tool_use` exists."""
     special_tokens: dict[str, str]
     """What templates know by name: bos_token, eos_token, …"""
 
     @cached_property
+    def serialized(self) -> str:
+        """The fast tokenizer as the library writes it."""
+        return self.backend.to_str()
+
+    @cached_property
     def structure(self) -> dict[str, Any]:
         """The tokenizer's JSON, parsed."""
-        value: dict[str, Any] = orjson.loads(self.backend)
+        value: dict[str, Any] = orjson.loads(self.serialized)
         return value
 
     @cached_property
@@ -72,17 +77,14 @@ class Target(BaseModel):
             return self.templates["tool_use"]
         return self.templates.get("default")
 
-    def load_backend(self) -> Tokenizer:
-        return Tokenizer.from_str(self.backend)
-
     def seal(self) -> TokenizerSeal:
         """What the manifest says of it."""
         return TokenizerSeal(
             name=self.name,
             revision=self.revision,
-            tokenizer_sha256=hashlib.sha256(self.backend.encode()).hexdigest(),
+            tokenizer_sha256=hashlib.sha256(self.serialized.encode()).hexdigest(),
             template_sha256=hash_json(self.templates) if self.templates else None,
-            vocab_size=self.load_backend().get_vocab_size(with_added_tokens=True),
+            vocab_size=self.backend.get_vocab_size(with_added_tokens=True),
             bos_token_id=self.token_id("bos_token"),
             eos_token_id=self.token_id("eos_token"),
             pad_token_id=self.token_id("pad_token"),
@@ -108,7 +110,7 @@ def load_target(
     return Target(
         name=name,
         revision=revision,
-        backend=backend.to_str(),
+        backend=backend,
         templates=templates,
         special_tokens={
             key: str(value)

@@ -1,0 +1,154 @@
+"""What a build is asked to do: one frozen model, read from YAML, strict about every name."""
+
+import difflib
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
+
+from prefdata.errors import UsageError
+from prefdata.read.limits import Limits, Pairing
+from prefdata.tokens.codes import TOKEN_CHECKS
+from prefdata.tokens.options import FIXED_CODES, LengthPolicy, TokenOptions
+
+AnyPath = Annotated[Path, Field(strict=False)]
+
+# What says where and how fast, never what: two builds that differ only here have the same bytes.
+EXECUTION = frozenset({"out", "workers"})
+
+
+class BuildConfig(BaseModel):
+    """A build: inputs, what becomes of their rows, the tokenizer, and where it all goes."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+    inputs: Annotated[list[str], Field(min_length=1)]
+    """Files or globs: JSON Lines, JSON arrays, Parquet, Arrow, CSV; .gz and .zst too."""
+    tokenizer: str
+    """A folder with a tokenizer, or the name of a model on the Hub."""
+    out: AnyPath
+    """The folder that the build is written to."""
+    revision: str | None = None
+    """Branch, tag or commit of a tokenizer on the Hub."""
+    layout: str | None = None
+    """A layout's name (`prefdata layouts`) or the path of your own; absent: detected."""
+    pairing: Pairing = Pairing()
+    """How the completions of one prompt become pairs."""
+    limits: Limits = Limits()
+    """Bounds against damaged or hostile inputs."""
+    severity: dict[str, Literal["E", "W", "I", "off"]] = {}
+    """Changes to checks by code: E refuses the row, W reports it, I counts it, off skips it."""
+    test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the prompts that goes to the test split; 0: everything is train."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Of the split."""
+    max_length: PositiveInt | None = None
+    """Most tokens of prompt and completion together; absent: no limit."""
+    length_policy: LengthPolicy = "reject"
+    """For longer pairs: `reject` them (PD710), `cut_prompt_start` or `cut_completion_end`."""
+    chat_template: AnyPath | None = None
+    """A Jinja file to use instead of the tokenizer's own chat template."""
+    chat_template_kwargs: dict[str, Any] = {}
+    """Variables for the template, such as `enable_thinking: false`."""
+    template_date: date | None = None
+    """What templates that write today's date take for today."""
+    shard_rows: PositiveInt = 65_536
+    """Pairs in a shard, at most, unless one prompt has more."""
+    workers: PositiveInt | None = None
+    """Processes; absent: chosen by the size of the inputs and the cores. Changes no byte."""
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _has_no_own_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        taken = sorted(value.keys() & {"messages", "tools", "documents", "add_generation_prompt"})
+        if taken:
+            message = f"{taken[0]!r} is set by the build itself"
+            raise ValueError(message)
+        return value
+
+    @field_validator("severity")
+    @classmethod
+    def _can_be_lowered(cls, value: dict[str, str]) -> dict[str, str]:
+        for code, level in value.items():
+            if code in FIXED_CODES and level != "E":
+                message = f"{code} cannot be lowered: such a pair cannot be trained on"
+                raise ValueError(message)
+        return value
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The part of the config that decides bytes, as JSON."""
+        return self.model_dump(mode="json", exclude=set(EXECUTION))
+
+    @property
+    def row_severity(self) -> dict[str, str]:
+        """Changes to checks of rows and sets."""
+        return {c: level for c, level in self.severity.items() if c not in TOKEN_CHECKS}
+
+    @property
+    def token_options(self) -> TokenOptions:
+        return TokenOptions(
+            max_length=self.max_length,
+            length_policy=self.length_policy,
+            chat_template_kwargs=self.chat_template_kwargs,
+            template_date=self.template_date,
+            severity={c: level for c, level in self.severity.items() if c in TOKEN_CHECKS},
+        )
+
+
+def read_config(path: Path, changes: dict[str, Any] | None = None) -> BuildConfig:
+    """A config from a YAML file; `changes` are what the command line says besides."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+        raise UsageError("C100", str(path), problem, "name a config's YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = f"is not YAML: {' '.join(str(error).split())}"
+        raise UsageError("C100", str(path), problem, "mend the file") from error
+    if not isinstance(content, dict):
+        raise UsageError("C100", str(path), "is not a mapping", "write `key: value` lines")
+    return make_config({**content, **(changes or {})}, place=str(path))
+
+
+def make_config(values: dict[str, Any], *, place: str) -> BuildConfig:
+    """A config from plain values; a coded error names the first key that is wrong."""
+    try:
+        return BuildConfig.model_validate(values)
+    except ValidationError as error:
+        raise config_error(error, place) from error
+
+
+def config_error(error: ValidationError, place: str) -> UsageError:
+    """The first fault of a config as one line; a wrong name outranks a missing one."""
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    fault = faults[0]
+    where = ".".join(str(part) for part in fault["loc"]) or "config"
+    if fault["type"] == "extra_forbidden":
+        return UsageError("C101", place, f"{where}: no such key", _nearest_key(fault["loc"]))
+    if fault["type"] == "missing":
+        return UsageError("C103", place, f"{where} is missing", f"add `{where}: …`")
+    shown = repr(fault["input"])
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    reason = fault["msg"].removeprefix("Value error, ")
+    remedy = f"it is {shown} now; see schemas/prefdata-config.json"
+    return UsageError("C102", place, f"{where}: {reason[0].lower()}{reason[1:]}", remedy)
+
+
+def _nearest_key(location: tuple[int | str, ...]) -> str:
+    owners: dict[str, type[BaseModel]] = {"pairing": Pairing, "limits": Limits}
+    owner = owners.get(str(location[0]), BuildConfig) if len(location) > 1 else BuildConfig
+    known = list(owner.model_fields)
+    near = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}"

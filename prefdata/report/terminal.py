@@ -1,0 +1,89 @@
+"""What the terminal shows: bars while work goes on, the funnel when it is done."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from prefdata.progress import Advance
+from prefdata.report.model import Report
+from prefdata.report.safe import plain
+
+
+class TerminalProgress:
+    """Bars on stderr; nothing where it is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Advance]:
+        columns = (
+            TextColumn("{task.description:>12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        hidden = not self._console.is_terminal
+        with Bars(*columns, console=self._console, transient=True, disable=hidden) as bars:
+            task = bars.add_task(title, total=total)
+            yield lambda steps: bars.advance(task, steps)
+
+    def note(self, text: str) -> None:
+        self._console.print(Text(plain(text), style="yellow"), soft_wrap=True)
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Where every line went, each code that was found, and the splits."""
+    console.print(_line_table(report))
+    if report.findings:
+        console.print(_finding_table(report))
+    if report.splits is not None:
+        console.print(_split_table(report))
+
+
+def _table(title: str, *columns: str, text_columns: int = 1) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < text_columns else "right")
+    return table
+
+
+def _line_table(report: Report) -> Table:
+    columns = ("lines", "blank", "kept", "duplicates", "filtered", "rejected")
+    table = _table("Where every line went", "input", *columns)
+    rows = [(plain(item.name), item.lines) for item in report.inputs]
+    if len(rows) > 1:
+        rows.append(("all", report.lines))
+    for name, classes in rows:
+        table.add_row(Text(name), *(f"{getattr(classes, column):,}" for column in columns))
+    return table
+
+
+def _finding_table(report: Report) -> Table:
+    table = _table("What was found", "code", "", "what", "first at", "count", text_columns=4)
+    colors = {"E": "red", "W": "yellow", "I": "dim"}
+    for finding in report.findings:
+        first = finding.examples[0] if finding.examples else None
+        place = f"{plain(first.source)}:{first.line}" if first else ""
+        level = Text(finding.severity, style=colors[finding.severity])
+        table.add_row(finding.code, level, finding.name, Text(place), f"{finding.count:,}")
+    return table
+
+
+def _split_table(report: Report) -> Table:
+    table = _table("Splits", "split", "pairs", "prompts", "prompt tokens", "chosen", "rejected")
+    for name, split in (report.splits or {}).items():
+        numbers = (
+            split.rows,
+            split.groups,
+            split.prompt_tokens,
+            split.chosen_tokens,
+            split.rejected_tokens,
+        )
+        table.add_row(name, *(f"{number:,}" for number in numbers))
+    return table

@@ -1,0 +1,59 @@
+"""Kept pairs as readable rows, in the columns that every DPO trainer loads."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from prefdata.records import RECORDS
+
+_SIDES = ("prompt", "chosen", "rejected")
+_ALWAYS = ("role", "content")
+_LEFT_OUT = frozenset({"form", "offset", "source_index"})
+
+
+def message_fields(records: pa.Table) -> tuple[str, ...]:
+    """The fields of messages that some record uses; the others would be columns of nulls."""
+    used = set(_ALWAYS)
+    for side in _SIDES:
+        for chunk in records[side].chunks:
+            flat = chunk.flatten()
+            used |= {f.name for f in flat.type if flat.field(f.name).null_count < len(flat)}
+    names = [field.name for field in RECORDS.field("prompt").type.value_type]
+    return tuple(name for name in names if name in used)
+
+
+def text_table(kept: pa.Table, fields: tuple[str, ...]) -> pa.Table:
+    """Rows for a text shard: messages of these fields, or plain text where there are none.
+
+    `fields` is empty for data that is verbatim text, which trainers expect as strings.
+    """
+    columns = {}
+    for name in RECORDS.names:
+        if name in _LEFT_OUT:
+            continue
+        column = kept[name]
+        if name in _SIDES:
+            column = _narrow(column, fields) if fields else _verbatim(column)
+        elif name in ("pair_id", "group_id"):
+            column = pa.array([value.hex() for value in column.to_pylist()], pa.string())
+        columns[name] = column
+    return pa.table(columns).combine_chunks()
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def _narrow(column: pa.ChunkedArray, fields: tuple[str, ...]) -> pa.Array:
+    lists = _whole(column)
+    flat = lists.flatten()
+    messages = pa.StructArray.from_arrays([flat.field(name) for name in fields], names=fields)
+    lengths = pc.fill_null(pc.list_value_length(lists), 0)
+    ends = pc.cumulative_sum(lengths).cast(pa.int32())
+    offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
+    return pa.ListArray.from_arrays(offsets, messages)
+
+
+def _verbatim(column: pa.ChunkedArray) -> pa.Array:
+    """The text of messages, one after the other."""
+    turns = [[message["content"] for message in messages] for messages in column.to_pylist()]
+    return pa.array(["".join(contents) for contents in turns], pa.string())

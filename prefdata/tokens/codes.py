@@ -1,0 +1,104 @@
+"""What can be found while pairs become tokens: the part of the catalog that needs a tokenizer."""
+
+from prefdata.check.catalog import Check, Severity
+
+_ALL: tuple[tuple[str, str, Severity, str, str, str], ...] = (
+    (
+        "PD701",
+        "foreign_prompt",
+        "E",
+        "The chat template ends a prompt alone otherwise than the same prompt with its answer, "
+        "so a part of what the model sees when it answers would never be trained on.",
+        "Set chat_template_kwargs so that both end alike, or severity: {PD701: W} to train on "
+        "what the two have in common, as TRL does.",
+        "prompt alone ends with '<think>', prompt + answer has no '<think>'",
+    ),
+    (
+        "PD702",
+        "no_completion_token",
+        "E",
+        "No token of a completion is left within max_length.",
+        "Raise max_length, or cut the prompt: length_policy: cut_prompt_start.",
+        "a prompt of 600 tokens with max_length: 512",
+    ),
+    (
+        "PD703",
+        "same_tokens",
+        "E",
+        "Chosen and rejected are the same tokens, by their text or after a cut.",
+        "Raise max_length, or leave the row out: there is nothing to prefer.",
+        "two answers that differ from token 700 on, with max_length: 512",
+    ),
+    (
+        "PD704",
+        "doubled_special",
+        "E",
+        "BOS or EOS stands twice in a row, which no model has seen in training.",
+        "Leave it out of the text: the template or the tokenizer writes it already.",
+        "<s><s>[INST] …",
+    ),
+    (
+        "PD706",
+        "empty_mask",
+        "E",
+        "A completion of several turns has no token that can be told to be the assistant's.",
+        "Keep the first turn of the completion alone, or use a template that renders turns "
+        "one after the other.",
+        "a completion that is a tool's turn only",
+    ),
+    (
+        "PD708",
+        "prompt_cut",
+        "W",
+        "The prompt lost tokens at its start to max_length.",
+        "Raise max_length.",
+        "length_policy: cut_prompt_start",
+    ),
+    (
+        "PD710",
+        "too_long",
+        "E",
+        "Prompt and completion are longer than max_length together; with cut_prompt_start, "
+        "a completion alone is.",
+        "Raise max_length, or choose another length_policy.",
+        "900 tokens with max_length: 512",
+    ),
+    (
+        "PD711",
+        "template_refusal",
+        "E",
+        "The chat template refuses the dialogue, for example for its order of roles.",
+        "Mend the row, or use a template that takes it.",
+        "a system turn where the template knows none",
+    ),
+    (
+        "PD712",
+        "no_prompt_token",
+        "E",
+        "No token of the prompt is left before the completions.",
+        "Let the prompt end where a token ends: with a space or a line, not inside a word.",
+        "prompt 'Hel', chosen 'lo'",
+    ),
+    (
+        "PD713",
+        "completion_cut",
+        "W",
+        "A completion lost tokens at its end, its end-of-turn among them, to max_length.",
+        "Raise max_length.",
+        "length_policy: cut_completion_end",
+    ),
+    (
+        "PD714",
+        "boundary_moved",
+        "I",
+        "The prompt's last characters and a completion's first ones share a token, which "
+        "counts to the completion.",
+        "Let completions begin without spaces or line breaks.",
+        "prompt 'assistant\\n' and completion '\\nHello' share the token '\\n\\n'",
+    ),
+)
+
+TOKEN_CHECKS: dict[str, Check] = {
+    code: Check(code, name, severity, "row", "building", meaning, advice, example)
+    for code, name, severity, meaning, advice, example in _ALL
+}
