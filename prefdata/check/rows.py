@@ -30,13 +30,17 @@ def check_rows(
 
     `control_tokens` are the added tokens of the target tokenizer (PD210).
     """
-    kept, refused = [], [REJECTED.empty_table()]
+    kept, refused = (
+        [pa.Table.from_batches([], schema=RECORDS)],
+        [pa.Table.from_batches([], schema=REJECTED)],
+    )
     codes = _codes_at("E", severity)
     for batch in records.to_batches():
         broken = _first_broken(batch, codes, control_tokens)
-        kept.append(batch.filter(broken.is_null().to_arrow()))
-        refused.append(_refused(batch, broken))
-    return pa.Table.from_batches(kept, schema=RECORDS), pa.concat_tables(refused)
+        table = pa.Table.from_batches([batch])
+        kept.append(table.filter(broken.is_null().to_arrow()))
+        refused.append(_refused(table, broken))
+    return pa.concat_tables(kept), pa.concat_tables(refused)
 
 
 def find_rows(
@@ -47,11 +51,11 @@ def find_rows(
 ) -> pa.Table:
     """Rows of REJECTED's form for what is only reported: rules of severity W, one row a finding."""
     found = [
-        _refused(batch, _first_broken(batch, [code], control_tokens))
+        _refused(pa.Table.from_batches([batch]), _first_broken(batch, [code], control_tokens))
         for batch in records.to_batches()
         for code in _codes_at("W", severity)
     ]
-    return pa.concat_tables([REJECTED.empty_table(), *found])
+    return pa.concat_tables([pa.Table.from_batches([], schema=REJECTED), *found])
 
 
 def _codes_at(level: Severity, changes: Mapping[str, str]) -> list[str]:
@@ -125,9 +129,9 @@ def _malformed(messages: pl.DataFrame, tools: pa.Array) -> pl.Series:
     return pl.Series("malformed", flags)
 
 
-def _refused(batch: pa.RecordBatch, broken: pl.Series) -> pa.Table:
+def _refused(pairs: pa.Table, broken: pl.Series) -> pa.Table:
     places = broken.is_not_null().arg_true()
     codes: list[Any] = broken.gather(places).to_list()
-    rows = pa.Table.from_batches([batch]).take(places.to_arrow())
+    rows = pairs.take(places.to_arrow())
     messages = [f"{CHECKS[code].name}: {CHECKS[code].meaning}" for code in codes]
     return rejects_of(rows, codes, messages)

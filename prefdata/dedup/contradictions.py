@@ -34,6 +34,6 @@ def _spelled(records: pa.Table, side: str) -> pl.Series:
 
 def _refused(rows: pa.Table) -> pa.Table:
     if not rows.num_rows:
-        return REJECTED.empty_table()
+        return pa.Table.from_batches([], schema=REJECTED)
     message = "contradictory_pair: another row prefers the same two completions the other way round"
     return rejects_of(rows, ["PD403"] * rows.num_rows, [message] * rows.num_rows)

@@ -55,15 +55,15 @@ class Adapter:
         tools = read_tools(layout.tools, optional(_at(layout.tools, row))) if layout.tools else None
         if self.reader:
             prompt = self._prompt(row)
-            form = self._form(row)
-            group_id = digest((form, prompt, tools))
+            group_id = digest((layout.form, prompt, tools))
             pairs = self.reader.pairs(row, group_id)
         else:
             prompt, chosen, rejected = self._split(row)
-            form = layout.form if layout.form != "by_prompt" else self._form(row)
-            group_id = digest((form, prompt, tools))
+            group_id = digest((layout.form, prompt, tools))
             pairs = [self._pair(row, chosen, rejected)]
-        return Draft(form, prompt, tools, group_id, pairs, self._weight(row), self._meta(row))
+        return Draft(
+            layout.form, prompt, tools, group_id, pairs, self._weight(row), self._meta(row)
+        )
 
     def _split(self, row: dict[str, Any]) -> Split:
         sides, roles = self.layout.sides, self.layout.roles
@@ -122,11 +122,6 @@ class Adapter:
             for turn in turns
             for role, text in zip(("user", "assistant"), turn, strict=True)
         ]
-
-    def _form(self, row: dict[str, Any]) -> str:
-        if self.layout.form != "by_prompt" or not isinstance(self.layout.prompt, str):
-            return "chat" if self.layout.form == "by_prompt" else self.layout.form
-        return "text" if type(_at(self.layout.prompt, row)) is str else "chat"
 
     def _pair(self, row: dict[str, Any], chosen: Messages, rejected: Messages) -> Pair:
         pair = Pair(chosen, rejected)

@@ -25,7 +25,7 @@ class Fit(NamedTuple):
 def detect_layout(first_rows: Sequence[Mapping[str, Any]], place: str = "input") -> Layout:
     """The one layout that fits best; PD102 with the candidates where none or several do."""
     rows = first_rows[:SAMPLE]
-    fits = [_fit(layout, rows) for layout in shipped_layouts().values()]
+    fits = [_fit(layout, rows) for layout in shipped_layouts().values() if layout.detect]
     likely = sorted((f for f in fits if f.confidence >= 0.5), key=lambda f: -f.weight)
     if likely and (len(likely) == 1 or likely[0].weight > likely[1].weight):
         return likely[0].layout

@@ -88,9 +88,10 @@ class Layout(Strict):
     """Columns that a row of this layout never has: they would mean something else."""
     optional: list[str] = []
     """Columns that may be there and are kept in `meta`; any other counts as an extra key."""
-    form: Literal["chat", "text", "by_prompt"] = "chat"
-    """`chat`: rendered by the chat template. `text`: verbatim. `by_prompt`: text where the prompt
-    is text, chat where it is messages."""
+    detect: bool = True
+    """False: only where it is named, since its columns are those of another layout."""
+    form: Literal["chat", "text"] = "chat"
+    """`chat`: rendered by the chat template. `text`: verbatim."""
     sides: Literal["completion", "last_turn", "common_turns", "common_text", "after_prompt"] = (
         "completion"
     )

@@ -26,7 +26,10 @@ class Split(NamedTuple):
 
 
 def read_transcript(place: str, text: str, roles: Mapping[str, str]) -> Messages:
-    """The turns of an HH transcript, by its roles Human and Assistant. One space after a marker is the marker's; all else is text."""
+    """The turns of an HH transcript, by its roles Human and Assistant.
+
+    One space after a marker is the marker's; all else is text.
+    """
     if not text.startswith(MARKERS):
         raise RowFault("R210", f"`{place}` does not begin with a Human or an Assistant turn")
     parts = MARKER.split(text)  # "", who, said, who, said ...
