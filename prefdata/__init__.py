@@ -11,14 +11,16 @@ if TYPE_CHECKING:
     from prefdata.config import BuildConfig
     from prefdata.errors import PrefdataError
     from prefdata.store.reader import open_build as open  # noqa: A004
+    from prefdata.validation import validate
 
-__all__ = ["BuildConfig", "PrefdataError", "build", "open"]
+__all__ = ["BuildConfig", "PrefdataError", "build", "open", "validate"]
 
 _HOMES = {
     "BuildConfig": ("prefdata.config", "BuildConfig"),
     "PrefdataError": ("prefdata.errors", "PrefdataError"),
     "build": ("prefdata.building", "build"),
     "open": ("prefdata.store.reader", "open_build"),
+    "validate": ("prefdata.validation", "validate"),
 }
 
 

@@ -138,7 +138,9 @@ def config_error(error: ValidationError, place: str) -> UsageError:
     if fault["type"] == "extra_forbidden":
         return UsageError("C101", place, f"{where}: no such key", _nearest_key(fault["loc"]))
     if fault["type"] == "missing":
-        return UsageError("C103", place, f"{where} is missing", f"add `{where}: …`")
+        return UsageError(
+            "C103", place, f"{where} is missing", f"add `{where}: …` to the config, or --{where}"
+        )
     shown = repr(fault["input"])
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     reason = fault["msg"].removeprefix("Value error, ")

@@ -8,7 +8,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prefdata.check import CHECKS
+from prefdata.check import CHECKS, Check
+from prefdata.errors import UsageError
 from prefdata.report.model import Example, Finding, Lengths
 from prefdata.store.manifest import InputSeal, LineClasses
 from prefdata.survey import CheckedFile, count_codes
@@ -33,6 +34,17 @@ FAULTS = {
     "R212": "row_too_long",
 }
 _FAULT_PARENTS = {"R210": "PD104", "R211": "PD103"}
+
+
+def describe_code(code: str) -> Check:
+    """What is known of a code; a fault of raw rows has the text of the check it is a case of."""
+    if code in FAULTS:
+        parent = CATALOG[_FAULT_PARENTS.get(code, "PD101")]
+        return parent._replace(code=code, name=FAULTS[code])
+    if code not in CATALOG:
+        known = ", ".join(sorted(CATALOG | FAULTS))
+        raise UsageError("C140", code, "no such code", f"the codes are {known}")
+    return CATALOG[code]
 
 
 def class_of_lines(
@@ -121,10 +133,10 @@ def _describe(
     num_lines: int,
     examples: list[Example],
 ) -> Finding:
-    check = CATALOG[code if code in CATALOG else _FAULT_PARENTS.get(code, "PD101")]
+    check = describe_code(code)
     return Finding(
         code=code,
-        name=FAULTS.get(code, check.name),
+        name=check.name,
         severity=level,
         count=count,
         share=round(count / max(num_lines, 1), 6),

@@ -61,6 +61,14 @@ class Build(NamedTuple):
         """Every row that was refused, with its code."""
         return self._parquet("rejected/")
 
+    def file(self, name: str) -> Path:
+        """A file of the build that is not a shard, checked."""
+        for entry in self.manifest.files:
+            if entry.path == name:
+                _check_file(self.path, entry)
+                return self.path / name
+        raise UsageError("E139", str(self.path), f"has no {name}", "see its manifest")
+
     def _parquet(self, prefix: str) -> pa.Table:
         files = [file for file in self.manifest.files if file.path.startswith(prefix)]
         for file in files:

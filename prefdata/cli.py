@@ -1,0 +1,171 @@
+"""The commands: validate · build · show · layouts · explain.
+
+Exit codes: 0 done · 1 findings at or above --fail-on · 2 usage · 3 no pair is left · 4 locked.
+"""
+
+import errno
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import click
+
+from prefdata.errors import PrefdataError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_TOKENIZER_HELP = "A folder with a tokenizer, or a model on the Hub."
+_LAYOUT_HELP = "A layout's name (`prefdata layouts`) or file; detected where absent."
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+
+
+def _one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Show a user's mistake as its one line and end with its exit code."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        from prefdata.report.safe import plain
+
+        try:
+            return command(*args, **kwargs)
+        except PrefdataError as error:
+            click.echo(f"error: {plain(str(error))}", err=True)
+            sys.exit(error.exit_code)
+        except OSError as error:
+            if error.errno not in _NO_SPACE:
+                raise
+            place = plain(str(error.filename or "output"))
+            remedy = "make room and run again: what is done is kept"
+            click.echo(f"error: {place}: {error.strerror}; {remedy} [E151]", err=True)
+            sys.exit(2)
+
+    return run
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nTab completion (bash; zsh and fish alike):\n"
+    '  eval "$(_PREFDATA_COMPLETE=bash_source prefdata)"',
+)
+@click.version_option(package_name="prefdata-dpo")
+def main() -> None:
+    """Raw preference files in, token shards out."""
+
+
+@main.command(epilog="\b\nExample:\n  prefdata validate data/*.jsonl.gz --fail-on warning")
+@click.argument("files", nargs=-1, required=True)
+@click.option("--layout", metavar="NAME", help=_LAYOUT_HELP)
+@click.option("--tokenizer", metavar="NAME", help=f"{_TOKENIZER_HELP} Adds PD210.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(["error", "warning", "never"]),
+    default="error",
+    show_default=True,
+    help="Which findings make the exit code 1.",
+)
+@click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write it as JSON.")
+@_one_line_errors
+def validate(
+    files: tuple[str, ...],
+    layout: str | None,
+    tokenizer: str | None,
+    fail_on: str,
+    report_path: Path | None,
+) -> None:
+    """Read and check preference files; write nothing."""
+    from rich.console import Console
+
+    from prefdata.report.terminal import TerminalProgress, print_report
+    from prefdata.store.canonical import to_json
+    from prefdata.store.commit import write_bytes
+    from prefdata.validation import ValidateOptions, worst_severity
+    from prefdata.validation import validate as run
+
+    progress = TerminalProgress(Console(stderr=True))
+    report = run(files, ValidateOptions(layout=layout, tokenizer=tokenizer), progress=progress)
+    print_report(report, Console())
+    if report_path is not None:
+        write_bytes(report_path, to_json(report.model_dump(mode="json")))
+    failing = {"error": ("E",), "warning": ("E", "W"), "never": ()}[fail_on]
+    sys.exit(1 if worst_severity(report) in failing else 0)
+
+
+@main.command(
+    epilog="\b\nExamples:\n  prefdata build hh.jsonl.gz --tokenizer Qwen/Qwen3-0.6B -o out/hh\n  prefdata build hh.yaml"
+)
+@click.argument("sources", nargs=-1, required=True, metavar="CONFIG.yaml | FILES…")
+@click.option("--tokenizer", metavar="NAME", help=_TOKENIZER_HELP)
+@click.option("-o", "--out", metavar="FOLDER", help="Where the build goes.")
+@click.option("--layout", metavar="NAME", help=_LAYOUT_HELP)
+@click.option("--workers", type=click.IntRange(min=1), help="Processes; changes no byte.")
+@click.option("--replace", is_flag=True, help="Replace another build in the folder.")
+@_one_line_errors
+def build(sources: tuple[str, ...], replace: bool, **options: Any) -> None:  # noqa: FBT001 - click's
+    """Make token shards; resume by itself after a kill."""
+    from rich.console import Console
+
+    from prefdata.building import build as run
+    from prefdata.config import make_config, read_config
+    from prefdata.report.model import Report
+    from prefdata.report.safe import plain
+    from prefdata.report.terminal import TerminalProgress, print_report
+
+    changes = {name: value for name, value in options.items() if value is not None}
+    if len(sources) == 1 and Path(sources[0]).suffix in (".yaml", ".yml"):
+        config = read_config(Path(sources[0]), changes)
+    else:
+        config = make_config({"inputs": list(sources), **changes}, place="command line")
+    made = run(config, replace=replace, progress=TerminalProgress(Console(stderr=True)))
+    console = Console()
+    print_report(Report.model_validate_json(made.file("report.json").read_bytes()), console)
+    console.print(plain(f"{made.path}: {made.manifest.hash[:16]}"), markup=False, highlight=False)
+
+
+@main.command(epilog="\b\nExample:\n  prefdata show out/hh --row 7")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--row", type=click.IntRange(min=0), help="Show one pair, its tokens by part.")
+@_one_line_errors
+def show(out: Path, row: int | None) -> None:
+    """What is in a finished build."""
+    from rich.console import Console
+
+    from prefdata.report.model import Report
+    from prefdata.report.pair import show_pair
+    from prefdata.report.terminal import print_report
+    from prefdata.store.reader import open_build
+
+    made, console = open_build(out), Console()
+    if row is None:
+        report = made.file("report.json")
+        print_report(Report.model_validate_json(report.read_bytes()), console)
+        return
+    for text in show_pair(made, row):
+        console.print(text, soft_wrap=True)
+
+
+@main.command(epilog="\b\nExample:\n  prefdata layouts")
+@_one_line_errors
+def layouts() -> None:
+    """What raw layouts can be read."""
+    from prefdata.read import shipped_layouts
+
+    for name, layout in shipped_layouts().items():
+        click.echo(f"{name:28} {', '.join(layout.columns)}")
+        click.echo(f"{'':28} {layout.about}")
+
+
+@main.command(epilog="\b\nExample:\n  prefdata explain PD301")
+@click.argument("code")
+@_one_line_errors
+def explain(code: str) -> None:
+    """What a code means and how to mend it."""
+    from prefdata.report.numbers import describe_code
+
+    check = describe_code(code.upper())
+    click.echo(f"{check.code} {check.name} ({check.severity})")
+    click.echo(check.meaning)
+    click.echo(f"What to do: {check.advice}")
+    click.echo(f"Example: {check.example}")

@@ -1,0 +1,40 @@
+"""JSON Schemas of every file that prefdata reads or writes: `python -m prefdata.schemas FOLDER`."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from prefdata.config import BuildConfig
+from prefdata.read.layout import Layout
+from prefdata.record_model import Record
+from prefdata.report.model import Report
+from prefdata.store.canonical import to_json
+from prefdata.store.manifest import Manifest
+
+MODELS: dict[str, type[BaseModel]] = {
+    "prefdata-config": BuildConfig,
+    "prefdata-layout": Layout,
+    "prefdata-manifest": Manifest,
+    "prefdata-record": Record,
+    "prefdata-report": Report,
+}
+
+
+def schema_of(name: str, model: type[BaseModel]) -> dict[str, Any]:
+    """A model's schema under its file's name."""
+    schema = model.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": name}
+
+
+def write_schemas(folder: Path, models: Mapping[str, type[BaseModel]]) -> None:
+    """One file for each model; other packages write theirs beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, model in models.items():
+        (folder / f"{name}.json").write_bytes(to_json(schema_of(name, model)))
+
+
+if __name__ == "__main__":
+    write_schemas(Path(sys.argv[1]), MODELS)

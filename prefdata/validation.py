@@ -1,0 +1,53 @@
+"""The same road as a build's, as far as the report: nothing is written."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from prefdata.account import Account, make_report
+from prefdata.engine.local import choose_workers
+from prefdata.progress import Progress, Silent
+from prefdata.read import Limits, Pairing, expand_inputs, load_layout
+from prefdata.report.model import Report
+from prefdata.survey import ReadTask, survey
+from prefdata.tokens.target import load_target
+
+_NO_CHANGES: Mapping[str, str] = MappingProxyType({})
+
+
+class ValidateOptions(NamedTuple):
+    """How inputs are read and checked; the fields are those of a build's config."""
+
+    layout: str | None = None
+    tokenizer: str | None = None
+    """Only its control tokens are looked at (PD210)."""
+    pairing: Pairing = Pairing()
+    limits: Limits = Limits()
+    severity: Mapping[str, str] = _NO_CHANGES
+    workers: int | None = None
+
+
+def validate(
+    inputs: Sequence[str],
+    options: ValidateOptions = ValidateOptions(),  # noqa: B008 - immutable
+    *,
+    progress: Progress | None = None,
+) -> Report:
+    """Read and check files, and report what a build would keep before it tokenizes."""
+    files = expand_inputs(inputs)
+    layout = load_layout(options.layout) if options.layout else None
+    control_tokens = load_target(options.tokenizer).control_tokens if options.tokenizer else ()
+    tasks = [
+        ReadTask(file, layout, options.pairing, options.limits, options.severity, control_tokens)
+        for file in files
+    ]
+    workers = choose_workers(options.workers, sum(file.path.stat().st_size for file in files))
+    found = survey(tasks, workers=workers, progress=progress or Silent())
+    account = Account(found.records, found.rejected, found.rejected.slice(0, 0))
+    return make_report(found, None, account, [])
+
+
+def worst_severity(report: Report) -> str | None:
+    """E, W or I: the gravest of the findings; None where there is none."""
+    found = {finding.severity for finding in report.findings}
+    return next((level for level in ("E", "W", "I") if level in found), None)
