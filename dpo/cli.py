@@ -11,15 +11,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dpo.errors import DpoError
+from dpo.view import TrainingView, summary_line
+from prefdata.errors import PrefdataError
 
 
 class OneLineErrors(click.Command):
-    """A command whose DpoErrors are one line on stderr and the error's exit code."""
+    """A command whose errors are one line on stderr and the error's exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except DpoError as error:
+        except (DpoError, PrefdataError) as error:
             click.echo(str(error), err=True)
             ctx.exit(error.exit_code)
 
@@ -98,3 +100,82 @@ def _sample(job: Any, config: Any) -> None:
         f" {summary.num_ended / summary.num_completions:.0%} ended by the model"
         + ("" if summary.mean_score is None else f"; mean score {summary.mean_score:.4f}")
     )
+
+
+@click.command(cls=OneLineErrors)
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--model", required=True, help="Folder or hub name of the reference model.")
+@click.option("--name", default="default", show_default=True, help="Folder under DATA/reference/.")
+@click.option(
+    "--mixed-precision",
+    type=click.Choice(["no", "bf16"]),
+    default="no",
+    show_default=True,
+    help="As in the config of the training that will read them.",
+)
+@click.option("--pack-tokens", default=4096, show_default=True, help="Tokens run at once.")
+def ref(data: Path, **options: Any) -> None:
+    r"""Compute reference log-probs of the pairs in DATA, a folder that `prefdata build` made.
+
+    \b
+    They are written beside the shards, one file a shard. A run that was killed continues with the
+    first file that is missing; a finished one is left as it is.
+
+    \b
+    Example:
+      dpo-ref builds/hh --model HuggingFaceTB/SmolLM2-135M-Instruct
+    """
+    from transformers.utils.logging import disable_progress_bar  # torch takes seconds
+
+    from dpo.reference import compute_reference
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    columns = (TextColumn("reference"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    started = time.perf_counter()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=None)
+        manifest = compute_reference(
+            data,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+            **options,
+        )
+    rows, tokens = (sum(getattr(s, n) for s in manifest.shards) for n in ("rows", "tokens"))
+    click.echo(
+        f"{data}/reference/{options['name']}: {rows:,} pairs of {tokens:,} tokens under"
+        f" {manifest.model} in {time.perf_counter() - started:,.1f} s;"
+        f" prompts {'shared' if manifest.shared_prompts else 'not shared'}"
+    )
+
+
+@click.command(cls=OneLineErrors)
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def train(config: Path, overrides: tuple[str, ...]) -> None:
+    r"""Train a policy as the YAML file CONFIG says; KEY=VALUE changes a setting.
+
+    \b
+    A run that was killed resumes from its last checkpoint. SIGTERM and Ctrl-C end it after the
+    step at hand, with a checkpoint and exit code 143 or 130; a second signal ends it at once.
+
+    \b
+    Examples:
+      dpo-train train.yaml
+      dpo-train train.yaml loss.beta=0.2 optimizer.learning_rate=5e-7 out=runs/beta-0.2
+      accelerate launch --num_processes 2 -m dpo train.yaml
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    from dpo.config import read_config
+    from dpo.train import train as run
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    settings = read_config(config, overrides)
+    view = TrainingView(settings.out)
+    with view:
+        finished = run(settings, report=view.report, notice=view.notice)
+    if finished.stopped_by is not None:
+        click.echo(
+            f"{settings.out}: stopped after step {finished.steps:,}; run again to go on", err=True
+        )
+        sys.exit(128 + finished.stopped_by)
+    click.echo(summary_line(finished.out, finished.summary))

@@ -1,0 +1,5 @@
+"""`python -m dpo CONFIG.yaml`: training, for `accelerate launch -m dpo`."""
+
+from dpo.cli import train
+
+train()

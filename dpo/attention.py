@@ -1,0 +1,120 @@
+"""Attention over packs: each completion attends to its prompt and to itself, and to nothing else.
+
+Registered with transformers under one name, so that any model that takes its attention from
+`AttentionInterface` runs on packs unchanged. The pack's segments arrive as a keyword of the
+model's forward.
+
+Axes: B is 1, H heads, G key heads, T tokens, D head size.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from dpo.packing import Segment
+
+NAME = "shared_prompt"
+
+
+class _How(NamedTuple):
+    """What a layer asks of its attention."""
+
+    scaling: float | None
+    dropout: float
+    window: int | None
+    softcap: float | None
+
+
+def attend_packs(
+    module: nn.Module,  # noqa: ARG001
+    query_BHTD: Tensor,
+    key_BGTD: Tensor,
+    value_BGTD: Tensor,
+    attention_mask: Tensor | None,  # noqa: ARG001 — packs need no mask
+    *,
+    segments: Sequence[Segment],
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """The function that transformers calls in each layer: (B, T, H, D), and no weights."""
+    if options.get("s_aux") is not None or options.get("position_bias") is not None:
+        message = "attention sinks and position biases do not run on packs"
+        raise NotImplementedError(message)
+    how = _How(
+        options.get("scaling"),
+        options.get("dropout", 0.0),
+        options.get("sliding_window"),
+        options.get("softcap"),
+    )
+    lengths = [length for s in segments for length in (s.prompt, *s.completions)]
+    queries, keys, values = (
+        iter(torch.split(states, lengths, 2)) for states in (query_BHTD, key_BGTD, value_BGTD)
+    )
+    outputs: list[Tensor] = []
+    for segment in segments:
+        prompt = next(queries), next(keys), next(values)
+        for place in range(len(segment.completions)):
+            query, key, value = next(queries), next(keys), next(values)
+            if place == 0:  # the prompt runs with its first completion, as one causal text
+                query = torch.cat((prompt[0], query), 2)
+            key, value = torch.cat((prompt[1], key), 2), torch.cat((prompt[2], value), 2)
+            outputs.append(_attend(query, key, value, how))
+    return torch.cat([output.transpose(1, 2) for output in outputs], 1), None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, how: _How) -> Tensor:
+    """Causal attention of the last tokens of a text over all of it, (1, H, queries, D)."""
+    queries, keys = query.shape[2], key.shape[2]
+    window = how.window if how.window is not None and how.window < keys else None
+    if how.softcap is not None:
+        return _attend_capped(query, key, value, how._replace(window=window))
+    whole = window is None and queries == keys
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=None if whole else causal_bias(queries, keys, window, query.dtype, query.device),
+        is_causal=whole,
+        dropout_p=how.dropout,
+        scale=how.scaling,
+        enable_gqa=True,
+    )
+
+
+def _attend_capped(query: Tensor, key: Tensor, value: Tensor, how: _How) -> Tensor:
+    """The same with soft-capped scores (Gemma 2), which no fused kernel takes."""
+    softcap = how.softcap or math.inf
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scale = query.shape[-1] ** -0.5 if how.scaling is None else how.scaling
+    scores = torch.tanh(query @ key.transpose(2, 3) * (scale / softcap)) * softcap
+    scores += causal_bias(query.shape[2], key.shape[2], how.window, query.dtype, query.device)
+    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    return F.dropout(weights, how.dropout, training=how.dropout > 0) @ value
+
+
+@lru_cache(maxsize=256)
+def causal_bias(
+    queries: int, keys: int, window: int | None, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """0 where a query sees a key and −inf where not, (queries, keys), aligned at the lower right.
+
+    Two queries over four keys with a window of three:
+
+        0    0    0  −inf
+     −inf    0    0    0
+    """
+    query = torch.arange(keys - queries, keys, device=device)[:, None]
+    key = torch.arange(keys, device=device)
+    hidden = key > query
+    if window is not None:
+        hidden |= key <= query - window
+    return torch.zeros(queries, keys, dtype=dtype, device=device).masked_fill_(hidden, -math.inf)
+
+
+AttentionInterface.register(NAME, attend_packs)

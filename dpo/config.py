@@ -1,0 +1,188 @@
+"""What a training run is asked to do: one frozen model, read from YAML."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from dpo.errors import UsageError
+from dpo.loss import settings
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class LossConfig(_Model):
+    """Which loss, and the settings that this loss takes."""
+
+    name: Literal["dpo", "cdpo", "robust", "ipo", "ipo_norm", "hinge", "dpo_norm"] = "dpo"
+    """The loss, by the name of its paper."""
+    beta: PositiveFloat | None = None
+    """Strength of the tie to the reference. Each loss has a default of its own."""
+    label_smoothing: float | None = None
+    """Chance that a label is flipped, 0 ≤ x < 0.5; for `cdpo` and `robust`."""
+
+    @model_validator(mode="after")
+    def _settings_are_used(self) -> "LossConfig":
+        given = self.model_dump(exclude={"name"}, exclude_none=True)
+        for name in given.keys() - settings(self.name).keys():
+            takes = ", ".join(settings(self.name))
+            message = f"{name} is not used by {self.name}, which takes {takes}"
+            raise ValueError(message)
+        if self.label_smoothing is not None and not 0 <= self.label_smoothing < 0.5:
+            message = "label_smoothing must be at least 0 and below 0.5"
+            raise ValueError(message)
+        return self
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """What to call the loss with: its defaults, and over them what the config gives."""
+        return settings(self.name) | self.model_dump(exclude={"name"}, exclude_none=True)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.beta, self.label_smoothing))
+
+
+class OptimizerConfig(_Model):
+    """How weights move."""
+
+    name: Literal["adamw", "rmsprop"] = "adamw"
+    """`rmsprop` is the paper's (appendix B of https://arxiv.org/abs/2305.18290)."""
+    learning_rate: PositiveFloat = 1e-6
+    """Reached after the warm-up."""
+    warmup_steps: NonNegativeInt = 0
+    """Steps of linear growth from 0; the paper takes 150."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What follows the warm-up: no change, or a fall to 0 at the last step."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled (AdamW), or added to the gradient (RMSprop)."""
+    max_grad_norm: PositiveFloat | None = 1.0
+    """The gradient of a step is scaled down to this norm; null leaves it alone."""
+
+
+class ReferenceConfig(_Model):
+    """Which stored log-probs stand for the reference."""
+
+    name: str = "default"
+    """The folder under `reference/` that `dpo-ref --name` wrote."""
+    model: str | None = None
+    """The model they came from. Null: the policy as it starts, which is the paper's way."""
+
+
+class TrainConfig(_Model):
+    """One run of `dpo-train`."""
+
+    model: str
+    """The policy as it starts: a transformers checkpoint's folder, or a hub name."""
+    data: Path
+    """The folder of a finished `prefdata build`."""
+    out: Path
+    """Where metrics, checkpoints and the final model go."""
+    reference: ReferenceConfig = ReferenceConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    global_batch_size: PositiveInt = 64
+    """Pairs per optimizer step, over all devices."""
+    steps: PositiveInt | None = None
+    """Optimizer steps. Null: as many whole steps as `epochs` holds."""
+    epochs: PositiveFloat = 1.0
+    """Passes over the train split; read only where `steps` is null."""
+    pack_tokens: PositiveInt = 2048
+    """Tokens that a device runs at once: decides memory, never the pairs or the loss."""
+    mixed_precision: Literal["no", "bf16"] = "no"
+    """`bf16` runs matrix products in bfloat16; weights and sums stay float32."""
+    dropout: bool = False
+    """Whether the model's own dropout is on in training."""
+    seed: int = 0
+    """Of the order of pairs and of dropout."""
+    eval_split: str | None = "test"
+    """The split to evaluate on; null evaluates nothing."""
+    eval_every: PositiveInt | None = None
+    """Steps between evaluations; one at the end is always made."""
+    eval_rows: PositiveInt | None = None
+    """The first so many pairs of the split; null takes all."""
+    checkpoint_every: PositiveInt | None = None
+    """Steps between checkpoints. Null: only when the run is stopped by a signal."""
+    keep_checkpoints: PositiveInt = 2
+    """Older ones are removed once a new one is complete."""
+    log_every: PositiveInt = 1
+    """Steps between lines of the metrics file."""
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """accelerate trackers that get the metrics too."""
+
+    @model_validator(mode="after")
+    def _steps_or_epochs(self) -> "TrainConfig":
+        if self.steps is not None and "epochs" in self.model_fields_set:
+            message = "steps and epochs both say how long to train; give one"
+            raise ValueError(message)
+        return self
+
+
+def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The config in a YAML file, with `key=value` overrides (dots go down: `loss.beta=0.2`)."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+        raise UsageError("T120", str(path), problem, "name a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = f"is not YAML ({str(error).splitlines()[0]})"
+        raise UsageError("T120", str(path), problem, "mend the file") from error
+    if not isinstance(value, dict):
+        raise UsageError("T120", str(path), "holds no settings", "write `key: value` lines")
+    for override in overrides:
+        _override(value, override)
+    return parse_config(value, place=str(path))
+
+
+def parse_config(value: dict[str, Any], *, place: str) -> TrainConfig:
+    """A config from parsed YAML; the first thing wrong with it becomes one line."""
+    try:
+        return TrainConfig.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise _unknown_key(place, first["loc"]) from error
+        message = first["msg"].removeprefix("Value error, ")
+        problem = f"{where}: {message[:1].lower()}{message[1:]}" if where else message
+        raise UsageError("T122", place, problem, "see schemas/train.schema.json") from error
+
+
+def _unknown_key(place: str, location: tuple[int | str, ...]) -> UsageError:
+    fields = TrainConfig.model_fields
+    for part in location[:-1]:
+        kind = fields[str(part)].annotation
+        fields = kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else {}
+    close = get_close_matches(str(location[-1]), fields, n=1)
+    remedy = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(fields)}"
+    return UsageError("T121", place, f"{'.'.join(map(str, location))}: no such key", remedy)
+
+
+def _override(value: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise UsageError("T123", override, "is no override", "write key=value, such as seed=1")
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = value.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise UsageError("T123", override, f"{parent} holds no settings", "name its own key")
+        value = inner
+    try:
+        value[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError("T123", override, "is not a YAML value", "quote it") from error

@@ -1,0 +1,37 @@
+"""Rows of a split through a policy without gradients: packs in, log-probs of their tokens out."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dpo.data import Pairs
+from dpo.packing import pack
+from dpo.policy import Policy
+from dpo.refstore import Precision
+
+Logps = NDArray[np.float32]
+
+
+class RowLogps(NamedTuple):
+    """Log-probs of one pair's tokens, in nats: (chosen length,) and (rejected length,)."""
+
+    chosen: Logps
+    rejected: Logps
+
+
+@torch.no_grad()
+def row_logps(
+    policy: Policy, pairs: Pairs, rows: Sequence[int], *, precision: Precision
+) -> tuple[list[RowLogps], Logps]:
+    """The token log-probs of some rows, run as one pack, and their sums, (rows, 2)."""
+    device = policy.model.device
+    batch = pack([pairs[row] for row in rows]).to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        token_logps_N = policy(batch)
+    lengths = np.bincount(batch.owner_N.cpu().numpy(), minlength=batch.num_completions)
+    tokens = np.split(token_logps_N.cpu().numpy(), np.cumsum(lengths)[:-1])
+    found = [RowLogps(*tokens[2 * place : 2 * place + 2]) for place in range(len(rows))]
+    return found, batch.sums(token_logps_N).cpu().numpy().reshape(-1, 2)

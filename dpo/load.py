@@ -1,0 +1,90 @@
+"""Models and tokenizers from folders or the hub; code that a repository brings is never run."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from dpo.errors import UsageError
+
+_LOADING_ERRORS = (OSError, ValueError, ImportError, LookupError, TypeError, AttributeError)
+
+
+def load_model(
+    name: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+    dropout: bool = False,
+) -> PreTrainedModel:
+    """A causal LM, its dropout as the checkpoint has it or off."""
+    config = load_config(name)
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            name, config=config, dtype=dtype, trust_remote_code=False
+        )
+    except _LOADING_ERRORS as error:
+        problem = f"its weights cannot be loaded ({_first_line(error)})"
+        raise UsageError("T103", name, problem, "name a checkpoint with safetensors") from error
+    if not dropout:
+        _switch_off_dropout(model)
+    model.train(mode=False)
+    if device is not None:
+        torch.nn.Module.to(model, device)
+    return model
+
+
+def load_config(name: str) -> Any:
+    """The config of a model that the installed transformers can build as a causal LM."""
+    if _looks_like_a_path(name) and not Path(name).is_dir():
+        remedy = "name a checkpoint's folder, or a hub name such as org/model"
+        raise UsageError("T101", name, "is no folder", remedy)
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except _LOADING_ERRORS as error:
+        problem = f"has no config that transformers knows ({_first_line(error)})"
+        remedy = "name a model whose architecture the installed transformers has"
+        raise UsageError("T102", name, problem, remedy) from error
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        problem = f"{config.model_type} has no causal language model in transformers"
+        raise UsageError("T102", name, problem, "name a decoder model")
+    return config
+
+
+def _switch_off_dropout(model: PreTrainedModel) -> None:
+    """Set every rate to 0 in the modules, so that the config which is saved keeps its own."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in ("dropout", "attention_dropout", "hidden_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def weights_sha256(model: torch.nn.Module) -> str:
+    """sha256 over the names, shapes and float32 values of all tensors, in order of name.
+
+    Values are hashed as float32, so a checkpoint hashes the same in whatever dtype it is loaded
+    that holds its values exactly.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _looks_like_a_path(name: str) -> bool:
+    return Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") != 1
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}"
+
+
+def best_device() -> torch.device:
+    """The accelerator where there is one, else the CPU."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu")

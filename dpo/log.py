@@ -1,0 +1,69 @@
+"""Where metrics go: a file of lines, whoever watches, and accelerate's trackers."""
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from dpo.metrics import rounded
+from dpo.run import Run
+from prefdata.store.commit import write_bytes
+
+Report = Callable[[int, int, dict[str, float]], None]
+"""Hears of a step, the steps in all and the step's metrics."""
+
+
+class MetricsLog:
+    """`metrics.jsonl`: a line a step and a line an evaluation, and the trackers beside it."""
+
+    def __init__(self, run: Run, first_step: int, report: Report) -> None:
+        self._run, self._report = run, report
+        self._is_main = run.accelerator.is_main_process
+        self.path = run.config.out / "metrics.jsonl"
+        kept = [line for line in self._lines() if line["step"] < first_step]
+        self.first: dict[str, Any] = kept[0] if kept else {}
+        self.last: dict[str, float] = {}
+        if self._is_main:
+            write_bytes(self.path, b"".join(json.dumps(line).encode() + b"\n" for line in kept))
+            run.accelerator.init_trackers("dpo", _flat(run.config.model_dump(mode="json")))
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        line = {"step": step, **rounded(metrics)}
+        self.first = self.first or line
+        self.last |= rounded(metrics)
+        is_training = "loss" in metrics
+        self._report(step, self._run.total_steps, metrics)
+        if not self._is_main or (
+            is_training and step % self._run.config.log_every != 0 and step > 1
+        ):
+            return
+        with self.path.open("ab") as file:
+            file.write(json.dumps(line).encode() + b"\n")
+        self._run.accelerator.log(metrics, step=step)
+
+    def close(self) -> None:
+        self._run.accelerator.end_training()
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """Whole lines of an earlier start; a line cut by a crash is left out."""
+        if not self.path.exists():
+            return []
+        lines = []
+        for text in self.path.read_bytes().split(b"\n"):
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                continue
+        return lines
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted name, as trackers want them: numbers and text alone."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            plain = isinstance(value, (int, float, str, bool)) and value != math.inf
+            flat[f"{prefix}{key}"] = value if plain else str(value)
+    return flat

@@ -1,0 +1,172 @@
+"""Hidden states to log-probs of the tokens that follow, never a `[tokens, vocab]` tensor.
+
+The head runs over tiles: a slice of the tokens by a slice of the vocabulary, small enough to stay
+in a cache. The forward pass keeps one number a token, the logsumexp, gathered tile by tile
+(online softmax, https://arxiv.org/abs/1805.02867); the backward pass makes each tile again. A
+slice of the weight is read once a pass and its gradient written once, so a large vocabulary costs
+its products and nothing else. Peak memory grows with the hidden size, not with the vocabulary.
+
+Axes: N tokens, H hidden, V vocabulary; n and v are the slices that a tile covers.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+TILE_BYTES = 8 * 2**20
+TILE_TOKENS = 4096
+
+
+class Head(NamedTuple):
+    """What turns a hidden state into logits: softcap·tanh(scale·(W h + b) / softcap)."""
+
+    weight_VH: Tensor
+    bias_V: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+
+def token_logps(
+    hidden_NH: Tensor, head: Head, targets_N: Tensor, *, tile_bytes: int = TILE_BYTES
+) -> Tensor:
+    """Log-prob of each target under the head's logits at its hidden state: (N,), nats, float32.
+
+    Matrix products run in the dtype of `hidden_NH`, sums in float32. Gradients flow into the
+    hidden states and, where they ask for it, into the head's weight and bias.
+    """
+    logps: Tensor = _TokenLogps.apply(  # type: ignore[no-untyped-call]
+        hidden_NH, head.weight_VH, head.bias_V, targets_N, (head.scale, head.softcap, tile_bytes)
+    )
+    return logps
+
+
+class _TokenLogps(torch.autograd.Function):
+    """log softmax(logits)[target], with only the logsumexp kept between the passes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_NH: Tensor,
+        weight_VH: Tensor,
+        bias_V: Tensor | None,
+        targets_N: Tensor,
+        options: tuple[float, float | None, int],
+    ) -> Tensor:
+        scale, softcap, tile_bytes = options
+        head = Head(weight_VH, bias_V, scale, softcap)
+        top_N = hidden_NH.new_full((len(hidden_NH),), -torch.inf, dtype=torch.float32)
+        sum_N = torch.zeros_like(top_N)
+        for n, v in _tiles(len(hidden_NH), len(weight_VH), tile_bytes):
+            tile = _logits(hidden_NH[n], head, v)
+            top_n = torch.maximum(top_N[n], tile.amax(-1))
+            sum_N[n] = sum_N[n] * (top_N[n] - top_n).exp_() + tile.sub_(top_n[:, None]).exp_().sum(
+                -1
+            )
+            top_N[n] = top_n
+        lse_N = sum_N.log_() + top_N
+        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, lse_N)
+        ctx.options = options
+        return _target_logits(hidden_NH, head, targets_N) - lse_N
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_NH, weight_VH, bias_V, targets_N, lse_N = ctx.saved_tensors
+        scale, softcap, tile_bytes = ctx.options
+        head = Head(weight_VH, bias_V, scale, softcap)
+        total = _Gradients.of(head, hidden_NH, ctx.needs_input_grad)
+        for n, v in _tiles(len(hidden_NH), len(weight_VH), tile_bytes):
+            tile = _logits(hidden_NH[n], head, v)
+            slope = None if softcap is None else 1 - (tile / softcap) ** 2
+            tile.sub_(lse_N[n, None]).exp_().mul_(-grads[0][n, None])
+            total.add_tile(n, v, tile if slope is None else tile.mul_(slope), head, hidden_NH)
+        total.add_targets(targets_N, grads[0], head, hidden_NH)
+        return total.hidden, total.weight, total.bias, None, None
+
+
+class _Gradients:
+    """The three gradients of a pass, float32 until they are handed over."""
+
+    def __init__(self, hidden: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> None:
+        self.hidden, self.weight, self.bias = hidden, weight, bias
+
+    @classmethod
+    def of(cls, head: Head, hidden_NH: Tensor, needed: tuple[bool, ...]) -> "_Gradients":
+        def zeros(like: Tensor | None, wanted: bool) -> Tensor | None:  # noqa: FBT001
+            return (
+                torch.zeros_like(like, dtype=torch.float32) if wanted and like is not None else None
+            )
+
+        return cls(
+            zeros(hidden_NH, needed[0]),
+            # every row of it is written by the first slice of tokens: no zeros to fill in
+            torch.empty_like(head.weight_VH, dtype=torch.float32) if needed[1] else None,
+            zeros(head.bias_V, needed[2]),
+        )
+
+    def add_tile(self, n: slice, v: slice, d_nv: Tensor, head: Head, hidden_NH: Tensor) -> None:
+        """Carry d loss / d (W h + b) of a tile into the gradients."""
+        if head.scale != 1.0:
+            d_nv = d_nv.mul_(head.scale)
+        if self.bias is not None:
+            self.bias[v] += d_nv.sum(0)
+        d_nv = d_nv.to(hidden_NH.dtype)
+        if self.hidden is not None:
+            _add_product(self.hidden[n], d_nv, head.weight_VH[v].to(d_nv.dtype), first=False)
+        if self.weight is not None:
+            _add_product(self.weight[v], d_nv.T, hidden_NH[n], first=n.start == 0)
+
+    def add_targets(self, targets_N: Tensor, grad_N: Tensor, head: Head, hidden_NH: Tensor) -> None:
+        """Carry the one-hot part of the gradient of log softmax, then cast to what is asked for."""
+        logits_N = _target_logits(hidden_NH, head, targets_N)
+        slope_N = 1.0 if head.softcap is None else 1 - (logits_N / head.softcap) ** 2
+        d_N = grad_N * slope_N * head.scale
+        if self.hidden is not None:
+            self.hidden += d_N[:, None] * head.weight_VH[targets_N]
+            self.hidden = self.hidden.to(hidden_NH.dtype)
+        if self.weight is not None:
+            self.weight.index_add_(0, targets_N, d_N[:, None] * hidden_NH)
+            self.weight = self.weight.to(head.weight_VH.dtype)
+        if self.bias is not None and head.bias_V is not None:
+            self.bias = self.bias.index_add_(0, targets_N, d_N).to(head.bias_V.dtype)
+
+
+def _logits(hidden_nH: Tensor, head: Head, v: slice) -> Tensor:
+    """A tile of logits, (n, v), float32."""
+    tile = (hidden_nH @ head.weight_VH[v].to(hidden_nH.dtype).T).float()
+    if head.bias_V is not None:
+        tile += head.bias_V[v]
+    if head.scale != 1.0:
+        tile *= head.scale
+    return tile if head.softcap is None else tile.div_(head.softcap).tanh_().mul_(head.softcap)
+
+
+def _target_logits(hidden_NH: Tensor, head: Head, targets_N: Tensor) -> Tensor:
+    """The logit of each target, (N,), float32."""
+    logits_N = (hidden_NH.float() * head.weight_VH[targets_N]).sum(-1)
+    if head.bias_V is not None:
+        logits_N += head.bias_V[targets_N]
+    logits_N *= head.scale
+    if head.softcap is not None:
+        logits_N = head.softcap * torch.tanh(logits_N / head.softcap)
+    return logits_N
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor, *, first: bool) -> None:
+    """total (+)= left @ right, the sum in float32 whatever the factors' dtype."""
+    if left.dtype == total.dtype:
+        torch.mm(left, right, out=total) if first else total.addmm_(left, right)
+    elif first:
+        total.copy_(left @ right)
+    else:
+        total += left @ right
+
+
+def _tiles(tokens: int, vocabulary: int, tile_bytes: int) -> Iterator[tuple[slice, slice]]:
+    """Slices of tokens by slices of the vocabulary, the vocabulary running fastest."""
+    tall = min(tokens, TILE_TOKENS)
+    wide = max(64, tile_bytes // (4 * max(tall, 1)))
+    for n in range(0, tokens, max(tall, 1)):
+        for v in range(0, vocabulary, wide):
+            yield slice(n, min(n + tall, tokens)), slice(v, min(v + wide, vocabulary))

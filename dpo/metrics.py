@@ -1,0 +1,44 @@
+"""What a step or an evaluation measured: sums over pairs that add up over packs and ranks."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dpo.loss import PairLogps
+
+NAMES = (
+    "loss",
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/margins",
+    "rewards/accuracies",
+    "logps/chosen",
+    "logps/rejected",
+)
+"""The field's names, as TRL logs them, so that curves compare."""
+
+
+@torch.no_grad()
+def pair_sums(losses: Tensor, logps: PairLogps, *, beta: float) -> Tensor:
+    """Sums over the pairs of a pack, in the order of NAMES, then the pairs: (8,), float64.
+
+    reward = beta · log-ratio; a tie between two rewards counts as half right.
+    """
+    chosen, rejected = beta * logps.chosen_logratios, beta * logps.rejected_logratios
+    right = (chosen > rejected).double() + (chosen == rejected).double() / 2
+    columns = (losses, chosen, rejected, chosen - rejected, right, logps.chosen, logps.rejected)
+    return torch.stack(
+        [*(column.double().sum() for column in columns), losses.new_tensor(len(losses)).double()]
+    )
+
+
+def means(sums: Tensor, *, prefix: str = "") -> dict[str, float]:
+    """Means over pairs, by name."""
+    values = (sums[:-1] / sums[-1]).tolist()
+    return {f"{prefix}{name}": value for name, value in zip(NAMES, values, strict=True)}
+
+
+def rounded(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Eight significant digits: what float32 holds, and one more."""
+    return {name: float(f"{value:.8g}") for name, value in metrics.items()}

@@ -1,0 +1,109 @@
+"""The causal LM as a module from packs to log-probs: what accelerate wraps and a loss reads.
+
+One `forward` holds the body, the attention over packs and the chunked head, so that the hooks of
+DDP, FSDP2 and DeepSpeed fire as they do for any model.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from dpo import attention
+from dpo.errors import UsageError
+from dpo.logps import Head, token_logps
+from dpo.packing import Pack
+
+
+class Policy(nn.Module):
+    """A causal LM that maps a pack to the log-probs of its completion tokens.
+
+    `shared` runs the pack as one row, the prompt once. Without it every completion runs in a row
+    of its own after a copy of its prompt, under the model's own attention: for models whose
+    attention cannot be driven, and for checking the first way against the second.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, shared: bool = True) -> None:
+        super().__init__()
+        self.model = model
+        self.own_attention: str = model.config._attn_implementation or "eager"
+        self.shared = False
+        self.share(shared=shared)
+
+    def share(self, *, shared: bool) -> None:
+        """Run packs with their prompts shared, or one completion a row."""
+        wanted = attention.NAME if shared else self.own_attention
+        if self.model.config._attn_implementation != wanted:
+            self.model.set_attn_implementation(wanted)
+        self.shared = shared
+
+    def forward(self, pack: Pack) -> Tensor:
+        """Log-probs of the completion tokens of a pack: (N,), nats, float32."""
+        hidden_NH = self._shared(pack) if self.shared else self._unshared(pack)
+        if torch.is_autocast_enabled(hidden_NH.device.type):
+            hidden_NH = hidden_NH.to(torch.get_autocast_dtype(hidden_NH.device.type))
+        with torch.autocast(hidden_NH.device.type, enabled=False):
+            return token_logps(hidden_NH, head_of(self.model), pack.targets_N)
+
+    def _shared(self, pack: Pack) -> Tensor:
+        """Hidden states that predict completion tokens, out of one row, (N, H)."""
+        hidden_TH: Tensor = self.model.base_model(
+            input_ids=pack.input_ids_T[None],
+            position_ids=pack.position_ids_T[None],
+            segments=pack.segments,
+            use_cache=False,
+        ).last_hidden_state[0]
+        return hidden_TH.index_select(0, pack.predicts_N)
+
+    def _unshared(self, pack: Pack) -> Tensor:
+        """The same from plain rows, one completion each and nothing else in them, (N, H)."""
+        hidden: list[Tensor] = []
+        for row in unshared_rows(pack):
+            states_TH = self.model.base_model(
+                input_ids=pack.input_ids_T[row.places][None], use_cache=False
+            ).last_hidden_state[0]
+            hidden.append(states_TH[row.first - 1 : -1])
+        return torch.cat(hidden)
+
+
+class Row:
+    """Where one completion and its prompt stand in a pack."""
+
+    def __init__(self, prompt: slice, completion: slice) -> None:
+        self.places = torch.cat(
+            (
+                torch.arange(prompt.start, prompt.stop),
+                torch.arange(completion.start, completion.stop),
+            )
+        )
+        self.first = prompt.stop - prompt.start
+
+
+def unshared_rows(pack: Pack) -> list[Row]:
+    """A row for each completion of the pack, in the pack's order."""
+    rows: list[Row] = []
+    start = 0
+    for segment in pack.segments:
+        prompt = slice(start, start + segment.prompt)
+        start = prompt.stop
+        for length in segment.completions:
+            rows.append(Row(prompt, slice(start, start + length)))
+            start += length
+    return rows
+
+
+def head_of(model: PreTrainedModel) -> Head:
+    """The model's head with the scaling and capping that its config states."""
+    linear = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if not isinstance(linear, nn.Linear):
+        raise UsageError(
+            "T110",
+            type(model).__name__,
+            "the head is not one linear layer",
+            "use a model with an ordinary language-modeling head",
+        )
+    config: Any = model.config
+    scale = float(getattr(config, "logit_scale", None) or 1.0)  # Cohere multiplies
+    scale /= float(getattr(config, "logits_scaling", None) or 1.0)  # Granite divides
+    return Head(linear.weight, linear.bias, scale, getattr(config, "final_logit_softcapping", None))

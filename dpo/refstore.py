@@ -1,0 +1,113 @@
+"""How reference log-probs lie on disk: one Arrow file for each token shard, and a manifest.
+
+The manifest holds what decides the numbers, and is written last. Rows are those of the token
+shards, one by one.
+"""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import orjson
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dpo.errors import MismatchError
+from prefdata.store.canonical import hash_json, to_json
+from prefdata.store.manifest import ShardSeal
+from prefdata.store.reader import Build
+from prefdata.store.shards import read_shard
+from prefdata.store.verify import cache_folder, check_seal
+
+Precision = Literal["no", "bf16"]
+
+TOKEN_LOGPS = pa.list_(pa.field("item", pa.float32(), nullable=False))
+COLUMNS = pa.schema(
+    [
+        pa.field("pair_id", pa.binary(16), nullable=False),
+        pa.field("ref_chosen_logps", pa.float32(), nullable=False),
+        pa.field("ref_rejected_logps", pa.float32(), nullable=False),
+        pa.field("ref_chosen_token_logps", TOKEN_LOGPS, nullable=False),
+        pa.field("ref_rejected_token_logps", TOKEN_LOGPS, nullable=False),
+    ]
+)
+
+
+class ReferenceManifest(BaseModel):
+    """What reference log-probs were computed from, and the files that hold them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    format: Literal["dpo-reference"] = "dpo-reference"
+    format_version: Literal[1] = 1
+    model: str
+    """As the user gave it; `weights_sha256` is what counts."""
+    weights_sha256: str
+    tokenizer_sha256: str
+    template_sha256: str | None
+    build_hash: str
+    """The hash in the manifest of the build."""
+    mixed_precision: Precision
+    shared_prompts: bool
+    """Whether each prompt ran once for its completions."""
+    token_shards: dict[str, str]
+    """sha256 of each token shard, by its path in the build."""
+    shards: list[ShardSeal] = []
+    hash: str = Field(default="", pattern="^([0-9a-f]{64})?$")
+    """sha256 of this file's canonical JSON without this field."""
+
+    def own_hash(self) -> str:
+        return hash_json(self.model_dump(mode="json", exclude={"hash"}))
+
+    def with_shards(self, shards: list[ShardSeal]) -> "ReferenceManifest":
+        grown = self.model_copy(update={"shards": shards, "hash": ""})
+        return grown.model_copy(update={"hash": grown.own_hash()})
+
+    def with_shard(self, shard: ShardSeal) -> "ReferenceManifest":
+        return self.with_shards([*self.shards, shard])
+
+    def to_bytes(self) -> bytes:
+        return to_json(self.model_dump(mode="json"))
+
+
+class Reference(NamedTuple):
+    """A finished reference folder whose files are what its manifest says."""
+
+    folder: Path
+    manifest: ReferenceManifest
+
+    def tables(self, split: str) -> list[pa.Table]:
+        """The tables of one split, mapped, in the order of its token shards."""
+        return [
+            read_shard(self.folder / seal.path, rows=seal.rows, schema=COLUMNS)
+            for seal in self.manifest.shards
+            if seal.split == split
+        ]
+
+
+def open_reference(build: Build, name: str) -> Reference:
+    """The finished log-probs of that name, each file as sealed, for exactly this build."""
+    folder = build.path / "reference" / name
+    path = folder / "manifest.json"
+    remedy = f"run `dpo-ref {build.path} --model MODEL --name {name}`"
+    if not path.exists():
+        raise MismatchError("T203", str(folder), "holds no finished reference log-probs", remedy)
+    manifest = read_manifest(path)
+    shards = {seal.path: seal.sha256 for seal in build.manifest.shards}
+    if manifest.build_hash != build.manifest.hash or manifest.token_shards != shards:
+        problem = "was computed from other token shards than the build has now"
+        raise MismatchError("T204", str(folder), problem, f"delete it and {remedy}")
+    for seal in manifest.shards:
+        check_seal(folder / seal.path, seal.seal, cache_folder())
+    return Reference(folder, manifest)
+
+
+def read_manifest(path: Path) -> ReferenceManifest:
+    """A manifest, checked against its own hash."""
+    remedy = "delete the folder and run `dpo-ref` again"
+    try:
+        manifest = ReferenceManifest.model_validate(orjson.loads(path.read_bytes()))
+    except (orjson.JSONDecodeError, ValidationError) as error:
+        raise MismatchError("T207", str(path), "is not a reference manifest", remedy) from error
+    if manifest.hash != manifest.own_hash():
+        raise MismatchError("T207", str(path), "was changed after it was written", remedy)
+    return manifest

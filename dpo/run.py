@@ -1,0 +1,162 @@
+"""Everything that a run needs, opened and checked before its first step."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor
+
+import prefdata
+from dpo.checks import (
+    check_reference,
+    check_tokenizer,
+    check_vocabulary,
+    spot_check,
+)
+from dpo.config import TrainConfig
+from dpo.data import Pairs
+from dpo.errors import UsageError
+from dpo.load import load_model, weights_sha256
+from dpo.loss import PairLogps
+from dpo.optim import make_optimizer
+from dpo.packing import Pack, pack
+from dpo.policy import Policy
+from dpo.refstore import Reference, open_reference
+from dpo.selfcheck import make_policy
+from prefdata.store.canonical import fingerprint
+from prefdata.store.reader import Build
+
+EXECUTION_ONLY = {
+    "out",
+    "pack_tokens",
+    "eval_split",
+    "eval_every",
+    "eval_rows",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "log_every",
+    "trackers",
+}
+"""Settings that change neither the pairs nor the loss of any step."""
+
+
+class Split(NamedTuple):
+    """One split with its reference log-probs."""
+
+    pairs: Pairs
+    ref_logps: NDArray[np.float32]
+    """Sums over chosen and rejected under the reference, (rows, 2), nats."""
+
+    def pack(self, rows: list[int], device: torch.device) -> Pack:
+        return pack([self.pairs[row] for row in rows]).to(device)
+
+    def pair_logps(self, rows: list[int], batch: Pack, token_logps_N: Tensor) -> PairLogps:
+        """Policy and reference log-probs of the pairs of a pack."""
+        sums, lengths = batch.sums(token_logps_N), batch.lengths()
+        ref = torch.from_numpy(self.ref_logps[rows]).to(sums.device)
+        return PairLogps(sums[0::2], sums[1::2], ref[:, 0], ref[:, 1], lengths[0::2], lengths[1::2])
+
+
+class Run(NamedTuple):
+    """A run that has passed its checks."""
+
+    config: TrainConfig
+    accelerator: Accelerator
+    build: Build
+    train: Split
+    test: Split | None
+    policy: Policy
+    """What accelerate prepared: call it, so that the hooks of DDP and others fire."""
+    optimizer: torch.optim.Optimizer
+    total_steps: int
+    starts_as_reference: bool
+    unshared_because: str | None
+    fingerprint: str
+
+
+def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
+    """Open data, reference and model, and refuse what does not belong together."""
+    build = prefdata.open(config.data)
+    reference = open_reference(build, config.reference.name)
+    check_tokenizer(config.model, build)
+    train = _split(build, reference, "train")
+    test = None
+    if config.eval_split is not None and build.splits[_known(build, config.eval_split)].rows:
+        test = _split(build, reference, config.eval_split)
+    model = load_model(config.model, dropout=config.dropout, device=accelerator.device)
+    check_vocabulary(model, train.pairs, place=config.model)
+    policy, why = make_policy(model, train.pairs)
+    weights = weights_sha256(model)
+    _check_reference(config, policy, weights, train, reference)
+    prepared = accelerator.prepare(policy)
+    optimizer = accelerator.prepare(make_optimizer(prepared.parameters(), config.optimizer))
+    return Run(
+        config=config,
+        accelerator=accelerator,
+        build=build,
+        train=train,
+        test=test,
+        policy=prepared,
+        optimizer=optimizer,
+        total_steps=num_steps(config, len(train.pairs)),
+        starts_as_reference=weights == reference.manifest.weights_sha256,
+        unshared_because=why,
+        fingerprint=run_fingerprint(config, build, reference, weights),
+    )
+
+
+def _check_reference(
+    config: TrainConfig, policy: Policy, weights: str, train: Split, reference: Reference
+) -> None:
+    """Compare fingerprints, then compute a few rows again under the reference's own model."""
+    place, model = config.model, policy
+    if config.reference.model is not None and config.reference.model != config.model:
+        place = config.reference.model
+        loaded = load_model(place, device=policy.model.device)
+        model, weights = Policy(loaded, shared=policy.shared), weights_sha256(loaded)
+    check_reference(reference, weights, place=place, precision=config.mixed_precision)
+    spot_check(model, train.pairs, reference, "train")
+
+
+def _split(build: Build, reference: Reference, split: str) -> Split:
+    pairs = Pairs([shard.read() for shard in build.shards(split)])
+    tables = reference.tables(split)
+    columns = ("ref_chosen_logps", "ref_rejected_logps")
+    sums = [np.stack([table[name].to_numpy() for name in columns], 1) for table in tables]
+    return Split(pairs, np.concatenate(sums) if sums else np.zeros((0, 2), np.float32))
+
+
+def _known(build: Build, split: str) -> str:
+    if split not in build.splits:
+        remedy = f"it has {', '.join(build.splits)}; set eval_split to one of them or to null"
+        raise UsageError("T124", str(build.path), f"has no split {split!r}", remedy)
+    return split
+
+
+def num_steps(config: TrainConfig, num_pairs: int) -> int:
+    """Optimizer steps of a run: what it asks for, or the whole steps that its epochs hold."""
+    if config.steps is not None:
+        return config.steps
+    steps = int(config.epochs * num_pairs) // config.global_batch_size
+    if steps == 0:
+        problem = f"{num_pairs:,} pairs fill no step of {config.global_batch_size:,}"
+        raise UsageError("T125", str(config.data), problem, "lower global_batch_size, or set steps")
+    return steps
+
+
+def run_fingerprint(config: TrainConfig, build: Build, reference: Reference, weights: str) -> str:
+    """What decides every step: config, data, reference and the weights at the start."""
+    decides = config.model_dump(
+        mode="json", exclude=EXECUTION_ONLY | {"model", "data", "reference"}
+    )
+    if config.optimizer.schedule == "constant":  # more steps of it continue the same run
+        del decides["steps"], decides["epochs"]
+    seals = [build.manifest.hash, reference.manifest.hash, weights]
+    return fingerprint([decides, seals])
+
+
+def checkpoints_folder(out: Path) -> Path:
+    return out / "checkpoints"

@@ -1,0 +1,144 @@
+"""The training loop, read from top to bottom."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from accelerate import Accelerator
+
+from dpo.allocator import keep_freed_memory
+from dpo.checkpoint import find_checkpoint, keep_newest, load_checkpoint, save_checkpoint
+from dpo.config import TrainConfig
+from dpo.errors import UsageError
+from dpo.evaluate import evaluate
+from dpo.log import MetricsLog, Report
+from dpo.publish import save_model
+from dpo.run import Run, checkpoints_folder, open_run
+from dpo.signals import StopRequest
+from dpo.step import train_step
+from prefdata.store.canonical import to_json
+from prefdata.store.commit import lock_folder, make_folder, write_bytes
+
+
+class Finished(NamedTuple):
+    """What a run leaves behind."""
+
+    out: Path
+    steps: int
+    stopped_by: int | None
+    """The signal that stopped it after a checkpoint; None where it ran to its end."""
+    summary: dict[str, Any]
+
+
+def train(
+    config: TrainConfig,
+    *,
+    report: Report = lambda step, total, metrics: None,  # noqa: ARG005
+    notice: Callable[[str], None] = lambda line: None,  # noqa: ARG005
+) -> Finished:
+    """Train a policy on a finished build; resumes by itself where checkpoints of this run lie.
+
+    `report` hears of each step's metrics, `notice` of what happens once. Raises DpoError and
+    PrefdataError.
+    """
+    keep_freed_memory()
+    precision = config.mixed_precision
+    trackers = list(config.trackers) or None
+    accelerator = Accelerator(mixed_precision=precision, log_with=trackers, project_dir=config.out)
+    make_folder(config.out)
+    if not accelerator.is_main_process:
+        return _train(open_run(config, accelerator), report=report, notice=notice)
+    with lock_folder(config.out):
+        return _train(open_run(config, accelerator), report=report, notice=notice)
+
+
+def _train(run: Run, *, report: Report, notice: Callable[[str], None]) -> Finished:
+    config, accelerator = run.config, run.accelerator
+    started = time.perf_counter()
+    if run.unshared_because is not None:
+        notice(f"prompts are not shared by their completions: {run.unshared_because}")
+    if (summary := _finished_before(run)) is not None:
+        notice(f"{config.out} holds this run, finished at step {summary['steps']:,}")
+        return Finished(config.out, summary["steps"], None, summary)
+    done = resume(run)
+    if done:
+        notice(f"resumes after step {done:,}")
+    log = MetricsLog(run, done + 1, report)
+    with StopRequest() as stop:
+        for step in range(done + 1, run.total_steps + 1):
+            log.write(step, train_step(run, step))
+            if run.test is not None and _is_due(step, config.eval_every, run.total_steps):
+                log.write(step, evaluate(run, run.test))
+            signal = stop.agreed(accelerator)
+            if step < run.total_steps and (signal or _is_due(step, config.checkpoint_every)):
+                checkpoint(run, step)
+            if signal and step < run.total_steps:
+                log.close()
+                return Finished(config.out, step, signal, {})
+    log.close()
+    return _finish(run, log, seconds=time.perf_counter() - started)
+
+
+def resume(run: Run) -> int:
+    """Load the newest whole checkpoint of this run; returns its step, 0 where there is none."""
+    found = find_checkpoint(checkpoints_folder(run.config.out))
+    if found is None:
+        return 0
+    path, state = found
+    if state.fingerprint != run.fingerprint:
+        problem = "is of a run with other settings, data or weights"
+        raise UsageError("T140", str(path), problem, "name another `out`, or delete that folder")
+    model = run.accelerator.unwrap_model(run.policy).model
+    load_checkpoint(path, model=model, optimizer=run.optimizer)
+    return state.step
+
+
+def checkpoint(run: Run, step: int) -> None:
+    """Commit the state after a step, then let go of the oldest."""
+    if run.accelerator.is_main_process:
+        folder = checkpoints_folder(run.config.out)
+        model = run.accelerator.unwrap_model(run.policy).model
+        save_checkpoint(
+            folder, model=model, optimizer=run.optimizer, step=step, fingerprint=run.fingerprint
+        )
+        keep_newest(folder, run.config.keep_checkpoints)
+    run.accelerator.wait_for_everyone()
+
+
+def _finish(run: Run, log: MetricsLog, *, seconds: float) -> Finished:
+    """Save the model, and last of all `run.json`, so that it says the run is whole."""
+    out = run.config.out
+    summary = {
+        "format": "dpo-run",
+        "format_version": 1,
+        "fingerprint": run.fingerprint,
+        "config": run.config.model_dump(mode="json"),
+        "build_hash": run.build.manifest.hash,
+        "steps": run.total_steps,
+        "pairs": run.total_steps * run.config.global_batch_size,
+        "first_loss": log.first.get("loss"),
+        "final": log.last,
+        "seconds": round(seconds, 1),
+    }
+    if run.accelerator.is_main_process:
+        save_model(run.accelerator.unwrap_model(run.policy), run.config.model, out / "model")
+        write_bytes(out / "run.json", to_json(summary))
+    run.accelerator.wait_for_everyone()
+    return Finished(out, run.total_steps, None, summary)
+
+
+def _finished_before(run: Run) -> dict[str, Any] | None:
+    path = run.config.out / "run.json"
+    if not path.exists():
+        return None
+    summary: dict[str, Any] = json.loads(path.read_bytes())
+    if summary.get("fingerprint") != run.fingerprint or summary.get("steps", 0) > run.total_steps:
+        problem = "is the end of a run with other settings, data or weights"
+        raise UsageError("T141", str(path), problem, "name another `out`, or delete that folder")
+    return summary if summary["steps"] == run.total_steps else None
+
+
+def _is_due(step: int, every: int | None, last: int | None = None) -> bool:
+    return step == last or (every is not None and step % every == 0)

@@ -1,0 +1,68 @@
+"""What a terminal shows of a training run: one live line, and a summary at the end."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class TrainingView:
+    """A live line with the numbers that say whether a run goes well."""
+
+    def __init__(self, out: Path) -> None:
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=self._console,
+        )
+        self._task = self._progress.add_task(out.name, total=None, numbers="loading")
+
+    def __enter__(self) -> "TrainingView":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def report(self, step: int, total: int, metrics: dict[str, float]) -> None:
+        """Show a step's metrics; an evaluation gets a line that stays."""
+        if "loss" in metrics:
+            self._progress.update(self._task, completed=step, total=total, numbers=numbers(metrics))
+        else:
+            self.notice(f"step {step:,}: {numbers(metrics, prefix='eval/')}")
+
+    def notice(self, line: str) -> None:
+        """A line that stays above the live one."""
+        self._console.print(line, highlight=False, markup=False)
+
+
+def numbers(metrics: dict[str, float], *, prefix: str = "") -> str:
+    """Loss, margin, accuracy and speed, short.
+
+    >>> numbers({"loss": 0.69, "rewards/margins": 0.1, "rewards/accuracies": 0.75})
+    'loss 0.6900  margin 0.100  accuracy 75.0%'
+    """
+    shown = [
+        f"{prefix.rstrip('/')} loss {metrics[f'{prefix}loss']:.4f}".strip(),
+        f"margin {metrics[f'{prefix}rewards/margins']:.3f}",
+        f"accuracy {metrics[f'{prefix}rewards/accuracies']:.1%}",
+    ]
+    if "tokens_per_second" in metrics:
+        shown.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
+    return "  ".join(shown)
+
+
+def summary_line(out: Path, summary: dict[str, Any]) -> str:
+    """What a finished run came to, and where its model is."""
+    final = summary["final"]
+    parts = [f"{summary['steps']:,} steps of {summary['config']['global_batch_size']:,} pairs"]
+    if "loss" in final:
+        parts.append(f"loss {summary['first_loss']:.4f} to {final['loss']:.4f}")
+    if "eval/rewards/accuracies" in final:
+        parts.append(f"held-out accuracy {final['eval/rewards/accuracies']:.1%}")
+    return f"{out}: {', '.join(parts)} in {summary['seconds']:,.0f} s; the model is in {out}/model"

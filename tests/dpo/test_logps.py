@@ -1,0 +1,76 @@
+"""The tiled head against log_softmax over the whole vocabulary."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from dpo.logps import Head, token_logps
+
+N, H, V = 7, 6, 301
+
+
+def inputs(*, bias: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    torch.manual_seed(1)
+    hidden = torch.randn(N, H, dtype=dtype, requires_grad=True)
+    weight = torch.randn(V, H, dtype=dtype, requires_grad=True)
+    offset = torch.randn(V, dtype=dtype, requires_grad=True) if bias else None
+    return hidden, weight, offset, torch.randint(0, V, (N,))
+
+
+def plain(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+    logits = hidden @ head.weight_VH.T
+    if head.bias_V is not None:
+        logits = logits + head.bias_V
+    logits = logits * head.scale
+    if head.softcap is not None:
+        logits = head.softcap * torch.tanh(logits / head.softcap)
+    return logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("tile_bytes", [1, 64 * 4 * N, 1 << 20])
+@pytest.mark.parametrize(
+    ("bias", "scale", "softcap"),
+    [(False, 1.0, None), (True, 1.0, None), (False, 0.25, None), (True, 0.5, 3.0)],
+)
+def test_tiles_give_log_softmax_and_its_gradients(
+    bias: bool, scale: float, softcap: float | None, tile_bytes: int
+) -> None:
+    hidden, weight, offset, targets = inputs(bias=bias, dtype=torch.float32)
+    head = Head(weight, offset, scale, softcap)
+    pull = torch.linspace(-1, 2, N)
+    leaves = [leaf for leaf in (hidden, weight, offset) if leaf is not None]
+
+    tiled = token_logps(hidden, head, targets, tile_bytes=tile_bytes)
+    whole = plain(hidden, head, targets)
+    found = torch.autograd.grad((tiled * pull).sum(), leaves)
+    expected = torch.autograd.grad((whole * pull).sum(), leaves)
+
+    torch.testing.assert_close(tiled, whole, atol=2e-6, rtol=1e-6)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=5e-6, rtol=1e-5)
+
+
+def test_a_frozen_head_gets_no_gradient() -> None:
+    hidden, weight, _, targets = inputs(bias=False, dtype=torch.float32)
+    weight = weight.detach()
+
+    token_logps(hidden, Head(weight), targets).sum().backward()
+
+    assert weight.grad is None
+    assert hidden.grad is not None
+
+
+def test_bfloat16_hidden_states_are_summed_in_float32() -> None:
+    hidden, weight, _, targets = inputs(bias=False, dtype=torch.bfloat16)
+
+    logps = token_logps(hidden, Head(weight), targets)
+    exact = plain(hidden.float(), Head(weight.float()), targets)
+
+    assert logps.dtype == torch.float32
+    torch.testing.assert_close(logps, exact, atol=0.05, rtol=0)
+
+
+def test_no_tokens_have_no_log_probs() -> None:
+    head = Head(torch.randn(V, H))
+
+    assert token_logps(torch.zeros(0, H), head, torch.zeros(0, dtype=torch.long)).shape == (0,)
