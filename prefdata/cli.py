@@ -94,7 +94,8 @@ def validate(
 
 
 @main.command(
-    epilog="\b\nExamples:\n  prefdata build hh.jsonl.gz --tokenizer Qwen/Qwen3-0.6B -o out/hh\n  prefdata build hh.yaml"
+    epilog="\b\nExamples:\n  prefdata build hh.jsonl.gz --tokenizer Qwen/Qwen3-0.6B -o out/hh\n"
+    "  prefdata build hh.yaml"
 )
 @click.argument("sources", nargs=-1, required=True, metavar="CONFIG.yaml | FILES…")
 @click.option("--tokenizer", metavar="NAME", help=_TOKENIZER_HELP)

@@ -1,7 +1,7 @@
 """The tokenizer that a build is made for, with all that decides ids; it crosses processes."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from prefdata.errors import UsageError
 from prefdata.store.canonical import hash_json
 from prefdata.store.manifest import TokenizerSeal
+from prefdata.tokens.remember import entry_of, recall, remember
 
 
 class AddedToken(BaseModel):
@@ -40,17 +41,20 @@ class Target:
 
     name: str
     revision: str | None
-    backend: Tokenizer
-    """The fast tokenizer, without truncation and padding."""
+    serialized: str
+    """The fast tokenizer as the library writes it, without truncation and padding."""
     templates: dict[str, str]
     """Chat templates by name; `default` is used unless a row has tools and `tool_use` exists."""
     special_tokens: dict[str, str]
     """What templates know by name: bos_token, eos_token, …"""
 
     @cached_property
-    def serialized(self) -> str:
-        """The fast tokenizer as the library writes it."""
-        return self.backend.to_str()
+    def backend(self) -> Tokenizer:
+        return Tokenizer.from_str(self.serialized)
+
+    def __reduce__(self) -> tuple[type["Target"], tuple[Any, ...]]:
+        """Only the fields cross to another process; what is made of them is made there."""
+        return Target, tuple(getattr(self, field.name) for field in fields(self))
 
     @cached_property
     def structure(self) -> dict[str, Any]:
@@ -95,7 +99,25 @@ def load_target(
     name: str, *, revision: str | None = None, chat_template: Path | None = None
 ) -> Target:
     """Load a tokenizer from a folder or the Hub; code that a repository brings is never run."""
-    tokenizer = _load(name, revision)
+    parts = _recall_or_load(name, revision)
+    if chat_template is not None:
+        parts = {**parts, "templates": {"default": _read_template(chat_template)}}
+    return Target(name=name, revision=revision, **parts)
+
+
+def _recall_or_load(name: str, revision: str | None) -> dict[str, Any]:
+    if not Path(name).is_dir():
+        return _parts(name, _load(name, revision))
+    entry = entry_of(Path(name))
+    parts = recall(entry)
+    if parts is None:
+        parts = _parts(name, _load(name, revision))
+        remember(entry, parts)
+    return parts
+
+
+def _parts(name: str, tokenizer: Any) -> dict[str, Any]:
+    """A loaded tokenizer as plain data: the fields of a `Target`."""
     if not getattr(tokenizer, "is_fast", False):
         problem = "has no fast tokenizer (tokenizer.json)"
         raise UsageError("C111", name, problem, "name a model that has one")
@@ -103,21 +125,15 @@ def load_target(
     backend.no_truncation()
     backend.no_padding()
     templates = tokenizer.chat_template or {}
-    if isinstance(templates, str):
-        templates = {"default": templates}
-    if chat_template is not None:
-        templates = {"default": _read_template(chat_template)}
-    return Target(
-        name=name,
-        revision=revision,
-        backend=backend,
-        templates=templates,
-        special_tokens={
+    return {
+        "serialized": backend.to_str(),
+        "templates": {"default": templates} if isinstance(templates, str) else templates,
+        "special_tokens": {
             key: str(value)
             for key, value in sorted(tokenizer.special_tokens_map.items())
             if isinstance(value, str)
         },
-    )
+    }
 
 
 def _load(name: str, revision: str | None) -> Any:
