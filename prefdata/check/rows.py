@@ -69,7 +69,7 @@ def _first_broken(
     """The code of the first rule that each pair breaks, or null."""
     rules = [pl.when(RULES[code]).then(pl.lit(code)) for code in codes]
     first = pl.coalesce(*rules) if rules else pl.lit(None, pl.String)
-    return _pairs(batch, control_tokens).select(first.alias("code"))["code"]
+    return _pairs(batch, control_tokens).with_columns(code=first)["code"]
 
 
 def _pairs(batch: pa.RecordBatch, control_tokens: Sequence[str]) -> pl.DataFrame:

@@ -67,9 +67,10 @@ def _refuse_depth(value: Any, limit: int) -> None:
     level, depth = [value], 0
     while level:
         depth += 1
-        if depth > limit + 1:  # the last level holds leaves
+        if depth > limit:
             raise RowFault("R208", f"nested deeper than {limit} levels")
-        level = [child for item in level for child in _children(item)]
+        children = (child for item in level for child in _children(item))
+        level = [child for child in children if type(child) in (dict, list)]
 
 
 def _children(item: Any) -> list[Any]:

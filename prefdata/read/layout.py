@@ -121,8 +121,12 @@ class Layout(Strict):
 
     @model_validator(mode="after")
     def _holds_together(self) -> "Layout":
-        if (self.candidates is None) == (self.chosen is None or self.rejected is None):
+        of_sides = [self.chosen, self.rejected, self.score_chosen, self.score_rejected]
+        of_sides += [self.margin, self.model_chosen, self.model_rejected]
+        if any(of_sides) if self.candidates else not (self.chosen and self.rejected):
             raise ValueError("give either `candidates` or both `chosen` and `rejected`")
+        if self.prompt is None and (self.system or self.history):
+            raise ValueError("`system` and `history` go with a `prompt`")
         if self.candidates and self.sides != "completion":
             raise ValueError("`sides` belongs to layouts with `chosen` and `rejected`")
         if (self.prompt is None) != (self.sides in ("last_turn", "common_turns", "common_text")):

@@ -1,0 +1,116 @@
+"""Where dialogues and texts part into a prompt and two completions."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prefdata.read.canonical import Messages
+from prefdata.read.faults import RowFault
+from prefdata.read.layout import load_layout
+from prefdata.read.sides import (
+    read_transcript,
+    split_after_prompt,
+    split_common_text,
+    split_common_turns,
+    split_transcripts,
+)
+
+ROLES = load_layout("hh").roles
+
+
+def said(messages: Messages) -> list[str]:
+    return [f"{message[0]}: {message[1]}" for message in messages]
+
+
+def test_only_the_two_markers_part_a_transcript() -> None:
+    text = "\n\nHuman: a\n\nAssistants b\n\nHuman\n\nHum: c\n\nAssistant: d Human: e\n\nHuman"
+
+    turns = read_transcript("chosen", text, ROLES)
+
+    assert said(turns) == [
+        "user: a\n\nAssistants b\n\nHuman\n\nHum: c",
+        "assistant: d Human: e\n\nHuman",
+    ]
+
+
+def test_one_space_is_the_markers_and_all_others_are_text() -> None:
+    turns = read_transcript("chosen", "\n\nHuman:a\n\nAssistant:  b \n\nAssistant: ", ROLES)
+
+    assert said(turns) == ["user: a", "assistant:  b ", "assistant: "]
+
+
+def test_text_before_the_first_marker_is_no_transcript() -> None:
+    with pytest.raises(RowFault, match=r"\[R210\]$"):
+        read_transcript("chosen", "Hello\n\nHuman: a\n\nAssistant: b", ROLES)
+
+
+texts = st.text(alphabet="ab :\nHumanAssistant", max_size=20)
+turns = st.lists(st.tuples(st.sampled_from(["Human", "Assistant"]), texts), min_size=1, max_size=5)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(chosen=turns, rejected=turns)
+def test_the_short_way_parts_as_the_long_way_does(chosen: list, rejected: list) -> None:
+    first, second = (
+        "".join(f"\n\n{who}:{text}" for who, text in side) for side in (chosen, rejected)
+    )
+    a, b = read_transcript("chosen", first, ROLES), read_transcript("rejected", second, ROLES)
+
+    if a[:-1] != b[:-1]:
+        with pytest.raises(RowFault, match=r"\[PD207\]$"):
+            split_transcripts(first, second, ROLES)
+    else:
+        assert split_transcripts(first, second, ROLES) == (a[:-1], a[-1:], b[-1:])
+
+
+SPLITS = {
+    "mid-word": ("The sky is blue.", "The sky is black.", "The sky is"),
+    "a word that goes on": ("The sky", "The skyline", "The"),
+    "one extends the other": ("The sky is", "The sky is blue", "The sky is"),
+    "a new line": ("Q: a\nyes", "Q: a\nno", "Q: a\n"),
+    "nothing shared": ("yes", "no", ""),
+    "a word in common but its end": ("don't", "done", ""),
+    "Chinese": ("天空是蓝色", "天空是绿色", "天空是"),
+}
+
+
+@pytest.mark.parametrize(("chosen", "rejected", "prompt"), SPLITS.values(), ids=SPLITS.keys())
+def test_texts_part_between_words(chosen: str, rejected: str, prompt: str) -> None:
+    split = split_common_text(chosen, rejected)
+
+    assert split.prompt[0][1] == prompt
+    assert split.prompt[0][1] + split.chosen[0][1] == chosen
+    assert split.prompt[0][1] + split.rejected[0][1] == rejected
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.text("ab \n", max_size=12), st.text("ab \n", max_size=12))
+def test_no_word_is_ever_cut(chosen: str, rejected: str) -> None:
+    if chosen == rejected:
+        return
+    prompt = split_common_text(chosen, rejected).prompt[0][1]
+    for text in (chosen, rejected):
+        around = text[max(len(prompt) - 1, 0) : len(prompt) + 1]
+        assert not prompt or len(around) < 2 or any(c.isspace() for c in around)
+
+
+def chat(*texts: str) -> Messages:
+    roles = ("user", "assistant") * len(texts)
+    return [(role, text, None, None, None, None) for role, text in zip(roles, texts, strict=False)]
+
+
+def test_dialogues_part_after_their_last_common_turn() -> None:
+    split = split_common_turns(chat("q", "a", "r", "b"), chat("q", "c"))
+
+    assert [len(part) for part in split] == [1, 3, 1]
+
+
+def test_equal_sides_are_refused() -> None:
+    for split, side in ((split_common_turns, chat("q", "a")), (split_common_text, "a")):
+        with pytest.raises(RowFault, match=r"\[PD301\]$"):
+            split(side, side)  # type: ignore[operator]
+
+
+def test_a_prompt_that_is_not_the_first_user_turn_is_refused() -> None:
+    with pytest.raises(RowFault, match=r"first user turn of rejected.*\[PD207\]$"):
+        split_after_prompt(chat("q"), chat("q", "a"), chat("p", "b"))
