@@ -18,6 +18,11 @@ from prefdata.errors import PrefdataError
 class OneLineErrors(click.Command):
     """A command whose errors are one line on stderr and the error's exit code."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # a raw docstring spells click's mark for lines that are not rewrapped
+        self.help = (self.help or "").replace("\\b\n", "\b\n")
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)

@@ -98,7 +98,9 @@ class _Rows:
 
     def record(self, tokens_R: Tensor, logps_R: Tensor) -> None:
         """Append a token to every row that still grows."""
-        found = zip(self.rows, tokens_R.tolist(), logps_R.tolist(), self.alive_R, strict=True)
+        found = zip(
+            self.rows, tokens_R.tolist(), logps_R.tolist(), self.alive_R.tolist(), strict=True
+        )
         for row, token, logp, alive in found:
             if alive:
                 self.tokens[row].append(token)

@@ -11,7 +11,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from dpo.load import load_model, weights_sha256
+from dpo.load import best_device, load_model, weights_sha256
 from dpo.sample import SampleConfig, check_prompts, sample_completions
 from dpo.samples_file import append, output_row, partial_file, read_prompts
 from dpo.scorer import load_scorer, score_completions
@@ -52,7 +52,7 @@ def sample_file(
     if not config.raw:
         rows = [row._replace(prompt=as_messages(row.prompt)) for row in rows]
     prompts = [row.prompt for row in rows]
-    model = load_model(job.model, dtype=getattr(torch, job.dtype))
+    model = load_model(job.model, dtype=getattr(torch, job.dtype), device=best_device())
     tokenizer = load_tokenizer(job.model)
     check_prompts([f"{job.prompts}:{row.line}" for row in rows], prompts, model, tokenizer, config)
     decides = _what_decides(job, config, model, tokenizer)
