@@ -1,0 +1,76 @@
+"""A build that is killed at any system call leaves nothing that looks whole, and can be resumed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import prefdata
+from prefdata.errors import PrefdataError
+
+pytestmark = [
+    pytest.mark.crash,
+    pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not here"),
+]
+CALLS = "write,pwrite64,rename,renameat2,fsync,ftruncate,unlink"
+POINTS = int(os.environ.get("PREFDATA_CRASH_POINTS", "12"))
+
+
+def command(rows: Path, tokenizer: Path, out: Path) -> list[str]:
+    return [
+        sys.executable, "-m", "prefdata", "build", str(rows), "--tokenizer", str(tokenizer),
+        "-o", str(out), "--workers", "1",
+    ]  # fmt: skip
+
+
+def run_and_kill(arguments: list[str], point: int) -> int:
+    """Run under strace and kill at the nth of these calls."""
+    inject = f"inject={CALLS}:signal=KILL:when={point}"
+    trace = [
+        "strace",
+        "-f",
+        "--seccomp-bpf",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        f"trace={CALLS}",
+        "-e",
+        inject,
+    ]
+    return subprocess.run([*trace, *arguments], capture_output=True, check=False).returncode
+
+
+def count_calls(arguments: list[str], log: Path) -> int:
+    """How many such calls an undisturbed run makes."""
+    trace = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", str(log), "-e", f"trace={CALLS}"]
+    subprocess.run([*trace, *arguments], capture_output=True, check=True)
+    return len(log.read_text().splitlines())
+
+
+def hash_or_code(out: Path) -> str:
+    try:
+        return prefdata.open(out).manifest.hash
+    except PrefdataError as error:
+        return error.code
+
+
+def test_a_killed_build_is_never_accepted_and_its_resume_gives_the_same_bytes(
+    rows_file: Path, tiny: Path, tmp_path: Path
+) -> None:
+    arguments = command(rows_file, tiny, tmp_path / "whole" / "out")
+    subprocess.run(command(rows_file, tiny, tmp_path / "warm"), capture_output=True, check=True)
+    total = count_calls(arguments, tmp_path / "log")
+    whole = prefdata.open(tmp_path / "whole" / "out").manifest.hash
+    points = sorted({1 + n * (total - 1) // (POINTS - 1) for n in range(POINTS)})
+
+    for point in points:
+        out = tmp_path / f"killed-{point}" / "out"
+        run_and_kill(command(rows_file, tiny, out), point)
+        assert hash_or_code(out) in (whole, "E132")
+        subprocess.run(command(rows_file, tiny, out), capture_output=True, check=True)
+        assert prefdata.open(out).manifest.hash == whole
+        assert not (out / ".building").exists()
