@@ -41,7 +41,10 @@ class Adapter:
         self.columns = [
             (path, getter(path), TYPES[kind], kind) for path, kind in layout.columns.items()
         ]
-        self.whole = [getter(path) for path in (layout.chosen, layout.rejected) if path]
+        self.get_chosen, self.get_rejected = (
+            getter(layout.chosen or ""),
+            getter(layout.rejected or ""),
+        )
         self.reader = CandidateReader(layout, pairing, limits) if layout.candidates else None
         self.numbers = _getters(layout, NUMBERS)
         self.texts = _getters(layout, TEXTS)
@@ -61,13 +64,12 @@ class Adapter:
             prompt, chosen, rejected = self._split(row)
             group_id = digest((layout.form, prompt, tools))
             pairs = [self._pair(row, chosen, rejected)]
-        return Draft(
-            layout.form, prompt, tools, group_id, pairs, self._weight(row), self._meta(row)
-        )
+        weight = self._weight(row, layout.weight) if layout.weight else 1.0
+        return Draft(layout.form, prompt, tools, group_id, pairs, weight, self._meta(row))
 
     def _split(self, row: dict[str, Any]) -> Split:
         sides, roles = self.layout.sides, self.layout.roles
-        chosen, rejected = (get(row) for get in self.whole)
+        chosen, rejected = self.get_chosen(row), self.get_rejected(row)
         if type(chosen) is str and type(rejected) is str:  # all rows of the text layouts
             if sides == "last_turn":
                 return split_transcripts(chosen, rejected, roles)
@@ -133,15 +135,15 @@ class Adapter:
         said |= {name: optional_text(path, get(row)) for name, path, get in self.texts}
         return pair._replace(**said)
 
-    def _weight(self, row: dict[str, Any]) -> float:
-        if not self.layout.weight:
-            return 1.0
-        weight = optional_number(self.layout.weight, _at(self.layout.weight, row))
+    def _weight(self, row: dict[str, Any], path: str) -> float:
+        weight = optional_number(path, _at(path, row))
         return 1.0 if weight is None else weight
 
     def _meta(self, row: dict[str, Any]) -> str:
+        if self.used.issuperset(row):
+            return "{}"
         rest = {name: value for name, value in row.items() if name not in self.used}
-        return canonical_json(rest) if rest else "{}"
+        return canonical_json(rest)
 
 
 def _at(path: str, row: dict[str, Any]) -> Any:

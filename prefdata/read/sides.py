@@ -42,14 +42,14 @@ def read_transcript(place: str, text: str, roles: Mapping[str, str]) -> Messages
 def split_transcripts(chosen: str, rejected: str, roles: Mapping[str, str]) -> Split:
     """Two HH transcripts; the shared beginning is parsed once where it is the same text."""
     start = chosen.rfind(ASSISTANT)
-    if start > 0 and rejected.startswith(chosen[: start + len(ASSISTANT)]):
-        body = start + len(ASSISTANT)
-        if HUMAN not in chosen[body:] and not any(mark in rejected[body:] for mark in MARKERS):
+    if start > 0 and rejected.startswith(ASSISTANT, start) and chosen[:start] == rejected[:start]:
+        first, second = chosen[start + len(ASSISTANT) :], rejected[start + len(ASSISTANT) :]
+        if HUMAN not in first and HUMAN not in second and ASSISTANT not in second:
             role = roles["Assistant"]
             return Split(
                 read_transcript("chosen", chosen[:start], roles),
-                [text_message(role, chosen[body:].removeprefix(" "))],
-                [text_message(role, rejected[body:].removeprefix(" "))],
+                [(role, first.removeprefix(" "), None, None, None, None)],
+                [(role, second.removeprefix(" "), None, None, None, None)],
             )
     return split_last_turn(
         read_transcript("chosen", chosen, roles), read_transcript("rejected", rejected, roles)

@@ -69,7 +69,8 @@ class Unpacker:
                 raise UsageError(
                     "E113", self.name, problem, "raise limits.max_ratio if it is meant"
                 )
-            yield block
+            for start in range(0, len(block), BLOCK):
+                yield block[start : start + BLOCK]
 
     def _gunzip(self) -> Iterator[bytes]:
         unpack = None
