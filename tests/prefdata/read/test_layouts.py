@@ -110,6 +110,23 @@ def test_a_layout_of_ones_own_is_a_file(read: Read, tmp_path: Path) -> None:
     assert rows.rejected["code"].to_pylist() == ["PD303", "R210", "R211"]
 
 
+def test_the_example_of_the_docs_reads_its_fixture(read: Read, tmp_path: Path) -> None:
+    docs = Path(__file__).resolve().parents[3] / "docs" / "layouts.md"
+    (tmp_path / "docs.yaml").write_text(docs.read_text().split("```yaml\n")[1].split("```")[0])
+    layout = load_layout(str(tmp_path / "docs.yaml"))
+
+    rows = read(orjson.dumps(layout.fixture.row), layout=layout)
+
+    (record,) = rows.records.to_pylist()
+    assert {side: shown(record)[side] for side in SIDES} == layout.fixture.pairs[0]
+
+
+def test_every_shipped_layout_is_in_the_docs() -> None:
+    docs = (Path(__file__).resolve().parents[3] / "docs" / "layouts.md").read_text()
+
+    assert [name for name in shipped_layouts() if f"| `{name}` |" not in docs] == []
+
+
 BROKEN = {
     "an unknown key": (OWN.replace("system:", "sistem:"), "sistem"),
     "no order": (OWN.replace('label: {column: vote, map: {a: 0, b: 1, "0": tie}}', ""), "order"),
