@@ -126,7 +126,9 @@ def _resume(file: IO[bytes], partial: Path, header: bytes, window: int) -> int:
     """Cut what a kill left behind the last whole window; return the rows that stay."""
     file.seek(0)
     lines = file.read().splitlines(keepends=True)
-    if not lines or not lines[0].endswith(b"\n"):
+    whole = [line for line in lines[1:] if line.endswith(b"\n")]
+    num_rows = len(whole) // window * window
+    if num_rows == 0:
         file.truncate(0)
         append(file, header)
         return 0
@@ -135,8 +137,6 @@ def _resume(file: IO[bytes], partial: Path, header: bytes, window: int) -> int:
         names = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
         problem = f"was begun with another {', '.join(names)}"
         raise UsageError("T137", str(partial), problem, "delete it or go back to what it was")
-    whole = [line for line in lines[1:] if line.endswith(b"\n")]
-    num_rows = len(whole) // window * window
     file.truncate(sum(map(len, lines[: 1 + num_rows])))
     return num_rows
 

@@ -1,0 +1,105 @@
+"""Draws of single tokens, and completions against transformers' own forward and generate."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpo.decode import NUCLEUS, Prompt, Sampled, Sampling, draw, sample_batch, uniforms
+from tests.dpo.tiny import tiny_model
+
+MODEL = tiny_model().double()  # rounding must not move a draw over a token's border
+STOP = frozenset({1})
+IDS = [[5, 6, 7], [9], [11, 12, 13, 14, 15, 16, 17]]
+
+
+def sampled(
+    ids: list[list[int]], *, k: int = 3, seed: int = 0, **how: float
+) -> list[list[Sampled]]:
+    sampling = Sampling(**{"max_new_tokens": 24, **how})  # type: ignore[arg-type]
+    prompts = [
+        Prompt(row, np.stack([uniforms(seed, at, n, sampling.max_new_tokens) for n in range(k)]))
+        for at, row in enumerate(ids)
+    ]
+    return sample_batch(MODEL, prompts, sampling, STOP)
+
+
+def test_even_uniforms_draw_each_token_as_often_as_its_probability() -> None:
+    probs = torch.tensor([0.5, 0.25, 0.125, 0.125])
+    places = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+
+    found = draw(probs.log().expand(1000, 4), places, Sampling())
+
+    assert torch.bincount(found).tolist() == [500, 250, 125, 125]
+
+
+@given(st.integers(0, 2**32), st.floats(0.05, 0.999), st.sampled_from([3, 40, 4 * NUCLEUS]))
+def test_top_p_draws_from_the_smallest_set_that_has_the_mass(
+    seed: int, top_p: float, size: int
+) -> None:
+    logps = torch.randn(size, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+    order = logps.exp().sort(descending=True)
+    needed = int((order.values.double().cumsum(0) < top_p - 1e-6).sum()) + 1
+    places = (torch.arange(200, dtype=torch.float64) + 0.5) / 200
+
+    found = draw(logps.expand(200, size), places, Sampling(top_p=top_p))
+
+    assert set(found.tolist()) <= set(order.indices[: needed + 1].tolist())
+    assert order.indices[0] in found or needed > 50
+
+
+def test_a_lower_temperature_draws_the_likeliest_more_often() -> None:
+    logps = torch.tensor([0.6, 0.4]).log().expand(100, 2)
+    places = (torch.arange(100, dtype=torch.float64) + 0.5) / 100
+
+    counts = [int((draw(logps, places, Sampling(t)) == 0).sum()) for t in (0.25, 1.0, 4.0)]
+
+    assert counts == sorted(counts, reverse=True)
+    assert counts[1] == 60
+
+
+def test_uniforms_are_a_function_of_seed_row_and_completion() -> None:
+    first = uniforms(3, 5, 1, 8)
+
+    assert np.array_equal(uniforms(3, 5, 1, 4), first[:4])
+    assert len({tuple(uniforms(s, r, k, 4)) for s in (0, 1) for r in (0, 1) for k in (0, 1)}) == 8
+
+
+def test_greedy_is_what_generate_says() -> None:
+    found = sampled(IDS, k=1, temperature=0.0)
+
+    for ids, (completion,) in zip(IDS, found, strict=True):
+        said = MODEL.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False)
+        assert completion.ids == said[0, len(ids) :].tolist()
+
+
+@pytest.mark.parametrize("how", [{}, {"temperature": 0.7, "top_p": 0.9}])
+def test_logps_are_those_of_a_plain_forward_at_temperature_1(how: dict[str, float]) -> None:
+    for ids, completions in zip(IDS, sampled(IDS, **how), strict=True):
+        for completion in completions:
+            logits = MODEL(torch.tensor([ids + completion.ids])).logits[0, len(ids) - 1 : -1]
+            plain = logits.log_softmax(-1).gather(1, torch.tensor(completion.ids)[:, None]).sum()
+            assert completion.logp == pytest.approx(plain.item(), abs=1e-4)
+
+
+def test_what_else_is_in_the_batch_changes_no_completion() -> None:
+    together = sampled(IDS)
+    alone = [_alone(at, ids) for at, ids in enumerate(IDS)]
+
+    assert [[c.ids for c in row] for row in together] == [[c.ids for c in row] for row in alone]
+
+
+def _alone(row: int, ids: list[int]) -> list[Sampled]:
+    prompt = Prompt(ids, np.stack([uniforms(0, row, n, 24) for n in range(3)]))
+    return sample_batch(MODEL, [prompt], Sampling(max_new_tokens=24), STOP)[0]
+
+
+def test_a_completion_ends_at_its_end_token_or_at_the_limit() -> None:
+    found = [c for row in sampled(IDS, k=40) for c in row]
+
+    assert {c.ended for c in found} == {True, False}
+    for completion in found:
+        assert STOP.isdisjoint(completion.ids[:-1])
+        assert completion.ended == (completion.ids[-1] in STOP)
+        assert completion.ended or len(completion.ids) == 24

@@ -1,0 +1,251 @@
+"""`dpo-sample` on a tiny checkpoint: what it writes, how a killed run goes on, what is refused."""
+
+import fcntl
+import json
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from click.testing import CliRunner, Result
+
+from dpo.cli import sample
+from dpo.errors import UsageError
+from dpo.sample import SampleConfig, sample_completions
+from dpo.sample_run import SampleJob, sample_file
+from tests.dpo.tiny import save_tiny, tiny_model, tiny_tokenizer
+
+CONFIG = SampleConfig(k=2, max_new_tokens=10, batch_size=4)  # 16 prompts in a window
+ROWS = [{"prompt": f"Tell me {'a ' * (n % 5)}story {n}.", "meta": {"n": n}} for n in range(40)]
+
+
+class Killed(BaseException):
+    """Stands for what ends a process between two prompts."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_tiny(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    return write(tmp_path / "prompts.jsonl", ROWS)
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def by_length(*, prompts: list[Any], completions: list[str]) -> list[float]:
+    assert len(prompts) == len(completions)
+    return [float(len(text) // 8) for text in completions]
+
+
+def one_short(*, prompts: list[Any], completions: list[str]) -> list[float]:
+    return [0.0] * (len(prompts) + len(completions) - len(completions) - 1)
+
+
+def not_a_number(*, prompts: list[Any], completions: list[str]) -> list[float]:
+    return [float("nan") for _ in zip(prompts, completions, strict=True)]
+
+
+def cli(*args: object) -> Result:
+    return CliRunner().invoke(sample, [str(arg) for arg in args])
+
+
+def test_every_prompt_gets_k_completions_in_the_order_given(
+    model: str, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+
+    summary = sample_file(SampleJob(prompts, model, out), CONFIG)
+
+    found = read(out)
+    assert [row["meta"]["n"] for row in found] == list(range(40))
+    assert all(row["prompt"][0]["role"] == "user" for row in found)
+    completions = [c for row in found for c in row["completions"]]
+    assert summary.num_completions == len(completions) == 80
+    assert summary.num_tokens == sum(c["num_tokens"] for c in completions)
+    assert all(c["logp"] < 0 and c["model"] == Path(model).name for c in completions)
+    assert len({c["text"] for c in completions}) > 60
+
+
+def test_the_seed_decides_and_the_batch_does_not() -> None:
+    tokenizer = tiny_tokenizer()
+    exact = tiny_model(vocabulary=len(tokenizer)).double()  # rounding must not move a draw
+    texts = [str(row["prompt"]) for row in ROWS]
+
+    def completions(**changes: int) -> list[list[list[int]]]:
+        config = CONFIG.model_copy(update=changes)
+        found = sample_completions(texts, exact, tokenizer, config)
+        return [[completion.ids for completion in row] for row in found]
+
+    assert completions(batch_size=4) == completions(batch_size=2) == completions(batch_size=80)
+    assert completions(seed=1) != completions(seed=0)
+    assert [row[:2] for row in completions(k=3)] == completions(k=2)
+
+
+@pytest.mark.parametrize("killed_after", [0, 5, 16, 33, 40])
+@pytest.mark.parametrize("cut", [0, 7])
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    model: str, prompts: Path, tmp_path: Path, killed_after: int, cut: int
+) -> None:
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    partial = tmp_path / "out.jsonl.partial"
+    sample_file(SampleJob(prompts, model, whole), CONFIG)
+
+    def kill(done: int, total: int, tokens: int) -> None:
+        if done == killed_after and total == 40 and tokens >= 0:
+            raise Killed
+
+    with pytest.raises(Killed):
+        sample_file(SampleJob(prompts, model, out), CONFIG, kill)
+    assert not out.exists()
+    if cut:
+        partial.write_bytes(partial.read_bytes()[:-cut])
+    heard: list[int] = []
+    sample_file(SampleJob(prompts, model, out), CONFIG, lambda done, *_: heard.append(done))
+
+    assert out.read_bytes() == whole.read_bytes()
+    assert not partial.exists()
+    whole_windows = max(0, killed_after - 1) // 16 - (1 if cut else 0)
+    assert heard[0] == max(0, whole_windows) * 16
+
+
+def test_a_partial_file_of_other_settings_is_refused_by_name(
+    model: str, prompts: Path, tmp_path: Path
+) -> None:
+    def kill(done: int, *_: int) -> None:
+        if done == 20:
+            raise Killed
+
+    job = SampleJob(prompts, model, tmp_path / "out.jsonl")
+    other = CONFIG.model_copy(update={"seed": 9, "temperature": 0.5})
+    with pytest.raises(Killed):
+        sample_file(job, CONFIG, kill)
+
+    with pytest.raises(UsageError, match=r"begun with another seed, temperature; .*\[T137\]"):
+        sample_file(job, other)
+
+
+def test_two_runs_do_not_write_one_file(model: str, prompts: Path, tmp_path: Path) -> None:
+    with (tmp_path / "out.jsonl.partial").open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+        with pytest.raises(UsageError, match=r"another run writes it.*\[T137\]"):
+            sample_file(SampleJob(prompts, model, tmp_path / "out.jsonl"), CONFIG)
+
+
+def test_a_scorer_puts_the_best_first_and_equal_scores_share_a_rank(
+    model: str, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+
+    config = CONFIG.model_copy(update={"k": 4})
+    summary = sample_file(SampleJob(prompts, model, out, "tests.dpo.test_sample:by_length"), config)
+
+    rows = [row["completions"] for row in read(out)]
+    for completions in rows:
+        scores = [c["score"] for c in completions]
+        assert scores == [float(len(c["text"]) // 8) for c in completions]
+        assert scores == sorted(scores, reverse=True)
+        distinct = sorted(set(scores), reverse=True)
+        assert [c["rank"] for c in completions] == [distinct.index(s) + 1 for s in scores]
+    scores = [c["score"] for completions in rows for c in completions]
+    assert summary.mean_score == pytest.approx(sum(scores) / len(scores))
+
+
+def test_raw_prompts_are_continued_word_for_word(tmp_path: Path, prompts: Path) -> None:
+    plain = save_tiny(tmp_path / "plain", template=None)
+
+    done = cli(prompts, "--model", plain, "-k", 1, "-o", tmp_path / "o", "--raw")
+
+    assert done.exit_code == 0, done.stderr
+    assert [row["prompt"] for row in read(tmp_path / "o")] == [row["prompt"] for row in ROWS]
+    assert "40 completions" in done.stdout
+
+
+def test_temperature_0_gives_equal_completions(model: str, prompts: Path, tmp_path: Path) -> None:
+    cli(prompts, "--model", model, "-k", 2, "-o", tmp_path / "o", "--temperature", 0)
+
+    for row in read(tmp_path / "o"):
+        assert row["completions"][0] == row["completions"][1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "code", "words"),
+    [
+        ([], "T133", "has no row"),
+        (["text"], "T132", "has no `prompt`"),
+        ([{"text": "a"}], "T132", "has no `prompt`"),
+        ([{"prompt": 3}], "T132", "`prompt` is a int"),
+        ([{"prompt": [{"role": "user"}]}], "T132", "not of messages"),
+        ([{"prompt": "a", "completions": []}], "T132", "completions"),
+        ([{"prompt": "a"}, {"prompt": "story " * 300}], "T134", "do not fit the model's 256"),
+    ],
+)
+def test_bad_prompts_are_one_coded_line_and_nothing_is_written(
+    model: str, tmp_path: Path, rows: list[Any], code: str, words: str
+) -> None:
+    path = write(tmp_path / "bad.jsonl", rows)
+
+    done = cli(path, "--model", model, "-o", tmp_path / "o")
+
+    assert done.exit_code == 2
+    line = done.stderr.strip().splitlines()[-1]
+    assert words in line
+    assert line.endswith(f"[{code}]")
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.jsonl"]
+
+
+def test_what_is_missing_is_said_in_one_line(model: str, prompts: Path, tmp_path: Path) -> None:
+    plain = save_tiny(tmp_path / "plain", template=None)
+    out = ["-o", tmp_path / "o"]
+    here = "tests.dpo.test_sample"
+    written = write(tmp_path / "written", [{}])
+
+    asked = {
+        "T101": cli(prompts, "--model", tmp_path / "none", *out),
+        "T131": cli(prompts, "--model", plain, *out),
+        "T133": cli(tmp_path / "none.jsonl", "--model", model, *out),
+        "T135": cli(prompts, "--model", model, *out, "--scorer", f"{here}:nothing"),
+        "T136": cli(prompts, "--model", model, *out, "--scorer", f"{here}:one_short"),
+        "T137": cli(prompts, "--model", model, "-o", written),
+    }
+    asked_too = {
+        "T135": cli(prompts, "--model", model, *out, "--scorer", "nosuchmodule:f"),
+        "T136": cli(prompts, "--model", model, *out, "--scorer", f"{here}:not_a_number"),
+    }
+
+    for code, done in [*asked.items(), *asked_too.items()]:
+        assert done.exit_code == 2, (code, done.exception)
+        assert done.stderr.strip().splitlines()[-1].endswith(f"[{code}]")
+    assert not (tmp_path / "o").exists()
+    assert orjson.loads(written.read_bytes()) == {}
+
+
+def test_the_tokenizer_of_a_folder_without_one_is_missed_by_name(
+    model: str, prompts: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (bare / name).write_bytes((Path(model) / name).read_bytes())
+
+    done = cli(prompts, "--model", bare, "-o", tmp_path / "o")
+
+    assert done.exit_code == 2
+    assert done.stderr.strip().endswith("[T130]")
+
+
+def test_a_flag_out_of_range_is_a_usage_error(model: str, prompts: Path, tmp_path: Path) -> None:
+    done = cli(prompts, "--model", model, "-o", tmp_path / "o", "--top-p", 1.5)
+
+    assert done.exit_code == 2
+    assert "--top-p" in done.stderr
