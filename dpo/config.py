@@ -120,6 +120,8 @@ class TrainConfig(_Model):
     """Older ones are removed once a new one is complete."""
     log_every: PositiveInt = 1
     """Steps between lines of the metrics file."""
+    log_pairs: bool = False
+    """Whether `pairs.jsonl` lists the ids of the pairs of each step, as the ranks ran them."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """accelerate trackers that get the metrics too."""
 

@@ -1,6 +1,7 @@
 """The rows of a built split as a trainer wants them: views of the mapped shards, nothing copied."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +52,7 @@ class Pairs:
         prompt, chosen, rejected, *masks = (column.row(place) for column in self._shards[shard])
         return Prompted(prompt, (chosen, rejected), tuple(masks))  # type: ignore[arg-type]
 
+    @cached_property
     def sizes(self) -> NDArray[np.int64]:
         """Tokens of each row: prompt once, chosen and rejected, (rows,)."""
         shards = [sum(np.diff(c.offsets) for c in columns[:3]) for columns in self._shards]

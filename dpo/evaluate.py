@@ -31,7 +31,7 @@ def evaluate(run: Run, split: Split) -> dict[str, float]:
 def _share(run: Run, split: Split) -> list[list[int]]:
     """The packs of this rank."""
     count = min(len(split.pairs), run.config.eval_rows or len(split.pairs))
-    sizes = split.pairs.sizes()[:count]
+    sizes = split.pairs.sizes[:count]
     packs: list[list[int]] = []
     for start in range(0, count, WINDOW):
         window = np.arange(start, min(start + WINDOW, count))

@@ -27,6 +27,13 @@ class MetricsLog:
             write_bytes(self.path, b"".join(json.dumps(line).encode() + b"\n" for line in kept))
             run.accelerator.init_trackers("dpo", _flat(run.config.model_dump(mode="json")))
 
+    def write_pairs(self, step: int, pair_ids: list[str]) -> None:
+        """List a step's pairs, from all ranks, in the order of the step."""
+        if self._is_main:
+            line = json.dumps({"step": step, "pair_ids": pair_ids}).encode() + b"\n"
+            with self.path.with_name("pairs.jsonl").open("ab") as file:
+                file.write(line)
+
     def write(self, step: int, metrics: dict[str, float]) -> None:
         line = {"step": step, **rounded(metrics)}
         self.first = self.first or line

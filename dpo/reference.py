@@ -120,9 +120,7 @@ def _done_before(folder: Path, plain: ReferenceManifest) -> ReferenceManifest:
         if not path.exists():
             continue
         before = read_manifest(path)
-        if before.with_shards([]) != plain.with_shards([]).model_copy(
-            update={"model": before.model}
-        ):
+        if before.decides() != plain.decides():
             problem = "holds log-probs of another model, build or precision"
             raise MismatchError("T205", str(folder), problem, "choose another --name, or delete it")
         for seal in before.shards:
@@ -149,7 +147,7 @@ def _logps_table(shard: Shard, run: _Pass, progress: Callable[[int], None]) -> p
 
 def _packs(pairs: Pairs, budget: int) -> Iterator[list[int]]:
     """All rows of a shard, a pack at a time."""
-    sizes = pairs.sizes()
+    sizes = pairs.sizes
     for start in range(0, len(pairs), WINDOW):
         for places in plan(sizes[start : start + WINDOW].tolist(), budget=budget)[0]:
             yield [start + place for place in places]

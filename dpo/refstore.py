@@ -5,7 +5,7 @@ shards, one by one.
 """
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -57,6 +57,10 @@ class ReferenceManifest(BaseModel):
 
     def own_hash(self) -> str:
         return hash_json(self.model_dump(mode="json", exclude={"hash"}))
+
+    def decides(self) -> dict[str, Any]:
+        """What decides the numbers; a model's name does not, its weights do."""
+        return self.model_dump(exclude={"model", "shards", "hash"})
 
     def with_shards(self, shards: list[ShardSeal]) -> "ReferenceManifest":
         grown = self.model_copy(update={"shards": shards, "hash": ""})

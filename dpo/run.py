@@ -37,6 +37,7 @@ EXECUTION_ONLY = {
     "eval_rows",
     "checkpoint_every",
     "keep_checkpoints",
+    "log_pairs",
     "log_every",
     "trackers",
 }

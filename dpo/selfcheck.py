@@ -22,7 +22,7 @@ def make_policy(model: PreTrainedModel, pairs: Pairs) -> tuple[Policy, str | Non
     Two pairs, the smallest and the median one, run as one pack and as plain unpadded passes in
     float32. The second value says why prompts are not shared; None where they are.
     """
-    order = np.argsort(pairs.sizes(), kind="stable")
+    order = np.argsort(pairs.sizes, kind="stable")
     rows = [pairs[int(order[0])], pairs[int(order[len(order) // 2])]]
     policy = Policy(model, shared=False)
     plain = plain_logps(model, rows)

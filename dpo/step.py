@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from dpo.checks import check_first_loss
@@ -58,6 +59,14 @@ def rows_of(run: Run, step: int) -> list[int]:
     return [int(row) for row in rows]
 
 
+def pairs_run(run: Run, step: int) -> list[str]:
+    """Ids of the pairs that the ranks together ran in a step, in the order of the step."""
+    mine = [row for rows in _packs_of(run, step) for row in rows]
+    place = {row: place for place, row in enumerate(rows_of(run, step))}
+    everyone = sorted(gather_object(mine), key=lambda row: place.get(row, -1))
+    return [run.train.pairs.pair_id(row) for row in everyone]
+
+
 def seed_step(run: Run, step: int) -> None:
     """Seed dropout by what names it, so that no generator's state has to be kept."""
     name = f"{run.config.seed}/{step}/{run.accelerator.process_index}"
@@ -68,7 +77,7 @@ def seed_step(run: Run, step: int) -> None:
 def _packs_of(run: Run, step: int) -> list[list[int]]:
     """This rank's packs of a step; as many on every rank, so that collectives stay in step."""
     rows = rows_of(run, step)
-    sizes = run.train.pairs.sizes()[rows].tolist()
+    sizes = run.train.pairs.sizes[rows].tolist()
     ranks = run.accelerator.num_processes
     shares = plan(sizes, budget=run.config.pack_tokens, ranks=ranks)
     mine = [[rows[place] for place in places] for places in shares[run.accelerator.process_index]]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from dpo.allocator import keep_freed_memory
 from dpo.checkpoint import find_checkpoint, keep_newest, load_checkpoint, save_checkpoint
@@ -17,7 +18,7 @@ from dpo.log import MetricsLog, Report
 from dpo.publish import save_model
 from dpo.run import Run, checkpoints_folder, open_run
 from dpo.signals import StopRequest
-from dpo.step import train_step
+from dpo.step import pairs_run, train_step
 from prefdata.store.canonical import to_json
 from prefdata.store.commit import lock_folder, make_folder, write_bytes
 
@@ -46,6 +47,7 @@ def train(
     keep_freed_memory()
     precision = config.mixed_precision
     trackers = list(config.trackers) or None
+    AcceleratorState._reset_state()  # a second run in one process may ask for another precision
     accelerator = Accelerator(mixed_precision=precision, log_with=trackers, project_dir=config.out)
     make_folder(config.out)
     if not accelerator.is_main_process:
@@ -68,9 +70,7 @@ def _train(run: Run, *, report: Report, notice: Callable[[str], None]) -> Finish
     log = MetricsLog(run, done + 1, report)
     with StopRequest() as stop:
         for step in range(done + 1, run.total_steps + 1):
-            log.write(step, train_step(run, step))
-            if run.test is not None and _is_due(step, config.eval_every, run.total_steps):
-                log.write(step, evaluate(run, run.test))
+            _take_step(run, step, log)
             signal = stop.agreed(accelerator)
             if step < run.total_steps and (signal or _is_due(step, config.checkpoint_every)):
                 checkpoint(run, step)
@@ -79,6 +79,15 @@ def _train(run: Run, *, report: Report, notice: Callable[[str], None]) -> Finish
                 return Finished(config.out, step, signal, {})
     log.close()
     return _finish(run, log, seconds=time.perf_counter() - started)
+
+
+def _take_step(run: Run, step: int, log: MetricsLog) -> None:
+    """One step, and what is to be known of it."""
+    log.write(step, train_step(run, step))
+    if run.config.log_pairs:
+        log.write_pairs(step, pairs_run(run, step))
+    if run.test is not None and _is_due(step, run.config.eval_every, run.total_steps):
+        log.write(step, evaluate(run, run.test))
 
 
 def resume(run: Run) -> int:

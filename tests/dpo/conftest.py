@@ -1,0 +1,86 @@
+"""A tiny model, a real build of tiny pairs, and its reference log-probs, made once."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from dpo.config import TrainConfig, parse_config
+from dpo.reference import compute_reference
+from prefdata.building import build
+from prefdata.config import BuildConfig
+from tests.dpo.tiny import tiny_tokenizer
+
+
+class Arena(NamedTuple):
+    """Folders of a tiny checkpoint and of a build with its reference."""
+
+    model: Path
+    data: Path
+
+
+def save_gpt2(folder: Path, *, seed: int, template: str | None = None) -> Path:
+    """A GPT-2 of two layers with dropout everywhere, far from uniform."""
+    tokenizer = tiny_tokenizer() if template is None else tiny_tokenizer(template=template)
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4, n_positions=256,
+        bos_token_id=0, eos_token_id=1, initializer_range=0.2,
+    )  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+def write_pairs(path: Path, count: int) -> Path:
+    """Pairs whose prompts and completions differ in length; each third shares its prompt."""
+    rows = []
+    for n in range(count):
+        prompt = f"Tell me a story about {n - (n % 3 == 0)} dogs" + " and a dog" * (n % 4)
+        rows.append(
+            {
+                "prompt": [{"role": "user", "content": prompt}],
+                "chosen": [{"role": "assistant", "content": f"Paris, {n}" + "!" * (n % 5)}],
+                "rejected": [{"role": "assistant", "content": f"A dog {n}" + "?" * (n % 7)}],
+            }
+        )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def build_pairs(folder: Path, *, tokenizer: Path, count: int = 30, **options: Any) -> Path:
+    rows = write_pairs(folder.with_suffix(".jsonl"), count)
+    settings = {"test_fraction": 0.3, "shard_rows": 8} | options
+    build(BuildConfig(inputs=[str(rows)], tokenizer=str(tokenizer), out=folder, **settings))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def arena(tmp_path_factory: pytest.TempPathFactory) -> Arena:
+    folder = tmp_path_factory.mktemp("arena")
+    model = save_gpt2(folder / "model", seed=0)
+    data = build_pairs(folder / "data", tokenizer=model)
+    compute_reference(data, model=str(model))
+    return Arena(model, data)
+
+
+@pytest.fixture
+def config_of(arena: Arena, tmp_path: Path) -> Callable[..., TrainConfig]:
+    """A config on the arena that a test changes by keyword."""
+
+    def make(**changes: Any) -> TrainConfig:
+        value = {
+            "model": str(arena.model),
+            "data": str(arena.data),
+            "out": str(tmp_path / "run"),
+            "global_batch_size": 4,
+            "steps": 3,
+            "optimizer": {"learning_rate": 1e-3},
+        }
+        return parse_config(value | changes, place="test")
+
+    return make

@@ -1,0 +1,195 @@
+"""What does not belong together is refused before step 1, each with its own code and remedy."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from dpo.config import TrainConfig
+from dpo.errors import DpoError
+from dpo.reference import compute_reference
+from dpo.refstore import COLUMNS, read_manifest
+from dpo.train import train
+from prefdata.errors import PrefdataError
+from prefdata.store.canonical import to_json
+from prefdata.store.commit import seal_file
+from prefdata.store.shards import write_shard
+from tests.dpo.conftest import Arena, build_pairs, save_gpt2
+from tests.dpo.tiny import CHATML
+
+ConfigOf = Callable[..., TrainConfig]
+Break = Callable[[Arena], dict[str, object]]
+
+
+@pytest.fixture
+def own(arena: Arena, tmp_path: Path) -> Arena:
+    """A copy that a test may break."""
+    model = shutil.copytree(arena.model, tmp_path / "model")
+    return Arena(model, shutil.copytree(arena.data, tmp_path / "data"))
+
+
+def other_tokenizer(own: Arena) -> dict[str, object]:
+    path = own.model / "tokenizer.json"
+    value = json.loads(path.read_text())
+    value["added_tokens"][0]["content"] = "<|start|>"
+    value["model"]["vocab"]["<|start|>"] = value["model"]["vocab"].pop("<|im_start|>")
+    path.write_text(json.dumps(value))
+    return {}
+
+
+def other_template(own: Arena) -> dict[str, object]:
+    save_gpt2(own.model, seed=0, template=CHATML.replace("\n", "\n\n"))
+    return {}
+
+
+def other_weights(own: Arena) -> dict[str, object]:
+    save_gpt2(own.model, seed=3)
+    return {}
+
+
+def no_reference(own: Arena) -> dict[str, object]:
+    shutil.rmtree(own.data / "reference")
+    return {}
+
+
+def unfinished_reference(own: Arena) -> dict[str, object]:
+    (own.data / "reference/default/manifest.json").unlink()
+    return {}
+
+
+def other_build(own: Arena) -> dict[str, object]:
+    build_pairs(own.data.parent / "fewer", tokenizer=own.model, count=20)
+    shutil.copytree(own.data / "reference", own.data.parent / "fewer/reference")
+    return {"data": str(own.data.parent / "fewer")}
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def flipped_token_shard(own: Arena) -> dict[str, object]:
+    flip(own.data / "tokens/train-00000-of-00003.arrow")
+    return {}
+
+
+def flipped_reference_shard(own: Arena) -> dict[str, object]:
+    flip(own.data / "reference/default/train-00000-of-00003.arrow")
+    return {}
+
+
+def changed_reference_manifest(own: Arena) -> dict[str, object]:
+    path = own.data / "reference/default/manifest.json"
+    path.write_text(path.read_text().replace('"no"', '"bf16"'))
+    return {}
+
+
+def wrong_numbers(own: Arena) -> dict[str, object]:
+    """Every fingerprint is right, the log-probs are not: what the spot check is for."""
+    folder = own.data / "reference/default"
+    manifest = read_manifest(folder / "manifest.json")
+    shards = []
+    for seal in manifest.shards:
+        path = folder / seal.path
+        table = pa.ipc.open_file(path.read_bytes()).read_all()
+        tokens = table["ref_chosen_token_logps"].combine_chunks()
+        moved = pa.ListArray.from_arrays(
+            tokens.offsets, pa.array(tokens.values.to_numpy() - 0.01), type=tokens.type
+        )
+        write_shard(path, table.set_column(3, COLUMNS.field(3), moved).cast(COLUMNS))
+        shards.append(seal.model_copy(update=seal_file(path)._asdict()))
+    (folder / "manifest.json").write_bytes(manifest.with_shards(shards).to_bytes())
+    return {}
+
+
+def other_precision(_own: Arena) -> dict[str, object]:
+    return {"mixed_precision": "bf16"}
+
+
+def small_vocabulary(own: Arena) -> dict[str, object]:
+    """A build whose ids reach beyond the model's embeddings."""
+    from transformers import GPT2LMHeadModel
+
+    model = GPT2LMHeadModel.from_pretrained(own.model)
+    model.resize_token_embeddings(250)
+    model.save_pretrained(own.model)
+    return {}
+
+
+def unknown_split(_own: Arena) -> dict[str, object]:
+    return {"eval_split": "validation"}
+
+
+def too_few_pairs(_own: Arena) -> dict[str, object]:
+    return {"global_batch_size": 1000, "steps": None}
+
+
+@pytest.mark.parametrize(
+    ("broken", "code"),
+    [
+        (other_tokenizer, "T201"),
+        (other_template, "T202"),
+        (no_reference, "T203"),
+        (unfinished_reference, "T203"),
+        (other_build, "T204"),
+        (other_weights, "T205"),
+        (small_vocabulary, "T206"),
+        (changed_reference_manifest, "T207"),
+        (other_precision, "T208"),
+        (wrong_numbers, "T209"),
+        (flipped_token_shard, "E136"),
+        (flipped_reference_shard, "E136"),
+        (unknown_split, "T124"),
+        (too_few_pairs, "T125"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_mismatch_is_refused_with_its_own_code(
+    broken: Break, code: str, own: Arena, config_of: ConfigOf
+) -> None:
+    changes = {"model": str(own.model), "data": str(own.data)} | broken(own)
+    config = config_of(**changes)
+
+    with pytest.raises((DpoError, PrefdataError)) as caught:
+        train(config)
+
+    assert caught.value.code == code
+    assert caught.value.remedy
+    assert not (config.out / "model").exists()
+    assert not (config.out / "metrics.jsonl").exists()
+
+
+def test_a_finished_reference_is_left_and_another_is_refused(own: Arena) -> None:
+    before = (own.data / "reference/default/manifest.json").read_bytes()
+
+    compute_reference(own.data, model=str(own.model))
+    assert (own.data / "reference/default/manifest.json").read_bytes() == before
+
+    save_gpt2(own.model, seed=5)
+    with pytest.raises(DpoError, match="T205"):
+        compute_reference(own.data, model=str(own.model))
+
+
+def test_a_reference_goes_on_at_the_first_missing_file(own: Arena) -> None:
+    folder = own.data / "reference/default"
+    whole = read_manifest(folder / "manifest.json")
+    (folder / "manifest.json").unlink()
+    (folder / "partial.json").write_bytes(whole.with_shards(whole.shards[:2]).to_bytes())
+    for seal in whole.shards[2:]:
+        (folder / seal.path).unlink()
+    kept = (folder / whole.shards[0].path).stat().st_mtime_ns
+    heard: list[int] = []
+
+    again = compute_reference(
+        own.data, model=str(own.model), progress=lambda done, _total: heard.append(done)
+    )
+
+    assert again == whole
+    assert (folder / whole.shards[0].path).stat().st_mtime_ns == kept
+    assert min(heard) >= whole.shards[0].rows
+    assert not (folder / "partial.json").exists()
+    assert to_json(again.model_dump(mode="json")) == (folder / "manifest.json").read_bytes()

@@ -1,0 +1,220 @@
+"""Training on a tiny model: steps, resuming, stopping, and what a run leaves behind."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from dpo.config import TrainConfig
+from dpo.errors import MismatchError, TrainingError, UsageError
+from dpo.run import open_run
+from dpo.step import rows_of, train_step
+from dpo.train import train
+from tests.dpo.conftest import Arena, save_gpt2
+
+ConfigOf = Callable[..., TrainConfig]
+TWELVE: dict[str, Any] = {
+    "steps": 12,  # of 4 pairs: more than two epochs of the train split
+    "pack_tokens": 90,  # two pairs or so, so that gradients accumulate over packs
+    "dropout": True,
+    "checkpoint_every": 1,
+    "keep_checkpoints": 99,
+    "optimizer": {"learning_rate": 1e-3, "warmup_steps": 3, "schedule": "cosine"},
+}
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "model" / "model.safetensors")
+
+
+def lines(out: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / name).read_text().splitlines()]
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(arena: Arena, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("uninterrupted") / "run"
+    config = {"model": str(arena.model), "data": arena.data, "out": out, "global_batch_size": 4}
+    train(TrainConfig(**config, **TWELVE))
+    return out
+
+
+@pytest.mark.parametrize("step", range(1, 12))
+def test_a_run_resumed_at_any_step_ends_bit_by_bit_the_same(
+    step: int, uninterrupted: Path, config_of: ConfigOf
+) -> None:
+    config = config_of(**TWELVE)
+    name = f"step-{step:08d}"
+    shutil.copytree(uninterrupted / "checkpoints" / name, config.out / "checkpoints" / name)
+
+    train(config)
+
+    assert same(weights(config.out), weights(uninterrupted))
+    resumed, whole = lines(config.out), lines(uninterrupted)[step:]
+    for line in (*resumed, *whole):
+        line.pop("tokens_per_second", None)
+    assert [line for line in resumed if line["step"] > step] == [
+        line for line in whole if line["step"] > step
+    ]
+
+
+def test_packs_change_rounding_alone(config_of: ConfigOf, tmp_path: Path) -> None:
+    wide = train(config_of(pack_tokens=4096)).out
+    narrow = train(config_of(pack_tokens=1, out=str(tmp_path / "narrow"))).out
+
+    for left, right in zip(lines(wide), lines(narrow), strict=True):
+        for name in left.keys() - {"tokens_per_second"}:
+            assert left[name] == pytest.approx(right[name], abs=2e-5)
+
+
+def test_the_first_loss_is_ln_2_and_training_lowers_it(config_of: ConfigOf) -> None:
+    config = config_of(steps=20, loss={"name": "dpo", "beta": 0.5})
+
+    train(config)
+    losses = [line["loss"] for line in lines(config.out) if "loss" in line]
+
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-4)
+    assert losses[-1] < 0.3
+
+
+def test_the_model_loads_as_any_checkpoint(config_of: ConfigOf, arena: Arena) -> None:
+    config = config_of()
+
+    train(config)
+    model = AutoModelForCausalLM.from_pretrained(config.out / "model")
+    tokenizer = AutoTokenizer.from_pretrained(config.out / "model")
+
+    assert model.config.resid_pdrop == 0.1
+    assert model.config._attn_implementation == "sdpa"
+    assert tokenizer.chat_template == AutoTokenizer.from_pretrained(arena.model).chat_template
+    assert not same(weights(config.out), load_file(arena.model / "model.safetensors"))
+
+
+def test_a_finished_run_is_left_as_it_is(config_of: ConfigOf) -> None:
+    config = config_of()
+    train(config)
+    before = {path: path.stat().st_mtime_ns for path in config.out.rglob("*") if path.is_file()}
+
+    train(config)
+
+    assert before == {
+        path: path.stat().st_mtime_ns for path in config.out.rglob("*") if path.is_file()
+    }
+
+
+def test_a_folder_of_another_run_is_refused(config_of: ConfigOf) -> None:
+    train(config_of())
+
+    with pytest.raises(UsageError, match="T141"):
+        train(config_of(seed=1))
+
+
+def test_a_checkpoint_of_another_run_is_refused(config_of: ConfigOf, uninterrupted: Path) -> None:
+    config = config_of(**TWELVE | {"seed": 1})
+    shutil.copytree(uninterrupted / "checkpoints", config.out / "checkpoints")
+
+    with pytest.raises(UsageError, match="T140"):
+        train(config)
+
+
+@pytest.mark.parametrize("fault", ["truncated", "flipped", "missing", "swapped"])
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_passed_over(
+    name: str, fault: str, uninterrupted: Path, config_of: ConfigOf
+) -> None:
+    config = config_of(**TWELVE)
+    for step in (10, 11):
+        folder = f"checkpoints/step-{step:08d}"
+        shutil.copytree(uninterrupted / folder, config.out / folder)
+    path = config.out / "checkpoints/step-00000011" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    other = (config.out / "checkpoints/step-00000010" / name).read_bytes()
+    content = {"truncated": bytes(data[:-1]), "flipped": bytes(data), "swapped": other}
+    path.unlink() if fault == "missing" else path.write_bytes(content[fault])
+    heard: list[str] = []
+
+    train(config, notice=heard.append)
+
+    swapped_state = name == "state.json" and fault == "swapped"
+    assert swapped_state or heard == ["resumes after step 10"]
+    assert same(weights(config.out), weights(uninterrupted))
+
+
+def test_old_checkpoints_go_once_new_ones_are_whole(config_of: ConfigOf) -> None:
+    config = config_of(**TWELVE | {"keep_checkpoints": 2})
+
+    train(config)
+
+    found = sorted(path.name for path in (config.out / "checkpoints").iterdir())
+    assert found == ["step-00000010", "step-00000011"]
+
+
+def test_a_step_is_not_taken_when_its_numbers_are_not_finite(config_of: ConfigOf) -> None:
+    config = config_of()
+    run = open_run(config, Accelerator(cpu=True))
+    run.train.ref_logps[rows_of(run, 1)[0]] = math.nan
+    before = {name: t.clone() for name, t in run.policy.state_dict().items()}
+
+    with pytest.raises(TrainingError, match="T301"):
+        train_step(run, 1)
+
+    assert same(before, run.policy.state_dict())
+
+
+def test_weights_scale_a_pairs_loss(config_of: ConfigOf) -> None:
+    run = open_run(config_of(), Accelerator(cpu=True))
+    run.train.pairs.weights[:] = 0.5
+
+    metrics = train_step(run, 1)
+
+    assert metrics["loss"] == pytest.approx(math.log(2) / 2, abs=1e-4)
+
+
+def test_rmsprop_is_the_papers(config_of: ConfigOf) -> None:
+    config = config_of(optimizer={"name": "rmsprop", "learning_rate": 1e-4, "warmup_steps": 2})
+
+    train(config)
+
+    rates = [line["learning_rate"] for line in lines(config.out) if "loss" in line]
+    assert rates == pytest.approx([5e-5, 1e-4, 1e-4])
+
+
+def test_bf16_stays_near_float32(config_of: ConfigOf, arena: Arena, tmp_path: Path) -> None:
+    from dpo.reference import compute_reference
+
+    data = shutil.copytree(arena.data, tmp_path / "data")
+    compute_reference(data, model=str(arena.model), name="bf16", mixed_precision="bf16")
+    config = config_of(
+        data=str(data), mixed_precision="bf16", reference={"name": "bf16"}, out=str(tmp_path / "b")
+    )
+
+    half, whole = train(config).out, train(config_of()).out
+
+    for left, right in zip(lines(half), lines(whole), strict=True):
+        assert left.get("loss", 0) == pytest.approx(right.get("loss", 0), abs=0.02)
+
+
+def test_a_policy_may_start_elsewhere_than_its_reference(
+    config_of: ConfigOf, arena: Arena, tmp_path: Path
+) -> None:
+    other = save_gpt2(tmp_path / "other", seed=1)
+
+    with pytest.raises(MismatchError, match="T205"):
+        train(config_of(model=str(other)))
+    config = config_of(model=str(other), reference={"model": str(arena.model)})
+    train(config)
+
+    assert lines(config.out)[0]["loss"] != pytest.approx(math.log(2), abs=1e-3)
