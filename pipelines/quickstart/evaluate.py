@@ -1,0 +1,205 @@
+"""Compare the trained policy with its reference on prompts that neither was trained on.
+
+    python -m pipelines.quickstart.evaluate --run runs/quickstart
+
+Writes result.json and report.html into the run's folder and prints the table.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
+
+from dpo.load import load_model
+from dpo.sample import Completion, SampleConfig, sample_completions
+from dpo.tokenizer import load_tokenizer, prompt_ids
+from pipelines.quickstart.make_data import HERE
+from pipelines.quickstart.page import render_page
+from pipelines.quickstart.result import Example, Result, Samples
+from pipelines.quickstart.scorer import compound
+
+SENTIMENT = SampleConfig(k=2, temperature=0.7, top_p=0.95, max_new_tokens=40, seed=1)
+"""As the pairs were sampled."""
+KL = SampleConfig(k=1, max_new_tokens=40, seed=2)
+"""The policy's own distribution, so that the mean log-ratio estimates the KL."""
+PACKAGES = ("torch", "transformers", "accelerate", "prefdata-dpo", "vaderSentiment")
+
+
+class Answers(NamedTuple):
+    """The completions of every prompt, and their scores."""
+
+    completions: list[list[Completion]]
+    scores: list[list[float]]
+
+
+@torch.inference_mode()
+def logp(model: PreTrainedModel, prompt: list[int], completion: list[int]) -> float:
+    """Log-prob of a completion by a plain forward, in nats."""
+    ids_1T = torch.tensor([prompt + completion])
+    logits: Tensor = model(input_ids=ids_1T, logits_to_keep=len(completion) + 1).logits[0, :-1]
+    targets = torch.tensor(completion)[:, None]
+    return float(logits.float().log_softmax(-1).gather(1, targets).sum())
+
+
+def answer(model: PreTrainedModel, tokenizer: Any, prompts: Sequence[str], name: str) -> Answers:
+    sampled = sample_completions(prompts, model, tokenizer, SENTIMENT)
+    completions = list(track(sampled, f"sampling from the {name}", total=len(prompts)))
+    scores = [
+        compound(prompts=[prompt] * SENTIMENT.k, completions=[c.text for c in done])
+        for prompt, done in zip(prompts, completions, strict=True)
+    ]
+    return Answers(completions, scores)
+
+
+def describe(answers: Answers, ref_logps: list[float]) -> Samples:
+    completions = [c for done in answers.completions for c in done]
+    scores = [score for row in answers.scores for score in row]
+    num_tokens = sum(len(c.ids) for c in completions)
+    bigrams = [b for c in completions for b in _bigrams(c.text)]
+    return Samples(
+        sentiment=statistics.mean(scores),
+        sentiment_se=statistics.stdev(scores) / math.sqrt(len(scores)),
+        share_ended=statistics.mean(c.ended for c in completions),
+        mean_tokens=num_tokens / len(completions),
+        ref_logp_per_token=sum(ref_logps) / num_tokens,
+        distinct_bigrams=len(set(bigrams)) / len(bigrams),
+    )
+
+
+def _bigrams(text: str) -> list[tuple[str, str]]:
+    words = text.lower().split()
+    return list(pairwise(words))
+
+
+def measure_kl(
+    policy: PreTrainedModel, ref: PreTrainedModel, tokenizer: Any, prompts: Sequence[str]
+) -> tuple[float, float]:
+    """Mean log-ratio over samples of the policy, and its standard error, in nats."""
+    sampled = sample_completions(prompts, policy, tokenizer, KL)
+    ratios = []
+    for prompt, (c,) in track(zip(prompts, sampled, strict=True), "KL", total=len(prompts)):
+        ids = prompt_ids(prompt, tokenizer, raw=False)
+        ratios.append(logp(policy, ids, c.ids) - logp(ref, ids, c.ids))
+    return statistics.mean(ratios), statistics.stdev(ratios) / math.sqrt(len(ratios))
+
+
+def pick_examples(rows: list[dict[str, Any]], before: Answers, after: Answers) -> list[Example]:
+    """Six rows at equal distances; always the first completion, so that none is chosen by hand."""
+    places = [len(rows) * n // 6 for n in range(6)]
+    return [
+        Example(
+            beginning=rows[at]["meta"]["beginning"],
+            before=before.completions[at][0].text,
+            after=after.completions[at][0].text,
+            before_score=before.scores[at][0],
+            after_score=after.scores[at][0],
+        )
+        for at in places
+    ]
+
+
+def training_figures(lines: list[dict[str, float]]) -> dict[str, float]:
+    """What the metrics file says of the start and of the end."""
+    steps = [line for line in lines if "loss" in line]
+    evaluations = [line for line in lines if "eval/rewards/accuracies" in line]
+    before = [line["eval/rewards/accuracies"] for line in evaluations if line["step"] == 0]
+    return {
+        "first_loss": steps[0]["loss"],
+        "last_loss": statistics.mean(line["loss"] for line in steps[-10:]),
+        "reward_accuracy": evaluations[-1]["eval/rewards/accuracies"],
+        # a run that is not evaluated before step 1 still measures its first pairs there
+        "reward_accuracy_before": (before or [steps[0]["rewards/accuracies"]])[0],
+        "reward_margin": evaluations[-1]["eval/rewards/margins"],
+        "steps": int(steps[-1]["step"]),
+    }
+
+
+def evaluate(
+    run: Path, reference: str, rows: list[dict[str, Any]]
+) -> tuple[Result, Answers, Answers]:
+    started = time.perf_counter()
+    prompts = [row["prompt"] for row in rows]
+    tokenizer = load_tokenizer(reference)
+    ref, policy = load_model(reference), load_model(str(run / "model"))
+    before = answer(ref, tokenizer, prompts, "reference")
+    after = answer(policy, tokenizer, prompts, "policy")
+    kl, kl_se = measure_kl(policy, ref, tokenizer, prompts)
+    ids = [prompt_ids(prompt, tokenizer, raw=False) for prompt in prompts]
+    pairs = [(ids[at], c.ids) for at, done in enumerate(after.completions) for c in done]
+    after_logps = [logp(ref, *pair) for pair in track(pairs, "fluency")]
+    before_logps = [c.logp for done in before.completions for c in done]
+    described = describe(before, before_logps), describe(after, after_logps)
+    stages = run / "seconds.json"
+    seconds = json.loads(stages.read_bytes()) if stages.is_file() else {}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_bytes().splitlines()]
+    result = Result(
+        **training_figures(lines),
+        sentiment_before=described[0].sentiment,
+        sentiment_after=described[1].sentiment,
+        sentiment_difference=described[1].sentiment - described[0].sentiment,
+        kl=kl,
+        kl_se=kl_se,
+        num_samples=len(before_logps),
+        num_prompts=len(prompts),
+        before=described[0],
+        after=described[1],
+        examples=pick_examples(rows, before, after),
+        seconds=seconds | {"evaluate": time.perf_counter() - started},
+        versions={name: version(name) for name in PACKAGES},
+    )
+    return result, before, after
+
+
+def table(result: Result) -> Table:
+    found = Table(title=f"{result.steps} steps of DPO, on prompts held out", title_justify="left")
+    for name in ("", "before", "after"):
+        found.add_column(name, justify="left" if not name else "right")
+    before, after = result.before, result.after
+    accuracy = (result.reward_accuracy_before, result.reward_accuracy)
+    found.add_row("loss", f"{result.first_loss:.4f}", f"{result.last_loss:.4f}")
+    found.add_row("reward accuracy", *(f"{value:.1%}" for value in accuracy))
+    sentiments = (f"{s.sentiment:.3f} ± {s.sentiment_se:.3f}" for s in (before, after))
+    found.add_row(f"sentiment of {result.num_samples} samples", *sentiments)
+    found.add_row("KL from the reference, nats", "0", f"{result.kl:.1f} ± {result.kl_se:.1f}")
+    fluency = (f"{s.ref_logp_per_token:.2f}" for s in (before, after))
+    found.add_row("reference's log-prob a token, nats", *fluency)
+    found.add_row("distinct bigrams", *(f"{s.distinct_bigrams:.0%}" for s in (before, after)))
+    found.add_row("ended by the model", *(f"{s.share_ended:.0%}" for s in (before, after)))
+    found.add_row("tokens, mean", *(f"{s.mean_tokens:.1f}" for s in (before, after)))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, default=Path("runs/quickstart"))
+    parser.add_argument("--reference", default=".models/SmolLM2-135M-Instruct")
+    parser.add_argument("--prompts", type=Path, default=HERE / "held_out.jsonl")
+    args = parser.parse_args()
+    disable_progress_bar()
+    rows = [json.loads(line) for line in args.prompts.read_bytes().splitlines()]
+    result, before, after = evaluate(args.run, args.reference, rows)
+    (args.run / "result.json").write_text(result.model_dump_json(indent=2) + "\n")
+    lines = [json.loads(line) for line in (args.run / "metrics.jsonl").read_bytes().splitlines()]
+    scores = [[score for row in a.scores for score in row] for a in (before, after)]
+    page = render_page(result, lines, scores[0], scores[1])
+    (args.run / "report.html").write_text(page, encoding="utf-8")
+    Console().print(table(result))
+    print(f"{args.run / 'result.json'} and {args.run / 'report.html'} are written")
+
+
+if __name__ == "__main__":
+    main()

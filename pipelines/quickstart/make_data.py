@@ -1,0 +1,59 @@
+"""Make the recipe's data anew: prompts from the beginnings, and ranked completions for them.
+
+    python pipelines/quickstart/get_model.py
+    python pipelines/quickstart/make_data.py
+
+It takes about ten minutes on two cores. `make demo` does not run it: pairs.jsonl is committed.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+WORDING = (
+    "Write one honest sentence of a customer review, good or bad. It begins with these words: {}"
+)
+SAMPLING = {
+    "-k": "4",
+    "--temperature": "0.7",
+    "--top-p": "0.95",
+    "--max-new-tokens": "40",
+    "--batch-size": "128",
+    "--seed": "7",
+}
+
+
+def prompt_lines(part: str) -> str:
+    """The prompts of one part of beginnings.yaml, as JSON Lines."""
+    topics = yaml.safe_load((HERE / "beginnings.yaml").read_text(encoding="utf-8"))[part]
+    rows = [
+        {"prompt": WORDING.format(beginning), "meta": {"topic": topic, "beginning": beginning}}
+        for topic, beginnings in topics.items()
+        for beginning in beginnings
+    ]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=".models/SmolLM2-135M-Instruct")
+    parser.add_argument("--out", type=Path, default=HERE / "pairs.jsonl")
+    args = parser.parse_args()
+
+    (HERE / "prompts.jsonl").write_text(prompt_lines("pairs"), encoding="utf-8")
+    (HERE / "held_out.jsonl").write_text(prompt_lines("held_out"), encoding="utf-8")
+    command = [str(Path(sys.executable).with_name("dpo-sample")), str(HERE / "prompts.jsonl")]
+    command += ["--model", args.model, "-o", str(args.out)]
+    command += ["--scorer", "pipelines.quickstart.scorer:compound"]
+    command += [word for pair in SAMPLING.items() for word in pair]
+    subprocess.run(command, check=True, cwd=ROOT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Small line and bar plots as SVG text, colored by the page's CSS classes alone."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 360, 220
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 30
+
+
+class Series(NamedTuple):
+    """One curve: `kind` is the CSS class that colors it; `dots` draws points, not a line."""
+
+    label: str
+    kind: str
+    points: list[tuple[float, float]]
+    dots: bool = False
+
+
+class _Frame(NamedTuple):
+    """The plot's ranges; x and y are values, not pixels."""
+
+    x0: float
+    x1: float
+    y0: float
+    y1: float
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        across = (x - self.x0) / ((self.x1 - self.x0) or 1)
+        up = (y - self.y0) / ((self.y1 - self.y0) or 1)
+        left = LEFT + across * (WIDTH - LEFT - RIGHT)
+        return round(left, 1), round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1)
+
+
+def line_plot(title: str, series: Sequence[Series], *, x_label: str = "step") -> Markup:
+    """Curves over one x axis; the y axis spans the values, with some air."""
+    xs = [x for one in series for x, _ in one.points]
+    ys = [y for one in series for _, y in one.points]
+    air = (max(ys) - min(ys)) * 0.06 or 0.5
+    frame = _Frame(min(xs), max(xs), min(ys) - air, max(ys) + air)
+    parts = [_grid(frame, x_label)]
+    parts += [_dots(frame, one) if one.dots else _line(frame, one) for one in series]
+    return _svg(title, parts)
+
+
+def histogram(title: str, groups: Sequence[tuple[str, str, list[float]]], *, bins: int) -> Markup:
+    """Bars side by side of values in [0, 1]; a group is (label, CSS class, values)."""
+    counts = {label: _count(values, bins) for label, _, values in groups}
+    frame = _Frame(0, 1, 0, max(max(found) for found in counts.values()) * 1.05)
+    parts = [_grid(frame, "sentiment")]
+    width = 1 / bins / len(groups)
+    for place, (label, kind, _) in enumerate(groups):
+        for at, count in enumerate(counts[label]):
+            x, y = frame.at(at / bins + place * width, count)
+            right, bottom = frame.at(at / bins + (place + 1) * width, 0)
+            size = f'width="{max(right - x - 1, 1):.1f}" height="{bottom - y:.1f}"'
+            parts.append(f'<rect class="bar {kind}" x="{x}" y="{y}" {size}/>')
+    return _svg(title, parts)
+
+
+def _count(values: list[float], bins: int) -> list[int]:
+    found = [0] * bins
+    for value in values:
+        found[min(int(value * bins), bins - 1)] += 1
+    return found
+
+
+def _grid(frame: _Frame, x_label: str) -> str:
+    """Four lines across with their values, and the ends of the x axis."""
+    parts = []
+    for n in range(5):
+        value = frame.y0 + (frame.y1 - frame.y0) * n / 4
+        _, y = frame.at(frame.x0, value)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5}">{value:.3g}</text>')
+    below = HEIGHT - 12
+    parts.append(f'<text class="low" x="{LEFT}" y="{below}">{frame.x0:g}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text class="middle" x="{middle}" y="{below}">{escape(x_label)}</text>')
+    parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{below}">{frame.x1:g}</text>')
+    return "".join(parts)
+
+
+def _line(frame: _Frame, series: Series) -> str:
+    places = " ".join("{},{}".format(*frame.at(x, y)) for x, y in series.points)
+    return f'<polyline class="line {series.kind}" points="{places}"/>'
+
+
+def _dots(frame: _Frame, series: Series) -> str:
+    places = [frame.at(x, y) for x, y in series.points]
+    return "".join(
+        f'<circle class="dot {series.kind}" cx="{x}" cy="{y}" r="4"/>' for x, y in places
+    )
+
+
+def _svg(title: str, parts: Sequence[str]) -> Markup:
+    head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+    return Markup(head + "".join(parts) + "</svg>")  # numbers and escaped text only

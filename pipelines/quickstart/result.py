@@ -1,0 +1,79 @@
+"""What the quickstart measures: the model behind result.json and schemas/result.schema.json.
+
+python -m pipelines.quickstart.result schemas/result.schema.json
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Samples(Part):
+    """Fresh completions of the held-out prompts by one model."""
+
+    sentiment: float
+    """Mean score, 0 to 1; 0.5 is neutral."""
+    sentiment_se: NonNegativeFloat
+    """Standard error of that mean."""
+    share_ended: float
+    """Completions that the model ended itself, before the limit of tokens."""
+    mean_tokens: float
+    ref_logp_per_token: float
+    """Nats a token that the reference gives to the completions: how fluent it finds them."""
+    distinct_bigrams: float
+    """Different pairs of neighboring words, as a share of all."""
+
+
+class Example(Part):
+    """One held-out prompt, answered by both."""
+
+    beginning: str
+    before: str
+    after: str
+    before_score: float
+    after_score: float
+
+
+class Result(Part):
+    """The outcome of one run of the quickstart."""
+
+    first_loss: float
+    """Loss of the first step: ln 2, since policy and reference are still the same."""
+    last_loss: float
+    """Mean loss of the last ten steps."""
+    reward_accuracy: float
+    """Share of held-out pairs whose chosen side has the higher reward after training."""
+    reward_accuracy_before: float
+    """The same where policy and reference are the same: ties count half, hence 0.5."""
+    reward_margin: float
+    """Mean reward of chosen minus rejected on held-out pairs, after training."""
+    sentiment_before: float
+    sentiment_after: float
+    sentiment_difference: float
+    kl: float
+    """KL(policy || reference) of a completion in nats, on samples at temperature 1."""
+    kl_se: NonNegativeFloat
+    num_samples: PositiveInt
+    """Completions of each model behind the sentiments; half as many are behind the KL."""
+    num_prompts: PositiveInt
+    before: Samples
+    after: Samples
+    examples: list[Example]
+    steps: PositiveInt
+    seconds: dict[str, float]
+    """Wall time of each stage."""
+    versions: dict[str, str]
+
+
+def schema() -> str:
+    return json.dumps(Result.model_json_schema(), indent=2, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(schema(), encoding="utf-8")
