@@ -14,6 +14,7 @@ import orjson
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
+from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from prefdata.errors import UsageError
@@ -30,6 +31,9 @@ TEMPLATE_FAULTS = (
 )
 
 Message = dict[str, Any]
+
+_DICT_NAMES = frozenset(dir(dict))
+_LOOP_FACTS = frozenset({"first", "last", "index", "index0", "length", "revindex", "revindex0"})
 
 
 class _Generation(Extension):
@@ -54,6 +58,21 @@ class _Namespace(jinja2.utils.Namespace):
             message = f"a template may not set {name!r}"
             raise jinja2.exceptions.SecurityError(message)
         super().__setitem__(name, value)
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """The sandbox, with a short way for the two look-ups that templates make most.
+
+    A key of a plain message that is no method of dicts, and a public fact of a loop, pass every
+    test of the long way; so both ways give the same.
+    """
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if type(obj) is dict and attribute in obj and attribute not in _DICT_NAMES:
+            return obj[attribute]
+        if type(obj) is LoopContext and attribute in _LOOP_FACTS:
+            return getattr(obj, attribute)
+        return super().getattr(obj, attribute)
 
 
 def _to_json(
@@ -93,7 +112,7 @@ def _today(day: date | None) -> Callable[[str], str]:
 
 def compile_template(source: str, *, day: date | None) -> jinja2.Template:
     """Compile a template once; `day` is what it takes for today."""
-    environment = ImmutableSandboxedEnvironment(
+    environment = _Sandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
     environment.filters["tojson"] = _to_json
