@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dpo.errors import DpoError
-from dpo.view import TrainingView, summary_line
+from dpo.view import TrainingView, counted, summary_line
 from prefdata.errors import PrefdataError
 
 
@@ -135,15 +135,9 @@ def ref(data: Path, **options: Any) -> None:
     from dpo.reference import compute_reference
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    columns = (TextColumn("reference"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     started = time.perf_counter()
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=None)
-        manifest = compute_reference(
-            data,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-            **options,
-        )
+    with counted("reference") as progress:
+        manifest = compute_reference(data, progress=progress, **options)
     rows, tokens = (sum(getattr(s, n) for s in manifest.shards) for n in ("rows", "tokens"))
     click.echo(
         f"{data}/reference/{options['name']}: {rows:,} pairs of {tokens:,} tokens under"
@@ -178,9 +172,8 @@ def train(config: Path, overrides: tuple[str, ...]) -> None:
     view = TrainingView(settings.out)
     with view:
         finished = run(settings, report=view.report, notice=view.notice)
-    if finished.stopped_by is not None:
-        click.echo(
-            f"{settings.out}: stopped after step {finished.steps:,}; run again to go on", err=True
-        )
-        sys.exit(128 + finished.stopped_by)
+    if finished.summary is None:
+        line = f"{settings.out}: stopped after step {finished.steps:,}; run again to go on"
+        click.echo(line, err=True)
+        sys.exit(128 + (finished.stopped_by or 0))
     click.echo(summary_line(finished.out, finished.summary))

@@ -18,7 +18,7 @@ from dpo.checks import check_tokenizer, check_vocabulary
 from dpo.data import Pairs
 from dpo.errors import MismatchError
 from dpo.forward import RowLogps, row_logps
-from dpo.load import best_device, load_model, weights_sha256
+from dpo.load import best_device, load_config, load_model, weights_sha256
 from dpo.packing import plan
 from dpo.policy import Policy
 from dpo.refstore import COLUMNS, TOKEN_LOGPS, Precision, ReferenceManifest, read_manifest
@@ -62,6 +62,7 @@ def compute_reference(
     folder = build.path / "reference" / name
     make_folder(folder)
     with lock_folder(folder):
+        load_config(model)
         check_tokenizer(model, build)
         loaded = load_model(model, device=best_device())
         pairs = Pairs([shard.read() for split in build.splits for shard in build.shards(split)])
@@ -89,6 +90,7 @@ def _write_shards(
     shards = [shard for split in build.splits for shard in build.shards(split)]
     names = {seal.path for seal in done.shards}
     total, rows = sum(shard.rows for shard in shards), 0
+    progress(rows, total)
     for shard in shards:
         path = folder / Path(shard.name).name
         if path.name not in names:

@@ -19,7 +19,7 @@ from dpo.checks import (
 from dpo.config import TrainConfig
 from dpo.data import Pairs
 from dpo.errors import UsageError
-from dpo.load import load_model, weights_sha256
+from dpo.load import load_config, load_model, weights_sha256
 from dpo.loss import PairLogps
 from dpo.optim import make_optimizer
 from dpo.packing import Pack, pack
@@ -76,12 +76,14 @@ class Run(NamedTuple):
     starts_as_reference: bool
     unshared_because: str | None
     fingerprint: str
+    reference_hash: str
 
 
 def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
     """Open data, reference and model, and refuse what does not belong together."""
     build = prefdata.open(config.data)
     reference = open_reference(build, config.reference.name)
+    load_config(config.model)  # a wrong name is told before anything is read
     check_tokenizer(config.model, build)
     train = _split(build, reference, "train")
     test = None
@@ -106,6 +108,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
         starts_as_reference=weights == reference.manifest.weights_sha256,
         unshared_because=why,
         fingerprint=run_fingerprint(config, build, reference, weights),
+        reference_hash=reference.manifest.hash,
     )
 
 

@@ -47,7 +47,8 @@ def train_step(run: Run, step: int) -> dict[str, float]:
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     seconds = time.perf_counter() - started
-    return found | {"learning_rate": rate, "tokens_per_second": float(sums[-1]) / seconds}
+    speed = float(sums[-1]) / seconds
+    return found | {"learning_rate": rate, "tokens_per_second": speed, "step_seconds": seconds}
 
 
 def rows_of(run: Run, step: int) -> list[int]:

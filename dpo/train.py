@@ -1,10 +1,9 @@
 """The training loop, read from top to bottom."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -19,8 +18,8 @@ from dpo.publish import save_model
 from dpo.run import Run, checkpoints_folder, open_run
 from dpo.signals import StopRequest
 from dpo.step import pairs_run, train_step
-from prefdata.store.canonical import to_json
-from prefdata.store.commit import lock_folder, make_folder, write_bytes
+from dpo.summary import NAME, RunSummary, read_summary
+from prefdata.store.commit import lock_folder, make_folder
 
 
 class Finished(NamedTuple):
@@ -30,7 +29,8 @@ class Finished(NamedTuple):
     steps: int
     stopped_by: int | None
     """The signal that stopped it after a checkpoint; None where it ran to its end."""
-    summary: dict[str, Any]
+    summary: RunSummary | None
+    """None where it was stopped."""
 
 
 def train(
@@ -62,8 +62,8 @@ def _train(run: Run, *, report: Report, notice: Callable[[str], None]) -> Finish
     if run.unshared_because is not None:
         notice(f"prompts are not shared by their completions: {run.unshared_because}")
     if (summary := _finished_before(run)) is not None:
-        notice(f"{config.out} holds this run, finished at step {summary['steps']:,}")
-        return Finished(config.out, summary["steps"], None, summary)
+        notice(f"{config.out} holds this run, finished at step {summary.steps:,}")
+        return Finished(config.out, summary.steps, None, summary)
     done = resume(run)
     if done:
         notice(f"resumes after step {done:,}")
@@ -76,7 +76,7 @@ def _train(run: Run, *, report: Report, notice: Callable[[str], None]) -> Finish
                 checkpoint(run, step)
             if signal and step < run.total_steps:
                 log.close()
-                return Finished(config.out, step, signal, {})
+                return Finished(config.out, step, signal, None)
     log.close()
     return _finish(run, log, seconds=time.perf_counter() - started)
 
@@ -117,36 +117,38 @@ def checkpoint(run: Run, step: int) -> None:
 
 
 def _finish(run: Run, log: MetricsLog, *, seconds: float) -> Finished:
-    """Save the model, and last of all `run.json`, so that it says the run is whole."""
+    """Save the model, and last of all `run.json`."""
     out = run.config.out
-    summary = {
-        "format": "dpo-run",
-        "format_version": 1,
-        "fingerprint": run.fingerprint,
-        "config": run.config.model_dump(mode="json"),
-        "build_hash": run.build.manifest.hash,
-        "steps": run.total_steps,
-        "pairs": run.total_steps * run.config.global_batch_size,
-        "first_loss": log.first.get("loss"),
-        "final": log.last,
-        "seconds": round(seconds, 1),
-    }
+    summary = RunSummary(
+        fingerprint=run.fingerprint,
+        config=run.config,
+        build_hash=run.build.manifest.hash,
+        reference_hash=run.reference_hash,
+        steps=run.total_steps,
+        pairs=run.total_steps * run.config.global_batch_size,
+        first_loss=log.first["loss"],
+        final=log.last,
+        seconds=round(seconds, 1),
+    )
     if run.accelerator.is_main_process:
         save_model(run.accelerator.unwrap_model(run.policy), run.config.model, out / "model")
-        write_bytes(out / "run.json", to_json(summary))
+        summary.write(out)
     run.accelerator.wait_for_everyone()
     return Finished(out, run.total_steps, None, summary)
 
 
-def _finished_before(run: Run) -> dict[str, Any] | None:
-    path = run.config.out / "run.json"
-    if not path.exists():
-        return None
-    summary: dict[str, Any] = json.loads(path.read_bytes())
-    if summary.get("fingerprint") != run.fingerprint or summary.get("steps", 0) > run.total_steps:
-        problem = "is the end of a run with other settings, data or weights"
-        raise UsageError("T141", str(path), problem, "name another `out`, or delete that folder")
-    return summary if summary["steps"] == run.total_steps else None
+def _finished_before(run: Run) -> RunSummary | None:
+    summary = read_summary(run.config.out)
+    if summary is None or (summary.fingerprint, summary.steps) == (
+        run.fingerprint,
+        run.total_steps,
+    ):
+        return summary
+    if summary.fingerprint == run.fingerprint and summary.steps < run.total_steps:
+        return None  # the same run, asked to go further
+    problem = "is the end of a run with other settings, data or weights"
+    remedy = "name another `out`, or delete that folder"
+    raise UsageError("T141", str(run.config.out / NAME), problem, remedy)
 
 
 def _is_due(step: int, every: int | None, last: int | None = None) -> bool:

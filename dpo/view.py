@@ -1,10 +1,26 @@
 """What a terminal shows of a training run: one live line, and a summary at the end."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from dpo.summary import RunSummary  # brings torch, which --help is spared
+
+
+@contextmanager
+def counted(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told what is done and how much there is; it vanishes before an error."""
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = progress.add_task("", total=None)
+    with progress:
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+        progress.live.transient = False
 
 
 class TrainingView:
@@ -26,7 +42,8 @@ class TrainingView:
         self._progress.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
+        self._progress.live.transient = error is not None  # an error's line stands alone
         self._progress.stop()
 
     def report(self, step: int, total: int, metrics: dict[str, float]) -> None:
@@ -57,12 +74,12 @@ def numbers(metrics: dict[str, float], *, prefix: str = "") -> str:
     return "  ".join(shown)
 
 
-def summary_line(out: Path, summary: dict[str, Any]) -> str:
+def summary_line(out: Path, summary: "RunSummary") -> str:
     """What a finished run came to, and where its model is."""
-    final = summary["final"]
-    parts = [f"{summary['steps']:,} steps of {summary['config']['global_batch_size']:,} pairs"]
+    final = summary.final
+    parts = [f"{summary.steps:,} steps of {summary.config.global_batch_size:,} pairs"]
     if "loss" in final:
-        parts.append(f"loss {summary['first_loss']:.4f} to {final['loss']:.4f}")
+        parts.append(f"loss {summary.first_loss:.4f} to {final['loss']:.4f}")
     if "eval/rewards/accuracies" in final:
         parts.append(f"held-out accuracy {final['eval/rewards/accuracies']:.1%}")
-    return f"{out}: {', '.join(parts)} in {summary['seconds']:,.0f} s; the model is in {out}/model"
+    return f"{out}: {', '.join(parts)} in {summary.seconds:,.0f} s; the model is in {out}/model"

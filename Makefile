@@ -1,0 +1,63 @@
+# Linux, Python >= 3.11 and make are all that this needs: .venv is made and filled on demand.
+PYTHON ?= python3
+BIN := .venv/bin
+DEV := .venv/.dev
+DEMO := .venv/.demo
+BENCH := .venv/.bench
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo test check fmt golden bench clean
+.DEFAULT_GOAL := help
+
+help:  ## What can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(DEMO)  ## Raw files to a trained policy, on a real model (about ten minutes on two cores)
+	$(BIN)/python pipelines/quickstart/run.py
+
+test: check  ## Everything that CI runs but the demo
+	$(BIN)/python -m pytest -q
+
+check: $(DEV)  ## Lint, format, types, import arrows, generated docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/cog --check docs/commands.md
+
+fmt: $(DEV)  ## Format, and write what is generated: schemas, docs
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python -m prefdata.schemas schemas
+	$(BIN)/python -m dpo.schemas schemas
+	$(BIN)/cog -r docs/commands.md
+
+golden: $(DEV)  ## Write the golden files anew; a change to one needs its reason in the commit
+	GOLDEN=write $(BIN)/python -m pytest -q tests/test_golden.py
+
+bench: $(BENCH)  ## How the benchmarks are run
+	@cat bench/README.md
+
+clean:  ## Remove what was made here; models and runs too
+	rm -rf .venv .models runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed"'
+	$(PYTHON) -m venv .venv
+
+# torch first and alone, so that no other requirement chooses its version
+.venv/.torch: constraints.txt | $(BIN)/python
+	$(INSTALL) "$$(grep '^torch==' constraints.txt)"
+	@touch $@
+
+$(DEV): pyproject.toml .venv/.torch
+	$(INSTALL) -e '.[dev,quickstart]'
+	@touch $@
+
+$(DEMO): pyproject.toml .venv/.torch
+	$(INSTALL) -e '.[quickstart]'
+	@touch $@
+
+$(BENCH): pyproject.toml .venv/.torch
+	$(INSTALL) -e '.[dev,quickstart,bench]'
+	@touch $@

@@ -1,0 +1,292 @@
+"""TRL's DPOTrainer and ours on the same pairs in the same order, in turn, several times over.
+
+    python bench/train_vs_trl.py --model .models/SmolLM2-135M-Instruct --data hh.jsonl.gz
+
+Each side runs in a process of its own: tokenize, reference log-probs, optimizer steps. Both see
+the same rows, in the order of our steps, with the same optimizer and dtype, so that the losses
+can be compared step by step. Our side measures torch.mm between its steps: what share of the
+machine's own matrix product a steady step reaches, counting 6 FLOPs per body parameter and token
+and per head parameter and completion token. Prints every run, and ratios with their spread.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+Figures = dict[str, Any]
+BETA, RATE, LENGTH, BATCH = 0.1, 1e-6, 512, 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True, help="a preference file that prefdata reads")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precision", choices=["no", "bf16"], default="no")
+    parser.add_argument("--side", choices=["trl", "ours"], help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side is not None:
+        figures = {"trl": run_trl, "ours": run_ours}[options.side](options)
+        figures["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        (options.work / "figures.json").write_text(json.dumps(figures))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        rows = choose_rows(Path(folder), options)
+        print(
+            f"{rows} pairs, {options.steps} steps of {BATCH}, mixed_precision {options.precision}"
+        )
+        names = ("torch", "transformers", "accelerate", "trl")
+        print(", ".join(f"{name} {version(name)}" for name in names))
+        compare([run_both(Path(folder), options, turn) for turn in range(options.rounds)])
+
+
+def choose_rows(folder: Path, options: argparse.Namespace) -> int:
+    """The rows of all steps, in their order: as a file for us, as messages for TRL."""
+    import numpy as np
+
+    import prefdata
+    from dpo.steps import step_pairs
+
+    whole = folder / "whole"
+    prefdata.build(build_config(options.data, options.model, whole))
+    text = prefdata.open(whole).text("train")
+    count = options.steps * BATCH
+    rows = text.take(np.linspace(0, len(text) - 1, count).astype(int)).to_pylist()
+    pairs = [{part: plain(row[part]) for part in ("prompt", "chosen", "rejected")} for row in rows]
+    write_lines(folder / "pairs.jsonl", pairs)
+    prefdata.build(build_config(folder / "pairs.jsonl", options.model, folder / "order"))
+    kept = prefdata.open(folder / "order").text("train").to_pylist()
+    order = np.concatenate(
+        [step_pairs(count, seed=0, step=n + 1, batch=BATCH) for n in range(options.steps)]
+    )
+    parts = ("prompt", "chosen", "rejected")
+    ordered = [{part: plain(kept[row][part]) for part in parts} for row in order]
+    write_lines(folder / "ordered.jsonl", ordered)
+    return count
+
+
+def build_config(data: Path | str, model: str, out: Path) -> Any:
+    from prefdata.config import BuildConfig
+
+    return BuildConfig(
+        inputs=[str(data)], tokenizer=model, out=out, max_length=LENGTH, test_fraction=0.0
+    )
+
+
+def plain(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def write_lines(path: Path, rows: list[Any]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def run_both(folder: Path, options: argparse.Namespace, turn: int) -> dict[str, Figures]:
+    """One run of each side, the first one alternating."""
+    found = {}
+    for side in ("ours", "trl") if turn % 2 == 0 else ("trl", "ours"):
+        work = folder / f"{side}-{turn}"
+        work.mkdir()
+        command = [sys.executable, __file__, "--side", side, "--work", str(work)]
+        command += ["--model", options.model, "--data", str(folder), "--steps", str(options.steps)]
+        command += ["--precision", options.precision]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            sys.exit(f"{side} failed:\n{done.stderr[-3000:]}")
+        found[side] = json.loads((work / "figures.json").read_text())
+        shown = {k: v for k, v in found[side].items() if k != "losses"}
+        print(f"round {turn + 1} {side:4} {json.dumps(shown)}", flush=True)
+    return found
+
+
+def run_ours(options: argparse.Namespace) -> Figures:
+    """Build, reference and steps, through the library that the commands call."""
+    import torch
+
+    import prefdata
+    from dpo.config import TrainConfig
+    from dpo.reference import compute_reference
+    from dpo.train import train
+
+    figures: Figures = {}
+    data = options.work / "data"
+    with timed(figures, "tokenize_seconds"):
+        prefdata.build(build_config(options.data / "pairs.jsonl", options.model, data))
+    with timed(figures, "reference_with_loading_seconds"):
+        manifest = compute_reference(
+            data,
+            model=options.model,
+            mixed_precision=options.precision,
+            progress=pass_clock(figures),
+        )
+    rates, steps = [matrix_rate(torch)], []
+
+    def report(_step: int, _total: int, metrics: dict[str, float]) -> None:
+        steps.append(metrics)
+        rates.append(matrix_rate(torch))
+
+    config = TrainConfig(
+        model=options.model, data=data, out=options.work / "run", global_batch_size=BATCH,
+        steps=options.steps, loss={"name": "dpo", "beta": BETA}, eval_split=None,
+        optimizer={"learning_rate": RATE}, mixed_precision=options.precision,
+    )  # fmt: skip
+    train(config, report=report)
+    seconds = [metrics["step_seconds"] for metrics in steps]
+    flops = step_flops(data, options)
+    shares = [
+        work / second / statistics.fmean(rates[n : n + 2])
+        for n, (work, second) in enumerate(zip(flops, seconds, strict=True))
+    ]
+    return figures | {
+        "rows": sum(seal.rows for seal in manifest.shards),
+        "step_seconds": [round(second, 2) for second in seconds],
+        "share_of_mm": [round(share, 3) for share in shares],
+        "mm_gflops": [round(rate / 1e9) for rate in rates],
+        "losses": [metrics["loss"] for metrics in steps],
+    }
+
+
+def run_trl(options: argparse.Namespace) -> Figures:
+    """The same through DPOTrainer; only the clocks are ours."""
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import DPOConfig, DPOTrainer
+
+    figures: Figures = {}
+    lines = (options.data / "ordered.jsonl").read_text().splitlines()
+
+    class Timed(DPOTrainer):
+        def _prepare_dataset(self, *args: Any, **named: Any) -> Any:
+            with timed(figures, "tokenize_seconds"):
+                return super()._prepare_dataset(*args, **named)
+
+        def _precompute_ref_logps(self, *args: Any, **named: Any) -> Any:
+            with timed(figures, "reference_seconds"):
+                return super()._precompute_ref_logps(*args, **named)
+
+    class Clock(TrainerCallback):
+        seconds: list[float] = []
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.started = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            self.seconds.append(time.perf_counter() - self.started)
+
+    arguments = DPOConfig(
+        output_dir=str(options.work), per_device_train_batch_size=BATCH, max_steps=options.steps,
+        learning_rate=RATE, lr_scheduler_type="constant", beta=BETA, max_length=LENGTH,
+        precompute_ref_log_probs=True, gradient_checkpointing=False, use_cpu=True,
+        bf16=options.precision == "bf16", report_to="none", save_strategy="no", logging_steps=1,
+        train_sampling_strategy="sequential", disable_tqdm=True, weight_decay=0.0,
+    )  # fmt: skip
+    trainer = Timed(
+        model=AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32),
+        args=arguments,
+        train_dataset=Dataset.from_list([json.loads(line) for line in lines]),
+        processing_class=AutoTokenizer.from_pretrained(options.model),
+        callbacks=[Clock()],
+    )
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    seconds = [round(second, 2) for second in Clock.seconds]
+    return figures | {"rows": len(lines), "step_seconds": seconds, "losses": losses}
+
+
+@contextmanager
+def timed(figures: Figures, name: str) -> Any:
+    started = time.perf_counter()
+    yield
+    figures[name] = round(time.perf_counter() - started, 3)
+
+
+def pass_clock(figures: Figures) -> Callable[[int, int], None]:
+    """Times the pass over the rows; `compute_reference` first says that none is done."""
+    started = 0.0
+
+    def heard(done: int, total: int) -> None:
+        nonlocal started
+        if done == 0:
+            started = time.perf_counter()
+        if done == total:
+            figures.setdefault("reference_seconds", round(time.perf_counter() - started, 3))
+
+    return heard
+
+
+def matrix_rate(torch: Any) -> float:
+    """FLOP/s of torch.mm in float32, on a shape of its liking."""
+    left, right, out = (torch.randn(2048, 2048) for _ in range(3))
+    torch.mm(left, right, out=out)
+    started = time.perf_counter()
+    for _ in range(8):
+        torch.mm(left, right, out=out)
+    return 8 * 2 * 2048**3 / (time.perf_counter() - started)
+
+
+def step_flops(data: Path, options: argparse.Namespace) -> list[float]:
+    """6 FLOPs per body parameter and token, per head parameter and completion token."""
+    import prefdata
+    from dpo.data import Pairs
+    from dpo.load import load_model
+    from dpo.steps import step_pairs
+
+    model = load_model(options.model)
+    head = model.get_output_embeddings().weight.numel()
+    body = sum(parameter.numel() for parameter in model.parameters())
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    body -= head if tied else 2 * head
+    pairs = Pairs([shard.read() for shard in prefdata.open(data).shards("train")])
+    found = []
+    for step in range(1, options.steps + 1):
+        rows = [pairs[row] for row in step_pairs(len(pairs), seed=0, step=step, batch=BATCH)]
+        tokens = sum(row.num_tokens for row in rows)
+        answers = sum(len(completion) for row in rows for completion in row.completions)
+        found.append(6.0 * (body * tokens + head * answers))
+    return found
+
+
+def compare(rounds: list[dict[str, Figures]]) -> None:
+    """Ratios of the two sides, the median of the rounds with the least and the most."""
+    ours, theirs = [turn["ours"] for turn in rounds], [turn["trl"] for turn in rounds]
+
+    def ratio(name: str, figure: Callable[[Figures], float], *, inverse: bool = False) -> None:
+        values = [figure(b) / figure(a) for a, b in zip(ours, theirs, strict=True)]
+        values = sorted(1 / value for value in values) if inverse else sorted(values)
+        middle = statistics.median(values)
+        print(f"{name:44} {middle:6.2f}   ({values[0]:.2f} to {values[-1]:.2f})")
+
+    print("\nmedian ratio over the rounds (least to most)")
+    ratio("training, all steps: TRL's time / ours", lambda f: sum(f["step_seconds"]))
+    ratio("training, after the first step", lambda f: sum(f["step_seconds"][1:]))
+    ratio("reference pass", lambda f: f["reference_seconds"])
+    ratio("tokenize against the whole build", lambda f: f["tokenize_seconds"])
+    ratio("peak RSS: ours / TRL's", lambda f: f["peak_rss_gb"], inverse=True)
+    shares = [share for figures in ours for share in figures["share_of_mm"][1:]]
+    print(f"steady step as a share of torch.mm: median {statistics.median(shares):.3f}", end="")
+    print(f"   ({min(shares):.3f} to {max(shares):.3f})")
+    gaps = [
+        abs(a - b)
+        for turn in rounds
+        for a, b in zip(turn["ours"]["losses"], turn["trl"]["losses"], strict=True)
+    ]
+    print(f"largest difference of a step's loss: {max(gaps):.2e} over {len(gaps)} steps")
+    print("ours", [round(loss, 5) for loss in ours[0]["losses"]])
+    print("TRL ", [round(loss, 5) for loss in theirs[0]["losses"]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""`run.json`: what a run was and came to, written last, so that it says the run is whole."""
+
+from pathlib import Path
+from typing import Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dpo.config import TrainConfig
+from dpo.errors import UsageError
+from prefdata.store.canonical import to_json
+from prefdata.store.commit import write_bytes
+
+NAME = "run.json"
+
+
+class RunSummary(BaseModel):
+    """One finished run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    format: Literal["dpo-run"] = "dpo-run"
+    format_version: Literal[1] = 1
+    fingerprint: str
+    """Sixteen hex digits of the settings, data, reference and weights that decide every step."""
+    config: TrainConfig
+    build_hash: str
+    """The hash in the manifest of the build."""
+    reference_hash: str
+    """The hash in the manifest of the reference log-probs."""
+    steps: int
+    pairs: int
+    """Pairs that the steps saw, repeats counted."""
+    first_loss: float
+    """Of step 1, before the policy moved."""
+    final: dict[str, float]
+    """The metrics of the last step and of the last evaluation."""
+    seconds: float
+    """From the first step of the last start to the end."""
+
+    def write(self, out: Path) -> None:
+        write_bytes(out / NAME, to_json(self.model_dump(mode="json")))
+
+
+def read_summary(out: Path) -> RunSummary | None:
+    """The summary of a finished run; None where no run was finished."""
+    path = out / NAME
+    if not path.exists():
+        return None
+    try:
+        return RunSummary.model_validate(orjson.loads(path.read_bytes()))
+    except (orjson.JSONDecodeError, ValidationError) as error:
+        problem = "is not the end of a run"
+        remedy = "name another `out`, or delete that file"
+        raise UsageError("T142", str(path), problem, remedy) from error

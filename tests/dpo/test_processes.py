@@ -1,0 +1,166 @@
+"""The commands as a shell runs them: one process or two, stopped, wrong, or killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from dpo.cli import ref, train
+from dpo.config import TrainConfig
+from tests.dpo.conftest import Arena
+
+ConfigOf = Callable[..., TrainConfig]
+SPEEDS = {"tokens_per_second", "step_seconds"}
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def write_config(path: Path, config: TrainConfig) -> Path:
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
+    return path
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_two_processes_see_the_same_pairs_and_losses_as_one(
+    config_of: ConfigOf, tmp_path: Path
+) -> None:
+    """Packs that do not divide evenly: one rank runs an empty one to keep the other company."""
+    config = config_of(global_batch_size=5, steps=8, pack_tokens=90, eval_every=4, log_pairs=True)
+    path = write_config(tmp_path / "train.yaml", config)
+    one, two = tmp_path / "one", tmp_path / "two"
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    for command, out in (([sys.executable], one), (launch, two)):
+        done = subprocess.run(
+            [*command, "-m", "dpo", str(path), f"out={out}"],
+            env=ENVIRONMENT | ({"ACCELERATE_USE_CPU": "true"} if command is launch else {}),
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    assert lines(one / "pairs.jsonl") == lines(two / "pairs.jsonl")
+    assert [len(line["pair_ids"]) for line in lines(two / "pairs.jsonl")] == [5] * 8
+    for left, right in zip(lines(one / "metrics.jsonl"), lines(two / "metrics.jsonl"), strict=True):
+        for name in left.keys() - SPEEDS:
+            assert left[name] == pytest.approx(right[name], abs=1e-5, rel=1e-4), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_a_checkpoint_from_which_the_run_goes_on(
+    number: signal.Signals, config_of: ConfigOf, tmp_path: Path
+) -> None:
+    config = config_of(steps=3000)
+    path = write_config(tmp_path / "train.yaml", config)
+    command = [sys.executable, "-m", "dpo", str(path)]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    metrics = config.out / "metrics.jsonl"
+    while not (metrics.exists() and len(metrics.read_bytes().splitlines()) > 3):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 128 + number
+    assert "run again to go on" in errors
+    (checkpoint,) = (config.out / "checkpoints").iterdir()
+    stopped = int(checkpoint.name.removeprefix("step-"))
+    assert stopped == lines(metrics)[-1]["step"]
+    assert not (config.out / "run.json").exists()
+    # steps of a constant schedule may be moved: the rest of the run is two steps
+    again = CliRunner().invoke(train, [str(path), f"steps={stopped + 2}"])
+    assert again.exit_code == 0, again.output
+    assert [line["step"] for line in lines(metrics) if "loss" in line] == list(
+        range(1, stopped + 3)
+    )
+
+
+def test_a_second_trainer_in_a_folder_is_refused(config_of: ConfigOf, tmp_path: Path) -> None:
+    from prefdata.store.commit import lock_folder
+
+    config = config_of()
+    path = write_config(tmp_path / "train.yaml", config)
+    config.out.mkdir(parents=True)
+
+    with lock_folder(config.out):
+        result = CliRunner().invoke(train, [str(path)])
+
+    assert result.exit_code == 4
+    assert "E141" in result.output
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "says"),
+    [
+        ({"lossess": {}}, "T121", "did you mean 'loss'?"),
+        ({"loss": {"betta": 1}}, "T121", "loss.betta: no such key; did you mean 'beta'?"),
+        ({"loss": {"name": "hinge", "label_smoothing": 0.1}}, "T122", "is not used by hinge"),
+        ({"loss": {"name": "cdpo", "label_smoothing": 0.5}}, "T122", "below 0.5"),
+        ({"steps": 3, "epochs": 2}, "T122", "give one"),
+        ({"global_batch_size": 0}, "T122", "global_batch_size"),
+        ({"model": "./nowhere"}, "T101", "is no folder"),
+        ({"data": "./nowhere"}, "E132", "no build was finished here"),
+    ],
+)
+def test_a_wrong_config_is_one_line_and_exit_code_2(
+    change: dict[str, Any], code: str, says: str, config_of: ConfigOf, tmp_path: Path
+) -> None:
+    value = config_of().model_dump(mode="json", exclude_unset=True) | change
+    path = tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump(value))
+
+    result = CliRunner().invoke(train, [str(path)])
+
+    assert result.exit_code == 2
+    assert f"[{code}]" in result.output
+    assert says in result.output
+    assert len(result.output.strip().splitlines()) == 1
+    assert not (config_of().out / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [("seed", "write key=value"), ("seed.deep=1", "holds no settings"), ("seed=[", "quote it")],
+)
+def test_a_wrong_override_says_what_to_write(
+    override: str, says: str, config_of: ConfigOf, tmp_path: Path
+) -> None:
+    path = write_config(tmp_path / "train.yaml", config_of(seed=1))
+
+    result = CliRunner().invoke(train, [str(path), override])
+
+    assert result.exit_code == 2
+    assert says in result.output
+
+
+def test_an_unknown_architecture_is_named(arena: Arena, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    for file in arena.model.glob("tokenizer*"):
+        (model / file.name).write_bytes(file.read_bytes())
+    for file in arena.model.glob("*.jinja"):
+        (model / file.name).write_bytes(file.read_bytes())
+    (model / "config.json").write_text('{"model_type": "of_tomorrow"}')
+
+    result = CliRunner().invoke(ref, [str(arena.data), "--model", str(model), "--name", "new"])
+
+    assert result.exit_code == 2
+    assert "[T102]" in result.output
+    assert "of_tomorrow" in result.output
+
+
+def test_help_has_an_example() -> None:
+    for command in (train, ref):
+        text = CliRunner().invoke(command, ["--help"]).output
+        assert "Example" in text
