@@ -105,7 +105,8 @@ def test_messages_read_as_they_are_meant(tmp_path: Path) -> None:
         [
             "error: T/c.yaml: tokeniser: no such key; did you mean 'tokenizer'? [C101]",
             "error: command line: out is missing; add `out: …` to the config, or --out [C103]",
-            "error: T: has no manifest.json, so no build was finished here; run `prefdata build` again [E132]",
+            "error: T: has no manifest.json, so no build was finished here; "
+            "run `prefdata build` again [E132]",
             "error: PD000: no such code",
         ]
     )
