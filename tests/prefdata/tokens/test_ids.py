@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +14,6 @@ from prefdata.errors import UsageError
 from prefdata.read import Limits, Pairing, expand_inputs, read_file
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.pairs import encode_records
-from prefdata.tokens.ragged import common_prefix, cut, from_lengths, join, take
-from prefdata.tokens.segments import cut_after_last, safe_cuts
 from prefdata.tokens.stage import encode_table
 from prefdata.tokens.target import Target, load_target
 
@@ -125,40 +122,6 @@ def test_any_text_has_the_ids_of_apply_chat_template(
         expected = by_content[json.dumps(raw)]
         sides = (outcome.ids.prompt, outcome.ids.chosen, outcome.ids.rejected)
         assert tuple(side.row(at).tolist() for side in sides) == expected
-
-
-def test_a_text_is_cut_only_where_that_is_proven_safe(tiny: Path) -> None:
-    target = load_target(str(tiny))
-
-    assert set(safe_cuts(target)) == {"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
-
-
-def changed(target: Target, **stages: Any) -> Target:
-    """The same tokenizer with another stage in its JSON."""
-    structure = {**target.structure, **stages}
-    return Target(target.name, None, json.dumps(structure), target.templates, target.special_tokens)
-
-
-@pytest.mark.parametrize(
-    "stages",
-    [
-        {"pre_tokenizer": {"type": "Metaspace", "replacement": "_", "prepend_scheme": "first"}},
-        {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}},
-        {"normalizer": {"type": "Prepend", "prepend": "_"}},
-        {"normalizer": {"type": "Sequence", "normalizers": [{"type": "Strip"}]}},
-    ],
-)
-def test_no_text_is_cut_where_a_stage_looks_at_places(tiny: Path, stages: dict[str, Any]) -> None:
-    assert safe_cuts(changed(load_target(str(tiny)), **stages)) == ()
-
-
-def test_no_text_is_cut_after_a_token_that_another_could_swallow(tiny: Path) -> None:
-    target = load_target(str(tiny))
-    rival = {**target.structure["added_tokens"][1], "id": 999, "content": "x<|im_start|>"}
-    tokens = [*target.structure["added_tokens"], rival]
-
-    assert "<|im_start|>" not in safe_cuts(changed(target, added_tokens=tokens))
-    assert cut_after_last("no token", ("<s>",)) == 0
 
 
 def codes_of(folder: Path, target: Target, rows: list[dict[str, Any]], **options: Any) -> list[str]:
@@ -307,36 +270,3 @@ def test_the_ids_of_a_pair_are_those_on_record(tmp_path: Path, tiny: Path) -> No
             "rejected_ids": [276, 339, 223, 175, 256, 249, 225, 2, 201],
         }
     )
-
-
-ragged = st.lists(st.lists(st.integers(0, 3), max_size=6), min_size=1, max_size=6)
-
-
-def to_ragged(rows: list[list[int]]) -> Any:
-    values = np.array([v for row in rows for v in row], np.int32)
-    return from_lengths(values, np.array([len(row) for row in rows], np.int64))
-
-
-@given(ragged, ragged, st.data())
-def test_ragged_rows_behave_as_lists_do(
-    left: list[list[int]], right: list[list[int]], data: st.DataObject
-) -> None:
-    number = min(len(left), len(right))
-    a, b = left[:number], right[:number]
-    index = data.draw(st.lists(st.integers(0, number - 1), max_size=5))
-    stops = [data.draw(st.integers(0, len(row))) for row in a]
-    x, y = to_ragged(a), to_ragged(b)
-
-    def rows(table: Any) -> list[list[int]]:
-        return [table.row(n).tolist() for n in range(len(table.lengths))]
-
-    assert rows(join(x, y)) == [p + q for p, q in zip(a, b, strict=True)]
-    assert rows(take(x, np.array(index, np.int64))) == [a[n] for n in index]
-    assert rows(cut(x, np.zeros(number, np.int64), np.array(stops))) == [
-        row[:stop] for row, stop in zip(a, stops, strict=True)
-    ]
-    prefix = [
-        next((n for n, (p, q) in enumerate(zip(r, s, strict=False)) if p != q), min(len(r), len(s)))
-        for r, s in zip(a, b, strict=True)
-    ]
-    assert common_prefix(x, y).tolist() == prefix

@@ -1,0 +1,44 @@
+"""A text is cut after an added token only where the parts provably give the ids of the whole."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefdata.tokens.segments import cut_after_last, safe_cuts
+from prefdata.tokens.target import Target, load_target
+
+
+def test_a_text_is_cut_only_where_that_is_proven_safe(tiny: Path) -> None:
+    target = load_target(str(tiny))
+
+    assert set(safe_cuts(target)) == {"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
+
+
+def changed(target: Target, **stages: Any) -> Target:
+    """The same tokenizer with another stage in its JSON."""
+    structure = {**target.structure, **stages}
+    return Target(target.name, None, json.dumps(structure), target.templates, target.special_tokens)
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        {"pre_tokenizer": {"type": "Metaspace", "replacement": "_", "prepend_scheme": "first"}},
+        {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}},
+        {"normalizer": {"type": "Prepend", "prepend": "_"}},
+        {"normalizer": {"type": "Sequence", "normalizers": [{"type": "Strip"}]}},
+    ],
+)
+def test_no_text_is_cut_where_a_stage_looks_at_places(tiny: Path, stages: dict[str, Any]) -> None:
+    assert safe_cuts(changed(load_target(str(tiny)), **stages)) == ()
+
+
+def test_no_text_is_cut_after_a_token_that_another_could_swallow(tiny: Path) -> None:
+    target = load_target(str(tiny))
+    rival = {**target.structure["added_tokens"][1], "id": 999, "content": "x<|im_start|>"}
+    tokens = [*target.structure["added_tokens"], rival]
+
+    assert "<|im_start|>" not in safe_cuts(changed(target, added_tokens=tokens))
+    assert cut_after_last("no token", ("<s>",)) == 0
