@@ -54,6 +54,10 @@ def training_figures(lines: list[dict[str, Any]]) -> list[Figure]:
             *curve("rewards/chosen", "chosen", "after"),
             *curve("rewards/rejected", "rejected", "before"),
         ],
+        "Log-probs of completions, nats": [
+            *curve("logps/chosen", "chosen", "after"),
+            *curve("logps/rejected", "rejected", "before"),
+        ],
         "Reward margin": curve("rewards/margins", "margin", "after"),
         "Reward accuracy": curve("rewards/accuracies", "accuracy", "after"),
     }

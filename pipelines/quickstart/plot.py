@@ -1,5 +1,6 @@
 """Small line and bar plots as SVG text, colored by the page's CSS classes alone."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,12 +35,11 @@ class _Frame(NamedTuple):
 
 
 def line_plot(title: str, series: Sequence[Series], *, x_label: str = "step") -> Markup:
-    """Curves over one x axis; the y axis spans the values, with some air."""
+    """Curves over one x axis; the y axis begins and ends at round numbers."""
     xs = [x for one in series for x, _ in one.points]
-    ys = [y for one in series for _, y in one.points]
-    air = (max(ys) - min(ys)) * 0.06 or 0.5
-    frame = _Frame(min(xs), max(xs), min(ys) - air, max(ys) + air)
-    parts = [_grid(frame, x_label)]
+    marks = ticks([y for one in series for _, y in one.points])
+    frame = _Frame(min(xs), max(xs), marks[0], marks[-1])
+    parts = [_grid(frame, marks, x_label)]
     parts += [_dots(frame, one) if one.dots else _line(frame, one) for one in series]
     return _svg(title, parts)
 
@@ -47,8 +47,9 @@ def line_plot(title: str, series: Sequence[Series], *, x_label: str = "step") ->
 def histogram(title: str, groups: Sequence[tuple[str, str, list[float]]], *, bins: int) -> Markup:
     """Bars side by side of values in [0, 1]; a group is (label, CSS class, values)."""
     counts = {label: _count(values, bins) for label, _, values in groups}
-    frame = _Frame(0, 1, 0, max(max(found) for found in counts.values()) * 1.05)
-    parts = [_grid(frame, "sentiment")]
+    marks = ticks([0, *(count for found in counts.values() for count in found)])
+    frame = _Frame(0, 1, marks[0], marks[-1])
+    parts = [_grid(frame, marks, "sentiment")]
     width = 1 / bins / len(groups)
     for place, (label, kind, _) in enumerate(groups):
         for at, count in enumerate(counts[label]):
@@ -66,14 +67,27 @@ def _count(values: list[float], bins: int) -> list[int]:
     return found
 
 
-def _grid(frame: _Frame, x_label: str) -> str:
-    """Four lines across with their values, and the ends of the x axis."""
+def ticks(values: Sequence[float]) -> list[float]:
+    """Round numbers, at equal distances, from below the least to above the greatest value.
+
+    >>> ticks([0.12, 0.97])
+    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    """
+    low, high = min(values), max(values)
+    rough = (high - low) / 4 or abs(high) / 4 or 1.0
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * min((1, 2, 5, 10), key=lambda factor: abs(factor * power - rough))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(n * step, 10) for n in range(first, max(last, first + 1) + 1)]
+
+
+def _grid(frame: _Frame, marks: Sequence[float], x_label: str) -> str:
+    """A line across at every mark with its value, and the ends of the x axis."""
     parts = []
-    for n in range(5):
-        value = frame.y0 + (frame.y1 - frame.y0) * n / 4
+    for value in marks:
         _, y = frame.at(frame.x0, value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5}">{value:.3g}</text>')
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5}">{value:g}</text>')
     below = HEIGHT - 12
     parts.append(f'<text class="low" x="{LEFT}" y="{below}">{frame.x0:g}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.quickstart.evaluate import training_figures
 from pipelines.quickstart.page import render_page, smooth
-from pipelines.quickstart.plot import Series, histogram, line_plot
+from pipelines.quickstart.plot import Series, histogram, line_plot, ticks
 from pipelines.quickstart.result import Example, Result, Samples
 
 SAMPLES = Samples(
@@ -25,7 +25,15 @@ EXAMPLE = Example(
     before_score=0.4,
     after_score=0.9,
 )
-NAMES = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")
+NAMES = (
+    "loss",
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/margins",
+    "rewards/accuracies",
+    "logps/chosen",
+    "logps/rejected",
+)
 LINES = [
     *({"step": n} | dict.fromkeys(NAMES, n / 10) for n in range(1, 21)),
     {"step": 20} | {f"eval/{name}": 0.5 for name in NAMES},
@@ -74,7 +82,7 @@ def test_the_page_follows_the_reader_s_light_or_dark(page: str) -> None:
 def test_every_plot_is_whole_xml_inside_its_frame(page: str) -> None:
     plots = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
 
-    assert len(plots) == 5
+    assert len(plots) == 6
     for plot in plots:
         for element in ElementTree.fromstring(plot).iter():
             for name in ("x", "x1", "x2", "cx"):
@@ -104,6 +112,19 @@ def test_a_histogram_counts_every_value() -> None:
     heights = [float(h) for h in re.findall(r'<rect [^>]*height="([\d.]+)"', svg)]
     assert heights[0] == pytest.approx(2 * heights[-1], abs=0.2)
     assert sum(h > 0 for h in heights) == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "marks"),
+    [
+        ([0.12, 0.97], [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        ([-61.0, -38.0], [-65.0, -60.0, -55.0, -50.0, -45.0, -40.0, -35.0]),
+        ([0.5, 0.5], [0.5, 0.6]),
+        ([0.0, 0.0], [0.0, 1.0]),
+    ],
+)
+def test_marks_are_round_and_hold_every_value(values: list[float], marks: list[float]) -> None:
+    assert ticks(values) == marks
 
 
 def test_smoothing_keeps_a_constant() -> None:
