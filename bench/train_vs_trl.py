@@ -38,15 +38,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side is not None:
-        figures = {"trl": run_trl, "ours": run_ours}[options.side](options)
+        figures = SIDES[options.side](options, Path(options.data))
         figures["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         (options.work / "figures.json").write_text(json.dumps(figures))
         return
     with tempfile.TemporaryDirectory() as folder:
         rows = choose_rows(Path(folder), options)
-        print(
-            f"{rows} pairs, {options.steps} steps of {BATCH}, mixed_precision {options.precision}"
-        )
+        print(f"{rows} pairs, {options.steps} steps, mixed_precision {options.precision}")
         names = ("torch", "transformers", "accelerate", "trl")
         print(", ".join(f"{name} {version(name)}" for name in names))
         compare([run_both(Path(folder), options, turn) for turn in range(options.rounds)])
@@ -111,19 +109,19 @@ def run_both(folder: Path, options: argparse.Namespace, turn: int) -> dict[str, 
     return found
 
 
-def run_ours(options: argparse.Namespace) -> Figures:
+def run_ours(options: argparse.Namespace, folder: Path) -> Figures:
     """Build, reference and steps, through the library that the commands call."""
     import torch
 
     import prefdata
     from dpo.config import TrainConfig
-    from dpo.reference import compute_reference
-    from dpo.train import train
+    from dpo.reference_pass import compute_reference
+    from dpo.training import train
 
     figures: Figures = {}
     data = options.work / "data"
     with timed(figures, "tokenize_seconds"):
-        prefdata.build(build_config(options.data / "pairs.jsonl", options.model, data))
+        prefdata.build(build_config(folder / "pairs.jsonl", options.model, data))
     with timed(figures, "reference_with_loading_seconds"):
         manifest = compute_reference(
             data,
@@ -158,7 +156,7 @@ def run_ours(options: argparse.Namespace) -> Figures:
     }
 
 
-def run_trl(options: argparse.Namespace) -> Figures:
+def run_trl(options: argparse.Namespace, folder: Path) -> Figures:
     """The same through DPOTrainer; only the clocks are ours."""
     import torch
     from datasets import Dataset
@@ -166,7 +164,7 @@ def run_trl(options: argparse.Namespace) -> Figures:
     from trl import DPOConfig, DPOTrainer
 
     figures: Figures = {}
-    lines = (options.data / "ordered.jsonl").read_text().splitlines()
+    lines = (folder / "ordered.jsonl").read_text().splitlines()
 
     class Timed(DPOTrainer):
         def _prepare_dataset(self, *args: Any, **named: Any) -> Any:
@@ -178,7 +176,8 @@ def run_trl(options: argparse.Namespace) -> Figures:
                 return super()._precompute_ref_logps(*args, **named)
 
     class Clock(TrainerCallback):
-        seconds: list[float] = []
+        def __init__(self) -> None:
+            self.seconds: list[float] = []
 
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             self.started = time.perf_counter()
@@ -193,16 +192,17 @@ def run_trl(options: argparse.Namespace) -> Figures:
         bf16=options.precision == "bf16", report_to="none", save_strategy="no", logging_steps=1,
         train_sampling_strategy="sequential", disable_tqdm=True, weight_decay=0.0,
     )  # fmt: skip
+    clock = Clock()
     trainer = Timed(
         model=AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32),
         args=arguments,
         train_dataset=Dataset.from_list([json.loads(line) for line in lines]),
         processing_class=AutoTokenizer.from_pretrained(options.model),
-        callbacks=[Clock()],
+        callbacks=[clock],
     )
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    seconds = [round(second, 2) for second in Clock.seconds]
+    seconds = [round(second, 2) for second in clock.seconds]
     return figures | {"rows": len(lines), "step_seconds": seconds, "losses": losses}
 
 
@@ -287,6 +287,8 @@ def compare(rounds: list[dict[str, Figures]]) -> None:
     print("ours", [round(loss, 5) for loss in ours[0]["losses"]])
     print("TRL ", [round(loss, 5) for loss in theirs[0]["losses"]])
 
+
+SIDES = {"trl": run_trl, "ours": run_ours}
 
 if __name__ == "__main__":
     main()

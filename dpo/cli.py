@@ -132,7 +132,7 @@ def ref(data: Path, **options: Any) -> None:
     """
     from transformers.utils.logging import disable_progress_bar  # torch takes seconds
 
-    from dpo.reference import compute_reference
+    from dpo.reference_pass import compute_reference
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     started = time.perf_counter()
@@ -165,7 +165,7 @@ def train(config: Path, overrides: tuple[str, ...]) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     from dpo.config import read_config
-    from dpo.train import train as run
+    from dpo.training import train as run
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     settings = read_config(config, overrides)

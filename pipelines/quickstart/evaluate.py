@@ -32,7 +32,7 @@ from pipelines.quickstart.page import render_page
 from pipelines.quickstart.result import Example, Result, Samples
 from pipelines.quickstart.scorer import compound
 
-SENTIMENT = SampleConfig(k=2, temperature=0.7, top_p=0.95, max_new_tokens=40, seed=1)
+SENTIMENT = SampleConfig(k=1, temperature=0.7, top_p=0.95, max_new_tokens=40, seed=1)
 """As the pairs were sampled."""
 KL = SampleConfig(k=1, max_new_tokens=40, seed=2)
 """The policy's own distribution, so that the mean log-ratio estimates the KL."""

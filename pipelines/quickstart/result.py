@@ -60,7 +60,7 @@ class Result(Part):
     """KL(policy || reference) of a completion in nats, on samples at temperature 1."""
     kl_se: NonNegativeFloat
     num_samples: PositiveInt
-    """Completions of each model behind the sentiments; half as many are behind the KL."""
+    """Completions of each model behind the sentiments; the KL is of as many others."""
     num_prompts: PositiveInt
     before: Samples
     after: Samples

@@ -10,7 +10,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from dpo.config import TrainConfig, parse_config
-from dpo.reference import compute_reference
+from dpo.reference_pass import compute_reference
 from prefdata.building import build
 from prefdata.config import BuildConfig
 from tests.dpo.tiny import tiny_tokenizer

@@ -10,9 +10,9 @@ import pytest
 
 from dpo.config import TrainConfig
 from dpo.errors import DpoError
-from dpo.reference import compute_reference
+from dpo.reference_pass import compute_reference
 from dpo.refstore import COLUMNS, read_manifest
-from dpo.train import train
+from dpo.training import train
 from prefdata.errors import PrefdataError
 from prefdata.store.canonical import to_json
 from prefdata.store.commit import seal_file

@@ -17,7 +17,7 @@ from dpo.config import TrainConfig
 from dpo.errors import MismatchError, TrainingError, UsageError
 from dpo.run import open_run
 from dpo.step import rows_of, train_step
-from dpo.train import train
+from dpo.training import train
 from tests.dpo.conftest import Arena, save_gpt2
 
 ConfigOf = Callable[..., TrainConfig]
@@ -196,7 +196,7 @@ def test_rmsprop_is_the_papers(config_of: ConfigOf) -> None:
 
 
 def test_bf16_stays_near_float32(config_of: ConfigOf, arena: Arena, tmp_path: Path) -> None:
-    from dpo.reference import compute_reference
+    from dpo.reference_pass import compute_reference
 
     data = shutil.copytree(arena.data, tmp_path / "data")
     compute_reference(data, model=str(arena.model), name="bf16", mixed_precision="bf16")
