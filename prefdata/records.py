@@ -11,7 +11,7 @@ MESSAGE = pa.struct(
         pa.field("role", pa.string(), nullable=False),
         pa.field("content", pa.string(), nullable=False),
         pa.field("name", pa.string()),
-        pa.field("tool_calls", pa.string()),  # canonical JSON of a list
+        pa.field("tool_calls", pa.string()),  # JSON of a list, its keys in the order given
         pa.field("tool_call_id", pa.string()),
         pa.field("reasoning", pa.string()),
     ]
@@ -31,7 +31,7 @@ RECORDS = pa.schema(
         pa.field("prompt", MESSAGES, nullable=False),
         pa.field("chosen", MESSAGES, nullable=False),
         pa.field("rejected", MESSAGES, nullable=False),
-        pa.field("tools", pa.string()),  # canonical JSON of a list
+        pa.field("tools", pa.string()),  # JSON of a list, its keys in the order given
         pa.field("score_chosen", pa.float64()),
         pa.field("score_rejected", pa.float64()),
         pa.field("margin", pa.float32()),

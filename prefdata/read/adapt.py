@@ -3,7 +3,7 @@
 from typing import Any
 
 from prefdata.read.candidates import CandidateReader
-from prefdata.read.canonical import Messages, canonical_json, digest
+from prefdata.read.canonical import Messages, canonical_json, group_digest
 from prefdata.read.faults import RowFault
 from prefdata.read.fields import (
     MISSING,
@@ -58,11 +58,11 @@ class Adapter:
         tools = read_tools(layout.tools, optional(_at(layout.tools, row))) if layout.tools else None
         if self.reader:
             prompt = self._prompt(row)
-            group_id = digest((layout.form, prompt, tools))
+            group_id = group_digest(layout.form, prompt, tools)
             pairs = self.reader.pairs(row, group_id)
         else:
             prompt, chosen, rejected = self._split(row)
-            group_id = digest((layout.form, prompt, tools))
+            group_id = group_digest(layout.form, prompt, tools)
             pairs = [self._pair(row, chosen, rejected)]
         weight = self._weight(row, layout.weight) if layout.weight else 1.0
         return Draft(layout.form, prompt, tools, group_id, pairs, weight, self._meta(row))

@@ -18,14 +18,36 @@ def canonical_json(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=str).decode()
 
 
-def digest(value: Any) -> bytes:
-    """The blake3 hash of a value's JSON, 16 bytes."""
-    return blake3(orjson.dumps(value)).digest(length=ID_BYTES)
+def given_json(value: Any) -> str:
+    """JSON in the order of keys that was given, as chat templates print it."""
+    return orjson.dumps(value).decode()
+
+
+def group_digest(form: str, prompt: Messages, tools: str | None) -> bytes:
+    """The id of a prompt, 16 bytes: all its pairs are one group."""
+    said = (form, hashable(prompt), sorted_text(tools) if tools else None)
+    return blake3(orjson.dumps(said)).digest(length=ID_BYTES)
 
 
 def pair_digest(group_id: bytes, chosen: Messages, rejected: Messages) -> bytes:
     """The id of a pair; the group's id stands for its form, prompt and tools."""
-    return blake3(group_id + orjson.dumps((chosen, rejected))).digest(length=ID_BYTES)
+    sides = (hashable(chosen), hashable(rejected))
+    return blake3(group_id + orjson.dumps(sides)).digest(length=ID_BYTES)
+
+
+def hashable(messages: Messages) -> Messages:
+    """The same messages with tool calls in canonical JSON, so that key order makes no new id."""
+    if all(message[3] is None for message in messages):
+        return messages
+    return [
+        message if message[3] is None else (*message[:3], sorted_text(message[3]), *message[4:])
+        for message in messages
+    ]
+
+
+def sorted_text(text: str) -> str:
+    """JSON text with its keys sorted."""
+    return canonical_json(orjson.loads(text))
 
 
 def messages_json(messages: Messages) -> list[dict[str, str]]:

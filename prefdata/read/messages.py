@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from prefdata.read.canonical import Message, Messages, canonical_json
+from prefdata.read.canonical import Message, Messages, given_json
 from prefdata.read.faults import RowFault
 
 REASONING = ("reasoning", "reasoning_content", "thinking")
@@ -33,13 +33,13 @@ def read_completion(place: str, value: Any, roles: Mapping[str, str]) -> Message
 
 
 def read_tools(place: str, value: Any) -> str | None:
-    """Tool definitions as canonical JSON text, or None where there are none."""
+    """Tool definitions as JSON text, or None where there are none."""
     if value is None or value in ("", []):
         return None
     tools = _from_json(place, value) if type(value) is str else value
     if type(tools) is not list:
         raise RowFault("R210", f"`{place}` is not a list of tools")
-    return canonical_json(tools) if tools else None
+    return given_json(tools) if tools else None
 
 
 def _message(place: str, item: Any, roles: Mapping[str, str]) -> Message:
@@ -69,7 +69,7 @@ def _full_message(place: str, role: str, content: Any, item: dict[str, Any]) -> 
         role,
         _content_text(place, content),
         _optional_text(place, item.get("name")),
-        canonical_json(calls) if calls else None,
+        given_json(calls) if calls else None,
         _optional_text(place, item.get("tool_call_id")),
         _optional_text(place, reasoning),
     )
@@ -80,7 +80,7 @@ def _call_message(place: str, text: Any) -> Message:
         raise RowFault("R210", f"a function call of `{place}` is not text")
     call = _from_json(place, text)
     calls = [{"type": "function", "function": one} for one in _as_list(call)]
-    return ("assistant", "", None, canonical_json(calls), None, None)
+    return ("assistant", "", None, given_json(calls), None, None)
 
 
 def _content_text(place: str, content: Any) -> str:

@@ -1,9 +1,12 @@
 """Where dialogues and texts part into a prompt and two completions."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prefdata.read import FileRows
 from prefdata.read.canonical import Messages
 from prefdata.read.faults import RowFault
 from prefdata.read.layout import load_layout
@@ -114,3 +117,25 @@ def test_equal_sides_are_refused() -> None:
 def test_a_prompt_that_is_not_the_first_user_turn_is_refused() -> None:
     with pytest.raises(RowFault, match=r"first user turn of rejected.*\[PD207\]$"):
         split_after_prompt(chat("q"), chat("q", "a"), chat("p", "b"))
+
+
+def test_tools_keep_the_order_they_were_given_in_and_ids_do_not_see_it(
+    read: Callable[[bytes], FileRows],
+) -> None:
+    """Templates print tools key by key, so their order decides ids of tokens, not of pairs."""
+    row = (
+        b'{"prompt": [{"role": "user", "content": "Light?"}], "tools": [%s],'
+        b' "chosen": [{"role": "assistant", "content": "", "tool_calls": [%s]}],'
+        b' "rejected": [{"role": "assistant", "content": "No."}]}\n'
+    )
+    orders = [
+        (b'{"type": "function", "name": "f"}', b'{"name": "f", "arguments": {"x": 1, "a": 2}}'),
+        (b'{"name": "f", "type": "function"}', b'{"arguments": {"a": 2, "x": 1}, "name": "f"}'),
+    ]
+
+    records = read(b"".join(row % order for order in orders)).records
+
+    given = [tools.decode().replace(": ", ":").replace(", ", ",") for tools, _ in orders]
+    assert records["tools"].to_pylist() == [f"[{tools}]" for tools in given]
+    assert len(set(records["pair_id"].to_pylist())) == 1
+    assert len(set(records["group_id"].to_pylist())) == 1
