@@ -36,6 +36,7 @@ SENTIMENT = SampleConfig(k=1, temperature=0.7, top_p=0.95, max_new_tokens=40, se
 """As the pairs were sampled."""
 KL = SampleConfig(k=1, max_new_tokens=40, seed=2)
 """The policy's own distribution, so that the mean log-ratio estimates the KL."""
+BATCH = 16
 PACKAGES = ("torch", "transformers", "accelerate", "prefdata-dpo", "vaderSentiment")
 
 
@@ -47,12 +48,24 @@ class Answers(NamedTuple):
 
 
 @torch.inference_mode()
-def logp(model: PreTrainedModel, prompt: list[int], completion: list[int]) -> float:
-    """Log-prob of a completion by a plain forward, in nats."""
-    ids_1T = torch.tensor([prompt + completion])
-    logits: Tensor = model(input_ids=ids_1T, logits_to_keep=len(completion) + 1).logits[0, :-1]
-    targets = torch.tensor(completion)[:, None]
-    return float(logits.float().log_softmax(-1).gather(1, targets).sum())
+def plain_logps(model: PreTrainedModel, rows: list[tuple[list[int], list[int]]]) -> list[float]:
+    """Log-prob of each (prompt, completion) by transformers' own forward, in nats."""
+    found = [0.0] * len(rows)
+    order = sorted(range(len(rows)), key=lambda at: len(rows[at][0]) + len(rows[at][1]))
+    for first in track(range(0, len(rows), BATCH), "scoring"):
+        places = order[first : first + BATCH]
+        batch = [rows[at][0] + rows[at][1] for at in places]
+        length, keep = max(map(len, batch)), max(len(rows[at][1]) for at in places)
+        ids = torch.tensor([[0] * (length - len(row)) + row for row in batch])
+        mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in batch])
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        logits: Tensor = model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=keep + 1
+        ).logits
+        logps = logits[:, :-1].float().log_softmax(-1).gather(2, ids[:, -keep:, None])[..., 0]
+        for at, row in zip(places, logps, strict=True):
+            found[at] = float(row[keep - len(rows[at][1]) :].sum())
+    return found
 
 
 def answer(model: PreTrainedModel, tokenizer: Any, prompts: Sequence[str], name: str) -> Answers:
@@ -90,10 +103,12 @@ def measure_kl(
 ) -> tuple[float, float]:
     """Mean log-ratio over samples of the policy, and its standard error, in nats."""
     sampled = sample_completions(prompts, policy, tokenizer, KL)
-    ratios = []
-    for prompt, (c,) in track(zip(prompts, sampled, strict=True), "KL", total=len(prompts)):
-        ids = prompt_ids(prompt, tokenizer, raw=False)
-        ratios.append(logp(policy, ids, c.ids) - logp(ref, ids, c.ids))
+    rows = [
+        (prompt_ids(prompt, tokenizer, raw=False), c.ids)
+        for prompt, (c,) in zip(prompts, track(sampled, "KL", total=len(prompts)), strict=True)
+    ]
+    both = zip(plain_logps(policy, rows), plain_logps(ref, rows), strict=True)
+    ratios = [ours - theirs for ours, theirs in both]
     return statistics.mean(ratios), statistics.stdev(ratios) / math.sqrt(len(ratios))
 
 
@@ -140,7 +155,7 @@ def evaluate(
     kl, kl_se = measure_kl(policy, ref, tokenizer, prompts)
     ids = [prompt_ids(prompt, tokenizer, raw=False) for prompt in prompts]
     pairs = [(ids[at], c.ids) for at, done in enumerate(after.completions) for c in done]
-    after_logps = [logp(ref, *pair) for pair in track(pairs, "fluency")]
+    after_logps = plain_logps(ref, pairs)
     before_logps = [c.logp for done in before.completions for c in done]
     described = describe(before, before_logps), describe(after, after_logps)
     stages = run / "seconds.json"

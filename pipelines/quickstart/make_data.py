@@ -3,7 +3,7 @@
     python pipelines/quickstart/get_model.py
     python pipelines/quickstart/make_data.py
 
-It takes about ten minutes on two cores. `make demo` does not run it: pairs.jsonl is committed.
+It takes five to ten minutes on two cores. `make demo` does not run it: pairs.jsonl is committed.
 """
 
 import argparse
@@ -40,19 +40,37 @@ def prompt_lines(part: str) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
+def keep_whole(samples: str) -> str:
+    """The completions that the model ended itself, ranked anew; rows that still have two ranks.
+
+    A lexicon's score grows with length, so sentences cut at the limit would teach the model never
+    to end.
+    """
+    lines = []
+    for row in map(json.loads, samples.splitlines()):
+        whole = [completion for completion in row["completions"] if completion["ended"]]
+        scores = sorted({completion["score"] for completion in whole}, reverse=True)
+        if len(scores) > 1:
+            ranked = [one | {"rank": scores.index(one["score"]) + 1} for one in whole]
+            lines.append(json.dumps(row | {"completions": ranked}, ensure_ascii=False) + "\n")
+    return "".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=".models/SmolLM2-135M-Instruct")
-    parser.add_argument("--out", type=Path, default=HERE / "pairs.jsonl")
+    parser.add_argument("--samples", type=Path, default=Path("runs/quickstart-samples.jsonl"))
     args = parser.parse_args()
 
     (HERE / "prompts.jsonl").write_text(prompt_lines("pairs"), encoding="utf-8")
     (HERE / "held_out.jsonl").write_text(prompt_lines("held_out"), encoding="utf-8")
     command = [str(Path(sys.executable).with_name("dpo-sample")), str(HERE / "prompts.jsonl")]
-    command += ["--model", args.model, "-o", str(args.out)]
+    command += ["--model", args.model, "-o", str(args.samples)]
     command += ["--scorer", "pipelines.quickstart.scorer:compound"]
     command += [word for pair in SAMPLING.items() for word in pair]
     subprocess.run(command, check=True, cwd=ROOT)
+    kept = keep_whole(args.samples.read_text(encoding="utf-8"))
+    (HERE / "pairs.jsonl").write_text(kept, encoding="utf-8")
 
 
 if __name__ == "__main__":
