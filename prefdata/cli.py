@@ -32,14 +32,14 @@ def _one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except PrefdataError as error:
-            click.echo(f"error: {plain(str(error))}", err=True)
+            click.echo(f"{plain(str(error))}", err=True)
             sys.exit(error.exit_code)
         except OSError as error:
             if error.errno not in _NO_SPACE:
                 raise
             place = plain(str(error.filename or "output"))
             remedy = "make room and run again: what is done is kept"
-            click.echo(f"error: {place}: {error.strerror}; {remedy} [E151]", err=True)
+            click.echo(f"{place}: {error.strerror}; {remedy} [E151]", err=True)
             sys.exit(2)
 
     return run

@@ -103,11 +103,11 @@ def test_messages_read_as_they_are_meant(tmp_path: Path) -> None:
 
     assert lines == snapshot(
         [
-            "error: T/c.yaml: tokeniser: no such key; did you mean 'tokenizer'? [C101]",
-            "error: command line: out is missing; add `out: …` to the config, or --out [C103]",
-            "error: T: has no manifest.json, so no build was finished here; "
+            "T/c.yaml: tokeniser: no such key; did you mean 'tokenizer'? [C101]",
+            "command line: out is missing; add `out: …` to the config, or --out [C103]",
+            "T: has no manifest.json, so no build was finished here; "
             "run `prefdata build` again [E132]",
-            "error: PD000: no such code",
+            "PD000: no such code",
         ]
     )
 
