@@ -32,11 +32,14 @@ from pipelines.quickstart.page import render_page
 from pipelines.quickstart.result import Example, Result, Samples
 from pipelines.quickstart.scorer import compound
 
-SENTIMENT = SampleConfig(k=1, temperature=0.7, top_p=0.95, max_new_tokens=40, seed=1)
+SENTIMENT = SampleConfig(
+    k=1, temperature=0.7, top_p=0.95, max_new_tokens=40, batch_size=120, seed=1
+)
 """As the pairs were sampled."""
-KL = SampleConfig(k=1, max_new_tokens=40, seed=2)
+KL = SampleConfig(k=1, max_new_tokens=40, batch_size=120, seed=2)
 """The policy's own distribution, so that the mean log-ratio estimates the KL."""
 BATCH = 16
+ROUNDING = 1e-4  # nats of margin below which policy and reference are the same
 PACKAGES = ("torch", "transformers", "accelerate", "prefdata-dpo", "vaderSentiment")
 
 
@@ -131,13 +134,14 @@ def training_figures(lines: list[dict[str, float]]) -> dict[str, float]:
     """What the metrics file says of the start and of the end."""
     steps = [line for line in lines if "loss" in line]
     evaluations = [line for line in lines if "eval/rewards/accuracies" in line]
-    before = [line["eval/rewards/accuracies"] for line in evaluations if line["step"] == 0]
+    start = steps[0]
+    # margins of pure rounding are ties, and count half
+    tied = abs(start["rewards/margins"]) < ROUNDING
     return {
-        "first_loss": steps[0]["loss"],
+        "first_loss": start["loss"],
         "last_loss": statistics.mean(line["loss"] for line in steps[-10:]),
         "reward_accuracy": evaluations[-1]["eval/rewards/accuracies"],
-        # a run that is not evaluated before step 1 still measures its first pairs there
-        "reward_accuracy_before": (before or [steps[0]["rewards/accuracies"]])[0],
+        "reward_accuracy_before": 0.5 if tied else start["rewards/accuracies"],
         "reward_margin": evaluations[-1]["eval/rewards/margins"],
         "steps": int(steps[-1]["step"]),
     }

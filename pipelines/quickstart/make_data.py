@@ -3,7 +3,8 @@
     python pipelines/quickstart/get_model.py
     python pipelines/quickstart/make_data.py
 
-It takes five to ten minutes on two cores. `make demo` does not run it: pairs.jsonl is committed.
+Sampling takes five to ten minutes on two cores; it is left out while samples.jsonl is there.
+`make demo` does not run this script: samples.jsonl and pairs.jsonl are committed.
 """
 
 import argparse
@@ -27,6 +28,7 @@ SAMPLING = {
     "--batch-size": "128",
     "--seed": "7",
 }
+MIN_GAP = 0.3
 
 
 def prompt_lines(part: str) -> str:
@@ -40,17 +42,17 @@ def prompt_lines(part: str) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def keep_whole(samples: str) -> str:
-    """The completions that the model ended itself, ranked anew; rows that still have two ranks.
+def keep_clear(samples: str) -> str:
+    """The completions that the model ended itself, ranked anew, where best and worst differ.
 
     A lexicon's score grows with length, so sentences cut at the limit would teach the model never
-    to end.
+    to end; and a preference of less than MIN_GAP is mostly the lexicon's noise.
     """
     lines = []
     for row in map(json.loads, samples.splitlines()):
         whole = [completion for completion in row["completions"] if completion["ended"]]
         scores = sorted({completion["score"] for completion in whole}, reverse=True)
-        if len(scores) > 1:
+        if scores and scores[0] - scores[-1] >= MIN_GAP:
             ranked = [one | {"rank": scores.index(one["score"]) + 1} for one in whole]
             lines.append(json.dumps(row | {"completions": ranked}, ensure_ascii=False) + "\n")
     return "".join(lines)
@@ -59,17 +61,18 @@ def keep_whole(samples: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=".models/SmolLM2-135M-Instruct")
-    parser.add_argument("--samples", type=Path, default=Path("runs/quickstart-samples.jsonl"))
     args = parser.parse_args()
 
     (HERE / "prompts.jsonl").write_text(prompt_lines("pairs"), encoding="utf-8")
     (HERE / "held_out.jsonl").write_text(prompt_lines("held_out"), encoding="utf-8")
-    command = [str(Path(sys.executable).with_name("dpo-sample")), str(HERE / "prompts.jsonl")]
-    command += ["--model", args.model, "-o", str(args.samples)]
-    command += ["--scorer", "pipelines.quickstart.scorer:compound"]
-    command += [word for pair in SAMPLING.items() for word in pair]
-    subprocess.run(command, check=True, cwd=ROOT)
-    kept = keep_whole(args.samples.read_text(encoding="utf-8"))
+    samples = HERE / "samples.jsonl"
+    if not samples.exists():
+        command = [str(Path(sys.executable).with_name("dpo-sample")), str(HERE / "prompts.jsonl")]
+        command += ["--model", args.model, "-o", str(samples)]
+        command += ["--scorer", "pipelines.quickstart.scorer:compound"]
+        command += [word for pair in SAMPLING.items() for word in pair]
+        subprocess.run(command, check=True, cwd=ROOT)
+    kept = keep_clear(samples.read_text(encoding="utf-8"))
     (HERE / "pairs.jsonl").write_text(kept, encoding="utf-8")
 
 

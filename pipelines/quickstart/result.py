@@ -50,7 +50,7 @@ class Result(Part):
     reward_accuracy: float
     """Share of held-out pairs whose chosen side has the higher reward after training."""
     reward_accuracy_before: float
-    """The same where policy and reference are the same: ties count half, hence 0.5."""
+    """The same at the first step, where policy and reference agree: ties count half, so 0.5."""
     reward_margin: float
     """Mean reward of chosen minus rejected on held-out pairs, after training."""
     sentiment_before: float

@@ -137,4 +137,11 @@ def test_figures_come_from_the_first_and_the_last_lines() -> None:
     assert found["first_loss"] == 0.1
     assert found["last_loss"] == pytest.approx(1.55)
     assert found["reward_accuracy"] == 0.5
+    assert found["reward_accuracy_before"] == 0.1
     assert found["steps"] == 20
+
+
+def test_margins_of_rounding_are_ties() -> None:
+    first = {**LINES[0], "rewards/margins": -1e-6, "rewards/accuracies": 0.0625}
+
+    assert training_figures([first, *LINES[1:]])["reward_accuracy_before"] == 0.5

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.quickstart.make_data import HERE, SAMPLING, keep_whole, prompt_lines
+from pipelines.quickstart.make_data import HERE, SAMPLING, keep_clear, prompt_lines
 from pipelines.quickstart.result import schema
 from pipelines.quickstart.scorer import compound
 
@@ -33,44 +33,42 @@ def test_every_beginning_is_short_and_told_once() -> None:
     assert all(2 <= len(b.split()) <= 8 for b in beginnings)
 
 
-def test_pairs_are_whole_sentences_ranked_by_the_scorer() -> None:
-    rows = read("pairs.jsonl")
+def test_every_prompt_has_four_samples_ranked_by_the_scorer() -> None:
+    rows = read("samples.jsonl")
 
+    assert [row["meta"] for row in rows] == [row["meta"] for row in read("prompts.jsonl")]
     for row in rows:
         texts = [completion["text"] for completion in row["completions"]]
         scores = compound(prompts=[row["prompt"]] * len(texts), completions=texts)
-        ranks = [completion["rank"] for completion in row["completions"]]
-        assert 2 <= len(texts) <= int(SAMPLING["-k"])
-        assert all(completion["ended"] for completion in row["completions"])
+        assert len(texts) == int(SAMPLING["-k"])
         assert [completion["score"] for completion in row["completions"]] == scores
         assert scores == sorted(scores, reverse=True)
-        assert ranks == [sorted(set(scores), reverse=True).index(s) + 1 for s in scores]
-        assert ranks[-1] > 1
 
 
-def test_nearly_every_beginning_gives_a_pair() -> None:
-    told = {row["meta"]["beginning"] for row in read("pairs.jsonl")}
-    asked = {row["meta"]["beginning"] for row in read("prompts.jsonl")}
+def test_pairs_are_those_of_the_samples() -> None:
+    samples = (HERE / "samples.jsonl").read_text(encoding="utf-8")
 
-    assert told <= asked
-    assert len(told) >= 460
+    assert (HERE / "pairs.jsonl").read_text(encoding="utf-8") == keep_clear(samples)
+    assert len(read("pairs.jsonl")) >= 350
 
 
-def test_cut_completions_are_left_out_and_the_rest_ranked_anew() -> None:
+def test_cut_completions_and_faint_preferences_are_left_out_and_the_rest_ranked_anew() -> None:
     def row(*items: tuple[str, float, bool]) -> str:
         completions = [{"text": t, "score": s, "ended": e, "rank": 9} for t, s, e in items]
         return json.dumps({"completions": completions}) + "\n"
 
-    mixed = row(("a", 0.9, False), ("b", 0.8, True), ("c", 0.5, True), ("d", 0.5, True))
-    lone = row(("a", 0.9, True), ("b", 0.8, False))
+    mixed = row(("a", 0.9, False), ("b", 0.8, True), ("c", 0.4, True), ("d", 0.4, True))
+    lone = row(("a", 0.9, True), ("b", 0.1, False))
+    faint = row(("a", 0.9, True), ("b", 0.8, True))
+    cut = row(("a", 0.9, False), ("b", 0.1, False))
 
-    (kept,) = [json.loads(line) for line in keep_whole(mixed + lone).splitlines()]
+    (kept,) = [json.loads(x) for x in keep_clear(mixed + lone + faint + cut).splitlines()]
 
     assert [(c["text"], c["rank"]) for c in kept["completions"]] == [("b", 1), ("c", 2), ("d", 2)]
 
 
-def test_the_raw_file_is_small() -> None:
-    assert (HERE / "pairs.jsonl").stat().st_size <= 2_000_000
+def test_the_data_is_small() -> None:
+    assert sum(path.stat().st_size for path in HERE.glob("*.jsonl")) <= 2_000_000
 
 
 def test_the_scorer_knows_praise_from_complaint() -> None:
