@@ -1,23 +1,16 @@
-"""Memory for a training step on a CPU: large pages, and freed memory that is kept.
+"""Keep freed memory, so that each step finds the last step's pages again.
 
 glibc hands large blocks back to the kernel as soon as they are freed and gets them zeroed, page by
 page, at the next allocation. A training step allocates the same gigabytes each time; on a CPU the
-page faults cost about a tenth of the step. Where the kernel gives huge pages on request (madvise),
-torch asks for them if it is told to before it allocates for the first time.
+page faults cost about a tenth of the step.
 """
 
 import ctypes
-import os
 import sys
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _ALL_BYTES = 2**31 - 1
-
-
-def ask_for_huge_pages() -> None:
-    """Tell torch to, by its own variable; call it before torch is imported."""
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def keep_freed_memory() -> bool:

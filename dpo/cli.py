@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dpo.allocator import ask_for_huge_pages
 from dpo.errors import DpoError
 from dpo.view import TrainingView, counted, summary_line
 from prefdata.errors import PrefdataError
@@ -131,7 +130,6 @@ def ref(data: Path, **options: Any) -> None:
     Example:
       dpo-ref builds/hh --model HuggingFaceTB/SmolLM2-135M-Instruct
     """
-    ask_for_huge_pages()
     from transformers.utils.logging import disable_progress_bar  # torch takes seconds
 
     from dpo.reference_pass import compute_reference
@@ -164,7 +162,6 @@ def train(config: Path, overrides: tuple[str, ...]) -> None:
       dpo-train train.yaml loss.beta=0.2 optimizer.learning_rate=5e-7 out=runs/beta-0.2
       accelerate launch --num_processes 2 -m dpo train.yaml
     """
-    ask_for_huge_pages()
     from transformers.utils.logging import disable_progress_bar
 
     from dpo.config import read_config

@@ -18,15 +18,18 @@ NAMES = (
 )
 """The field's names, as TRL logs them, so that curves compare."""
 
+TIE = 1e-4
+"""Nats between two log-ratios below which float32 cannot say which is higher."""
+
 
 @torch.no_grad()
 def pair_sums(losses: Tensor, logps: PairLogps, *, beta: float) -> Tensor:
     """Sums over the pairs of a pack, in the order of NAMES, then the pairs: (8,), float64.
 
-    reward = beta · log-ratio; a tie between two rewards counts as half right.
+    reward = beta · log-ratio; a tie between the two sides counts as half right.
     """
     chosen, rejected = beta * logps.chosen_logratios, beta * logps.rejected_logratios
-    right = (chosen > rejected).double() + (chosen == rejected).double() / 2
+    right = (logps.margins > TIE).double() + (logps.margins.abs() <= TIE).double() / 2
     columns = (losses, chosen, rejected, chosen - rejected, right, logps.chosen, logps.rejected)
     return torch.stack(
         [*(column.double().sum() for column in columns), losses.new_tensor(len(losses)).double()]
