@@ -51,18 +51,19 @@ def attend_packs(
         options.get("sliding_window"),
         options.get("softcap"),
     )
-    lengths = [length for s in segments for length in (s.prompt, *s.completions)]
+    # a prompt and its first completion stand side by side: one causal text, without a copy
+    lengths = [n for s in segments for n in (s.prompt + s.completions[0], *s.completions[1:])]
     queries, keys, values = (
         iter(torch.split(states, lengths, 2)) for states in (query_BHTD, key_BGTD, value_BGTD)
     )
     outputs: list[Tensor] = []
     for segment in segments:
-        prompt = next(queries), next(keys), next(values)
-        for place in range(len(segment.completions)):
+        query, key, value = next(queries), next(keys), next(values)
+        outputs.append(_attend(query, key, value, how))
+        before = key[:, :, : segment.prompt], value[:, :, : segment.prompt]
+        for _ in segment.completions[1:]:
             query, key, value = next(queries), next(keys), next(values)
-            if place == 0:  # the prompt runs with its first completion, as one causal text
-                query = torch.cat((prompt[0], query), 2)
-            key, value = torch.cat((prompt[1], key), 2), torch.cat((prompt[2], value), 2)
+            key, value = torch.cat((before[0], key), 2), torch.cat((before[1], value), 2)
             outputs.append(_attend(query, key, value, how))
     return torch.cat([output.transpose(1, 2) for output in outputs], 1), None
 

@@ -118,7 +118,7 @@ def _sample(job: Any, config: Any) -> None:
     show_default=True,
     help="As in the config of the training that will read them.",
 )
-@click.option("--pack-tokens", default=4096, show_default=True, help="Tokens run at once.")
+@click.option("--pack-tokens", default=2048, show_default=True, help="Tokens run at once.")
 def ref(data: Path, **options: Any) -> None:
     r"""Compute reference log-probs of the pairs in DATA, a folder that `prefdata build` made.
 

@@ -49,7 +49,7 @@ def compute_reference(
     model: str,
     name: str = "default",
     mixed_precision: Precision = "no",
-    pack_tokens: int = 4096,
+    pack_tokens: int = 2048,
     progress: Progress = lambda done, total: None,  # noqa: ARG005
 ) -> ReferenceManifest:
     """Write the log-probs of every completion of a build under `model`.
