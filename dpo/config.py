@@ -98,8 +98,8 @@ class TrainConfig(_Model):
     """Pairs per optimizer step, over all devices."""
     steps: PositiveInt | None = None
     """Optimizer steps. Null: as many whole steps as `epochs` holds."""
-    epochs: PositiveFloat = 1.0
-    """Passes over the train split; read only where `steps` is null."""
+    epochs: PositiveFloat | None = None
+    """Passes over the train split. Null, where `steps` is null too: one."""
     pack_tokens: PositiveInt = 1024
     """Tokens that a device runs at once: decides memory, never the pairs or the loss. Small packs
     stay near a CPU's caches; a GPU wants 8,192 or more."""
@@ -128,7 +128,7 @@ class TrainConfig(_Model):
 
     @model_validator(mode="after")
     def _steps_or_epochs(self) -> "TrainConfig":
-        if self.steps is not None and "epochs" in self.model_fields_set:
+        if self.steps is not None and self.epochs is not None:
             message = "steps and epochs both say how long to train; give one"
             raise ValueError(message)
         return self

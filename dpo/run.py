@@ -144,7 +144,7 @@ def num_steps(config: TrainConfig, num_pairs: int) -> int:
     """Optimizer steps of a run: what it asks for, or the whole steps that its epochs hold."""
     if config.steps is not None:
         return config.steps
-    steps = int(config.epochs * num_pairs) // config.global_batch_size
+    steps = int((config.epochs or 1) * num_pairs) // config.global_batch_size
     if steps == 0:
         problem = f"{num_pairs:,} pairs fill no step of {config.global_batch_size:,}"
         raise UsageError("T125", str(config.data), problem, "lower global_batch_size, or set steps")
