@@ -59,11 +59,11 @@ def compute_reference(
     """
     keep_freed_memory()
     build = prefdata.open(data)
+    load_config(model)
+    check_tokenizer(model, build)
     folder = build.path / "reference" / name
     make_folder(folder)
     with lock_folder(folder):
-        load_config(model)
-        check_tokenizer(model, build)
         loaded = load_model(model, device=best_device())
         pairs = Pairs([shard.read() for split in build.splits for shard in build.shards(split)])
         check_vocabulary(loaded, pairs, place=model)
