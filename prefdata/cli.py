@@ -122,11 +122,8 @@ def build(sources: tuple[str, ...], replace: bool, **options: Any) -> None:  # n
     made = run(config, replace=replace, progress=TerminalProgress(Console(stderr=True)))
     console = Console()
     print_report(Report.model_validate_json(made.file("report.json").read_bytes()), console)
-    console.print(
-        plain(f"{made.path} is built; its manifest's hash is {made.manifest.hash[:16]}…"),
-        markup=False,
-        highlight=False,
-    )
+    line = f"{made.path} is built; its manifest's hash is {made.manifest.hash[:16]}…"
+    click.echo(plain(line))
 
 
 @main.command(epilog="\b\nExample:\n  prefdata show out/hh --row 7")
