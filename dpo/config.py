@@ -52,9 +52,6 @@ class LossConfig(_Model):
         """What to call the loss with: its defaults, and over them what the config gives."""
         return settings(self.name) | self.model_dump(exclude={"name"}, exclude_none=True)
 
-    def __hash__(self) -> int:
-        return hash((self.name, self.beta, self.label_smoothing))
-
 
 class OptimizerConfig(_Model):
     """How weights move."""

@@ -1,7 +1,6 @@
 """Where metrics go: a file of lines, whoever watches, and accelerate's trackers."""
 
 import json
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +70,6 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")
         else:
-            plain = isinstance(value, (int, float, str, bool)) and value != math.inf
+            plain = isinstance(value, (int, float, str, bool))
             flat[f"{prefix}{key}"] = value if plain else str(value)
     return flat
