@@ -1,10 +1,11 @@
 """Hidden states to log-probs of the tokens that follow, never a `[tokens, vocab]` tensor.
 
 The head runs over tiles: a slice of the tokens by a slice of the vocabulary, small enough to stay
-in a cache. The forward pass keeps one number a token, the logsumexp, gathered tile by tile
-(online softmax, https://arxiv.org/abs/1805.02867); the backward pass makes each tile again. A
-slice of the weight is read once a pass and its gradient written once, so a large vocabulary costs
-its products and nothing else. Peak memory grows with the hidden size, not with the vocabulary.
+in a cache. The forward pass gathers one number a token, the logsumexp, tile by tile (online
+softmax, https://arxiv.org/abs/1805.02867). The backward pass takes up the tiles that fit a fixed
+budget and makes the others again. A slice of the weight is read once a pass and its gradient
+written once, so a large vocabulary costs its products and nothing else. Peak memory grows with the
+hidden size, not with the vocabulary.
 
 Axes: N tokens, H hidden, V vocabulary; n and v are the slices that a tile covers.
 """
@@ -14,9 +15,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-
-TILE_BYTES = 8 * 2**20
-TILE_TOKENS = 4096
 
 
 class Head(NamedTuple):
@@ -28,22 +26,47 @@ class Head(NamedTuple):
     softcap: float | None = None
 
 
+class Sizes(NamedTuple):
+    """How large tiles are, and how much of them waits for the backward pass."""
+
+    tokens: int
+    """Of a tile, at most."""
+    tile: int
+    """Bytes of a tile, at most."""
+    kept: int
+    """Bytes of all tiles that are kept, at most."""
+
+
+# A CPU's tile stays in its second-level cache, a GPU's keeps all of its cores at work.
+CPU_SIZES = Sizes(tokens=1024, tile=2**20, kept=128 * 2**20)
+GPU_SIZES = Sizes(tokens=4096, tile=256 * 2**20, kept=512 * 2**20)
+
+
 def token_logps(
-    hidden_NH: Tensor, head: Head, targets_N: Tensor, *, tile_bytes: int = TILE_BYTES
+    hidden_NH: Tensor, head: Head, targets_N: Tensor, *, sizes: Sizes | None = None
 ) -> Tensor:
     """Log-prob of each target under the head's logits at its hidden state: (N,), nats, float32.
 
     Matrix products run in the dtype of `hidden_NH`, sums in float32. Gradients flow into the
     hidden states and, where they ask for it, into the head's weight and bias.
     """
+    if sizes is None:
+        sizes = CPU_SIZES if hidden_NH.device.type == "cpu" else GPU_SIZES
     logps: Tensor = _TokenLogps.apply(  # type: ignore[no-untyped-call]
-        hidden_NH, head.weight_VH, head.bias_V, targets_N, (head.scale, head.softcap, tile_bytes)
+        hidden_NH, head.weight_VH, head.bias_V, targets_N, (head.scale, head.softcap, sizes)
     )
     return logps
 
 
+class _Kept(NamedTuple):
+    """A tile between the passes: exp(logits − top), and the top of each of its tokens."""
+
+    exps_nv: Tensor
+    top_n: Tensor
+
+
 class _TokenLogps(torch.autograd.Function):
-    """log softmax(logits)[target], with only the logsumexp kept between the passes."""
+    """log softmax(logits)[target], with the logsumexp and some tiles kept between the passes."""
 
     @staticmethod
     def forward(
@@ -52,35 +75,43 @@ class _TokenLogps(torch.autograd.Function):
         weight_VH: Tensor,
         bias_V: Tensor | None,
         targets_N: Tensor,
-        options: tuple[float, float | None, int],
+        options: tuple[float, float | None, Sizes],
     ) -> Tensor:
-        scale, softcap, tile_bytes = options
+        scale, softcap, sizes = options
         head = Head(weight_VH, bias_V, scale, softcap)
         top_N = hidden_NH.new_full((len(hidden_NH),), -torch.inf, dtype=torch.float32)
         sum_N = torch.zeros_like(top_N)
-        for n, v in _tiles(len(hidden_NH), len(weight_VH), tile_bytes):
+        # the slope of a soft cap needs the logits themselves, so such tiles are made again
+        room = sizes.kept if any(ctx.needs_input_grad) and softcap is None else 0
+        kept: list[_Kept] = []
+        for n, v in _tiles(len(hidden_NH), len(weight_VH), sizes):
             tile = _logits(hidden_NH[n], head, v)
             top_n = torch.maximum(top_N[n], tile.amax(-1))
-            sum_N[n] = sum_N[n] * (top_N[n] - top_n).exp_() + tile.sub_(top_n[:, None]).exp_().sum(
-                -1
-            )
+            exps = tile.sub_(top_n[:, None]).exp_()
+            sum_N[n] = sum_N[n] * (top_N[n] - top_n).exp_() + exps.sum(-1)
             top_N[n] = top_n
+            if room >= exps.nbytes:
+                kept.append(_Kept(exps, top_n))
+                room -= exps.nbytes
         lse_N = sum_N.log_() + top_N
         ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, lse_N)
-        ctx.options = options
+        ctx.options, ctx.kept = options, kept
         return _target_logits(hidden_NH, head, targets_N) - lse_N
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden_NH, weight_VH, bias_V, targets_N, lse_N = ctx.saved_tensors
-        scale, softcap, tile_bytes = ctx.options
+        scale, softcap, sizes = ctx.options
         head = Head(weight_VH, bias_V, scale, softcap)
+        kept, ctx.kept = ctx.kept, []  # used up: a second backward pass makes all tiles again
         total = _Gradients.of(head, hidden_NH, ctx.needs_input_grad)
-        for n, v in _tiles(len(hidden_NH), len(weight_VH), tile_bytes):
-            tile = _logits(hidden_NH[n], head, v)
-            slope = None if softcap is None else 1 - (tile / softcap) ** 2
-            tile.sub_(lse_N[n, None]).exp_().mul_(-grads[0][n, None])
-            total.add_tile(n, v, tile if slope is None else tile.mul_(slope), head, hidden_NH)
+        for place, (n, v) in enumerate(_tiles(len(hidden_NH), len(weight_VH), sizes)):
+            if place < len(kept):
+                shrink_n = (kept[place].top_n - lse_N[n]).exp_()
+                d_nv = kept[place].exps_nv.mul_((-grads[0][n] * shrink_n)[:, None])
+            else:
+                d_nv = _slopes(_logits(hidden_NH[n], head, v), lse_N[n], -grads[0][n], softcap)
+            total.add_tile(n, v, d_nv, head, hidden_NH)
         total.add_targets(targets_N, grads[0], head, hidden_NH)
         return total.hidden, total.weight, total.bias, None, None
 
@@ -142,6 +173,13 @@ def _logits(hidden_nH: Tensor, head: Head, v: slice) -> Tensor:
     return tile if head.softcap is None else tile.div_(head.softcap).tanh_().mul_(head.softcap)
 
 
+def _slopes(tile: Tensor, lse_n: Tensor, scale_n: Tensor, softcap: float | None) -> Tensor:
+    """scale · softmax of a tile of logits, taken back through the soft cap, (n, v)."""
+    slope = None if softcap is None else 1 - (tile / softcap) ** 2
+    tile.sub_(lse_n[:, None]).exp_().mul_(scale_n[:, None])
+    return tile if slope is None else tile.mul_(slope)
+
+
 def _target_logits(hidden_NH: Tensor, head: Head, targets_N: Tensor) -> Tensor:
     """The logit of each target, (N,), float32."""
     logits_N = (hidden_NH.float() * head.weight_VH[targets_N]).sum(-1)
@@ -163,10 +201,10 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor, *, first: bool) -> 
         total += left @ right
 
 
-def _tiles(tokens: int, vocabulary: int, tile_bytes: int) -> Iterator[tuple[slice, slice]]:
+def _tiles(tokens: int, vocabulary: int, sizes: Sizes) -> Iterator[tuple[slice, slice]]:
     """Slices of tokens by slices of the vocabulary, the vocabulary running fastest."""
-    tall = min(tokens, TILE_TOKENS)
-    wide = max(64, tile_bytes // (4 * max(tall, 1)))
-    for n in range(0, tokens, max(tall, 1)):
+    tall = max(1, min(tokens, sizes.tokens))
+    wide = max(64, sizes.tile // (4 * tall))
+    for n in range(0, tokens, tall):
         for v in range(0, vocabulary, wide):
             yield slice(n, min(n + tall, tokens)), slice(v, min(v + wide, vocabulary))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpo.logps import Head, token_logps
+from dpo.logps import Head, Sizes, token_logps
 
 N, H, V = 7, 6, 301
 
@@ -27,20 +27,30 @@ def plain(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
     return logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
 
 
-@pytest.mark.parametrize("tile_bytes", [1, 64 * 4 * N, 1 << 20])
+SIZES = {
+    "one tile": Sizes(N, 1 << 20, 0),
+    "one tile, kept": Sizes(N, 1 << 20, 1 << 20),
+    "slices of the vocabulary": Sizes(N, 64 * 4 * N, 0),
+    "slices of both": Sizes(3, 1, 0),
+    "slices of both, all kept": Sizes(3, 1, 1 << 20),
+    "slices of both, some kept": Sizes(3, 1, 2 * 64 * 4 * 3),
+}
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize(
     ("bias", "scale", "softcap"),
     [(False, 1.0, None), (True, 1.0, None), (False, 0.25, None), (True, 0.5, 3.0)],
 )
 def test_tiles_give_log_softmax_and_its_gradients(
-    bias: bool, scale: float, softcap: float | None, tile_bytes: int
+    bias: bool, scale: float, softcap: float | None, sizes: Sizes
 ) -> None:
     hidden, weight, offset, targets = inputs(bias=bias, dtype=torch.float32)
     head = Head(weight, offset, scale, softcap)
     pull = torch.linspace(-1, 2, N)
     leaves = [leaf for leaf in (hidden, weight, offset) if leaf is not None]
 
-    tiled = token_logps(hidden, head, targets, tile_bytes=tile_bytes)
+    tiled = token_logps(hidden, head, targets, sizes=sizes)
     whole = plain(hidden, head, targets)
     found = torch.autograd.grad((tiled * pull).sum(), leaves)
     expected = torch.autograd.grad((whole * pull).sum(), leaves)
@@ -48,6 +58,17 @@ def test_tiles_give_log_softmax_and_its_gradients(
     torch.testing.assert_close(tiled, whole, atol=2e-6, rtol=1e-6)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=5e-6, rtol=1e-5)
+
+
+def test_a_graph_can_be_walked_twice() -> None:
+    hidden, weight, _, targets = inputs(bias=False, dtype=torch.float32)
+    loss = token_logps(hidden, Head(weight), targets, sizes=Sizes(3, 1, 2 * 64 * 4 * 3)).sum()
+
+    first = torch.autograd.grad(loss, (hidden, weight), retain_graph=True)
+    second = torch.autograd.grad(loss, (hidden, weight))
+
+    for one, other in zip(first, second, strict=True):
+        torch.testing.assert_close(one, other, atol=5e-6, rtol=1e-5)
 
 
 def test_a_frozen_head_gets_no_gradient() -> None:
