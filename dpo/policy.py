@@ -38,6 +38,16 @@ class Policy(nn.Module):
             self.model.set_attn_implementation(wanted)
         self.shared = shared
 
+    def gather_embedding_gradient(self) -> None:
+        """Let the gradient of a tied embedding hold the rows that a pack uses, and no others.
+
+        The head's gradient of the same weight is dense and takes them in, which spares writing
+        and adding a matrix of zeros for each pack. DDP cannot be told of such a sum.
+        """
+        embedding = self.model.get_input_embeddings()
+        if isinstance(embedding, nn.Embedding) and embedding.weight is head_of(self.model).weight_VH:
+            embedding.sparse = True
+
     def forward(self, pack: Pack) -> Tensor:
         """Log-probs of the completion tokens of a pack: (N,), nats, float32."""
         hidden_NH = self._shared(pack) if self.shared else self._unshared(pack)

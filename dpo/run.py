@@ -94,6 +94,8 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
     policy, why = make_policy(model, train.pairs)
     weights = weights_sha256(model)
     _check_reference(config, policy, weights, train, reference)
+    if accelerator.num_processes == 1:
+        policy.gather_embedding_gradient()
     prepared = accelerator.prepare(policy)
     optimizer = accelerator.prepare(make_optimizer(prepared.parameters(), config.optimizer))
     return Run(
