@@ -104,14 +104,15 @@ def _bigrams(text: str) -> list[tuple[str, str]]:
 def measure_kl(
     policy: PreTrainedModel, ref: PreTrainedModel, tokenizer: Any, prompts: Sequence[str]
 ) -> tuple[float, float]:
-    """Mean log-ratio over samples of the policy, and its standard error, in nats."""
+    """Mean log-ratio over samples of the policy, and its standard error, in nats.
+
+    The policy's log-probs are those that it was sampled with.
+    """
     sampled = sample_completions(prompts, policy, tokenizer, KL)
-    rows = [
-        (prompt_ids(prompt, tokenizer, raw=False), c.ids)
-        for prompt, (c,) in zip(prompts, track(sampled, "KL", total=len(prompts)), strict=True)
-    ]
-    both = zip(plain_logps(policy, rows), plain_logps(ref, rows), strict=True)
-    ratios = [ours - theirs for ours, theirs in both]
+    drawn = [c for (c,) in track(sampled, "KL", total=len(prompts))]
+    ids = [prompt_ids(prompt, tokenizer, raw=False) for prompt in prompts]
+    ref_logps = plain_logps(ref, [(prompt, c.ids) for prompt, c in zip(ids, drawn, strict=True)])
+    ratios = [c.logp - ref_logp for c, ref_logp in zip(drawn, ref_logps, strict=True)]
     return statistics.mean(ratios), statistics.stdev(ratios) / math.sqrt(len(ratios))
 
 
