@@ -45,7 +45,10 @@ class Policy(nn.Module):
         and adding a matrix of zeros for each pack. DDP cannot be told of such a sum.
         """
         embedding = self.model.get_input_embeddings()
-        if isinstance(embedding, nn.Embedding) and embedding.weight is head_of(self.model).weight_VH:
+        if (
+            isinstance(embedding, nn.Embedding)
+            and embedding.weight is head_of(self.model).weight_VH
+        ):
             embedding.sparse = True
 
     def forward(self, pack: Pack) -> Tensor:

@@ -12,10 +12,11 @@ from typing import Any
 
 import orjson
 
-from prefdata.store.canonical import hash_json, to_json
+from prefdata.store.canonical import hash_json
 from prefdata.store.commit import sha256_file
 from prefdata.store.verify import cache_folder
 
+SERIALIZED = "serialized"  # the key of the tokenizer's JSON
 _LIBRARIES = ("tokenizers", "transformers")
 _WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack"})
 
@@ -25,31 +26,38 @@ def entry_of(folder: Path) -> Path:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and _matters(path))
     digests = {str(path.relative_to(folder)): sha256_file(path) for path in files}
     versions = {name: version(name) for name in _LIBRARIES}
-    return cache_folder() / "tokenizers" / f"{hash_json([digests, versions])[:32]}.json"
+    return cache_folder() / "tokenizers" / f"{hash_json([digests, versions])[:32]}"
 
 
 def recall(entry: Path) -> dict[str, Any] | None:
     """What is remembered, if it is whole."""
     try:
-        digest, content = entry.read_bytes().split(b"\n", maxsplit=1)
+        digest, facts, serialized = entry.read_bytes().split(b"\n", maxsplit=2)
     except (OSError, ValueError):
         return None
-    if hashlib.sha256(content).hexdigest().encode() != digest:
+    if _digest(facts, serialized) != digest:
         return None
-    value: dict[str, Any] = orjson.loads(content)
-    return value
+    return {**orjson.loads(facts), SERIALIZED: serialized.decode()}
 
 
 def remember(entry: Path, value: dict[str, Any]) -> None:
-    """Keep what was loaded; a full or read-only disk only costs time at the next build."""
-    content = to_json(value)
+    """Keep what was loaded; a full or read-only disk only costs time at the next build.
+
+    The tokenizer's own JSON follows as it is: as a string of JSON it would be parsed twice.
+    """
+    facts = orjson.dumps({key: item for key, item in value.items() if key != SERIALIZED})
+    serialized = value[SERIALIZED].encode()
     temporary = entry.with_name(f"{entry.name}.{os.getpid()}")
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+        temporary.write_bytes(b"\n".join((_digest(facts, serialized), facts, serialized)))
         temporary.replace(entry)
     except OSError:
         return
+
+
+def _digest(facts: bytes, serialized: bytes) -> bytes:
+    return hashlib.sha256(facts + b"\n" + serialized).hexdigest().encode()
 
 
 def _matters(path: Path) -> bool:

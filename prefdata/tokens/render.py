@@ -1,5 +1,7 @@
 """Records to the three texts of a pair: prompt, prompt + chosen, prompt + rejected."""
 
+from datetime import date
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jinja2
@@ -9,7 +11,14 @@ import pyarrow as pa
 from prefdata.errors import UsageError
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.target import Target
-from prefdata.tokens.template import TEMPLATE_FAULTS, Message, compile_template, plain_message
+from prefdata.tokens.template import (
+    TEMPLATE_FAULTS,
+    Message,
+    compile_template,
+    plain_message,
+    sandbox,
+)
+from prefdata.tokens.trace import TracedTemplate, trace_template
 
 
 class PairTexts(NamedTuple):
@@ -27,13 +36,28 @@ class Refusal(NamedTuple):
     message: str
 
 
+class _Compiled(NamedTuple):
+    """A template as it is run, and as it is traced; None where it cannot be."""
+
+    template: jinja2.Template
+    traced: TracedTemplate | None
+
+
+@lru_cache(maxsize=8)
+def _compile(source: str, day: date | None, variables: bytes) -> _Compiled:
+    """Compiled once a process; all shards share what its traces learn."""
+    template = compile_template(source, sandbox(day=day))
+    traced = trace_template(source, sandbox(day=day), orjson.loads(variables))
+    return _Compiled(template, traced)
+
+
 class Renderer:
     """Turns messages into text by one target's template, compiled once."""
 
     def __init__(self, target: Target, options: TokenOptions) -> None:
         self._target = target
         self._options = options
-        self._compiled: dict[str, jinja2.Template] = {}
+        self._compiled: dict[str, _Compiled] = {}
         self._last_prompt: tuple[list[Message], list[Any] | None, str] | None = None
         self._variables = {**target.special_tokens, **options.chat_template_kwargs}
 
@@ -41,13 +65,18 @@ class Renderer:
         self, messages: list[Message], tools: list[Any] | None, *, add_generation_prompt: bool
     ) -> str:
         """The text of a dialogue; raises one of TEMPLATE_FAULTS where the template refuses it."""
-        return self._template(tools).render(
+        template, traced = self._template(tools)
+        run = partial(
+            template.render,
             messages=messages,
             tools=tools,
             documents=None,
             add_generation_prompt=add_generation_prompt,
             **self._variables,
         )
+        if traced is None or tools is not None or not all(len(m) == 2 for m in messages):
+            return run()
+        return traced.join(messages, run, add_generation_prompt=add_generation_prompt)
 
     def chat(
         self,
@@ -83,14 +112,15 @@ class Renderer:
         texts = [_verbatim(side) for side in sides]
         return PairTexts(before, *(before + (t if t.endswith(end) else t + end) for t in texts))
 
-    def _template(self, tools: list[Any] | None) -> jinja2.Template:
+    def _template(self, tools: list[Any] | None) -> _Compiled:
         source = self._target.template(has_tools=tools is not None)
         if source is None:
             problem = "has no chat template, and the data are dialogues"
             remedy = "use an instruct model's tokenizer, or set chat_template: FILE"
             raise UsageError("C115", self._target.name, problem, remedy)
         if source not in self._compiled:
-            self._compiled[source] = compile_template(source, day=self._options.template_date)
+            variables = orjson.dumps(self._variables, option=orjson.OPT_SORT_KEYS)
+            self._compiled[source] = _compile(source, self._options.template_date, variables)
         return self._compiled[source]
 
 

@@ -17,11 +17,11 @@ _PRE_TOKENIZERS = {"ByteLevel", "Split", "Digits", "Punctuation", "Whitespace", 
 
 def safe_cuts(target: Target) -> tuple[str, ...]:
     """The added tokens after which a text may be cut; empty where none is provably safe."""
-    structure = target.structure
+    stages = target.stages
     pieces_stand_alone = (
-        _only(structure.get("normalizer"), _NORMALIZERS, "normalizers")
-        and _only(structure.get("pre_tokenizer"), _PRE_TOKENIZERS, "pretokenizers")
-        and structure["model"].get("dropout") in (None, 0.0)
+        _only(stages.normalizer, _NORMALIZERS, "normalizers")
+        and _only(stages.pre_tokenizer, _PRE_TOKENIZERS, "pretokenizers")
+        and stages.dropout in (None, 0.0)
     )
     if not pieces_stand_alone:
         return ()

@@ -2,12 +2,11 @@
 
 import hashlib
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
-from pydantic import BaseModel, ConfigDict
 from tokenizers import Tokenizer
 
 from prefdata.errors import UsageError
@@ -16,10 +15,17 @@ from prefdata.store.manifest import TokenizerSeal
 from prefdata.tokens.remember import entry_of, recall, remember
 
 
-class AddedToken(BaseModel):
-    """A string that the tokenizer takes whole, wherever it stands."""
+class Stages(NamedTuple):
+    """The stages of a fast tokenizer before its model, as its JSON has them; None: none."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    normalizer: dict[str, Any] | None
+    pre_tokenizer: dict[str, Any] | None
+    dropout: float | None
+    """Of the model: with one, the same text has other ids each time."""
+
+
+class AddedToken(NamedTuple):
+    """A string that the tokenizer takes whole, wherever it stands."""
 
     id: int
     content: str
@@ -33,6 +39,19 @@ class AddedToken(BaseModel):
     def is_plain(self) -> bool:
         """Whether it is found by its characters alone, and eats none beside it."""
         return not (self.normalized or self.single_word or self.lstrip or self.rstrip)
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(serialized: str) -> Tokenizer:
+    """Half a second for a large vocabulary, so not for each shard of a process."""
+    return Tokenizer.from_str(serialized)
+
+
+def _state(stage: Any) -> dict[str, Any] | None:
+    if stage is None:
+        return None
+    value: dict[str, Any] = orjson.loads(stage.__getstate__())
+    return value
 
 
 @dataclass(frozen=True)
@@ -50,21 +69,38 @@ class Target:
 
     @cached_property
     def backend(self) -> Tokenizer:
-        return Tokenizer.from_str(self.serialized)
+        return _tokenizer(self.serialized)
 
     def __reduce__(self) -> tuple[type["Target"], tuple[Any, ...]]:
         """Only the fields cross to another process; what is made of them is made there."""
         return Target, tuple(getattr(self, field.name) for field in fields(self))
 
     @cached_property
-    def structure(self) -> dict[str, Any]:
-        """The tokenizer's JSON, parsed."""
-        value: dict[str, Any] = orjson.loads(self.serialized)
-        return value
+    def stages(self) -> Stages:
+        """What the tokenizer does with a text before its model sees it."""
+        backend = self.backend
+        return Stages(
+            _state(backend.normalizer),
+            _state(backend.pre_tokenizer),
+            getattr(backend.model, "dropout", None),
+        )
 
     @cached_property
     def added_tokens(self) -> list[AddedToken]:
-        return [AddedToken.model_validate(token) for token in self.structure["added_tokens"]]
+        """In the order of their ids."""
+        found = sorted(self.backend.get_added_tokens_decoder().items())
+        return [
+            AddedToken(
+                id=number,
+                content=token.content,
+                special=token.special,
+                normalized=token.normalized,
+                single_word=token.single_word,
+                lstrip=token.lstrip,
+                rstrip=token.rstrip,
+            )
+            for number, token in found
+        ]
 
     @property
     def control_tokens(self) -> tuple[str, ...]:

@@ -110,8 +110,8 @@ def _today(day: date | None) -> Callable[[str], str]:
     return strftime_now
 
 
-def compile_template(source: str, *, day: date | None) -> jinja2.Template:
-    """Compile a template once; `day` is what it takes for today."""
+def sandbox(*, day: date | None) -> jinja2.Environment:
+    """An environment in which templates run; `day` is what they take for today."""
     environment = _Sandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
@@ -122,6 +122,11 @@ def compile_template(source: str, *, day: date | None) -> jinja2.Template:
         "dict": _new_dict,
         "namespace": _Namespace,
     }
+    return environment
+
+
+def compile_template(source: str, environment: jinja2.Environment) -> jinja2.Template:
+    """Compile a template once."""
     try:
         return environment.from_string(source)
     except jinja2.TemplateError as error:

@@ -16,9 +16,18 @@ def test_a_text_is_cut_only_where_that_is_proven_safe(tiny: Path) -> None:
     assert set(safe_cuts(target)) == {"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
 
 
+BYTES_AFTER_A_SPACE = {
+    "type": "ByteLevel",
+    "add_prefix_space": True,
+    "trim_offsets": True,
+    "use_regex": True,
+}
+STRIP = {"type": "Strip", "strip_left": True, "strip_right": False}
+
+
 def changed(target: Target, **stages: Any) -> Target:
     """The same tokenizer with another stage in its JSON."""
-    structure = {**target.structure, **stages}
+    structure = {**json.loads(target.serialized), **stages}
     return Target(target.name, None, json.dumps(structure), target.templates, target.special_tokens)
 
 
@@ -26,9 +35,9 @@ def changed(target: Target, **stages: Any) -> Target:
     "stages",
     [
         {"pre_tokenizer": {"type": "Metaspace", "replacement": "_", "prepend_scheme": "first"}},
-        {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}},
+        {"pre_tokenizer": BYTES_AFTER_A_SPACE},
         {"normalizer": {"type": "Prepend", "prepend": "_"}},
-        {"normalizer": {"type": "Sequence", "normalizers": [{"type": "Strip"}]}},
+        {"normalizer": {"type": "Sequence", "normalizers": [STRIP]}},
     ],
 )
 def test_no_text_is_cut_where_a_stage_looks_at_places(tiny: Path, stages: dict[str, Any]) -> None:
@@ -37,8 +46,8 @@ def test_no_text_is_cut_where_a_stage_looks_at_places(tiny: Path, stages: dict[s
 
 def test_no_text_is_cut_after_a_token_that_another_could_swallow(tiny: Path) -> None:
     target = load_target(str(tiny))
-    rival = {**target.structure["added_tokens"][1], "id": 999, "content": "x<|im_start|>"}
-    tokens = [*target.structure["added_tokens"], rival]
+    own = json.loads(target.serialized)["added_tokens"]
+    tokens = [*own, {**own[1], "id": len(own) + 999, "content": "x<|im_start|>"}]
 
     assert "<|im_start|>" not in safe_cuts(changed(target, added_tokens=tokens))
     assert cut_after_last("no token", ("<s>",)) == 0

@@ -1,0 +1,134 @@
+"""Stand-ins for the texts of a dialogue, for a chat template to be run on.
+
+A stand-in has its text, but shows of it only what is asked for, and writes each question down with
+its answer. Whatever else is done with it ends the run: nothing can be seen of a text without a
+question in the log.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+Texts = Sequence[str]
+Source = Callable[[Texts], str]
+Parts = tuple[str | Source, ...]
+"""What a text is made of: literal pieces, and what to take of the texts of a dialogue."""
+Question = Callable[[Texts], bool]
+
+MARK = "\ufdd0"  # a code point that Unicode keeps out of all text
+
+
+def join_parts(parts: Parts, texts: Texts) -> str:
+    """The text of one dialogue.
+
+    >>> from operator import itemgetter
+    >>> join_parts(("<", itemgetter(1), ">"), ["a", "b"])
+    '<b>'
+    """
+    return "".join([part if type(part) is str else part(texts) for part in parts])  # type: ignore[operator]
+
+
+class Unseen(BaseException):
+    """A template asked what a stand-in does not tell; no `except Exception` may swallow it."""
+
+
+class Log:
+    """The questions of one run with their answers, and what it put out."""
+
+    def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        self.asked: list[tuple[Question, bool]] = []
+        self.put_out: list[Parts] = []
+
+    def mark(self, value: Any) -> Any:
+        """What stands in the output for a stand-in; anything else is put out as it is."""
+        if type(value) is not StandIn:
+            return value
+        self.put_out.append(value._parts)
+        return f"{MARK}{len(self.put_out) - 1}{MARK}"
+
+
+class StandIn:
+    """A text of a dialogue as a template sees it while it is traced."""
+
+    __slots__ = ("_log", "_parts", "_text")
+
+    def __init__(self, parts: Parts, text: str, log: Log) -> None:
+        self._parts, self._text, self._log = parts, text, log
+
+    def _asks(self, question: Callable[[str], bool]) -> bool:
+        parts, answer = self._parts, question(self._text)
+        self._log.asked.append((lambda texts: question(join_parts(parts, texts)), answer))
+        return answer
+
+    def _change(self, change: Callable[[str], str]) -> "StandIn":
+        parts = self._parts
+        changed: Source = lambda texts: change(join_parts(parts, texts))  # noqa: E731
+        return StandIn((changed,), change(self._text), self._log)
+
+    def __bool__(self) -> bool:
+        return self._asks(bool)
+
+    def __contains__(self, part: object) -> bool:
+        known = _own(part)
+        return self._asks(lambda text: known in text)
+
+    def startswith(self, part: object) -> bool:
+        known = _own(part)
+        return self._asks(lambda text: text.startswith(known))
+
+    def endswith(self, part: object) -> bool:
+        known = _own(part)
+        return self._asks(lambda text: text.endswith(known))
+
+    def __eq__(self, other: object) -> bool:
+        known = _own(other)
+        return self._asks(lambda text: text == known)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def strip(self, chars: object = None) -> "StandIn":
+        cut = None if chars is None else _own(chars)
+        return self._change(lambda text: text.strip(cut))
+
+    def lstrip(self, chars: object = None) -> "StandIn":
+        cut = None if chars is None else _own(chars)
+        return self._change(lambda text: text.lstrip(cut))
+
+    def rstrip(self, chars: object = None) -> "StandIn":
+        cut = None if chars is None else _own(chars)
+        return self._change(lambda text: text.rstrip(cut))
+
+    def __add__(self, other: object) -> "StandIn":
+        parts, text = _known(other)
+        return StandIn(self._parts + parts, self._text + text, self._log)
+
+    def __radd__(self, other: object) -> "StandIn":
+        parts, text = _known(other)
+        return StandIn(parts + self._parts, text + self._text, self._log)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise Unseen(name)
+
+    def _unseen(self, *_: object) -> NoReturn:
+        raise Unseen
+
+    __hash__ = __str__ = __repr__ = __len__ = __iter__ = __getitem__ = _unseen
+    __format__ = __lt__ = __le__ = __gt__ = __ge__ = __mul__ = __rmul__ = _unseen
+    __mod__ = __rmod__ = __int__ = __float__ = __index__ = _unseen
+
+
+def _own(value: object) -> str:
+    """Text of the template's own; what compares two texts of a dialogue is not traced."""
+    if type(value) is not str:
+        raise Unseen
+    return value
+
+
+def _known(value: object) -> tuple[Parts, str]:
+    if type(value) is StandIn:
+        return value._parts, value._text
+    text = _own(value)
+    return (text,), text
