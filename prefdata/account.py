@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from prefdata.arrays import empty_table, numbers_array
 from prefdata.config import BuildConfig
 from prefdata.plan import TOOL_VERSION
 from prefdata.records import RECORDS
@@ -63,13 +64,13 @@ class Made(NamedTuple):
 
 def take_account(found: Survey, made: Made) -> Account:
     """Tell the kept records from those that the tokenizer refused."""
-    kept = [RECORDS.empty_table().select([name for name, _ in _PLACE])]
+    kept = [empty_table(RECORDS).select([name for name, _ in _PLACE])]
     late = [found.rejected.slice(0, 0)]
     for task, shard in zip(made.tasks, made.shards, strict=True):
         refusals = shard.facts.refusals
         stays = np.ones(task.records.num_rows, np.bool_)
         stays[list(refusals)] = False
-        kept.append(task.records.select([name for name, _ in _PLACE]).filter(pa.array(stays)))
+        kept.append(task.records.select([name for name, _ in _PLACE]).filter(numbers_array(stays)))
         if refusals:
             late.append(refused_records(task.records, refusals))
     refused_late = pa.concat_tables(late)

@@ -7,8 +7,10 @@ takes a third of a second.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
 DTYPES = {
     pa.string(): pl.String(),
@@ -29,3 +31,18 @@ def arrow_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return pa.FixedSizeBinaryArray.from_buffers(kind, len(values), buffers)
     array = pl.Series(values, dtype=DTYPES[kind]).to_arrow()
     return array if array.type == kind else array.cast(kind)
+
+
+def numbers_array(values: NDArray[np.generic]) -> pa.Array:
+    """Numbers or truth values of numpy as Arrow has them."""
+    return pl.Series(values).to_arrow()
+
+
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """The chunks of a column as one array."""
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)
+
+
+def empty_table(schema: pa.Schema) -> pa.Table:
+    """No rows of a schema."""
+    return pa.Table.from_batches([], schema=schema)

@@ -5,7 +5,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -57,7 +56,7 @@ def shard_tasks(
     records: pa.Table, config: BuildConfig, target: Target, root: Path
 ) -> list[ShardTask]:
     """Records to shards: by split, the pairs of a prompt side by side and in one shard."""
-    is_chat = bool(np.any(records["form"].to_numpy(zero_copy_only=False) != "text"))
+    is_chat = bool((pl.Series(records["form"]) != "text").any())
     fields = message_fields(records) if is_chat else ()
     train, test = split_groups(records, test_fraction=config.test_fraction, seed=config.seed)
     tasks = []

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from prefdata.arrays import empty_table
 from prefdata.check import CHECKS, check_rows, find_rows
 from prefdata.dedup import DUPLICATES, drop_contradictions, drop_duplicates
 from prefdata.engine.local import map_items
@@ -55,9 +56,7 @@ def read_and_check(task: ReadTask) -> CheckedFile:
     severity, control_tokens = task.severity, task.control_tokens
     kept, refused = check_rows(rows.records, severity=severity, control_tokens=control_tokens)
     found = find_rows(kept, severity=severity, control_tokens=control_tokens)
-    return CheckedFile(
-        task.file, rows._replace(records=RECORDS.empty_table()), kept, refused, found
-    )
+    return CheckedFile(task.file, rows._replace(records=empty_table(RECORDS)), kept, refused, found)
 
 
 def survey(tasks: Sequence[ReadTask], *, workers: int, progress: Progress) -> Survey:
@@ -70,7 +69,7 @@ def survey(tasks: Sequence[ReadTask], *, workers: int, progress: Progress) -> Su
     refused = pa.concat_tables([f.refused for f in files])
     num_read = read.num_rows + refused.num_rows
 
-    distinct, duplicates = read, DUPLICATES.empty_table()
+    distinct, duplicates = read, empty_table(DUPLICATES)
     if _level("PD401", severity) in ("E", "W"):
         distinct, duplicates = drop_duplicates(read)
     records, contradictory = drop_contradictions(distinct)
@@ -78,7 +77,7 @@ def survey(tasks: Sequence[ReadTask], *, workers: int, progress: Progress) -> Su
     if _level("PD403", severity) != "E":
         if _level("PD403", severity) == "W":
             found.append(contradictory)
-        records, contradictory = distinct, REJECTED.empty_table()
+        records, contradictory = distinct, empty_table(REJECTED)
 
     num_rows = sum(f.read.counts.lines - f.read.counts.blank for f in files)
     return Survey(

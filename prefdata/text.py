@@ -1,8 +1,11 @@
 """Kept pairs as readable rows, in the columns that every DPO trainer loads."""
 
+import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from prefdata.arrays import arrow_array, numbers_array, whole
 from prefdata.records import RECORDS
 
 _SIDES = ("prompt", "chosen", "rejected")
@@ -34,26 +37,21 @@ def text_table(kept: pa.Table, fields: tuple[str, ...]) -> pa.Table:
         if name in _SIDES:
             column = _narrow(column, fields) if fields else _verbatim(column)
         elif name in ("pair_id", "group_id"):
-            column = pa.array([value.hex() for value in column.to_pylist()], pa.string())
+            column = arrow_array([value.hex() for value in column.to_pylist()], pa.string())
         columns[name] = column
     return pa.table(columns).combine_chunks()
 
 
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-
-
 def _narrow(column: pa.ChunkedArray, fields: tuple[str, ...]) -> pa.Array:
-    lists = _whole(column)
+    lists = whole(column)
     flat = lists.flatten()
     messages = pa.StructArray.from_arrays([flat.field(name) for name in fields], names=fields)
-    lengths = pc.fill_null(pc.list_value_length(lists), 0)
-    ends = pc.cumulative_sum(lengths).cast(pa.int32())
-    offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
+    ends = np.cumsum(pl.Series(pc.list_value_length(lists)), dtype=np.int32)
+    offsets = numbers_array(np.concatenate([np.zeros(1, np.int32), ends]))
     return pa.ListArray.from_arrays(offsets, messages)
 
 
 def _verbatim(column: pa.ChunkedArray) -> pa.Array:
     """The text of messages, one after the other."""
     turns = [[message["content"] for message in messages] for messages in column.to_pylist()]
-    return pa.array(["".join(contents) for contents in turns], pa.string())
+    return arrow_array(["".join(contents) for contents in turns], pa.string())

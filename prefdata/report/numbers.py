@@ -120,7 +120,7 @@ def _coded(
 
 
 def _finding(table: pa.Table, code: str, level: Literal["E", "W"], num_lines: int) -> Finding:
-    rows = table.filter(pc.equal(table["code"], code))
+    rows = table.filter((pl.Series(table["code"]) == code).to_arrow())
     first = rows.slice(0, _EXAMPLES).select(["source", "line", "message"])
     examples = [Example(**row) for row in first.to_pylist()]
     return _describe(code, level, rows.num_rows, num_lines, examples)
@@ -149,7 +149,7 @@ def _describe(
 def measure_lengths(tables: list[pa.Table]) -> tuple[dict[str, Lengths] | None, float | None]:
     """Lengths of the parts, and the share of pairs whose chosen side is the longer one."""
     lengths = {
-        part: np.concatenate([pc.list_value_length(t[f"{part}_ids"]).to_numpy() for t in tables])
+        part: np.concatenate([pl.Series(pc.list_value_length(t[f"{part}_ids"])) for t in tables])
         for part in ("prompt", "chosen", "rejected")
     }
     if not len(lengths["prompt"]):

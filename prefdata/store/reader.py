@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pyarrow as pa
 from pyarrow import parquet
 
+from prefdata.arrays import empty_table
 from prefdata.errors import UsageError
 from prefdata.store.manifest import Manifest, OtherFile, ShardSeal, SplitSeal, read_manifest
 from prefdata.store.shards import TOKENS, read_shard
@@ -50,7 +51,7 @@ class Build(NamedTuple):
     def tokens(self, split: str) -> pa.Table:
         """All rows of a split, mapped, not copied: one chunk for each shard."""
         tables = [shard.read() for shard in self.shards(split)]
-        return pa.concat_tables(tables) if tables else TOKENS.empty_table()
+        return pa.concat_tables(tables) if tables else empty_table(TOKENS)
 
     def text(self, split: str) -> pa.Table:
         """The kept pairs of a split, readable; row n is row n of `tokens`."""

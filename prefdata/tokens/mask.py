@@ -3,9 +3,11 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 from tokenizers import Tokenizer
 
+from prefdata.arrays import whole
 from prefdata.tokens.ragged import Bools
 from prefdata.tokens.render import Renderer
 from prefdata.tokens.target import Target
@@ -22,12 +24,10 @@ class Dialogue(NamedTuple):
 
 def rows_with_turns(column: pa.ChunkedArray) -> list[int]:
     """Rows whose completion holds a turn that is not the assistant's."""
-    lists = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    lists = whole(column)
     roles = lists.flatten().field("role")
-    foreign = np.flatnonzero(
-        pa.compute.not_equal(roles, "assistant").to_numpy(zero_copy_only=False)
-    )
-    ends = np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False))
+    foreign = np.flatnonzero(pl.Series(roles) != "assistant")
+    ends = np.cumsum(pl.Series(lists.value_lengths()))
     return sorted({int(row) for row in np.searchsorted(ends, foreign, side="right")})
 
 

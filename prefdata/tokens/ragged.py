@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from prefdata.arrays import numbers_array
+
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -90,5 +92,5 @@ def to_arrow(rows: Ragged, kind: pa.DataType) -> pa.Array:
         message = "a shard holds more tokens than an Arrow list can; lower shard_rows"
         raise OverflowError(message)
     return pa.ListArray.from_arrays(
-        pa.array(rows.offsets.astype(np.int32)), pa.array(rows.values), type=kind
+        numbers_array(rows.offsets.astype(np.int32)), numbers_array(rows.values), type=kind
     )

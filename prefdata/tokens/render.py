@@ -8,6 +8,7 @@ import jinja2
 import orjson
 import pyarrow as pa
 
+from prefdata.arrays import whole
 from prefdata.errors import UsageError
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.target import Target
@@ -133,9 +134,7 @@ def read_messages(column: pa.ChunkedArray) -> list[list[Message]]:
 
     Field by field: turning the nested column into Python objects at once takes five times as long.
     """
-    lists = column.combine_chunks()
-    if isinstance(lists, pa.ChunkedArray):
-        lists = pa.concat_arrays(lists.chunks) if lists.num_chunks else pa.array([], column.type)
+    lists = whole(column)
     flat = lists.flatten()
     fields = [flat.field(name) for name in flat.type.names]
     # A field of nulls alone, as most are, costs nothing.

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from prefdata.arrays import arrow_array, numbers_array
 from prefdata.rejects import rejects_of
 from prefdata.store.shards import TOKENS
 from prefdata.tokens.faults import Cuts, apply_length, find_faults
@@ -44,7 +45,7 @@ def encode_table(records: pa.Table, target: Target, options: TokenOptions) -> To
             findings[refusal.code] = len(rows)
     refusals = {**_empty_masks(ids, masks), **refusals}
     stays = np.array([row not in refusals for row in ids.rows.tolist()], np.bool_)
-    kept = records.take(pa.array(ids.rows[stays]))
+    kept = records.take(numbers_array(ids.rows[stays]))
     tokens = _token_table(kept, _select(ids, stays), masks)
     return TokenRows(tokens, kept, dict(sorted(refusals.items())), _counted(findings, cuts), note)
 
@@ -124,6 +125,6 @@ def _mask_column(ids: PairIds, rows: Ragged, masks: Masks, side: int) -> pa.Arra
 def refused_records(records: pa.Table, refusals: dict[int, Refusal]) -> pa.Table:
     """The refused records as rows of REJECTED, in their order."""
     rows = sorted(refusals)
-    refused = records.take(pa.array(rows, pa.int64()))
+    refused = records.take(arrow_array(rows, pa.int64()))
     codes = [refusals[row].code for row in rows]
     return rejects_of(refused, codes, [refusals[row].message for row in rows])

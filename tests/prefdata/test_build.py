@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import prefdata
 from prefdata.config import make_config
 from prefdata.errors import EmptyError, LockedError, PrefdataError, UsageError
 from prefdata.store.commit import lock_folder
+from prefdata.tokens.target import load_target
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -205,3 +207,21 @@ def test_every_line_of_a_real_set_is_accounted_for(tiny: Path, tmp_path: Path) -
 
     assert (lines.lines, lines.kept, lines.rejected) == (2312, 2303, 9)
     assert sorted(codes) == ["PD202"] * 4 + ["PD207"] * 5
+
+
+@pytest.mark.skipif(find_spec("pandas") is None, reason="pandas is not installed")
+def test_a_build_imports_no_heavy_library(rows_file: Path, tiny: Path, tmp_path: Path) -> None:
+    load_target(str(tiny))  # remembered, so that transformers is not needed
+    script = (
+        "import sys, prefdata\n"
+        "from prefdata.config import make_config\n"
+        f"values = dict(inputs=[{str(rows_file)!r}], tokenizer={str(tiny)!r}, out='out')\n"
+        "prefdata.build(make_config(values, place='test'))\n"
+        "print(*({'pandas', 'torch', 'transformers', 'datasets'} & sys.modules.keys()))\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.split() == []
