@@ -116,12 +116,26 @@ def build_config(data: Path, tokenizer: str, out: Path) -> prefdata.BuildConfig:
     return make_config(values, place="bench")
 
 
-def bench_speed(data: Path, name: str, runs: int, folder: Path) -> None:
+def grow(rows: list[Row], times: int) -> list[Row]:
+    """More rows by a known edit: the number of the copy at the end of the last user's turn."""
+    grown = []
+    for copy in range(times):
+        for row in rows:
+            *before, last = row["prompt"]
+            edited = {**last, "content": f"{last['content']} [{copy}]"} if copy else last
+            grown.append({**row, "prompt": [*before, edited]})
+    return grown
+
+
+def bench_speed(data: Path, name: str, runs: int, folder: Path, times: int) -> None:
     """Time the three in turn and compare the ids of the first and the last."""
     tokenizer = AutoTokenizer.from_pretrained(name)
-    first = prefdata.build(build_config(data, name, folder / "first"))
-    pairs = read_pairs(first)
-    rows = [text for text, _ in pairs.values()]
+    pairs = read_pairs(prefdata.build(build_config(data, name, folder / "first")))
+    rows = [text for _, (text, _) in sorted(pairs.items())]
+    if times > 1:
+        rows, data = grow(rows, times), folder / "grown.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        pairs = read_pairs(prefdata.build(build_config(data, name, folder / "grown")))
     seconds: dict[str, list[float]] = {"trl": [], "yardstick": [], "build": [], "command": []}
     for run in range(runs):
         spent, theirs = timed(lambda: prepare_with_trl(rows, tokenizer))
@@ -134,7 +148,7 @@ def bench_speed(data: Path, name: str, runs: int, folder: Path) -> None:
         run_it = lambda command=command: subprocess.run(command, check=True, capture_output=True)  # noqa: E731
         seconds["command"].append(timed(run_it)[0])
     print_speed(len(rows), seconds)
-    ours = [ids for _, ids in pairs.values()]
+    ours = [ids for _, (_, ids) in sorted(pairs.items())]
     equal = sum([row[p] for p in PARTS] == ids for row, ids in zip(theirs, ours, strict=True))
     print(f"  ids equal to TRL's: {equal:,} of {len(ours):,} pairs")
 
@@ -186,6 +200,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="raw preference file")
     parser.add_argument("--tokenizer", action="append", required=True, help="folder or Hub name")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--grow", type=int, default=1, help="times as many rows, by a known edit")
     arguments = parser.parse_args()
     datasets.disable_progress_bars()
     names = ("trl", "transformers", "tokenizers", "datasets", "prefdata-dpo")
@@ -194,7 +209,7 @@ def main() -> None:
         print(name)
         with tempfile.TemporaryDirectory() as folder:
             compare_layouts(name, Path(folder))
-            bench_speed(arguments.data, name, arguments.runs, Path(folder))
+            bench_speed(arguments.data, name, arguments.runs, Path(folder), arguments.grow)
 
 
 if __name__ == "__main__":
