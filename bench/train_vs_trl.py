@@ -4,9 +4,11 @@
 
 Each side runs in a process of its own: tokenize, reference log-probs, optimizer steps. Both see
 the same rows, in the order of our steps, with the same optimizer and dtype, so that the losses
-can be compared step by step. Our side measures torch.mm between its steps: what share of the
-machine's own matrix product a steady step reaches, counting 6 FLOPs per body parameter and token
-and per head parameter and completion token. Prints every run, and ratios with their spread.
+can be compared step by step. Our side measures torch.mm too, before each pack and after a step, off
+the clock: what share of the machine's own matrix product a steady step reaches, counting 6 FLOPs
+per body parameter and token and per head parameter and completion token. A machine that others use
+changes its speed within seconds, so the share of a run is all work over all seconds over the mean
+rate. Prints every run, and ratios with their spread.
 """
 
 import argparse
@@ -34,6 +36,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", choices=["no", "bf16"], default="no")
+    parser.add_argument("--only", choices=["trl", "ours"], help="run one side, for its figures")
     parser.add_argument("--side", choices=["trl", "ours"], help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -47,7 +50,9 @@ def main() -> None:
         print(f"{rows} pairs, {options.steps} steps, mixed_precision {options.precision}")
         names = ("torch", "transformers", "accelerate", "trl")
         print(", ".join(f"{name} {version(name)}" for name in names))
-        compare([run_both(Path(folder), options, turn) for turn in range(options.rounds)])
+        rounds = [run_both(Path(folder), options, turn) for turn in range(options.rounds)]
+        if options.only is None:
+            compare(rounds)
 
 
 def choose_rows(folder: Path, options: argparse.Namespace) -> int:
@@ -95,6 +100,8 @@ def run_both(folder: Path, options: argparse.Namespace, turn: int) -> dict[str, 
     """One run of each side, the first one alternating."""
     found = {}
     for side in ("ours", "trl") if turn % 2 == 0 else ("trl", "ours"):
+        if options.only not in (None, side):
+            continue
         work = folder / f"{side}-{turn}"
         work.mkdir()
         command = [sys.executable, __file__, "--side", side, "--work", str(work)]
@@ -129,30 +136,29 @@ def run_ours(options: argparse.Namespace, folder: Path) -> Figures:
             mixed_precision=options.precision,
             progress=pass_clock(figures),
         )
-    rates, steps = [matrix_rate(torch)], []
+    yardstick, steps = Yardstick(torch), []
 
     def report(_step: int, _total: int, metrics: dict[str, float]) -> None:
-        steps.append(metrics)
-        rates.append(matrix_rate(torch))
+        steps.append((metrics, *yardstick.lap()))
 
     config = TrainConfig(
         model=options.model, data=data, out=options.work / "run", global_batch_size=BATCH,
         steps=options.steps, loss={"name": "dpo", "beta": BETA}, eval_split=None,
         optimizer={"learning_rate": RATE}, mixed_precision=options.precision,
     )  # fmt: skip
-    train(config, report=report)
-    seconds = [metrics["step_seconds"] for metrics in steps]
+    with yardstick:
+        train(config, report=report)
+    seconds = [metrics["step_seconds"] - measuring for metrics, measuring, _ in steps]
+    rates = [rate for _, _, rate in steps]
     flops = step_flops(data, options)
-    shares = [
-        work / second / statistics.fmean(rates[n : n + 2])
-        for n, (work, second) in enumerate(zip(flops, seconds, strict=True))
-    ]
     return figures | {
         "rows": sum(seal.rows for seal in manifest.shards),
         "step_seconds": [round(second, 2) for second in seconds],
-        "share_of_mm": [round(share, 3) for share in shares],
+        "steady_share_of_mm": round(
+            sum(flops[1:]) / sum(s * r for s, r in zip(seconds[1:], rates[1:], strict=True)), 3
+        ),
         "mm_gflops": [round(rate / 1e9) for rate in rates],
-        "losses": [metrics["loss"] for metrics in steps],
+        "losses": [metrics["loss"] for metrics, _, _ in steps],
     }
 
 
@@ -227,14 +233,45 @@ def pass_clock(figures: Figures) -> Callable[[int, int], None]:
     return heard
 
 
-def matrix_rate(torch: Any) -> float:
-    """FLOP/s of torch.mm in float32, on a shape of its liking."""
-    left, right, out = (torch.randn(2048, 2048) for _ in range(3))
-    torch.mm(left, right, out=out)
-    started = time.perf_counter()
-    for _ in range(8):
-        torch.mm(left, right, out=out)
-    return 8 * 2 * 2048**3 / (time.perf_counter() - started)
+class Yardstick:
+    """Measures torch.mm beside the packs of a step, while it is open."""
+
+    def __init__(self, torch: Any) -> None:
+        self.torch, self.seconds, self.rates = torch, 0.0, []
+
+    def __enter__(self) -> None:
+        import dpo.step
+
+        self.home, self.run_pack = dpo.step, dpo.step._backward
+
+        def measured(*arguments: Any) -> Any:
+            self.measure()
+            return self.run_pack(*arguments)
+
+        dpo.step._backward = measured
+
+    def __exit__(self, *_: object) -> None:
+        self.home._backward = self.run_pack
+
+    def measure(self) -> None:
+        """FLOP/s of torch.mm in float32, on a shape of its liking."""
+        started = time.perf_counter()
+        left, right, out = (self.torch.randn(2048, 2048) for _ in range(3))
+        self.torch.mm(left, right, out=out)
+        begun = time.perf_counter()
+        for _ in range(6):
+            self.torch.mm(left, right, out=out)
+        ended = time.perf_counter()
+        self.rates.append(6 * 2 * 2048**3 / (ended - begun))
+        self.seconds += ended - started
+
+    def lap(self) -> tuple[float, float]:
+        """Seconds of the step that went into measuring, and the mean rate around it."""
+        spent = self.seconds
+        self.measure()
+        rate = statistics.fmean(self.rates)
+        self.seconds, self.rates = 0.0, []
+        return spent, rate
 
 
 def step_flops(data: Path, options: argparse.Namespace) -> list[float]:
@@ -275,8 +312,8 @@ def compare(rounds: list[dict[str, Figures]]) -> None:
     ratio("reference pass", lambda f: f["reference_seconds"])
     ratio("tokenize against the whole build", lambda f: f["tokenize_seconds"])
     ratio("peak RSS: ours / TRL's", lambda f: f["peak_rss_gb"], inverse=True)
-    shares = [share for figures in ours for share in figures["share_of_mm"][1:]]
-    print(f"steady step as a share of torch.mm: median {statistics.median(shares):.3f}", end="")
+    shares = [figures["steady_share_of_mm"] for figures in ours]
+    print(f"steady steps as a share of torch.mm: median {statistics.median(shares):.3f}", end="")
     print(f"   ({min(shares):.3f} to {max(shares):.3f})")
     gaps = [
         abs(a - b)
