@@ -5,17 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from prefdata.arrays import empty_table, numbers_array
 from prefdata.config import BuildConfig
+from prefdata.decide import CONTRADICTION, stage
+from prefdata.findings import EXAMPLES, Findings, Met, add_up
+from prefdata.leftovers import duplicates_table, write_rejected
 from prefdata.plan import TOOL_VERSION
-from prefdata.records import RECORDS
 from prefdata.report.card import write_card
 from prefdata.report.model import Report
 from prefdata.report.numbers import (
+    CATALOG,
     class_of_lines,
     list_findings,
     measure_lengths,
@@ -27,21 +28,12 @@ from prefdata.store.canonical import to_json
 from prefdata.store.commit import FileSeal
 from prefdata.store.manifest import Manifest, OtherFile, ShardSeal, SplitSeal
 from prefdata.store.staging import write_staged
-from prefdata.survey import Survey, count_codes, stage
-from prefdata.tokens.stage import refused_records
+from prefdata.survey import Survey
+from prefdata.tokens.render import Refusal
 from prefdata.tokens.target import Target
 
-_PLACE = [("source_index", "ascending"), ("line", "ascending"), ("ordinal", "ascending")]
-
-
-class Account(NamedTuple):
-    """What became of every row, once the shards are made."""
-
-    kept: pa.Table
-    """Places of the kept pairs."""
-    rejected: pa.Table
-    refused_late: pa.Table
-    """The part of `rejected` that was refused while it became tokens."""
+REJECTED_FILE = "rejected/rejected-00000-of-00001.parquet"
+DUPLICATES_FILE = "duplicates.parquet"
 
 
 class Made(NamedTuple):
@@ -55,80 +47,117 @@ class Made(NamedTuple):
         return sorted({made.facts.note for made in self.shards if made.facts.note})
 
     @property
-    def findings(self) -> Counter[str]:
-        total: Counter[str] = Counter()
-        for made in self.shards:
-            total.update(made.facts.findings)
-        return total
+    def rows(self) -> int:
+        """Pairs that became tokens."""
+        return sum(made.facts.rows for made in self.shards)
+
+    def findings(self) -> dict[str, Met]:
+        """What was found in pairs that became tokens, by code."""
+        return add_up(
+            {code: Met(count, ()) for code, count in made.facts.findings.items()}
+            for made in self.shards
+        )
+
+    def refusals(self) -> dict[int, Refusal]:
+        """Why a record did not become tokens, by its place in the keys."""
+        found = {}
+        for task, made in zip(self.tasks, self.shards, strict=True):
+            places = task.places["at"]
+            found.update({int(places[row]): why for row, why in made.facts.refusals.items()})
+        return found
 
 
-def take_account(found: Survey, made: Made) -> Account:
-    """Tell the kept records from those that the tokenizer refused."""
-    kept = [empty_table(RECORDS).select([name for name, _ in _PLACE])]
-    late = [found.rejected.slice(0, 0)]
-    for task, shard in zip(made.tasks, made.shards, strict=True):
-        refusals = shard.facts.refusals
-        stays = np.ones(task.records.num_rows, np.bool_)
-        stays[list(refusals)] = False
-        kept.append(task.records.select([name for name, _ in _PLACE]).filter(numbers_array(stays)))
-        if refusals:
-            late.append(refused_records(task.records, refusals))
-    refused_late = pa.concat_tables(late)
-    rejected = pa.concat_tables([found.rejected, refused_late])
-    return Account(pa.concat_tables(kept), rejected.sort_by(_PLACE), refused_late)
+NOTHING_MADE = Made((), ())
 
 
-def make_report(
-    found: Survey, made: Made | None, account: Account, tokens: list[pa.Table]
-) -> Report:
+def make_report(found: Survey, made: Made, tokens: list[pa.Table]) -> Report:
     """The numbers of a build or, without shards, of a validation."""
-    classes = class_of_lines(found.files, account.kept, found.duplicates, account.rejected)
+    refusals = made.refusals()
+    classes = class_of_lines(found, list(refusals))
     total = total_lines(classes)
-    counted = Counter(made.findings if made else {})
-    if found.duplicates.num_rows:
-        counted["PD401"] += found.duplicates.num_rows
     funnel = list(found.funnel)
-    if made:
-        late = count_codes(account.refused_late)
-        funnel.append(stage("tokens", found.records.num_rows, account.kept.num_rows, late))
+    if made.tasks:
+        counts = Counter(refusal.code for refusal in refusals.values())
+        funnel.append(stage("tokens", made.rows + len(refusals), made.rows, counts))
     lengths, chosen_longer = measure_lengths(tokens) if tokens else (None, None)
     return Report(
         tool_version=TOOL_VERSION,
         inputs=seal_inputs(found.files, classes),
         lines=total,
         funnel=funnel,
-        findings=list_findings(account.rejected, found.found, counted, total.lines - total.blank),
-        splits=_splits(made) if made else None,
+        findings=list_findings(_met(found, made, refusals), total.lines - total.blank),
+        splits=_splits(made) if made.tasks else None,
         lengths=lengths,
         chosen_longer=chosen_longer,
-        notes=found.notes + (made.notes if made else []),
+        notes=found.notes + made.notes,
     )
 
 
-def write_others(
-    root: Path, tables: dict[str, pa.Table], report: Report, config: BuildConfig
-) -> tuple[list[OtherFile], dict[str, FileSeal]]:
-    """Everything besides the shards: what the manifest lists, and all that gets a final name.
+def _met(found: Survey, made: Made, refusals: dict[int, Refusal]) -> Findings:
+    """Every code that was met, by level; in decided and refused pairs by their places."""
+    facts = [part.facts for part in found.parts]
+    contradictory = [(int(at), CONTRADICTION) for at in found.decision.contradictory]
+    refused: dict[str, list[tuple[int, str]]] = {"PD403": contradictory}
+    for at, refusal in sorted(refusals.items()):
+        refused.setdefault(refusal.code, []).append((at, refusal.message))
+    copies = found.decision.copies["at"].to_list()
+    reported = {code: list(places) for code, places in found.decision.reported.items()}
+    met: Findings = {
+        "E": add_up([part.unread for part in facts] + [part.refused for part in facts]),
+        "W": add_up(part.reported for part in facts),
+        "I": {},
+    }
+    met["E"] = add_up([met["E"], {code: _placed(found, some) for code, some in refused.items()}])
+    for code, places in {**reported, "PD401": copies}.items():
+        met["W"][code] = _placed(found, [(int(at), CATALOG[code].meaning) for at in places])
+    for code, one in made.findings().items():
+        met["I" if CATALOG[code].severity == "I" else "W"][code] = one
+    return met
 
-    The card is not sealed, because people edit it.
-    """
-    seals = {name: _write_table(root / name, table) for name, table in tables.items()}
+
+def _placed(found: Survey, pairs: list[tuple[int, str]]) -> Met:
+    """Pairs by their places in the keys, as a report names them."""
+    first = []
+    for at, message in pairs[:EXAMPLES]:
+        source, line = found.keys.select("source_index", "line").row(at)
+        first.append((found.files[source].file.name, line, message))
+    return Met(len(pairs), tuple(first))
+
+
+class Others(NamedTuple):
+    """Everything of a build besides its shards: what the manifest lists, and all that is named."""
+
+    listed: list[OtherFile]
+    seals: dict[str, FileSeal]
+
+
+def write_others(
+    root: Path, found: Survey, made: Made, report: Report, config: BuildConfig
+) -> Others:
+    """Write what is not a shard. The card is not sealed, because people edit it."""
+    copies = duplicates_table(found)
+    seals = {DUPLICATES_FILE: _write_table(root / DUPLICATES_FILE, copies)}
+    seals[REJECTED_FILE], rejected = write_rejected(
+        root, root / REJECTED_FILE, found, _refused(found, made)
+    )
+    rows = {DUPLICATES_FILE: copies.num_rows, REJECTED_FILE: rejected}
     report_bytes = to_json(report.model_dump(mode="json"))
     seals["report.json"] = write_staged(
         root / "report.json", lambda path: path.write_bytes(report_bytes)
     )
     listed = [
-        OtherFile(
-            path=name,
-            rows=tables[name].num_rows if name in tables else None,
-            bytes=seal.bytes,
-            sha256=seal.sha256,
-        )
+        OtherFile(path=name, rows=rows.get(name), bytes=seal.bytes, sha256=seal.sha256)
         for name, seal in sorted(seals.items())
     ]
     card = write_card(report, name=config.out.name, tokenizer=config.tokenizer).encode()
     seals["README.md"] = write_staged(root / "README.md", lambda path: path.write_bytes(card))
-    return listed, seals
+    return Others(listed, seals)
+
+
+def _refused(found: Survey, made: Made) -> dict[int, Refusal]:
+    """Records that were refused after the row checks, by place in the keys."""
+    why = Refusal("PD403", CONTRADICTION)
+    return dict.fromkeys(found.decision.contradictory.to_list(), why) | made.refusals()
 
 
 def _write_table(path: Path, table: pa.Table) -> FileSeal:

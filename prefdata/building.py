@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from prefdata.account import Made, make_manifest, make_report, take_account, write_others
+from prefdata.account import Made, make_manifest, make_report, write_others
 from prefdata.config import BuildConfig
-from prefdata.engine.local import choose_workers, map_items
+from prefdata.engine.local import Done, Workers, choose_workers
 from prefdata.errors import EmptyError, UsageError
-from prefdata.plan import build_identity, read_tasks, shard_tasks
+from prefdata.part import RowChecks
+from prefdata.plan import build_identity, shard_tasks
 from prefdata.progress import Progress, Silent
-from prefdata.read import expand_inputs
+from prefdata.read import expand_inputs, load_layout
 from prefdata.shard import MadeShard, ShardFacts, ShardTask, make_shard
 from prefdata.store.canonical import fingerprint
 from prefdata.store.commit import FileSeal, lock_folder, make_folder, sha256_file
@@ -20,8 +21,8 @@ from prefdata.store.manifest import NAME, read_manifest
 from prefdata.store.reader import Build, open_build
 from prefdata.store.shards import read_shard
 from prefdata.store.staging import FOLDER, Staging
-from prefdata.survey import CheckedFile, survey
-from prefdata.tokens.target import load_target
+from prefdata.survey import Survey, SurveyOptions, survey
+from prefdata.tokens.target import Target, load_target
 
 
 def build(config: BuildConfig, *, replace: bool = False, progress: Progress | None = None) -> Build:
@@ -35,37 +36,43 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
     target = load_target(
         config.tokenizer, revision=config.revision, chat_template=config.chat_template
     )
+    number = choose_workers(config.workers, sum(file.path.stat().st_size for file in files))
     make_folder(config.out)
-    with lock_folder(config.out), _left_clean(config.out):
+    with lock_folder(config.out), _left_clean(config.out), Workers(number) as workers:
         digests = {file.name: sha256_file(file.path) for file in files}
         mark = fingerprint(build_identity(config, target, digests))
         if not replace and _is_finished(config.out, mark):
             return open_build(config.out)
-        workers = choose_workers(config.workers, sum(file.path.stat().st_size for file in files))
-
-        found = survey(read_tasks(config, files, target), workers=workers, progress=progress)
-        _require_same_inputs(found.files, digests)
-        _require_rows(found.records)
-
         staging = Staging(config.out, mark)
-        tasks = shard_tasks(found.records, config, target, staging.root)
-        made = Made(tasks, _make_shards(tasks, staging, workers, progress))
-        account = take_account(found, made)
-        _require_rows(account.kept)
 
-        report = make_report(found, made, account, _read_tokens(made, staging))
-        tables = {
-            "rejected/rejected-00000-of-00001.parquet": account.rejected,
-            "duplicates.parquet": found.duplicates,
-        }
-        listed, seals = write_others(staging.root, tables, report, config)
+        found = survey(
+            files, _options(config, target), workers=workers, staging=staging, progress=progress
+        )
+        _require_same_inputs(found, digests)
+        _require_rows(int(found.decision.stays.sum()))
+
+        tasks = shard_tasks(found, config, target, staging.root)
+        made = Made(tasks, _make_shards(tasks, staging, workers, progress))
+        _require_rows(made.rows)
+
+        report = make_report(found, made, _read_tokens(made, staging))
+        others = write_others(staging.root, found, made, report, config)
         manifest = make_manifest(config, target, mark, report, made)
-        manifest = manifest.model_copy(update={"files": manifest.files + listed}).sealed()
+        manifest = manifest.model_copy(update={"files": manifest.files + others.listed}).sealed()
         shard_files = {name: seal for shard in made.shards for name, seal in shard.files.items()}
-        staging.commit({**shard_files, **seals}, manifest.to_bytes())
+        staging.commit({**shard_files, **others.seals}, manifest.to_bytes())
     for note in report.notes:
         progress.note(note)
     return open_build(config.out)
+
+
+def _options(config: BuildConfig, target: Target) -> SurveyOptions:
+    return SurveyOptions(
+        load_layout(config.layout) if config.layout else None,
+        config.pairing,
+        config.limits,
+        RowChecks(config.row_severity, target.control_tokens),
+    )
 
 
 @contextmanager
@@ -96,42 +103,40 @@ def _is_finished(out: Path, mark: str) -> bool:
     return False
 
 
-def _require_same_inputs(files: list[CheckedFile], digests: Mapping[str, str]) -> None:
-    for file in files:
-        if file.read.sha256 != digests[file.file.name]:
+def _require_same_inputs(found: Survey, digests: Mapping[str, str]) -> None:
+    for file in found.files:
+        if file.sha256 != digests[file.file.name]:
             problem, remedy = "changed while it was being read", "run again when it is complete"
             raise UsageError("E115", file.file.name, problem, remedy)
 
 
-def _require_rows(records: pa.Table) -> None:
-    if not records.num_rows:
+def _require_rows(number: int) -> None:
+    if not number:
         remedy = "run `prefdata validate` on the inputs to see why"
         raise EmptyError("E120", "inputs", "no pair is left to build from", remedy)
 
 
 def _make_shards(
-    tasks: list[ShardTask], staging: Staging, workers: int, progress: Progress
+    tasks: list[ShardTask], staging: Staging, workers: Workers, progress: Progress
 ) -> list[MadeShard]:
     """Every shard, of which those that a killed build left whole are not made again."""
-    done: dict[str, MadeShard] = {}
-    for task in tasks:
-        entry = staging.known(task.name)
-        if entry is not None:
+    known = {task.name: staging.known(task.name) for task in tasks}
+    with progress.bar("tokens", sum(len(task.places) for task in tasks)) as advance:
+
+        def item(task: ShardTask) -> ShardTask | Done[MadeShard]:
+            entry = known[task.name]
+            if entry is None:
+                return task
             files = {path: FileSeal(*seal) for path, *seal in entry["files"]}
-            done[task.name] = MadeShard(task.name, ShardFacts.from_json(entry["facts"]), files)
-    total = sum(task.records.num_rows for task in tasks)
-    sizes = {task.name: task.records.num_rows for task in tasks}
-    with progress.bar("tokens", total) as advance:
-        advance(sum(sizes[name] for name in done))
+            return Done(MadeShard(task.name, ShardFacts.from_json(entry["facts"]), files))
 
-        def record(shard: MadeShard) -> None:
-            staging.record(shard.name, shard.files, shard.facts.to_json())
-            advance(sizes[shard.name])
-
-        missing = [task for task in tasks if task.name not in done]
-        for shard in map_items(make_shard, missing, workers=workers, on_done=record):
-            done[shard.name] = shard
-    return [done[task.name] for task in tasks]
+        shards = []
+        for task, shard in zip(tasks, workers.map(make_shard, map(item, tasks)), strict=True):
+            if known[task.name] is None:
+                staging.record(shard.name, shard.files, shard.facts.to_json())
+            shards.append(shard)
+            advance(len(task.places))
+    return shards
 
 
 def _read_tokens(made: Made, staging: Staging) -> list[pa.Table]:

@@ -1,20 +1,22 @@
-"""What a build will do, before it does it: its identity, the files to read, the shards to make."""
+"""What a build will do, before it does it: its identity, and the shards to make."""
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
-import pyarrow as pa
+from numpy.typing import NDArray
 
 from prefdata.config import BuildConfig
-from prefdata.read import InputFile, load_layout
+from prefdata.keys import GROUP
+from prefdata.read import load_layout
 from prefdata.shard import ShardTask
-from prefdata.split import split_groups
+from prefdata.split import draw_test
 from prefdata.store.manifest import FORMAT_VERSION
-from prefdata.survey import ReadTask
-from prefdata.text import message_fields
+from prefdata.survey import Survey
+from prefdata.text import FIELD_NAMES
 from prefdata.tokens.target import Target
 
 TOOL_VERSION = version("prefdata-dpo")
@@ -36,59 +38,57 @@ def build_identity(
     }
 
 
-def read_tasks(config: BuildConfig, files: list[InputFile], target: Target) -> list[ReadTask]:
-    """One task for each file."""
-    layout = load_layout(config.layout) if config.layout else None
-    return [
-        ReadTask(
-            file,
-            layout,
-            config.pairing,
-            config.limits,
-            config.row_severity,
-            target.control_tokens,
-        )
-        for file in files
-    ]
-
-
-def shard_tasks(
-    records: pa.Table, config: BuildConfig, target: Target, root: Path
-) -> list[ShardTask]:
+def shard_tasks(found: Survey, config: BuildConfig, target: Target, root: Path) -> list[ShardTask]:
     """Records to shards: by split, the pairs of a prompt side by side and in one shard."""
-    is_chat = bool((pl.Series(records["form"]) != "text").any())
-    fields = message_fields(records) if is_chat else ()
-    train, test = split_groups(records, test_fraction=config.test_fraction, seed=config.seed)
+    kept = _side_by_side(found)
+    in_test = draw_test(
+        kept["group_high"].to_numpy(), test_fraction=config.test_fraction, seed=config.seed
+    )
+    names = tuple(part.name for part in found.parts)
+    fields = _fields(found)
     tasks = []
-    for split, rows in (("train", train), ("test", test)):
-        chunks = list(_chunks(_side_by_side(rows), config.shard_rows))
-        for number, chunk in enumerate(chunks):
-            tasks.append(
-                ShardTask(
-                    root, split, number, len(chunks), chunk, target, config.token_options, fields
-                )
-            )
+    for split, mask in (("train", ~in_test), ("test", in_test)):
+        rows = kept.filter(mask)
+        cuts = list(_cuts(_group_ends(rows), config.shard_rows))
+        for number, (start, stop) in enumerate(cuts):
+            places = rows[start:stop].select("at", "part", "row")
+            name = f"{split}-{number:05d}-of-{len(cuts):05d}"
+            options = config.token_options
+            tasks.append(ShardTask(root, split, name, names, places, target, options, fields))
     return tasks
 
 
-def _groups(records: pa.Table) -> pl.DataFrame:
-    return pl.DataFrame({"group": pl.Series(records["group_id"].cast(pa.binary()))})
-
-
-def _side_by_side(records: pa.Table) -> pa.Table:
+def _side_by_side(found: Survey) -> pl.DataFrame:
     """Groups in the order of their first pairs, the pairs of each in their own order."""
-    places = _groups(records).with_row_index("at")
-    first = places.with_columns(first=pl.col("at").first().over("group"))
-    return records.take(first.sort("first", "at")["at"].to_arrow())
+    kept = found.keys.select(*GROUP, "part", "row").with_row_index("at")
+    kept = kept.filter(pl.Series(found.decision.stays))
+    return kept.with_columns(first=pl.col("at").first().over(GROUP)).sort("first", "at")
 
 
-def _chunks(records: pa.Table, shard_rows: int) -> Iterator[pa.Table]:
-    """Runs of whole groups with at most `shard_rows` rows, unless one group has more."""
-    start = end = 0
-    for length in _groups(records)["group"].rle().struct.field("len").to_list():
-        if end > start and end + length - start > shard_rows:
-            yield records.slice(start, end - start)
-            start = end
-        end += length
-    if end > start:
-        yield records.slice(start, end - start)
+def _fields(found: Survey) -> tuple[str, ...]:
+    """The fields of messages in the text shards; none where all of the data is verbatim text."""
+    if not any(part.facts.is_chat for part in found.parts):
+        return ()
+    used = {name for part in found.parts for name in part.facts.fields}
+    return tuple(sorted(used, key=FIELD_NAMES.index))
+
+
+def _group_ends(rows: pl.DataFrame) -> NDArray[np.int64]:
+    """Where each run of one group ends."""
+    ids = rows.select(*GROUP).to_numpy()
+    changes = np.flatnonzero((ids[1:] != ids[:-1]).any(1)) + 1
+    return np.append(changes, len(rows)) if len(rows) else changes
+
+
+def _cuts(ends: NDArray[np.int64], shard_rows: int) -> Iterator[tuple[int, int]]:
+    """Runs of whole groups with at most `shard_rows` rows, unless one group has more.
+
+    Groups that end at 2, 3 and 7 in shards of 4 rows are cut at 0 to 3 and 3 to 7.
+    """
+    start = 0
+    while start < (ends[-1] if len(ends) else 0):
+        fits = int(np.searchsorted(ends, start + shard_rows, side="right"))
+        first = int(np.searchsorted(ends, start, side="right"))
+        stop = int(ends[max(fits - 1, first)])
+        yield start, stop
+        start = stop

@@ -29,6 +29,10 @@ class Record(BaseModel):
     """blake3 of the canonical content, 32 hex digits."""
     group_id: str
     """blake3 of form, prompt and tools: equal for all pairs of a prompt."""
+    chosen_id: str
+    """blake3 of the chosen completion alone, 32 hex digits."""
+    rejected_id: str
+    """blake3 of the rejected completion alone."""
     source: str
     """The file, as the user named it."""
     source_index: int

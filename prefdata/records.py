@@ -1,6 +1,6 @@
 """What one preference is: the canonical record and what is kept of a row that was refused.
 
-Everything between reading and tokens is a `pyarrow.Table` of one of these two schemas. A record
+Everything between reading and tokens is a `pyarrow.Table` of one of these schemas. A record
 is one pair; a raw row with ranked completions gives several, told apart by `ordinal`.
 """
 
@@ -22,6 +22,8 @@ RECORDS = pa.schema(
     [
         pa.field("pair_id", pa.binary(16), nullable=False),  # blake3 of the canonical content
         pa.field("group_id", pa.binary(16), nullable=False),  # blake3 of form, prompt and tools
+        pa.field("chosen_id", pa.binary(16), nullable=False),  # blake3 of the completion alone
+        pa.field("rejected_id", pa.binary(16), nullable=False),
         pa.field("source", pa.string(), nullable=False),  # the file, as the user named it
         pa.field("source_index", pa.int32(), nullable=False),  # its place among the inputs
         pa.field("line", pa.int64(), nullable=False),  # 1-based line, array element or row
@@ -54,5 +56,19 @@ REJECTED = pa.schema(
         pa.field("code", pa.string(), nullable=False),
         pa.field("message", pa.string(), nullable=False),
         pa.field("raw", pa.binary()),  # the row's bytes; of a pair, its canonical JSON
+    ]
+)
+
+DUPLICATES = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("source_index", pa.int32(), nullable=False),
+        pa.field("line", pa.int64(), nullable=False),
+        pa.field("ordinal", pa.int32(), nullable=False),
+        pa.field("pair_id", pa.binary(16), nullable=False),
+        pa.field("kept_source", pa.string(), nullable=False),
+        pa.field("kept_line", pa.int64(), nullable=False),
+        pa.field("kept_ordinal", pa.int32(), nullable=False),
+        pa.field("similarity", pa.float64(), nullable=False),
     ]
 )

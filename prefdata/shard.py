@@ -1,20 +1,27 @@
 """One shard of a build, from records to sealed files: the unit of work, of resume, of a process."""
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from prefdata.store.commit import FileSeal
-from prefdata.store.shards import read_shard, write_shard
+from prefdata.arrays import empty_table
+from prefdata.part import gather
+from prefdata.store.commit import FileSeal, fsync_path, seal_file
+from prefdata.store.shards import TOKENS, read_shard, write_shard
 from prefdata.store.staging import write_staged
 from prefdata.text import text_table
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.render import Refusal
-from prefdata.tokens.stage import encode_table
+from prefdata.tokens.stage import TokenRows, encode_table
 from prefdata.tokens.target import Target
+
+SLICE_ROWS = 8192
 
 
 class ShardTask(NamedTuple):
@@ -22,17 +29,15 @@ class ShardTask(NamedTuple):
 
     root: Path
     split: str
-    number: int
-    total: int
-    records: pa.Table
+    name: str
+    parts: tuple[str, ...]
+    """Names of the parts that records lie in."""
+    places: pl.DataFrame
+    """Of each record: `at` in the keys of all, its `part` and its `row` there."""
     target: Target
     options: TokenOptions
     fields: tuple[str, ...]
     """Of messages, in the text shard; none for verbatim text."""
-
-    @property
-    def name(self) -> str:
-        return f"{self.split}-{self.number:05d}-of-{self.total:05d}"
 
     @property
     def tokens_path(self) -> str:
@@ -80,32 +85,73 @@ class MadeShard(NamedTuple):
 
 def make_shard(task: ShardTask) -> MadeShard:
     """Encode the task's records and write both of the shard's files."""
-    result = encode_table(task.records, task.target, task.options)
-    tokens, rows = result.tokens, result.tokens.num_rows
+    with _TextFile(task.root / task.text_path, task.fields) as text:
+        done = list(_encode_slices(task, text))
+    tokens = pa.concat_tables([empty_table(TOKENS), *(made.tokens for made in done)])
 
     def write_tokens(path: Path) -> None:
         write_shard(path, tokens)
-        read_shard(path, rows=rows)
-
-    def write_text(path: Path) -> None:
-        parquet.write_table(text_table(result.kept, task.fields), path, compression="zstd")
-        assert parquet.read_metadata(path).num_rows == rows
+        read_shard(path, rows=tokens.num_rows)
 
     files = {
         task.tokens_path: write_staged(task.root / task.tokens_path, write_tokens),
-        task.text_path: write_staged(task.root / task.text_path, write_text),
+        task.text_path: text.seal(rows=tokens.num_rows),
     }
+    findings: Counter[str] = Counter()
+    for made in done:
+        findings.update(made.findings)
     facts = ShardFacts(
-        rows=rows,
+        rows=tokens.num_rows,
         groups=_count_groups(tokens),
         prompt_tokens=_count_tokens(tokens["prompt_ids"]),
         chosen_tokens=_count_tokens(tokens["chosen_ids"]),
         rejected_tokens=_count_tokens(tokens["rejected_ids"]),
-        refusals=result.refusals,
-        findings=result.findings,
-        note=result.note,
+        refusals={
+            number * SLICE_ROWS + row: refusal
+            for number, made in enumerate(done)
+            for row, refusal in made.refusals.items()
+        },
+        findings=dict(sorted(findings.items())),
+        note=next((made.note for made in done if made.note), None),
     )
     return MadeShard(task.name, facts, files)
+
+
+def _encode_slices(task: ShardTask, text: "_TextFile") -> Iterator[TokenRows]:
+    """The records in slices, so that few of them are Python's at a time."""
+    for start in range(0, len(task.places), SLICE_ROWS):
+        records = gather(task.root, task.parts, task.places[start : start + SLICE_ROWS])
+        made = encode_table(records, task.target, task.options)
+        text.write(made.kept)
+        yield made._replace(kept=made.kept.slice(0, 0))
+
+
+class _TextFile:
+    """A growing Parquet file of readable pairs, a row group for each slice."""
+
+    def __init__(self, path: Path, fields: tuple[str, ...]) -> None:
+        self._path, self._fields = path, fields
+        self._writer: parquet.ParquetWriter | None = None
+
+    def __enter__(self) -> "_TextFile":
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def write(self, kept: pa.Table) -> None:
+        table = text_table(kept, self._fields)
+        if self._writer is None:
+            self._writer = parquet.ParquetWriter(self._path, table.schema, compression="zstd")
+        self._writer.write_table(table)
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def seal(self, *, rows: int) -> FileSeal:
+        """What was written, on the disk and read back."""
+        assert parquet.read_metadata(self._path).num_rows == rows
+        fsync_path(self._path)
+        return seal_file(self._path)
 
 
 def _count_tokens(column: pa.ChunkedArray) -> int:

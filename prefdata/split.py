@@ -1,29 +1,20 @@
 """Train and test, parted by prompt: the pairs of one prompt are never in both."""
 
-import pyarrow as pa
-import pyarrow.compute as pc
-from blake3 import blake3
+import numpy as np
+from numpy.typing import NDArray
 
-from prefdata.arrays import arrow_array
+from prefdata.mix import Numbers, mix
 
 
-def split_groups(
-    records: pa.Table, *, test_fraction: float, seed: int
-) -> tuple[pa.Table, pa.Table]:
-    """Train and test; a group is in test when its own hash says so.
+def draw_test(groups: Numbers, *, test_fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Which rows are in test, by the id of their group; 0 <= test_fraction <= 1.
 
     Each group is drawn by itself, so rows that come, go or move never change where another lies;
-    the share of groups in test is `test_fraction` on average. 0 <= test_fraction <= 1.
+    the share of groups in test is `test_fraction` on average.
     """
     assert 0 <= test_fraction <= 1, test_fraction
+    key = mix(np.array([seed], np.uint64))
     limit = round(test_fraction * 2**64)
-    key = seed.to_bytes(8, "little", signed=True)
-    drawn: dict[bytes, bool] = {}
-    in_test = []
-    for group in records["group_id"].to_pylist():
-        if group not in drawn:
-            draw = blake3(key + group).digest(length=8)
-            drawn[group] = int.from_bytes(draw, "little") < limit
-        in_test.append(drawn[group])
-    mask = arrow_array(in_test, pa.bool_())
-    return records.filter(pc.invert(mask)), records.filter(mask)
+    if limit == 2**64:
+        return np.ones(len(groups), np.bool_)
+    return mix(groups ^ key) < np.uint64(limit)

@@ -1,113 +1,191 @@
 """The road that `build` and `validate` share: files to records that are checked and distinct."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import polars as pl
 
-from prefdata.arrays import empty_table
-from prefdata.check import CHECKS, check_rows, find_rows
-from prefdata.dedup import DUPLICATES, drop_contradictions, drop_duplicates
-from prefdata.engine.local import map_items
+from prefdata.decide import Decision, decide, stage
+from prefdata.engine.local import Done, Workers
+from prefdata.findings import add_up, counts
+from prefdata.keys import KEYS
+from prefdata.part import MadePart, PartTask, RowChecks, make_part, recall_part
 from prefdata.progress import Progress
-from prefdata.read import FileRows, InputFile, Layout, Limits, Pairing, read_file
-from prefdata.records import RECORDS, REJECTED
+from prefdata.read import (
+    InputFile,
+    Layout,
+    Limits,
+    LineCounts,
+    OpenFile,
+    Pairing,
+    RowOptions,
+    detect_in_blocks,
+    notes_of,
+)
 from prefdata.store.manifest import FunnelStage
+from prefdata.store.staging import Staging
 
 
-class ReadTask(NamedTuple):
-    """What a process needs to read and check one file."""
+class SurveyOptions(NamedTuple):
+    """How inputs are read and checked."""
 
-    file: InputFile
     layout: Layout | None
+    """None: told by the columns of each file."""
     pairing: Pairing
     limits: Limits
-    severity: Mapping[str, str]
-    control_tokens: tuple[str, ...]
+    checks: RowChecks
 
 
-class CheckedFile(NamedTuple):
-    """One file's records that passed the row checks, and the rows that did not."""
+class SurveyedFile(NamedTuple):
+    """One input as it was read."""
 
     file: InputFile
-    read: FileRows
-    kept: pa.Table
-    refused: pa.Table
-    found: pa.Table
-    """What is only reported, one row a finding."""
+    layout: str
+    size_bytes: int
+    sha256: str
+    counts: LineCounts
+    notes: tuple[str, ...]
 
 
 class Survey(NamedTuple):
-    """Everything known before tokens: kept + rejected + duplicates account for every row."""
+    """Everything known before tokens: every row is a record, or refused with a code."""
 
-    files: list[CheckedFile]
-    records: pa.Table
-    rejected: pa.Table
-    duplicates: pa.Table
-    found: pa.Table
+    files: list[SurveyedFile]
+    parts: list[MadePart]
+    keys: pl.DataFrame
+    """KEYS of all records, with `part`, `row` in it, and `source_index`."""
+    refused: pl.DataFrame
+    """`source_index` and `line` of each row and pair that was refused."""
+    decision: Decision
     funnel: list[FunnelStage]
     notes: list[str]
 
 
-def read_and_check(task: ReadTask) -> CheckedFile:
-    """Read one file and drop the rows that break a rule."""
-    rows = read_file(task.file, layout=task.layout, pairing=task.pairing, limits=task.limits)
-    severity, control_tokens = task.severity, task.control_tokens
-    kept, refused = check_rows(rows.records, severity=severity, control_tokens=control_tokens)
-    found = find_rows(kept, severity=severity, control_tokens=control_tokens)
-    return CheckedFile(task.file, rows._replace(records=empty_table(RECORDS)), kept, refused, found)
-
-
-def survey(tasks: Sequence[ReadTask], *, workers: int, progress: Progress) -> Survey:
+def survey(
+    files: Sequence[InputFile],
+    options: SurveyOptions,
+    *,
+    workers: Workers,
+    staging: Staging | None,
+    progress: Progress,
+) -> Survey:
     """Read every file, check its rows, and drop what is there twice or contradicts itself."""
-    severity = tasks[0].severity
-    with progress.bar("reading", len(tasks)) as advance:
-        files = map_items(read_and_check, tasks, workers=workers, on_done=lambda _: advance(1))
-    unread = pa.concat_tables([f.read.rejected for f in files])
-    read = pa.concat_tables([f.kept for f in files])
-    refused = pa.concat_tables([f.refused for f in files])
-    num_read = read.num_rows + refused.num_rows
-
-    distinct, duplicates = read, empty_table(DUPLICATES)
-    if _level("PD401", severity) in ("E", "W"):
-        distinct, duplicates = drop_duplicates(read)
-    records, contradictory = drop_contradictions(distinct)
-    found = [f.found for f in files]
-    if _level("PD403", severity) != "E":
-        if _level("PD403", severity) == "W":
-            found.append(contradictory)
-        records, contradictory = distinct, empty_table(REJECTED)
-
-    num_rows = sum(f.read.counts.lines - f.read.counts.blank for f in files)
+    with progress.bar("reading", sum(file.path.stat().st_size for file in files)) as advance:
+        reading = _Reading(files, options, staging)
+        parts = []
+        for part in workers.map(make_part, reading.tasks()):
+            if staging is not None and not reading.is_known(part.name):
+                staging.record(part.name, part.files, part.facts.to_json())
+            parts.append(part)
+            advance(reading.take_bytes())
+        advance(reading.take_bytes())
+    found = [_surveyed(opened, layout, parts) for opened, layout in reading.opened]
+    keys, refused = _keys(parts), _refused(parts)
+    decision = decide(keys, options.checks.severity)
     return Survey(
-        files,
-        records,
-        pa.concat_tables([unread, refused, contradictory]),
-        duplicates,
-        pa.concat_tables(found),
-        [
-            stage("read", num_rows, num_read, count_codes(unread)),
-            stage("check", num_read, read.num_rows, count_codes(refused)),
-            stage("duplicates", read.num_rows, distinct.num_rows, {"PD401": duplicates.num_rows}),
-            stage(
-                "contradictions", distinct.num_rows, records.num_rows, count_codes(contradictory)
-            ),
-        ],
-        [f"{f.file.name}: {note}" for f in files for note in f.read.notes],
+        found,
+        parts,
+        keys,
+        refused,
+        decision,
+        [*_funnel(found, parts), *decision.funnel],
+        [f"{file.file.name}: {note}" for file in found for note in file.notes],
     )
 
 
-def stage(name: str, rows_in: int, rows_out: int, dropped: Mapping[str, int]) -> FunnelStage:
-    counts = {code: count for code, count in sorted(dropped.items()) if count}
-    return FunnelStage(stage=name, rows_in=rows_in, rows_out=rows_out, dropped=counts)
+class _Reading:
+    """Files in turn, each parted into tasks; what an earlier process made is not made again."""
+
+    def __init__(
+        self, files: Sequence[InputFile], options: SurveyOptions, staging: Staging | None
+    ) -> None:
+        self.files, self.options, self.staging = files, options, staging
+        self.opened: list[tuple[OpenFile, Layout | None]] = []
+        self._known: set[str] = set()
+        self._bytes_told = 0
+
+    def tasks(self) -> Iterator[PartTask | Done[MadePart]]:
+        for file in self.files:
+            opened, layout = OpenFile(file, self.options.limits), self.options.layout
+            blocks = iter(opened)
+            if layout is None:
+                layout, blocks = detect_in_blocks(file, blocks, self.options.limits)
+            self.opened.append((opened, layout))
+            how = RowOptions(layout, self.options.pairing, self.options.limits)
+            for number, block in enumerate(blocks):
+                name = f"{file.index:05d}-{number:05d}"
+                yield self._recall(name, file) or PartTask(
+                    name, file, block, how, self.options.checks, self._root
+                )
+
+    @property
+    def _root(self) -> Path | None:
+        return None if self.staging is None else self.staging.root
+
+    def _recall(self, name: str, file: InputFile) -> Done[MadePart] | None:
+        entry = None if self.staging is None else self.staging.known(name)
+        if self.staging is None or entry is None:
+            return None
+        self._known.add(name)
+        return Done(recall_part(self.staging.root, name, file.index, entry))
+
+    def is_known(self, name: str) -> bool:
+        return name in self._known
+
+    def take_bytes(self) -> int:
+        """Bytes that were read since this was last asked."""
+        read = sum(opened.num_bytes for opened, _ in self.opened)
+        fresh, self._bytes_told = read - self._bytes_told, read
+        return fresh
 
 
-def count_codes(rejected: pa.Table) -> dict[str, int]:
-    """Rows by code."""
-    counts = pc.value_counts(rejected["code"])
-    return {item["values"]: item["counts"] for item in counts.to_pylist()}
+def _surveyed(opened: OpenFile, layout: Layout | None, parts: list[MadePart]) -> SurveyedFile:
+    assert opened.end is not None
+    file, end = opened.file, opened.end
+    total = LineCounts(bom=end.bom)
+    for part in parts:
+        if part.source_index == file.index:
+            total = total.plus(part.facts.counts)
+    name = layout.name if layout else ""
+    return SurveyedFile(file, name, end.size_bytes, end.sha256, total, notes_of(end, total))
 
 
-def _level(code: str, severity: Mapping[str, str]) -> str:
-    return severity.get(code, CHECKS[code].severity)
+_ALL_KEYS: dict[str, type[pl.DataType]] = {
+    **KEYS,
+    "part": pl.UInt32,
+    "row": pl.UInt32,
+    "source_index": pl.Int32,
+}
+
+
+def _keys(parts: list[MadePart]) -> pl.DataFrame:
+    frames = [
+        part.keys.with_columns(
+            part=pl.lit(number, pl.UInt32),
+            row=pl.int_range(pl.len(), dtype=pl.UInt32),
+            source_index=pl.lit(part.source_index, pl.Int32),
+        )
+        for number, part in enumerate(parts)
+    ]
+    return pl.concat([pl.DataFrame(schema=_ALL_KEYS), *frames]).rechunk()
+
+
+def _refused(parts: list[MadePart]) -> pl.DataFrame:
+    frames = [
+        part.lines.select(pl.lit(part.source_index, pl.Int32).alias("source_index"), "line")
+        for part in parts
+    ]
+    empty = pl.DataFrame(schema={"source_index": pl.Int32, "line": pl.Int64})
+    return pl.concat([empty, *frames])
+
+
+def _funnel(files: list[SurveyedFile], parts: list[MadePart]) -> list[FunnelStage]:
+    unread = counts(add_up(part.facts.unread for part in parts))
+    refused = counts(add_up(part.facts.refused for part in parts))
+    num_rows = sum(file.counts.lines - file.counts.blank for file in files)
+    num_read = sum(file.counts.pairs for file in files)
+    return [
+        stage("read", num_rows, num_read, unread),
+        stage("check", num_read, sum(part.facts.rows for part in parts), refused),
+    ]

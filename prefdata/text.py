@@ -8,9 +8,11 @@ import pyarrow.compute as pc
 from prefdata.arrays import arrow_array, numbers_array, whole
 from prefdata.records import RECORDS
 
+FIELD_NAMES = [field.name for field in RECORDS.field("prompt").type.value_type]
+"""Of messages, in the order that their columns have."""
 _SIDES = ("prompt", "chosen", "rejected")
 _ALWAYS = ("role", "content")
-_LEFT_OUT = frozenset({"form", "offset", "source_index"})
+_LEFT_OUT = frozenset({"form", "offset", "source_index", "chosen_id", "rejected_id"})
 
 
 def message_fields(records: pa.Table) -> tuple[str, ...]:
@@ -20,8 +22,7 @@ def message_fields(records: pa.Table) -> tuple[str, ...]:
         for chunk in records[side].chunks:
             flat = chunk.flatten()
             used |= {f.name for f in flat.type if flat.field(f.name).null_count < len(flat)}
-    names = [field.name for field in RECORDS.field("prompt").type.value_type]
-    return tuple(name for name in names if name in used)
+    return tuple(name for name in FIELD_NAMES if name in used)
 
 
 def text_table(kept: pa.Table, fields: tuple[str, ...]) -> pa.Table:

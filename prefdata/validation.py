@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from prefdata.account import Account, make_report
-from prefdata.engine.local import choose_workers
+from prefdata.account import NOTHING_MADE, make_report
+from prefdata.engine.local import Workers, choose_workers
+from prefdata.part import RowChecks
 from prefdata.progress import Progress, Silent
 from prefdata.read import Limits, Pairing, expand_inputs, load_layout
 from prefdata.report.model import Report
-from prefdata.survey import ReadTask, survey
+from prefdata.survey import SurveyOptions, survey
 from prefdata.tokens.target import load_target
 
 _NO_CHANGES: Mapping[str, str] = MappingProxyType({})
@@ -35,16 +36,17 @@ def validate(
 ) -> Report:
     """Read and check files, and report what a build would keep before it tokenizes."""
     files = expand_inputs(inputs)
-    layout = load_layout(options.layout) if options.layout else None
     control_tokens = load_target(options.tokenizer).control_tokens if options.tokenizer else ()
-    tasks = [
-        ReadTask(file, layout, options.pairing, options.limits, options.severity, control_tokens)
-        for file in files
-    ]
-    workers = choose_workers(options.workers, sum(file.path.stat().st_size for file in files))
-    found = survey(tasks, workers=workers, progress=progress or Silent())
-    account = Account(found.records, found.rejected, found.rejected.slice(0, 0))
-    return make_report(found, None, account, [])
+    how = SurveyOptions(
+        load_layout(options.layout) if options.layout else None,
+        options.pairing,
+        options.limits,
+        RowChecks(options.severity, control_tokens),
+    )
+    number = choose_workers(options.workers, sum(file.path.stat().st_size for file in files))
+    with Workers(number) as workers:
+        found = survey(files, how, workers=workers, staging=None, progress=progress or Silent())
+    return make_report(found, NOTHING_MADE, [])
 
 
 def worst_severity(report: Report) -> str | None:

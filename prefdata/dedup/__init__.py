@@ -1,6 +1,6 @@
 """Pairs that say the same, or the contrary."""
 
-from prefdata.dedup.contradictions import drop_contradictions
-from prefdata.dedup.exact import DUPLICATES, drop_duplicates
+from prefdata.dedup.contradictions import find_contradictions
+from prefdata.dedup.exact import find_copies
 
-__all__ = ["DUPLICATES", "drop_contradictions", "drop_duplicates"]
+__all__ = ["find_contradictions", "find_copies"]

@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from types import TracebackType
+from typing import Generic, TypeVar
 
 from prefdata.errors import PrefdataError
 
@@ -14,6 +16,7 @@ Result = TypeVar("Result")
 
 # Below this a process takes longer to start than it saves.
 _BYTES_PER_WORKER = 32 << 20
+_WAITING = 2  # tasks that wait for a worker, so that none is idle
 
 
 def choose_workers(asked: int | None, total_bytes: int) -> int:
@@ -22,35 +25,63 @@ def choose_workers(asked: int | None, total_bytes: int) -> int:
     return asked if asked is not None else max(1, min(cores, total_bytes // _BYTES_PER_WORKER))
 
 
-def map_items(
-    function: Callable[[Item], Result],
-    items: Sequence[Item],
-    *,
-    workers: int,
-    on_done: Callable[[Result], None],
-) -> list[Result]:
-    """The results in the order of the items, whoever made them when.
+class Done(Generic[Result]):
+    """A result that needs no work, in the place of an item."""
 
-    `on_done` is called in this process, once for each result and in order, as soon as it is there.
-    """
-    results = []
-    if workers == 1 or len(items) <= 1:
-        for item in items:
-            results.append(function(item))
-            on_done(results[-1])
-        return results
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(items)), mp_context=context) as pool:
-        futures = [pool.submit(function, item) for item in items]
+    def __init__(self, result: Result) -> None:
+        self.result = result
+
+
+class Workers:
+    """Where stages run, for as long as it is open; one worker is this process itself."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def map(
+        self, function: Callable[[Item], Result], items: Iterable[Item | Done[Result]]
+    ) -> Iterator[Result]:
+        """The results in the order of the items, whoever made them when.
+
+        Items are taken as they are needed, so that few of them exist at a time.
+        """
+        if self.number == 1:
+            for item in items:
+                yield item.result if isinstance(item, Done) else function(item)
+            return
+        waiting: deque[Future[Result] | Done[Result]] = deque()
         try:
-            for future in futures:
-                results.append(future.result())
-                on_done(results[-1])
+            for item in items:
+                waiting.append(
+                    item if isinstance(item, Done) else self._open_pool().submit(function, item)
+                )
+                if len(waiting) >= self.number + _WAITING:
+                    yield _result(waiting.popleft())
+            while waiting:
+                yield _result(waiting.popleft())
         except BrokenProcessPool as error:
             problem = "a worker process was killed, most likely for want of memory"
-            raise PrefdataError(
-                "E150", "workers", problem, "lower workers or shard_rows"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return results
+            raise PrefdataError("E150", "workers", problem, "lower workers") from error
+
+    def _open_pool(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.number, mp_context=context)
+        return self._pool
+
+
+def _result(found: Future[Result] | Done[Result]) -> Result:
+    return found.result if isinstance(found, Done) else found.result()

@@ -1,21 +1,37 @@
 """Raw preference files to records that know their file, line and bytes."""
 
+from prefdata.read.blocks import Block
 from prefdata.read.detect import detect_layout
 from prefdata.read.layout import Layout, load_layout, shipped_layouts
 from prefdata.read.limits import Limits, Pairing
-from prefdata.read.reader import FileRows, LineCounts, read_file
+from prefdata.read.reader import (
+    FileRows,
+    LineCounts,
+    OpenFile,
+    RowOptions,
+    detect_in_blocks,
+    notes_of,
+    read_file,
+    read_part,
+)
 from prefdata.read.source import InputFile, expand_inputs
 
 __all__ = [
+    "Block",
     "FileRows",
     "InputFile",
     "Layout",
     "Limits",
     "LineCounts",
+    "OpenFile",
     "Pairing",
+    "RowOptions",
+    "detect_in_blocks",
     "detect_layout",
     "expand_inputs",
     "load_layout",
+    "notes_of",
     "read_file",
+    "read_part",
     "shipped_layouts",
 ]

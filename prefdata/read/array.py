@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterator
 
 from prefdata.errors import UsageError
+from prefdata.read.blocks import ElementBlock, by_size
 from prefdata.read.faults import RowFault
 from prefdata.read.guard import Object, parse_line
 from prefdata.read.limits import Limits
-from prefdata.read.lines import BOM, RAW_BYTES_KEPT
-from prefdata.read.rows import Row, Tally
+from prefdata.read.lines import RAW_BYTES_KEPT
+from prefdata.read.rows import Row, Tally, too_long
 
 # Whole strings are one token, so brackets and commas inside of them are never seen.
 TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]', re.DOTALL)
@@ -16,16 +17,22 @@ OPENS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 SPACES = b" \t\r\n"
 
 
-def array_rows(data: bytes, name: str, limits: Limits, tally: Tally) -> Iterator[Row]:
+def array_blocks(data: bytes, name: str) -> Iterator[ElementBlock]:
     """The elements of an array, numbered from 1 where a JSON Lines file has line numbers."""
-    tally.bom += data.startswith(BOM)
-    number = 0
-    for number, (start, end) in enumerate(_elements(data, name), start=1):
+    elements = (
+        (number, start, data[start:end])
+        for number, (start, end) in enumerate(_elements(data, name), start=1)
+    )
+    for run in by_size(elements, lambda element: len(element[2])):
+        yield ElementBlock(run)
+
+
+def element_rows(block: ElementBlock, limits: Limits, tally: Tally) -> Iterator[Row]:
+    """The elements as rows."""
+    for number, start, raw in block.elements:
         tally.lines += 1
-        raw = data[start:end]
         if len(raw) > limits.max_line_bytes:
-            fault = RowFault("R212", f"longer than {limits.max_line_bytes:,} bytes; not read")
-            yield number, start, raw[:RAW_BYTES_KEPT], fault
+            yield number, start, raw[:RAW_BYTES_KEPT], too_long(limits)
             continue
         try:
             value: Object | RowFault = parse_line(raw, limits)

@@ -29,10 +29,14 @@ def group_digest(form: str, prompt: Messages, tools: str | None) -> bytes:
     return blake3(orjson.dumps(said)).digest(length=ID_BYTES)
 
 
-def pair_digest(group_id: bytes, chosen: Messages, rejected: Messages) -> bytes:
+def side_digest(completion: Messages) -> bytes:
+    """The id of a completion, 16 bytes: equal for equal answers, whatever they answer."""
+    return blake3(orjson.dumps(hashable(completion))).digest(length=ID_BYTES)
+
+
+def pair_digest(group_id: bytes, chosen_id: bytes, rejected_id: bytes) -> bytes:
     """The id of a pair; the group's id stands for its form, prompt and tools."""
-    sides = (hashable(chosen), hashable(rejected))
-    return blake3(group_id + orjson.dumps(sides)).digest(length=ID_BYTES)
+    return blake3(group_id + chosen_id + rejected_id).digest(length=ID_BYTES)
 
 
 def hashable(messages: Messages) -> Messages:

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from prefdata.arrays import arrow_array
-from prefdata.read.canonical import Message, Messages, pair_digest, pair_json
+from prefdata.read.canonical import Message, Messages, pair_digest, pair_json, side_digest
 from prefdata.read.faults import RowFault
 from prefdata.read.pairs import Draft
 from prefdata.read.source import InputFile
@@ -64,9 +64,11 @@ class RecordColumns:
             if pair.tie:
                 ties.append(ordinal)
                 continue
-            pair_id = pair_digest(draft.group_id, pair.chosen, pair.rejected)
+            chosen_id, rejected_id = side_digest(pair.chosen), side_digest(pair.rejected)
+            pair_id = pair_digest(draft.group_id, chosen_id, rejected_id)
             self.scalars.append(  # adding tuples is twice as fast as unpacking them
-                (pair_id, draft.group_id, line, offset, ordinal, draft.form, draft.tools)  # noqa: RUF005
+                (pair_id, draft.group_id, chosen_id, rejected_id, line, offset, ordinal)  # noqa: RUF005
+                + (draft.form, draft.tools)
                 + pair[2:5]
                 + (draft.weight,)
                 + pair[5:9]

@@ -1,7 +1,7 @@
 """Which format a file has, told by its bytes, and its rows."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -9,12 +9,27 @@ from typing import BinaryIO
 import orjson
 
 from prefdata.errors import UsageError
-from prefdata.read.array import array_rows
+from prefdata.read.array import array_blocks, element_rows
+from prefdata.read.blocks import (
+    Block,
+    CsvBlock,
+    ElementBlock,
+    LineBlock,
+    LongLine,
+    TableBlock,
+    line_blocks,
+)
 from prefdata.read.limits import Limits
 from prefdata.read.lines import BOM
-from prefdata.read.rows import Row, Tally, jsonl_rows
+from prefdata.read.rows import Row, Tally, line_rows, long_row
 from prefdata.read.source import InputFile
-from prefdata.read.tabular import arrow_rows, csv_rows, parquet_rows
+from prefdata.read.tabular import (
+    arrow_blocks,
+    csv_blocks,
+    csv_rows,
+    parquet_blocks,
+    table_rows,
+)
 from prefdata.read.unpack import HashedFile, Unpacker
 
 HEAD_BYTES = 64 * 1024
@@ -27,13 +42,29 @@ CR_BETWEEN_ROWS = re.compile(rb"[}\]][ \t]*\r[ \t\r]*[{\[]")
 PRETTY_OBJECT = re.compile(rb'\s*\{[ \t\r]*\n\s*"')
 
 
-def open_rows(file: InputFile, source: HashedFile, limits: Limits, tally: Tally) -> Iterator[Row]:
-    """The rows of a file, whatever its format; nothing is read that is not asked for."""
+READERS: dict[type, Callable[..., Iterator[Row]]] = {
+    LineBlock: line_rows,
+    LongLine: long_row,
+    ElementBlock: element_rows,
+    CsvBlock: csv_rows,
+    TableBlock: table_rows,
+}
+
+
+def read_rows(block: Block, limits: Limits, tally: Tally) -> Iterator[Row]:
+    """The rows of a block, each an object or its fault."""
+    return READERS[type(block)](block, limits, tally)
+
+
+def open_blocks(
+    file: InputFile, source: HashedFile, limits: Limits, tally: Tally
+) -> Iterator[Block]:
+    """The parts of a file, whatever its format; nothing is read that is not asked for."""
     magic = _first_bytes(source.file)
     if magic.startswith(PARQUET):
-        return parquet_rows(file.path, file.name, tally)
+        return parquet_blocks(file.path, file.name)
     if magic.startswith(ARROW_FILE):
-        return arrow_rows(file.path, file.name, tally)
+        return arrow_blocks(file.path, file.name)
     if magic.startswith(ARROW_STREAM):
         problem = "is an Arrow stream, which looks whole when it is cut"
         raise UsageError("E117", file.name, problem, "write it as an Arrow file or as Parquet")
@@ -41,11 +72,13 @@ def open_rows(file: InputFile, source: HashedFile, limits: Limits, tally: Tally)
     _refuse_other_encodings(head, file.name)
     delimiter = _delimiter(file.path)
     if delimiter:
-        return csv_rows(blocks, limits, tally, delimiter=delimiter)
+        tally.bom += head.startswith(BOM)
+        return csv_blocks(blocks, limits, delimiter)
     _refuse_other_lines(head, file.name)
     if _is_array(head):
-        return array_rows(_whole(blocks, file.name, limits), file.name, limits, tally)
-    return jsonl_rows(blocks, limits, tally)
+        tally.bom += head.startswith(BOM)
+        return array_blocks(_whole(blocks, file.name, limits), file.name)
+    return line_blocks(blocks, limits)
 
 
 def _first_bytes(handle: BinaryIO) -> bytes:

@@ -15,9 +15,13 @@ WHOLE, LONG, LAST = 0, 1, 2  # LAST: whole, but no 0x0A ends it
 Line = tuple[int, int, bytes, int]
 
 
-def split_lines(blocks: Iterator[bytes], max_bytes: int) -> Iterator[Line]:
-    """Every line; the last one may lack its 0x0A, and no line follows a final 0x0A."""
-    number, offset = 1, 0
+def split_lines(
+    blocks: Iterator[bytes], max_bytes: int, number: int = 1, offset: int = 0
+) -> Iterator[Line]:
+    """Every line; the last one may lack its 0x0A, and no line follows a final 0x0A.
+
+    `number` and `offset` are those of the first one.
+    """
     carry, skipped = b"", 0  # skipped: bytes of an over-long line that were passed over
     for block in blocks:
         parts = (carry + block).split(b"\n")

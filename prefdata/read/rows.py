@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from prefdata.read.blocks import LineBlock, LongLine
 from prefdata.read.faults import RowFault
 from prefdata.read.guard import Object, parse_line
 from prefdata.read.limits import Limits
@@ -22,13 +23,13 @@ class Tally:
         self.notes: list[str] = []
 
 
-def jsonl_rows(blocks: Iterator[bytes], limits: Limits, tally: Tally) -> Iterator[Row]:
+def line_rows(block: LineBlock, limits: Limits, tally: Tally) -> Iterator[Row]:
     """JSON Lines: one object a line; blank lines and byte order marks are counted."""
-    for number, offset, line, state in split_lines(blocks, limits.max_line_bytes):
+    data, first, start = iter([block.data]), block.line, block.offset
+    for number, offset, line, state in split_lines(data, limits.max_line_bytes, first, start):
         tally.lines += 1
         if state == LONG:
-            fault = RowFault("R212", f"longer than {limits.max_line_bytes:,} bytes; not read")
-            yield number, offset, line, fault
+            yield number, offset, line, too_long(limits)
             continue
         if line.startswith(BOM):
             tally.bom += 1
@@ -41,6 +42,16 @@ def jsonl_rows(blocks: Iterator[bytes], limits: Limits, tally: Tally) -> Iterato
         except RowFault as fault:
             value = _truncated(fault) if state == LAST else fault
         yield number, offset, line, value
+
+
+def long_row(block: LongLine, limits: Limits, tally: Tally) -> Iterator[Row]:
+    """A line that nobody read."""
+    tally.lines += 1
+    yield block.line, block.offset, block.head, too_long(limits)
+
+
+def too_long(limits: Limits) -> RowFault:
+    return RowFault("R212", f"longer than {limits.max_line_bytes:,} bytes; not read")
 
 
 def _truncated(fault: RowFault) -> RowFault:

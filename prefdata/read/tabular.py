@@ -10,40 +10,58 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefdata.errors import UsageError
+from prefdata.read.blocks import PART_BYTES, CsvBlock, TableBlock, by_size
 from prefdata.read.faults import RowFault
 from prefdata.read.guard import Object
 from prefdata.read.limits import Limits
 from prefdata.read.lines import BOM, LONG, split_lines
-from prefdata.read.rows import Row, Tally
+from prefdata.read.rows import Row, Tally, too_long
 
 BATCH_ROWS = 1024
 
 
-def parquet_rows(path: Path, name: str, tally: Tally) -> Iterator[Row]:
-    """Rows of a Parquet file, numbered from 1; they have no bytes, so their offset is -1."""
+def parquet_blocks(path: Path, name: str) -> Iterator[TableBlock]:
+    """Rows of a Parquet file, numbered from 1."""
     try:
         with pq.ParquetFile(path) as file:
-            yield from _batch_rows(file.iter_batches(batch_size=BATCH_ROWS), tally)
+            yield from _numbered(file.iter_batches(batch_size=BATCH_ROWS))
     except (pa.ArrowException, OSError) as error:
         raise _damaged(name, "Parquet", error) from error
 
 
-def arrow_rows(path: Path, name: str, tally: Tally) -> Iterator[Row]:
+def arrow_blocks(path: Path, name: str) -> Iterator[TableBlock]:
     """Rows of an Arrow IPC file, numbered from 1."""
     try:
         with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as file:
-            batches = (file.get_batch(n) for n in range(file.num_record_batches))
-            yield from _batch_rows(batches, tally)
+            yield from _numbered(file.get_batch(n) for n in range(file.num_record_batches))
     except (pa.ArrowException, OSError) as error:
         raise _damaged(name, "Arrow", error) from error
 
 
-def _batch_rows(batches: Iterator[pa.RecordBatch], tally: Tally) -> Iterator[Row]:
+def _numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[TableBlock]:
+    """Blocks of about `PART_BYTES`; a batch that is larger is sliced."""
+    row = 1
+    for run in by_size(_sliced(batches), lambda batch: batch.nbytes):
+        (batch,) = pa.Table.from_batches(run).combine_chunks().to_batches()
+        yield TableBlock(row, batch)
+        row += batch.num_rows
+
+
+def _sliced(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         batch.validate(full=True)
-        for value in batch.to_pylist():
+        rows = max(1, batch.num_rows * PART_BYTES // max(batch.nbytes, 1))
+        for start in range(0, batch.num_rows, rows):
+            yield batch.slice(start, rows)
+
+
+def table_rows(block: TableBlock, _limits: Limits, tally: Tally) -> Iterator[Row]:
+    """The rows of a table; they have no bytes of their own, so their offset is -1."""
+    for start in range(0, block.batch.num_rows, BATCH_ROWS):
+        values = block.batch.slice(start, BATCH_ROWS).to_pylist()
+        for row, value in enumerate(values, start=block.row + start):
             tally.lines += 1
-            yield tally.lines, -1, None, value
+            yield row, -1, None, value
 
 
 def _damaged(name: str, kind: str, error: Exception) -> UsageError:
@@ -51,28 +69,31 @@ def _damaged(name: str, kind: str, error: Exception) -> UsageError:
     return UsageError("E114", name, f"is a damaged {kind} file: {problem}", "fetch it again")
 
 
-def csv_rows(
-    blocks: Iterator[bytes], limits: Limits, tally: Tally, *, delimiter: str
-) -> Iterator[Row]:
-    """Rows of a CSV file with a header; every value is text. Numbered by their first line."""
+def csv_blocks(chunks: Iterator[bytes], limits: Limits, delimiter: str) -> Iterator[CsvBlock]:
+    """Records of a CSV file with a header, numbered by their first line."""
+    records = _records(chunks, limits.max_line_bytes)
     header: list[str] = []
-    for number, offset, record, whole in _records(blocks, limits.max_line_bytes):
-        if number == 1 and record.startswith(BOM):
-            tally.bom += 1
-            record = record[len(BOM) :]
-        if not header:
-            header = _header(record, delimiter)
-            continue
+    while not header:
+        first = next(records, None)
+        if first is None:
+            return
+        header = _header(first[2].removeprefix(BOM), delimiter)
+    for run in by_size(records, lambda record: len(record[2])):
+        yield CsvBlock(header, delimiter, run)
+
+
+def csv_rows(block: CsvBlock, limits: Limits, tally: Tally) -> Iterator[Row]:
+    """The records as rows; every value is text."""
+    for number, offset, record, whole in block.records:
         tally.lines += 1
         if not record.strip():
             tally.blank += 1
             continue
         if not whole:
-            fault = RowFault("R212", f"longer than {limits.max_line_bytes:,} bytes; not read")
-            yield number, offset, record, fault
+            yield number, offset, record, too_long(limits)
             continue
         try:
-            value: Object | RowFault = _csv_object(record, header, delimiter)
+            value: Object | RowFault = _csv_object(record, block.header, block.delimiter)
         except RowFault as found:
             value = found
         yield number, offset, record, value

@@ -1,7 +1,6 @@
 """Tables to the numbers of a report: the conservation law, findings, lengths."""
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -10,13 +9,13 @@ import pyarrow.compute as pc
 
 from prefdata.check import CHECKS, Check
 from prefdata.errors import UsageError
+from prefdata.findings import Findings, Level, Met
 from prefdata.report.model import Example, Finding, Lengths
 from prefdata.store.manifest import InputSeal, LineClasses
-from prefdata.survey import CheckedFile, count_codes
+from prefdata.survey import Survey, SurveyedFile
 from prefdata.tokens.codes import TOKEN_CHECKS
 
 CATALOG = CHECKS | TOKEN_CHECKS
-_EXAMPLES = 5
 
 # Faults of raw rows; `prefdata explain PD101` tells of all of them.
 FAULTS = {
@@ -47,33 +46,39 @@ def describe_code(code: str) -> Check:
     return CATALOG[code]
 
 
-def class_of_lines(
-    files: list[CheckedFile], kept: pa.Table, duplicates: pa.Table, rejected: pa.Table
-) -> list[LineClasses]:
-    """What became of the lines of each file: kept if any of its pairs is, else the next class."""
-    classes = (("kept", kept), ("duplicates", duplicates), ("rejected", rejected))
-    places = [
-        pl.DataFrame(
-            {"file": pl.Series(table["source_index"]), "line": pl.Series(table["line"])}
-        ).with_columns(rank=pl.lit(rank))
-        for rank, (_, table) in enumerate(classes)
-    ]
-    best = pl.concat(places).group_by("file", "line").agg(pl.col("rank").min())
-    counted = best.group_by("file", "rank").len()
+def class_of_lines(found: Survey, refused: Sequence[int]) -> list[LineClasses]:
+    """What became of the lines of each file: kept if any of its pairs is, else the next class.
+
+    `refused` are places in the keys of pairs that stayed until they became tokens.
+    """
+    stays = found.decision.stays.copy()
+    stays[list(refused)] = False
+    places = found.keys.select("source_index", "line")
+    late = np.append(found.decision.contradictory.to_numpy(), np.array(refused, np.int64))
+    classes = (
+        places.filter(pl.Series(stays)),
+        places[found.decision.copies["at"]],
+        pl.concat([found.refused, places[late.astype(np.int64)]]),
+    )
+    ranked = [lines.with_columns(rank=pl.lit(rank)) for rank, lines in enumerate(classes)]
+    best = pl.concat(ranked).group_by("source_index", "line").agg(pl.col("rank").min())
+    counted = best.group_by("source_index", "rank").len()
     counts = {(file, rank): count for file, rank, count in counted.iter_rows()}
     result = []
-    for file in files:
-        found = [counts.get((file.file.index, rank), 0) for rank in range(len(classes))]
-        lines, blank = file.read.counts.lines, file.read.counts.blank
-        assert lines == blank + sum(found), f"{file.file.name}: {lines} lines, {blank} + {found}"
+    for file in found.files:
+        of_file = [counts.get((file.file.index, rank), 0) for rank in range(len(classes))]
+        lines, blank = file.counts.lines, file.counts.blank
+        assert lines == blank + sum(of_file), (
+            f"{file.file.name}: {lines} lines, {blank} + {of_file}"
+        )
         result.append(
             LineClasses(
                 lines=lines,
                 blank=blank,
-                kept=found[0],
-                duplicates=found[1],
+                kept=of_file[0],
+                duplicates=of_file[1],
                 filtered=0,
-                rejected=found[2],
+                rejected=of_file[2],
             )
         )
     return result
@@ -85,64 +90,42 @@ def total_lines(classes: list[LineClasses]) -> LineClasses:
     return LineClasses(**{name: sum(getattr(part, name) for part in classes) for name in names})
 
 
-def seal_inputs(files: list[CheckedFile], classes: list[LineClasses]) -> list[InputSeal]:
+def seal_inputs(files: list[SurveyedFile], classes: list[LineClasses]) -> list[InputSeal]:
     """What the manifest says of each input."""
     return [
         InputSeal(
             name=file.file.name,
-            bytes=file.read.size_bytes,
-            sha256=file.read.sha256,
-            layout=file.read.layout,
+            bytes=file.size_bytes,
+            sha256=file.sha256,
+            layout=file.layout,
             lines=lines,
         )
         for file, lines in zip(files, classes, strict=True)
     ]
 
 
-def list_findings(
-    refused: pa.Table, found: pa.Table, counted: Mapping[str, int], num_lines: int
-) -> list[Finding]:
-    """Every code that was met: refused rows as E, found ones as W, and plain counts."""
-    findings = [_finding(table, code, level, num_lines) for table, code, level in _coded(
-        (refused, "E"), (found, "W")
-    )]  # fmt: skip
-    for code, count in counted.items():
-        check = CATALOG[code]
-        level: Literal["W", "I"] = "I" if check.severity == "I" else "W"
-        findings.append(_describe(code, level, count, num_lines, []))
+def list_findings(met: Findings, num_lines: int) -> list[Finding]:
+    """Every code that was met, with what is known of it."""
+    findings = [
+        _describe(code, level, found, num_lines)
+        for level, codes in met.items()
+        for code, found in codes.items()
+        if found.num
+    ]
     return sorted(findings, key=lambda finding: (finding.code, finding.severity))
 
 
-def _coded(
-    *tables: tuple[pa.Table, Literal["E", "W"]],
-) -> list[tuple[pa.Table, str, Literal["E", "W"]]]:
-    return [(table, code, level) for table, level in tables for code in count_codes(table)]
-
-
-def _finding(table: pa.Table, code: str, level: Literal["E", "W"], num_lines: int) -> Finding:
-    rows = table.filter((pl.Series(table["code"]) == code).to_arrow())
-    first = rows.slice(0, _EXAMPLES).select(["source", "line", "message"])
-    examples = [Example(**row) for row in first.to_pylist()]
-    return _describe(code, level, rows.num_rows, num_lines, examples)
-
-
-def _describe(
-    code: str,
-    level: Literal["E", "W", "I"],
-    count: int,
-    num_lines: int,
-    examples: list[Example],
-) -> Finding:
+def _describe(code: str, level: Level, found: Met, num_lines: int) -> Finding:
     check = describe_code(code)
     return Finding(
         code=code,
         name=check.name,
         severity=level,
-        count=count,
-        share=round(count / max(num_lines, 1), 6),
+        count=found.num,
+        share=round(found.num / max(num_lines, 1), 6),
         meaning=check.meaning,
         advice=check.advice,
-        examples=examples,
+        examples=[Example(source=s, line=line, message=m) for s, line, m in found.first],
     )
 
 

@@ -5,12 +5,14 @@ and a journal of what it sealed; the next build with the same fingerprint takes 
 size and sha256 are still as sealed, and makes the others again.
 """
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 
 from prefdata.store.commit import (
     FileSeal,
@@ -33,6 +35,17 @@ def write_staged(path: Path, write: Callable[[Path], object]) -> FileSeal:
     write(path)
     fsync_path(path)
     return seal_file(path)
+
+
+def stage_table(path: Path, table: pa.Table) -> FileSeal:
+    """Write a table that only this build reads; a torn write is seen by its seal at a resume."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    data = memoryview(sink.getvalue())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return FileSeal(len(data), hashlib.sha256(data).hexdigest())
 
 
 class Staging:
@@ -58,7 +71,7 @@ class Staging:
     def record(self, name: str, files: dict[str, FileSeal], facts: dict[str, Any]) -> None:
         """Note that a step is done: its files, relative to the folder, and what it found."""
         seals = [[path, *seal] for path, seal in files.items()]
-        line = orjson.dumps({"name": name, "files": seals, "facts": facts})
+        line = orjson.dumps({"name": name, "files": seals, "facts": facts}, default=list)
         with self._journal.open("ab") as journal:
             journal.write(b"\n" + line)  # so a line cut by a kill spoils no other
 

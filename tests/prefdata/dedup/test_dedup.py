@@ -1,125 +1,118 @@
-"""Exact duplicates and contradictions."""
+"""Exact duplicates and contradictions, on keys and in a build."""
 
-import random
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import orjson
-import pyarrow as pa
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
-from prefdata.dedup import DUPLICATES, drop_contradictions, drop_duplicates
+import prefdata
+from prefdata.config import make_config
+from prefdata.dedup import find_contradictions, find_copies
+from prefdata.keys import KEYS, keys_of
 from prefdata.read import Limits, Pairing, expand_inputs, load_layout, read_file
-from prefdata.records import RECORDS, REJECTED
+from prefdata.records import DUPLICATES
 
-RecordsOf = Callable[[list[tuple[str, str, str]]], pa.Table]
+Pairs = list[tuple[str, str, str]]
+KeysOf = Callable[[Pairs], pl.DataFrame]
 fixture_in_given = settings(
     max_examples=100,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-
-
-@pytest.fixture
-def records_of(tmp_path: Path) -> RecordsOf:
-    def read(pairs: list[tuple[str, str, str]]) -> pa.Table:
-        path = tmp_path / "pairs.jsonl"
-        names = ("prompt", "chosen", "rejected")
-        rows = [dict(zip(names, pair, strict=True)) for pair in pairs]
-        path.write_bytes(b"\n".join(map(orjson.dumps, rows)))
-        (file,) = expand_inputs([str(path)])
-        layout = load_layout("trl-std-explicit")
-        return read_file(file, layout=layout, pairing=Pairing(), limits=Limits()).records
-
-    return read
-
-
 word = st.sampled_from("abc")
 pair_lists = st.lists(st.tuples(word, word, word), min_size=1, max_size=12)
 
 
-def test_the_first_copy_stays_and_is_named(records_of: RecordsOf) -> None:
-    records = records_of([("q", "a", "b"), ("q", "a", "c"), ("q", "a", "b"), ("q", "a", "b")])
+def write_pairs(path: Path, pairs: Pairs) -> Path:
+    names = ("prompt", "chosen", "rejected")
+    rows = [dict(zip(names, pair, strict=True)) for pair in pairs]
+    path.write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    return path
 
-    kept, copies = drop_duplicates(records)
 
-    assert kept["line"].to_pylist() == [1, 2]
-    assert copies.schema == DUPLICATES
-    assert copies["line"].to_pylist() == [3, 4]
-    assert copies["kept_line"].to_pylist() == [1, 1]
-    assert copies["kept_source"][0] == records["source"][0]
-    assert copies["similarity"].to_pylist() == [1.0, 1.0]
+@pytest.fixture
+def keys_for(tmp_path: Path) -> KeysOf:
+    def read(pairs: Pairs) -> pl.DataFrame:
+        (file,) = expand_inputs([str(write_pairs(tmp_path / "pairs.jsonl", pairs))])
+        layout = load_layout("trl-std-explicit")
+        rows = read_file(file, layout=layout, pairing=Pairing(), limits=Limits())
+        return keys_of(rows.records)
+
+    return read
+
+
+def test_the_first_copy_stays(keys_for: KeysOf) -> None:
+    keys = keys_for([("q", "a", "b"), ("q", "a", "c"), ("q", "a", "b"), ("q", "a", "b")])
+
+    copies = find_copies(keys)
+
+    assert copies["at"].to_list() == [2, 3]
+    assert copies["kept"].to_list() == [0, 0]
 
 
 @fixture_in_given
 @given(pairs=pair_lists)
-def test_dedup_twice_is_dedup_once(
-    records_of: RecordsOf, pairs: list[tuple[str, str, str]]
-) -> None:
-    records = records_of(pairs)
+def test_dedup_twice_is_dedup_once(keys_for: KeysOf, pairs: Pairs) -> None:
+    keys = keys_for(pairs)
 
-    once, copies = drop_duplicates(records)
-    twice, none = drop_duplicates(once)
+    once = keys.with_row_index("at").join(find_copies(keys), on="at", how="anti").drop("at")
 
-    assert once.equals(twice)
-    assert none.num_rows == 0
-    assert once.num_rows == len(set(pairs))
-    assert once.num_rows + copies.num_rows == records.num_rows
+    assert len(once) == len(set(pairs))
+    assert find_copies(once).is_empty()
 
 
-@fixture_in_given
-@given(pairs=pair_lists, seed=st.integers(0, 99))
-def test_the_order_of_the_rows_given_changes_only_their_order(
-    records_of: RecordsOf, pairs: list[tuple[str, str, str]], seed: int
-) -> None:
-    records = records_of(pairs)
-    order = list(range(len(pairs)))
-    random.Random(seed).shuffle(order)
-
-    kept, copies = drop_duplicates(records)
-    kept_shuffled, copies_shuffled = drop_duplicates(records.take(order))
-
-    assert kept.equals(kept_shuffled.sort_by("line"))
-    assert copies.equals(copies_shuffled)
-
-
-def by_hand(pairs: list[tuple[str, str, str]]) -> list[int]:
+def by_hand(pairs: Pairs) -> list[int]:
     known = set(pairs)
-    return [n for n, (p, c, r) in enumerate(pairs, 1) if (p, r, c) in known and c != r]
+    return [n for n, (p, c, r) in enumerate(pairs) if (p, r, c) in known and c != r]
 
 
 @fixture_in_given
 @given(pairs=pair_lists)
-def test_all_sides_of_a_contradiction_are_refused(
-    records_of: RecordsOf, pairs: list[tuple[str, str, str]]
-) -> None:
+def test_all_sides_of_a_contradiction_are_found(keys_for: KeysOf, pairs: Pairs) -> None:
     pairs = [(p, c, r) for p, c, r in pairs if c != r]
-    records = records_of(pairs) if pairs else pa.Table.from_batches([], schema=RECORDS)
+    keys = keys_for(pairs) if pairs else pl.DataFrame(schema=KEYS)
 
-    kept, refused = drop_contradictions(records)
-
-    assert refused["line"].to_pylist() == by_hand(pairs)
-    assert kept.num_rows + refused.num_rows == len(pairs)
-    assert set(refused["code"].to_pylist()) <= {"PD403"}
+    assert find_contradictions(keys).to_list() == by_hand(pairs)
 
 
 def test_nothing_in_is_nothing_out() -> None:
-    none = pa.Table.from_batches([], schema=RECORDS)
+    none = pl.DataFrame(schema=KEYS)
 
-    assert [t.schema for t in drop_duplicates(none)] == [RECORDS, DUPLICATES]
-    assert [t.schema for t in drop_contradictions(none)] == [RECORDS, REJECTED]
+    assert find_copies(none).is_empty()
+    assert find_contradictions(none).is_empty()
 
 
-def test_a_lone_contradiction_keeps_its_place_and_its_pair(records_of: RecordsOf) -> None:
-    records = records_of([("q", "a", "b"), ("p", "b", "a"), ("q", "b", "a")])
+def test_a_build_says_of_each_row_what_became_of_it(tiny: Path, tmp_path: Path) -> None:
+    pairs = [("p", "b", "a"), ("q", "a", "b"), ("q", "a", "c"), ("p", "a", "b"), ("q", "a", "b")]
+    pairs += [(f"prompt {n}", "yes", "no") for n in range(20)]
+    rows = write_pairs(tmp_path / "pairs.jsonl", pairs)
+    values = {"inputs": [str(rows)], "tokenizer": str(tiny), "out": tmp_path / "out"}
 
-    kept, refused = drop_contradictions(records)
+    build = prefdata.build(make_config(values, place="test"))
+    refused, copies = (
+        build.rejected().to_pylist(),
+        parquet.read_table(build.file("duplicates.parquet")),
+    )
 
-    rows: list[dict[str, Any]] = refused.to_pylist()
-    assert [(row["line"], row["ordinal"]) for row in rows] == [(1, 0), (3, 0)]
-    assert orjson.loads(rows[1]["raw"])["chosen"][0]["content"] == "b"
-    assert kept["line"].to_pylist() == [2]
+    assert [(row["line"], row["ordinal"], row["code"]) for row in refused] == [
+        (1, 0, "PD403"),
+        (4, 0, "PD403"),
+    ]
+    assert orjson.loads(refused[1]["raw"])["chosen"][0]["content"] == "a"
+    assert copies.schema == DUPLICATES
+    (copy,) = copies.to_pylist()
+    assert (copy["line"], copy["kept_line"], copy["similarity"]) == (5, 2, 1.0)
+    assert copy["source"] == copy["kept_source"] == str(rows)
+    ids = {row["pair_id"] for split in build.splits for row in build.tokens(split).to_pylist()}
+    assert copy["pair_id"] in ids
+    lines = build.manifest.lines
+    assert (lines.lines, lines.kept, lines.duplicates, lines.rejected) == (25, 22, 1, 2)
+    report = json.loads(build.file("report.json").read_bytes())
+    assert [(f["code"], f["count"]) for f in report["findings"]] == [("PD401", 1), ("PD403", 2)]

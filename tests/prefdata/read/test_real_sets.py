@@ -9,8 +9,9 @@ import orjson
 import pytest
 
 from prefdata.check import check_rows
-from prefdata.dedup import drop_contradictions, drop_duplicates
+from prefdata.dedup import find_contradictions, find_copies
 from prefdata.errors import UsageError
+from prefdata.keys import keys_of
 from prefdata.read import FileRows, Limits, Pairing, expand_inputs, read_file
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
@@ -34,8 +35,8 @@ def test_hh_counts_are_the_measured_ones() -> None:
     assert set(refused["code"].to_pylist()) == {"PD202"}
     assert refused["line"].to_pylist() == [87, 517, 926, 1104]
     assert kept.num_rows == 2303
-    assert drop_duplicates(kept)[1].num_rows == 0
-    assert drop_contradictions(kept)[1].num_rows == 0
+    assert find_copies(keys_of(kept)).is_empty()
+    assert find_contradictions(keys_of(kept)).is_empty()
 
 
 def test_hh_text_is_kept_letter_by_letter() -> None:
@@ -71,7 +72,7 @@ def test_llama_factory_demo_is_read_whole(language: str, duplicates: int) -> Non
 
     assert (rows.layout, rows.counts.lines, rows.counts.pairs) == ("sharegpt-ranking", 300, 300)
     assert refused.num_rows == 0
-    assert drop_duplicates(kept)[1].num_rows == duplicates
+    assert len(find_copies(keys_of(kept))) == duplicates
 
 
 def test_unpaired_rows_are_an_unknown_layout() -> None:

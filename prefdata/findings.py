@@ -1,0 +1,48 @@
+"""How often each code was met, and where first: counts that parts bring and the whole adds up."""
+
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
+
+import polars as pl
+import pyarrow as pa
+
+EXAMPLES = 5
+_PLACE = ("source", "line", "message")
+
+
+class Met(NamedTuple):
+    """One code at one level."""
+
+    num: int
+    first: tuple[tuple[str, int, str], ...]
+    """Source, line and message of the first ones."""
+
+
+Level = Literal["E", "W", "I"]
+Findings = dict[Level, dict[str, Met]]
+"""By level (E: refused, W: reported, I: counted alone), then by code."""
+
+
+def count_rows(rows: pa.Table, examples: int = EXAMPLES) -> dict[str, Met]:
+    """Rows of REJECTED by their codes."""
+    frame = pl.DataFrame({name: pl.Series(rows[name]) for name in ("code", *_PLACE)})
+    groups = frame.group_by("code", maintain_order=True)
+    found = {str(code): met for (code,), met in groups}
+    return {
+        code: Met(len(met), tuple(met.select(_PLACE).head(examples).iter_rows()))
+        for code, met in sorted(found.items())
+    }
+
+
+def add_up(parts: Iterable[Mapping[str, Met]], examples: int = EXAMPLES) -> dict[str, Met]:
+    """The codes of several parts, which are in the order of the inputs."""
+    total: dict[str, Met] = {}
+    for part in parts:
+        for code, met in part.items():
+            before = total.get(code, Met(0, ()))
+            total[code] = Met(before.num + met.num, (before.first + met.first)[:examples])
+    return dict(sorted(total.items()))
+
+
+def counts(met: Mapping[str, Met]) -> dict[str, int]:
+    return {code: found.num for code, found in met.items()}

@@ -1,0 +1,113 @@
+"""What one input is parted into: blocks of rows that anybody can read without the rest.
+
+The bytes of an input alone decide where it is parted, so parts are the same whoever reads them.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from prefdata.read.limits import MIB, Limits
+from prefdata.read.lines import RAW_BYTES_KEPT
+
+PART_BYTES = 16 * MIB
+
+
+class LineBlock(NamedTuple):
+    """Whole lines of a JSON Lines file."""
+
+    line: int
+    """Number of the first, from 1."""
+    offset: int
+    """Of its first byte in the unpacked file."""
+    data: bytes
+
+
+class LongLine(NamedTuple):
+    """A line that is longer than the limit, and was passed over unread."""
+
+    line: int
+    offset: int
+    head: bytes
+
+
+class ElementBlock(NamedTuple):
+    """Elements of a JSON array: number, offset and bytes of each."""
+
+    elements: list[tuple[int, int, bytes]]
+
+
+class CsvBlock(NamedTuple):
+    """Records of a CSV file: line, offset and bytes of each, and whether it is whole."""
+
+    header: list[str]
+    delimiter: str
+    records: list[tuple[int, int, bytes, bool]]
+
+
+class TableBlock(NamedTuple):
+    """Rows of a Parquet or Arrow file."""
+
+    row: int
+    """Number of the first, from 1."""
+    batch: pa.RecordBatch
+
+
+class RowBlock(NamedTuple):
+    """Rows that were put together out of several: line, offset, raw bytes, value."""
+
+    rows: list[tuple[int, int, bytes | None, Any]]
+
+
+Block = LineBlock | LongLine | ElementBlock | CsvBlock | TableBlock | RowBlock
+
+
+def line_blocks(chunks: Iterator[bytes], limits: Limits) -> Iterator[LineBlock | LongLine]:
+    """Blocks of about `PART_BYTES`, each of whole lines, in bounded memory.
+
+    A line that outgrows the limit is given as its first bytes, and the rest is passed over.
+    """
+    held = bytearray()
+    line, offset = 1, 0
+    for chunk in chunks:
+        held += chunk
+        if len(held) < PART_BYTES:
+            continue
+        end = held.rfind(b"\n") + 1
+        if end == 0 and len(held) > limits.max_line_bytes:
+            head = bytes(held[:RAW_BYTES_KEPT])
+            passed, rest = _pass_over(len(held), chunks)
+            yield LongLine(line, offset, head)
+            line, offset, held = line + 1, offset + passed, bytearray(rest)
+        elif end:
+            data = bytes(held[:end])
+            yield LineBlock(line, offset, data)
+            line, offset = line + data.count(b"\n"), offset + end
+            del held[:end]
+    if held:
+        yield LineBlock(line, offset, bytes(held))
+
+
+def _pass_over(passed: int, chunks: Iterator[bytes]) -> tuple[int, bytes]:
+    """Bytes up to the end of the line, its 0x0A counted, and what follows of the last chunk."""
+    for chunk in chunks:
+        at = chunk.find(b"\n")
+        if at >= 0:
+            return passed + at + 1, chunk[at + 1 :]
+        passed += len(chunk)
+    return passed, b""
+
+
+def by_size(items: Iterator[Any], size: Any) -> Iterator[list[Any]]:
+    """Runs of items of about `PART_BYTES` together."""
+    run: list[Any] = []
+    num_bytes = 0
+    for item in items:
+        run.append(item)
+        num_bytes += size(item)
+        if num_bytes >= PART_BYTES:
+            yield run
+            run, num_bytes = [], 0
+    if run:
+        yield run
