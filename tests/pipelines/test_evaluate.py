@@ -27,6 +27,7 @@ def test_plain_logps_are_those_that_sampling_counted() -> None:
 def test_a_policy_is_at_no_distance_from_itself_and_at_some_from_another() -> None:
     other = tiny_model(vocabulary=len(TOKENIZER), seed=1)
 
-    assert measure_kl(MODEL, MODEL, TOKENIZER, PROMPTS) == (0.0, 0.0)
+    # sampling one token at a time and scoring a whole row round differently
+    assert measure_kl(MODEL, MODEL, TOKENIZER, PROMPTS) == pytest.approx((0.0, 0.0), abs=1e-4)
     kl, kl_se = measure_kl(MODEL, other, TOKENIZER, PROMPTS)
     assert kl > 3 * kl_se > 0

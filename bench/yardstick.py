@@ -1,0 +1,69 @@
+"""What the machine's own matrix product does beside a training step, and what a step asks of it."""
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Yardstick:
+    """Measures torch.mm beside the packs of a step, while it is open."""
+
+    def __init__(self, torch: Any) -> None:
+        self.torch, self.seconds, self.rates = torch, 0.0, []
+
+    def __enter__(self) -> None:
+        import dpo.step
+
+        self.home, self.run_pack = dpo.step, dpo.step._backward
+
+        def measured(*arguments: Any) -> Any:
+            self.measure()
+            return self.run_pack(*arguments)
+
+        dpo.step._backward = measured
+
+    def __exit__(self, *_: object) -> None:
+        self.home._backward = self.run_pack
+
+    def measure(self) -> None:
+        """FLOP/s of torch.mm in float32, on a shape of its liking."""
+        started = time.perf_counter()
+        left, right, out = (self.torch.randn(2048, 2048) for _ in range(3))
+        self.torch.mm(left, right, out=out)
+        begun = time.perf_counter()
+        for _ in range(6):
+            self.torch.mm(left, right, out=out)
+        ended = time.perf_counter()
+        self.rates.append(6 * 2 * 2048**3 / (ended - begun))
+        self.seconds += ended - started
+
+    def lap(self) -> tuple[float, float]:
+        """Seconds of the step that went into measuring, and the mean rate around it."""
+        spent = self.seconds
+        self.measure()
+        rate = statistics.fmean(self.rates)
+        self.seconds, self.rates = 0.0, []
+        return spent, rate
+
+
+def step_flops(data: Path, name: str, *, steps: int, batch: int) -> list[float]:
+    """6 FLOPs per body parameter and token, per head parameter and completion token."""
+    import prefdata
+    from dpo.data import Pairs
+    from dpo.load import load_model
+    from dpo.steps import step_pairs
+
+    model = load_model(name)
+    head = model.get_output_embeddings().weight.numel()
+    body = sum(parameter.numel() for parameter in model.parameters())
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    body -= head if tied else 2 * head
+    pairs = Pairs([shard.read() for shard in prefdata.open(data).shards("train")])
+    found = []
+    for step in range(1, steps + 1):
+        rows = [pairs[row] for row in step_pairs(len(pairs), seed=0, step=step, batch=batch)]
+        tokens = sum(row.num_tokens for row in rows)
+        answers = sum(len(completion) for row in rows for completion in row.completions)
+        found.append(6.0 * (body * tokens + head * answers))
+    return found
