@@ -1,7 +1,7 @@
 """The whole build in one function, read from top to bottom."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ from prefdata.store.reader import Build, open_build
 from prefdata.store.shards import read_shard
 from prefdata.store.staging import FOLDER, Staging
 from prefdata.survey import Survey, SurveyOptions, survey
+from prefdata.tokens.probe import Probe
 from prefdata.tokens.target import Target, load_target
 
 
@@ -45,9 +46,12 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
             return open_build(config.out)
         staging = Staging(config.out, mark)
 
-        found = survey(
-            files, _options(config, target), workers=workers, staging=staging, progress=progress
-        )
+        with _trial(config, target) as trial:
+            found = survey(
+                files, _options(config, target), workers=workers, staging=staging, progress=progress
+            )
+            if trial is not None:
+                trial.finish()
         _require_same_inputs(found, digests)
         _require_rows(int(found.decision.stays.sum()))
 
@@ -73,6 +77,14 @@ def _options(config: BuildConfig, target: Target) -> SurveyOptions:
         config.limits,
         RowChecks(config.row_severity, target.control_tokens),
     )
+
+
+def _trial(config: BuildConfig, target: Target) -> AbstractContextManager[Probe | None]:
+    """The chat template's trial, beside the reading."""
+    if not target.templates:
+        return nullcontext()
+    variables = {**target.special_tokens, **config.chat_template_kwargs}
+    return Probe(target.templates, variables, config.template_date)
 
 
 @contextmanager

@@ -66,6 +66,7 @@ def main() -> None:
     show_default=True,
     help="Which findings make the exit code 1.",
 )
+@click.option("--workers", type=click.IntRange(min=1), help="Processes; changes nothing else.")
 @click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write it as JSON.")
 @_one_line_errors
 def validate(
@@ -73,6 +74,7 @@ def validate(
     layout: str | None,
     tokenizer: str | None,
     fail_on: str,
+    workers: int | None,
     report_path: Path | None,
 ) -> None:
     """Read and check preference files; write nothing."""
@@ -85,7 +87,8 @@ def validate(
     from prefdata.validation import validate as run
 
     progress = TerminalProgress(Console(stderr=True))
-    report = run(files, ValidateOptions(layout=layout, tokenizer=tokenizer), progress=progress)
+    options = ValidateOptions(layout=layout, tokenizer=tokenizer, workers=workers)
+    report = run(files, options, progress=progress)
     print_report(report, Console())
     if report_path is not None:
         write_bytes(report_path, to_json(report.model_dump(mode="json")))

@@ -18,7 +18,7 @@ from pydantic import (
 from prefdata.errors import UsageError
 from prefdata.read.limits import Limits, Pairing
 from prefdata.tokens.codes import TOKEN_CHECKS
-from prefdata.tokens.options import FIXED_CODES, LengthPolicy, TokenOptions
+from prefdata.tokens.options import FIXED_CODES, ControlTokens, LengthPolicy, TokenOptions
 
 AnyPath = Annotated[Path, Field(strict=False)]
 
@@ -57,6 +57,9 @@ class BuildConfig(BaseModel):
     """Most tokens of prompt and completion together; absent: no limit."""
     length_policy: LengthPolicy = "reject"
     """For longer pairs: `reject` them (PD710), `cut_prompt_start` or `cut_completion_end`."""
+    control_tokens: ControlTokens = "encode"
+    """Where a row spells a control token of the tokenizer: `encode` it as the plain text that it
+    is (PD210 tells), `reject` the row, or `allow` it to steer the model."""
     chat_template: AnyPath | None = None
     """A Jinja file to use instead of the tokenizer's own chat template."""
     chat_template_kwargs: dict[str, Any] = {}
@@ -80,6 +83,8 @@ class BuildConfig(BaseModel):
     @field_validator("severity")
     @classmethod
     def _can_be_lowered(cls, value: dict[str, str]) -> dict[str, str]:
+        if "PD210" in value:
+            raise ValueError("PD210 is set by control_tokens: encode, reject or allow")
         for code, level in value.items():
             if code in FIXED_CODES and level != "E":
                 message = f"{code} cannot be lowered: such a pair cannot be trained on"
@@ -94,13 +99,15 @@ class BuildConfig(BaseModel):
     @property
     def row_severity(self) -> dict[str, str]:
         """Changes to checks of rows and sets."""
-        return {c: level for c, level in self.severity.items() if c not in TOKEN_CHECKS}
+        changes = {c: level for c, level in self.severity.items() if c not in TOKEN_CHECKS}
+        return {**changes, "PD210": "E" if self.control_tokens == "reject" else "W"}
 
     @property
     def token_options(self) -> TokenOptions:
         return TokenOptions(
             max_length=self.max_length,
             length_policy=self.length_policy,
+            control_tokens=self.control_tokens,
             chat_template_kwargs=self.chat_template_kwargs,
             template_date=self.template_date,
             severity={c: level for c, level in self.severity.items() if c in TOKEN_CHECKS},

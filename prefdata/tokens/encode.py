@@ -1,5 +1,6 @@
 """Text to ids, each distinct text once, while the next texts are still being rendered."""
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from types import TracebackType
@@ -27,9 +28,8 @@ class TextPool:
     The tokenizer releases the interpreter's lock, so encoding runs beside rendering.
     """
 
-    def __init__(self, backend: Tokenizer, *, add_special_tokens: bool) -> None:
-        self._backend = backend
-        self._add_special_tokens = add_special_tokens
+    def __init__(self, encode: Callable[[list[str]], Ragged]) -> None:
+        self._encode = encode
         self._places: dict[str, int] = {}
         self._waiting: list[str] = []
         self._parts: list[Future[Ragged]] = []
@@ -66,6 +66,3 @@ class TextPool:
         if self._waiting:
             self._parts.append(self._thread.submit(self._encode, self._waiting))
             self._waiting = []
-
-    def _encode(self, texts: list[str]) -> Ragged:
-        return encode_texts(self._backend, texts, add_special_tokens=self._add_special_tokens)

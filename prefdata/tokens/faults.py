@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prefdata.tokens.disguise import NO_ID
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.pairs import PairIds
 from prefdata.tokens.ragged import Bools, Int64s, Ragged, common_prefix, cut
@@ -47,6 +48,10 @@ def find_faults(ids: PairIds, too_long: Bools, target: Target) -> list[tuple[Boo
     bos, eos = target.token_id("bos_token"), target.token_id("eos_token")
     return [
         (
+            _has(ids.prompt, NO_ID) | _has(ids.chosen, NO_ID) | _has(ids.rejected, NO_ID),
+            Refusal("PD210", "the tokenizer's vocabulary makes a control token of its text"),
+        ),
+        (
             too_long,
             Refusal("PD710", "prompt and completion are longer than max_length"),
         ),
@@ -68,6 +73,11 @@ def find_faults(ids: PairIds, too_long: Bools, target: Target) -> list[tuple[Boo
 
 def _head(rows: Ragged, room: Int64s) -> Ragged:
     return cut(rows, np.zeros_like(room), np.minimum(rows.lengths, room))
+
+
+def _has(rows: Ragged, token: int) -> Bools:
+    owners = np.repeat(np.arange(len(rows.lengths)), rows.lengths)
+    return np.bincount(owners[rows.values == token], minlength=len(rows.lengths)) > 0
 
 
 def _starts_twice(rows: Ragged, token: int | None) -> Bools:

@@ -8,9 +8,9 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from prefdata.arrays import whole
+from prefdata.tokens.disguise import HiddenRenderer
 from prefdata.tokens.ragged import Bools
 from prefdata.tokens.render import Renderer
-from prefdata.tokens.target import Target
 from prefdata.tokens.template import TEMPLATE_FAULTS, Message
 
 
@@ -32,11 +32,11 @@ def rows_with_turns(column: pa.ChunkedArray) -> list[int]:
 
 
 def completion_mask(
-    dialogue: Dialogue, renderer: Renderer, target: Target, backend: Tokenizer
+    dialogue: Dialogue, renderer: Renderer | HiddenRenderer, backend: Tokenizer
 ) -> Bools | None:
     """True at the assistant's tokens of the whole text; None where turns cannot be told apart."""
     try:
-        whole, spans = _assistant_spans(dialogue, renderer, target)
+        whole, spans = _assistant_spans(dialogue, renderer)
     except TEMPLATE_FAULTS:
         return None
     if spans is None:
@@ -49,7 +49,7 @@ def completion_mask(
 
 
 def _assistant_spans(
-    dialogue: Dialogue, renderer: Renderer, target: Target
+    dialogue: Dialogue, renderer: Renderer | HiddenRenderer
 ) -> tuple[str, list[tuple[int, int]] | None]:
     """The whole text and where in it the assistant's turns lie.
 
@@ -58,7 +58,7 @@ def _assistant_spans(
     """
     prompt, completion, tools = dialogue
     whole = renderer.render(prompt + completion, tools, add_generation_prompt=False)
-    end_of_turn = target.special_tokens.get("eos_token")
+    end_of_turn = renderer.end_of_turn
     spans = []
     for number, message in enumerate(completion):
         if message["role"] != "assistant":

@@ -7,8 +7,9 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 
 LengthPolicy = Literal["reject", "cut_prompt_start", "cut_completion_end"]
 # Findings that no config can let through: such a pair cannot be trained on.
-FIXED_CODES = frozenset({"PD702", "PD706", "PD710", "PD711", "PD712"})
+FIXED_CODES = frozenset({"PD210", "PD702", "PD706", "PD710", "PD711", "PD712"})
 
+ControlTokens = Literal["encode", "reject", "allow"]
 Severity = Literal["E", "W", "I", "off"]
 
 
@@ -19,6 +20,7 @@ class TokenOptions(BaseModel):
 
     max_length: PositiveInt | None = None
     length_policy: LengthPolicy = "reject"
+    control_tokens: ControlTokens = "encode"
     chat_template_kwargs: dict[str, Any] = {}
     template_date: date | None = None
     severity: dict[str, Severity] = {}

@@ -5,15 +5,20 @@ prompt + rejected begin with; a completion is all that follows. So prompt + comp
 exactly the tokenization of the whole text, as it is in TRL.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from enum import IntEnum
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
+from prefdata.tokens.disguise import Disguise, HiddenRenderer, disguise_of
 from prefdata.tokens.encode import TextPool, encode_texts
 from prefdata.tokens.options import TokenOptions
+from prefdata.tokens.patience import Patience
 from prefdata.tokens.ragged import (
     Bools,
     Int64s,
@@ -36,6 +41,18 @@ from prefdata.tokens.segments import cut_after_last, safe_cuts
 from prefdata.tokens.target import Target
 
 _SAMPLED_ROWS = 32
+
+
+Encode = Callable[[list[str]], Ragged]
+
+
+class Form(IntEnum):
+    """How the texts of a pair become ids."""
+
+    CHAT = 0
+    TEXT = 1
+    HIDDEN_CHAT = 2
+    HIDDEN_TEXT = 3
 
 
 class PairIds(NamedTuple):
@@ -61,33 +78,33 @@ class Outcome(NamedTuple):
 class _Plan:
     """Which texts to encode, and which of them make which pair."""
 
-    def __init__(self, chat: TextPool, text: TextPool, cuts: tuple[str, ...]) -> None:
-        self._pools = (chat, text)
+    def __init__(self, pools: Mapping[Form, TextPool], cuts: tuple[str, ...]) -> None:
+        self._pools = pools
         self._cuts = cuts
         self.rows: list[int] = []
-        self.is_text: list[bool] = []
+        self.forms: list[Form] = []
         self.places: list[tuple[int, int, int, int]] = []
 
-    def add(self, row: int, texts: PairTexts, *, is_text: bool) -> None:
-        pool = self._pools[is_text]
-        at = 0 if is_text else cut_after_last(texts.prompt, self._cuts)
+    def add(self, row: int, texts: PairTexts, form: Form) -> None:
+        pool = self._pools[form]
+        at = cut_after_last(texts.prompt, self._cuts) if form is Form.CHAT else 0
         head = texts.prompt[:at]
         if not (texts.chosen.startswith(head) and texts.rejected.startswith(head)):
             at = 0
         head_place = pool.place(head) if at else -1
         self.rows.append(row)
-        self.is_text.append(is_text)
+        self.forms.append(form)
         prompt, chosen, rejected = (pool.place(text[at:]) for text in texts)
         self.places.append((head_place, prompt, chosen, rejected))
 
     def ids(self) -> PairIds:
         """The ids of every pair that was added."""
-        chat, text = (pool.ids() for pool in self._pools)
         nothing = from_lengths(np.zeros(0, np.int32), np.zeros(1, np.int64))
-        pool = stack([nothing, chat, text])
-        places = np.array(self.places, np.int64).reshape(-1, 4) + 1
-        shift = np.array(self.is_text, np.int64)[:, None] * len(chat.lengths)
-        places = np.where(places > 0, places + shift, 0)
+        parts = [nothing, *(self._pools[form].ids() for form in self._pools)]
+        pool = stack(parts)
+        starts = np.cumsum([len(part.lengths) for part in parts])
+        places = np.array(self.places, np.int64).reshape(-1, 4)
+        places = np.where(places < 0, 0, places + starts[self.forms, None])
         head, prompt, chosen, rejected = (take(pool, column) for column in places.T)
         shared = np.minimum(common_prefix(prompt, chosen), common_prefix(prompt, rejected))
         return PairIds(
@@ -125,37 +142,53 @@ def _encode(
     refusals: dict[int, Refusal] = {}
     sample: dict[int, PairTexts] = {}
     stride = max(1, records.num_rows // _SAMPLED_ROWS)
-    with (
-        TextPool(backend, add_special_tokens=False) as chat,
-        TextPool(backend, add_special_tokens=True) as text,
-    ):
-        plan = _Plan(chat, text, cuts)
-        for row, is_text, texts in _rendered(records, Renderer(target, options), options):
+    hidden = disguise_of(target) if options.control_tokens == "encode" else None
+    with ExitStack() as stack_of:
+        pools = {
+            form: stack_of.enter_context(TextPool(encode))
+            for form, encode in _encoders(backend, hidden).items()
+        }
+        plan = _Plan(pools, cuts)
+        renderer = Renderer(target, options, stack_of.enter_context(Patience()))
+        for row, form, texts in _rendered(records, renderer, options, hidden):
             if isinstance(texts, Refusal):
                 refusals[row] = texts
                 continue
-            plan.add(row, texts, is_text=is_text)
-            if row % stride == 0 and not is_text:
+            plan.add(row, texts, form)
+            if row % stride == 0 and form is Form.CHAT:
                 sample[len(plan.rows) - 1] = texts
         return Outcome(plan.ids(), refusals, None), sample
 
 
+def _encoders(backend: Tokenizer, hidden: Disguise | None) -> dict[Form, Encode]:
+    ways: dict[Form, Encode] = {
+        Form.CHAT: partial(encode_texts, backend, add_special_tokens=False),
+        Form.TEXT: partial(encode_texts, backend, add_special_tokens=True),
+    }
+    if hidden is not None:
+        ways[Form.HIDDEN_CHAT] = partial(hidden.encode, add_special_tokens=False)
+        ways[Form.HIDDEN_TEXT] = partial(hidden.encode, add_special_tokens=True)
+    return ways
+
+
 def _rendered(
-    records: pa.Table, renderer: Renderer, options: TokenOptions
-) -> Iterator[tuple[int, bool, PairTexts | Refusal]]:
-    """Row number, whether it is plain text, and its texts, for each record."""
+    records: pa.Table, renderer: Renderer, options: TokenOptions, hidden: Disguise | None
+) -> Iterator[tuple[int, Form, PairTexts | Refusal]]:
+    """Row number, how it is encoded, and its texts, for each record."""
     columns = [read_messages(records.column(name)) for name in ("prompt", "chosen", "rejected")]
     tools = read_tools(records.column("tools"))
     is_text = [form == "text" for form in records.column("form").to_pylist()]
+    spelled = hidden.rows_that_spell(records) if hidden is not None else frozenset()
     for row, (prompt, chosen, rejected) in enumerate(zip(*columns, strict=True)):
+        is_hidden = row in spelled
+        way = HiddenRenderer(renderer, hidden) if is_hidden and hidden else renderer
         if is_text[row]:
-            texts = renderer.text(prompt, (chosen, rejected))
+            texts = way.text(prompt, (chosen, rejected))
         else:
-            texts = renderer.chat(prompt, (chosen, rejected), tools[row])
+            texts = way.chat(prompt, (chosen, rejected), tools[row])
         if isinstance(texts, PairTexts) and options.refuses("PD701"):
-            yield row, is_text[row], _with_own_prompt(texts)
-        else:
-            yield row, is_text[row], texts
+            texts = _with_own_prompt(texts)
+        yield row, Form(is_text[row] + 2 * is_hidden), texts
 
 
 def _with_own_prompt(texts: PairTexts) -> PairTexts | Refusal:

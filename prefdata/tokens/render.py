@@ -11,6 +11,7 @@ import pyarrow as pa
 from prefdata.arrays import whole
 from prefdata.errors import UsageError
 from prefdata.tokens.options import TokenOptions
+from prefdata.tokens.patience import Patience
 from prefdata.tokens.target import Target
 from prefdata.tokens.template import (
     TEMPLATE_FAULTS,
@@ -55,19 +56,24 @@ def _compile(source: str, day: date | None, variables: bytes) -> _Compiled:
 class Renderer:
     """Turns messages into text by one target's template, compiled once."""
 
-    def __init__(self, target: Target, options: TokenOptions) -> None:
+    def __init__(self, target: Target, options: TokenOptions, patience: Patience) -> None:
         self._target = target
+        self._patience = patience
         self._options = options
         self._compiled: dict[str, _Compiled] = {}
         self._last_prompt: tuple[list[Message], list[Any] | None, str] | None = None
         self._variables = {**target.special_tokens, **options.chat_template_kwargs}
+
+    @property
+    def end_of_turn(self) -> str | None:
+        return self._target.special_tokens.get("eos_token")
 
     def render(
         self, messages: list[Message], tools: list[Any] | None, *, add_generation_prompt: bool
     ) -> str:
         """The text of a dialogue; raises one of TEMPLATE_FAULTS where the template refuses it."""
         template, traced = self._template(tools)
-        run = partial(
+        render = partial(
             template.render,
             messages=messages,
             tools=tools,
@@ -76,7 +82,8 @@ class Renderer:
             **self._variables,
         )
         if traced is None or tools is not None or not all(len(m) == 2 for m in messages):
-            return run()
+            return self._patience.run(render)
+        run = partial(self._patience.run, render)
         return traced.join(messages, run, add_generation_prompt=add_generation_prompt)
 
     def chat(
@@ -105,7 +112,7 @@ class Renderer:
         self, prompt: list[Message], sides: tuple[list[Message], list[Message]]
     ) -> PairTexts | Refusal:
         """The texts of a pair without a template: verbatim, ended by EOS."""
-        end = self._target.special_tokens.get("eos_token")
+        end = self.end_of_turn
         if end is None:
             problem = "has no eos_token, by which a completion in plain text would end"
             raise UsageError("C116", self._target.name, problem, "use another tokenizer")

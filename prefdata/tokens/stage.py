@@ -8,10 +8,12 @@ import pyarrow as pa
 from prefdata.arrays import arrow_array, numbers_array
 from prefdata.rejects import rejects_of
 from prefdata.store.shards import TOKENS
+from prefdata.tokens.disguise import HiddenRenderer, disguise_of
 from prefdata.tokens.faults import Cuts, apply_length, find_faults
 from prefdata.tokens.mask import Dialogue, completion_mask, rows_with_turns
 from prefdata.tokens.options import FIXED_CODES, TokenOptions
 from prefdata.tokens.pairs import PairIds, encode_records
+from prefdata.tokens.patience import Patience
 from prefdata.tokens.ragged import Bools, Ragged, take, to_arrow
 from prefdata.tokens.render import Refusal, Renderer, read_messages, read_tools
 from prefdata.tokens.target import Target
@@ -73,16 +75,23 @@ def _masks(records: pa.Table, ids: PairIds, target: Target, options: TokenOption
     some = records.take(list(places))
     columns = [read_messages(some[name]) for name in ("prompt", "chosen", "rejected")]
     tools = read_tools(some["tools"])
-    renderer, backend = Renderer(target, options), target.backend
+    hidden = disguise_of(target) if options.control_tokens == "encode" else None
+    spelled = hidden.rows_that_spell(some) if hidden else frozenset()
     masks = {}
-    for number, (row, at) in enumerate(places.items()):
-        start, pair = int(ids.prompt.lengths[at]), []
-        for side, completions in ((ids.chosen, columns[1]), (ids.rejected, columns[2])):
-            dialogue = Dialogue(columns[0][number], completions[number], tools[number])
-            mask = completion_mask(dialogue, renderer, target, backend)
-            blank = np.zeros(int(side.lengths[at]), np.bool_)
-            pair.append(blank if mask is None else mask[start:])
-        masks[row] = (pair[0], pair[1])
+    with Patience() as patience:
+        renderer = Renderer(target, options, patience)
+        for number, (row, at) in enumerate(places.items()):
+            start, pair = int(ids.prompt.lengths[at]), []
+            for side, completions in ((ids.chosen, columns[1]), (ids.rejected, columns[2])):
+                dialogue = Dialogue(columns[0][number], completions[number], tools[number])
+                if hidden is not None and number in spelled:
+                    way = HiddenRenderer(renderer, hidden)
+                    mask = completion_mask(dialogue, way, hidden.backend)
+                else:
+                    mask = completion_mask(dialogue, renderer, target.backend)
+                blank = np.zeros(int(side.lengths[at]), np.bool_)
+                pair.append(blank if mask is None else mask[start:])
+            masks[row] = (pair[0], pair[1])
     return masks
 
 

@@ -13,6 +13,7 @@ from prefdata.errors import UsageError
 from prefdata.store.canonical import hash_json
 from prefdata.store.manifest import TokenizerSeal
 from prefdata.tokens.remember import entry_of, recall, remember
+from prefdata.tokens.template import texts_looked_for
 
 
 class Stages(NamedTuple):
@@ -102,10 +103,28 @@ class Target:
             for number, token in found
         ]
 
-    @property
+    @cached_property
     def control_tokens(self) -> tuple[str, ...]:
-        """Strings that steer the model and so must not come from a row's content."""
-        return tuple(sorted(token.content for token in self.added_tokens if token.special))
+        """Strings that steer the model and so must not come from a row's content.
+
+        The special tokens, and others that a template writes and does not read: `<tool_call>` is
+        one with Qwen3's, `</think>` is none, as that template looks for it in what it is given.
+        """
+        sources = list(self.templates.values())
+        read = {text for source in sources for text in texts_looked_for(source)}
+
+        def is_written(token: str) -> bool:
+            in_template = any(token in source for source in sources)
+            return in_template and not any(token in text for text in read)
+
+        return tuple(
+            sorted(
+                token.content
+                for token in self.added_tokens
+                if token.content.strip()
+                and (token.special or (is_written(token.content) and not token.content.isalnum()))
+            )
+        )
 
     def token_id(self, name: str) -> int | None:
         """The id of `eos_token` and the like; None where the tokenizer has none."""

@@ -74,6 +74,11 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             return getattr(obj, attribute)
         return super().getattr(obj, attribute)
 
+    def unsafe_undefined(self, obj: Any, attribute: str) -> jinja2.Undefined:
+        """Refused at once: Jinja's own way is an empty text as long as nobody looks into it."""
+        message = f"{attribute!r} of a {type(obj).__name__}"
+        raise jinja2.exceptions.SecurityError(message)
+
 
 def _to_json(
     value: Any,
@@ -132,6 +137,21 @@ def compile_template(source: str, environment: jinja2.Environment) -> jinja2.Tem
     except jinja2.TemplateError as error:
         problem = f"does not compile: {error}"
         raise UsageError("C113", "chat template", problem, "mend it or name another") from error
+
+
+def texts_looked_for(source: str) -> set[str]:
+    """The literals that a template compares with what it is given, or cuts it at."""
+    try:
+        tree = sandbox(day=None).parse(source)
+    except jinja2.TemplateError:
+        return set()
+    compared = [node.expr for node in tree.find_all(nodes.Compare)]
+    compared += [operand.expr for operand in tree.find_all(nodes.Operand)]
+    calls = [node for node in tree.find_all(nodes.Call) if isinstance(node.node, nodes.Getattr)]
+    called = [part for node in calls for part in node.args]
+    called += [part for node in tree.find_all(nodes.Filter) for part in node.args]
+    literals = (node.value for node in compared + called if isinstance(node, nodes.Const))
+    return {value for value in literals if isinstance(value, str)}
 
 
 def plain_message(

@@ -186,7 +186,9 @@ def test_completions_that_are_equal_after_a_cut_are_refused(tmp_path: Path, tiny
 def test_a_doubled_end_is_refused(tmp_path: Path, tiny: Path) -> None:
     row = {"prompt": "The sky", "chosen": " is<|im_end|><|im_end|>", "rejected": " was"}
 
-    assert codes_of(tmp_path, load_target(str(tiny)), [row]) == ["PD704"]
+    target = load_target(str(tiny))
+    assert codes_of(tmp_path, target, [row], control_tokens="allow") == ["PD704"]
+    assert codes_of(tmp_path, target, [row]) == []  # the first is plain text
 
 
 def test_only_the_assistants_turns_of_a_long_completion_are_in_its_mask(
