@@ -64,7 +64,7 @@ class BuildConfig(BaseModel):
     """A Jinja file to use instead of the tokenizer's own chat template."""
     chat_template_kwargs: dict[str, Any] = {}
     """Variables for the template, such as `enable_thinking: false`."""
-    template_date: date | None = None
+    template_date: Annotated[date, Field(strict=False)] | None = None
     """What templates that write today's date take for today."""
     shard_rows: PositiveInt = 65_536
     """Pairs in a shard, at most, unless one prompt has more."""

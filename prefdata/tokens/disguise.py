@@ -75,7 +75,8 @@ class Disguise:
         found = self._spells(records["tools"]) | self._spells_across(records)
         for side in SIDES:
             messages = whole(records[side])
-            owners = np.repeat(np.arange(len(found)), messages.value_lengths())
+            lengths = pl.Series(messages.value_lengths()).to_numpy()
+            owners = np.repeat(np.arange(len(found)), lengths)
             for texts in messages.flatten().flatten():
                 if texts.null_count < len(texts):
                     found[owners[self._spells(texts)]] = True
