@@ -13,15 +13,15 @@ class Yardstick:
         self.torch, self.seconds, self.rates = torch, 0.0, []
 
     def __enter__(self) -> None:
-        import dpo.step
+        import dpo.passes
 
-        self.home, self.run_pack = dpo.step, dpo.step._backward
+        self.home, self.run_pack = dpo.passes, dpo.passes._backward
 
         def measured(*arguments: Any) -> Any:
             self.measure()
             return self.run_pack(*arguments)
 
-        dpo.step._backward = measured
+        dpo.passes._backward = measured
 
     def __exit__(self, *_: object) -> None:
         self.home._backward = self.run_pack

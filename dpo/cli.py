@@ -146,7 +146,28 @@ def ref(data: Path, **options: Any) -> None:
     )
 
 
+def _list_losses(context: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
+    """Print what can be minimized, and end."""
+    if not wanted or context.resilient_parsing:
+        return
+    from dpo.loss import LOSSES, settings  # torch takes seconds
+
+    for name, loss in LOSSES.items():
+        given = ", ".join(f"{key} {value:g}" for key, value in settings(name).items())
+        click.echo(f"{name:18}{given}")
+        click.echo(f"{'':18}{(loss.__doc__ or '').splitlines()[0]}")
+    context.exit()
+
+
 @click.command(cls=OneLineErrors)
+@click.option(
+    "--list-losses",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_losses,
+    help="Print every loss with its settings and their defaults, and exit.",
+)
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def train(config: Path, overrides: tuple[str, ...]) -> None:

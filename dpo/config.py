@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
+    Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -18,7 +20,7 @@ from pydantic import (
 )
 
 from dpo.errors import UsageError
-from dpo.loss import settings
+from dpo.loss import LOSSES, ON_MARGINS, settings
 
 
 class _Model(BaseModel):
@@ -26,31 +28,78 @@ class _Model(BaseModel):
 
 
 class LossConfig(_Model):
-    """Which loss, and the settings that this loss takes."""
+    """Which loss, and the settings that this loss takes; `dpo-train --list-losses` has them all."""
 
-    name: Literal["dpo", "cdpo", "robust", "ipo", "ipo_norm", "hinge", "dpo_norm"] = "dpo"
+    name: Annotated[str, Field(json_schema_extra={"enum": list(LOSSES)})] = "dpo"
     """The loss, by the name of its paper."""
+    weight: PositiveFloat = 1.0
+    """Of this loss, where several are added."""
     beta: PositiveFloat | None = None
     """Strength of the tie to the reference. Each loss has a default of its own."""
-    label_smoothing: float | None = None
-    """Chance that a label is flipped, 0 ≤ x < 0.5; for `cdpo` and `robust`."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] | None = None
+    """Chance that a label is flipped."""
+    alpha: NonNegativeFloat | None = None
+    """Weight of a second term, or the exponent of `alphapo`."""
+    gamma: NonNegativeFloat | None = None
+    """The margin that `simpo` and `alphapo` ask for."""
+    tau: PositiveFloat | None = None
+    """The temperature of `discopop`."""
+    penalty: NonNegativeFloat | None = None
+    """What `dpop` takes for each nat that chosen falls below the reference."""
+    delta: NonNegativeFloat | None = None
+    """The margin that `slic` asks for, in nats."""
+    eta: PositiveFloat | None = None
+    """The scale of the data's margins in the `rpo` losses."""
+    beta_prime: PositiveFloat | None = None
+    """The temperature of `dr_dpo`."""
+    divergence: Literal["reverse_kl", "forward_kl", "js", "alpha"] = "reverse_kl"
+    """From the reference, for losses of margins: https://arxiv.org/abs/2309.16240."""
+    divergence_alpha: float | None = None
+    """Of the `alpha` divergence: 1 is the reverse KL."""
 
     @model_validator(mode="after")
     def _settings_are_used(self) -> "LossConfig":
-        given = self.model_dump(exclude={"name"}, exclude_none=True)
-        for name in given.keys() - settings(self.name).keys():
-            takes = ", ".join(settings(self.name))
+        if self.name not in LOSSES:
+            near = get_close_matches(self.name, LOSSES, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "see `dpo-train --list-losses`"
+            message = f"{self.name!r} is no loss; {hint}"
+            raise ValueError(message)
+        for name in self._given().keys() - settings(self.name).keys():
+            takes = ", ".join(settings(self.name)) or "no settings"
             message = f"{name} is not used by {self.name}, which takes {takes}"
             raise ValueError(message)
-        if self.label_smoothing is not None and not 0 <= self.label_smoothing < 0.5:
-            message = "label_smoothing must be at least 0 and below 0.5"
+        if self.name == "exo_pair" and self.label_smoothing == 0:
+            message = "exo_pair needs a label_smoothing above 0"
+            raise ValueError(message)
+        if self.divergence != "reverse_kl" and self.name not in ON_MARGINS:
+            message = (
+                f"{self.name} has the reverse KL alone; others are for {', '.join(ON_MARGINS)}"
+            )
+            raise ValueError(message)
+        if (self.divergence == "alpha") != (self.divergence_alpha is not None):
+            message = "divergence: alpha and divergence_alpha go together"
             raise ValueError(message)
         return self
+
+    def _given(self) -> dict[str, float]:
+        taken = {"name", "weight", "divergence", "divergence_alpha"}
+        return self.model_dump(exclude=taken, exclude_none=True)
 
     @property
     def settings(self) -> dict[str, float]:
         """What to call the loss with: its defaults, and over them what the config gives."""
-        return settings(self.name) | self.model_dump(exclude={"name"}, exclude_none=True)
+        return settings(self.name) | self._given()
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, dict | LossConfig) else value
+
+
+Losses = Annotated[
+    tuple[LossConfig, ...],
+    Field(min_length=1),
+    BeforeValidator(_listed, json_schema_input_type=LossConfig | tuple[LossConfig, ...]),
+]
 
 
 class OptimizerConfig(_Model):
@@ -89,7 +138,8 @@ class TrainConfig(_Model):
     out: Path
     """Where metrics, checkpoints and the final model go."""
     reference: ReferenceConfig = ReferenceConfig()
-    loss: LossConfig = LossConfig()
+    loss: Losses = (LossConfig(),)
+    """One loss, or a list of them that are added, each times its `weight`."""
     optimizer: OptimizerConfig = OptimizerConfig()
     global_batch_size: PositiveInt = 64
     """Pairs per optimizer step, over all devices."""
@@ -154,19 +204,24 @@ def parse_config(value: dict[str, Any], *, place: str) -> TrainConfig:
         return TrainConfig.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        location = first["loc"]
+        if location[:2] == ("loss", 0) and isinstance(value["loss"], dict):
+            location = ("loss", *location[2:])
+        where = ".".join(map(str, location))
         if first["type"] == "extra_forbidden":
-            raise _unknown_key(place, first["loc"]) from error
+            raise _unknown_key(place, location) from error
         message = first["msg"].removeprefix("Value error, ")
         problem = f"{where}: {message[:1].lower()}{message[1:]}" if where else message
-        raise UsageError("T122", place, problem, "see schemas/train.schema.json") from error
+        raise UsageError("T122", place, problem, "see schemas/dpo-train.json") from error
 
 
 def _unknown_key(place: str, location: tuple[int | str, ...]) -> UsageError:
     fields = TrainConfig.model_fields
     for part in location[:-1]:
-        kind = fields[str(part)].annotation
-        fields = kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else {}
+        if isinstance(part, str):
+            kind: Any = LossConfig if part == "loss" else fields[part].annotation
+            is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
+            fields = kind.model_fields if is_model else {}
     close = get_close_matches(str(location[-1]), fields, n=1)
     remedy = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(fields)}"
     return UsageError("T121", place, f"{'.'.join(map(str, location))}: no such key", remedy)

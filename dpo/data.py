@@ -40,6 +40,7 @@ class Pairs:
         self._starts = np.cumsum([0, *(table.num_rows for table in tables)])
         self._shards = [[_Lists.of(table[name]) for name in self._columns] for table in tables]
         self.weights = _numbers(tables, "weight")
+        self.margins = _numbers(tables, "margin")
         self._pair_ids = [table["pair_id"] for table in tables]
 
     def __len__(self) -> int:
@@ -70,4 +71,8 @@ class Pairs:
 
 
 def _numbers(tables: Sequence[pa.Table], name: str) -> NDArray[np.float32]:
-    return np.concatenate([table[name].to_numpy() for table in tables] or [np.zeros(0, np.float32)])
+    """A column over all shards; NaN where it is null."""
+    nothing = [np.zeros(0, np.float32)]
+    return np.concatenate([table[name].to_numpy() for table in tables] or nothing).astype(
+        np.float32
+    )

@@ -21,6 +21,7 @@ from dpo.data import Pairs
 from dpo.errors import UsageError
 from dpo.load import load_config, load_model, weights_sha256
 from dpo.loss import PairLogps
+from dpo.objective import Objective, make_objective
 from dpo.optim import make_optimizer
 from dpo.packing import Pack, pack
 from dpo.policy import Policy
@@ -58,7 +59,9 @@ class Split(NamedTuple):
         """Policy and reference log-probs of the pairs of a pack."""
         sums, lengths = batch.sums(token_logps_N), batch.lengths()
         ref = torch.from_numpy(self.ref_logps[rows]).to(sums.device)
-        return PairLogps(sums[0::2], sums[1::2], ref[:, 0], ref[:, 1], lengths[0::2], lengths[1::2])
+        margin = torch.from_numpy(self.pairs.margins[rows]).to(sums.device)
+        sides = (sums[0::2], sums[1::2], ref[:, 0], ref[:, 1], lengths[0::2], lengths[1::2])
+        return PairLogps(*sides, margin)
 
 
 class Run(NamedTuple):
@@ -72,6 +75,7 @@ class Run(NamedTuple):
     policy: Policy
     """What accelerate prepared: call it, so that the hooks of DDP and others fire."""
     optimizer: torch.optim.Optimizer
+    objective: Objective
     total_steps: int
     starts_as_reference: bool
     unshared_because: str | None
@@ -86,6 +90,8 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
     load_config(config.model)  # a wrong name is told before anything is read
     check_tokenizer(config.model, build)
     train = _split(build, reference, "train")
+    objective = make_objective(config.loss)
+    _require_margins(objective, train.pairs, place=str(config.data))
     test = None
     if config.eval_split is not None and build.splits[_known(build, config.eval_split)].rows:
         test = _split(build, reference, config.eval_split)
@@ -106,12 +112,22 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
         test=test,
         policy=prepared,
         optimizer=optimizer,
+        objective=objective,
         total_steps=num_steps(config, len(train.pairs)),
         starts_as_reference=weights == reference.manifest.weights_sha256,
         unshared_because=why,
         fingerprint=run_fingerprint(config, build, reference, weights),
         reference_hash=reference.manifest.hash,
     )
+
+
+def _require_margins(objective: Objective, pairs: Pairs, *, place: str) -> None:
+    name = objective.needs_margins
+    missing = int(np.isnan(pairs.margins).sum())
+    if name is not None and missing:
+        problem = f"{missing:,} pairs have no margin, which {name} needs"
+        remedy = "build from data with scores or margins, or choose another loss"
+        raise UsageError("T126", place, problem, remedy)
 
 
 def _check_reference(

@@ -58,6 +58,29 @@ def test_two_processes_see_the_same_pairs_and_losses_as_one(
             assert abs(left["loss"] - right["loss"]) <= 1e-5
 
 
+def test_a_loss_of_coupled_pairs_is_the_same_in_two_processes(
+    config_of: ConfigOf, tmp_path: Path
+) -> None:
+    losses = [{"name": name} for name in ("aot", "kto_pair", "dr_dpo")]
+    config = config_of(global_batch_size=5, steps=4, pack_tokens=90, loss=losses)
+    path = write_config(tmp_path / "train.yaml", config)
+    one, two = tmp_path / "one", tmp_path / "two"
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    for command, out in (([sys.executable], one), (launch, two)):
+        done = subprocess.run(
+            [*command, "-m", "dpo", str(path), f"out={out}"],
+            env=ENVIRONMENT | ({"ACCELERATE_USE_CPU": "true"} if command is launch else {}),
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    for left, right in zip(lines(one / "metrics.jsonl"), lines(two / "metrics.jsonl"), strict=True):
+        if "loss" in left:
+            assert abs(left["loss"] - right["loss"]) <= 1e-5
+            assert left["grad_norm"] == pytest.approx(right["grad_norm"], rel=1e-4)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_a_checkpoint_from_which_the_run_goes_on(
     number: signal.Signals, config_of: ConfigOf, tmp_path: Path
@@ -108,7 +131,7 @@ def test_a_second_trainer_in_a_folder_is_refused(config_of: ConfigOf, tmp_path: 
         ({"lossess": {}}, "T121", "did you mean 'loss'?"),
         ({"loss": {"betta": 1}}, "T121", "loss.betta: no such key; did you mean 'beta'?"),
         ({"loss": {"name": "hinge", "label_smoothing": 0.1}}, "T122", "is not used by hinge"),
-        ({"loss": {"name": "cdpo", "label_smoothing": 0.5}}, "T122", "below 0.5"),
+        ({"loss": {"name": "cdpo", "label_smoothing": 0.5}}, "T122", "less than 0.5"),
         ({"steps": 3, "epochs": 2}, "T122", "give one"),
         ({"global_batch_size": 0}, "T122", "global_batch_size"),
         ({"model": "./nowhere"}, "T101", "is no folder"),

@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dpo.config import TrainConfig
 from dpo.errors import MismatchError, TrainingError, UsageError
+from dpo.passes import rows_of
 from dpo.run import open_run
-from dpo.step import rows_of, train_step
+from dpo.step import train_step
 from dpo.training import train
 from tests.dpo.conftest import Arena, save_gpt2
 

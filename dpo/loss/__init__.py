@@ -1,0 +1,71 @@
+"""Preference losses: one pure function for each paper, from the log-probs of pairs to their losses.
+
+Every function returns the loss of each pair, (B,), and leaves reduction, weights and devices to
+its caller. `LOSSES` is the table that a config chooses from; a loss takes what its signature
+names and nothing else.
+"""
+
+from collections.abc import Callable, Mapping
+from inspect import Parameter, signature
+
+from torch import Tensor
+
+from dpo.loss import coupled, free, margin, scored, sides
+from dpo.loss.pairs import DIVERGENCES, PairLogps, diverge
+
+Loss = Callable[..., Tensor]
+
+_ON_MARGINS: tuple[Loss, ...] = (
+    margin.dpo, margin.cdpo, margin.robust, margin.ipo, margin.ipo_norm, margin.hinge,
+    margin.dpo_norm, margin.exo_pair, margin.discopop,
+)  # fmt: skip
+_WITH_MARGINS: tuple[Loss, ...] = (
+    scored.dpo_margin, scored.odpo, scored.rpo_square, scored.rpo_backward_kl,
+    scored.rpo_forward_kl,
+)  # fmt: skip
+_COUPLED: tuple[Loss, ...] = (
+    coupled.sft_tokens, coupled.kto_pair, coupled.aot, coupled.aot_unpaired, coupled.dr_dpo,
+)  # fmt: skip
+_FREE: tuple[Loss, ...] = (
+    free.sft, free.sft_norm, free.unlikelihood, free.simpo, free.alphapo, free.orpo, free.cpo,
+    free.slic,
+)  # fmt: skip
+_OTHERS: tuple[Loss, ...] = (
+    margin.r_dpo, margin.dpop, sides.sppo_hard, sides.nca_pair, sides.bco_pair, sides.apo_zero,
+    sides.apo_down, sides.cal_dpo,
+)  # fmt: skip
+
+LOSSES: Mapping[str, Loss] = {
+    loss.__name__: loss for loss in (*_ON_MARGINS, *_OTHERS, *_WITH_MARGINS, *_FREE, *_COUPLED)
+}
+ON_MARGINS = frozenset(loss.__name__ for loss in _ON_MARGINS)
+"""Losses that may have another divergence than the reverse KL."""
+WITH_MARGINS = frozenset(loss.__name__ for loss in _WITH_MARGINS)
+"""Losses that need the data's margins."""
+COUPLED = frozenset(loss.__name__ for loss in _COUPLED)
+"""Losses that must see the whole step at once."""
+REFERENCE_FREE = frozenset(loss.__name__ for loss in _FREE) | {"sft_tokens"}
+"""Losses that do not look at the reference."""
+
+__all__ = [
+    "COUPLED",
+    "DIVERGENCES",
+    "LOSSES",
+    "ON_MARGINS",
+    "REFERENCE_FREE",
+    "WITH_MARGINS",
+    "Loss",
+    "PairLogps",
+    "diverge",
+    "settings",
+]
+
+
+def settings(name: str) -> dict[str, float]:
+    """The settings that a loss takes, with its own defaults.
+
+    >>> settings("dpo_norm")
+    {'beta': 5.0}
+    """
+    parameters = signature(LOSSES[name]).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is Parameter.KEYWORD_ONLY}

@@ -1,0 +1,150 @@
+"""The gradients of a step, pack by pack, and the sums that its metrics are made of.
+
+Losses of single pairs need one pass. Losses that couple the pairs of a step need the log-probs of
+all of them first: a pass without gradients, then the loss and its slopes by every log-prob, then a
+second pass that carries the slopes back. So they are exact whatever the packs and the ranks.
+"""
+
+import hashlib
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dpo.loss import PairLogps
+from dpo.metrics import NAMES, pair_sums
+from dpo.packing import Pack, Prompted, pack, plan
+from dpo.run import Run
+from dpo.steps import step_pairs
+
+NUM_SUMS = len(NAMES) + 3
+"""Of each metric; pairs; the loss at the reference; tokens."""
+
+
+def direct_pass(run: Run, packs: list[list[int]], step: int) -> Tensor:
+    """Add the gradients of this rank's packs; returns its sums, (NUM_SUMS,), float64."""
+    seed_step(run, step)
+    sums = _nothing(run)
+    for place, rows in enumerate(packs):
+        with nullcontext() if place == len(packs) - 1 else run.accelerator.no_sync(run.policy):
+            sums += _backward(run, rows)
+    return sums
+
+
+def coupled_pass(run: Run, packs: list[list[int]], step: int) -> Tensor:
+    """The same where the loss of a pair depends on the others of the step."""
+    seed_step(run, step)
+    rows = rows_of(run, step)
+    whole = step_logps(run, packs, rows)
+    chosen, rejected = (side.requires_grad_() for side in (whole.chosen, whole.rejected))
+    weights = torch.from_numpy(run.train.pairs.weights[rows]).to(chosen)
+    losses = run.objective(whole) * weights
+    slopes = torch.autograd.grad(
+        losses.sum() / len(rows), (chosen, rejected), allow_unused=True, materialize_grads=True
+    )
+    _carry_back(run, packs, step, dict(zip(rows, torch.stack(slopes, 1), strict=True)))
+    if not run.accelerator.is_main_process:  # the sums of all pairs are known to every rank
+        return _nothing(run)
+    with torch.no_grad():
+        at_reference = (run.objective(whole.at_reference()) * weights).sum()
+        sums = pair_sums(losses, whole, beta=run.objective.beta)
+    tokens = run.train.pairs.sizes[rows].sum()
+    return torch.cat((sums, torch.stack((at_reference, sums.new_tensor(tokens))).to(sums)))
+
+
+@torch.no_grad()
+def step_logps(run: Run, packs: list[list[int]], rows: list[int]) -> PairLogps:
+    """Log-probs of all pairs of a step, on every rank, in the order of `rows`."""
+    place = {row: at for at, row in enumerate(rows)}
+    columns = torch.zeros(
+        (len(rows), len(PairLogps._fields)), dtype=torch.float64, device=run.accelerator.device
+    )
+    for some in packs:
+        if not some:
+            run.policy(_empty_pack().to(run.accelerator.device))
+            continue
+        batch = run.train.pack(some, run.accelerator.device)
+        with run.accelerator.autocast():
+            logps = run.train.pair_logps(some, batch, run.policy(batch))
+        columns[[place[row] for row in some]] = torch.stack(logps, 1).double()
+    return PairLogps(*run.accelerator.reduce(columns, "sum").unbind(1))
+
+
+def rows_of(run: Run, step: int) -> list[int]:
+    """The train rows of a step, in its order."""
+    config = run.config
+    rows = step_pairs(
+        len(run.train.pairs), seed=config.seed, step=step, batch=config.global_batch_size
+    )
+    return [int(row) for row in rows]
+
+
+def packs_of(run: Run, step: int) -> list[list[int]]:
+    """This rank's packs of a step; as many on every rank, so that collectives stay in step."""
+    rows = rows_of(run, step)
+    sizes = run.train.pairs.sizes[rows].tolist()
+    ranks = run.accelerator.num_processes
+    shares = plan(sizes, budget=run.config.pack_tokens, ranks=ranks)
+    mine = [[rows[place] for place in places] for places in shares[run.accelerator.process_index]]
+    return mine + [[]] * (max(map(len, shares)) - len(mine))
+
+
+def seed_step(run: Run, step: int) -> None:
+    """Seed dropout by what names it, so that no generator's state has to be kept."""
+    name = f"{run.config.seed}/{step}/{run.accelerator.process_index}"
+    digest = hashlib.blake2b(name.encode(), digest_size=7).digest()
+    torch.manual_seed(int.from_bytes(digest))
+
+
+def _backward(run: Run, rows: list[int]) -> Tensor:
+    """Add a pack's gradients; returns its sums."""
+    config, device = run.config, run.accelerator.device
+    if not rows:
+        _keep_company(run)
+        return _nothing(run)
+    batch = run.train.pack(rows, device)
+    with run.accelerator.autocast():
+        logps = run.train.pair_logps(rows, batch, run.policy(batch))
+    weights = torch.from_numpy(run.train.pairs.weights[rows]).to(device)
+    losses = run.objective(logps) * weights
+    # accelerate averages gradients over ranks, and the step's loss is a mean over all its pairs
+    scale = run.accelerator.num_processes / config.global_batch_size
+    run.accelerator.backward(losses.sum() * scale)
+    with torch.no_grad():
+        at_reference = (run.objective(logps.at_reference()) * weights).sum()
+        sums = pair_sums(losses, logps, beta=run.objective.beta)
+    tokens = sums.new_tensor(len(batch.input_ids_T))
+    return torch.cat((sums, torch.stack((at_reference.double(), tokens))))
+
+
+def _carry_back(run: Run, packs: list[list[int]], step: int, slopes: dict[int, Tensor]) -> None:
+    """Run the packs again, dropout as before, and let the slopes of their log-probs flow back."""
+    seed_step(run, step)
+    for place, rows in enumerate(packs):
+        with nullcontext() if place == len(packs) - 1 else run.accelerator.no_sync(run.policy):
+            if not rows:
+                _keep_company(run)
+                continue
+            batch = run.train.pack(rows, run.accelerator.device)
+            with run.accelerator.autocast():
+                logps = run.train.pair_logps(rows, batch, run.policy(batch))
+            mine = torch.stack([slopes[row] for row in rows]).to(logps.chosen)
+            moved = (logps.chosen * mine[:, 0] + logps.rejected * mine[:, 1]).sum()
+            run.accelerator.backward(moved * run.accelerator.num_processes)
+
+
+def _keep_company(run: Run) -> None:
+    """A pass without weight, so that the collectives of all ranks stay in step."""
+    with run.accelerator.autocast():
+        run.accelerator.backward(run.policy(_empty_pack().to(run.accelerator.device)).sum() * 0.0)
+
+
+def _empty_pack() -> Pack:
+    """Two tokens whose loss weighs nothing: a rank without work keeps the others company."""
+    one = np.zeros(1, np.int32)
+    return pack([Prompted(one, (one,), (None,))])
+
+
+def _nothing(run: Run) -> Tensor:
+    return torch.zeros(NUM_SUMS, dtype=torch.float64, device=run.accelerator.device)

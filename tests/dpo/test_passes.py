@@ -1,0 +1,122 @@
+"""Losses that couple the pairs of a step are exact, however the step is cut into packs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from dpo.config import TrainConfig
+from dpo.errors import UsageError
+from dpo.loss import COUPLED, LOSSES
+from dpo.passes import coupled_pass, direct_pass, packs_of, rows_of, step_logps
+from dpo.run import Run, open_run
+from dpo.training import train
+
+ConfigOf = Callable[..., TrainConfig]
+NARROW, MIDDLE, WIDE = 1, 150, 4096
+"""Tokens of a pack: a pair each, some packs, one pack."""
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def gradients(run: Run) -> dict[str, torch.Tensor]:
+    found = {
+        name: parameter.grad.to_dense().clone()
+        for name, parameter in run.policy.named_parameters()
+        if parameter.grad is not None
+    }
+    run.policy.zero_grad()
+    return found
+
+
+def move(run: Run) -> Run:
+    """Away from the reference, where slopes are special."""
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for parameter in run.policy.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    return run
+
+
+@pytest.mark.parametrize("name", sorted(COUPLED))
+def test_the_gradient_is_that_of_the_whole_step_at_once(name: str, config_of: ConfigOf) -> None:
+    """Against autograd through one pack that holds the step."""
+    run = move(open_run(config_of(loss={"name": name}, pack_tokens=WIDE), Accelerator(cpu=True)))
+    rows = rows_of(run, 1)
+    batch = run.train.pack(rows, run.accelerator.device)
+    logps = run.train.pair_logps(rows, batch, run.policy(batch))
+    LOSSES[name](logps).mean().backward()
+    wanted = gradients(run)
+
+    for tokens in (NARROW, MIDDLE, WIDE):
+        cut = run._replace(config=run.config.model_copy(update={"pack_tokens": tokens}))
+        packs = packs_of(cut, 1)
+        assert len(packs) == {NARROW: 4, MIDDLE: len(packs), WIDE: 1}[tokens]
+        coupled_pass(cut, packs, 1)
+        found = gradients(run)
+        assert found.keys() == wanted.keys()
+        for key, gradient in found.items():
+            assert torch.allclose(gradient, wanted[key], rtol=1e-4, atol=1e-6), key
+
+
+def test_a_loss_of_single_pairs_is_the_same_either_way(config_of: ConfigOf) -> None:
+    run = move(open_run(config_of(pack_tokens=MIDDLE), Accelerator(cpu=True)))
+    packs = packs_of(run, 1)
+    direct = direct_pass(run, packs, 1)
+    wanted = gradients(run)
+    coupled = coupled_pass(run, packs, 1)
+
+    assert torch.allclose(direct, coupled, rtol=1e-5)
+    for key, gradient in gradients(run).items():
+        assert torch.allclose(gradient, wanted[key], rtol=1e-4, atol=1e-6)
+    logps = step_logps(run, packs, rows_of(run, 1))
+    assert LOSSES["dpo"](logps).sum().item() == pytest.approx(direct[0].item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(COUPLED))
+def test_micro_batches_change_rounding_alone(
+    name: str, config_of: ConfigOf, tmp_path: Path
+) -> None:
+    runs = []
+    for tokens in (NARROW, MIDDLE, WIDE):
+        config = config_of(
+            loss={"name": name}, pack_tokens=tokens, steps=6, out=str(tmp_path / str(tokens)),
+            optimizer={"learning_rate": 1e-4}, dropout=False,
+        )  # fmt: skip
+        runs.append([line["loss"] for line in lines(train(config).out) if "loss" in line])
+
+    assert runs[0] == pytest.approx(runs[2], abs=1e-5)
+    assert runs[1] == pytest.approx(runs[2], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sft", "simpo", "orpo", "bco_pair", "exo_pair", "cal_dpo"])
+def test_a_run_starts_at_the_loss_of_the_reference_whatever_the_loss(
+    name: str, config_of: ConfigOf
+) -> None:
+    """It would be refused (T210) if the first loss were another."""
+    finished = train(config_of(loss={"name": name}, steps=2))
+
+    assert finished.summary is not None
+
+
+def test_a_mixture_is_the_sum_of_its_losses(config_of: ConfigOf, tmp_path: Path) -> None:
+    def first(name: str, loss: Any) -> float:
+        config = config_of(loss=loss, steps=1, out=str(tmp_path / name))
+        return float(lines(train(config).out)[0]["loss"])
+
+    parts = [("dpo", 0.8), ("bco_pair", 0.2), ("sft_tokens", 1.0)]
+    each = sum(weight * first(name, {"name": name}) for name, weight in parts)
+    mixed = first("mixed", [{"name": name, "weight": weight} for name, weight in parts])
+
+    assert mixed == pytest.approx(each, rel=1e-6)
+
+
+def test_a_loss_that_needs_margins_is_refused_where_there_are_none(config_of: ConfigOf) -> None:
+    with pytest.raises(UsageError, match="T126"):
+        open_run(config_of(loss={"name": "odpo"}), Accelerator(cpu=True))
