@@ -63,7 +63,8 @@ def shingle_sets(texts: pl.Series, *, num_words: int) -> Sets:
 def _first_of_each(starts: Offsets, numbers: Offsets) -> Offsets:
     """The first places of each run: of runs from 0 and 10, 2 and 3 of them are 0 1 10 11 12."""
     within = np.arange(numbers.sum(), dtype=np.int64)
-    return within + np.repeat(starts - (np.cumsum(numbers) - numbers), numbers)
+    found: Offsets = within + np.repeat(starts - (np.cumsum(numbers) - numbers), numbers)
+    return found
 
 
 def _chain(words: Words, sizes: Offsets, num_words: int) -> Numbers:
