@@ -16,7 +16,6 @@ The oracle is Python's: `re`, tuples of words, sets.
 import argparse
 import gzip
 import json
-import pickle
 import random
 import re
 import statistics
@@ -157,12 +156,12 @@ TOOLS: dict[str, Callable[[list[str]], Callable[[], Pairs]]] = {
 
 def run_here(tool: str, folder: Path) -> None:
     """One run in this process, told as JSON; its pairs go to a file."""
-    texts = pickle.loads((folder / "texts.pkl").read_bytes())
+    texts = json.loads((folder / "texts.json").read_bytes())
     TOOLS[tool](texts[:50])  # imports
     before, start = _peak_mib(), time.perf_counter()
     pairs = TOOLS[tool](texts)
     seconds, peak = time.perf_counter() - start, _peak_mib()
-    (folder / f"{tool}.pkl").write_bytes(pickle.dumps(sorted(set(pairs()))))
+    (folder / f"{tool}.json").write_text(json.dumps(sorted(set(pairs()))))
     print(json.dumps({"seconds": seconds, "peak": peak, "before": before}))
 
 
@@ -219,7 +218,7 @@ def print_quality(tools: list[str], oracle: Oracle, folder: Path, sample: int) -
     number = len(oracle.sets)
     expected = oracle.pairs_of(draw.sample(range(number), min(sample, number)))
     for tool in tools:
-        pairs: Pairs = pickle.loads((folder / f"{tool}.pkl").read_bytes())
+        pairs: Pairs = json.loads((folder / f"{tool}.json").read_bytes())
         labels = close(pairs, number)
         together = sum(labels[a] == labels[b] for a, b in expected)
         some = draw.sample(pairs, min(5000, len(pairs)))
@@ -247,7 +246,7 @@ def bench(title: str, texts: list[str], pythons: dict[str, str], arguments: Any)
     print(f"{title}: {len(texts):,} texts, {sum(map(len, texts)) / len(texts):.0f} characters each")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "texts.pkl").write_bytes(pickle.dumps(texts))
+        (folder / "texts.json").write_text(json.dumps(texts))
         results: dict[str, list[dict[str, float]]] = {tool: [] for tool in pythons}
         for _ in range(arguments.runs):
             for tool, python in pythons.items():

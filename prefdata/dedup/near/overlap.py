@@ -1,17 +1,24 @@
 """The exact test of a pair: Jaccard similarity of two sets of shingles, in blocks of pairs."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from prefdata.dedup.near.shingles import BLOCK_SETS, Sets, overlap, take_sets
-from prefdata.dedup.near.sketch import Sketch
+from prefdata.dedup.near.sketch import LANES, Sketch
 
 Rows = NDArray[np.int64]
-PAIRS = {"a": pl.UInt32, "b": pl.UInt32, "similarity": pl.Float64}
 _BLOCK_SHINGLES = 1 << 18  # about what a core's cache holds
+
+
+class Pairs(NamedTuple):
+    """Pairs of rows and their Jaccard similarity."""
+
+    a: Rows
+    b: Rows
+    similarity: NDArray[np.float64]
 
 
 class Shelf:
@@ -23,6 +30,10 @@ class Shelf:
         self.sizes = np.concatenate(
             [np.zeros(0, np.int64), *(np.diff(sets.ends, prepend=0) for sets in self._sets)]
         )
+        self._parity = [
+            np.concatenate([s.parity[lane] for s in sketches])
+            for lane in range(LANES * bool(sketches))
+        ]
         self.num_compared = 0
 
     def similarity(self, a: Rows, b: Rows) -> NDArray[np.float64]:
@@ -36,13 +47,28 @@ class Shelf:
             found[start:stop] = common / np.maximum(sizes[start:stop] - common, 1)
         return found
 
-    def at_least(self, a: Rows, b: Rows, threshold: float) -> pl.DataFrame:
-        """The pairs that are so similar: a, b, similarity. Sizes rule most of the others out."""
-        sizes_a, sizes_b = self.sizes[a], self.sizes[b]
-        hopeful = np.minimum(sizes_a, sizes_b) >= threshold * np.maximum(sizes_a, sizes_b)
+    def at_least(self, a: Rows, b: Rows, threshold: float) -> Pairs:
+        """The pairs that are so similar."""
+        hopeful = self._may_be(a, b, threshold)
         a, b = a[hopeful], b[hopeful]
-        pairs = pl.DataFrame({"a": a, "b": b, "similarity": self.similarity(a, b)}, PAIRS)
-        return pairs.filter(pl.col("similarity") >= threshold)
+        similarity = self.similarity(a, b)
+        found = similarity >= threshold
+        return Pairs(a[found], b[found], similarity[found])
+
+    def _may_be(self, a: Rows, b: Rows, threshold: float) -> NDArray[np.bool_]:
+        """False for pairs that cannot be so similar; most of those that are not are told by it.
+
+        With s = |A| + |B| and d shingles in one of the sets alone, J = (s - d) / (s + d). Every bit
+        in which the parities differ has at least one shingle of d.
+        """
+        sizes = self.sizes[a] + self.sizes[b]
+        alone = np.abs(self.sizes[a] - self.sizes[b])
+        differing = np.zeros(len(a), np.int64)
+        for lane in self._parity:
+            differing += np.bitwise_count(lane[a] ^ lane[b])
+        most = sizes * (1 - threshold) / (1 + threshold)
+        hopeful: NDArray[np.bool_] = np.maximum(alone, differing) <= most + 1e-6
+        return hopeful
 
     def _take(self, rows: Rows) -> Sets:
         if len(self._sets) == 1:

@@ -13,10 +13,12 @@ import numpy as np
 import polars as pl
 
 from prefdata.dedup.near.forest import Forest, Rows
-from prefdata.dedup.near.overlap import PAIRS, Shelf
+from prefdata.dedup.near.overlap import Pairs, Shelf
 from prefdata.dedup.near.sketch import Sketch
 from prefdata.mix import Numbers
 
+PAIRS = {"a": pl.UInt32, "b": pl.UInt32, "similarity": pl.Float64}
+_NO_PAIRS = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
 REACH = 256
 """How many neighbors of a bucket each of its sets is compared with at most."""
 
@@ -34,31 +36,32 @@ def find_pairs(sketches: Sequence[Sketch], *, threshold: float) -> pl.DataFrame:
     filled = filled[np.lexsort((filled, whole[filled]))]
     copies = _join_copies(shelf, forest, filled, whole[filled])
     rows = filled[forest.roots(filled) == filled]
-    found = [copies]
+    found = [_NO_PAIRS, copies]
     for number in range(1, len(sketches[0].keys) if sketches else 0):
         keys = _key(sketches, number)[rows]
         order = np.argsort(keys, kind="stable")
         found += join_buckets(shelf, forest, rows[order], keys[order], threshold)
-    return pl.concat([pl.DataFrame(schema=PAIRS), *found]).sort("a", "b")
+    columns = zip(Pairs._fields, map(np.concatenate, zip(*found, strict=True)), strict=True)
+    return pl.DataFrame(dict(columns), PAIRS).sort("a", "b")
 
 
 def _key(sketches: Sequence[Sketch], number: int) -> Numbers:
     return np.concatenate([np.zeros(0, np.uint64), *(sketch.keys[number] for sketch in sketches)])
 
 
-def _join_copies(shelf: Shelf, forest: Forest, rows: Rows, whole: Numbers) -> pl.DataFrame:
+def _join_copies(shelf: Shelf, forest: Forest, rows: Rows, whole: Numbers) -> Pairs:
     """Equal sets, so that one of them stands for all; rows are in the order of their whole keys."""
     first = np.flatnonzero(np.diff(whole, prepend=~whole[:1]) != 0)
     leaders = np.repeat(rows[first], np.diff(first, append=len(rows)))
     other = leaders != rows
     pairs = shelf.at_least(leaders[other], rows[other], 1.0)
-    _join(forest, pairs)
+    forest.join(pairs.a, pairs.b)
     return pairs
 
 
 def join_buckets(
     shelf: Shelf, forest: Forest, rows: Rows, keys: Numbers, threshold: float
-) -> list[pl.DataFrame]:
+) -> list[Pairs]:
     """Test the pairs of each bucket, neighbors first, for as long as its rows are not all joined.
 
     Rows of one bucket, which have equal keys, stand side by side.
@@ -76,7 +79,7 @@ def join_buckets(
         apart = forest.roots(a) != forest.roots(b)
         a, b = a[apart], b[apart]
         pairs = shelf.at_least(np.minimum(a, b), np.maximum(a, b), threshold)
-        _join(forest, pairs)
+        forest.join(pairs.a, pairs.b)
         found.append(pairs)
     return found
 
@@ -91,7 +94,3 @@ def _still_open(forest: Forest, rows: Rows, bucket: Rows, distance: int) -> tupl
     is_joined = np.minimum.reduceat(roots, first) == np.maximum.reduceat(roots, first)
     stays = np.repeat(~is_joined & (sizes > distance), sizes)
     return rows[stays], bucket[stays]
-
-
-def _join(forest: Forest, pairs: pl.DataFrame) -> None:
-    forest.join(*(pairs[name].to_numpy().astype(np.int64) for name in ("a", "b")))

@@ -22,6 +22,7 @@ from prefdata.mix import Numbers, mix
 # Few rows propose more pairs and need fewer minima; the exact test of a pair costs as much as some
 # hundred minima, and at 4 rows texts of similarity 0.1 are proposed once in 600 times.
 ROWS = 4
+LANES = 8
 
 
 class SketchOptions(NamedTuple):
@@ -51,24 +52,31 @@ class Sketch(NamedTuple):
     sets: Sets
     keys: Numbers
     """(1 + bands, texts): first a key of the whole set, equal for equal sets."""
+    parity: Numbers
+    """(LANES, texts), 64 bits each: whether the shingles that fall on a bit are odd in number."""
 
 
 def make_sketch(texts: pl.Series, options: SketchOptions = SketchOptions()) -> Sketch:  # noqa: B008
     """The sketch of texts without nulls: a pure function of each text by itself."""
     factors = _factors(options.num_bands)
     made = [
-        (sets, _keys(sets, factors)) for sets in shingle_blocks(texts, num_words=options.num_words)
+        (sets, _keys(sets, factors), _parity(sets))
+        for sets in shingle_blocks(texts, num_words=options.num_words)
     ]
-    shingles = [sets.shingles for sets, _ in made]
-    sizes = [np.diff(sets.ends, prepend=0) for sets, _ in made]
-    keys = [keys for _, keys in made]
+    shingles = [sets.shingles for sets, _, _ in made]
+    sizes = [np.diff(sets.ends, prepend=0) for sets, _, _ in made]
     return Sketch(
         Sets(
             np.concatenate([np.zeros(0, np.uint64), *shingles]),
             np.cumsum(np.concatenate([np.zeros(0, np.int64), *sizes])),
         ),
-        np.concatenate([np.zeros((1 + len(factors), 0), np.uint64), *keys], axis=1),
+        _side_by_side([keys for _, keys, _ in made], 1 + len(factors)),
+        _side_by_side([parity for _, _, parity in made], LANES),
     )
+
+
+def _side_by_side(blocks: list[Numbers], height: int) -> Numbers:
+    return np.concatenate([np.zeros((height, 0), np.uint64), *blocks], axis=1)
 
 
 def _factors(num_bands: int) -> NDArray[np.uint32]:
@@ -96,15 +104,27 @@ def _keys(sets: Sets, factors: NDArray[np.uint32]) -> Numbers:
     return keys
 
 
+def _parity(sets: Sets) -> Numbers:
+    """The lanes of one block; their lowest bits hold the smallest of the 64 · LANES remainders."""
+    num_bits, num_sets = 64 * LANES, len(sets.ends)
+    first = np.repeat(np.arange(num_sets) * num_bits, np.diff(sets.ends, prepend=0))
+    bits = (sets.shingles & np.uint64(num_bits - 1)).astype(np.int64)
+    counts = np.bincount(first + bits, minlength=num_sets * num_bits)
+    packed = np.packbits((counts & 1).astype(np.uint8), bitorder="little")
+    return packed.view("<u8").astype(np.uint64, copy=False).reshape(num_sets, LANES).T
+
+
 def sketch_table(sketch: Sketch) -> pa.Table:
     """A sketch as a table of one row a text, to be written."""
     starts = np.append(0, sketch.sets.ends)
     shingles = pa.LargeListArray.from_arrays(
         numbers_array(starts), numbers_array(sketch.sets.shingles)
     )
-    names = [f"key_{number:03d}" for number in range(len(sketch.keys))]
-    columns = [numbers_array(np.ascontiguousarray(keys)) for keys in sketch.keys]
-    return pa.table([shingles, *columns], names=["shingles", *names])
+    columns = {"shingles": shingles}
+    for name in ("parity", "keys"):
+        for number, lane in enumerate(getattr(sketch, name)):
+            columns[f"{name}_{number:03d}"] = numbers_array(np.ascontiguousarray(lane))
+    return pa.table(columns)
 
 
 def open_sketch(path: Path) -> Sketch:
@@ -112,10 +132,11 @@ def open_sketch(path: Path) -> Sketch:
     with pa.memory_map(str(path)) as source:
         table = pa.ipc.open_file(source).read_all()
     lists = whole(table["shingles"])
-    keys = [_numbers(whole(column)) for column in table.columns[1:]]
+    numbers = np.stack([_numbers(whole(column)) for column in table.columns[1:]])
     return Sketch(
-        Sets(_numbers(lists.values), np.asarray(lists.offsets)[1:].astype(np.int64)),
-        np.stack(keys),
+        Sets(_numbers(lists.values), _numbers(lists.offsets)[1:].view(np.int64)),
+        numbers[LANES:],
+        numbers[:LANES],
     )
 
 
