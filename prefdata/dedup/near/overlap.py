@@ -34,11 +34,11 @@ class Shelf:
             np.concatenate([s.parity[lane] for s in sketches])
             for lane in range(LANES * bool(sketches))
         ]
-        self.num_compared = 0
+        self.num_proposed = 0
+        """Pairs that `at_least` was asked about."""
 
     def similarity(self, a: Rows, b: Rows) -> NDArray[np.float64]:
         """Of each pair of rows; 0 where either set is empty."""
-        self.num_compared += len(a)
         found = np.zeros(len(a))
         sizes = self.sizes[a] + self.sizes[b]
         for start, stop in _blocks(sizes):
@@ -49,6 +49,7 @@ class Shelf:
 
     def at_least(self, a: Rows, b: Rows, threshold: float) -> Pairs:
         """The pairs that are so similar."""
+        self.num_proposed += len(a)
         hopeful = self._may_be(a, b, threshold)
         a, b = a[hopeful], b[hopeful]
         similarity = self.similarity(a, b)

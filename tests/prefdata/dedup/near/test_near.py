@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefdata.dedup.near import (
@@ -105,6 +105,7 @@ def test_real_texts_have_their_562_pairs() -> None:
     assert sum(labels[a] == labels[b] for a, b in expected) >= 555
 
 
+@settings(max_examples=15)
 @given(seed=st.integers(0, 1000), parts=st.integers(1, 7))
 def test_neither_parts_nor_the_order_of_rows_change_a_cluster(seed: int, parts: int) -> None:
     texts = grown(seed, 8, 4)
@@ -127,33 +128,33 @@ def test_equal_texts_are_together_and_wordless_ones_alone(texts: list[str]) -> N
             assert (labels[a] == labels[b]) == bool(first)
 
 
-def compared(made: Sketch, keys: Numbers) -> tuple[int, list[int]]:
+def proposed(made: Sketch, keys: Numbers) -> tuple[int, list[int]]:
     """How many pairs a band costs, and the clusters that come of it."""
     shelf, rows = Shelf([made]), np.arange(len(keys))
     forest = Forest(len(keys))
     order = np.argsort(keys, kind="stable")
     join_buckets(shelf, forest, rows[order], keys[order], THRESHOLD)
-    return shelf.num_compared, forest.labels().tolist()
+    return shelf.num_proposed, forest.labels().tolist()
 
 
 def test_ten_thousand_texts_that_are_near_each_other_cost_one_comparison_each() -> None:
     boilerplate = " ".join(f"w{number}" for number in range(100))
     made = sketch([f"{boilerplate} x{number}" for number in range(10_000)])
 
-    num_compared, labels = compared(made, np.zeros(10_000, np.uint64))
+    num_proposed, labels = proposed(made, np.zeros(10_000, np.uint64))
 
     assert set(labels) == {0}
-    assert num_compared < 10_000
+    assert num_proposed < 10_000
     assert len(find_pairs([made], threshold=THRESHOLD)) < 2 * 10_000
 
 
 def test_a_crowd_that_only_seems_near_is_compared_within_reach() -> None:
     made = sketch([f"text {number} is like none of the others {number}" for number in range(600)])
 
-    num_compared, labels = compared(made, np.zeros(600, np.uint64))
+    num_proposed, labels = proposed(made, np.zeros(600, np.uint64))
 
     assert labels == list(range(600))
-    assert num_compared == sum(600 - distance for distance in range(1, REACH + 1))
+    assert num_proposed == sum(600 - distance for distance in range(1, REACH + 1))
 
 
 def test_a_written_sketch_is_the_one_that_was_made(tmp_path: Path) -> None:
@@ -191,3 +192,18 @@ def test_the_earliest_row_is_kept_or_the_first_by_rank() -> None:
     assert longest["kept"].to_list() == [3, 3]
     sets = [shingles(text) for text in texts]
     assert longest["similarity"].to_list() == [jaccard(sets[0], sets[3]), jaccard(sets[2], sets[3])]
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 1000), threshold=st.sampled_from([0.3, 0.5, 0.7, 0.9, 1.0]))
+def test_nothing_that_is_similar_is_ruled_out_by_sizes_or_parities(
+    seed: int, threshold: float
+) -> None:
+    texts = grown(seed, 6, 4)
+    a, b = np.triu_indices(len(texts), 1)
+
+    found = Shelf([sketch(texts)]).at_least(a, b, threshold)
+
+    pairs = zip(found.a.tolist(), found.b.tolist(), strict=True)
+    expected = all_pairs(texts, threshold)
+    assert dict(zip(pairs, found.similarity.tolist(), strict=True)) == expected
