@@ -110,9 +110,23 @@ def _met(found: Survey, made: Made, refusals: dict[int, Refusal]) -> Findings:
     met["E"] = add_up([met["E"], {code: _placed(found, some) for code, some in refused.items()}])
     for code, places in {**reported, "PD401": copies}.items():
         met["W"][code] = _placed(found, [(int(at), CATALOG[code].meaning) for at in places])
+    met[found.decision.near_level]["PD402"] = _placed(found, _near_messages(found))
     for code, one in made.findings().items():
         met["I" if CATALOG[code].severity == "I" else "W"][code] = one
     return met
+
+
+def _near_messages(found: Survey) -> list[tuple[int, str]]:
+    """What each near-duplicate is near, for as many as a report names."""
+    near = found.decision.near
+    names = [file.file.name for file in found.files]
+    kept = found.keys.select("source_index", "line")[near["kept"].head(EXAMPLES)]
+    said = [
+        f"near_duplicate: similarity {similarity:.2f} to {names[source]}:{line}"
+        for similarity, (source, line) in zip(near["similarity"], kept.iter_rows(), strict=False)
+    ]
+    rest = [""] * (len(near) - len(said))
+    return list(zip(near["at"].to_list(), said + rest, strict=True))
 
 
 def _placed(found: Survey, pairs: list[tuple[int, str]]) -> Met:

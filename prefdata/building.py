@@ -76,6 +76,7 @@ def _options(config: BuildConfig, target: Target) -> SurveyOptions:
         config.pairing,
         config.limits,
         RowChecks(config.row_severity, target.control_tokens),
+        config.near,
     )
 
 

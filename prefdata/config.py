@@ -15,6 +15,7 @@ from pydantic import (
     field_validator,
 )
 
+from prefdata.dedup.near import NearDuplicates
 from prefdata.errors import UsageError
 from prefdata.read.limits import Limits, Pairing
 from prefdata.tokens.codes import TOKEN_CHECKS
@@ -49,8 +50,10 @@ class BuildConfig(BaseModel):
     """Bounds against damaged or hostile inputs."""
     severity: dict[str, Literal["E", "W", "I", "off"]] = {}
     """Changes to checks by code: E refuses the row, W reports it, I counts it, off skips it."""
+    near_duplicates: NearDuplicates = NearDuplicates()
+    """Which texts count as the same but for some words (PD402)."""
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of the prompts that goes to the test split; 0: everything is train."""
+    """Share of the prompts that goes to the test split, near-duplicates together; 0: none."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Of the split."""
     max_length: PositiveInt | None = None
@@ -101,6 +104,11 @@ class BuildConfig(BaseModel):
         """Changes to checks of rows and sets."""
         changes = {c: level for c, level in self.severity.items() if c not in TOKEN_CHECKS}
         return {**changes, "PD210": "E" if self.control_tokens == "reject" else "W"}
+
+    @property
+    def near(self) -> NearDuplicates | None:
+        """What of near-duplicates is looked for, if anything."""
+        return None if self.severity.get("PD402") == "off" else self.near_duplicates
 
     @property
     def token_options(self) -> TokenOptions:
@@ -156,7 +164,11 @@ def config_error(error: ValidationError, place: str) -> UsageError:
 
 
 def _nearest_key(location: tuple[int | str, ...]) -> str:
-    owners: dict[str, type[BaseModel]] = {"pairing": Pairing, "limits": Limits}
+    owners: dict[str, type[BaseModel]] = {
+        "pairing": Pairing,
+        "limits": Limits,
+        "near_duplicates": NearDuplicates,
+    }
     owner = owners.get(str(location[0]), BuildConfig) if len(location) > 1 else BuildConfig
     known = list(owner.model_fields)
     near = difflib.get_close_matches(str(location[-1]), known, n=1)

@@ -9,9 +9,21 @@ from numpy.typing import NDArray
 
 from prefdata.check import CHECKS
 from prefdata.dedup import find_contradictions, find_copies
+from prefdata.dedup.near import NearDuplicates, Neighbors, Unit, near_copies
+from prefdata.findings import Level
+from prefdata.keys import GROUP
+from prefdata.mix import Numbers
 from prefdata.store.manifest import FunnelStage
 
 CONTRADICTION = "contradictory_pair: another row prefers the same two completions the other way"
+_COPIES = {"at": pl.UInt32, "kept": pl.UInt32, "similarity": pl.Float64}
+
+
+class Near(NamedTuple):
+    """The near-duplicates of all rows, by what is compared."""
+
+    options: NearDuplicates
+    by_unit: Mapping[Unit, Neighbors]
 
 
 class Decision(NamedTuple):
@@ -19,41 +31,89 @@ class Decision(NamedTuple):
 
     stays: NDArray[np.bool_]
     copies: pl.DataFrame
-    """`at` and `kept`: the pairs that are there already."""
+    """`at`, `kept`, `similarity`: the pairs that are there already, letter by letter."""
+    near: pl.DataFrame
+    """The same of pairs that are near another one, whether they stay or not."""
+    near_level: Level
+    """Whether those are reported, or counted alone."""
     contradictory: pl.Series
     """Places of pairs that are refused for PD403."""
     reported: dict[str, pl.Series]
     """Places of pairs that stay, by the code that tells of them."""
+    drawn_by: Numbers
+    """What a record's split is drawn by: equal for prompts that are near-duplicates."""
     funnel: list[FunnelStage]
 
+    @property
+    def duplicates(self) -> pl.DataFrame:
+        """Pairs that do not stay, and those that do in their stead."""
+        gone = self.near.filter(~pl.Series(self.stays)[self.near["at"]])
+        beyond = gone.select(kept="at", last="kept", less="similarity")
+        copies = self.copies.join(beyond, on="kept", how="left").select(
+            "at",
+            kept=pl.coalesce("last", "kept"),
+            similarity=pl.coalesce("less", "similarity"),
+        )
+        return pl.concat([copies, gone]).sort("at")
 
-def decide(keys: pl.DataFrame, severity: Mapping[str, str]) -> Decision:
-    """Drop what is there twice or contradicts itself, as far as the severities say so."""
+
+def decide(keys: pl.DataFrame, severity: Mapping[str, str], near: Near | None = None) -> Decision:
+    """Drop what is there twice, contradicts itself or is near another, as severities say."""
     stays = np.ones(len(keys), np.bool_)
-    copies = pl.DataFrame(schema={"at": pl.UInt32, "kept": pl.UInt32})
+    copies = pl.DataFrame(schema=_COPIES)
     if level_of("PD401", severity) in ("E", "W"):
-        copies = find_copies(keys)
+        copies = find_copies(keys).with_columns(similarity=pl.lit(1.0))
         stays[copies["at"]] = False
-    distinct = np.flatnonzero(stays)
-    level = level_of("PD403", severity)
-    against = find_contradictions(keys[distinct] if level != "off" else keys.clear())
-    contradictory = pl.Series("at", distinct[against], dtype=pl.UInt32)
+    num_distinct = int(stays.sum())
     reported: dict[str, pl.Series] = {}
-    if level == "E":
+    contradictory = _contradictory(keys, stays, level_of("PD403", severity))
+    if level_of("PD403", severity) == "E":
         stays[contradictory] = False
     else:
-        reported, contradictory = {"PD403": contradictory}, contradictory.clear()
-    num_distinct = len(distinct)
+        reported["PD403"], contradictory = contradictory, contradictory.clear()
+    num_agreeing = int(stays.sum())
+    near_ones = _near_copies(keys, stays, near)
+    if level_of("PD402", severity) == "E":
+        stays[near_ones["at"]] = False
+    num_stay = int(stays.sum())
     return Decision(
         stays,
         copies,
+        near_ones,
+        "I" if level_of("PD402", severity) == "I" else "W",
         contradictory,
         reported,
+        _drawn_by(keys, near),
         [
             stage("duplicates", len(keys), num_distinct, {"PD401": len(copies)}),
-            stage("contradictions", num_distinct, int(stays.sum()), {"PD403": len(contradictory)}),
+            stage("contradictions", num_distinct, num_agreeing, {"PD403": len(contradictory)}),
+            stage("near duplicates", num_agreeing, num_stay, {"PD402": num_agreeing - num_stay}),
         ],
     )
+
+
+def _contradictory(keys: pl.DataFrame, stays: NDArray[np.bool_], level: str) -> pl.Series:
+    distinct = np.flatnonzero(stays)
+    against = find_contradictions(keys[distinct] if level != "off" else keys.clear())
+    return pl.Series("at", distinct[against], dtype=pl.UInt32)
+
+
+def _near_copies(keys: pl.DataFrame, stays: NDArray[np.bool_], near: Near | None) -> pl.DataFrame:
+    if near is None:
+        return pl.DataFrame(schema=_COPIES)
+    unit, keep = near.options.unit, near.options.keep
+    groups = keys.select(GROUP) if unit == "prompt" else None
+    return near_copies(near.by_unit[unit], stays, groups=groups, longest=keep == "longest")
+
+
+def _drawn_by(keys: pl.DataFrame, near: Near | None) -> Numbers:
+    """A prompt's own id, or the smallest one of the prompts that it hangs together with."""
+    ids = keys["group_high"]
+    if near is None:
+        return ids.to_numpy()
+    clusters = pl.Series("cluster", near.by_unit["prompt"].clusters)
+    smallest = pl.DataFrame([ids, clusters]).select(pl.col("group_high").min().over("cluster"))
+    return smallest["group_high"].to_numpy()
 
 
 def level_of(code: str, severity: Mapping[str, str]) -> str:

@@ -1,7 +1,7 @@
 """What was not kept, written so that every row of it can be found again.
 
 rejected/*.parquet    file, line, byte offset, code, message and raw bytes, in their order
-duplicates.parquet    each copy, and the pair that stays in its stead
+duplicates.parquet    each copy and near-duplicate, and the pair that stays in its stead
 """
 
 from collections.abc import Iterator, Mapping
@@ -66,7 +66,7 @@ def _rejected_tables(
 
 def duplicates_table(found: Survey) -> pa.Table:
     """Each copy and what is kept in its stead, as rows of DUPLICATES."""
-    copies = found.decision.copies
+    copies = found.decision.duplicates
     own, stays = (found.keys[copies[name]] for name in ("at", "kept"))
     names = pl.Series([file.file.name for file in found.files])
     columns = {
@@ -83,7 +83,7 @@ def duplicates_table(found: Survey) -> pa.Table:
         for name, column in columns.items()
     }
     arrays["pair_id"] = ids_array(own)
-    arrays["similarity"] = numbers_array(np.ones(len(copies)))
+    arrays["similarity"] = numbers_array(copies["similarity"].to_numpy())
     return pa.Table.from_arrays([arrays[name] for name in DUPLICATES.names], schema=DUPLICATES)
 
 

@@ -6,6 +6,7 @@ Its files lie in the staging folder until the build is done:
     parts/NAME.rejected.arrow   the rows and pairs that did not
     parts/NAME.keys.arrow       ids and places of the former
     parts/NAME.lines.arrow      the lines of the latter
+    parts/NAME.near-UNIT.arrow  what near-duplicates of the former are found by
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ import pyarrow as pa
 
 from prefdata.arrays import empty_table
 from prefdata.check import check_rows, find_rows
+from prefdata.dedup.near import NearDuplicates, make_sketch, sketch_table, unit_texts
 from prefdata.findings import EXAMPLES, Met, count_rows
 from prefdata.keys import keys_of
 from prefdata.read import Block, InputFile, LineCounts, RowOptions, read_part
@@ -47,6 +49,8 @@ class PartTask(NamedTuple):
     checks: RowChecks
     root: Path | None
     """The staging folder; None where nothing is to be written."""
+    near: NearDuplicates | None = None
+    """What sketches are made of the records; none without a staging folder."""
 
 
 class PartFacts(NamedTuple):
@@ -124,12 +128,26 @@ def make_part(task: PartTask) -> MadePart:
             "rejected": rejected,
             "keys": keys.to_arrow(),
             "lines": lines.to_arrow(),
+            **_sketch_tables(kept, task.near),
         }
         files = {
             path_of(task.name, kind): stage_table(task.root / path_of(task.name, kind), table)
             for kind, table in tables.items()
         }
     return MadePart(task.name, task.file.index, facts, files, keys, lines)
+
+
+def _sketch_tables(kept: pa.Table, near: NearDuplicates | None) -> dict[str, pa.Table]:
+    if near is None:
+        return {}
+    return {
+        near_kind(unit): sketch_table(make_sketch(unit_texts(kept, unit), near.sketch_options))
+        for unit in near.units
+    }
+
+
+def near_kind(unit: str) -> str:
+    return f"near-{unit}"
 
 
 def path_of(name: str, kind: str) -> str:

@@ -42,7 +42,7 @@ def shard_tasks(found: Survey, config: BuildConfig, target: Target, root: Path) 
     """Records to shards: by split, the pairs of a prompt side by side and in one shard."""
     kept = _side_by_side(found)
     in_test = draw_test(
-        kept["group_high"].to_numpy(), test_fraction=config.test_fraction, seed=config.seed
+        kept["drawn_by"].to_numpy(), test_fraction=config.test_fraction, seed=config.seed
     )
     names = tuple(part.name for part in found.parts)
     fields = _fields(found)
@@ -61,6 +61,7 @@ def shard_tasks(found: Survey, config: BuildConfig, target: Target, root: Path) 
 def _side_by_side(found: Survey) -> pl.DataFrame:
     """Groups in the order of their first pairs, the pairs of each in their own order."""
     kept = found.keys.select(*GROUP, "part", "row").with_row_index("at")
+    kept = kept.with_columns(drawn_by=pl.Series(found.decision.drawn_by))
     kept = kept.filter(pl.Series(found.decision.stays))
     return kept.with_columns(first=pl.col("at").first().over(GROUP)).sort("first", "at")
 

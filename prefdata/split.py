@@ -1,4 +1,4 @@
-"""Train and test, parted by prompt: the pairs of one prompt are never in both."""
+"""Train and test, parted by prompt: neither a prompt nor a near-duplicate of it is in both."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +9,9 @@ from prefdata.mix import Numbers, mix
 def draw_test(groups: Numbers, *, test_fraction: float, seed: int) -> NDArray[np.bool_]:
     """Which rows are in test, by the id of their group; 0 <= test_fraction <= 1.
 
-    Each group is drawn by itself, so rows that come, go or move never change where another lies;
-    the share of groups in test is `test_fraction` on average.
+    A group is a prompt, or prompts that are near-duplicates, under the smallest of their ids. Each
+    is drawn by itself, so rows that come, go or move never change where another group lies; the
+    share of groups in test is `test_fraction` on average.
     """
     assert 0 <= test_fraction <= 1, test_fraction
     key = mix(np.array([seed], np.uint64))

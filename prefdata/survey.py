@@ -6,11 +6,20 @@ from typing import NamedTuple
 
 import polars as pl
 
-from prefdata.decide import Decision, decide, stage
+from prefdata.decide import Decision, Near, decide, stage
+from prefdata.dedup.near import NearDuplicates, Neighbors, Unit, find_neighbors
 from prefdata.engine.local import Done, Workers
 from prefdata.findings import add_up, counts
 from prefdata.keys import KEYS
-from prefdata.part import MadePart, PartTask, RowChecks, make_part, recall_part
+from prefdata.part import (
+    MadePart,
+    PartTask,
+    RowChecks,
+    make_part,
+    near_kind,
+    path_of,
+    recall_part,
+)
 from prefdata.progress import Progress
 from prefdata.read import (
     InputFile,
@@ -35,6 +44,8 @@ class SurveyOptions(NamedTuple):
     pairing: Pairing
     limits: Limits
     checks: RowChecks
+    near: NearDuplicates | None = None
+    """What near-duplicates are looked for; none where nothing is staged."""
 
 
 class SurveyedFile(NamedTuple):
@@ -82,7 +93,8 @@ def survey(
         advance(reading.take_bytes())
     found = [_surveyed(opened, layout, parts) for opened, layout in reading.opened]
     keys, refused = _keys(parts), _refused(parts)
-    decision = decide(keys, options.checks.severity)
+    near = None if staging is None else _near(staging.root, parts, options.near)
+    decision = decide(keys, options.checks.severity, near)
     return Survey(
         found,
         parts,
@@ -116,7 +128,7 @@ class _Reading:
             for number, block in enumerate(blocks):
                 name = f"{file.index:05d}-{number:05d}"
                 yield self._recall(name, file) or PartTask(
-                    name, file, block, how, self.options.checks, self._root
+                    name, file, block, how, self.options.checks, self._root, self.options.near
                 )
 
     @property
@@ -149,6 +161,18 @@ def _surveyed(opened: OpenFile, layout: Layout | None, parts: list[MadePart]) ->
             total = total.plus(part.facts.counts)
     name = layout.name if layout else ""
     return SurveyedFile(file, name, end.size_bytes, end.sha256, total, notes_of(end, total))
+
+
+def _near(root: Path, parts: list[MadePart], options: NearDuplicates | None) -> Near | None:
+    """The near-duplicates of each unit, among the rows of all parts."""
+    if options is None:
+        return None
+
+    def find(unit: Unit) -> Neighbors:
+        paths = [root / path_of(part.name, near_kind(unit)) for part in parts]
+        return find_neighbors(paths, threshold=options.threshold)
+
+    return Near(options, {unit: find(unit) for unit in options.units})
 
 
 _ALL_KEYS: dict[str, type[pl.DataType]] = {

@@ -178,6 +178,17 @@ _ALL = [
         "two equal rows",
     ),
     Check(
+        "PD402",
+        "near_duplicate",
+        "W",
+        "set",
+        "building",
+        "Another prompt is the same but for some words (or completion or pair, as the config's "
+        "`near_duplicates.unit` says). Such prompts lie in one split.",
+        "Set the severity to E to keep one of each cluster; duplicates.parquet names the others.",
+        'Two prompts, "tell me a story about a fox and a hen, please" once without "please"',
+    ),
+    Check(
         "PD403",
         "contradictory_pair",
         "E",

@@ -57,7 +57,7 @@ def class_of_lines(found: Survey, refused: Sequence[int]) -> list[LineClasses]:
     late = np.append(found.decision.contradictory.to_numpy(), np.array(refused, np.int64))
     classes = (
         places.filter(pl.Series(stays)),
-        places[found.decision.copies["at"]],
+        places[found.decision.duplicates["at"]],
         pl.concat([found.refused, places[late.astype(np.int64)]]),
     )
     ranked = [lines.with_columns(rank=pl.lit(rank)) for rank, lines in enumerate(classes)]

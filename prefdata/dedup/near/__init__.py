@@ -1,0 +1,33 @@
+"""Near-duplicates: MinHash proposes, exact Jaccard similarity of word shingles decides."""
+
+from prefdata.dedup.near.clusters import choose, cluster
+from prefdata.dedup.near.letters import BARRIER
+from prefdata.dedup.near.neighbors import Neighbors, find_neighbors, near_copies
+from prefdata.dedup.near.options import NearDuplicates
+from prefdata.dedup.near.pairs import find_pairs
+from prefdata.dedup.near.sketch import (
+    Sketch,
+    SketchOptions,
+    make_sketch,
+    open_sketch,
+    sketch_table,
+)
+from prefdata.dedup.near.units import Unit, unit_texts
+
+__all__ = [
+    "BARRIER",
+    "NearDuplicates",
+    "Neighbors",
+    "Sketch",
+    "SketchOptions",
+    "Unit",
+    "choose",
+    "cluster",
+    "find_neighbors",
+    "find_pairs",
+    "make_sketch",
+    "near_copies",
+    "open_sketch",
+    "sketch_table",
+    "unit_texts",
+]

@@ -1,0 +1,45 @@
+"""Near-duplicates of a whole build, out of the sketches of its parts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from prefdata.dedup.near.clusters import choose, cluster
+from prefdata.dedup.near.overlap import Shelf
+from prefdata.dedup.near.pairs import find_pairs
+from prefdata.dedup.near.sketch import Sketch, open_sketch
+
+
+class Neighbors(NamedTuple):
+    """The clusters of all rows, and the sketches that know how similar two rows are."""
+
+    clusters: NDArray[np.uint32]
+    sketches: list[Sketch]
+
+
+def find_neighbors(paths: Sequence[Path], *, threshold: float) -> Neighbors:
+    """The clusters of the rows of all parts, counted through them in their order."""
+    sketches = [open_sketch(path) for path in paths]
+    num_rows = sum(len(sketch.sets.ends) for sketch in sketches)
+    return Neighbors(cluster(num_rows, find_pairs(sketches, threshold=threshold)), sketches)
+
+
+def near_copies(
+    near: Neighbors, stays: NDArray[np.bool_], *, groups: pl.DataFrame | None, longest: bool
+) -> pl.DataFrame:
+    """Rows that are near another one, among those that stay: `at`, `kept`, `similarity`.
+
+    Rows of one group, where `groups` are told, are one text, and so stay or go together.
+    """
+    sizes = Shelf(near.sketches).sizes
+    rank = pl.DataFrame({"gone": ~stays, "shortness": -sizes if longest else np.zeros_like(sizes)})
+    copies = choose(near.clusters, near.sketches, rank).select("kept", "similarity", at="row")
+    copies = copies.filter(pl.Series(stays)[copies["at"]])
+    if groups is not None:
+        ids = groups.to_numpy()
+        copies = copies.filter((ids[copies["at"]] != ids[copies["kept"]]).any(1))
+    return copies.select("at", "kept", "similarity")

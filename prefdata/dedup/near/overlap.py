@@ -1,0 +1,93 @@
+"""The exact test of a pair: Jaccard similarity of two sets of shingles, in blocks of pairs."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prefdata.dedup.near.shingles import BLOCK_SETS, Sets, overlap, take_sets
+from prefdata.dedup.near.sketch import LANES, Sketch
+
+Rows = NDArray[np.int64]
+_BLOCK_SHINGLES = 1 << 18  # about what a core's cache holds
+
+
+class Pairs(NamedTuple):
+    """Pairs of rows and their Jaccard similarity."""
+
+    a: Rows
+    b: Rows
+    similarity: NDArray[np.float64]
+
+
+class Shelf:
+    """The sets of several sketches under one numbering of rows."""
+
+    def __init__(self, sketches: Sequence[Sketch]) -> None:
+        self._sets = [sketch.sets for sketch in sketches]
+        self._ends = np.cumsum([len(sets.ends) for sets in self._sets])
+        self.sizes = np.concatenate(
+            [np.zeros(0, np.int64), *(np.diff(sets.ends, prepend=0) for sets in self._sets)]
+        )
+        self._parity = [
+            np.concatenate([s.parity[lane] for s in sketches])
+            for lane in range(LANES * bool(sketches))
+        ]
+        self.num_proposed = 0
+        """Pairs that `at_least` was asked about."""
+
+    def similarity(self, a: Rows, b: Rows) -> NDArray[np.float64]:
+        """Of each pair of rows; 0 where either set is empty."""
+        found = np.zeros(len(a))
+        sizes = self.sizes[a] + self.sizes[b]
+        for start, stop in _blocks(sizes):
+            some_a, some_b = a[start:stop], b[start:stop]
+            common = overlap(self._take(some_a), self._take(some_b))
+            found[start:stop] = common / np.maximum(sizes[start:stop] - common, 1)
+        return found
+
+    def at_least(self, a: Rows, b: Rows, threshold: float) -> Pairs:
+        """The pairs that are so similar."""
+        self.num_proposed += len(a)
+        hopeful = self._may_be(a, b, threshold)
+        a, b = a[hopeful], b[hopeful]
+        similarity = self.similarity(a, b)
+        found = similarity >= threshold
+        return Pairs(a[found], b[found], similarity[found])
+
+    def _may_be(self, a: Rows, b: Rows, threshold: float) -> NDArray[np.bool_]:
+        """False for pairs that cannot be so similar; most of those that are not are told by it.
+
+        With s = |A| + |B| and d shingles in one of the sets alone, J = (s - d) / (s + d). Every bit
+        in which the parities differ has at least one shingle of d.
+        """
+        sizes = self.sizes[a] + self.sizes[b]
+        alone = np.abs(self.sizes[a] - self.sizes[b])
+        differing = np.zeros(len(a), np.int64)
+        for lane in self._parity:
+            differing += np.bitwise_count(lane[a] ^ lane[b])
+        most = sizes * (1 - threshold) / (1 + threshold)
+        hopeful: NDArray[np.bool_] = np.maximum(alone, differing) <= most + 1e-6
+        return hopeful
+
+    def _take(self, rows: Rows) -> Sets:
+        if len(self._sets) == 1:
+            return take_sets(self._sets[0], rows)
+        part = np.searchsorted(self._ends, rows, side="right")
+        ends = np.cumsum(self.sizes[rows])
+        taken = np.empty(ends[-1] if len(ends) else 0, np.uint64)
+        for number in np.unique(part).tolist():
+            mine = part == number
+            first = self._ends[number] - len(self._sets[number].ends)
+            some = take_sets(self._sets[number], rows[mine] - first)
+            taken[np.repeat(mine, self.sizes[rows])] = some.shingles
+        return Sets(taken, ends)
+
+
+def _blocks(sizes: Rows) -> list[tuple[int, int]]:
+    """Runs of pairs of about `_BLOCK_SHINGLES` together, and at most BLOCK_SETS."""
+    number = np.cumsum(sizes) // _BLOCK_SHINGLES
+    cuts = np.flatnonzero(np.diff(number, prepend=-1))
+    cuts = np.unique(np.concatenate([cuts, np.arange(0, len(sizes), BLOCK_SETS)]))
+    return list(zip(cuts.tolist(), [*cuts[1:].tolist(), len(sizes)], strict=False))

@@ -1,0 +1,96 @@
+"""Near-duplicates among all texts: keys propose pairs, exact similarity decides.
+
+What is guaranteed: two rows are in one cluster if and only if a chain of pairs leads from one to
+the other, each of which has an equal key and a similarity at or above the threshold. A pair is
+passed over only in a bucket of more than REACH + 1 different sets, where REACH of them or more lie
+between its two in the order of their whole keys. So clusters depend neither on the order of the
+rows, nor on the parts that sketches were made of, nor on who made them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from prefdata.dedup.near.forest import Forest, Rows
+from prefdata.dedup.near.overlap import Pairs, Shelf
+from prefdata.dedup.near.sketch import Sketch
+from prefdata.mix import Numbers
+
+PAIRS = {"a": pl.UInt32, "b": pl.UInt32, "similarity": pl.Float64}
+_NO_PAIRS = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+REACH = 256
+"""How many neighbors of a bucket each of its sets is compared with at most."""
+
+
+def find_pairs(sketches: Sequence[Sketch], *, threshold: float) -> pl.DataFrame:
+    """Pairs of near-duplicates that tie every cluster together: a < b, and their similarity.
+
+    Rows are counted through all sketches. Pairs whose rows are joined by then are not looked at, so
+    these are not all pairs of a cluster; `cluster` makes the same of them.
+    """
+    shelf = Shelf(sketches)
+    forest = Forest(len(shelf.sizes))
+    whole = _key(sketches, 0)
+    filled = np.flatnonzero(shelf.sizes)
+    filled = filled[np.lexsort((filled, whole[filled]))]
+    copies = _join_copies(shelf, forest, filled, whole[filled])
+    rows = filled[forest.roots(filled) == filled]
+    found = [_NO_PAIRS, copies]
+    for number in range(1, len(sketches[0].keys) if sketches else 0):
+        keys = _key(sketches, number)[rows]
+        order = np.argsort(keys, kind="stable")
+        found += join_buckets(shelf, forest, rows[order], keys[order], threshold)
+    columns = zip(Pairs._fields, map(np.concatenate, zip(*found, strict=True)), strict=True)
+    return pl.DataFrame(dict(columns), PAIRS).sort("a", "b")
+
+
+def _key(sketches: Sequence[Sketch], number: int) -> Numbers:
+    return np.concatenate([np.zeros(0, np.uint64), *(sketch.keys[number] for sketch in sketches)])
+
+
+def _join_copies(shelf: Shelf, forest: Forest, rows: Rows, whole: Numbers) -> Pairs:
+    """Equal sets, so that one of them stands for all; rows are in the order of their whole keys."""
+    first = np.flatnonzero(np.diff(whole, prepend=~whole[:1]) != 0)
+    leaders = np.repeat(rows[first], np.diff(first, append=len(rows)))
+    other = leaders != rows
+    pairs = shelf.at_least(leaders[other], rows[other], 1.0)
+    forest.join(pairs.a, pairs.b)
+    return pairs
+
+
+def join_buckets(
+    shelf: Shelf, forest: Forest, rows: Rows, keys: Numbers, threshold: float
+) -> list[Pairs]:
+    """Test the pairs of each bucket, neighbors first, for as long as its rows are not all joined.
+
+    Rows of one bucket, which have equal keys, stand side by side.
+    """
+    first = np.flatnonzero(np.diff(keys, prepend=~keys[:1]) != 0)
+    sizes = np.diff(first, append=len(rows))
+    bucket = np.repeat(np.arange(len(first)), sizes)
+    found = []
+    for distance in range(1, REACH + 1):
+        rows, bucket = _still_open(forest, rows, bucket, distance)
+        if not len(rows):
+            break
+        pair = np.flatnonzero(bucket[distance:] == bucket[:-distance])
+        a, b = rows[pair], rows[pair + distance]
+        apart = forest.roots(a) != forest.roots(b)
+        a, b = a[apart], b[apart]
+        pairs = shelf.at_least(np.minimum(a, b), np.maximum(a, b), threshold)
+        forest.join(pairs.a, pairs.b)
+        found.append(pairs)
+    return found
+
+
+def _still_open(forest: Forest, rows: Rows, bucket: Rows, distance: int) -> tuple[Rows, Rows]:
+    """The rows of buckets that have pairs at this distance, and are not joined altogether."""
+    if not len(rows):
+        return rows, bucket
+    first = np.flatnonzero(np.diff(bucket, prepend=-1))
+    sizes = np.diff(first, append=len(rows))
+    roots = forest.roots(rows)
+    is_joined = np.minimum.reduceat(roots, first) == np.maximum.reduceat(roots, first)
+    stays = np.repeat(~is_joined & (sizes > distance), sizes)
+    return rows[stays], bucket[stays]

@@ -1,0 +1,144 @@
+"""What is kept of texts to find near-duplicates: sets of shingles, and keys that propose pairs.
+
+Two texts are proposed where any of their keys is equal. A key is made of ROWS minima under as many
+hash functions, so texts of similarity s agree in it with probability s^ROWS, and in any of b keys
+with 1 - (1 - s^ROWS)^b: https://doi.org/10.1109/SEQUEN.1997.666900, and bands as in chapter 3 of
+http://www.mmds.org.
+"""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from prefdata.arrays import numbers_array, whole
+from prefdata.dedup.near.shingles import Sets, shingle_blocks
+from prefdata.mix import Numbers, mix
+
+# Few rows propose more pairs and need fewer minima; the exact test of a pair costs as much as some
+# hundred minima, and at 4 rows texts of similarity 0.1 are proposed once in 600 times.
+ROWS = 4
+LANES = 8
+
+
+class SketchOptions(NamedTuple):
+    """How texts are compared; sketches of different options are not."""
+
+    num_words: int = 5
+    """Words in a shingle."""
+    threshold: float = 0.7
+    """Jaccard similarity from which on two texts are near-duplicates."""
+    recall: float = 0.99
+    """Chance that a pair exactly at the threshold is proposed; pairs above it have better ones."""
+
+    @property
+    def num_bands(self) -> int:
+        """The fewest keys with that recall.
+
+        >>> SketchOptions(threshold=0.7, recall=0.99).num_bands
+        17
+        """
+        missed = 1 - self.threshold**ROWS
+        return math.ceil(math.log(1 - self.recall) / math.log(missed)) if missed else 1
+
+
+class Sketch(NamedTuple):
+    """Sets of shingles and keys of some texts."""
+
+    sets: Sets
+    keys: Numbers
+    """(1 + bands, texts): first a key of the whole set, equal for equal sets."""
+    parity: Numbers
+    """(LANES, texts), 64 bits each: whether the shingles that fall on a bit are odd in number."""
+
+
+def make_sketch(texts: pl.Series, options: SketchOptions = SketchOptions()) -> Sketch:  # noqa: B008
+    """The sketch of texts without nulls: a pure function of each text by itself."""
+    factors = _factors(options.num_bands)
+    made = [
+        (sets, _keys(sets, factors), _parity(sets))
+        for sets in shingle_blocks(texts, num_words=options.num_words)
+    ]
+    shingles = [sets.shingles for sets, _, _ in made]
+    sizes = [np.diff(sets.ends, prepend=0) for sets, _, _ in made]
+    return Sketch(
+        Sets(
+            np.concatenate([np.zeros(0, np.uint64), *shingles]),
+            np.cumsum(np.concatenate([np.zeros(0, np.int64), *sizes])),
+        ),
+        _side_by_side([keys for _, keys, _ in made], 1 + len(factors)),
+        _side_by_side([parity for _, _, parity in made], LANES),
+    )
+
+
+def _side_by_side(blocks: list[Numbers], height: int) -> Numbers:
+    return np.concatenate([np.zeros((height, 0), np.uint64), *blocks], axis=1)
+
+
+def _factors(num_bands: int) -> NDArray[np.uint32]:
+    """Odd factors, (bands, ROWS): shingle · factor modulo 2³² is its hash."""
+    drawn = mix(np.arange(1, num_bands * ROWS + 1, dtype=np.uint64) << np.uint64(32))
+    return ((drawn >> np.uint64(32)).astype(np.uint32) | np.uint32(1)).reshape(num_bands, ROWS)
+
+
+def _keys(sets: Sets, factors: NDArray[np.uint32]) -> Numbers:
+    """The keys of one block; of empty sets, zeros."""
+    keys = np.zeros((1 + len(factors), len(sets.ends)), np.uint64)
+    filled = np.flatnonzero(np.diff(sets.ends, prepend=0))
+    if not len(filled):
+        return keys
+    starts = np.where(filled > 0, sets.ends[filled - 1], 0)
+    keys[0, filled] = np.add.reduceat(mix(sets.shingles), starts)
+    narrow = sets.shingles.astype(np.uint32)
+    hashed = np.empty_like(narrow)
+    minima = np.empty((*factors.shape, len(filled)), np.uint64)
+    for place in np.ndindex(factors.shape):
+        np.multiply(narrow, factors[place], out=hashed)
+        minima[place] = np.minimum.reduceat(hashed, starts)
+    for row in range(ROWS):
+        keys[1:, filled] = mix(keys[1:, filled] + minima[:, row])
+    return keys
+
+
+def _parity(sets: Sets) -> Numbers:
+    """The lanes of one block; their lowest bits hold the smallest of the 64 · LANES remainders."""
+    num_bits, num_sets = 64 * LANES, len(sets.ends)
+    first = np.repeat(np.arange(num_sets) * num_bits, np.diff(sets.ends, prepend=0))
+    bits = (sets.shingles & np.uint64(num_bits - 1)).astype(np.int64)
+    counts = np.bincount(first + bits, minlength=num_sets * num_bits)
+    packed = np.packbits((counts & 1).astype(np.uint8), bitorder="little")
+    return packed.view("<u8").astype(np.uint64, copy=False).reshape(num_sets, LANES).T
+
+
+def sketch_table(sketch: Sketch) -> pa.Table:
+    """A sketch as a table of one row a text, to be written."""
+    starts = np.append(0, sketch.sets.ends)
+    shingles = pa.LargeListArray.from_arrays(
+        numbers_array(starts), numbers_array(sketch.sets.shingles)
+    )
+    columns = {"shingles": shingles}
+    for name in ("parity", "keys"):
+        for number, lane in enumerate(getattr(sketch, name)):
+            columns[f"{name}_{number:03d}"] = numbers_array(np.ascontiguousarray(lane))
+    return pa.table(columns)
+
+
+def open_sketch(path: Path) -> Sketch:
+    """A written sketch; its arrays lie in the mapped file."""
+    with pa.memory_map(str(path)) as source:
+        table = pa.ipc.open_file(source).read_all()
+    lists = whole(table["shingles"])
+    numbers = np.stack([_numbers(whole(column)) for column in table.columns[1:]])
+    return Sketch(
+        Sets(_numbers(lists.values), _numbers(lists.offsets)[1:].view(np.int64)),
+        numbers[LANES:],
+        numbers[:LANES],
+    )
+
+
+def _numbers(array: pa.Array) -> Numbers:
+    return np.frombuffer(array.buffers()[1] or b"", np.uint64)[array.offset :][: len(array)]

@@ -1,0 +1,84 @@
+"""Words as numbers: a hash that depends on a word's bytes alone, on any machine and version."""
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from prefdata.dedup.near.letters import BARRIER, Bytes, Offsets, read_letters
+from prefdata.mix import Numbers, mix
+
+# A longer run of letters counts as several words, so that no text needs more rounds of hashing.
+MOST_WORD_BYTES = 64
+_LANE = 8
+_MASKS: Numbers = np.array([(1 << 8 * n) - 1 for n in range(_LANE + 1)], np.uint64)
+
+
+class Words(NamedTuple):
+    """The words of some texts, in runs that no shingle leaves."""
+
+    hashes: Numbers
+    run_ends: Offsets
+    """Of each run, its end in `hashes`."""
+    run_rows: NDArray[np.int64]
+    """Of each run, the row of its text."""
+    run_parts: NDArray[np.int64]
+    """Of each run, how many barriers stand before it in its text."""
+
+
+def read_words(texts: pl.Series) -> Words:
+    """The words of each text; a text without barriers is one run, an empty one too."""
+    letters = read_letters(texts)
+    starts, stops = _bounds(letters.data)
+    barriers = np.flatnonzero(letters.data == ord(BARRIER))
+    run_stops = np.sort(np.concatenate([letters.ends, barriers]))
+    text = np.searchsorted(letters.ends, run_stops)
+    first_run = np.searchsorted(text, np.arange(len(letters.ends)))
+    return Words(
+        _hash_words(letters.data, starts, stops),
+        np.searchsorted(starts, run_stops),
+        letters.rows[text],
+        np.arange(len(text)) - first_run[text],
+    )
+
+
+def _bounds(letters: Bytes) -> tuple[Offsets, Offsets]:
+    """Where each word starts and stops; words that are too long are cut."""
+    inside = np.zeros(len(letters) + 2, np.bool_)
+    np.greater(letters, 0x20, out=inside[1:-1])
+    edges = np.flatnonzero(inside[1:] != inside[:-1])
+    starts, stops = edges[0::2], edges[1::2]
+    pieces = -(-(stops - starts) // MOST_WORD_BYTES)
+    if len(pieces) and pieces.max() > 1:
+        number = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        starts = np.repeat(starts, pieces) + number * MOST_WORD_BYTES
+        stops = np.minimum(starts + MOST_WORD_BYTES, np.repeat(stops, pieces))
+    return starts, stops
+
+
+def _hash_words(letters: Bytes, starts: Offsets, stops: Offsets) -> Numbers:
+    """Eight bytes at a time, little-endian and filled up with zeros: h ← mix(h ⊕ lane)."""
+    num_lanes = len(letters) // _LANE + 2
+    padded = np.zeros(num_lanes * _LANE, np.uint8)
+    padded[: len(letters)] = letters
+    lanes = padded.view("<u8").astype(np.uint64, copy=False)
+    hashes = mix(_lane_at(lanes, starts, stops - starts))
+    longer = np.flatnonzero(stops - starts > _LANE)
+    at = starts[longer] + _LANE
+    while len(longer):
+        left = stops[longer] - at
+        hashes[longer] = mix(hashes[longer] ^ _lane_at(lanes, at, left))
+        more = left > _LANE
+        longer, at = longer[more], at[more] + _LANE
+    return hashes
+
+
+def _lane_at(lanes: Numbers, at: Offsets, num_bytes: Offsets) -> Numbers:
+    """The bytes from `at` on, at most eight, out of the two lanes that they lie in."""
+    shift = ((at & 7) << 3).astype(np.uint64)
+    place = at >> 3
+    low = lanes[place] >> shift
+    high = (lanes[place + 1] << np.uint64(1)) << (np.uint64(63) - shift)
+    found: Numbers = (low | high) & _MASKS[np.minimum(num_bytes, _LANE)]
+    return found
