@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dpo.errors import DpoError
-from dpo.view import TrainingView, counted, summary_line
+from dpo.view import TrainingView, bars, counted, print_scores, summary_line
 from prefdata.errors import PrefdataError
 
 
@@ -198,3 +198,45 @@ def train(config: Path, overrides: tuple[str, ...]) -> None:
         click.echo(line, err=True)
         sys.exit(128 + (finished.stopped_by or 0))
     click.echo(summary_line(finished.out, finished.summary))
+
+
+@click.command(cls=OneLineErrors)
+@click.argument("model")
+@click.argument("data", nargs=-1, required=True)
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to write."
+)
+@click.option("--reference", help="The reference model; absent: log-probs that the build has.")
+@click.option("--reference-name", default="default", show_default=True, help="Of those log-probs.")
+@click.option("--beta", default=0.1, show_default=True, help="The β that MODEL was trained with.")
+@click.option("--by", "subsets", multiple=True, metavar="KEY", help="Accuracy by a key of meta.")
+@click.option(
+    "--suspects",
+    default=0.2,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="List at most this share of the pairs.",
+)
+@click.option("--mixed-precision", type=click.Choice(["no", "bf16"]), default="no")
+def score(model: str, data: tuple[str, ...], out: Path, **options: Any) -> None:
+    r"""Score the pairs of DATA, a build or preference files, by MODEL's implicit rewards.
+
+    \b
+    The reward of a completion is β·(log-prob under MODEL − log-prob under the reference). Writes
+    scores.parquet, suspects.jsonl (pairs whose label MODEL contradicts) and score.json.
+
+    \b
+    Examples:
+      dpo-score runs/hh/model held_out.jsonl --reference Qwen/Qwen3-0.6B -o scores
+      dpo-score runs/hh/model builds/hh -o scores --by category
+    """
+    from transformers.utils.logging import disable_progress_bar  # torch takes seconds
+
+    from dpo.score_run import ScoreOptions
+    from dpo.score_run import score as run
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    with bars() as progress:
+        report = run(data, out, ScoreOptions(model=model, **options), progress=progress)
+    print_scores(report)
+    click.echo(f"{out}/scores.parquet, suspects.jsonl and score.json are written")

@@ -47,13 +47,14 @@ def compute_reference(
     data: str | Path,
     *,
     model: str,
-    name: str = "default",
+    name: str | Path = "default",
     mixed_precision: Precision = "no",
     pack_tokens: int = 2048,
     progress: Progress = lambda done, total: None,  # noqa: ARG005
 ) -> ReferenceManifest:
     """Write the log-probs of every completion of a build under `model`.
 
+    They go to `reference/NAME` in the build; a `Path` is taken as it is.
     `progress` hears of the rows that are done and of all rows. A finished folder of the same
     fingerprint is left as it is, one of another is an error. Raises DpoError and PrefdataError.
     """
@@ -61,7 +62,7 @@ def compute_reference(
     build = prefdata.open(data)
     load_config(model)
     check_tokenizer(model, build)
-    folder = build.path / "reference" / name
+    folder = name if isinstance(name, Path) else build.path / "reference" / name
     make_folder(folder)
     with lock_folder(folder):
         loaded = load_model(model, device=best_device())

@@ -88,9 +88,9 @@ class Reference(NamedTuple):
         ]
 
 
-def open_reference(build: Build, name: str) -> Reference:
+def open_reference(build: Build, name: str | Path) -> Reference:
     """The finished log-probs of that name, each file as sealed, for exactly this build."""
-    folder = build.path / "reference" / name
+    folder = name if isinstance(name, Path) else build.path / "reference" / name
     path = folder / "manifest.json"
     remedy = f"run `dpo-ref {build.path} --model MODEL --name {name}`"
     if not path.exists():

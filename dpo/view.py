@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from prefdata.report.safe import plain
 
 if TYPE_CHECKING:
-    from dpo.summary import RunSummary  # brings torch, which --help is spared
+    from dpo.score import ScoreReport  # these bring torch, which --help is spared
+    from dpo.summary import RunSummary
 
 
 @contextmanager
@@ -21,6 +25,37 @@ def counted(title: str) -> Iterator[Callable[[int, int], None]]:
     with progress:
         yield lambda done, total: progress.update(task, completed=done, total=total)
         progress.live.transient = False
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+    """A bar for each title that is asked for."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    progress = Progress(
+        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
+    )
+
+    def start(title: str) -> Callable[[int, int], None]:
+        task = progress.add_task(title, total=None)
+        return lambda done, total: progress.update(task, completed=done, total=total)
+
+    with progress:
+        yield start
+        progress.live.transient = False
+
+
+def print_scores(report: "ScoreReport") -> None:
+    """Accuracies with their intervals, and whether confidence means anything."""
+    table = Table("part", "pairs", "accuracy", "95 % interval", title="Implicit rewards")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    parts = [report.overall, *(part for some in report.by.values() for part in some)]
+    for part in parts:
+        interval = f"{part.low:.1%} to {part.high:.1%}"
+        table.add_row(plain(part.name), f"{part.pairs:,}", f"{part.accuracy:.1%}", interval)
+    console = Console()
+    console.print(table)
+    console.print(f"calibration error {report.calibration_error:.3f}", highlight=False)
 
 
 class TrainingView:

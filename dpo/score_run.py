@@ -1,0 +1,119 @@
+"""A scoring run: log-probs under policy and reference, then scores, suspects and their report.
+
+OUT/data/            a build of the files, where files were given
+OUT/policy/          log-probs under the policy, resumed shard by shard
+OUT/reference/       under the reference, unless the build has them
+OUT/scores.parquet   one row for each pair
+OUT/suspects.jsonl   pairs whose label the policy contradicts, for `prefdata build --exclude`
+OUT/score.json       accuracy by part, calibration
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import orjson
+import polars as pl
+
+import prefdata
+from dpo.errors import MismatchError, UsageError
+from dpo.reference_pass import compute_reference
+from dpo.refstore import Precision, Reference, open_reference
+from dpo.score import ScoreReport, find_suspects, score_pairs, summarize
+from prefdata.config import BuildConfig
+from prefdata.errors import PrefdataError
+from prefdata.store.canonical import to_json
+from prefdata.store.commit import commit_file, lock_folder, make_folder, write_bytes
+from prefdata.store.manifest import NAME
+from prefdata.store.reader import Build
+
+Progress = Callable[[str], Callable[[int, int], None]]
+
+
+class ScoreOptions(NamedTuple):
+    """What to score by."""
+
+    model: str
+    reference: str | None = None
+    """A model; None takes the log-probs that the build has under `reference_name`."""
+    reference_name: str = "default"
+    beta: float = 0.1
+    subsets: tuple[str, ...] = ()
+    """Keys of `meta` by which accuracy is told apart."""
+    suspects: float = 0.2
+    """At most this share of the pairs is listed as suspects."""
+    mixed_precision: Precision = "no"
+
+
+def score(
+    data: Sequence[str],
+    out: Path,
+    options: ScoreOptions,
+    *,
+    progress: Progress = lambda _title: lambda _done, _total: None,
+) -> ScoreReport:
+    """Score the pairs of a build or of files; raises DpoError and PrefdataError."""
+    make_folder(out)
+    with lock_folder(out):
+        build = _open_data(data, out, options.model)
+        policy = _logps(build, options.model, out / "policy", options, progress)
+        if options.reference is None:
+            reference = open_reference(build, options.reference_name)
+        else:
+            reference = _logps(build, options.reference, out / "reference", options, progress)
+        rows = score_pairs(build, policy, reference, beta=options.beta, subsets=options.subsets)
+        report = summarize(
+            rows,
+            model=options.model,
+            reference=reference.manifest.model,
+            beta=options.beta,
+            subsets=options.subsets,
+        )
+        _write(out, rows, find_suspects(rows, options.suspects), report)
+    return report
+
+
+def _open_data(data: Sequence[str], out: Path, model: str) -> Build:
+    if len(data) == 1 and (Path(data[0]) / NAME).exists():
+        return prefdata.open(data[0])
+    if any(Path(name).is_dir() for name in data):
+        problem = "is no finished build"
+        raise UsageError("T150", data[0], problem, "name one build, or files of preferences")
+    config = BuildConfig(
+        inputs=list(data), tokenizer=model, out=out / "data", test_fraction=0.0,
+        severity={"PD402": "off"},
+    )  # fmt: skip
+    try:
+        return prefdata.build(config)
+    except PrefdataError as error:
+        if error.code != "E142":
+            raise
+        return prefdata.build(config, replace=True)  # of other files or for another tokenizer
+
+
+def _logps(
+    build: Build, model: str, folder: Path, options: ScoreOptions, progress: Progress
+) -> Reference:
+    """Log-probs under a model; those of another one, left by an earlier run, give way."""
+    title = folder.name
+    for is_last in (False, True):
+        try:
+            compute_reference(
+                build.path, model=model, name=folder,
+                mixed_precision=options.mixed_precision, progress=progress(title),
+            )  # fmt: skip
+            break
+        except MismatchError as error:
+            if is_last or error.code not in ("T205", "T207"):
+                raise
+            shutil.rmtree(folder)
+    return open_reference(build, folder)
+
+
+def _write(out: Path, rows: pl.DataFrame, suspects: pl.DataFrame, report: ScoreReport) -> None:
+    commit_file(out / "scores.parquet", lambda path: rows.write_parquet(path))
+    columns = ("pair_id", "source", "line", "ordinal", "margin")
+    lines = [orjson.dumps(row) + b"\n" for row in suspects.select(columns).to_dicts()]
+    write_bytes(out / "suspects.jsonl", b"".join(lines))
+    write_bytes(out / "score.json", to_json(report.model_dump(mode="json")))

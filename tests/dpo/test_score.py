@@ -1,0 +1,113 @@
+"""Implicit rewards are the paper's, and what contradicts them comes first among suspects."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from click.testing import CliRunner
+from transformers import AutoModelForCausalLM
+
+import prefdata
+from dpo.cli import score as command
+from dpo.score import accuracy_of, calibrate, wilson
+from dpo.score_run import ScoreOptions, score
+from tests.dpo.conftest import Arena, save_gpt2
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_gpt2(tmp_path_factory.mktemp("policy") / "model", seed=7)
+
+
+def plain_logp(model: Any, prompt: list[int], completion: list[int]) -> float:
+    """transformers' own forward."""
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + completion])).logits[0]
+    logps = torch.log_softmax(logits[len(prompt) - 1 : -1].double(), -1)
+    return float(logps[range(len(completion)), completion].sum())
+
+
+def test_rewards_are_beta_times_the_log_ratio_of_plain_forwards(
+    arena: Arena, policy: Path, tmp_path: Path
+) -> None:
+    score([str(arena.data)], tmp_path, ScoreOptions(str(policy), beta=0.3))
+    rows = pl.read_parquet(tmp_path / "scores.parquet")
+    models = [AutoModelForCausalLM.from_pretrained(p).eval() for p in (policy, arena.model)]
+    build = prefdata.open(arena.data)
+    tokens = [row for split in build.splits for row in build.tokens(split).to_pylist()]
+
+    assert rows["pair_id"].to_list() == [row["pair_id"].hex() for row in tokens]
+    for found, row in list(zip(rows.to_dicts(), tokens, strict=True))[::5]:
+        for side in ("chosen", "rejected"):
+            ours, ref = (plain_logp(m, row["prompt_ids"], row[f"{side}_ids"]) for m in models)
+            assert found[f"reward_{side}"] == pytest.approx(0.3 * (ours - ref), abs=1e-3)
+        assert found["chance"] == pytest.approx(1 / (1 + np.exp(-found["margin"])))
+
+
+def test_a_policy_that_is_its_reference_prefers_nothing(arena: Arena, tmp_path: Path) -> None:
+    report = score([str(arena.data)], tmp_path, ScoreOptions(str(arena.model)))
+
+    assert report.overall.accuracy == 0.5
+    assert (tmp_path / "suspects.jsonl").read_bytes() == b""
+
+
+def test_files_are_built_and_told_apart_by_source_and_by_meta(
+    arena: Arena, policy: Path, tmp_path: Path
+) -> None:
+    for name, kind in (("a", "x"), ("b", "y")):
+        row = {"prompt": f"Tell me {name}", "chosen": " a story", "rejected": " no", "kind": kind}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    files = [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+    options = ScoreOptions(str(policy), reference=str(arena.model), subsets=("kind",))
+
+    report = score(files, tmp_path / "out", options)
+
+    assert [part.pairs for part in report.by["source"]] == [1, 1]
+    assert [part.name for part in report.by["kind"]] == ["x", "y"]
+    # another policy takes the place of the first, whose log-probs are of no use to it
+    again = score(files, tmp_path / "out", options._replace(model=str(arena.model)))
+    assert again.overall.accuracy == 0.5
+
+
+def test_suspects_are_the_pairs_that_the_policy_contradicts_most_first(
+    arena: Arena, policy: Path, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(
+        command, [str(policy), str(arena.data), "-o", str(tmp_path), "--suspects", "0.3"]
+    )
+    assert result.exit_code == 0, result.output
+    rows = pl.read_parquet(tmp_path / "scores.parquet")
+    suspects = [json.loads(line) for line in (tmp_path / "suspects.jsonl").read_text().splitlines()]
+
+    margins = [suspect["margin"] for suspect in suspects]
+    assert margins == sorted(margins)
+    assert margins[-1] < 0
+    assert len(margins) == min(int(np.ceil(0.3 * len(rows))), int((rows["margin"] < 0).sum()))
+    assert margins == rows["margin"].sort().head(len(margins)).to_list()
+
+
+def test_intervals_and_calibration_hold_on_what_is_known() -> None:
+    generator = np.random.default_rng(0)
+    chance = generator.uniform(0.5, 0.99, 20_000)
+    signs = np.where(generator.uniform(size=20_000) < chance, 1, -1)
+    margins = signs * np.log(chance / (1 - chance))
+
+    assert all(abs(one.confidence - one.accuracy) < 0.03 for one in calibrate(margins))
+    inside = 0
+    for _ in range(400):
+        low, high = wilson(float((generator.uniform(size=50) < 0.8).sum()), 50)
+        inside += low <= 0.8 <= high
+    assert 0.9 < inside / 400 < 0.99
+    assert accuracy_of("", np.zeros(4)).accuracy == 0.5
+
+
+def test_a_build_without_the_reference_is_refused(arena: Arena, tmp_path: Path) -> None:
+    words = [str(arena.model), str(arena.data), "-o", str(tmp_path), "--reference-name", "none"]
+    result = CliRunner().invoke(command, words)
+
+    assert result.exit_code == 2
+    assert "[T203]" in result.output
