@@ -93,14 +93,19 @@ def _name_results(messages: Messages) -> Messages:
     waiting: list[str] = []
     for turn in messages:
         if turn[3] is not None:
-            calls = [call.get("function") for call in from_json("tool_calls", turn[3])]
-            waiting = [str(call.get("name")) for call in calls if type(call) is dict]
+            waiting = _names(from_json("tool_calls", turn[3]))
         if turn[0] == "tool" and waiting:
             name = waiting.pop(0)
             if turn[2] is None and turn[4] is None:
                 turn = (*turn[:2], name, *turn[3:])
         named.append(turn)
     return named
+
+
+def _names(calls: Any) -> list[str]:
+    """The tools that are called, as far as the calls are well formed (PD211 where not)."""
+    of_calls = [call.get("function") for call in _as_list(calls) if type(call) is dict]
+    return [str(one.get("name")) for one in of_calls if type(one) is dict]
 
 
 def _call_message(place: str, text: Any) -> Message:

@@ -68,6 +68,8 @@ def _calls(place: str, part: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if "value" in part:
         value = from_json(place, part["value"])
         for call in value if type(value) is list else [value]:
+            if type(call) is not dict:
+                raise RowFault("R210", f"`{place}` holds a tool call that is not an object")
             yield call if "function" in call else {"type": "function", "function": call}
         return
     function = {"name": part.get("name"), "arguments": part.get("input", part.get("arguments"))}

@@ -20,7 +20,7 @@ def tree_rows(row: Object, spec: Tree) -> list[Object]:
     rest = {name: value for name, value in row.items() if name not in own}
 
     def replies(node: Any) -> list[Any]:
-        found = require(spec.replies, node.get(spec.replies, []), "list")
+        found = require(spec.replies, node.get(spec.replies) or [], "list")
         if any(type(reply) is not dict for reply in found):
             raise RowFault("R210", f"`{spec.replies}` holds something that is not a message")
         return list(found)
