@@ -17,6 +17,7 @@ from prefdata.read.fields import (
 from prefdata.read.layout import Layout
 from prefdata.read.limits import Limits, Pairing
 from prefdata.read.messages import read_completion, read_messages, read_tools
+from prefdata.read.order import Candidate
 from prefdata.read.pairs import Draft, Pair
 from prefdata.read.parts import parse_columns
 from prefdata.read.prompt import PromptReader, at_path
@@ -73,29 +74,29 @@ class Adapter:
         """What `read` gives, of a row that was checked or put together out of such."""
         layout = self.layout
         tools = layout.tools and read_tools(layout.tools, optional(at_path(layout.tools, row)))
+        num = 0
         if self.reader:
-            prompt, group_id, pairs = self._read_candidates(self.reader, row, tools)
+            prompt, found = self._read_candidates(self.reader, row)
+            num, group_id = len(found), group_digest(layout.form, prompt, tools)
+            pairs = self.reader.pairs(row, found, group_id)
         else:
             prompt, chosen, rejected = self._split(row)
             group_id = group_digest(layout.form, prompt, tools)
             pairs = [self._pair(row, chosen, rejected)]
         weight = self._weight(row, layout.weight) if layout.weight else 1.0
-        return Draft(layout.form, prompt, tools, group_id, pairs, weight, self._meta(row))
+        return Draft(layout.form, prompt, tools, group_id, pairs, weight, self._meta(row), num)
 
     def _read_candidates(
-        self, reader: CandidateReader, row: dict[str, Any], tools: str | None
-    ) -> tuple[Messages, bytes, list[Pair]]:
+        self, reader: CandidateReader, row: dict[str, Any]
+    ) -> tuple[Messages, list[Candidate]]:
         found = reader.read(row)
         if self.layout.prompt:
-            prompt = self.prompt.read(row)
-        else:
-            dialogues = [candidate.completion for candidate in found]
-            last_turn = self.layout.sides == "last_turn"
-            prompt, *sides = part_dialogues(dialogues, last_turn=last_turn)
-            both = zip(found, sides, strict=True)
-            found = [candidate._replace(completion=side) for candidate, side in both]
-        group_id = group_digest(self.layout.form, prompt, tools)
-        return prompt, group_id, reader.pairs(row, found, group_id)
+            return self.prompt.read(row), found
+        dialogues = [candidate.completion for candidate in found]
+        last_turn = self.layout.sides == "last_turn"
+        prompt, *sides = part_dialogues(dialogues, last_turn=last_turn)
+        both = zip(found, sides, strict=True)
+        return prompt, [candidate._replace(completion=side) for candidate, side in both]
 
     def _split(self, row: dict[str, Any]) -> Split:
         sides, roles = self.layout.sides, self.layout.roles

@@ -49,7 +49,7 @@ class Collector:
         self.adapter = Adapter(layout, options.pairing, options.limits) if layout else None
         self.is_tree = layout is not None and layout.tree is not None
         self.records, self.rejected = RecordColumns(file), RejectedColumns(file)
-        self.num_rejected = 0
+        self.num_rejected = self.prompts = self.completions = 0
         self.extra_keys: dict[str, int] = {}
         self._members: list[tuple[int, int, int]] = []
 
@@ -193,6 +193,9 @@ class Collector:
     def _bounded(self, draft: Draft, num_bytes: int) -> Draft:
         if num_bytes * len(draft.pairs) > MAX_EXPANSION:
             raise RowFault("R212", f"its {len(draft.pairs):,} pairs would take over 1 GiB")
+        if draft.completions:
+            self.prompts += 1
+            self.completions += draft.completions
         return draft
 
     def _refuse(

@@ -32,3 +32,5 @@ class Draft(NamedTuple):
     pairs: list[Pair]
     weight: float
     meta: str
+    completions: int = 0
+    """Of the prompt, where the layout has candidates."""

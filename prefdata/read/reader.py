@@ -39,6 +39,9 @@ class LineCounts(NamedTuple):
     rejected: int = 0
     bom: int = 0
     extra_keys: dict[str, int] = {}  # noqa: RUF012 - never changed
+    prompts: int = 0
+    """Those with candidates that gave pairs or ties, and the completions that they have."""
+    completions: int = 0
 
     def plus(self, other: "LineCounts") -> "LineCounts":
         """Of both together."""
@@ -50,6 +53,8 @@ class LineCounts(NamedTuple):
             self.rejected + other.rejected,
             self.bom + other.bom,
             dict(sorted(keys.items())),
+            self.prompts + other.prompts,
+            self.completions + other.completions,
         )
 
 
@@ -148,8 +153,13 @@ def read_file(
 
 def notes_of(end: FileEnd, counts: LineCounts) -> tuple[str, ...]:
     """What a user should hear of a file."""
-    nothing = counts.lines == counts.blank
-    return (*end.notes, "holds no rows [E101]") if nothing else end.notes
+    notes = list(end.notes)
+    if counts.lines == counts.blank:
+        notes.append("holds no rows [E101]")
+    if counts.prompts:
+        found = f"{counts.prompts:,} prompts with {counts.completions:,} completions"
+        notes.append(f"{found} gave {counts.pairs:,} pairs")
+    return tuple(notes)
 
 
 def read_part(file: InputFile, block: Block, options: RowOptions) -> PartRows:
@@ -168,6 +178,8 @@ def read_part(file: InputFile, block: Block, options: RowOptions) -> PartRows:
         rejected=collector.num_rejected,
         bom=tally.bom,
         extra_keys=dict(sorted(collector.extra_keys.items())),
+        prompts=collector.prompts,
+        completions=collector.completions,
     )
     return PartRows(records, collector.rejected.table(), counts, collector.members)
 

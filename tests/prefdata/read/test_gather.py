@@ -100,6 +100,14 @@ def test_what_a_strategy_passes_by_is_refused_and_what_it_draws_is_kept(read: Re
     assert every.rejected.num_rows == 0
 
 
+def test_prompts_completions_and_pairs_are_counted(read: Read) -> None:
+    nectar = shipped_layouts()["nectar"].fixture.rows[0]
+
+    rows = read(jsonl(nectar, nectar, nectar | {"answers": []}), pairing=Pairing(strategy="all"))
+
+    assert rows.notes == ("2 prompts with 6 completions gave 6 pairs",)
+
+
 def message(name: str, parent: str | None, **more: Any) -> dict[str, Any]:
     row = {"message_id": name, "parent_id": parent, "message_tree_id": "t", "text": name}
     return row | {"role": "assistant" if parent else "prompter", "rank": None} | more

@@ -19,14 +19,14 @@ VALUES += [[{"role": "tool_call", "content": "[1]"}, {"role": "tool", "content":
 VALUES += [[{"role": "assistant", "content": [{"type": "tool_use", "value": "[1]"}]}]]
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def places_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Every place in a value, outermost first."""
     items: list[tuple[Any, Any]] = []
     if isinstance(value, dict):
         items = list(value.items())
     elif isinstance(value, list):
         items = list(enumerate(value))
-    return [path, *(p for key, item in items for p in places(item, (*path, key)))]
+    return [path, *(p for key, item in items for p in places_in(item, (*path, key)))]
 
 
 def changed(row: Any, path: tuple[Any, ...], value: Any) -> Any:
@@ -42,7 +42,7 @@ def damaged(draw: st.DrawFn, name: str) -> list[Any]:
     rows = copy.deepcopy(shipped_layouts()[name].fixture.rows * 2)
     for _ in range(draw(st.integers(1, 3))):
         number = draw(st.integers(0, len(rows) - 1))
-        path = draw(st.sampled_from(places(rows[number])))
+        path = draw(st.sampled_from(places_in(rows[number])))
         rows[number] = changed(rows[number], path, draw(st.sampled_from(VALUES)))
     return rows
 
@@ -65,8 +65,7 @@ def test_no_line_of_a_damaged_file_is_lost(name: str, data: st.DataObject) -> No
     refused = read.rejected.to_pylist()
     lines = {*read.records["line"].to_pylist(), *read.members["member"].to_list()}
     assert lines | {row["line"] for row in refused} == set(range(1, len(rows) + 1))
-    places = list(
-        zip(*(read.records[name].to_pylist() for name in ("line", "ordinal")), strict=True)
-    )
+    columns = [read.records[column].to_pylist() for column in ("line", "ordinal")]
+    places = list(zip(*columns, strict=True))
     places += [(row["line"], row["ordinal"]) for row in refused]
     assert len(places) == len(set(places))
