@@ -4,6 +4,7 @@ BIN := .venv/bin
 DEV := .venv/.dev
 DEMO := .venv/.demo
 BENCH := .venv/.bench
+DOCS := docs/commands.md docs/formats.md docs/layouts.md docs/losses.md
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: help demo test check fmt golden bench clean
@@ -23,14 +24,14 @@ check: $(DEV)  ## Lint, format, types, import arrows, generated docs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/cog --check docs/commands.md docs/formats.md docs/losses.md
+	$(BIN)/cog --check $(DOCS)
 
 fmt: $(DEV)  ## Format, and write what is generated: schemas, docs
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python -m prefdata.schemas schemas
 	$(BIN)/python -m dpo.schemas schemas
-	$(BIN)/cog -r docs/commands.md docs/formats.md docs/losses.md
+	$(BIN)/cog -r $(DOCS)
 
 golden: $(DEV)  ## Write the golden files anew; a change to one needs its reason in the commit
 	GOLDEN=write $(BIN)/python -m pytest -q tests/test_golden.py

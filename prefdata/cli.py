@@ -151,15 +151,21 @@ def show(out: Path, row: int | None) -> None:
         console.print(text, soft_wrap=True)
 
 
-@main.command(epilog="\b\nExample:\n  prefdata layouts")
+@main.command(epilog="\b\nExamples:\n  prefdata layouts\n  prefdata layouts helpsteer2-ratings")
+@click.argument("name", required=False)
 @_one_line_errors
-def layouts() -> None:
-    """What raw layouts can be read."""
-    from prefdata.read import shipped_layouts
+def layouts(name: str | None) -> None:
+    """What raw layouts can be read; of one, by name or file, its rows and the pairs they become."""
+    from prefdata.read import find_layout, shipped_layouts
+    from prefdata.report.layouts import describe_layout, list_layouts
+    from prefdata.report.safe import plain
 
-    for name, layout in shipped_layouts().items():
-        click.echo(f"{name:28} {', '.join(layout.columns)}")
-        click.echo(f"{'':28} {layout.about}")
+    if name is None:
+        lines = list_layouts(shipped_layouts().values())
+    else:
+        lines = describe_layout(find_layout(name)[0])
+    for line in lines:
+        click.echo(plain(line))
 
 
 @main.command(epilog="\b\nExample:\n  prefdata explain PD301")

@@ -22,6 +22,10 @@ KEYS: dict[str, type[pl.DataType]] = {
     "chosen_id": pl.UInt64,
     "rejected_id": pl.UInt64,
 }
+LINES: dict[str, type[pl.DataType]] = {"line": pl.Int64, "ordinal": pl.Int32}
+"""Of each row and pair that was refused; the ordinal of a row is -1."""
+MEMBERS: dict[str, type[pl.DataType]] = {"line": pl.Int64, "ordinal": pl.Int32, "member": pl.Int64}
+"""Of a pair that came out of several rows, by its line and ordinal: each other row's line."""
 PAIR = ("pair_high", "pair_low")
 GROUP = ("group_high", "group_low")
 

@@ -5,7 +5,8 @@ Its files lie in the staging folder until the build is done:
     parts/NAME.records.arrow    the records that passed the row checks
     parts/NAME.rejected.arrow   the rows and pairs that did not
     parts/NAME.keys.arrow       ids and places of the former
-    parts/NAME.lines.arrow      the lines of the latter
+    parts/NAME.lines.arrow      the places of the latter
+    parts/NAME.members.arrow    the other rows that records stand on, where there are any
     parts/NAME.near-UNIT.arrow  what near-duplicates of the former are found by
 """
 
@@ -20,7 +21,7 @@ from prefdata.arrays import empty_table
 from prefdata.check import check_rows, find_rows
 from prefdata.dedup.near import NearDuplicates, make_sketch, sketch_table, unit_texts
 from prefdata.findings import EXAMPLES, Met, count_rows
-from prefdata.keys import keys_of
+from prefdata.keys import LINES, MEMBERS, keys_of
 from prefdata.read import Block, InputFile, LineCounts, RowOptions, read_part
 from prefdata.records import RECORDS, REJECTED
 from prefdata.store.commit import FileSeal
@@ -99,7 +100,9 @@ class MadePart(NamedTuple):
     files: dict[str, FileSeal]
     keys: pl.DataFrame
     lines: pl.DataFrame
-    """`line` of each row and pair that was refused."""
+    """LINES of each row and pair that was refused."""
+    members: pl.DataFrame
+    """MEMBERS of pairs that came out of several rows."""
 
 
 def make_part(task: PartTask) -> MadePart:
@@ -120,7 +123,8 @@ def make_part(task: PartTask) -> MadePart:
         fields=message_fields(kept),
         is_chat=bool((pl.Series(kept["form"]) != "text").any()),
     )
-    keys, lines = keys_of(kept), pl.DataFrame({"line": pl.Series(rejected["line"])})
+    keys, members = keys_of(kept), rows.members
+    lines = pl.DataFrame({name: pl.Series(rejected[name]) for name in LINES}, schema=LINES)
     files = {}
     if task.root is not None:
         tables = {
@@ -129,12 +133,13 @@ def make_part(task: PartTask) -> MadePart:
             "keys": keys.to_arrow(),
             "lines": lines.to_arrow(),
             **_sketch_tables(kept, task.near),
+            **({} if members.is_empty() else {"members": members.to_arrow()}),
         }
         files = {
             path_of(task.name, kind): stage_table(task.root / path_of(task.name, kind), table)
             for kind, table in tables.items()
         }
-    return MadePart(task.name, task.file.index, facts, files, keys, lines)
+    return MadePart(task.name, task.file.index, facts, files, keys, lines, members)
 
 
 def _sketch_tables(kept: pa.Table, near: NearDuplicates | None) -> dict[str, pa.Table]:
@@ -158,7 +163,11 @@ def recall_part(root: Path, name: str, source_index: int, entry: dict[str, Any])
     """A part that an earlier process made, as the journal knows it."""
     files = {path: FileSeal(*seal) for path, *seal in entry["files"]}
     keys, lines = (pl.read_ipc(root / path_of(name, kind)) for kind in ("keys", "lines"))
-    return MadePart(name, source_index, PartFacts.from_json(entry["facts"]), files, keys, lines)
+    path, members = path_of(name, "members"), pl.DataFrame(schema=MEMBERS)
+    if path in files:
+        members = pl.read_ipc(root / path)
+    facts = PartFacts.from_json(entry["facts"])
+    return MadePart(name, source_index, facts, files, keys, lines, members)
 
 
 def gather(root: Path, names: Sequence[str], places: pl.DataFrame) -> pa.Table:

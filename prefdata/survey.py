@@ -1,6 +1,6 @@
 """The road that `build` and `validate` share: files to records that are checked and distinct."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from prefdata.decide import Decision, Near, decide, stage
 from prefdata.dedup.near import NearDuplicates, Neighbors, Unit, find_neighbors
 from prefdata.engine.local import Done, Workers
 from prefdata.findings import add_up, counts
-from prefdata.keys import KEYS
+from prefdata.keys import KEYS, LINES, MEMBERS
 from prefdata.part import (
     MadePart,
     PartTask,
@@ -30,6 +30,7 @@ from prefdata.read import (
     Pairing,
     RowOptions,
     detect_in_blocks,
+    gather_blocks,
     notes_of,
 )
 from prefdata.store.manifest import FunnelStage
@@ -67,7 +68,9 @@ class Survey(NamedTuple):
     keys: pl.DataFrame
     """KEYS of all records, with `part`, `row` in it, and `source_index`."""
     refused: pl.DataFrame
-    """`source_index` and `line` of each row and pair that was refused."""
+    """`source_index`, `line` and `ordinal` of each row and pair that was refused."""
+    members: pl.DataFrame
+    """MEMBERS of all pairs that came out of several rows, and `source_index`."""
     decision: Decision
     funnel: list[FunnelStage]
     notes: list[str]
@@ -92,14 +95,15 @@ def survey(
             advance(reading.take_bytes())
         advance(reading.take_bytes())
     found = [_surveyed(opened, layout, parts) for opened, layout in reading.opened]
-    keys, refused = _keys(parts), _refused(parts)
+    keys = _keys(parts)
     near = None if staging is None else _near(staging.root, parts, options.near)
     decision = decide(keys, options.checks.severity, near)
     return Survey(
         found,
         parts,
         keys,
-        refused,
+        _narrow(parts, LINES, lambda part: part.lines),
+        _narrow(parts, MEMBERS, lambda part: part.members),
         decision,
         [*_funnel(found, parts), *decision.funnel],
         [f"{file.file.name}: {note}" for file in found for note in file.notes],
@@ -124,6 +128,7 @@ class _Reading:
             if layout is None:
                 layout, blocks = detect_in_blocks(file, blocks, self.options.limits)
             self.opened.append((opened, layout))
+            blocks = gather_blocks(blocks, layout, self.options.limits)
             how = RowOptions(layout, self.options.pairing, self.options.limits)
             for number, block in enumerate(blocks):
                 name = f"{file.index:05d}-{number:05d}"
@@ -195,12 +200,18 @@ def _keys(parts: list[MadePart]) -> pl.DataFrame:
     return pl.concat([pl.DataFrame(schema=_ALL_KEYS), *frames]).rechunk()
 
 
-def _refused(parts: list[MadePart]) -> pl.DataFrame:
+def _narrow(
+    parts: list[MadePart],
+    schema: dict[str, type[pl.DataType]],
+    table: Callable[[MadePart], pl.DataFrame],
+) -> pl.DataFrame:
+    """One of the narrow tables of all parts, with `source_index`."""
+    source = pl.lit(0, pl.Int32).alias("source_index")
+    empty = pl.DataFrame(schema=schema).select(source, pl.all())
     frames = [
-        part.lines.select(pl.lit(part.source_index, pl.Int32).alias("source_index"), "line")
+        table(part).select(pl.lit(part.source_index, pl.Int32).alias("source_index"), pl.all())
         for part in parts
     ]
-    empty = pl.DataFrame(schema={"source_index": pl.Int32, "line": pl.Int64})
     return pl.concat([empty, *frames])
 
 

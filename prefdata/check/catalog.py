@@ -66,6 +66,17 @@ _ALL = [
         '{"prompt": "q", "chosen": 5, "rejected": "b"}',
     ),
     Check(
+        "R213",
+        "unpaired_row",
+        "E",
+        "row",
+        "reading",
+        "The row is one of several that make a pair, and part of none: no other row of its prompt "
+        "can be compared with it, or the pairing strategy passed it by.",
+        "Nothing to mend where the prompt has one label only; else try another pairing strategy.",
+        '{"prompt": "q", "completion": "a", "label": true}, alone with its prompt',
+    ),
+    Check(
         "PD201",
         "blank_prompt",
         "E",
@@ -166,6 +177,17 @@ _ALL = [
         "The two completions rank the same, so neither is preferred.",
         "Nothing to mend; another pairing strategy may find pairs in the same row.",
         '{"completions": [{"text": "a", "rank": 1}, {"text": "b", "rank": 1}]}',
+    ),
+    Check(
+        "PD306",
+        "doubted_score",
+        "E",
+        "row",
+        "reading",
+        "A completion's overall score contradicts the mean of its aspects, so it may be misread: "
+        "UltraFeedback has completions with a 10 that was a 1.",
+        "Read the file by the mean of the aspects (--layout ultrafeedback:aspects).",
+        '{"overall_score": 10, "annotations": {"helpfulness": {"Rating": "1"}}}',
     ),
     Check(
         "PD401",

@@ -1,19 +1,21 @@
 """Raw preference files to records that know their file, line and bytes."""
 
 from prefdata.read.blocks import Block
+from prefdata.read.collect import RowOptions
 from prefdata.read.detect import detect_layout
-from prefdata.read.layout import Layout, load_layout, shipped_layouts
+from prefdata.read.gather import gather_blocks
+from prefdata.read.layout import Layout
 from prefdata.read.limits import Limits, Pairing
 from prefdata.read.reader import (
     FileRows,
     LineCounts,
     OpenFile,
-    RowOptions,
     detect_in_blocks,
     notes_of,
     read_file,
     read_part,
 )
+from prefdata.read.shipped import find_layout, load_layout, shipped_layouts
 from prefdata.read.source import InputFile, expand_inputs
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "detect_in_blocks",
     "detect_layout",
     "expand_inputs",
+    "find_layout",
+    "gather_blocks",
     "load_layout",
     "notes_of",
     "read_file",

@@ -6,23 +6,27 @@ from prefdata.read.candidates import CandidateReader
 from prefdata.read.canonical import Messages, canonical_json, group_digest
 from prefdata.read.faults import RowFault
 from prefdata.read.fields import (
-    MISSING,
     TYPES,
     Getter,
     getter,
+    number_reader,
     optional,
-    optional_number,
     optional_text,
     require,
 )
 from prefdata.read.layout import Layout
 from prefdata.read.limits import Limits, Pairing
-from prefdata.read.messages import read_completion, read_messages, read_tools, text_message
+from prefdata.read.messages import read_completion, read_messages, read_tools
+from prefdata.read.order import Candidate
 from prefdata.read.pairs import Draft, Pair
+from prefdata.read.parts import parse_columns
+from prefdata.read.prompt import PromptReader, at_path
 from prefdata.read.sides import (
     Split,
+    part_dialogues,
     read_transcript,
     split_after_prompt,
+    split_chosen_dialogue,
     split_common_text,
     split_common_turns,
     split_last_turn,
@@ -45,27 +49,54 @@ class Adapter:
             getter(layout.chosen or ""),
             getter(layout.rejected or ""),
         )
+        self.prompt = PromptReader(layout)
         self.reader = CandidateReader(layout, pairing, limits) if layout.candidates else None
+        self.number = number_reader(layout.missing)
         self.numbers = _getters(layout, NUMBERS)
         self.texts = _getters(layout, TEXTS)
 
     def read(self, row: dict[str, Any]) -> Draft:
         """The row's prompt and pairs, or a RowFault."""
-        layout = self.layout
+        return self.read_whole(self.check(row))
+
+    def check(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row, its JSON texts parsed; a RowFault unless it has the layout's columns."""
+        if self.layout.parse:
+            row = parse_columns(row, self.layout.parse)
         for path, get, types, kind in self.columns:
             if type(row.get(path)) not in types:  # or the path is dotted, or its kind is `any`
                 require(path, get(row), kind)
-        tools = read_tools(layout.tools, optional(_at(layout.tools, row))) if layout.tools else None
+        if self.layout.ties:
+            self._refuse_ties(row)
+        return row
+
+    def read_whole(self, row: dict[str, Any]) -> Draft:
+        """What `read` gives, of a row that was checked or put together out of such."""
+        layout = self.layout
+        tools = layout.tools and read_tools(layout.tools, optional(at_path(layout.tools, row)))
+        num = 0
         if self.reader:
-            prompt = self._prompt(row)
-            group_id = group_digest(layout.form, prompt, tools)
-            pairs = self.reader.pairs(row, group_id)
+            prompt, found = self._read_candidates(self.reader, row)
+            num, group_id = len(found), group_digest(layout.form, prompt, tools)
+            pairs = self.reader.pairs(row, found, group_id)
         else:
             prompt, chosen, rejected = self._split(row)
             group_id = group_digest(layout.form, prompt, tools)
             pairs = [self._pair(row, chosen, rejected)]
         weight = self._weight(row, layout.weight) if layout.weight else 1.0
-        return Draft(layout.form, prompt, tools, group_id, pairs, weight, self._meta(row))
+        return Draft(layout.form, prompt, tools, group_id, pairs, weight, self._meta(row), num)
+
+    def _read_candidates(
+        self, reader: CandidateReader, row: dict[str, Any]
+    ) -> tuple[Messages, list[Candidate]]:
+        found = reader.read(row)
+        if self.layout.prompt:
+            return self.prompt.read(row), found
+        dialogues = [candidate.completion for candidate in found]
+        last_turn = self.layout.sides == "last_turn"
+        prompt, *sides = part_dialogues(dialogues, last_turn=last_turn)
+        both = zip(found, sides, strict=True)
+        return prompt, [candidate._replace(completion=side) for candidate, side in both]
 
     def _split(self, row: dict[str, Any]) -> Split:
         sides, roles = self.layout.sides, self.layout.roles
@@ -79,9 +110,15 @@ class Adapter:
         require(self.layout.rejected or "", rejected, "any")
         if sides == "completion":
             return Split(
-                self._prompt(row),
+                self.prompt.read(row),
                 read_completion("chosen", chosen, roles),
                 read_completion("rejected", rejected, roles),
+            )
+        if sides == "chosen_dialogue":
+            return split_chosen_dialogue(
+                self._dialogue("chosen", chosen),
+                read_completion("rejected", rejected, roles),
+                is_text=type(rejected) is str,
             )
         return self._split_dialogues(
             row, self._dialogue("chosen", chosen), self._dialogue("rejected", rejected)
@@ -89,7 +126,7 @@ class Adapter:
 
     def _split_dialogues(self, row: dict[str, Any], chosen: Messages, rejected: Messages) -> Split:
         if self.layout.sides == "after_prompt":
-            return split_after_prompt(self._prompt(row), chosen, rejected)
+            return split_after_prompt(self.prompt.read(row), chosen, rejected)
         if self.layout.sides == "last_turn":
             return split_last_turn(chosen, rejected)
         return split_common_turns(chosen, rejected)
@@ -99,44 +136,24 @@ class Adapter:
             return read_transcript(path, value, self.layout.roles)
         return read_messages(path, value, self.layout.roles)
 
-    def _prompt(self, row: dict[str, Any]) -> Messages:
-        layout = self.layout
-        if isinstance(layout.prompt, list):
-            parts = [optional_text(path, _at(path, row)) for path in layout.prompt]
-            said = [text_message("user", layout.join.join(part for part in parts if part))]
-        else:
-            assert layout.prompt
-            value = require(layout.prompt, _at(layout.prompt, row), "any")
-            said = read_messages(layout.prompt, value, layout.roles)
-        if layout.history:
-            said = self._history(layout.history, row) + said
-        system = optional_text(layout.system, _at(layout.system, row)) if layout.system else None
-        return [text_message("system", system), *said] if system else said
-
-    def _history(self, path: str, row: dict[str, Any]) -> Messages:
-        turns = optional(_at(path, row)) or []
-        if type(turns) is not list or any(
-            type(turn) is not list or [type(text) for text in turn] != [str, str] for turn in turns
-        ):
-            raise RowFault("R210", f"`{path}` is not a list of [user, assistant] texts")
-        return [
-            text_message(role, text)
-            for turn in turns
-            for role, text in zip(("user", "assistant"), turn, strict=True)
-        ]
-
     def _pair(self, row: dict[str, Any], chosen: Messages, rejected: Messages) -> Pair:
         pair = Pair(chosen, rejected)
         if not (self.numbers or self.texts):
             return pair
         said: dict[str, Any] = {
-            name: optional_number(path, get(row)) for name, path, get in self.numbers
+            name: self.number(path, get(row)) for name, path, get in self.numbers
         }
         said |= {name: optional_text(path, get(row)) for name, path, get in self.texts}
         return pair._replace(**said)
 
+    def _refuse_ties(self, row: dict[str, Any]) -> None:
+        for path, values in self.layout.ties.items():
+            value = at_path(path, row)
+            if value in values:
+                raise RowFault("PD303", f"`{path}` is {value}: neither side is preferred")
+
     def _weight(self, row: dict[str, Any], path: str) -> float:
-        weight = optional_number(path, _at(path, row))
+        weight = self.number(path, at_path(path, row))
         return 1.0 if weight is None else weight
 
     def _meta(self, row: dict[str, Any]) -> str:
@@ -144,10 +161,6 @@ class Adapter:
             return "{}"
         rest = {name: value for name, value in row.items() if name not in self.used}
         return canonical_json(rest)
-
-
-def _at(path: str, row: dict[str, Any]) -> Any:
-    return getter(path)(row) if "." in path else row.get(path, MISSING)
 
 
 def _getters(layout: Layout, names: tuple[str, ...]) -> list[tuple[str, str, Getter]]:

@@ -54,10 +54,34 @@ class TableBlock(NamedTuple):
     batch: pa.RecordBatch
 
 
-class RowBlock(NamedTuple):
-    """Rows that were put together out of several: line, offset, raw bytes, value."""
+class Member(NamedTuple):
+    """A row that gives pairs only together with others."""
 
-    rows: list[tuple[int, int, bytes | None, Any]]
+    line: int
+    offset: int
+    raw: bytes
+    """Its bytes in the file; where those are of a table, the same as `json`."""
+    json: bytes
+
+
+class Unit(NamedTuple):
+    """Rows of one prompt, or messages of one tree."""
+
+    members: tuple[Member, ...]
+    parents: tuple[int, ...]
+    """Of messages: the place in the unit of the one that each replies to, -1 of the first."""
+
+
+class RowBlock(NamedTuple):
+    """Units of a file whose rows were gathered."""
+
+    units: list[Unit]
+    refused: list[tuple[int, int, bytes | None, Any]]
+    """Rows that belong to no unit: line, offset, raw bytes, fault."""
+    lines: int
+    """How many the file has, in its first block; none in the others. So are the next two."""
+    blank: int
+    bom: int
 
 
 Block = LineBlock | LongLine | ElementBlock | CsvBlock | TableBlock | RowBlock

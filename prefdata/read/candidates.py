@@ -1,24 +1,24 @@
-"""The candidates of a row, put in order by its ranks, scores or label, and paired."""
+"""The candidates of a row, put in order, and paired."""
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
-from prefdata.read.canonical import Messages, canonical_json
+from prefdata.read.canonical import Messages
 from prefdata.read.faults import RowFault
-from prefdata.read.fields import getter, optional_number, optional_text, require
+from prefdata.read.fields import (
+    Getter,
+    getter,
+    mean,
+    number_reader,
+    optional_text,
+    require,
+)
 from prefdata.read.layout import Candidates, Layout
 from prefdata.read.limits import Limits, Pairing
-from prefdata.read.messages import read_completion
-from prefdata.read.pairing import dense_ranks, pair_up
+from prefdata.read.messages import read_completion, read_messages, text_message
+from prefdata.read.order import Candidate, orderer, read_tier
+from prefdata.read.pairing import cross_tiers, dense_ranks, pair_up
 from prefdata.read.pairs import Pair
-
-
-class Candidate(NamedTuple):
-    """One completion, and what orders it."""
-
-    completion: Messages
-    score: float | None
-    rank: float | None  # turned round where low is best, so that higher is better
-    model: str | None
 
 
 class CandidateReader:
@@ -27,91 +27,159 @@ class CandidateReader:
     def __init__(self, layout: Layout, pairing: Pairing, limits: Limits) -> None:
         assert layout.candidates is not None
         self.spec: Candidates = layout.candidates
-        self.roles, self.pairing = layout.roles, pairing
+        self.roles, self.pairing, self.weave = layout.roles, pairing, layout.weave
+        self.whole = layout.sides != "completion"  # candidates are dialogues, prompt and all
         self.max_completions = limits.max_completions
-        paths = {"text": self.spec.text, "score": self.spec.score, "model": self.spec.model}
-        self.get = {name: getter(path) for name, path in paths.items() if path}
+        self.number = number_reader(layout.missing)
+        self.order = orderer(self.spec)
+        self.get_text = getter(self.spec.text)
+        self.get_model = getter(self.spec.model or "")
         self.get_rank = getter(self.spec.rank.path) if self.spec.rank else None
+        self.get_good = getter(self.spec.good) if self.spec.good else None
+        scores = self.spec.score if isinstance(self.spec.score, list) else [self.spec.score]
+        self.get_scores = [(path, getter(path)) for path in scores if path]
+        doubt = self.spec.doubt
+        self.get_aspects = [(path, getter(path)) for path in doubt.mean_of] if doubt else []
 
-    def pairs(self, row: dict[str, Any], prompt_id: bytes) -> list[Pair]:
-        """Every pair of the strategy; a RowFault where the row prefers nothing."""
-        found = [self._candidate(place, item) for place, item in self._items(row)]
-        if len(found) < 2:
-            raise RowFault("PD303", "fewer than two completions, so nothing is preferred")
-        values = self._values(row, found)
-        ranks = dense_ranks(values)
-        if max(ranks) == 1:
-            raise RowFault("PD303", f"all {len(found)} completions rank the same")
-        return [
-            _pair(found[match.chosen], found[match.rejected], match.tie)._replace(
-                chosen_rank=ranks[match.chosen], rejected_rank=ranks[match.rejected]
-            )
-            for match in pair_up(values, self.pairing, prompt_id)
-        ]
-
-    def _items(self, row: dict[str, Any]) -> list[tuple[str, Any]]:
-        paths = self.spec.items
-        if isinstance(paths, list):
-            return [(path, require(path, getter(path)(row), "any")) for path in paths]
-        items = require(paths, getter(paths)(row), "list")
+    def read(self, row: dict[str, Any]) -> list[Candidate]:
+        """Every candidate of the row, in the order given."""
+        items = list(self._items(row))
         if len(items) > self.max_completions:
             limit = f"limits.max_completions is {self.max_completions:,}"
-            raise RowFault("R212", f"`{paths}` holds {len(items):,} completions; {limit}")
-        return [(f"{paths}[{place}]", item) for place, item in enumerate(items)]
+            raise RowFault("R212", f"the row holds {len(items):,} completions; {limit}")
+        scores = self._beside(row, "score", self.spec.beside.score, len(items))
+        models = self._beside(row, "model", self.spec.beside.model, len(items))
+        users = self._user_turns(row)
+        found = []
+        for at, (place, item, tier) in enumerate(items):
+            score, model = self._score(place, item), self._model(place, item)
+            found.append(
+                Candidate(
+                    self._completion(place, item, users),
+                    self.number(f"{place} score", scores[at]) if scores else score,
+                    self._rank(place, item),
+                    optional_text(f"{place} model", models[at]) if models else model,
+                    tier if self.get_good is None else self._tier(place, item),
+                )
+            )
+        if len(found) < 2:
+            raise RowFault("PD303", "fewer than two completions, so nothing is preferred")
+        return found
 
-    def _candidate(self, place: str, item: Any) -> Candidate:
-        def field(name: str) -> Any:
-            return self.get[name](item) if name in self.get else None
+    def pairs(self, row: dict[str, Any], found: list[Candidate], prompt_id: bytes) -> list[Pair]:
+        """Every pair of the strategy; a RowFault where the row prefers nothing."""
+        order = self.order(row, found)
+        ranks = dense_ranks(order.values)
+        if max(ranks) == 1 and self.spec.good:
+            raise RowFault("R213", f"all {len(found)} rows of the prompt have the same label")
+        if max(ranks) == 1:
+            raise RowFault("PD303", f"all {len(found)} completions rank the same")
+        if order.tiered:
+            matches = cross_tiers(ranks)
+        else:
+            matches = pair_up(order.values, self.pairing, prompt_id)
+        return [
+            Pair(
+                found[match.chosen].completion,
+                found[match.rejected].completion,
+                found[match.chosen].score,
+                found[match.rejected].score,
+                order.margin,
+                found[match.chosen].model,
+                found[match.rejected].model,
+                ranks[match.chosen],
+                ranks[match.rejected],
+                match.tie,
+                (match.chosen, match.rejected),
+            )
+            for match in matches
+        ]
 
+    def _items(self, row: dict[str, Any]) -> Iterator[tuple[str, Any, int | None]]:
+        """Place, value and tier of each candidate."""
+        paths = self.spec.items
+        if not isinstance(paths, list):
+            items = require(paths, getter(paths)(row), "list")
+            yield from ((f"{paths}[{at}]", item, None) for at, item in enumerate(items))
+            return
+        for tier, path in enumerate(paths):
+            value = require(path, getter(path)(row), "any")
+            if self.spec.in_order and type(value) is list:
+                yield from ((f"{path}[{at}]", item, tier) for at, item in enumerate(value))
+            else:
+                yield path, value, tier
+
+    def _beside(
+        self, row: dict[str, Any], name: str, paths: str | list[str] | None, num: int
+    ) -> list[Any]:
+        """What is said beside the candidates, one value for each, or nothing at all."""
+        if paths is None:
+            return []
+        if isinstance(paths, list):
+            values = [getter(path)(row) for path in paths]
+        else:
+            values = getter(paths)(row)
+            if type(values) is not list:
+                return [] if name == "model" else require(paths, values, "list")
+        if len(values) != num:
+            raise RowFault("R210", f"{len(values)} values of `{name}` for {num} completions")
+        return values
+
+    def _completion(self, place: str, item: Any, users: list[str]) -> Messages:
         where = f"{place}.{self.spec.text}" if self.spec.text else place
-        text = require(where, field("text") if self.spec.text else item, "any")
-        rank = None
-        if self.spec.rank and self.get_rank:
-            rank = optional_number(f"{place}.{self.spec.rank.path}", self.get_rank(item))
-            if rank is not None and self.spec.rank.best == "low":
-                rank = -rank
-        return Candidate(
-            read_completion(where, text, self.roles),
-            optional_number(f"{place}.{self.spec.score}", field("score")),
-            rank,
-            optional_text(f"{place}.{self.spec.model}", field("model")),
-        )
+        value = require(where, self.get_text(item) if self.spec.text else item, "any")
+        if self.weave:
+            return _woven(place, users, value)
+        if self.whole:
+            return read_messages(where, require(where, value, "list"), self.roles)
+        return read_completion(where, value, self.roles)
 
-    def _values(self, row: dict[str, Any], found: list[Candidate]) -> list[float]:
-        """What orders the candidates, higher is better: the label, else ranks, else scores."""
-        if self.spec.label:
-            return self._label_values(row, len(found))
-        for name, values in (
-            ("rank", [c.rank for c in found]),
-            ("score", [c.score for c in found]),
-        ):
-            known = [value for value in values if value is not None]
-            if len(known) == len(values):
-                return known
-            if known:
-                missing = len(values) - len(known)
-                raise RowFault("R211", f"{missing} of {len(values)} completions have no {name}")
-        raise RowFault("R211", "the completions have neither a rank nor a score")
+    def _user_turns(self, row: dict[str, Any]) -> list[str]:
+        if not self.weave:
+            return []
+        turns: list[str] = require(self.weave, getter(self.weave)(row), "list")
+        return turns
 
-    def _label_values(self, row: dict[str, Any], num: int) -> list[float]:
-        assert self.spec.label is not None
-        column = self.spec.label.column
-        value = require(column, getter(column)(row), "any")
-        said = value if type(value) is str else canonical_json(value)
-        if said not in self.spec.label.map:
-            known = ", ".join(self.spec.label.map)
-            raise RowFault("R210", f"`{column}` is {said!r}, which is none of {known}")
-        winner = self.spec.label.map[said]
-        return [float(place == winner) for place in range(num)]
+    def _rank(self, place: str, item: Any) -> float | None:
+        if self.get_rank is None or self.spec.rank is None:
+            return None
+        rank = self.number(f"{place}.{self.spec.rank.path}", self.get_rank(item))
+        return -rank if rank is not None and self.spec.rank.best == "low" else rank
+
+    def _score(self, place: str, item: Any) -> float | None:
+        score = self._mean(place, self.get_scores, item)
+        doubt = self.spec.doubt
+        if doubt and score == doubt.value:
+            others = self._mean(place, self.get_aspects, item)
+            if others is not None and others <= doubt.at_most:
+                problem = f"`{place}` has the score {score:g}, and its aspects' mean is {others:g}"
+                raise RowFault("PD306", problem)
+        return score
+
+    def _mean(self, place: str, paths: list[tuple[str, Getter]], item: Any) -> float | None:
+        return mean([self.number(f"{place}.{path}", get(item)) for path, get in paths])
+
+    def _model(self, place: str, item: Any) -> str | None:
+        if not self.spec.model:
+            return None
+        return optional_text(f"{place}.{self.spec.model}", self.get_model(item))
+
+    def _tier(self, place: str, item: Any) -> int:
+        assert self.get_good is not None
+        return read_tier(f"{place}.{self.spec.good}", self.get_good(item))
 
 
-def _pair(chosen: Candidate, rejected: Candidate, tie: bool) -> Pair:  # noqa: FBT001 - a fact
-    return Pair(
-        chosen.completion,
-        rejected.completion,
-        score_chosen=chosen.score,
-        score_rejected=rejected.score,
-        model_chosen=chosen.model,
-        model_rejected=rejected.model,
-        tie=tie,
-    )
+def _woven(place: str, users: list[Any], answers: Any) -> Messages:
+    """A dialogue out of the user's turns and the answers to them."""
+    texts = [*users, *answers] if type(answers) is list else [None]
+    if any(type(text) is not str for text in texts):
+        raise RowFault("R210", f"`{place}` is not a list of texts")
+    if len(users) != len(answers):
+        problem = f"{len(answers)} answers to {len(users)} turns of the user"
+        raise RowFault("R210", f"`{place}` holds {problem}")
+    turns = zip(users, answers, strict=True)
+    return [
+        text_message(role, text)
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]

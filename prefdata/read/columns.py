@@ -57,12 +57,17 @@ class RecordColumns:
         self.scalars: list[tuple[Any, ...]] = []  # in the order of SCALARS
         self.prompt, self.chosen, self.rejected = MessageColumn(), MessageColumn(), MessageColumn()
 
-    def add(self, line: int, offset: int, draft: Draft, num_bytes: int) -> list[int]:
-        """Append the row's pairs; the ordinals of its ties, which are not appended."""
+    def add(
+        self, line: int, offset: int, draft: Draft, num_bytes: int, first: int = 0
+    ) -> list[int]:
+        """Append the row's pairs; the places of its ties, which are not appended.
+
+        `first` is the ordinal of the first pair, where the row gave others before.
+        """
         ties = []
-        for ordinal, pair in enumerate(draft.pairs):
+        for ordinal, pair in enumerate(draft.pairs, first):
             if pair.tie:
-                ties.append(ordinal)
+                ties.append(ordinal - first)
                 continue
             chosen_id, rejected_id = side_digest(pair.chosen), side_digest(pair.rejected)
             pair_id = pair_digest(draft.group_id, chosen_id, rejected_id)
@@ -108,12 +113,15 @@ class RejectedColumns:
         self.file = file
         self.rows: list[tuple[Any, ...]] = []
 
-    def add_row(self, line: int, offset: int, fault: RowFault, raw: bytes) -> None:
-        place = (self.file.name, self.file.index, line, offset, -1)
+    def add_row(
+        self, line: int, offset: int, fault: RowFault, raw: bytes, ordinal: int = -1
+    ) -> None:
+        place = (self.file.name, self.file.index, line, offset, ordinal)
         self.rows.append((*place, fault.code, fault.message, raw))
 
-    def add_tie(self, line: int, offset: int, ordinal: int, draft: Draft) -> None:
-        pair = draft.pairs[ordinal]
+    def add_tie(self, line: int, offset: int, ordinal: int, draft: Draft, tie: int) -> None:
+        """The draft's pair at `tie` under the ordinal that it has in its line."""
+        pair = draft.pairs[tie]
         place = (self.file.name, self.file.index, line, offset, ordinal)
         raw = pair_json(draft.prompt, pair.chosen, pair.rejected)
         self.rows.append((*place, "PD303", "both completions rank the same", raw))

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from prefdata.read.faults import RowFault
@@ -12,6 +12,7 @@ MISSING = object()
 FIRST_ROUNDED = 2**53  # from here on a float skips integers
 DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 Getter = Callable[[Any], Any]
+NumberReader = Callable[[str, Any], float | None]
 
 TYPES: dict[Kind, tuple[type, ...]] = {
     "text": (str,),
@@ -19,6 +20,7 @@ TYPES: dict[Kind, tuple[type, ...]] = {
     "messages": (list,),
     "turns": (list,),
     "turn": (dict,),
+    "answer": (str, dict, list),
     "dialogue": (str, list),
     "list": (list,),
     "number": (int, float),
@@ -81,3 +83,20 @@ def optional_number(path: str, value: Any) -> float | None:
     if abs(value) > FIRST_ROUNDED:
         raise RowFault("R206", f"`{path}` is beyond 2^53, where digits are lost")
     return float(value)
+
+
+def number_reader(missing: Collection[str]) -> NumberReader:
+    """`optional_number`, to which these texts are no number rather than a fault."""
+    if not missing:
+        return optional_number
+
+    def read(path: str, value: Any) -> float | None:
+        return None if type(value) is str and value in missing else optional_number(path, value)
+
+    return read
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Of those that are there."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -16,12 +16,13 @@ from prefdata.read.blocks import (
     ElementBlock,
     LineBlock,
     LongLine,
+    RowBlock,
     TableBlock,
     line_blocks,
 )
 from prefdata.read.limits import Limits
 from prefdata.read.lines import BOM
-from prefdata.read.rows import Row, Tally, line_rows, long_row
+from prefdata.read.rows import Row, Tally, line_rows, long_row, unit_refusals
 from prefdata.read.source import InputFile
 from prefdata.read.tabular import (
     arrow_blocks,
@@ -48,6 +49,7 @@ READERS: dict[type, Callable[..., Iterator[Row]]] = {
     ElementBlock: element_rows,
     CsvBlock: csv_rows,
     TableBlock: table_rows,
+    RowBlock: unit_refusals,
 }
 
 

@@ -6,26 +6,24 @@
     prompt: question
     chosen: good
     rejected: bad
-    fixture: {row: {...}, pairs: [{prompt: ..., chosen: ..., rejected: ...}]}
+    fixture: {rows: [{...}], pairs: [{prompt: ..., chosen: ..., rejected: ...}]}
 
-A user's own layout is a file of the same form; the shipped ones lie in `layouts/`.
+A path such as `info.post` goes into objects. A user's own layout is a file of the same form.
 """
 
-from functools import cache
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-
-from prefdata.errors import UsageError
+from pydantic import BaseModel, ConfigDict, model_validator
 
 Kind = Literal[
-    "any", "text", "hh", "messages", "turns", "turn", "dialogue", "list", "number", "bool"
+    "any", "text", "hh", "messages", "turns", "turn", "answer", "dialogue", "list", "number", "bool"
 ]
 """What a column holds: text; an HH transcript; a list of {role, content}; a list of {from, value};
-one {from, value} or {role, content}; text or messages; any list; a number; true or false."""
+one {from, value} or {role, content}; a turn, text or messages; text or messages; any list; a
+number; true or false."""
+Place = int | Literal["tie"]
+"""A candidate's place from 0, or that none is preferred."""
+Paths = str | list[str]
 
 
 class Strict(BaseModel):
@@ -40,39 +38,120 @@ class Rank(Strict):
 
 
 class Label(Strict):
-    """A column that names the winner among `candidates`."""
+    """A column that names the winner among `candidates`, or one column for each who may win."""
+
+    column: str | None = None
+    map: dict[str, Place] = {}
+    """The column's value, as JSON writes it, to the winner's place, or to `tie`."""
+    one_hot: dict[str, Place] = {}
+    """Columns of which exactly one is 1 or true, each with the place that it stands for."""
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> "Label":
+        if bool(self.one_hot) == bool(self.column and self.map):
+            raise ValueError("a label has either `column` and `map` or `one_hot`")
+        return self
+
+
+class Strength(Strict):
+    """A signed number: its sign says which of two is better, its size by how much; 0 is a tie."""
 
     column: str
-    map: dict[str, int | Literal["tie"]]
-    """The column's value, as JSON writes it, to the winner's place from 0, or to `tie`."""
+    first: Literal["negative", "positive"]
+    """The sign that prefers the first candidate. The size becomes the margin."""
+
+
+class Beside(Strict):
+    """What is said of candidates beside them: a list in step with theirs, or a path for each."""
+
+    score: Paths | None = None
+    model: Paths | None = None
+
+
+class Doubt(Strict):
+    """A score that may be misread: it cannot be `value` where the mean of others is this low."""
+
+    value: float
+    mean_of: list[str]
+    at_most: float
 
 
 class Candidates(Strict):
     """Completions of one prompt, in a list column or in several columns."""
 
-    items: str | list[str]
+    items: Paths
     """A path to a list, or the paths of the columns that hold one candidate each."""
     text: str = ""
     """Where in a candidate its completion lies; empty: the candidate is the completion."""
     model: str | None = None
-    score: str | None = None
-    """Higher is better."""
+    score: Paths | None = None
+    """Higher is better; of several paths the mean of those that hold a number."""
+    doubt: Doubt | None = None
+    """When a row is refused because a score of it contradicts others (PD306)."""
     rank: Rank | None = None
     """Used before the score where both are given."""
     label: Label | None = None
+    strength: Strength | None = None
+    good: str | None = None
+    """Path to true or false in each candidate: every true one is preferred to every false one."""
+    in_order: bool = False
+    """The best comes first. Columns that hold lists are then tiers: each completion of one is
+    preferred to each of the next."""
+    beside: Beside = Beside()
+
+    @property
+    def has_order(self) -> bool:
+        """Whether something says which candidate is better."""
+        told = [self.label, self.strength, self.good, self.in_order]
+        return sum(map(bool, told)) == 1 or bool(self.score or self.rank or self.beside.score)
+
+
+class Tree(Strict):
+    """Messages with replies inside: every message with two replies or more is a prompt.
+
+    Each becomes a row with `path`, the messages down to it, and `replies`.
+    """
+
+    root: str = ""
+    """Path of the first message; empty: the row itself."""
+    replies: str = "replies"
+    role: str = "role"
+    text: str = "text"
+    answers: str
+    """The role of the replies that are ranked, as the layout names it."""
+
+
+class Gather(Strict):
+    """Rows that give pairs only together. All rows of such a file are held in memory.
+
+    By equal values they become one row with the first one's columns and all of them in `rows`; by
+    their parents they become trees.
+    """
+
+    by: list[str] = []
+    """Paths whose values are equal in rows that belong together, the first of them always there;
+    of a dialogue whose last turn is the completion, all turns before it."""
+    id: str | None = None
+    parent: str | None = None
+    """Paths of a message's id and of the one that it replies to; the layout then has a `tree`."""
 
     @model_validator(mode="after")
-    def _has_an_order(self) -> "Candidates":
-        if not (self.score or self.rank or self.label):
-            raise ValueError("candidates need a score, a rank or a label to be ordered by")
+    def _has_a_key(self) -> "Gather":
+        if bool(self.by) == bool(self.id and self.parent):
+            raise ValueError("gather needs either `by` or both `id` and `parent`")
         return self
 
 
 class Fixture(Strict):
-    """A row of the layout and the pairs that it must give."""
+    """Rows of the layout and the pairs that they must give."""
 
-    row: dict[str, Any]
+    rows: list[dict[str, Any]]
     pairs: list[dict[str, Any]]
+
+
+Sides = Literal[
+    "completion", "last_turn", "common_turns", "common_text", "after_prompt", "chosen_dialogue"
+]
 
 
 class Layout(Strict):
@@ -89,27 +168,45 @@ class Layout(Strict):
     optional: list[str] = []
     """Columns that may be there and are kept in `meta`; any other counts as an extra key."""
     detect: bool = True
-    """False: only where it is named, since its columns are those of another layout."""
+    """False: only where it is named."""
+    detect_why: str = ""
+    """Why it has to be named."""
+    refuse: str = ""
+    """Why a file of this layout cannot be read; it is known so that the error says it."""
     form: Literal["chat", "text"] = "chat"
     """`chat`: rendered by the chat template. `text`: verbatim."""
-    sides: Literal["completion", "last_turn", "common_turns", "common_text", "after_prompt"] = (
-        "completion"
-    )
-    """What `chosen` and `rejected` hold: the completion alone; a dialogue whose last turn it is;
-    dialogues that share their first turns; texts that share their beginning; dialogues that
-    begin with the prompt column."""
-    prompt: str | list[str] | None = None
+    sides: Sides = "completion"
+    """What `chosen` and `rejected`, or the candidates, hold: the completion alone; a dialogue whose
+    last turn it is; dialogues that share their first turns; texts that share their beginning;
+    dialogues that begin with the prompt column; a dialogue that ends in the chosen completion, and
+    the rejected one alone."""
+    prompt: Paths | None = None
     """Path of the prompt; of several, those that are not empty are joined."""
     join: str = "\n\n"
     """What joins the parts of a prompt."""
+    weave: str | None = None
+    """Path of the user's turns, a list of texts; each candidate is then the list of answers."""
     system: str | None = None
     history: str | None = None
     """Path of earlier turns, a list of [user, assistant]."""
     chosen: str | None = None
     rejected: str | None = None
     candidates: Candidates | None = None
+    dimensions: dict[str, dict[str, Any]] = {}
+    """What may be preferred, by name, each with the fields of `candidates` that it sets."""
+    dimension: str | None = None
+    """The one of `dimensions` that is in force; none: the user has to name it."""
+    tree: Tree | None = None
+    gather: Gather | None = None
+    parse: list[str] = []
+    """Columns that may hold their value as JSON text."""
+    missing: list[str] = []
+    """Texts that stand for no number, such as N/A."""
+    ties: dict[str, list[str]] = {}
+    """Columns with the values that say of a row that neither side is preferred."""
     roles: dict[str, str] = {}
-    """The layout's names of roles to ours: system, developer, user, assistant, tool."""
+    """The layout's names of roles to ours: system, developer, user, assistant, tool; and to
+    tool_calls, where a turn's text is a call."""
     tools: str | None = None
     score_chosen: str | None = None
     score_rejected: str | None = None
@@ -123,70 +220,72 @@ class Layout(Strict):
     def _holds_together(self) -> "Layout":
         of_sides = [self.chosen, self.rejected, self.score_chosen, self.score_rejected]
         of_sides += [self.margin, self.model_chosen, self.model_rejected]
-        if any(of_sides) if self.candidates else not (self.chosen and self.rejected):
-            raise ValueError("give either `candidates` or both `chosen` and `rejected`")
+        if not self.refuse:
+            if any(of_sides) if self.candidates else not (self.chosen and self.rejected):
+                raise ValueError("give either `candidates` or both `chosen` and `rejected`")
+            self._prompt_holds_together()
+        if not self.detect and not self.detect_why:
+            raise ValueError("`detect: false` needs its reason in `detect_why`")
+        if self.dimension is not None and self.dimension not in self.dimensions:
+            raise ValueError(f"`dimension` names none of {', '.join(self.dimensions)}")
+        for name in self.dimensions or [None]:
+            candidates = self.candidates_by(name)
+            if candidates and not candidates.has_order:
+                raise ValueError("candidates need a score, a rank or a label to be ordered by")
+        return self
+
+    def candidates_by(self, dimension: str | None) -> Candidates | None:
+        """The candidates as a dimension orders them."""
+        if dimension is None or self.candidates is None:
+            return self.candidates
+        said = self.candidates.model_dump() | self.dimensions[dimension]
+        return Candidates.model_validate(said)
+
+    def by(self, dimension: str) -> "Layout":
+        """The layout with a dimension in force."""
+        changes = {"dimension": dimension, "candidates": self.candidates_by(dimension)}
+        return self.model_copy(update=changes)
+
+    def _prompt_holds_together(self) -> None:
         if self.prompt is None and (self.system or self.history):
             raise ValueError("`system` and `history` go with a `prompt`")
-        if self.candidates and self.sides != "completion":
-            raise ValueError("`sides` belongs to layouts with `chosen` and `rejected`")
-        if (self.prompt is None) != (self.sides in ("last_turn", "common_turns", "common_text")):
+        of_dialogues = ("common_text", "after_prompt", "chosen_dialogue")
+        if self.candidates and self.sides in of_dialogues:
+            raise ValueError(f"`sides: {self.sides}` belongs to layouts with `chosen`")
+        if self.weave and not (self.candidates and self.sides == "common_turns"):
+            raise ValueError("`weave` goes with candidates and `sides: common_turns`")
+        if (self.prompt is None) == (self.sides in ("completion", "after_prompt")):
             raise ValueError(f"`prompt` does not go with `sides: {self.sides}`")
-        return self
 
     @property
     def used(self) -> frozenset[str]:
         """The columns that the layout reads; every other one of a row goes to `meta`."""
-        paths = [self.system, self.history, self.chosen, self.rejected, self.tools, self.weight]
-        paths += [self.score_chosen, self.score_rejected, self.margin]
-        paths += [self.model_chosen, self.model_rejected]
-        paths += self.prompt if isinstance(self.prompt, list) else [self.prompt]
-        if self.candidates:
-            items = self.candidates.items
-            paths += items if isinstance(items, list) else [items]
-            paths += [self.candidates.label.column] if self.candidates.label else []
+        one = [self.system, self.history, self.chosen, self.rejected, self.tools, self.weight]
+        one += [self.score_chosen, self.score_rejected, self.margin, self.weave]
+        one += [self.model_chosen, self.model_rejected]
+        some = [self.prompt, *_candidate_paths(self.candidates)]
+        if self.tree:
+            one += [self.tree.root or self.tree.replies]
+        paths = [*one, *(path for paths in some for path in _listed(paths))]
         return frozenset(path.split(".")[0] for path in paths if path)
 
     @property
     def known(self) -> frozenset[str]:
         """The columns that a row of this layout may have; any other is counted as extra."""
-        return (
-            self.used
-            | frozenset(path.split(".")[0] for path in self.columns)
-            | frozenset(self.optional)
-        )
+        signature = frozenset(path.split(".")[0] for path in (*self.columns, *self.ties))
+        return self.used | signature | frozenset(self.optional)
 
 
-@cache
-def shipped_layouts() -> dict[str, Layout]:
-    """Every layout that comes with the package, by name, sorted."""
-    folder = resources.files("prefdata.read") / "layouts"
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
-    layouts = [_layout_of(file.read_text(encoding="utf-8"), file.name) for file in files]
-    return {layout.name: layout for layout in layouts}
+def _listed(paths: Paths | None) -> list[str]:
+    return paths if isinstance(paths, list) else [paths] if paths else []
 
 
-def load_layout(name_or_path: str) -> Layout:
-    """A shipped layout by its name, or a user's own by the path of its YAML file."""
-    shipped = shipped_layouts()
-    if name_or_path in shipped:
-        return shipped[name_or_path]
-    path = Path(name_or_path)
-    if not path.is_file():
-        names = ", ".join(shipped)
-        raise UsageError("C150", name_or_path, "no such layout", f"name one of {names}, or a file")
-    return _layout_of(path.read_text(encoding="utf-8"), name_or_path)
-
-
-def _layout_of(text: str, place: str) -> Layout:
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise UsageError("C151", place, f"not YAML: {problem}", "mend the file") from error
-    try:
-        return Layout.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "layout"
-        problem = f"{where}: {first['msg']}"
-        raise UsageError("C152", place, problem, "see docs/layouts.md for the form") from error
+def _candidate_paths(spec: Candidates | None) -> list[Paths | None]:
+    """Paths in a row, not in a candidate."""
+    if spec is None:
+        return []
+    paths = [spec.items, spec.beside.score, spec.beside.model]
+    paths += [spec.strength.column] if spec.strength else []
+    if spec.label:
+        paths += [spec.label.column, list(spec.label.one_hot)]
+    return paths

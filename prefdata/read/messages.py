@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from prefdata.read.canonical import Message, Messages, given_json
 from prefdata.read.faults import RowFault
+from prefdata.read.parts import from_json, read_parts
 
 REASONING = ("reasoning", "reasoning_content", "thinking")
 TOOL_CALLS = "tool_calls"  # a role of ours in a layout's map: the text is a call, not content
@@ -18,11 +17,17 @@ def text_message(role: str, text: str) -> Message:
 
 def read_messages(place: str, value: Any, roles: Mapping[str, str]) -> Messages:
     """A dialogue: text (one user turn), one message, or a list of messages."""
-    if type(value) is list:
-        return [_message(place, item, roles) for item in value]
     if type(value) is str:
         return [text_message("user", value)]
-    return [_message(place, value, roles)]
+    messages: Messages = []
+    for item in value if type(value) is list else [value]:
+        if type(item) is dict and type(item.get("content")) is list:
+            messages += _messages_of_parts(place, item, roles)
+        else:
+            messages.append(_message(place, item, roles))
+    if any(turn[0] == "tool" and turn[2] is None and turn[4] is None for turn in messages):
+        return _name_results(messages)
+    return messages
 
 
 def read_completion(place: str, value: Any, roles: Mapping[str, str]) -> Messages:
@@ -36,7 +41,7 @@ def read_tools(place: str, value: Any) -> str | None:
     """Tool definitions as JSON text, or None where there are none."""
     if value is None or value in ("", []):
         return None
-    tools = _from_json(place, value) if type(value) is str else value
+    tools = from_json(place, value) if type(value) is str else value
     if type(tools) is not list:
         raise RowFault("R210", f"`{place}` is not a list of tools")
     return given_json(tools) if tools else None
@@ -45,12 +50,10 @@ def read_tools(place: str, value: Any) -> str | None:
 def _message(place: str, item: Any, roles: Mapping[str, str]) -> Message:
     if type(item) is not dict:
         raise RowFault("R210", f"`{place}` holds something that is not a message")
-    role, content = item.get("role"), item.get("content")
-    if role is None and "from" in item:
-        role, content = item["from"], item.get("value")
-    if type(role) is not str:
-        raise RowFault("R211" if role is None else "R210", f"a message of `{place}` has no role")
-    role = roles.get(role, role)
+    content = item.get("content")
+    role = _role(place, item, roles)
+    if content is None and "value" in item:
+        content = item["value"]
     if type(content) is str and len(item) == 2 and role != TOOL_CALLS:  # most messages by far
         return (role, content, None, None, None, None)
     if role == TOOL_CALLS:
@@ -58,10 +61,19 @@ def _message(place: str, item: Any, roles: Mapping[str, str]) -> Message:
     return _full_message(place, role, content, item)
 
 
+def _role(place: str, item: dict[str, Any], roles: Mapping[str, str]) -> str:
+    role = item.get("role")
+    if role is None:
+        role = item.get("from")
+    if type(role) is not str:
+        raise RowFault("R211" if role is None else "R210", f"a message of `{place}` has no role")
+    return roles.get(role, role)
+
+
 def _full_message(place: str, role: str, content: Any, item: dict[str, Any]) -> Message:
     calls = item.get("tool_calls")
     if type(calls) is str:
-        calls = _from_json(place, calls)
+        calls = from_json(place, calls)
     if content is None and not calls:
         raise RowFault("R211", f"a message of `{place}` has no content")
     reasoning = next((item[key] for key in REASONING if item.get(key) is not None), None)
@@ -75,42 +87,56 @@ def _full_message(place: str, role: str, content: Any, item: dict[str, Any]) -> 
     )
 
 
+def _name_results(messages: Messages) -> Messages:
+    """Results that name neither their call nor their tool: they answer the last calls in turn."""
+    named: Messages = []
+    waiting: list[str] = []
+    for turn in messages:
+        if turn[3] is not None:
+            waiting = _names(from_json("tool_calls", turn[3]))
+        if turn[0] == "tool" and waiting:
+            name = waiting.pop(0)
+            if turn[2] is None and turn[4] is None:
+                turn = (*turn[:2], name, *turn[3:])
+        named.append(turn)
+    return named
+
+
+def _names(calls: Any) -> list[str]:
+    """The tools that are called, as far as the calls are well formed (PD211 where not)."""
+    of_calls = [call.get("function") for call in _as_list(calls) if type(call) is dict]
+    return [str(one.get("name")) for one in of_calls if type(one) is dict]
+
+
 def _call_message(place: str, text: Any) -> Message:
     if type(text) is not str:
         raise RowFault("R210", f"a function call of `{place}` is not text")
-    call = _from_json(place, text)
+    call = from_json(place, text)
     calls = [{"type": "function", "function": one} for one in _as_list(call)]
     return ("assistant", "", None, given_json(calls), None, None)
 
 
 def _content_text(place: str, content: Any) -> str:
-    if type(content) is str:
-        return content
     if content is None:
         return ""
-    if type(content) is not list:
+    if type(content) is not str:
         raise RowFault("R210", f"the content of a message of `{place}` is not text")
-    return "".join(_part_text(place, part) for part in content)
+    return content
 
 
-def _part_text(place: str, part: Any) -> str:
-    text = part.get("text") if type(part) is dict and part.get("type") == "text" else None
-    if type(text) is not str:
-        raise RowFault("R210", f"a message of `{place}` holds a part that is not text")
-    return text
+def _messages_of_parts(place: str, item: dict[str, Any], roles: Mapping[str, str]) -> Messages:
+    """A message whose content is a list of parts; what stands beside the content is kept."""
+    *results, last = read_parts(place, _role(place, item, roles), item["content"])
+    if len(item) > 2 and not results and last[3] is None and last[4] is None:
+        beside = _full_message(place, last[0], last[1], item)
+        last = (*beside[:5], last[5] or beside[5])
+    return [*results, last]
 
 
 def _optional_text(place: str, value: Any) -> str | None:
     if value is not None and type(value) is not str:
         raise RowFault("R210", f"a message of `{place}` has a field that is not text")
     return value
-
-
-def _from_json(place: str, text: str) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise RowFault("R210", f"`{place}` holds text that is not JSON: {error.msg}") from None
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -39,6 +39,21 @@ def pair_up(values: Sequence[float], pairing: Pairing, prompt_id: bytes) -> list
     return [Match(c, r, values[c] == values[r]) for c, r in places]
 
 
+def cross_tiers(ranks: Sequence[int]) -> list[Match]:
+    """Each candidate with each of the next tier; those of one tier were never compared.
+
+    >>> [match[:2] for match in cross_tiers([1, 2, 1])]
+    [(0, 1), (2, 1)]
+    """
+    places = range(len(ranks))
+    return [
+        Match(better, worse, tie=False)
+        for better in places
+        for worse in places
+        if ranks[worse] == ranks[better] + 1
+    ]
+
+
 def dense_ranks(values: Sequence[float]) -> list[int]:
     """1 for the best value, the next number for each worse one; ties share a rank.
 

@@ -18,6 +18,8 @@ class Pair(NamedTuple):
     chosen_rank: int | None = None
     rejected_rank: int | None = None
     tie: bool = False
+    places: tuple[int, int] | None = None
+    """Of chosen and rejected among the candidates of the row, where it has candidates."""
 
 
 class Draft(NamedTuple):
@@ -30,3 +32,5 @@ class Draft(NamedTuple):
     pairs: list[Pair]
     weight: float
     meta: str
+    completions: int = 0
+    """Of the prompt, where the layout has candidates."""

@@ -8,27 +8,26 @@ from functools import reduce
 from itertools import chain, islice
 from typing import NamedTuple
 
+import polars as pl
 import pyarrow as pa
 
 from prefdata.arrays import empty_table
-from prefdata.read.adapt import Adapter
-from prefdata.read.blocks import Block
-from prefdata.read.canonical import canonical_json
-from prefdata.read.columns import RecordColumns, RejectedColumns
+from prefdata.keys import MEMBERS
+from prefdata.read.blocks import Block, RowBlock
+from prefdata.read.collect import Collector, RowOptions
 from prefdata.read.detect import SAMPLE, detect_layout
 from prefdata.read.faults import RowFault
 from prefdata.read.formats import open_blocks, read_rows
+from prefdata.read.gather import gather_blocks
 from prefdata.read.guard import Object
 from prefdata.read.layout import Layout
-from prefdata.read.limits import MIB, Limits, Pairing
-from prefdata.read.rows import Row, Tally
+from prefdata.read.limits import Limits, Pairing
+from prefdata.read.rows import Tally
 from prefdata.read.source import InputFile, require_unchanged, stamp
 from prefdata.read.unpack import HashedFile
 from prefdata.records import RECORDS, REJECTED
 
 SAMPLE_BLOCKS = 2  # looked at for the layout
-MAX_EXTRA_KEYS = 1000  # distinct ones that are counted by name
-MAX_EXPANSION = 1024 * MIB  # raw bytes times pairs of one row
 
 
 class LineCounts(NamedTuple):
@@ -40,6 +39,9 @@ class LineCounts(NamedTuple):
     rejected: int = 0
     bom: int = 0
     extra_keys: dict[str, int] = {}  # noqa: RUF012 - never changed
+    prompts: int = 0
+    """Those with candidates that gave pairs or ties, and the completions that they have."""
+    completions: int = 0
 
     def plus(self, other: "LineCounts") -> "LineCounts":
         """Of both together."""
@@ -51,16 +53,9 @@ class LineCounts(NamedTuple):
             self.rejected + other.rejected,
             self.bom + other.bom,
             dict(sorted(keys.items())),
+            self.prompts + other.prompts,
+            self.completions + other.completions,
         )
-
-
-class RowOptions(NamedTuple):
-    """How rows are read; the same for all parts of a file."""
-
-    layout: Layout | None
-    """None: no row of the file's first part was an object."""
-    pairing: Pairing = Pairing()
-    limits: Limits = Limits()
 
 
 class PartRows(NamedTuple):
@@ -69,6 +64,8 @@ class PartRows(NamedTuple):
     records: pa.Table
     rejected: pa.Table
     counts: LineCounts
+    members: pl.DataFrame
+    """Rows of MEMBERS."""
 
 
 class FileEnd(NamedTuple):
@@ -121,6 +118,7 @@ class FileRows(NamedTuple):
     layout: str
     size_bytes: int
     sha256: str
+    members: pl.DataFrame
     notes: tuple[str, ...] = ()
 
 
@@ -136,6 +134,7 @@ def read_file(
     if layout is None:
         layout, blocks = detect_in_blocks(file, blocks, limits)
     options = RowOptions(layout, pairing, limits)
+    blocks = gather_blocks(blocks, layout, limits)
     parts = [read_part(file, block, options) for block in blocks]
     assert opened.end is not None
     counts = reduce(LineCounts.plus, (part.counts for part in parts), LineCounts())
@@ -147,21 +146,30 @@ def read_file(
         layout.name if layout else "",
         opened.end.size_bytes,
         opened.end.sha256,
+        pl.concat([pl.DataFrame(schema=MEMBERS), *(part.members for part in parts)]),
         notes_of(opened.end, counts),
     )
 
 
 def notes_of(end: FileEnd, counts: LineCounts) -> tuple[str, ...]:
     """What a user should hear of a file."""
-    nothing = counts.lines == counts.blank
-    return (*end.notes, "holds no rows [E101]") if nothing else end.notes
+    notes = list(end.notes)
+    if counts.lines == counts.blank:
+        notes.append("holds no rows [E101]")
+    if counts.prompts:
+        found = f"{counts.prompts:,} prompts with {counts.completions:,} completions"
+        notes.append(f"{found} gave {counts.pairs:,} pairs")
+    return tuple(notes)
 
 
 def read_part(file: InputFile, block: Block, options: RowOptions) -> PartRows:
     """The records and refused rows of one part of a file."""
     tally = Tally()
-    collector = _Collector(file, options)
-    collector.read(read_rows(block, options.limits, tally))
+    collector = Collector(file, options)
+    with paused_gc():
+        collector.read(read_rows(block, options.limits, tally))
+        for unit in block.units if isinstance(block, RowBlock) else ():
+            collector.read_unit(unit)
     records = collector.records.table()
     counts = LineCounts(
         lines=tally.lines,
@@ -170,8 +178,10 @@ def read_part(file: InputFile, block: Block, options: RowOptions) -> PartRows:
         rejected=collector.num_rejected,
         bom=tally.bom,
         extra_keys=dict(sorted(collector.extra_keys.items())),
+        prompts=collector.prompts,
+        completions=collector.completions,
     )
-    return PartRows(records, collector.rejected.table(), counts)
+    return PartRows(records, collector.rejected.table(), counts, collector.members)
 
 
 def detect_in_blocks(
@@ -204,49 +214,3 @@ def paused_gc() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-class _Collector:
-    """Where the rows of one file end up."""
-
-    def __init__(self, file: InputFile, options: RowOptions) -> None:
-        layout = options.layout
-        self.adapter = Adapter(layout, options.pairing, options.limits) if layout else None
-        self.records, self.rejected = RecordColumns(file), RejectedColumns(file)
-        self.num_rejected = 0
-        self.extra_keys: dict[str, int] = {}
-
-    def read(self, rows: Iterator[Row]) -> None:
-        with paused_gc():
-            for line, offset, raw, value in rows:
-                if isinstance(value, RowFault):
-                    fault: RowFault | None = value
-                else:
-                    fault = self._adapt(line, offset, raw, value)
-                if fault:
-                    self.num_rejected += 1
-                    kept = canonical_json(value).encode() if raw is None else raw
-                    self.rejected.add_row(line, offset, fault, kept)
-
-    def _adapt(self, line: int, offset: int, raw: bytes | None, value: Object) -> RowFault | None:
-        """Turn one object into records; its fault where it has one."""
-        if self.adapter is None:  # rows beyond the sample of a file that began without objects
-            return RowFault("R209", "no layout was found among the first rows")
-        if not self.adapter.known.issuperset(value):
-            self._count_extra(value.keys() - self.adapter.known)
-        try:
-            draft = self.adapter.read(value)
-        except RowFault as fault:
-            return fault
-        num_bytes = len(raw or b"")
-        if num_bytes * len(draft.pairs) > MAX_EXPANSION:
-            return RowFault("R212", f"its {len(draft.pairs):,} pairs would take over 1 GiB")
-        for ordinal in self.records.add(line, offset, draft, num_bytes):
-            self.rejected.add_tie(line, offset, ordinal, draft)
-        return None
-
-    def _count_extra(self, names: set[str]) -> None:
-        for name in names:
-            known = name in self.extra_keys or len(self.extra_keys) < MAX_EXTRA_KEYS
-            key = name if known else "(others)"
-            self.extra_keys[key] = self.extra_keys.get(key, 0) + 1

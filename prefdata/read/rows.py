@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from prefdata.read.blocks import LineBlock, LongLine
+from prefdata.read.blocks import LineBlock, LongLine, RowBlock
 from prefdata.read.faults import RowFault
 from prefdata.read.guard import Object, parse_line
 from prefdata.read.limits import Limits
@@ -48,6 +48,14 @@ def long_row(block: LongLine, limits: Limits, tally: Tally) -> Iterator[Row]:
     """A line that nobody read."""
     tally.lines += 1
     yield block.line, block.offset, block.head, too_long(limits)
+
+
+def unit_refusals(block: RowBlock, _limits: Limits, tally: Tally) -> Iterator[Row]:
+    """The rows of a gathered file that belong to no unit; the tally of the whole file."""
+    tally.lines += block.lines
+    tally.blank += block.blank
+    tally.bom += block.bom
+    yield from block.refused
 
 
 def too_long(limits: Limits) -> RowFault:

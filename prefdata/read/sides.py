@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from os.path import commonprefix
 from typing import NamedTuple
@@ -74,6 +74,33 @@ def split_common_turns(chosen: Messages, rejected: Messages) -> Split:
         raise RowFault("PD301", "chosen and rejected are the same dialogue")
     agreed = _num_common(chosen, rejected)
     return Split(chosen[:agreed], chosen[agreed:], rejected[agreed:])
+
+
+def split_chosen_dialogue(dialogue: Messages, rejected: Messages, *, is_text: bool) -> Split:
+    """A dialogue that ends in the chosen completion, and the rejected one alone.
+
+    A rejected text stands against the last turn, rejected turns against all after the user's last.
+    """
+    users = [place for place, turn in enumerate(dialogue) if turn[0] == "user"]
+    start = len(dialogue) - 1 if is_text or not users else users[-1] + 1
+    return Split(dialogue[:start], dialogue[start:], rejected)
+
+
+def part_dialogues(dialogues: Sequence[Messages], *, last_turn: bool) -> list[Messages]:
+    """The prompt that whole dialogues share, and what each goes on with."""
+    agreed = min(_num_common(dialogues[0], other) for other in dialogues[1:])
+    if last_turn and any(len(dialogue) != agreed + 1 for dialogue in dialogues):
+        agreed = min(agreed, *(len(dialogue) - 1 for dialogue in dialogues))
+        if any(len(dialogue) != agreed + 1 for dialogue in dialogues):
+            raise RowFault("PD207", f"the prompts differ from turn {agreed + 1} on")
+    if all(len(dialogue) == agreed for dialogue in dialogues):
+        raise RowFault("PD301", "all completions are the same dialogue")
+    return [dialogues[0][:agreed], *(dialogue[agreed:] for dialogue in dialogues)]
+
+
+def drop_open_turn(turns: Messages) -> Messages:
+    """A transcript without the empty turn that it invites the assistant to."""
+    return turns[:-1] if turns and turns[-1][0] == "assistant" and not turns[-1][1] else turns
 
 
 def split_after_prompt(prompt: Messages, chosen: Messages, rejected: Messages) -> Split:

@@ -53,14 +53,17 @@ def class_of_lines(found: Survey, refused: Sequence[int]) -> list[LineClasses]:
     """
     stays = found.decision.stays.copy()
     stays[list(refused)] = False
-    places = found.keys.select("source_index", "line")
+    places = found.keys.select("source_index", "line", "ordinal")
     late = np.append(found.decision.contradictory.to_numpy(), np.array(refused, np.int64))
     classes = (
         places.filter(pl.Series(stays)),
         places[found.decision.duplicates["at"]],
         pl.concat([found.refused, places[late.astype(np.int64)]]),
     )
-    ranked = [lines.with_columns(rank=pl.lit(rank)) for rank, lines in enumerate(classes)]
+    ranked = [
+        _with_members(lines, found.members).with_columns(rank=pl.lit(rank))
+        for rank, lines in enumerate(classes)
+    ]
     best = pl.concat(ranked).group_by("source_index", "line").agg(pl.col("rank").min())
     counted = best.group_by("source_index", "rank").len()
     counts = {(file, rank): count for file, rank, count in counted.iter_rows()}
@@ -82,6 +85,15 @@ def class_of_lines(found: Survey, refused: Sequence[int]) -> list[LineClasses]:
             )
         )
     return result
+
+
+def _with_members(places: pl.DataFrame, members: pl.DataFrame) -> pl.DataFrame:
+    """The lines of pairs and rows, and those of all other rows that the pairs came out of."""
+    own = places.select("source_index", "line")
+    if members.is_empty():
+        return own
+    others = members.join(places, on=["source_index", "line", "ordinal"], how="semi")
+    return pl.concat([own, others.select("source_index", line="member")])
 
 
 def total_lines(classes: list[LineClasses]) -> LineClasses:

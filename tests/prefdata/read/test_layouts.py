@@ -8,6 +8,7 @@ import pytest
 
 from prefdata.errors import UsageError
 from prefdata.read import FileRows, Pairing, detect_layout, load_layout, shipped_layouts
+from prefdata.read.detect import likely
 
 Read = Callable[..., FileRows]
 
@@ -25,34 +26,82 @@ def shown(record: dict) -> dict:
     return sides | {name: record[name] for name in names if record[name] is not None}
 
 
-@pytest.mark.parametrize("name", shipped_layouts())
-def test_a_layout_reads_its_fixture(read: Read, name: str) -> None:
-    layout = load_layout(name)
+def jsonl(rows: list[dict]) -> bytes:
+    return b"\n".join(orjson.dumps(row) for row in rows)
 
-    rows = read(orjson.dumps(layout.fixture.row), layout=layout)
+
+def readable(name: str) -> str:
+    """The layout's name with its first dimension, where it has no dimension in force."""
+    layout = shipped_layouts()[name]
+    free = layout.dimensions and not layout.dimension
+    return f"{name}:{next(iter(layout.dimensions))}" if free else name
+
+
+ALL = shipped_layouts()
+REFUSED = [name for name, layout in ALL.items() if layout.refuse]
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in REFUSED])
+def test_a_layout_reads_its_fixture(read: Read, name: str) -> None:
+    layout = load_layout(readable(name))
+
+    rows = read(jsonl(layout.fixture.rows), layout=layout)
 
     assert [shown(record) for record in rows.records.to_pylist()] == layout.fixture.pairs
     assert rows.records["form"].to_pylist() == [layout.form] * len(layout.fixture.pairs)
     assert rows.counts.extra_keys == {}
 
 
-@pytest.mark.parametrize("name", [n for n, x in shipped_layouts().items() if x.detect])
-def test_a_layout_is_detected_by_its_fixture(name: str) -> None:
-    assert detect_layout([load_layout(name).fixture.row]).name == name
+def detected(rows: list[dict]) -> str:
+    """The name of the layout that rows are told to have, whatever it asks for besides."""
+    fits = likely(rows)
+    assert len(fits) == 1, [fit.layout.name for fit in fits]
+    return fits[0].layout.name
 
 
-@pytest.mark.parametrize("name", [n for n, x in shipped_layouts().items() if x.detect])
+@pytest.mark.parametrize("name", [n for n, layout in ALL.items() if layout.detect])
+def test_a_layout_is_detected_by_its_fixture_and_by_each_row_of_it(name: str) -> None:
+    rows = ALL[name].fixture.rows
+
+    assert detected(rows) == name
+    assert [detected([row]) for row in rows] == [name] * len(rows)
+
+
+@pytest.mark.parametrize("name", [n for n, layout in ALL.items() if layout.detect])
 def test_one_odd_row_does_not_change_what_is_detected(name: str) -> None:
-    rows = [load_layout(name).fixture.row] * 9 + [{"note": "odd"}]
+    assert detected(ALL[name].fixture.rows[:1] * 9 + [{"note": "odd"}]) == name
 
-    assert detect_layout(rows).name == name
+
+@pytest.mark.parametrize("name", [n for n, layout in ALL.items() if not layout.detect])
+def test_what_is_not_detected_is_told_as_the_layout_that_its_reason_names(name: str) -> None:
+    assert detected(ALL[name].fixture.rows) in ALL[name].detect_why
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_layout_that_cannot_be_read_is_an_error_that_says_why(name: str) -> None:
+    with pytest.raises(UsageError, match=r"\[PD102\]$") as caught:
+        detect_layout(ALL[name].fixture.rows)
+    assert ALL[name].refuse in str(caught.value)
+
+
+def test_a_layout_of_several_dimensions_asks_for_one() -> None:
+    rows = ALL["pku-saferlhf"].fixture.rows
+
+    with pytest.raises(UsageError, match=r"--layout pku-saferlhf:better or pku-saferlhf:safer"):
+        detect_layout(rows)
+    with pytest.raises(UsageError, match=r"no dimension 'kinder'.*\[C153\]$"):
+        load_layout("pku-saferlhf:kinder")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_file_of_a_layout_has_its_name(name: str) -> None:
+    assert ALL[name].name == name
 
 
 UNKNOWN = {
     "other names": {"question": "q", "good": "a", "bad": "b"},
     "an implicit prompt beside a question": {"question": "q", "chosen": "a", "rejected": "b"},
-    "unpaired": {"prompt": "q", "completion": "a", "label": True},
-    "stepwise": {"prompt": "q", "completions": ["a"], "labels": [True]},
+    "a tag that is text": {"prompt": "q", "completion": "a", "label": "good"},
     "sides of two types": {"prompt": "q", "chosen": "a", "rejected": [{"role": "assistant"}]},
 }
 
@@ -75,7 +124,7 @@ def test_columns_of_two_layouts_are_ambiguous() -> None:
     ranked = {"prompt": "q", "completions": [], "chosen": "a", "rejected": "b"}
     alpaca = ranked | {"instruction": "q"}
 
-    with pytest.raises(UsageError, match=r"alpaca or trl-std-explicit.*\[PD102\]$"):
+    with pytest.raises(UsageError, match=r"alpaca \(100% of the rows\) or trl-std.*\[PD102\]$"):
         detect_layout([alpaca])
     assert detect_layout([both]).name == "sharegpt-ranking"
 
@@ -90,7 +139,7 @@ candidates:
   items: [answer_a, answer_b]
   label: {column: vote, map: {a: 0, b: 1, "0": tie}}
 fixture:
-  row: {q: q, answer_a: x, answer_b: y, vote: b}
+  rows: [{q: q, answer_a: x, answer_b: y, vote: b}]
   pairs: []
 """
 
@@ -115,7 +164,7 @@ def test_the_example_of_the_docs_reads_its_fixture(read: Read, tmp_path: Path) -
     (tmp_path / "docs.yaml").write_text(docs.read_text().split("```yaml\n")[1].split("```")[0])
     layout = load_layout(str(tmp_path / "docs.yaml"))
 
-    rows = read(orjson.dumps(layout.fixture.row), layout=layout)
+    rows = read(jsonl(layout.fixture.rows), layout=layout)
 
     (record,) = rows.records.to_pylist()
     assert {side: shown(record)[side] for side in SIDES} == layout.fixture.pairs[0]
@@ -146,8 +195,8 @@ def test_a_broken_layout_is_one_coded_line(tmp_path: Path, text: str, said: str)
 
 
 def test_an_absent_layout_is_named() -> None:
-    with pytest.raises(UsageError, match=r"no-such: no such layout; name one of alpaca, hh.*C150"):
-        load_layout("no-such")
+    with pytest.raises(UsageError, match=r"^nektar: no such layout; did you mean 'nectar'.*C150"):
+        load_layout("nektar")
 
 
 def ranked(prompt: str, **values: list) -> bytes:
@@ -252,7 +301,7 @@ def test_tool_calls_and_reasoning_are_kept(read: Read) -> None:
 
 
 def test_sharegpt_function_calls_become_tool_calls(read: Read) -> None:
-    row = load_layout("sharegpt-ranking").fixture.row | {"tools": '[{"name": "light"}]'}
+    row = ALL["sharegpt-ranking"].fixture.rows[0] | {"tools": '[{"name": "light"}]'}
     row["conversations"] = [
         {"from": "human", "value": "dark"},
         {"from": "function_call", "value": '{"name": "light", "arguments": {"room": "x"}}'},
@@ -262,6 +311,7 @@ def test_sharegpt_function_calls_become_tool_calls(read: Read) -> None:
     (record,) = read(orjson.dumps(row)).records.to_pylist()
 
     assert [turn["role"] for turn in record["prompt"]] == ["user", "assistant", "tool"]
+    assert record["prompt"][2]["name"] == "light"
     assert orjson.loads(record["prompt"][1]["tool_calls"])[0]["function"]["name"] == "light"
 
 

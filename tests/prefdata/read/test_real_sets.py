@@ -10,9 +10,9 @@ import pytest
 
 from prefdata.check import check_rows
 from prefdata.dedup import find_contradictions, find_copies
-from prefdata.errors import UsageError
 from prefdata.keys import keys_of
 from prefdata.read import FileRows, Limits, Pairing, expand_inputs, read_file
+from prefdata.validation import ValidateOptions, validate
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 HH = DATA / "hh-rlhf-harmless-base-test" / "test.jsonl.gz"
@@ -75,14 +75,71 @@ def test_llama_factory_demo_is_read_whole(language: str, duplicates: int) -> Non
     assert len(find_copies(keys_of(kept))) == duplicates
 
 
-def test_unpaired_rows_are_an_unknown_layout() -> None:
-    with pytest.raises(UsageError, match=r"\[PD102\]$"):
-        real(DATA / "llamafactory-demo" / "kto_en_demo.json")
-
-
 def test_alpaca_pairs_have_six_identical_ones() -> None:
     rows = real(DATA / "llms-from-scratch-pref" / "instruction-data-with-preference.json")
     _, refused = check_rows(rows.records)
 
     assert (rows.layout, rows.counts.lines, rows.counts.pairs) == ("alpaca", 1100, 1100)
     assert Counter(refused["code"].to_pylist()) == {"PD301": 6}
+
+
+def measured_row(path: Path) -> str:
+    """What docs/layouts.md says of a real file, counted anew."""
+    rows = real(path)
+    report = validate([str(path)], ValidateOptions(workers=1))
+    ties = rows.rejected["code"].to_pylist().count("PD303")
+    groups = len(set(rows.records["group_id"].to_pylist()))
+    codes = ", ".join(f"{found.code} × {found.count:,}" for found in report.findings) or "none"
+    numbers = [report.lines.lines, groups, rows.counts.pairs, ties]
+    numbers += [report.lines.kept, report.lines.duplicates, report.lines.rejected]
+    counted = " | ".join(f"{number:,}" for number in numbers)
+    return f"| `{path.name}` | `{rows.layout}` | {counted} | {codes} |"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hh-rlhf-harmless-base-test/test.jsonl.gz",
+        "llamafactory-demo/dpo_en_demo.json",
+        "llamafactory-demo/dpo_zh_demo.json",
+        "llamafactory-demo/kto_en_demo.json",
+        "llms-from-scratch-pref/instruction-data-with-preference.json",
+        "openassistant-en100/en_100_tree.jsonl.gz",
+        "openassistant-en100/en_100_message.jsonl.gz",
+    ],
+)
+def test_the_docs_tell_the_counts_of_a_real_file(name: str) -> None:
+    docs = (Path(__file__).resolve().parents[3] / "docs" / "layouts.md").read_text()
+
+    assert measured_row(DATA / name) in docs.splitlines()
+
+
+def test_both_exports_of_the_same_trees_give_the_same_pairs() -> None:
+    trees, messages = (
+        real(DATA / "openassistant-en100" / f"en_100_{kind}.jsonl.gz")
+        for kind in ("tree", "message")
+    )
+
+    assert trees.records["pair_id"] == messages.records["pair_id"]
+
+
+def test_a_file_of_single_messages_gives_the_pairs_of_its_trees(tmp_path: Path) -> None:
+    path = DATA / "openassistant-en100" / "en_100_message.jsonl.gz"
+    trees = real(path)
+    flat: list[bytes] = []
+    for line in gzip.decompress(path.read_bytes()).splitlines():
+        waiting = [orjson.loads(line)]
+        tree = waiting[0]["message_id"]
+        while waiting:
+            node = waiting.pop()
+            waiting += node.pop("replies")
+            flat.append(orjson.dumps(node | {"message_tree_id": tree}))
+    (tmp_path / "flat.jsonl").write_bytes(b"\n".join(flat[::-1]))  # answers before what they answer
+
+    rows = real(tmp_path / "flat.jsonl")
+
+    assert rows.layout == "oasst-flat"
+    assert set(rows.records["pair_id"].to_pylist()) == set(trees.records["pair_id"].to_pylist())
+    report = validate([str(tmp_path / "flat.jsonl")], ValidateOptions(workers=1))
+    assert report.lines.lines == len(flat)
+    assert report.lines.kept + report.lines.rejected == len(flat)

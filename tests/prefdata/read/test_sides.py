@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prefdata.read import FileRows
 from prefdata.read.canonical import Messages
 from prefdata.read.faults import RowFault
-from prefdata.read.layout import load_layout
+from prefdata.read.shipped import load_layout
 from prefdata.read.sides import (
     read_transcript,
     split_after_prompt,

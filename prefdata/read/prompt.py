@@ -1,0 +1,59 @@
+"""The prompt of a row: text, messages or a transcript, with its system turn and earlier turns."""
+
+from typing import Any
+
+from prefdata.read.canonical import Messages
+from prefdata.read.faults import RowFault
+from prefdata.read.fields import MISSING, getter, optional, optional_text, require
+from prefdata.read.layout import Layout
+from prefdata.read.messages import read_messages, text_message
+from prefdata.read.sides import drop_open_turn, read_transcript
+
+
+class PromptReader:
+    """The prompts of one layout, compiled."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        path = layout.prompt
+        self.is_transcript = isinstance(path, str) and layout.columns.get(path) == "hh"
+
+    def read(self, row: dict[str, Any]) -> Messages:
+        """The turns before the completion."""
+        layout = self.layout
+        if isinstance(layout.prompt, list):
+            parts = [optional_text(path, at_path(path, row)) for path in layout.prompt]
+            said = [text_message("user", layout.join.join(part for part in parts if part))]
+        else:
+            assert layout.prompt
+            said = self._one(layout.prompt, row)
+        if layout.history:
+            said = _history(layout.history, row) + said
+        system = (
+            optional_text(layout.system, at_path(layout.system, row)) if layout.system else None
+        )
+        return [text_message("system", system), *said] if system else said
+
+    def _one(self, path: str, row: dict[str, Any]) -> Messages:
+        value = require(path, at_path(path, row), "any")
+        if self.is_transcript:
+            return drop_open_turn(read_transcript(path, value, self.layout.roles))
+        return read_messages(path, value, self.layout.roles)
+
+
+def _history(path: str, row: dict[str, Any]) -> Messages:
+    turns = optional(at_path(path, row)) or []
+    if type(turns) is not list or any(
+        type(turn) is not list or [type(text) for text in turn] != [str, str] for turn in turns
+    ):
+        raise RowFault("R210", f"`{path}` is not a list of [user, assistant] texts")
+    return [
+        text_message(role, text)
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+
+
+def at_path(path: str, row: dict[str, Any]) -> Any:
+    """What lies at a path of a row, or MISSING."""
+    return getter(path)(row) if "." in path else row.get(path, MISSING)
