@@ -107,8 +107,8 @@ def keep_newest(folder: Path, count: int) -> None:
 
 
 def unique_tensors(model: torch.nn.Module) -> dict[str, Tensor]:
-    """The model's tensors by name, one name for each storage: a tied head is its embedding."""
-    seen: set[int] = set()
+    """The tensors that training changes, one for each storage: a tied head is its embedding."""
+    seen = {weight.data_ptr() for weight in model.parameters() if not weight.requires_grad}
     found: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         if tensor.data_ptr() not in seen or tensor.numel() == 0:

@@ -119,6 +119,23 @@ class OptimizerConfig(_Model):
     """The gradient of a step is scaled down to this norm; null leaves it alone."""
 
 
+class LoraSettings(_Model):
+    """A low-rank adapter, trained in the stead of the weights (https://arxiv.org/abs/2106.09685)."""
+
+    r: PositiveInt = 16
+    """Its rank."""
+    alpha: PositiveFloat = 32
+    """Its output is scaled by alpha / r."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of its input; only with `dropout: true`."""
+    targets: str | tuple[str, ...] = "all-linear"
+    """Layers by the ends of their names, or `all-linear`: all but the head."""
+    dora: bool = False
+    """Whether directions and lengths are trained apart (https://arxiv.org/abs/2402.09353)."""
+    rslora: bool = False
+    """Whether to scale by alpha / √r (https://arxiv.org/abs/2312.03732)."""
+
+
 class ReferenceConfig(_Model):
     """Which stored log-probs stand for the reference."""
 
@@ -141,6 +158,10 @@ class TrainConfig(_Model):
     loss: Losses = (LossConfig(),)
     """One loss, or a list of them that are added, each times its `weight`."""
     optimizer: OptimizerConfig = OptimizerConfig()
+    lora: LoraSettings | None = None
+    """An adapter to train; null trains all weights. The model in `out` has it merged."""
+    gradient_checkpointing: bool = False
+    """Whether layers are run again in the backward pass: less memory, a third more work."""
     global_batch_size: PositiveInt = 64
     """Pairs per optimizer step, over all devices."""
     steps: PositiveInt | None = None
@@ -215,11 +236,14 @@ def parse_config(value: dict[str, Any], *, place: str) -> TrainConfig:
         raise UsageError("T122", place, problem, "see schemas/dpo-train.json") from error
 
 
+_NESTED = {"loss": LossConfig, "lora": LoraSettings}
+
+
 def _unknown_key(place: str, location: tuple[int | str, ...]) -> UsageError:
     fields = TrainConfig.model_fields
     for part in location[:-1]:
         if isinstance(part, str):
-            kind: Any = LossConfig if part == "loss" else fields[part].annotation
+            kind: Any = _NESTED.get(part, fields[part].annotation)
             is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
             fields = kind.model_fields if is_model else {}
     close = get_close_matches(str(location[-1]), fields, n=1)

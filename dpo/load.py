@@ -63,6 +63,14 @@ def _switch_off_dropout(model: PreTrainedModel) -> None:
                 setattr(module, name, 0.0)
 
 
+def checkpoint_layers(model: PreTrainedModel, *, place: str) -> None:
+    """Let the layers keep their inputs alone, and run again in the backward pass."""
+    if not model.supports_gradient_checkpointing:
+        problem = f"{type(model).__name__} cannot run its layers again"
+        raise UsageError("T104", place, problem, "leave gradient_checkpointing out")
+    model.activation_checkpointing_enable({"use_reentrant": False})
+
+
 def weights_sha256(model: torch.nn.Module) -> str:
     """sha256 over the names, shapes and float32 values of all tensors, in order of name.
 

@@ -47,6 +47,7 @@ class Policy(nn.Module):
         embedding = self.model.get_input_embeddings()
         if (
             isinstance(embedding, nn.Embedding)
+            and embedding.weight.requires_grad
             and embedding.weight is head_of(self.model).weight_VH
         ):
             embedding.sparse = True

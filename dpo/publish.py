@@ -5,21 +5,29 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
+from dpo.adapters import merged, save_adapter
+from dpo.config import TrainConfig
 from dpo.policy import Policy
 from prefdata.store.commit import fsync_path, temporary_name
 
 
-def save_model(policy: Policy, tokenizer: str, path: Path) -> None:
+def save_model(policy: Policy, config: TrainConfig, path: Path) -> None:
     """Write the checkpoint under a temporary name, then give it its name.
 
     The folder loads with `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer`, and knows
-    nothing of packs.
+    nothing of packs. An adapter is merged into it, and lies beside it by itself.
     """
+    tokenizer = config.model
     shared = policy.shared
     policy.share(shared=False)
     temporary = temporary_name(path)
     shutil.rmtree(temporary, ignore_errors=True)
-    policy.model.save_pretrained(temporary)
+    if config.lora is None:
+        policy.model.save_pretrained(temporary)
+    else:
+        adapter = path.with_name("adapter")
+        save_adapter(policy.model, adapter)
+        merged(config.model, adapter).save_pretrained(temporary)
     AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False).save_pretrained(temporary)
     for file in temporary.iterdir():
         fsync_path(file)

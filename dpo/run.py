@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import prefdata
+from dpo.adapters import add_lora
 from dpo.checks import (
     check_reference,
     check_tokenizer,
@@ -19,7 +20,7 @@ from dpo.checks import (
 from dpo.config import TrainConfig
 from dpo.data import Pairs
 from dpo.errors import UsageError
-from dpo.load import load_config, load_model, weights_sha256
+from dpo.load import checkpoint_layers, load_config, load_model, weights_sha256
 from dpo.loss import PairLogps
 from dpo.objective import Objective, make_objective
 from dpo.optim import make_optimizer
@@ -33,6 +34,7 @@ from prefdata.store.reader import Build
 EXECUTION_ONLY = {
     "out",
     "pack_tokens",
+    "gradient_checkpointing",
     "eval_split",
     "eval_every",
     "eval_rows",
@@ -100,9 +102,14 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
     policy, why = make_policy(model, train.pairs)
     weights = weights_sha256(model)
     _check_reference(config, policy, weights, train, reference)
+    if config.lora is not None:
+        add_lora(model, config.lora, seed=config.seed, dropout=config.dropout)
+    if config.gradient_checkpointing:
+        checkpoint_layers(model, place=config.model)
     if accelerator.num_processes == 1:
         policy.gather_embedding_gradient()
     prepared = accelerator.prepare(policy)
+    prepared.train()  # rates of dropout are as the config wants them
     optimizer = accelerator.prepare(make_optimizer(prepared.parameters(), config.optimizer))
     return Run(
         config=config,

@@ -131,7 +131,7 @@ def _finish(run: Run, log: MetricsLog, *, seconds: float) -> Finished:
         seconds=round(seconds, 1),
     )
     if run.accelerator.is_main_process:
-        save_model(run.accelerator.unwrap_model(run.policy), run.config.model, out / "model")
+        save_model(run.accelerator.unwrap_model(run.policy), run.config, out / "model")
         summary.write(out)
     run.accelerator.wait_for_everyone()
     return Finished(out, run.total_steps, None, summary)

@@ -57,9 +57,12 @@ FAMILIES: dict[str, PretrainedConfig] = {
 }
 
 
-def model_of(family: str) -> PreTrainedModel:
+def model_of(family: str, **changes: int) -> PreTrainedModel:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(deepcopy(FAMILIES[family])).float().eval()
+    config = deepcopy(FAMILIES[family])
+    for name, value in changes.items():
+        setattr(config, name, value)
+    model = AutoModelForCausalLM.from_config(config).float().eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model

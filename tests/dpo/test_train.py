@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dpo.config import TrainConfig
 from dpo.errors import MismatchError, TrainingError, UsageError
+from dpo.evaluate import evaluate
 from dpo.passes import rows_of
 from dpo.run import open_run
 from dpo.step import train_step
@@ -28,6 +29,7 @@ TWELVE: dict[str, Any] = {
     "dropout": True,
     "checkpoint_every": 1,
     "keep_checkpoints": 99,
+    "eval_every": 5,
     "optimizer": {"learning_rate": 1e-3, "warmup_steps": 3, "schedule": "cosine"},
 }
 
@@ -73,6 +75,25 @@ def test_a_run_that_died_after_any_step_ends_bit_by_bit_the_same(
     assert [line for line in resumed if line["step"] > step] == [
         line for line in whole if line["step"] > step
     ]
+
+
+def test_dropout_is_on_from_the_first_step_and_off_in_evaluation(
+    config_of: ConfigOf, tmp_path: Path
+) -> None:
+    outs = []
+    for dropout in (False, True):
+        config = config_of(dropout=dropout, steps=1, out=str(tmp_path / str(dropout)))
+        train(config)
+        outs.append(lines(config.out))
+    (plain, plain_eval), (noisy, _) = outs
+
+    assert plain["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert abs(noisy["loss"] - plain["loss"]) > 1e-3
+    run = open_run(config_of(dropout=True, steps=1), Accelerator(cpu=True))
+    assert run.test is not None
+    assert evaluate(run, run.test)["eval/loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert run.policy.training
+    assert plain_eval["eval/loss"] != pytest.approx(math.log(2), abs=1e-4)
 
 
 def test_packs_change_rounding_alone(config_of: ConfigOf, tmp_path: Path) -> None:
