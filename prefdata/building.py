@@ -73,7 +73,6 @@ def _options(config: BuildConfig, target: Target) -> SurveyOptions:
         config.limits,
         RowChecks(config.row_severity, target.control_tokens),
         config.near,
-        config.test_fraction,
     )
 
 

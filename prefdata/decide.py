@@ -12,7 +12,7 @@ from prefdata.dedup import find_contradictions, find_copies
 from prefdata.dedup.near import NearDuplicates, Neighbors, Unit, near_copies
 from prefdata.findings import Level
 from prefdata.keys import GROUP
-from prefdata.split import Families, families_of
+from prefdata.mix import Numbers
 from prefdata.store.manifest import FunnelStage
 
 CONTRADICTION = "contradictory_pair: another row prefers the same two completions the other way"
@@ -24,8 +24,6 @@ class Near(NamedTuple):
 
     options: NearDuplicates
     by_unit: Mapping[Unit, Neighbors]
-    test_fraction: float
-    """Of the split that keeps near-duplicates of a prompt together."""
 
 
 class Decision(NamedTuple):
@@ -42,20 +40,9 @@ class Decision(NamedTuple):
     """Places of pairs that are refused for PD403."""
     reported: dict[str, pl.Series]
     """Places of pairs that stay, by the code that tells of them."""
-    families: Families
+    drawn_by: Numbers
     """What a record's split is drawn by: equal for prompts that are near-duplicates."""
     funnel: list[FunnelStage]
-
-    @property
-    def notes(self) -> list[str]:
-        """What a user should know besides the numbers."""
-        if not self.families.num_parted:
-            return []
-        return [
-            f"{self.families.num_parted} prompts are near-duplicates in clusters that are too large"
-            " for one split, as prompts of one template are: each was drawn by itself; raise"
-            " near_duplicates.threshold to tell them apart"
-        ]
 
     @property
     def duplicates(self) -> pl.DataFrame:
@@ -96,7 +83,7 @@ def decide(keys: pl.DataFrame, severity: Mapping[str, str], near: Near | None = 
         "I" if level_of("PD402", severity) == "I" else "W",
         contradictory,
         reported,
-        _families(keys, near),
+        _drawn_by(keys, near),
         [
             stage("duplicates", len(keys), num_distinct, {"PD401": len(copies)}),
             stage("contradictions", num_distinct, num_agreeing, {"PD403": len(contradictory)}),
@@ -119,12 +106,14 @@ def _near_copies(keys: pl.DataFrame, stays: NDArray[np.bool_], near: Near | None
     return near_copies(near.by_unit[unit], stays, groups=groups, longest=keep == "longest")
 
 
-def _families(keys: pl.DataFrame, near: Near | None) -> Families:
-    groups = keys["group_high"].to_numpy()
+def _drawn_by(keys: pl.DataFrame, near: Near | None) -> Numbers:
+    """A prompt's own id, or the smallest one of the prompts that it hangs together with."""
+    ids = keys["group_high"]
     if near is None:
-        return Families(groups, 0)
-    clusters = near.by_unit["prompt"].clusters
-    return families_of(groups, clusters, test_fraction=near.test_fraction)
+        return ids.to_numpy()
+    clusters = pl.Series("cluster", near.by_unit["prompt"].clusters)
+    smallest = pl.DataFrame([ids, clusters]).select(pl.col("group_high").min().over("cluster"))
+    return smallest["group_high"].to_numpy()
 
 
 def level_of(code: str, severity: Mapping[str, str]) -> str:

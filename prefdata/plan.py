@@ -61,7 +61,7 @@ def shard_tasks(found: Survey, config: BuildConfig, target: Target, root: Path) 
 def _side_by_side(found: Survey) -> pl.DataFrame:
     """Groups in the order of their first pairs, the pairs of each in their own order."""
     kept = found.keys.select(*GROUP, "part", "row").with_row_index("at")
-    kept = kept.with_columns(drawn_by=pl.Series(found.decision.families.ids))
+    kept = kept.with_columns(drawn_by=pl.Series(found.decision.drawn_by))
     kept = kept.filter(pl.Series(found.decision.stays))
     return kept.with_columns(first=pl.col("at").first().over(GROUP)).sort("first", "at")
 

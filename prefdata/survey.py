@@ -46,7 +46,6 @@ class SurveyOptions(NamedTuple):
     checks: RowChecks
     near: NearDuplicates | None = None
     """What near-duplicates are looked for; none where nothing is staged."""
-    test_fraction: float = 0
 
 
 class SurveyedFile(NamedTuple):
@@ -94,7 +93,7 @@ def survey(
         advance(reading.take_bytes())
     found = [_surveyed(opened, layout, parts) for opened, layout in reading.opened]
     keys, refused = _keys(parts), _refused(parts)
-    near = None if staging is None else _near(staging.root, parts, options)
+    near = None if staging is None else _near(staging.root, parts, options.near)
     decision = decide(keys, options.checks.severity, near)
     return Survey(
         found,
@@ -103,7 +102,7 @@ def survey(
         refused,
         decision,
         [*_funnel(found, parts), *decision.funnel],
-        [f"{file.file.name}: {note}" for file in found for note in file.notes] + decision.notes,
+        [f"{file.file.name}: {note}" for file in found for note in file.notes],
     )
 
 
@@ -164,17 +163,16 @@ def _surveyed(opened: OpenFile, layout: Layout | None, parts: list[MadePart]) ->
     return SurveyedFile(file, name, end.size_bytes, end.sha256, total, notes_of(end, total))
 
 
-def _near(root: Path, parts: list[MadePart], options: SurveyOptions) -> Near | None:
+def _near(root: Path, parts: list[MadePart], options: NearDuplicates | None) -> Near | None:
     """The near-duplicates of each unit, among the rows of all parts."""
-    near = options.near
-    if near is None:
+    if options is None:
         return None
 
     def find(unit: Unit) -> Neighbors:
         paths = [root / path_of(part.name, near_kind(unit)) for part in parts]
-        return find_neighbors(paths, threshold=near.threshold)
+        return find_neighbors(paths, threshold=options.threshold)
 
-    return Near(near, {unit: find(unit) for unit in near.units}, options.test_fraction)
+    return Near(options, {unit: find(unit) for unit in options.units})
 
 
 _ALL_KEYS: dict[str, type[pl.DataType]] = {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prefdata.mix import Numbers, mix
-from prefdata.split import draw_test, families_of
+from prefdata.split import draw_test
 
 GROUPS: Numbers = np.repeat(mix(np.arange(2000, dtype=np.uint64)), 2)
 
@@ -41,24 +41,3 @@ def test_the_seed_draws_another_test_set() -> None:
 @pytest.mark.parametrize(("fraction", "num_test"), [(0.0, 0), (1.0, 4000)])
 def test_the_ends_are_none_and_all(fraction: float, num_test: int) -> None:
     assert draw_test(GROUPS, test_fraction=fraction, seed=0).sum() == num_test
-
-
-def test_prompts_of_a_family_are_drawn_as_one() -> None:
-    clusters = np.arange(4000, dtype=np.uint32) // 8  # four prompts, two rows of each
-
-    ids, num_parted = families_of(GROUPS, clusters, test_fraction=0.1)
-    in_test = draw_test(ids, test_fraction=0.1, seed=0)
-
-    assert num_parted == 0
-    assert set(clusters[in_test]).isdisjoint(clusters[~in_test])
-    assert 0.05 < in_test.mean() < 0.15
-
-
-def test_a_family_that_would_fill_a_split_is_parted() -> None:
-    clusters = np.arange(4000, dtype=np.uint32)
-    clusters[:2000] = 0
-
-    ids, num_parted = families_of(GROUPS, clusters, test_fraction=0.1)
-
-    assert num_parted == 1000
-    assert (ids == GROUPS).all()
