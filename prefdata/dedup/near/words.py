@@ -59,10 +59,9 @@ def _bounds(letters: Bytes) -> tuple[Offsets, Offsets]:
 
 def _hash_words(letters: Bytes, starts: Offsets, stops: Offsets) -> Numbers:
     """Eight bytes at a time, little-endian and filled up with zeros: h ← mix(h ⊕ lane)."""
-    num_lanes = len(letters) // _LANE + 2
-    padded = np.zeros(num_lanes * _LANE, np.uint8)
-    padded[: len(letters)] = letters
-    lanes = padded.view("<u8").astype(np.uint64, copy=False)
+    padded = np.append(letters, np.zeros(MOST_WORD_BYTES, np.uint8))
+    # At each byte, the eight bytes from it on: a view, of numbers that overlap.
+    lanes = np.ndarray((len(letters),), np.dtype("<u8"), padded.data, strides=(1,))
     hashes = mix(_lane_at(lanes, starts, stops - starts))
     longer = np.flatnonzero(stops - starts > _LANE)
     at = starts[longer] + _LANE
@@ -75,10 +74,6 @@ def _hash_words(letters: Bytes, starts: Offsets, stops: Offsets) -> Numbers:
 
 
 def _lane_at(lanes: Numbers, at: Offsets, num_bytes: Offsets) -> Numbers:
-    """The bytes from `at` on, at most eight, out of the two lanes that they lie in."""
-    shift = ((at & 7) << 3).astype(np.uint64)
-    place = at >> 3
-    low = lanes[place] >> shift
-    high = (lanes[place + 1] << np.uint64(1)) << (np.uint64(63) - shift)
-    found: Numbers = (low | high) & _MASKS[np.minimum(num_bytes, _LANE)]
+    """The bytes from `at` on, at most eight."""
+    found: Numbers = lanes[at].astype(np.uint64, copy=False) & _MASKS[np.minimum(num_bytes, _LANE)]
     return found
