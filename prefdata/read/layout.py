@@ -59,6 +59,8 @@ class Strength(Strict):
     column: str
     first: Literal["negative", "positive"]
     """The sign that prefers the first candidate. The size becomes the margin."""
+    largest: float | None = None
+    """Sizes beyond it are refused: sets write -100 for an answer that was not given."""
 
 
 class Beside(Strict):
@@ -243,8 +245,10 @@ class Layout(Strict):
 
     def by(self, dimension: str) -> "Layout":
         """The layout with a dimension in force."""
-        changes = {"dimension": dimension, "candidates": self.candidates_by(dimension)}
-        return self.model_copy(update=changes)
+        name, candidates = f"{self.name}:{dimension}", self.candidates_by(dimension)
+        return self.model_copy(
+            update={"name": name, "dimension": dimension, "candidates": candidates}
+        )
 
     def _prompt_holds_together(self) -> None:
         if self.prompt is None and (self.system or self.history):

@@ -106,5 +106,7 @@ def _by_strength(strength: Strength, row: dict[str, Any], num: int) -> Order:
     assert value is not None
     if num != 2:
         raise RowFault("R210", f"`{path}` compares two completions, and the row has {num}")
+    if strength.largest is not None and abs(value) > strength.largest:
+        raise RowFault("R210", f"`{path}` is {value:g}, beyond {strength.largest:g}")
     first = value if strength.first == "positive" else -value
     return Order([first, 0.0], margin=abs(value))

@@ -62,6 +62,13 @@ def test_the_sign_of_helpsteer3_names_the_response(
     assert rows.records["margin"].to_pylist() == [abs(preference)] * len(pairs)
 
 
+@pytest.mark.parametrize("name", ["helpsteer2-preference", "helpsteer3-preference"])
+def test_a_strength_of_minus_a_hundred_is_no_preference(read: Read, name: str) -> None:
+    column = "preference_strength" if "2" in name else "overall_preference"
+
+    assert codes(read(jsonl(fixture(name) | {column: -100}))) == ["R210"]
+
+
 @pytest.mark.parametrize("winner", ["tie", "both_bad", "tie (bothbad)"])
 def test_an_arena_vote_for_neither_is_a_tie(read: Read, winner: str) -> None:
     rows = read(jsonl(fixture("lmarena") | {"winner": winner}))
