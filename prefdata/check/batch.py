@@ -51,7 +51,7 @@ def message_frame(flat: Flat) -> pl.DataFrame:
     starts = flat.ends.ravel() - lengths
     dialogue = np.repeat(np.arange(3 * num_rows), lengths)
     at = np.arange(len(dialogue)) - starts[dialogue]
-    columns = {field.name: pl.Series(flat.fields.field(field.name)) for field in MESSAGE}
+    columns = {field.name: _column(flat.fields.field(field.name)) for field in MESSAGE}
     return pl.DataFrame(
         {
             "row": (dialogue % max(num_rows, 1)).astype(np.uint32),
@@ -62,6 +62,13 @@ def message_frame(flat: Flat) -> pl.DataFrame:
             **columns,
         }
     )
+
+
+def _column(values: pa.Array) -> pl.Series:
+    """A field of messages; one that no message has costs nothing."""
+    if values.null_count == len(values):
+        return pl.Series([None], dtype=pl.String).new_from_index(0, len(values))
+    return pl.Series(values)
 
 
 def _previous(flat: Flat, roles: pl.Series, at: NDArray[np.int64]) -> pl.Series:

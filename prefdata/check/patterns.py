@@ -69,7 +69,12 @@ def _is_phone(text: str) -> bool:
 
 _SECRETS: tuple[tuple[str, str, str, Callable[[str], bool]], ...] = (
     ("private_key", r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----", "PRIVATE KEY", _any),
-    ("aws_access_key", r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b", "AKIA ASIA ABIA ACCA", _is_random),
+    (
+        "aws_access_key",
+        r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b",
+        "AKIA ASIA ABIA ACCA",
+        _is_random,
+    ),
     (
         "aws_secret_key",
         r"(?i:aws)\w{0,20}(?i:secret|key)\w{0,20}[\"']?\s{0,3}[:=]+\s{0,3}[\"']?([A-Za-z0-9/+]{40})\b",
@@ -103,7 +108,12 @@ _SECRETS: tuple[tuple[str, str, str, Callable[[str], bool]], ...] = (
     ("mailchimp_key", r"\b[0-9a-f]{32}-us[0-9]{1,2}\b", "-us", _is_random),
     ("twilio_key", r"\b(?:SK|AC)[0-9a-f]{32}\b", "SK AC", _is_random),
     ("digitalocean_token", r"\bdo[opr]_v1_[a-f0-9]{64}\b", "_v1_", _is_random),
-    ("shopify_token", r"\bshp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}\b", "shpat_ shpca_ shppa_ shpss_", _any),
+    (
+        "shopify_token",
+        r"\bshp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}\b",
+        "shpat_ shpca_ shppa_ shpss_",
+        _any,
+    ),
     ("square_token", r"\bsq0(?:atp|csp)-[\w-]{22,43}", "sq0", _is_random),
     ("databricks_token", r"\bdapi[a-f0-9]{32}\b", "dapi", _is_random),
     ("vault_token", r"\bhv[sb]\.[\w-]{24,}", "hvs. hvb.", _is_random),

@@ -1,6 +1,6 @@
 """Completions that are the same few words again and again."""
 
-from collections.abc import Iterable
+import polars as pl
 
 N_GRAM = 10
 MAX_REPEATED = 0.5
@@ -9,23 +9,23 @@ _PROBE = 16  # characters
 _PROBES = (0.35, 0.6, 0.85)
 
 
-def loops(texts: Iterable[str]) -> list[bool]:
-    """Whether each text is degenerate; only those with a probe found thrice are looked at whole.
+def loops(texts: pl.Series) -> pl.Series:
+    """Which texts are degenerate; only those with a probe found thrice are looked at whole.
 
     Where more than half of a text repeats, one of three places of it is in the repetition.
     """
-    return [
-        len(text) >= MIN_CHARS and _is_suspect(text) and repeated_share(text) > MAX_REPEATED
-        for text in texts
+    text = pl.col("text")
+    places = [(share * (text.str.len_chars() - _PROBE)).cast(pl.Int64) for share in _PROBES]
+    often = [
+        text.str.count_matches(text.str.slice(place, _PROBE), literal=True) >= 3 for place in places
     ]
-
-
-def _is_suspect(text: str) -> bool:
-    for share in _PROBES:
-        at = int(share * (len(text) - _PROBE))
-        if text.count(text[at : at + _PROBE]) >= 3:
-            return True
-    return False
+    may = texts.to_frame("text").select(
+        (text.str.len_chars() >= MIN_CHARS) & pl.any_horizontal(often)
+    )
+    suspects = may.to_series().arg_true()
+    found = pl.Series([False]).new_from_index(0, len(texts))
+    shares = [repeated_share(one) > MAX_REPEATED for one in texts.gather(suspects)]
+    return found.scatter(suspects, pl.Series(shares, dtype=pl.Boolean))
 
 
 def repeated_share(text: str) -> float:

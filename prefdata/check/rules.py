@@ -44,19 +44,6 @@ BROKEN_MARKER = (
 )
 SPEAKER = r"\b(?:Human|Assistant|User|System|AI|Bot)\s?:"
 CUT_END = r"[\p{L}\p{N},(]\s*$"
-NO_HELP = (
-    "help|assist|provide|answer|comply|do that|do this|tell|give|support|recommend|create|write|"
-    "share|discuss|fulfill|engage|advise|encourage|offer|participate|generate|advocate|condone"
-)
-# How a refusal begins; looked for in the first 160 characters of a side's last turn.
-REFUSAL = (
-    r"(?i)\bas an? (?:ai|(?:large )?language model)\b"
-    rf"|\bi (?:can['’]?t|can ?not|won['’]t|will not|don['’]t want to|refuse to) (?:{NO_HELP})\b"
-    r"|\bi(?:['’]m| am) (?:just )?(?:not able|unable|not going|not comfortable|not willing) "
-    r"|\bsorry\b.{0,40}\b(?:can['’]?t|can ?not|won['’]t|unable|not able|not going)\b"
-    r"|\bi (?:must|have to) decline\b"
-)
-REFUSAL_CHARS = 160
 CUT_CHARS = 200
 LONG_CHARS = 1000
 
@@ -66,7 +53,6 @@ ends_side = pl.col("last") & ~in_prompt
 ends_chosen, ends_rejected = (pl.col("last") & (part == side) for side in (CHOSEN, REJECTED))
 has_text = content.str.contains(r"\S")
 says = has_text | pl.col("tool_calls").is_not_null()
-refuses = content.str.head(REFUSAL_CHARS).str.contains(REFUSAL)
 open_code = content.str.count_matches("```", literal=True) % 2 == 1
 # +1 in chosen, -1 in rejected: summed, how much more the chosen side has of something.
 sign = pl.when(in_prompt).then(0).when(part == CHOSEN).then(1).otherwise(-1).cast(pl.Int64)
@@ -85,8 +71,6 @@ FLAGS: dict[str, pl.Expr] = {
     "broken_marker": content.str.contains(BROKEN_MARKER),
     "speaker": ~in_prompt & content.str.contains(SPEAKER),
     "media": content.str.contains_any(MEDIA_MARKS),
-    "chosen_refuses": ends_chosen & refuses,
-    "rejected_refuses": ends_rejected & refuses,
     "cut": ends_side & (num_chars > CUT_CHARS) & (content.str.contains(CUT_END) | open_code),
     "controls": content.str.contains_any(COMMON_CONTROLS),  # or the tokenizer's: `flags_of`
 }
@@ -128,10 +112,8 @@ def rules_of(limits: CheckLimits) -> dict[str, pl.Expr]:
         "PD212": pl.col("media"),
         "PD302": pl.col("near") & ~pl.col("same"),
         "PD306": pl.col("overrated"),
-        "PD308": pl.lit(value=False)
-        if limits.min_margin is None
-        else distance < limits.min_margin,
-        "PD309": pl.col("chosen_refuses") & ~pl.col("rejected_refuses"),
+        "PD308": pl.lit(value=False) if limits.min_margin is None else distance < limits.min_margin,
+        "PD309": pl.col("turns_down"),
         "PD310": (pl.max_horizontal("chars_prompt", longer) > limits.max_chars)
         | ((longer > LONG_CHARS) & (longer > ratio * shorter)),
         "PD311": pl.col("cut"),
@@ -156,8 +138,3 @@ def flags_of(control_tokens: Sequence[str]) -> dict[str, pl.Expr]:
     if not spelled:
         return FLAGS
     return FLAGS | {"controls": content.str.contains_any(spelled)}
-
-
-def normalized(text: pl.Expr) -> pl.Expr:
-    """Text as it is compared: one Unicode form, runs of spaces as one."""
-    return text.str.normalize("NFC").str.replace_all(r"\s+", " ").str.strip_chars()

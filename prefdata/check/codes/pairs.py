@@ -98,7 +98,7 @@ PAIRS = (
         "The chosen side begins as a refusal and the rejected one does not. (The profile counts "
         "both directions.)",
         "Nothing to mend in sets about harmlessness; elsewhere, such pairs teach to refuse.",
-        '"I\'m sorry, but I can\'t help with that." preferred to an answer',
+        "\"I'm sorry, but I can't help with that.\" preferred to an answer",
     ),
     Check(
         "PD310",
