@@ -7,10 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from prefdata.account import Made, make_manifest, make_report, write_others
+from prefdata.check import RowChecks
 from prefdata.config import BuildConfig
 from prefdata.engine.local import Done, Workers, choose_workers
 from prefdata.errors import EmptyError, UsageError
-from prefdata.part import RowChecks
 from prefdata.plan import build_identity, shard_tasks
 from prefdata.progress import Progress, Silent
 from prefdata.read import expand_inputs, load_layout
@@ -71,7 +71,7 @@ def _options(config: BuildConfig, target: Target) -> SurveyOptions:
         load_layout(config.layout) if config.layout else None,
         config.pairing,
         config.limits,
-        RowChecks(config.row_severity, target.control_tokens),
+        RowChecks(config.row_severity, target.control_tokens, config.checks),
     )
 
 

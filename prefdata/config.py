@@ -15,6 +15,7 @@ from pydantic import (
     field_validator,
 )
 
+from prefdata.check.limits import CheckLimits
 from prefdata.errors import UsageError
 from prefdata.read.limits import Limits, Pairing
 from prefdata.tokens.codes import TOKEN_CHECKS
@@ -47,6 +48,8 @@ class BuildConfig(BaseModel):
     """How the completions of one prompt become pairs."""
     limits: Limits = Limits()
     """Bounds against damaged or hostile inputs."""
+    checks: CheckLimits = CheckLimits()
+    """Thresholds of the checks."""
     severity: dict[str, Literal["E", "W", "I", "off"]] = {}
     """Changes to checks by code: E refuses the row, W reports it, I counts it, off skips it."""
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
@@ -149,7 +152,11 @@ def config_error(error: ValidationError, place: str) -> UsageError:
 
 
 def _nearest_key(location: tuple[int | str, ...]) -> str:
-    owners: dict[str, type[BaseModel]] = {"pairing": Pairing, "limits": Limits}
+    owners: dict[str, type[BaseModel]] = {
+        "pairing": Pairing,
+        "limits": Limits,
+        "checks": CheckLimits,
+    }
     owner = owners.get(str(location[0]), BuildConfig) if len(location) > 1 else BuildConfig
     known = list(owner.model_fields)
     near = difflib.get_close_matches(str(location[-1]), known, n=1)

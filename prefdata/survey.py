@@ -6,11 +6,16 @@ from typing import NamedTuple
 
 import polars as pl
 
+from prefdata.check import RowChecks
+from prefdata.check.found import SetFinding
+from prefdata.check.leaks import split_of_name
+from prefdata.check.profile import PROFILE
+from prefdata.check.sets import find_in_set
 from prefdata.decide import Decision, decide, stage
 from prefdata.engine.local import Done, Workers
 from prefdata.findings import add_up, counts
 from prefdata.keys import KEYS
-from prefdata.part import MadePart, PartTask, RowChecks, make_part, recall_part
+from prefdata.part import MadePart, PartTask, make_part, recall_part
 from prefdata.progress import Progress
 from prefdata.read import (
     InputFile,
@@ -35,6 +40,8 @@ class SurveyOptions(NamedTuple):
     pairing: Pairing
     limits: Limits
     checks: RowChecks
+    files_are_splits: bool = False
+    """Whether what two files share is looked for, where their names say train, test, ..."""
 
 
 class SurveyedFile(NamedTuple):
@@ -55,9 +62,13 @@ class Survey(NamedTuple):
     parts: list[MadePart]
     keys: pl.DataFrame
     """KEYS of all records, with `part`, `row` in it, and `source_index`."""
+    profile: pl.DataFrame
+    """PROFILE of all records, in the order of the keys."""
     refused: pl.DataFrame
     """`source_index` and `line` of each row and pair that was refused."""
     decision: Decision
+    of_set: list[SetFinding]
+    """What the records that stay have together."""
     funnel: list[FunnelStage]
     notes: list[str]
 
@@ -82,13 +93,20 @@ def survey(
         advance(reading.take_bytes())
     found = [_surveyed(opened, layout, parts) for opened, layout in reading.opened]
     keys, refused = _keys(parts), _refused(parts)
+    profile = pl.concat([pl.DataFrame(schema=PROFILE), *(part.profile for part in parts)])
     decision = decide(keys, options.checks.severity)
+    frame = pl.concat([keys, profile], how="horizontal").with_row_index("at")
+    if options.files_are_splits:
+        frame = _with_splits(frame, files)
+    stays = frame.filter(pl.Series(decision.stays))
     return Survey(
         found,
         parts,
         keys,
+        profile,
         refused,
         decision,
+        find_in_set(stays, options.checks.severity, options.checks.limits),
         [*_funnel(found, parts), *decision.funnel],
         [f"{file.file.name}: {note}" for file in found for note in file.notes],
     )
@@ -149,6 +167,15 @@ def _surveyed(opened: OpenFile, layout: Layout | None, parts: list[MadePart]) ->
             total = total.plus(part.facts.counts)
     name = layout.name if layout else ""
     return SurveyedFile(file, name, end.size_bytes, end.sha256, total, notes_of(end, total))
+
+
+def _with_splits(frame: pl.DataFrame, files: Sequence[InputFile]) -> pl.DataFrame:
+    """The frame with `split`, by the files' names, where they name several."""
+    names = [split_of_name(file.name) for file in files]
+    if len(set(names) - {None}) < 2:
+        return frame
+    split = pl.Series(names, dtype=pl.String).gather(frame["source_index"].cast(pl.UInt32))
+    return frame.with_columns(split=split)
 
 
 _ALL_KEYS: dict[str, type[pl.DataType]] = {

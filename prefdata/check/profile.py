@@ -41,7 +41,7 @@ THREAD_KEYS = (
 LANGUAGE = pl.Enum(["", *KNOWN])
 _MOST = 255  # of a feature: what an 8-bit number holds
 
-PROFILE: dict[str, Any] = {
+_KINDS: dict[str, Any] = {
     **{f"chars_{part}": pl.UInt32 for part in PARTS},
     **{f"words_{part}": pl.UInt32 for part in PARTS},
     **{f"turns_{part}": pl.UInt16 for part in PARTS},
@@ -52,13 +52,14 @@ PROFILE: dict[str, Any] = {
     "score_chosen": pl.Float32,
     "score_rejected": pl.Float32,
     "margin": pl.Float32,
-    "model_chosen": pl.Categorical,
-    "model_rejected": pl.Categorical,
+    "model_chosen": pl.Categorical(),
+    "model_rejected": pl.Categorical(),
     "chosen_first": pl.Boolean,  # whether raters saw the chosen side as answer A
-    "licence": pl.Categorical,
-    "origin": pl.Categorical,
+    "licence": pl.Categorical(),
+    "origin": pl.Categorical(),
     "thread": pl.UInt64,  # of a conversation's, user's or post's id; 0: none
 }
+PROFILE = pl.Schema(_KINDS)
 _COPIED = ("score_chosen", "score_rejected", "margin", "model_chosen", "model_rejected")
 
 
@@ -86,6 +87,12 @@ def profile_scene(scene: Scene) -> pl.DataFrame:
     columns |= {name: pl.Series(batch[name]) for name in _COPIED}
     columns |= _from_meta(pl.Series(batch["meta"]))
     return pl.DataFrame({name: columns[name] for name in PROFILE}).cast(PROFILE)
+
+
+def storable(profile: pl.DataFrame) -> pa.Table:
+    """A profile as Arrow has it: its categories as text; `cast(PROFILE)` undoes it."""
+    texts = [name for name, kind in PROFILE.items() if kind in (pl.Categorical, LANGUAGE)]
+    return profile.cast(dict.fromkeys(texts, pl.String)).to_arrow()
 
 
 def _prompt_language(scene: Scene) -> pl.Series:
