@@ -14,9 +14,9 @@ from prefdata.findings import EXAMPLES, Findings, Met, add_up
 from prefdata.leftovers import duplicates_table, write_rejected
 from prefdata.plan import TOOL_VERSION
 from prefdata.report.card import write_card
+from prefdata.report.explain import CATALOG
 from prefdata.report.model import Report
 from prefdata.report.numbers import (
-    CATALOG,
     class_of_lines,
     list_findings,
     measure_lengths,

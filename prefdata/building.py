@@ -50,6 +50,7 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
         )
         _require_same_inputs(found, digests)
         _require_rows(int(found.decision.stays.sum()))
+        _require_sound_set(found)
 
         tasks = shard_tasks(found, config, target, staging.root)
         made = Made(tasks, _make_shards(tasks, staging, workers, progress))
@@ -108,6 +109,14 @@ def _require_same_inputs(found: Survey, digests: Mapping[str, str]) -> None:
         if file.sha256 != digests[file.file.name]:
             problem, remedy = "changed while it was being read", "run again when it is complete"
             raise UsageError("E115", file.file.name, problem, remedy)
+
+
+def _require_sound_set(found: Survey) -> None:
+    """E121 where the set as a whole has what its severity makes an error."""
+    for one in found.of_set:
+        if one.severity == "E":
+            remedy = f"see `prefdata explain {one.code}`, or lower severity.{one.code} to W"
+            raise EmptyError("E121", "inputs", f"{one.message} ({one.code})", remedy)
 
 
 def _require_rows(number: int) -> None:

@@ -66,6 +66,11 @@ def main() -> None:
     show_default=True,
     help="Which findings make the exit code 1.",
 )
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    help="An earlier report: fail only on what it has not, or has in fewer rows.",
+)
 @click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write it as JSON.")
 @_one_line_errors
 def validate(
@@ -73,24 +78,31 @@ def validate(
     layout: str | None,
     tokenizer: str | None,
     fail_on: str,
+    baseline: Path | None,
     report_path: Path | None,
 ) -> None:
     """Read and check preference files; write nothing."""
     from rich.console import Console
 
+    from prefdata.report.baseline import fails, new_findings, read_report
+    from prefdata.report.safe import plain
     from prefdata.report.terminal import TerminalProgress, print_report
     from prefdata.store.canonical import to_json
     from prefdata.store.commit import write_bytes
-    from prefdata.validation import ValidateOptions, worst_severity
+    from prefdata.validation import ValidateOptions
     from prefdata.validation import validate as run
 
     progress = TerminalProgress(Console(stderr=True))
+    before = read_report(baseline) if baseline else None
     report = run(files, ValidateOptions(layout=layout, tokenizer=tokenizer), progress=progress)
     print_report(report, Console())
     if report_path is not None:
         write_bytes(report_path, to_json(report.model_dump(mode="json")))
-    failing = {"error": ("E",), "warning": ("E", "W"), "never": ()}[fail_on]
-    sys.exit(1 if worst_severity(report) in failing else 0)
+    judged = new_findings(report, before) if before else report.findings
+    if before:
+        told = ", ".join(f"{finding.code} {finding.name}" for finding in judged) or "nothing"
+        click.echo(f"New since {plain(str(baseline))}: {told}")
+    sys.exit(1 if fails(judged, fail_on) else 0)
 
 
 @main.command(
@@ -159,15 +171,12 @@ def layouts() -> None:
         click.echo(f"{'':28} {layout.about}")
 
 
-@main.command(epilog="\b\nExample:\n  prefdata explain PD301")
-@click.argument("code")
+@main.command(epilog="\b\nExamples:\n  prefdata explain PD301\n  prefdata explain")
+@click.argument("code", required=False)
 @_one_line_errors
-def explain(code: str) -> None:
-    """What a code means and how to mend it."""
-    from prefdata.report.numbers import describe_code
+def explain(code: str | None) -> None:
+    """What a code means and how to mend it; without a code, what codes there are."""
+    from prefdata.report.explain import describe_code, explain_code, list_codes
 
-    check = describe_code(code.upper())
-    click.echo(f"{check.code} {check.name} ({check.severity})")
-    click.echo(check.meaning)
-    click.echo(f"What to do: {check.advice}")
-    click.echo(f"Example: {check.example}")
+    for line in explain_code(describe_code(code.upper())) if code else list_codes():
+        click.echo(line)

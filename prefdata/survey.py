@@ -11,6 +11,7 @@ from prefdata.check.found import SetFinding
 from prefdata.check.leaks import split_of_name
 from prefdata.check.profile import PROFILE
 from prefdata.check.sets import find_in_set
+from prefdata.check.severity import changed_severities
 from prefdata.decide import Decision, decide, stage
 from prefdata.engine.local import Done, Workers
 from prefdata.findings import add_up, counts
@@ -108,7 +109,8 @@ def survey(
         decision,
         find_in_set(stays, options.checks.severity, options.checks.limits),
         [*_funnel(found, parts), *decision.funnel],
-        [f"{file.file.name}: {note}" for file in found for note in file.notes],
+        [f"{file.file.name}: {note}" for file in found for note in file.notes]
+        + changed_severities(options.checks.severity),
     )
 
 

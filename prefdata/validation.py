@@ -49,9 +49,3 @@ def validate(
     with Workers(number) as workers:
         found = survey(files, how, workers=workers, staging=None, progress=progress or Silent())
     return make_report(found, NOTHING_MADE, [])
-
-
-def worst_severity(report: Report) -> str | None:
-    """E, W or I: the gravest of the findings; None where there is none."""
-    found = {finding.severity for finding in report.findings}
-    return next((level for level in ("E", "W", "I") if level in found), None)
