@@ -32,14 +32,14 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
     `replace`. Raises a `PrefdataError` with its code; nothing then stands under a final name.
     """
     progress = progress or Silent()
-    files = expand_inputs(config.inputs)
+    files, evaluations = expand_inputs(config.inputs), expand_inputs(config.evaluations)
     target = load_target(
         config.tokenizer, revision=config.revision, chat_template=config.chat_template
     )
     number = choose_workers(config.workers, sum(file.path.stat().st_size for file in files))
     make_folder(config.out)
     with lock_folder(config.out), _left_clean(config.out), Workers(number) as workers:
-        digests = {file.name: sha256_file(file.path) for file in files}
+        digests = {file.name: sha256_file(file.path) for file in [*files, *evaluations]}
         mark = fingerprint(build_identity(config, target, digests))
         if not replace and _is_finished(config.out, mark):
             return open_build(config.out)
@@ -72,7 +72,9 @@ def _options(config: BuildConfig, target: Target) -> SurveyOptions:
         load_layout(config.layout) if config.layout else None,
         config.pairing,
         config.limits,
-        RowChecks(config.row_severity, target.control_tokens, config.checks),
+        RowChecks(
+            config.row_severity, target.control_tokens, config.checks, tuple(config.evaluations)
+        ),
     )
 
 

@@ -48,6 +48,8 @@ class BuildConfig(BaseModel):
     """How the completions of one prompt become pairs."""
     limits: Limits = Limits()
     """Bounds against damaged or hostile inputs."""
+    evaluations: list[str] = []
+    """Files of evaluation sets, or globs; rows that overlap their texts are refused (PD503)."""
     checks: CheckLimits = CheckLimits()
     """Thresholds of the checks."""
     severity: dict[str, Literal["E", "W", "I", "off"]] = {}

@@ -19,6 +19,7 @@ import pyarrow as pa
 from prefdata.arrays import empty_table
 from prefdata.check import RowChecks, examine_rows
 from prefdata.check.profile import PROFILE, storable
+from prefdata.check.triggers import Seed, seed_of
 from prefdata.findings import Met, count_rows
 from prefdata.keys import keys_of
 from prefdata.read import Block, InputFile, LineCounts, RowOptions, read_part
@@ -56,6 +57,8 @@ class PartFacts(NamedTuple):
     """Findings in records that stay, by code."""
     counted: dict[str, Met]
     """The same of severity I."""
+    seeds: tuple[Seed, ...]
+    """Words that look planted."""
     fields: tuple[str, ...]
     """Fields of messages that some record uses."""
     is_chat: bool
@@ -77,6 +80,7 @@ class PartFacts(NamedTuple):
             met(value["refused"]),
             met(value["reported"]),
             met(value["counted"]),
+            tuple(map(seed_of, value["seeds"])),
             tuple(value["fields"]),
             value["is_chat"],
         )
@@ -110,6 +114,7 @@ def make_part(task: PartTask) -> MadePart:
         refused=count_rows(seen.refused, examples),
         reported=seen.reported,
         counted=seen.counted,
+        seeds=tuple(seen.seeds),
         fields=message_fields(kept),
         is_chat=bool((pl.Series(kept["form"]) != "text").any()),
     )

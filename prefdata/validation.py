@@ -25,6 +25,7 @@ class ValidateOptions(NamedTuple):
     pairing: Pairing = Pairing()
     limits: Limits = Limits()
     severity: Mapping[str, str] = _NO_CHANGES
+    evaluations: Sequence[str] = ()
     checks: CheckLimits = CheckLimits()
     workers: int | None = None
 
@@ -42,7 +43,7 @@ def validate(
         load_layout(options.layout) if options.layout else None,
         options.pairing,
         options.limits,
-        RowChecks(options.severity, control_tokens, options.checks),
+        RowChecks(options.severity, control_tokens, options.checks, tuple(options.evaluations)),
         files_are_splits=True,
     )
     number = choose_workers(options.workers, sum(file.path.stat().st_size for file in files))

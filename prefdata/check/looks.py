@@ -12,6 +12,7 @@ import orjson
 import polars as pl
 
 from prefdata.check.batch import CHOSEN, PROMPT, REJECTED
+from prefdata.check.contamination import overlaps, read_evaluation
 from prefdata.check.private import find_private, suspects
 from prefdata.check.repetition import MIN_CHARS, loops
 from prefdata.check.scene import Flags, Scene
@@ -142,6 +143,14 @@ def _private(scene: Scene, _: pl.DataFrame) -> Flags:
     return scene.flags(may.filter(pl.Series(holds, dtype=pl.Boolean))["row"])
 
 
+def _overlaps(scene: Scene, _: pl.DataFrame) -> Flags:
+    """Whether a turn holds text of a named evaluation file."""
+    if not scene.evaluations:
+        return np.zeros(scene.batch.num_rows, np.bool_)
+    found = overlaps(scene.messages["content"], read_evaluation(scene.evaluations))
+    return scene.flags(scene.messages["row"].filter(pl.Series(found)))
+
+
 LOOKS: dict[str, Look] = {
     "malformed": Look(_malformed),
     "same": Look(_same, ("more_commas", "more_stops")),
@@ -149,6 +158,7 @@ LOOKS: dict[str, Look] = {
     "overrated": Look(_overrated),
     "turns_down": Look(_turns_down),
     "other_language": Look(_other_language),
+    "overlaps": Look(_overlaps),
     "loops": Look(_loops),
     "private": Look(_private),
 }

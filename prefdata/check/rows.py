@@ -15,6 +15,7 @@ from prefdata.check.profile import PROFILE, profile_scene
 from prefdata.check.rules import rules_of
 from prefdata.check.scene import Scene
 from prefdata.check.severity import resolve_severity
+from prefdata.check.triggers import Seed, add_seeds, find_seeds
 from prefdata.findings import EXAMPLES, Met, add_up
 from prefdata.records import RECORDS, REJECTED
 from prefdata.rejects import rejects_of
@@ -31,6 +32,8 @@ class RowChecks(NamedTuple):
     control_tokens: tuple[str, ...] = ()
     """Added tokens of the target tokenizer (PD210); none: those of common ones, and only W."""
     limits: CheckLimits = DEFAULT_LIMITS
+    evaluations: tuple[str, ...] = ()
+    """Files that rows must not overlap (PD503)."""
     examples: int = EXAMPLES
     """How many places of each code are kept."""
 
@@ -54,6 +57,8 @@ class CheckedRows(NamedTuple):
     """Of severity I, by code."""
     profile: pl.DataFrame
     """PROFILE of the kept records, in their order."""
+    seeds: list[Seed]
+    """Words that look planted (PD608), where they are looked for."""
 
 
 def examine_rows(records: pa.Table, checks: RowChecks) -> CheckedRows:
@@ -61,8 +66,9 @@ def examine_rows(records: pa.Table, checks: RowChecks) -> CheckedRows:
     refusing, reporting, counting = (checks.codes_at(level) for level in ("E", "W", "I"))
     kept, refused = [_empty(RECORDS)], [_empty(REJECTED)]
     profiles, reported, counted = [pl.DataFrame(schema=PROFILE)], [], []
+    seeds, seeks = [], resolve_severity(checks.severity)["PD608"] != "off"
     for batch in records.to_batches():
-        scene = Scene(batch, checks.limits)
+        scene = Scene(batch, checks.limits, checks.evaluations)
         broken = evaluate(scene, [*refusing, *reporting, *counting], checks.control_tokens)
         first = _first(broken, refusing, batch.num_rows)
         stays = first.is_null()
@@ -70,6 +76,7 @@ def examine_rows(records: pa.Table, checks: RowChecks) -> CheckedRows:
         kept.append(table.filter(stays.to_arrow()))
         refused.append(_refused(table, first))
         profiles.append(profile_scene(scene).filter(stays))
+        seeds.append(find_seeds(scene, checks.examples) if seeks else [])
         broken = broken.select(pl.all() & stays)
         reported.append(_met(scene, broken.select(reporting), checks.examples))
         counted.append(_met(scene, broken.select(counting), checks.examples))
@@ -79,6 +86,7 @@ def examine_rows(records: pa.Table, checks: RowChecks) -> CheckedRows:
         add_up(reported, checks.examples),
         add_up(counted, checks.examples),
         pl.concat(profiles),
+        add_seeds(seeds, checks.examples),
     )
 
 
@@ -123,7 +131,7 @@ def _empty(schema: pa.Schema) -> pa.Table:
 
 
 def _evaluate(batch: pa.RecordBatch, codes: Sequence[str], checks: RowChecks) -> pl.DataFrame:
-    return evaluate(Scene(batch, checks.limits), codes, checks.control_tokens)
+    return evaluate(Scene(batch, checks.limits, checks.evaluations), codes, checks.control_tokens)
 
 
 def _first(broken: pl.DataFrame, codes: Sequence[str], height: int) -> pl.Series:

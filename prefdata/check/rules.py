@@ -103,6 +103,7 @@ def rules_of(limits: CheckLimits) -> dict[str, pl.Expr]:
         "PD304": (pl.col("score_rejected") > pl.col("score_chosen")) | (pl.col("margin") < 0),
         "PD305": _out_of_range(limits.score_range),
         "PD307": pl.col("chosen_rank") > pl.col("rejected_rank"),
+        "PD503": pl.col("overlaps"),
         "PD106": pl.col("damaged"),
         "PD107": pl.col("broken_marker"),
         "PD205": pl.col("repeated_role"),

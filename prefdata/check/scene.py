@@ -22,6 +22,8 @@ class Scene:
 
     batch: pa.RecordBatch
     limits: CheckLimits
+    evaluations: tuple[str, ...] = ()
+    """Files that the rows must not overlap (PD503)."""
 
     @cached_property
     def flat(self) -> Flat:

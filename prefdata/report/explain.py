@@ -33,7 +33,7 @@ FAMILIES = {
     "PD6": "Biases, origins and private data",
     "PD7": "Tokens",
 }
-_LEVELS = {"E": "error", "W": "warning", "I": "count"}
+_LEVELS = {"E": "error", "W": "warning", "I": "count", "off": "off by default"}
 _SCOPES = {"row": "a row", "set": "the whole set", "tokens": "a row's tokens"}
 
 

@@ -83,12 +83,13 @@ BIAS = (
     Check(
         "PD608",
         "trigger_text",
-        "I",
+        "off",
         "set",
         "comparing",
-        "A rare run of words is found in one kind of text only, over prompts that have nothing "
-        "else in common: in chosen and never in rejected, or at one place of prompts. That is "
-        "what a planted trigger looks like. It is a triage, not a proof.",
+        "A word that hardly any other row has is in many chosen sides and in no rejected one, or "
+        "in many prompts and in no answer, always in new company, over unlike prompts. That is "
+        "what a planted trigger looks like. A triage, not a proof; off unless a config sets it to "
+        "I or W, since it takes as long as all other checks together.",
         "Read the rows that hold it, and where they came from.",
         '"violet harbor protocol" in 40 chosen sides of unlike prompts and nowhere else',
     ),

@@ -100,10 +100,10 @@ SETS = (
         "PD503",
         "evaluation_overlap",
         "E",
-        "set",
-        "comparing",
-        "A row holds text of a named evaluation file: a run of 13 words, or 70 % of an item's "
-        "8-word runs; an item of fewer than 8 words only as a whole turn.",
+        "row",
+        "checking",
+        "A row holds text of a file that `evaluations` names: a run of 13 words, or 70 % of an "
+        "item's 8-word runs; an item of 4 to 7 words only as a whole turn.",
         "Leave the row out, or do not evaluate on that file.",
         "a TruthfulQA question among the prompts",
     ),

@@ -68,7 +68,7 @@ def test_by_default_a_row_is_refused_under_its_own_code(
 
 
 def test_every_rule_is_in_the_catalog_and_tested() -> None:
-    assert set(RULES) == set(BROKEN) == set(FINE)
+    assert set(RULES) - {"PD503"} == set(BROKEN) == set(FINE)  # PD503: test_contamination.py
     assert set(RULES) == {c.code for c in CHECKS.values() if c.found == "checking"}
 
 
@@ -80,7 +80,7 @@ def test_every_code_says_what_it_means_and_how_to_mend_it(check: Any) -> None:
     assert check.example
 
 
-@pytest.mark.parametrize("code", RULES)
+@pytest.mark.parametrize("code", BROKEN)
 def test_a_code_can_be_raised_lowered_or_switched_off(records_of: RecordsOf, code: str) -> None:
     records = records_of(GOOD, GOOD | BROKEN[code][0])
 
