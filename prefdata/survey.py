@@ -1,6 +1,6 @@
 """The road that `build` and `validate` share: files to records that are checked and distinct."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,11 +8,8 @@ import polars as pl
 
 from prefdata.check import RowChecks
 from prefdata.check.found import SetFinding
-from prefdata.check.leaks import split_of_name
 from prefdata.check.profile import PROFILE
-from prefdata.check.sets import find_in_set
-from prefdata.check.severity import changed_severities, resolve_severity
-from prefdata.check.triggers import strongest_triggers
+from prefdata.check.severity import changed_severities
 from prefdata.decide import Decision, decide, stage
 from prefdata.engine.local import Done, Workers
 from prefdata.findings import add_up, counts
@@ -32,6 +29,7 @@ from prefdata.read import (
 )
 from prefdata.store.manifest import FunnelStage
 from prefdata.store.staging import Staging
+from prefdata.together import find_together, frame_of
 
 
 class SurveyOptions(NamedTuple):
@@ -97,10 +95,9 @@ def survey(
     keys, refused = _keys(parts), _refused(parts)
     profile = pl.concat([pl.DataFrame(schema=PROFILE), *(part.profile for part in parts)])
     decision = decide(keys, options.checks.severity)
-    frame = pl.concat([keys, profile], how="horizontal").with_row_index("at")
-    if options.files_are_splits:
-        frame = _with_splits(frame, files)
+    frame = frame_of(keys, profile, files if options.files_are_splits else ())
     stays = frame.filter(pl.Series(decision.stays))
+    counts = [file.counts for file in found]
     return Survey(
         found,
         parts,
@@ -108,8 +105,7 @@ def survey(
         profile,
         refused,
         decision,
-        find_in_set(stays, options.checks.severity, options.checks.limits)
-        + _find_triggers(parts, keys, options.checks.severity),
+        find_together(stays, parts, counts, options.checks),
         [*_funnel(found, parts), *decision.funnel],
         [f"{file.file.name}: {note}" for file in found for note in file.notes]
         + changed_severities(options.checks.severity),
@@ -171,35 +167,6 @@ def _surveyed(opened: OpenFile, layout: Layout | None, parts: list[MadePart]) ->
             total = total.plus(part.facts.counts)
     name = layout.name if layout else ""
     return SurveyedFile(file, name, end.size_bytes, end.sha256, total, notes_of(end, total))
-
-
-def _find_triggers(
-    parts: list[MadePart], keys: pl.DataFrame, severity: Mapping[str, str]
-) -> list[SetFinding]:
-    """Words that look planted, each with the first row that has it (PD608)."""
-    seeds = strongest_triggers(part.facts.seeds for part in parts)
-    if not seeds:
-        return []
-    first = pl.DataFrame(
-        [seed.first[0] for seed in seeds],
-        schema={"source_index": pl.Int32, "line": pl.Int64},
-        orient="row",
-    ).with_row_index("rank")
-    known = keys.select("source_index", "line").with_row_index("at")
-    places = first.join(known, on=["source_index", "line"]).sort("rank", "at")
-    examples = tuple(places.unique("rank", maintain_order=True)["at"])
-    level = resolve_severity(severity)["PD608"]
-    message = "; ".join(map(str, seeds))
-    return [SetFinding("PD608", level, len(seeds), examples, message, {})]
-
-
-def _with_splits(frame: pl.DataFrame, files: Sequence[InputFile]) -> pl.DataFrame:
-    """The frame with `split`, by the files' names, where they name several."""
-    names = [split_of_name(file.name) for file in files]
-    if len(set(names) - {None}) < 2:
-        return frame
-    split = pl.Series(names, dtype=pl.String).gather(frame["source_index"].cast(pl.UInt32))
-    return frame.with_columns(split=split)
 
 
 _ALL_KEYS: dict[str, type[pl.DataType]] = {

@@ -32,10 +32,9 @@ def _is_random(secret: str) -> bool:
 
 
 def _is_password(secret: str) -> bool:
-    """Letters, and digits or signs: plain words and templates are no passwords."""
-    kinds = (str.isalpha, str.isdigit, lambda char: not char.isalnum())
-    used = sum(any(kind(char) for char in secret) for kind in kinds)
-    return used >= 2 and secret[0] not in "<{$[(%" and _is_random(secret)
+    """Letters and digits: plain words, names of variables and templates are no passwords."""
+    has_both = any(map(str.isdigit, secret)) and any(map(str.isalpha, secret))
+    return has_both and secret[0] not in "<{$[(%" and _is_random(secret)
 
 
 def _any(secret: str) -> bool:
@@ -44,7 +43,7 @@ def _any(secret: str) -> bool:
 
 def _is_card(text: str) -> bool:
     digits = re.sub(r"\D", "", text)
-    return 13 <= len(digits) <= 19 and len(set(digits)) > 2 and luhn(digits)
+    return len(set(digits)) > 2 and luhn(digits)
 
 
 def _is_iban(text: str) -> bool:
@@ -64,7 +63,7 @@ def _is_ssn(text: str) -> bool:
 
 
 def _is_phone(text: str) -> bool:
-    return 9 <= len(re.sub(r"\D", "", text)) <= 15
+    return 9 <= len(re.sub(r"\D", "", text)) <= 13
 
 
 _SECRETS: tuple[tuple[str, str, str, Callable[[str], bool]], ...] = (
@@ -163,7 +162,13 @@ _PERSONAL: tuple[tuple[str, str, str, Callable[[str], bool]], ...] = (
         "@",
         _any,
     ),
-    ("card_number", r"(?<![\d.,-])(?:\d[ -]?){12,18}\d(?![\d.,-]*\d)", "", _is_card),
+    (
+        "card_number",
+        r"(?<![\d.,+-])(?:[2-6]\d{15}|[2-6]\d{3}(?:[ -]\d{4}){3}|3[47]\d{13}"
+        r"|3[47]\d{2}[ -]\d{6}[ -]\d{5})(?![\d.,-]*\d)",
+        "",
+        _is_card,
+    ),
     ("iban", r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", "", _is_iban),
     ("ip_address", r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.]*\d)", "", _is_ip),
     ("social_security_number", r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-]*\d)", "", _is_ssn),

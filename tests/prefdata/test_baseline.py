@@ -91,3 +91,15 @@ def test_thresholds_are_set_by_the_config(tmp_path: Path) -> None:
     options = ValidateOptions(checks=CheckLimits(max_chars=10))
 
     assert {one.code for one in validate([str(rows)], options).findings} >= {"PD310"}
+
+
+def test_a_column_that_only_some_rows_have_is_reported(tmp_path: Path) -> None:
+    rows = chat_rows(10)
+    for row in rows:
+        row["note"] = "in all"
+    rows[7]["extra"] = 1
+    report = validate([str(write_rows(tmp_path / "rows.jsonl", rows))])
+    found = {one.code: one for one in report.findings}["PD105"]
+
+    assert (found.count, found.severity) == (1, "W")
+    assert found.examples[0].message == "schema_drift: `extra` in 1 of 10 rows"

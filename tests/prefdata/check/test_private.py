@@ -98,7 +98,7 @@ PLANTED: dict[str, Draw] = {
     "json_web_token": drawn("eyJ{A*20}.eyJ{A*40}.{U*43}"),
     "bearer_token": drawn("Authorization: Bearer {A*40}"),
     "password_in_url": drawn("postgres://admin:{A*13}7@db.corp.net/app"),
-    "assigned_secret": drawn('password = "{A*16}"'),
+    "assigned_secret": drawn('password = "{A*15}4"'),
     "email_address": drawn("{L*7}.{L*6}@{L*6}.org"),
     "card_number": card,
     "iban": iban,
