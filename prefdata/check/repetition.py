@@ -34,7 +34,7 @@ def repeated_share(text: str) -> float:
     >>> repeated_share("one two three four five six seven eight nine ten eleven twelve")
     0.0
     >>> repeated_share("no " * 40)
-    0.75
+    0.975
     """
     words = text.split()
     items = words if len(words) > 2 * N_GRAM else list(text)
