@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 os.environ["POLARS_MAX_THREADS"] = "1"
 
-from prefdata.check import RowChecks, check_rows, examine_rows  # noqa: E402
-from prefdata.check.profile import profile_rows  # noqa: E402
-from prefdata.read import Limits, Pairing, expand_inputs, read_file  # noqa: E402
+from prefdata.check import RowChecks, check_rows, examine_rows
+from prefdata.check.profile import profile_rows
+from prefdata.read import Limits, Pairing, expand_inputs, read_file
 
 
 def fastest(run: Callable[[], object], rounds: int) -> float:

@@ -58,7 +58,20 @@ def main() -> None:
 @main.command(epilog="\b\nExample:\n  prefdata validate data/*.jsonl.gz --fail-on warning")
 @click.argument("files", nargs=-1, required=True)
 @click.option("--layout", metavar="NAME", help=_LAYOUT_HELP)
-@click.option("--tokenizer", metavar="NAME", help=f"{_TOKENIZER_HELP} Adds PD210.")
+@click.option("--tokenizer", metavar="NAME", help=f"{_TOKENIZER_HELP} For PD210.")
+@click.option(
+    "--severity",
+    multiple=True,
+    metavar="CODE=LEVEL",
+    help="Change a check: E, W, I or off. Can be given again.",
+)
+@click.option(
+    "--evaluation",
+    "evaluations",
+    multiple=True,
+    metavar="FILE",
+    help="Refuse rows that overlap an evaluation file (PD503). Can be given again.",
+)
 @click.option(
     "--fail-on",
     type=click.Choice(["error", "warning", "never"]),
@@ -75,11 +88,11 @@ def main() -> None:
 @_one_line_errors
 def validate(
     files: tuple[str, ...],
-    layout: str | None,
-    tokenizer: str | None,
+    severity: tuple[str, ...],
     fail_on: str,
     baseline: Path | None,
     report_path: Path | None,
+    **options: Any,
 ) -> None:
     """Read and check preference files; write nothing."""
     from rich.console import Console
@@ -94,7 +107,8 @@ def validate(
 
     progress = TerminalProgress(Console(stderr=True))
     before = read_report(baseline) if baseline else None
-    report = run(files, ValidateOptions(layout=layout, tokenizer=tokenizer), progress=progress)
+    changes = dict(change.partition("=")[::2] for change in severity)
+    report = run(files, ValidateOptions(severity=changes, **options), progress=progress)
     print_report(report, Console())
     if report_path is not None:
         write_bytes(report_path, to_json(report.model_dump(mode="json")))

@@ -93,6 +93,18 @@ def test_thresholds_are_set_by_the_config(tmp_path: Path) -> None:
     assert {one.code for one in validate([str(rows)], options).findings} >= {"PD310"}
 
 
+def test_the_command_line_changes_severities_and_names_evaluations(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", [*chat_rows(10), BLANK])
+    (tmp_path / "eval.txt").write_text("What is 7 + 1? é 😀 \n")
+
+    assert run("validate", rows, "--severity", "PD202=W") == 0
+    assert run("validate", rows, "--severity", "PD202=off", "--severity", "PD201=I") == 0
+    assert run("validate", rows, "--severity", "PD202=loud") == 2
+    assert run("validate", rows, "--severity", "PD999=W") == 2
+    evaluation = ("--evaluation", tmp_path / "eval.txt")
+    assert run("validate", rows, "--severity", "PD202=W", *evaluation) == 1
+
+
 def test_a_column_that_only_some_rows_have_is_reported(tmp_path: Path) -> None:
     rows = chat_rows(10)
     for row in rows:
