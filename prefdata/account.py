@@ -14,9 +14,9 @@ from prefdata.findings import EXAMPLES, Findings, Met, add_up
 from prefdata.leftovers import duplicates_table, write_rejected
 from prefdata.plan import TOOL_VERSION
 from prefdata.report.card import write_card
+from prefdata.report.explain import CATALOG
 from prefdata.report.model import Report
 from prefdata.report.numbers import (
-    CATALOG,
     class_of_lines,
     list_findings,
     measure_lengths,
@@ -105,14 +105,18 @@ def _met(found: Survey, made: Made, refusals: dict[int, Refusal]) -> Findings:
     met: Findings = {
         "E": add_up([part.unread for part in facts] + [part.refused for part in facts]),
         "W": add_up(part.reported for part in facts),
-        "I": {},
+        "I": add_up(part.counted for part in facts),
     }
     met["E"] = add_up([met["E"], {code: _placed(found, some) for code, some in refused.items()}])
     for code, places in {**reported, "PD401": copies}.items():
         met["W"][code] = _placed(found, [(int(at), CATALOG[code].meaning) for at in places])
     met[found.decision.near_level]["PD402"] = _placed(found, _near_messages(found))
-    for code, one in made.findings().items():
-        met["I" if CATALOG[code].severity == "I" else "W"][code] = one
+    for one in found.of_set:
+        assert one.severity != "off"
+        places = [(at, one.message) for at in one.examples]
+        met[one.severity][one.code] = _placed(found, places)._replace(num=one.num)
+    for code, of_tokens in made.findings().items():
+        met["I" if CATALOG[code].severity == "I" else "W"][code] = of_tokens
     return met
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from prefdata.account import Made, make_manifest, make_report, write_others
+from prefdata.check import RowChecks
 from prefdata.config import BuildConfig
 from prefdata.engine.local import Done, Workers, choose_workers
 from prefdata.errors import EmptyError, UsageError
-from prefdata.part import RowChecks
 from prefdata.plan import build_identity, shard_tasks
 from prefdata.progress import Progress, Silent
 from prefdata.read import expand_inputs, load_layout
@@ -33,14 +33,14 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
     `replace`. Raises a `PrefdataError` with its code; nothing then stands under a final name.
     """
     progress = progress or Silent()
-    files = expand_inputs(config.inputs)
+    files, evaluations = expand_inputs(config.inputs), expand_inputs(config.evaluations)
     target = load_target(
         config.tokenizer, revision=config.revision, chat_template=config.chat_template
     )
     number = choose_workers(config.workers, sum(file.path.stat().st_size for file in files))
     make_folder(config.out)
     with lock_folder(config.out), _left_clean(config.out), Workers(number) as workers:
-        digests = {file.name: sha256_file(file.path) for file in files}
+        digests = {file.name: sha256_file(file.path) for file in [*files, *evaluations]}
         mark = fingerprint(build_identity(config, target, digests))
         if not replace and _is_finished(config.out, mark):
             return open_build(config.out)
@@ -54,6 +54,7 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
                 trial.finish()
         _require_same_inputs(found, digests)
         _require_rows(int(found.decision.stays.sum()))
+        _require_sound_set(found)
 
         tasks = shard_tasks(found, config, target, staging.root)
         made = Made(tasks, _make_shards(tasks, staging, workers, progress))
@@ -75,7 +76,9 @@ def _options(config: BuildConfig, target: Target) -> SurveyOptions:
         load_layout(config.layout) if config.layout else None,
         config.pairing,
         config.limits,
-        RowChecks(config.row_severity, target.control_tokens),
+        RowChecks(
+            config.row_severity, target.control_tokens, config.checks, tuple(config.evaluations)
+        ),
         config.near,
     )
 
@@ -121,6 +124,14 @@ def _require_same_inputs(found: Survey, digests: Mapping[str, str]) -> None:
         if file.sha256 != digests[file.file.name]:
             problem, remedy = "changed while it was being read", "run again when it is complete"
             raise UsageError("E115", file.file.name, problem, remedy)
+
+
+def _require_sound_set(found: Survey) -> None:
+    """E121 where the set as a whole has what its severity makes an error."""
+    for one in found.of_set:
+        if one.severity == "E":
+            remedy = f"see `prefdata explain {one.code}`, or lower severity.{one.code} to W"
+            raise EmptyError("E121", "inputs", f"{one.message} ({one.code})", remedy)
 
 
 def _require_rows(number: int) -> None:

@@ -58,7 +58,20 @@ def main() -> None:
 @main.command(epilog="\b\nExample:\n  prefdata validate data/*.jsonl.gz --fail-on warning")
 @click.argument("files", nargs=-1, required=True)
 @click.option("--layout", metavar="NAME", help=_LAYOUT_HELP)
-@click.option("--tokenizer", metavar="NAME", help=f"{_TOKENIZER_HELP} Adds PD210.")
+@click.option("--tokenizer", metavar="NAME", help=f"{_TOKENIZER_HELP} For PD210.")
+@click.option(
+    "--severity",
+    multiple=True,
+    metavar="CODE=LEVEL",
+    help="Change a check: E, W, I or off. Can be given again.",
+)
+@click.option(
+    "--evaluation",
+    "evaluations",
+    multiple=True,
+    metavar="FILE",
+    help="Refuse rows that overlap an evaluation file (PD503). Can be given again.",
+)
 @click.option(
     "--fail-on",
     type=click.Choice(["error", "warning", "never"]),
@@ -67,33 +80,44 @@ def main() -> None:
     help="Which findings make the exit code 1.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; changes nothing else.")
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    help="An earlier report: fail only on what it has not, or has in fewer rows.",
+)
 @click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write it as JSON.")
 @_one_line_errors
 def validate(
     files: tuple[str, ...],
-    layout: str | None,
-    tokenizer: str | None,
+    severity: tuple[str, ...],
     fail_on: str,
-    workers: int | None,
+    baseline: Path | None,
     report_path: Path | None,
+    **options: Any,
 ) -> None:
     """Read and check preference files; write nothing."""
     from rich.console import Console
 
+    from prefdata.report.baseline import fails, new_findings, read_report
+    from prefdata.report.safe import plain
     from prefdata.report.terminal import TerminalProgress, print_report
     from prefdata.store.canonical import to_json
     from prefdata.store.commit import write_bytes
-    from prefdata.validation import ValidateOptions, worst_severity
+    from prefdata.validation import ValidateOptions
     from prefdata.validation import validate as run
 
     progress = TerminalProgress(Console(stderr=True))
-    options = ValidateOptions(layout=layout, tokenizer=tokenizer, workers=workers)
-    report = run(files, options, progress=progress)
+    before = read_report(baseline) if baseline else None
+    changes = dict(change.partition("=")[::2] for change in severity)
+    report = run(files, ValidateOptions(severity=changes, **options), progress=progress)
     print_report(report, Console())
     if report_path is not None:
         write_bytes(report_path, to_json(report.model_dump(mode="json")))
-    failing = {"error": ("E",), "warning": ("E", "W"), "never": ()}[fail_on]
-    sys.exit(1 if worst_severity(report) in failing else 0)
+    judged = new_findings(report, before) if before else report.findings
+    if before:
+        told = ", ".join(f"{finding.code} {finding.name}" for finding in judged) or "nothing"
+        click.echo(f"New since {plain(str(baseline))}: {told}")
+    sys.exit(1 if fails(judged, fail_on) else 0)
 
 
 @main.command(
@@ -168,15 +192,12 @@ def layouts(name: str | None) -> None:
         click.echo(plain(line))
 
 
-@main.command(epilog="\b\nExample:\n  prefdata explain PD301")
-@click.argument("code")
+@main.command(epilog="\b\nExamples:\n  prefdata explain PD301\n  prefdata explain")
+@click.argument("code", required=False)
 @_one_line_errors
-def explain(code: str) -> None:
-    """What a code means and how to mend it."""
-    from prefdata.report.numbers import describe_code
+def explain(code: str | None) -> None:
+    """What a code means and how to mend it; without a code, what codes there are."""
+    from prefdata.report.explain import describe_code, explain_code, list_codes
 
-    check = describe_code(code.upper())
-    click.echo(f"{check.code} {check.name} ({check.severity})")
-    click.echo(check.meaning)
-    click.echo(f"What to do: {check.advice}")
-    click.echo(f"Example: {check.example}")
+    for line in explain_code(describe_code(code.upper())) if code else list_codes():
+        click.echo(line)

@@ -15,6 +15,7 @@ from pydantic import (
     field_validator,
 )
 
+from prefdata.check.limits import CheckLimits
 from prefdata.dedup.near import NearDuplicates
 from prefdata.errors import UsageError
 from prefdata.read.limits import Limits, Pairing
@@ -48,6 +49,10 @@ class BuildConfig(BaseModel):
     """How the completions of one prompt become pairs."""
     limits: Limits = Limits()
     """Bounds against damaged or hostile inputs."""
+    evaluations: list[str] = []
+    """Files of evaluation sets, or globs; rows that overlap their texts are refused (PD503)."""
+    checks: CheckLimits = CheckLimits()
+    """Thresholds of the checks."""
     severity: dict[str, Literal["E", "W", "I", "off"]] = {}
     """Changes to checks by code: E refuses the row, W reports it, I counts it, off skips it."""
     near_duplicates: NearDuplicates = NearDuplicates()
@@ -168,6 +173,7 @@ def _nearest_key(location: tuple[int | str, ...]) -> str:
         "pairing": Pairing,
         "limits": Limits,
         "near_duplicates": NearDuplicates,
+        "checks": CheckLimits,
     }
     owner = owners.get(str(location[0]), BuildConfig) if len(location) > 1 else BuildConfig
     known = list(owner.model_fields)

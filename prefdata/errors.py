@@ -2,7 +2,7 @@
 
 PrefdataError
 ├── UsageError      exit 2   a config, a flag, a file or a folder that cannot be used
-├── EmptyError      exit 3   every row was refused, so there is nothing to build
+├── EmptyError      exit 3   no row is left, or the whole set is refused, so nothing is built
 └── LockedError     exit 4   another builder is at work in this folder
 """
 
@@ -29,7 +29,7 @@ class UsageError(PrefdataError):
 
 
 class EmptyError(PrefdataError):
-    """No row is left."""
+    """No row is left, or none may be used."""
 
     exit_code = 3
 

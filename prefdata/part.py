@@ -8,9 +8,10 @@ Its files lie in the staging folder until the build is done:
     parts/NAME.lines.arrow      the places of the latter
     parts/NAME.members.arrow    the other rows that records stand on, where there are any
     parts/NAME.near-UNIT.arrow  what near-duplicates of the former are found by
+    parts/NAME.profile.arrow    what checks of the whole set need to know of them
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +19,11 @@ import polars as pl
 import pyarrow as pa
 
 from prefdata.arrays import empty_table
-from prefdata.check import check_rows, find_rows
+from prefdata.check import RowChecks, examine_rows
+from prefdata.check.profile import PROFILE, storable
+from prefdata.check.triggers import Seed, seed_of
 from prefdata.dedup.near import NearDuplicates, make_sketch, sketch_table, unit_texts
-from prefdata.findings import EXAMPLES, Met, count_rows
+from prefdata.findings import Met, count_rows
 from prefdata.keys import LINES, MEMBERS, keys_of
 from prefdata.read import Block, InputFile, LineCounts, RowOptions, read_part
 from prefdata.records import RECORDS, REJECTED
@@ -29,15 +32,6 @@ from prefdata.store.staging import stage_table
 from prefdata.text import message_fields
 
 FOLDER = "parts"
-
-
-class RowChecks(NamedTuple):
-    """What is looked at in every row."""
-
-    severity: Mapping[str, str]
-    control_tokens: tuple[str, ...]
-    examples: int = EXAMPLES
-    """How many places of each code are kept."""
 
 
 class PartTask(NamedTuple):
@@ -66,6 +60,10 @@ class PartFacts(NamedTuple):
     """Records that broke a rule, by code."""
     reported: dict[str, Met]
     """Findings in records that stay, by code."""
+    counted: dict[str, Met]
+    """The same of severity I."""
+    seeds: tuple[Seed, ...]
+    """Words that look planted."""
     fields: tuple[str, ...]
     """Fields of messages that some record uses."""
     is_chat: bool
@@ -86,19 +84,22 @@ class PartFacts(NamedTuple):
             met(value["unread"]),
             met(value["refused"]),
             met(value["reported"]),
+            met(value["counted"]),
+            tuple(map(seed_of, value["seeds"])),
             tuple(value["fields"]),
             value["is_chat"],
         )
 
 
 class MadePart(NamedTuple):
-    """A part's name, what it found, its files, and the two narrow tables over its rows."""
+    """A part's name, what it found, its files, and the narrow tables over its rows."""
 
     name: str
     source_index: int
     facts: PartFacts
     files: dict[str, FileSeal]
     keys: pl.DataFrame
+    profile: pl.DataFrame
     lines: pl.DataFrame
     """LINES of each row and pair that was refused."""
     members: pl.DataFrame
@@ -108,18 +109,19 @@ class MadePart(NamedTuple):
 def make_part(task: PartTask) -> MadePart:
     """Read and check one part, and write it where there is a staging folder."""
     rows = read_part(task.file, task.block, task.options)
-    severity, control_tokens, examples = task.checks
-    kept, refused = check_rows(rows.records, severity=severity, control_tokens=control_tokens)
-    found = find_rows(kept, severity=severity, control_tokens=control_tokens)
-    rejected = pa.concat_tables([rows.rejected, refused]).sort_by(
+    seen, examples = examine_rows(rows.records, task.checks), task.checks.examples
+    kept, profile = seen.kept, seen.profile
+    rejected = pa.concat_tables([rows.rejected, seen.refused]).sort_by(
         [("line", "ascending"), ("ordinal", "ascending")]
     )
     facts = PartFacts(
         counts=rows.counts,
         rows=kept.num_rows,
         unread=count_rows(rows.rejected, examples),
-        refused=count_rows(refused, examples),
-        reported=count_rows(found, examples),
+        refused=count_rows(seen.refused, examples),
+        reported=seen.reported,
+        counted=seen.counted,
+        seeds=tuple(seen.seeds),
         fields=message_fields(kept),
         is_chat=bool((pl.Series(kept["form"]) != "text").any()),
     )
@@ -131,6 +133,7 @@ def make_part(task: PartTask) -> MadePart:
             "records": kept,
             "rejected": rejected,
             "keys": keys.to_arrow(),
+            "profile": storable(profile),
             "lines": lines.to_arrow(),
             **_sketch_tables(kept, task.near),
             **({} if members.is_empty() else {"members": members.to_arrow()}),
@@ -139,7 +142,7 @@ def make_part(task: PartTask) -> MadePart:
             path_of(task.name, kind): stage_table(task.root / path_of(task.name, kind), table)
             for kind, table in tables.items()
         }
-    return MadePart(task.name, task.file.index, facts, files, keys, lines, members)
+    return MadePart(task.name, task.file.index, facts, files, keys, profile, lines, members)
 
 
 def _sketch_tables(kept: pa.Table, near: NearDuplicates | None) -> dict[str, pa.Table]:
@@ -162,12 +165,15 @@ def path_of(name: str, kind: str) -> str:
 def recall_part(root: Path, name: str, source_index: int, entry: dict[str, Any]) -> MadePart:
     """A part that an earlier process made, as the journal knows it."""
     files = {path: FileSeal(*seal) for path, *seal in entry["files"]}
-    keys, lines = (pl.read_ipc(root / path_of(name, kind)) for kind in ("keys", "lines"))
+    keys, profile, lines = (
+        pl.read_ipc(root / path_of(name, kind)) for kind in ("keys", "profile", "lines")
+    )
     path, members = path_of(name, "members"), pl.DataFrame(schema=MEMBERS)
     if path in files:
         members = pl.read_ipc(root / path)
     facts = PartFacts.from_json(entry["facts"])
-    return MadePart(name, source_index, facts, files, keys, lines, members)
+    profile = profile.cast(PROFILE)
+    return MadePart(name, source_index, facts, files, keys, profile, lines, members)
 
 
 def gather(root: Path, names: Sequence[str], places: pl.DataFrame) -> pa.Table:

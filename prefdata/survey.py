@@ -6,6 +6,10 @@ from typing import NamedTuple
 
 import polars as pl
 
+from prefdata.check import RowChecks
+from prefdata.check.found import SetFinding
+from prefdata.check.profile import PROFILE
+from prefdata.check.severity import changed_severities
 from prefdata.decide import Decision, Near, decide, stage
 from prefdata.dedup.near import NearDuplicates, Neighbors, Unit, find_neighbors
 from prefdata.engine.local import Done, Workers
@@ -14,7 +18,6 @@ from prefdata.keys import KEYS, LINES, MEMBERS
 from prefdata.part import (
     MadePart,
     PartTask,
-    RowChecks,
     make_part,
     near_kind,
     path_of,
@@ -35,6 +38,7 @@ from prefdata.read import (
 )
 from prefdata.store.manifest import FunnelStage
 from prefdata.store.staging import Staging
+from prefdata.together import find_together, frame_of
 
 
 class SurveyOptions(NamedTuple):
@@ -47,6 +51,8 @@ class SurveyOptions(NamedTuple):
     checks: RowChecks
     near: NearDuplicates | None = None
     """What near-duplicates are looked for; none where nothing is staged."""
+    files_are_splits: bool = False
+    """Whether what two files share is looked for, where their names say train, test, ..."""
 
 
 class SurveyedFile(NamedTuple):
@@ -67,11 +73,15 @@ class Survey(NamedTuple):
     parts: list[MadePart]
     keys: pl.DataFrame
     """KEYS of all records, with `part`, `row` in it, and `source_index`."""
+    profile: pl.DataFrame
+    """PROFILE of all records, in the order of the keys."""
     refused: pl.DataFrame
     """`source_index`, `line` and `ordinal` of each row and pair that was refused."""
     members: pl.DataFrame
     """MEMBERS of all pairs that came out of several rows, and `source_index`."""
     decision: Decision
+    of_set: list[SetFinding]
+    """What the records that stay have together."""
     funnel: list[FunnelStage]
     notes: list[str]
 
@@ -96,17 +106,26 @@ def survey(
         advance(reading.take_bytes())
     found = [_surveyed(opened, layout, parts) for opened, layout in reading.opened]
     keys = _keys(parts)
+    profile = pl.concat([pl.DataFrame(schema=PROFILE), *(part.profile for part in parts)])
     near = None if staging is None else _near(staging.root, parts, options.near)
     decision = decide(keys, options.checks.severity, near)
+    frame = frame_of(keys, profile, files if options.files_are_splits else ())
+    if near is not None:
+        frame = frame.with_columns(cluster=pl.Series(near.by_unit["prompt"].clusters))
+    stays = frame.filter(pl.Series(decision.stays))
+    counts = [file.counts for file in found]
     return Survey(
         found,
         parts,
         keys,
+        profile,
         _narrow(parts, LINES, lambda part: part.lines),
         _narrow(parts, MEMBERS, lambda part: part.members),
         decision,
+        find_together(stays, parts, counts, options.checks),
         [*_funnel(found, parts), *decision.funnel],
-        [f"{file.file.name}: {note}" for file in found for note in file.notes],
+        [f"{file.file.name}: {note}" for file in found for note in file.notes]
+        + changed_severities(options.checks.severity),
     )
 
 

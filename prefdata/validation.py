@@ -5,8 +5,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from prefdata.account import NOTHING_MADE, make_report
+from prefdata.check import CheckLimits, RowChecks
 from prefdata.engine.local import Workers, choose_workers
-from prefdata.part import RowChecks
 from prefdata.progress import Progress, Silent
 from prefdata.read import Limits, Pairing, expand_inputs, load_layout
 from prefdata.report.model import Report
@@ -25,6 +25,8 @@ class ValidateOptions(NamedTuple):
     pairing: Pairing = Pairing()
     limits: Limits = Limits()
     severity: Mapping[str, str] = _NO_CHANGES
+    evaluations: Sequence[str] = ()
+    checks: CheckLimits = CheckLimits()
     workers: int | None = None
 
 
@@ -41,15 +43,10 @@ def validate(
         load_layout(options.layout) if options.layout else None,
         options.pairing,
         options.limits,
-        RowChecks(options.severity, control_tokens),
+        RowChecks(options.severity, control_tokens, options.checks, tuple(options.evaluations)),
+        files_are_splits=True,
     )
     number = choose_workers(options.workers, sum(file.path.stat().st_size for file in files))
     with Workers(number) as workers:
         found = survey(files, how, workers=workers, staging=None, progress=progress or Silent())
     return make_report(found, NOTHING_MADE, [])
-
-
-def worst_severity(report: Report) -> str | None:
-    """E, W or I: the gravest of the findings; None where there is none."""
-    found = {finding.severity for finding in report.findings}
-    return next((level for level in ("E", "W", "I") if level in found), None)

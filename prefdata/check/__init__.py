@@ -1,6 +1,17 @@
 """Rules over records: each a code, a severity, an expression and an advice."""
 
 from prefdata.check.catalog import CHECKS, Check, Severity
-from prefdata.check.rows import check_rows, find_rows
+from prefdata.check.limits import CheckLimits
+from prefdata.check.rows import CheckedRows, RowChecks, check_rows, examine_rows, find_rows
 
-__all__ = ["CHECKS", "Check", "Severity", "check_rows", "find_rows"]
+__all__ = [
+    "CHECKS",
+    "Check",
+    "CheckLimits",
+    "CheckedRows",
+    "RowChecks",
+    "Severity",
+    "check_rows",
+    "examine_rows",
+    "find_rows",
+]

@@ -1,23 +1,93 @@
-"""Records to kept records and refused ones, by the rules and their severities."""
+"""Records to kept ones and refused ones, and to what is found in those that stay."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from prefdata.check.catalog import CHECKS, Severity
-from prefdata.check.rules import DIFFERENCES, RULES, flags_of, normalized
+from prefdata.check.catalog import CHECKS
+from prefdata.check.evaluate import evaluate
+from prefdata.check.limits import CheckLimits
+from prefdata.check.private import describe, find_private
+from prefdata.check.profile import PROFILE, profile_scene
+from prefdata.check.rules import rules_of
+from prefdata.check.scene import Scene
 from prefdata.check.severity import resolve_severity
-from prefdata.check.tools import is_malformed
-from prefdata.records import MESSAGE, RECORDS, REJECTED
+from prefdata.check.triggers import Seed, add_seeds, find_seeds
+from prefdata.findings import EXAMPLES, Met, add_up
+from prefdata.records import RECORDS, REJECTED
 from prefdata.rejects import rejects_of
 
 NO_CHANGES: Mapping[str, str] = MappingProxyType({})
-PARTS = ("prompt", "chosen", "rejected")
+DEFAULT_LIMITS = CheckLimits()
+
+
+class RowChecks(NamedTuple):
+    """What is looked at in every row."""
+
+    severity: Mapping[str, str] = NO_CHANGES
+    """Changes to the severities of the catalog, by code."""
+    control_tokens: tuple[str, ...] = ()
+    """Added tokens of the target tokenizer (PD210); none: those of common ones, and only W."""
+    limits: CheckLimits = DEFAULT_LIMITS
+    evaluations: tuple[str, ...] = ()
+    """Files that rows must not overlap (PD503)."""
+    examples: int = EXAMPLES
+    """How many places of each code are kept."""
+
+    def codes_at(self, *levels: str) -> list[str]:
+        """Codes of rows with one of the severities, in the order in which they are looked at."""
+        resolved: dict[str, str] = dict(resolve_severity(self.severity))
+        if not self.control_tokens and "PD210" not in self.severity:
+            resolved["PD210"] = "W"
+        return [code for code in rules_of(self.limits) if resolved[code] in levels]
+
+
+class CheckedRows(NamedTuple):
+    """The records that stay, those that do not, and what is found in the former."""
+
+    kept: pa.Table
+    refused: pa.Table
+    """Rows of REJECTED, each under the first rule of severity E that it breaks."""
+    reported: dict[str, Met]
+    """Of severity W, by code."""
+    counted: dict[str, Met]
+    """Of severity I, by code."""
+    profile: pl.DataFrame
+    """PROFILE of the kept records, in their order."""
+    seeds: list[Seed]
+    """Words that look planted (PD608), where they are looked for."""
+
+
+def examine_rows(records: pa.Table, checks: RowChecks) -> CheckedRows:
+    """All checks of rows and the profile of those that stay, in one pass over each batch."""
+    refusing, reporting, counting = (checks.codes_at(level) for level in ("E", "W", "I"))
+    kept, refused = [_empty(RECORDS)], [_empty(REJECTED)]
+    profiles, reported, counted = [pl.DataFrame(schema=PROFILE)], [], []
+    seeds, seeks = [], resolve_severity(checks.severity)["PD608"] != "off"
+    for batch in records.to_batches():
+        scene = Scene(batch, checks.limits, checks.evaluations)
+        broken = evaluate(scene, [*refusing, *reporting, *counting], checks.control_tokens)
+        first = _first(broken, refusing, batch.num_rows)
+        stays = first.is_null()
+        table = pa.Table.from_batches([batch])
+        kept.append(table.filter(stays.to_arrow()))
+        refused.append(_refused(table, first))
+        profiles.append(profile_scene(scene).filter(stays))
+        seeds.append(find_seeds(scene, checks.examples) if seeks else [])
+        broken = broken.select(pl.all() & stays)
+        reported.append(_met(scene, broken.select(reporting), checks.examples))
+        counted.append(_met(scene, broken.select(counting), checks.examples))
+    return CheckedRows(
+        pa.concat_tables(kept),
+        pa.concat_tables(refused),
+        add_up(reported, checks.examples),
+        add_up(counted, checks.examples),
+        pl.concat(profiles),
+        add_seeds(seeds, checks.examples),
+    )
 
 
 def check_rows(
@@ -25,21 +95,17 @@ def check_rows(
     *,
     severity: Mapping[str, str] = NO_CHANGES,
     control_tokens: Sequence[str] = (),
+    limits: CheckLimits = DEFAULT_LIMITS,
 ) -> tuple[pa.Table, pa.Table]:
-    """Kept records, and rows of REJECTED for those that break a rule of severity E.
-
-    `control_tokens` are the added tokens of the target tokenizer (PD210).
-    """
-    kept, refused = (
-        [pa.Table.from_batches([], schema=RECORDS)],
-        [pa.Table.from_batches([], schema=REJECTED)],
-    )
-    codes = _codes_at("E", severity)
+    """Kept records, and rows of REJECTED for those that break a rule of severity E."""
+    checks = RowChecks(severity, tuple(control_tokens), limits)
+    kept, refused = [_empty(RECORDS)], [_empty(REJECTED)]
+    codes = checks.codes_at("E")
     for batch in records.to_batches():
-        broken = _first_broken(batch, codes, control_tokens)
+        first = _first(_evaluate(batch, codes, checks), codes, batch.num_rows)
         table = pa.Table.from_batches([batch])
-        kept.append(table.filter(broken.is_null().to_arrow()))
-        refused.append(_refused(table, broken))
+        kept.append(table.filter(first.is_null().to_arrow()))
+        refused.append(_refused(table, first))
     return pa.concat_tables(kept), pa.concat_tables(refused)
 
 
@@ -48,90 +114,65 @@ def find_rows(
     *,
     severity: Mapping[str, str] = NO_CHANGES,
     control_tokens: Sequence[str] = (),
+    limits: CheckLimits = DEFAULT_LIMITS,
 ) -> pa.Table:
     """Rows of REJECTED's form for what is only reported: rules of severity W, one row a finding."""
-    found = [
-        _refused(pa.Table.from_batches([batch]), _first_broken(batch, [code], control_tokens))
-        for batch in records.to_batches()
-        for code in _codes_at("W", severity)
-    ]
-    return pa.concat_tables([pa.Table.from_batches([], schema=REJECTED), *found])
+    checks = RowChecks(severity, tuple(control_tokens), limits)
+    codes, found = checks.codes_at("W"), [_empty(REJECTED)]
+    for batch in records.to_batches():
+        broken = _evaluate(batch, codes, checks)
+        table = pa.Table.from_batches([batch])
+        found += [_refused(table, _first(broken, [code], batch.num_rows)) for code in codes]
+    return pa.concat_tables(found)
 
 
-def _codes_at(level: Severity, changes: Mapping[str, str]) -> list[str]:
-    resolved = resolve_severity(changes)
-    return [code for code in RULES if resolved[code] == level]
+def _empty(schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_batches([], schema=schema)
 
 
-def _first_broken(
-    batch: pa.RecordBatch, codes: Sequence[str], control_tokens: Sequence[str]
-) -> pl.Series:
-    """The code of the first rule that each pair breaks, or null."""
-    rules = [pl.when(RULES[code]).then(pl.lit(code)) for code in codes]
-    first = pl.coalesce(*rules) if rules else pl.lit(None, pl.String)
-    return _pairs(batch, control_tokens).with_columns(code=first)["code"]
+def _evaluate(batch: pa.RecordBatch, codes: Sequence[str], checks: RowChecks) -> pl.DataFrame:
+    return evaluate(Scene(batch, checks.limits, checks.evaluations), codes, checks.control_tokens)
 
 
-def _pairs(batch: pa.RecordBatch, control_tokens: Sequence[str]) -> pl.DataFrame:
-    """One row a pair: the counts of its messages' flags, and its sides as compared text."""
-    messages = pl.concat([_messages(batch, part) for part in PARTS])
-    messages = messages.with_columns(malformed=_malformed(messages, batch["tools"]))
-    counts = messages.group_by("row").agg(
-        flag.sum().cast(pl.Int64).alias(name) for name, flag in flags_of(control_tokens).items()
-    )
-    empty = np.minimum(_lengths(batch["chosen"]), _lengths(batch["rejected"])) == 0
-    rows = pl.DataFrame({"row": np.arange(batch.num_rows), "one_side_empty": empty})
-    pairs = rows.join(counts, on="row", how="left", maintain_order="left")
-    return pairs.with_columns(pl.col(pl.Int64).fill_null(0), same=_same(pairs, messages))
-
-
-def _same(pairs: pl.DataFrame, messages: pl.DataFrame) -> pl.Series:
-    """Whether the sides of each pair are equal once normalized.
-
-    Normalizing is slow, so it is done only where the cheap counts of both sides agree; neither
-    spaces nor Unicode forms change how many commas and full stops a text has.
-    """
-    alike = pairs.filter(pl.all_horizontal(pl.col(name) == 0 for name in DIFFERENCES))["row"]
-    sides = messages.filter(pl.col("row").is_in(alike.implode()), pl.col("part") != "prompt")
-    fields = [pl.col(name).fill_null("") for name in ("role", "tool_calls", "reasoning")]
-    one = pl.concat_str(normalized(pl.col("content")), *fields, separator="\x1f")
-    texts = sides.group_by("row").agg(
-        one.filter(pl.col("part") == part).str.join("\x1e").alias(part) for part in PARTS[1:]
-    )
-    same = texts.filter(pl.col("chosen") == pl.col("rejected"))["row"]
-    return pairs["row"].is_in(same.implode())
-
-
-def _messages(batch: pa.RecordBatch, part: str) -> pl.DataFrame:
-    """The messages of one part, one below the other, each with its pair's place in the batch."""
-    lists = batch[part]
-    lengths = _lengths(lists)
-    flat = lists.flatten()
-    last = np.zeros(len(flat), dtype=bool)
-    last[np.cumsum(lengths)[lengths > 0] - 1] = True
-    columns = {field.name: pl.Series(flat.field(field.name)) for field in MESSAGE}
-    rows = np.repeat(np.arange(batch.num_rows), lengths)
-    return pl.DataFrame({"row": rows, "last": last, **columns}).with_columns(part=pl.lit(part))
-
-
-def _lengths(lists: pa.Array) -> np.ndarray[Any, np.dtype[np.int32]]:
-    return pl.Series(pc.list_value_length(lists)).to_numpy()
-
-
-def _malformed(messages: pl.DataFrame, tools: pa.Array) -> pl.Series:
-    """Which messages hold tool calls or results that cannot be rendered."""
-    flags = np.zeros(len(messages), dtype=bool)
-    special = pl.col("tool_calls").is_not_null() | (pl.col("role") == "tool")
-    suspects = messages.with_row_index("at").filter(special)
-    for message in suspects.iter_rows(named=True):
-        has_tools = tools[message["row"]].is_valid
-        flags[message["at"]] = is_malformed(message, has_tools=has_tools)
-    return pl.Series("malformed", flags)
+def _first(broken: pl.DataFrame, codes: Sequence[str], height: int) -> pl.Series:
+    """The first of the codes that each pair has, or null."""
+    if not codes:
+        return pl.Series([None], dtype=pl.String).new_from_index(0, height)
+    said = [pl.when(pl.col(code)).then(pl.lit(code)) for code in codes]
+    return broken.select(code=pl.coalesce(*said))["code"]
 
 
 def _refused(pairs: pa.Table, broken: pl.Series) -> pa.Table:
     places = broken.is_not_null().arg_true()
     codes: list[Any] = broken.gather(places).to_list()
-    rows = pairs.take(places.to_arrow())
-    messages = [f"{CHECKS[code].name}: {CHECKS[code].meaning}" for code in codes]
-    return rejects_of(rows, codes, messages)
+    return rejects_of(pairs.take(places.to_arrow()), codes, [say(code) for code in codes])
+
+
+def _met(scene: Scene, broken: pl.DataFrame, examples: int) -> dict[str, Met]:
+    """How many pairs have each code, and where the first ones are."""
+    found = {}
+    for code in broken.columns:
+        places = broken[code].arg_true()
+        if len(places):
+            first = places.head(examples).to_list()
+            where = [(scene.batch["source"][row], scene.batch["line"][row]) for row in first]
+            told = tuple(
+                (source.as_py(), line.as_py(), _say(code, scene.messages, row))
+                for row, (source, line) in zip(first, where, strict=True)
+            )
+            found[code] = Met(len(places), told)
+    return found
+
+
+def say(code: str) -> str:
+    """What a row is told that breaks a rule."""
+    return f"{CHECKS[code].name}: {CHECKS[code].meaning}"
+
+
+def _say(code: str, messages: pl.DataFrame, row: int) -> str:
+    """The same; of private data, what was seen and nothing of it but its ending."""
+    if code != "PD607":
+        return say(code)
+    texts = messages.filter(pl.col("row") == row)["content"]
+    seen = [sighting for text in texts for sighting in find_private(text)]
+    return f"{CHECKS[code].name}: {describe(seen)}"

@@ -23,3 +23,12 @@ def resolve_severity(changes: Mapping[str, str]) -> dict[str, Severity]:
             raise UsageError("C132", f"severity.{code}", problem, "leave it at E")
         resolved[code] = LEVELS[level]
     return resolved
+
+
+def changed_severities(changes: Mapping[str, str]) -> list[str]:
+    """What a report says of codes whose severity is not the catalog's."""
+    return [
+        f"{code} {CHECKS[code].name} is {level} here, and {CHECKS[code].severity} by default"
+        for code, level in sorted(changes.items())
+        if level != CHECKS[code].severity
+    ]

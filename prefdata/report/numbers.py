@@ -7,43 +7,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prefdata.check import CHECKS, Check
-from prefdata.errors import UsageError
 from prefdata.findings import Findings, Level, Met
+from prefdata.report.explain import describe_code
 from prefdata.report.model import Example, Finding, Lengths
 from prefdata.store.manifest import InputSeal, LineClasses
 from prefdata.survey import Survey, SurveyedFile
-from prefdata.tokens.codes import TOKEN_CHECKS
-
-CATALOG = CHECKS | TOKEN_CHECKS
-
-# Faults of raw rows; `prefdata explain PD101` tells of all of them.
-FAULTS = {
-    "R201": "not_json",
-    "R202": "not_utf8",
-    "R203": "lone_surrogate",
-    "R204": "nul_character",
-    "R205": "not_finite",
-    "R206": "number_too_long",
-    "R207": "duplicate_key",
-    "R208": "too_deep",
-    "R209": "not_an_object",
-    "R210": "wrong_type",
-    "R211": "missing_field",
-    "R212": "row_too_long",
-}
-_FAULT_PARENTS = {"R210": "PD104", "R211": "PD103"}
-
-
-def describe_code(code: str) -> Check:
-    """What is known of a code; a fault of raw rows has the text of the check it is a case of."""
-    if code in FAULTS:
-        parent = CATALOG[_FAULT_PARENTS.get(code, "PD101")]
-        return parent._replace(code=code, name=FAULTS[code])
-    if code not in CATALOG:
-        known = ", ".join(sorted(CATALOG | FAULTS))
-        raise UsageError("C140", code, "no such code", f"the codes are {known}")
-    return CATALOG[code]
 
 
 def class_of_lines(found: Survey, refused: Sequence[int]) -> list[LineClasses]:

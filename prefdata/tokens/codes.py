@@ -38,6 +38,15 @@ _ALL: tuple[tuple[str, str, Severity, str, str, str], ...] = (
         "<s><s>[INST] …",
     ),
     (
+        "PD705",
+        "missing_end",
+        "W",
+        "A completion ends without a control token of the tokenizer, so the model would not learn "
+        "when to stop. (Counted before a length policy cuts anything.)",
+        "Use a chat template that ends a turn.",
+        "… and that is all.",
+    ),
+    (
         "PD706",
         "empty_mask",
         "E",
@@ -47,12 +56,29 @@ _ALL: tuple[tuple[str, str, Severity, str, str, str], ...] = (
         "a completion that is a tool's turn only",
     ),
     (
+        "PD707",
+        "template_drops",
+        "E",
+        "The chat template leaves something of a completion out: its text, a call of a tool, or "
+        "the reasoning of its last turn.",
+        'Use a template that renders it, or severity: {PD707: "off"} to train without it.',
+        "a template for text alone, and an answer that only calls a tool",
+    ),
+    (
         "PD708",
         "prompt_cut",
         "W",
         "The prompt lost tokens at its start to max_length.",
         "Raise max_length.",
         "length_policy: cut_prompt_start",
+    ),
+    (
+        "PD709",
+        "unknown_tokens",
+        "W",
+        "More than 1 % of the tokens of a prompt or completion are the tokenizer's unknown token.",
+        "Use a tokenizer that has the characters of these texts.",
+        "Chinese text and an English word-piece vocabulary",
     ),
     (
         "PD710",

@@ -3,13 +3,20 @@
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from prefdata.tokens.disguise import NO_ID
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.pairs import PairIds
-from prefdata.tokens.ragged import Bools, Int64s, Ragged, common_prefix, cut
+from prefdata.tokens.ragged import Bools, Int32s, Int64s, Ragged, common_prefix, cut
 from prefdata.tokens.render import Refusal
 from prefdata.tokens.target import Target
+
+MAX_UNKNOWN = 0.01
+END_TOKENS = 3
+Float64s = NDArray[np.float64]
 
 
 class Cuts(NamedTuple):
@@ -69,6 +76,42 @@ def find_faults(ids: PairIds, too_long: Bools, target: Target) -> list[tuple[Boo
             Refusal("PD704", "BOS or EOS stands twice in a row"),
         ),
     ]
+
+
+def find_oddities(ids: PairIds, records: pa.Table, target: Target) -> list[tuple[Bools, Refusal]]:
+    """The same of what is looked for before a length policy cuts anything."""
+    is_chat = (pl.Series(records["form"]) == "chat").to_numpy()[ids.rows]
+    control = np.array([token.id for token in target.added_tokens if token.special], np.int32)
+    ended = [_ends_with(side, control) for side in (ids.chosen, ids.rejected)]
+    unknown = target.token_id("unk_token")
+    sides = (ids.prompt, ids.chosen, ids.rejected)
+    rates = [_share_of(side, unknown) for side in sides]
+    return [
+        (
+            is_chat & ~(ended[0] & ended[1]),
+            Refusal("PD705", "a completion ends without a control token"),
+        ),
+        (
+            np.max(rates, axis=0, initial=0.0) > MAX_UNKNOWN,
+            Refusal("PD709", "more than 1 % of a part's tokens are unknown to the tokenizer"),
+        ),
+    ]
+
+
+def _ends_with(rows: Ragged, tokens: Int32s) -> Bools:
+    """Rows with one of the tokens among their last ones: templates may end a turn with a line."""
+    found = np.zeros(len(rows.lengths), np.bool_)
+    for back in range(1, END_TOKENS + 1):
+        some = rows.lengths >= back
+        found[some] |= np.isin(rows.values[rows.offsets[1:][some] - back], tokens)
+    return found
+
+
+def _share_of(rows: Ragged, token: int | None) -> Float64s:
+    if token is None:
+        return np.zeros(len(rows.lengths))
+    seen = np.concatenate([np.zeros(1, np.int64), np.cumsum(rows.values == token)])
+    return np.diff(seen[rows.offsets]) / np.maximum(rows.lengths, 1)
 
 
 def _head(rows: Ragged, room: Int64s) -> Ragged:

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
+from prefdata.tokens.codes import TOKEN_CHECKS
+
 LengthPolicy = Literal["reject", "cut_prompt_start", "cut_completion_end"]
 # Findings that no config can let through: such a pair cannot be trained on.
 FIXED_CODES = frozenset({"PD210", "PD702", "PD706", "PD710", "PD711", "PD712"})
@@ -27,4 +29,8 @@ class TokenOptions(BaseModel):
 
     def refuses(self, code: str) -> bool:
         """Whether a row with this finding is rejected."""
-        return self.severity.get(code, "E") == "E"
+        return self.severity.get(code, TOKEN_CHECKS[code].severity) == "E"
+
+    def reports(self, code: str) -> bool:
+        """Whether a pair with this finding is counted."""
+        return self.severity.get(code) != "off"

@@ -16,6 +16,7 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from prefdata.tokens.disguise import Disguise, HiddenRenderer, disguise_of
+from prefdata.tokens.dropped import find_dropped
 from prefdata.tokens.encode import TextPool, encode_texts
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.patience import Patience
@@ -39,6 +40,7 @@ from prefdata.tokens.render import (
 )
 from prefdata.tokens.segments import cut_after_last, safe_cuts
 from prefdata.tokens.target import Target
+from prefdata.tokens.template import Message
 
 _SAMPLED_ROWS = 32
 
@@ -188,6 +190,8 @@ def _rendered(
             texts = way.chat(prompt, (chosen, rejected), tools[row])
         if isinstance(texts, PairTexts) and options.refuses("PD701"):
             texts = _with_own_prompt(texts)
+        if isinstance(texts, PairTexts) and not is_text[row] and options.refuses("PD707"):
+            texts = _with_all(texts, chosen, rejected)
         yield row, Form(is_text[row] + 2 * is_hidden), texts
 
 
@@ -197,6 +201,20 @@ def _with_own_prompt(texts: PairTexts) -> PairTexts | Refusal:
         if not text.startswith(texts.prompt):
             message = f"the rendered prompt is not the beginning of prompt + {side}"
             return Refusal("PD701", message)
+    return texts
+
+
+def _with_all(
+    texts: PairTexts, chosen: list[Message], rejected: list[Message]
+) -> PairTexts | Refusal:
+    """PD707 where the template left something of a completion out."""
+    for side, text, turns in (
+        ("chosen", texts.chosen, chosen),
+        ("rejected", texts.rejected, rejected),
+    ):
+        dropped = find_dropped(text, turns)
+        if dropped:
+            return Refusal("PD707", f"the chat template drops the {dropped} in {side}")
     return texts
 
 

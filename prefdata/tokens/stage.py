@@ -9,7 +9,7 @@ from prefdata.arrays import arrow_array, numbers_array
 from prefdata.rejects import rejects_of
 from prefdata.store.shards import TOKENS
 from prefdata.tokens.disguise import HiddenRenderer, disguise_of
-from prefdata.tokens.faults import Cuts, apply_length, find_faults
+from prefdata.tokens.faults import Cuts, apply_length, find_faults, find_oddities
 from prefdata.tokens.mask import Dialogue, completion_mask, rows_with_turns
 from prefdata.tokens.options import FIXED_CODES, TokenOptions
 from prefdata.tokens.pairs import PairIds, encode_records
@@ -38,8 +38,9 @@ def encode_table(records: pa.Table, target: Target, options: TokenOptions) -> To
     ids, refusals, note = encode_records(records, target, options)
     masks = _masks(records, ids, target, options)
     findings = {"PD714": int(ids.moved.sum())}
+    odd = find_oddities(ids, records, target)
     ids, too_long, cuts = apply_length(ids, options)
-    for broken, refusal in find_faults(ids, too_long, target):
+    for broken, refusal in [*find_faults(ids, too_long, target), *odd]:
         rows = ids.rows[broken].tolist()
         if refusal.code in FIXED_CODES or options.refuses(refusal.code):
             refusals = {**dict.fromkeys(rows, refusal), **refusals}
@@ -49,12 +50,16 @@ def encode_table(records: pa.Table, target: Target, options: TokenOptions) -> To
     stays = np.array([row not in refusals for row in ids.rows.tolist()], np.bool_)
     kept = records.take(numbers_array(ids.rows[stays]))
     tokens = _token_table(kept, _select(ids, stays), masks)
-    return TokenRows(tokens, kept, dict(sorted(refusals.items())), _counted(findings, cuts), note)
+    return TokenRows(
+        tokens, kept, dict(sorted(refusals.items())), _counted(findings, cuts, options), note
+    )
 
 
-def _counted(findings: dict[str, int], cuts: Cuts) -> dict[str, int]:
+def _counted(findings: dict[str, int], cuts: Cuts, options: TokenOptions) -> dict[str, int]:
     counts = {**findings, "PD708": cuts.prompts, "PD713": cuts.completions}
-    return {code: count for code, count in sorted(counts.items()) if count}
+    return {
+        code: count for code, count in sorted(counts.items()) if count and options.reports(code)
+    }
 
 
 def _select(ids: PairIds, stays: Bools) -> PairIds:

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 from inline_snapshot import snapshot
 
 from prefdata.cli import main
-from prefdata.report.numbers import CATALOG, FAULTS
+from prefdata.report.explain import CATALOG, FAULTS
 from prefdata.report.safe import plain
 
 

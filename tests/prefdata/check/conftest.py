@@ -8,12 +8,20 @@ import orjson
 import pyarrow as pa
 import pytest
 
+from prefdata.arrays import arrow_array
 from prefdata.read import Limits, Pairing, expand_inputs, load_layout, read_file
+from prefdata.records import RECORDS
+
+# Columns that the layout does not read, and that a pair may give besides.
+FACTS = (
+    *("score_chosen", "score_rejected", "margin", "chosen_rank", "rejected_rank"),
+    *("model_chosen", "model_rejected", "meta"),
+)
 
 
 @pytest.fixture
 def records_of(tmp_path: Path) -> Callable[..., pa.Table]:
-    """Each pair is {prompt, chosen, rejected, tools?}; a text stands for one turn."""
+    """Each pair is {prompt, chosen, rejected, tools?} and FACTS; a text stands for one turn."""
 
     def turns(side: Any, role: str) -> Any:
         return [{"role": role, "content": side}] if isinstance(side, str) else side
@@ -21,7 +29,7 @@ def records_of(tmp_path: Path) -> Callable[..., pa.Table]:
     def read(*pairs: dict[str, Any]) -> pa.Table:
         path = tmp_path / "pairs.jsonl"
         rows = [
-            pair
+            {name: value for name, value in pair.items() if name not in FACTS}
             | {"prompt": turns(pair["prompt"], "user")}
             | {side: turns(pair[side], "assistant") for side in ("chosen", "rejected")}
             for pair in pairs
@@ -29,6 +37,12 @@ def records_of(tmp_path: Path) -> Callable[..., pa.Table]:
         path.write_bytes(b"\n".join(map(orjson.dumps, rows)))
         (file,) = expand_inputs([str(path)])
         layout = load_layout("trl-conv-explicit")
-        return read_file(file, layout=layout, pairing=Pairing(), limits=Limits()).records
+        records = read_file(file, layout=layout, pairing=Pairing(), limits=Limits()).records
+        for name in FACTS:
+            values = [pair.get(name, "{}" if name == "meta" else None) for pair in pairs]
+            field = RECORDS.field(name)
+            place = RECORDS.get_field_index(name)
+            records = records.set_column(place, field, arrow_array(values, field.type))
+        return records
 
     return read

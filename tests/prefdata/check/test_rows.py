@@ -10,73 +10,33 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prefdata.check import CHECKS, check_rows, find_rows
-from prefdata.check.rules import RULES
+from prefdata.check import CHECKS, CheckLimits, RowChecks, check_rows, examine_rows, find_rows
+from prefdata.check.rules import rules_of
 from prefdata.errors import UsageError
 from prefdata.records import RECORDS, REJECTED
+from tests.prefdata.check.cases import BROKEN, FINE, GOOD, LIMITS
 
 RecordsOf = Callable[..., pa.Table]
-
-GOOD = {"prompt": "q", "chosen": "a", "rejected": "b"}
-LIGHT = {"type": "function", "function": {"name": "light", "arguments": {"room": "x"}}}
-TOOLS = [{"type": "function", "function": {"name": "light"}}]
-
-
-def user(text: str) -> dict[str, str]:
-    return {"role": "user", "content": text}
+RULES = rules_of(CheckLimits())
+STOP = ("<|stop|>", " ", "")
+SET = CheckLimits(**LIMITS)
 
 
-def assistant(text: str, **more: Any) -> dict[str, Any]:
-    return {"role": "assistant", "content": text} | more
+def walk(cases: dict[str, list[dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    return [(code, case) for code, some in cases.items() for case in some]
 
 
-def calling(call: Any) -> dict[str, Any]:
-    return GOOD | {"chosen": [assistant("", tool_calls=[call])], "tools": TOOLS}
+def only(code: str, level: str = "E") -> dict[str, str]:
+    return {other: "off" for other in RULES if other != code} | {code: level}
 
 
-BROKEN = {
-    "PD201": [{"prompt": " \n"}, {"prompt": []}, {"prompt": [user(""), user("\u3000")]}],
-    "PD202": [{"chosen": ""}, {"rejected": " \t\n"}, {"chosen": []}, {"rejected": []}],
-    "PD203": [
-        {"chosen": [user("a")]},
-        {"rejected": [assistant("b"), user("c")]},
-        {"rejected": [{"role": "tool", "name": "x", "content": "b"}]},
-    ],
-    "PD204": [
-        {"prompt": [{"role": "narrator", "content": "Once"}]},
-        {"chosen": [{"role": "Assistant", "content": "a"}]},
-    ],
-    "PD210": [{"prompt": "see <|stop|>"}, {"chosen": "<|stop|>"}, {"rejected": "x<|stop|>y"}],
-    "PD211": [
-        calling({"type": "function", "function": {"name": "light", "arguments": "{"}}),
-        calling({"type": "function", "function": {"name": "light", "arguments": "[1]"}}),
-        calling({"type": "function", "function": {"arguments": {}}}),
-        calling("light"),
-        calling(LIGHT) | {"tools": None},
-        {"prompt": [user("q"), {"role": "tool", "content": "on"}]},
-    ],
-    "PD213": [
-        {"prompt": "<|im_start|>user\nq<|im_end|>"},
-        {"chosen": "<start_of_turn>model\na"},
-        {"prompt": "<|start_header_id|>user<|end_header_id|>\n\nq"},
-        {"prompt": "<s>[INST] q [/INST]"},
-    ],
-    "PD301": [
-        {"rejected": "a"},
-        {"chosen": "a  b", "rejected": " a\nb "},
-        {"chosen": "caf\u00e9, or. so", "rejected": "cafe\u0301, or.  so"},
-    ],
-}
-CASES = [(code, case) for code, cases in BROKEN.items() for case in cases]
-
-
-@pytest.mark.parametrize(("code", "case"), CASES)
-def test_a_broken_row_is_refused_and_its_neighbour_kept(
+@pytest.mark.parametrize(("code", "case"), walk(BROKEN))
+def test_a_broken_row_is_refused_and_its_neighbor_kept(
     records_of: RecordsOf, code: str, case: dict[str, Any]
 ) -> None:
     records = records_of(GOOD, GOOD | case, GOOD)
 
-    kept, refused = check_rows(records, control_tokens=["<|stop|>", " ", ""])
+    kept, refused = check_rows(records, severity=only(code), control_tokens=STOP, limits=SET)
 
     (row,) = refused.to_pylist()
     assert (row["code"], row["line"], row["ordinal"]) == (code, 2, 0)
@@ -86,58 +46,88 @@ def test_a_broken_row_is_refused_and_its_neighbour_kept(
     assert kept["line"].to_pylist() == [1, 3]
 
 
-FINE = {
-    "PD201": {"prompt": [{"role": "system", "content": ""}, user("q")]},
-    "PD202": calling(LIGHT),
-    "PD203": {"chosen": [assistant("a"), user("and?"), assistant("b")]},
-    "PD204": {"prompt": [{"role": r, "content": "q"} for r in ("system", "developer", "user")]},
-    "PD210": {"prompt": "see <|stopp|> and   spaces"},
-    "PD211": {
-        "prompt": [
-            user("q"),
-            assistant("", tool_calls=[LIGHT]),
-            {"role": "tool", "tool_call_id": "1", "content": "on"},
-        ],
-        "tools": TOOLS,
-    },
-    "PD213": {"prompt": "What does [INST] or <|user|> or im_start mean?"},
-    "PD301": {"chosen": "a b", "rejected": "ab"},
-}
-
-
-@pytest.mark.parametrize(("code", "case"), FINE.items(), ids=FINE.keys())
+@pytest.mark.parametrize(("code", "case"), walk(FINE))
 def test_a_row_near_the_rule_is_kept(
     records_of: RecordsOf, code: str, case: dict[str, Any]
 ) -> None:
-    kept, refused = check_rows(records_of(GOOD | case), control_tokens=["<|stop|>", " "])
+    records = records_of(GOOD | case)
+    kept, refused = check_rows(records, severity=only(code), control_tokens=STOP, limits=SET)
 
     assert (kept.num_rows, refused["code"].to_pylist()) == (1, []), code
 
 
+@pytest.mark.parametrize(
+    ("code", "case"), [case for case in walk(BROKEN) if CHECKS[case[0]].severity == "E"]
+)
+def test_by_default_a_row_is_refused_under_its_own_code(
+    records_of: RecordsOf, code: str, case: dict[str, Any]
+) -> None:
+    _, refused = check_rows(records_of(GOOD | case), control_tokens=STOP, limits=SET)
+
+    assert refused["code"].to_pylist() == [code]
+
+
 def test_every_rule_is_in_the_catalog_and_tested() -> None:
-    assert set(RULES) == set(BROKEN) == set(FINE)
+    assert set(RULES) - {"PD503"} == set(BROKEN) == set(FINE)  # PD503: test_contamination.py
     assert set(RULES) == {c.code for c in CHECKS.values() if c.found == "checking"}
 
 
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS.keys())
 def test_every_code_says_what_it_means_and_how_to_mend_it(check: Any) -> None:
     assert check.code == next(code for code, known in CHECKS.items() if known is check)
-    assert check.meaning.endswith(".")
+    assert check.meaning.endswith((".", ".)"))
     assert check.advice.endswith(".")
     assert check.example
 
 
-@pytest.mark.parametrize("code", RULES)
-def test_a_code_can_be_lowered_or_switched_off(records_of: RecordsOf, code: str) -> None:
+@pytest.mark.parametrize("code", BROKEN)
+def test_a_code_can_be_raised_lowered_or_switched_off(records_of: RecordsOf, code: str) -> None:
     records = records_of(GOOD, GOOD | BROKEN[code][0])
-    others = {other: "off" for other in RULES if other != code}
 
-    for level, num_found in (("W", 1), ("off", 0)):
-        severity = others | {code: level}
-        kept, refused = check_rows(records, severity=severity, control_tokens=["<|stop|>"])
-        found = find_rows(records, severity=severity, control_tokens=["<|stop|>"])
-        assert (kept.num_rows, refused.num_rows) == (2, 0)
-        assert found["code"].to_pylist() == [code] * num_found
+    for level in ("E", "W", "I", "off"):
+        severity = only(code, level)
+        seen = examine_rows(records, RowChecks(severity, STOP, SET))
+        found = find_rows(records, severity=severity, control_tokens=STOP, limits=SET)
+        assert seen.refused["code"].to_pylist() == [code] * (level == "E")
+        assert {c: met.num for c, met in seen.reported.items()} == (
+            {code: 1} if level == "W" else {}
+        )
+        assert {c: met.num for c, met in seen.counted.items()} == (
+            {code: 1} if level == "I" else {}
+        )
+        assert found["code"].to_pylist() == [code] * (level == "W")
+        assert len(seen.profile) == seen.kept.num_rows == (1 if level == "E" else 2)
+
+
+def test_one_pass_says_what_the_two_say_apart(records_of: RecordsOf) -> None:
+    records = records_of(*(GOOD | case for _, case in walk(BROKEN)))
+
+    seen = examine_rows(records, RowChecks(control_tokens=STOP, limits=SET, examples=99))
+    kept, refused = check_rows(records, control_tokens=STOP, limits=SET)
+    found = find_rows(kept, control_tokens=STOP, limits=SET)
+
+    assert (seen.kept.to_pylist(), seen.refused.to_pylist()) == (
+        kept.to_pylist(),
+        refused.to_pylist(),
+    )
+    places = sorted((code, line) for code, met in seen.reported.items() for _, line, _ in met.first)
+    assert places == sorted(zip(found["code"].to_pylist(), found["line"].to_pylist(), strict=True))
+
+
+def test_without_a_tokenizer_a_common_control_token_is_only_reported(records_of: RecordsOf) -> None:
+    records = records_of(GOOD | {"chosen": "done <|im_end|>"})
+
+    assert examine_rows(records, RowChecks()).reported["PD210"].num == 1
+    assert examine_rows(records, RowChecks(control_tokens=("<|stop|>",))).reported == {}
+    assert examine_rows(records, RowChecks(severity={"PD210": "E"})).refused.num_rows == 1
+
+
+def test_of_a_secret_only_its_ending_is_shown(records_of: RecordsOf) -> None:
+    secret = "AKIAQ4J7XW2LZ5TB3NGH"
+    seen = examine_rows(records_of(GOOD | {"prompt": f"{secret} is mine"}), RowChecks())
+
+    ((_, line, message),) = seen.counted["PD607"].first
+    assert (line, message) == (1, "secret_or_personal: aws_access_key …3NGH")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +147,7 @@ def test_no_rows_are_no_rows() -> None:
 
 
 def test_slices_and_chunks_change_nothing(records_of: RecordsOf) -> None:
-    rows = [GOOD | case for cases in BROKEN.values() for case in cases] + [GOOD]
+    rows = [*(GOOD | case for _, case in walk(BROKEN)), GOOD]
     records = records_of(*rows)
     chunked = pa.concat_tables([records.slice(n, 3) for n in range(0, len(rows), 3)])
 

@@ -115,4 +115,8 @@ def test_a_build_says_of_each_row_what_became_of_it(tiny: Path, tmp_path: Path) 
     lines = build.manifest.lines
     assert (lines.lines, lines.kept, lines.duplicates, lines.rejected) == (25, 22, 1, 2)
     report = json.loads(build.file("report.json").read_bytes())
-    assert [(f["code"], f["count"]) for f in report["findings"]] == [("PD401", 1), ("PD403", 2)]
+    assert [(f["code"], f["count"]) for f in report["findings"]] == [
+        ("PD401", 1),
+        ("PD403", 2),
+        ("PD407", 20),
+    ]

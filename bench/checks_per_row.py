@@ -1,0 +1,47 @@
+"""What all default checks of rows cost, in µs a row on one core, beside their parts.
+
+python bench/checks_per_row.py FILE [--rounds 9]
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+
+os.environ["POLARS_MAX_THREADS"] = "1"
+
+from prefdata.check import RowChecks, check_rows, examine_rows
+from prefdata.check.profile import profile_rows
+from prefdata.read import Limits, Pairing, expand_inputs, read_file
+
+
+def fastest(run: Callable[[], object], rounds: int) -> float:
+    """Processor seconds of the fastest round: other work on the machine only ever adds."""
+    times = []
+    for _ in range(rounds):
+        start = time.process_time()
+        run()
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file")
+    parser.add_argument("--rounds", type=int, default=9)
+    arguments = parser.parse_args()
+    (file,) = expand_inputs([arguments.file])
+    records = read_file(file, layout=None, pairing=Pairing(), limits=Limits()).records
+    runs: dict[str, Callable[[], object]] = {
+        "all checks and the profile": lambda: examine_rows(records, RowChecks()),
+        "the rules that refuse": lambda: check_rows(records),
+        "the profile alone": lambda: profile_rows(records),
+        "with PD608": lambda: examine_rows(records, RowChecks(severity={"PD608": "I"})),
+    }
+    for name, run in runs.items():
+        per_row = fastest(run, arguments.rounds) / records.num_rows * 1e6
+        print(f"{name:28} {per_row:7.1f} µs a row")
+
+
+if __name__ == "__main__":
+    main()

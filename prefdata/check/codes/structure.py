@@ -1,0 +1,82 @@
+"""PD1..: whether a row can be read, and whether its text came through undamaged."""
+
+from prefdata.check.code import Check
+
+STRUCTURE = (
+    Check(
+        "PD101",
+        "unparseable_row",
+        "E",
+        "row",
+        "reading",
+        "The row cannot be parsed. Such rows carry the exact fault as a code of their own: R201 "
+        "not JSON, R202 not UTF-8, R203 lone surrogate, R204 NUL, R205 not a finite number, R206 "
+        "a number too long, R207 duplicate key, R208 too deep, R209 not an object, R212 too long.",
+        "Look at the row's bytes at the file, line and offset given, and mend what wrote them.",
+        '{"chosen": "a", "chosen": "b"}',
+    ),
+    Check(
+        "PD102",
+        "unknown_layout",
+        "E",
+        "set",
+        "reading",
+        "No layout, or more than one, has the columns of the file.",
+        "Name the layout with --layout, or describe it in a YAML file (docs/layouts.md).",
+        '{"foo": "q", "bar": "a"}',
+    ),
+    Check(
+        "PD103",
+        "missing_field",
+        "E",
+        "row",
+        "reading",
+        "A field that the layout needs is missing or null; such rows carry the code R211.",
+        "Fill the field, or choose another layout.",
+        '{"prompt": "q", "chosen": "a", "rejected": null}',
+    ),
+    Check(
+        "PD104",
+        "wrong_type",
+        "E",
+        "row",
+        "reading",
+        "A field has another type than the layout's, so another row may mean something else by "
+        "it; such rows carry the code R210.",
+        "Write the field in one type throughout the file.",
+        '{"prompt": "q", "chosen": 5, "rejected": "b"}',
+    ),
+    Check(
+        "PD105",
+        "schema_drift",
+        "W",
+        "set",
+        "comparing",
+        "Some rows have a column that others of the same file do not, and that the layout does "
+        "not name; other readers drop it, fill it with nulls or fail (datasets #7222, #7092).",
+        "Write the same columns in every row, or list the column under the layout's `optional`.",
+        "rows 1 to 3,000 without `score`, and row 3,001 with it",
+    ),
+    Check(
+        "PD106",
+        "damaged_text",
+        "W",
+        "row",
+        "checking",
+        "A turn's text holds replacement characters (U+FFFD), control characters, a byte order "
+        "mark, or UTF-8 that was read as Latin-1.",
+        "Read the source again in its own encoding; where it is lost, leave the row out.",
+        "Itâ€™s a cafÃ©",
+    ),
+    Check(
+        "PD107",
+        "broken_marker",
+        "W",
+        "row",
+        "checking",
+        "A turn's text holds what was meant to be, or looks like, the marker of an HH transcript: "
+        "a dangling Human or Assistant, `Hum:`, `Assistants`. Two turns may be one here.",
+        "Look at the row: where a turn begins there, give it its marker.",
+        "It depends on the question you just read.\\n\\nHuman",
+    ),
+)

@@ -1,0 +1,31 @@
+"""The thresholds of checks, as a config may set them."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+
+class CheckLimits(BaseModel):
+    """From where on something is too long, too near, too frequent or too one-sided."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+    min_similarity: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Sides at least this alike are nearly the same (PD302): 2 × common characters / all."""
+    score_range: Annotated[tuple[float, float] | None, Field(strict=False)] = None
+    """Lowest and highest score that can be (PD305); absent: any."""
+    min_margin: float | None = None
+    """Least distance of the scores of a pair (PD308); absent: any."""
+    max_chars: PositiveInt = 100_000
+    """Characters of a prompt or side (PD310)."""
+    max_length_ratio: Annotated[float, Field(gt=1)] = 20.0
+    """Characters of the longer side for each one of the shorter (PD310)."""
+    max_pairs_per_prompt: PositiveInt = 24
+    """Pairs of one prompt (PD405); 7 ranked completions give 21."""
+    max_prompts_per_completion: PositiveInt = 10
+    """Different prompts that one completion may answer (PD407)."""
+    max_bias: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """Distance from one half of the share of pairs whose longer side is chosen (PD601), or whose
+    side with more of a format is (PD604)."""

@@ -1,0 +1,50 @@
+"""Completions that are the same few words again and again."""
+
+import polars as pl
+
+N_GRAM = 10
+MAX_REPEATED = 0.5
+MIN_CHARS = 100
+_PROBE = 16  # characters
+_PROBES = (0.35, 0.6, 0.85)
+
+
+def loops(texts: pl.Series) -> pl.Series:
+    """Which texts are degenerate; only those with a probe found thrice are looked at whole.
+
+    Where more than half of a text repeats, one of three places of it is in the repetition.
+    """
+    text = pl.col("text")
+    places = [(share * (text.str.len_chars() - _PROBE)).cast(pl.Int64) for share in _PROBES]
+    often = [
+        text.str.count_matches(text.str.slice(place, _PROBE), literal=True) >= 3 for place in places
+    ]
+    may = texts.to_frame("text").select(
+        (text.str.len_chars() >= MIN_CHARS) & pl.any_horizontal(often)
+    )
+    suspects = may.to_series().arg_true()
+    found = pl.Series([False]).new_from_index(0, len(texts))
+    shares = [repeated_share(one) > MAX_REPEATED for one in texts.gather(suspects)]
+    return found.scatter(suspects, pl.Series(shares, dtype=pl.Boolean))
+
+
+def repeated_share(text: str) -> float:
+    """Share of the words in a run of ten that stood earlier; of characters where words are few.
+
+    >>> repeated_share("one two three four five six seven eight nine ten eleven twelve")
+    0.0
+    >>> repeated_share("no " * 40)
+    0.975
+    """
+    words = text.split()
+    items = words if len(words) > 2 * N_GRAM else list(text)
+    seen: set[tuple[str, ...]] = set()
+    covered, end = 0, 0
+    for start in range(len(items) - N_GRAM + 1):
+        run = tuple(items[start : start + N_GRAM])
+        if run in seen:
+            stop = start + N_GRAM
+            covered += stop - max(start, end)
+            end = stop
+        seen.add(run)
+    return covered / len(items) if items else 0.0

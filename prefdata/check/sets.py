@@ -1,0 +1,57 @@
+"""The checks of a whole set: each a function of one narrow frame, which has no texts.
+
+The frame has one row for each record that stays: the columns of `keys.KEYS` and of PROFILE, and
+`at`, its place in the keys; `split` where rows are parted already, `cluster` where near-duplicates
+were looked for.
+"""
+
+from collections.abc import Callable, Mapping
+
+import polars as pl
+
+from prefdata.check.biases import (
+    find_format_bias,
+    find_length_bias,
+    find_model_bias,
+    find_position_bias,
+)
+from prefdata.check.found import SetFinding
+from prefdata.check.leaks import find_leaks
+from prefdata.check.limits import CheckLimits
+from prefdata.check.origins import find_unclear_licence
+from prefdata.check.prompts import (
+    find_boilerplate,
+    find_both_ways,
+    find_cycles,
+    find_frequent_prompts,
+)
+from prefdata.check.severity import resolve_severity
+
+SET_CHECKS: dict[str, Callable[[pl.DataFrame, CheckLimits], list[SetFinding]]] = {
+    "PD404": find_cycles,
+    "PD405": find_frequent_prompts,
+    "PD406": find_both_ways,
+    "PD407": find_boilerplate,
+    "PD601": find_length_bias,
+    "PD602": find_model_bias,
+    "PD603": find_position_bias,
+    "PD604": find_format_bias,
+    "PD606": find_unclear_licence,
+}
+
+
+def find_in_set(
+    frame: pl.DataFrame, severity: Mapping[str, str], limits: CheckLimits
+) -> list[SetFinding]:
+    """Everything that the set has and that is not switched off, by code."""
+    resolved = resolve_severity(severity)
+    found = [
+        finding
+        for code, find in SET_CHECKS.items()
+        if resolved[code] != "off" and len(frame)
+        for finding in find(frame, limits)
+    ]
+    if "split" in frame.columns:
+        found += [leak for leak in find_leaks(frame) if resolved[leak.code] != "off"]
+    told = [finding._replace(severity=resolved[finding.code]) for finding in found]
+    return sorted(told, key=lambda finding: finding.code)

@@ -1,0 +1,61 @@
+"""Shares and areas under curves, with the interval that they lie in."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z95 = 1.959963984540054  # of a standard normal, for 95 %
+
+
+class Estimate(NamedTuple):
+    """A value and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def is_beyond(self, center: float, distance: float) -> bool:
+        """Whether the whole interval lies farther than `distance` from the center."""
+        return self.low > center + distance or self.high < center - distance
+
+    def named(self, name: str) -> dict[str, float]:
+        """As numbers of a report."""
+        return {
+            name: round(self.value, 6),
+            f"{name}_low": round(self.low, 6),
+            f"{name}_high": round(self.high, 6),
+        }
+
+
+def share(successes: float, total: int) -> Estimate:
+    """A share of trials with Wilson's score interval (E. B. Wilson, 1927); ties count half.
+
+    >>> share(8, 10)
+    Estimate(value=0.8, low=0.4901..., high=0.9433...)
+    """
+    assert total > 0, total
+    mean, z2 = successes / total, Z95**2
+    center = (mean + z2 / (2 * total)) / (1 + z2 / total)
+    spread = Z95 * (mean * (1 - mean) / total + z2 / (4 * total**2)) ** 0.5 / (1 + z2 / total)
+    return Estimate(mean, center - spread, center + spread)
+
+
+def area_under_curve(positive: NDArray[np.generic], negative: NDArray[np.generic]) -> Estimate:
+    """Chance that a value of `positive` is above one of `negative`, ties as half.
+
+    The standard error is Hanley's and McNeil's (Radiology 143, 1982, eq. 1), by which the two
+    samples are independent: for the sides of pairs that share their prompts it is too wide.
+    """
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, side="left")
+    up_to = np.searchsorted(ordered, positive, side="right")
+    area = float((below + up_to).mean()) / (2 * len(negative))
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    variance = (
+        area * (1 - area)
+        + (len(positive) - 1) * (q1 - area**2)
+        + (len(negative) - 1) * (q2 - area**2)
+    ) / (len(positive) * len(negative))
+    spread = Z95 * max(variance, 0.0) ** 0.5
+    return Estimate(area, max(area - spread, 0.0), min(area + spread, 1.0))

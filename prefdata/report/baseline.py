@@ -1,0 +1,40 @@
+"""What a report has that an earlier one had not: `--baseline report.json` fails on that alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from prefdata.errors import UsageError
+from prefdata.report.model import Finding, Report
+
+
+def new_findings(report: Report, baseline: Report) -> list[Finding]:
+    """Findings whose code and severity the baseline has not, or has in fewer rows.
+
+    Their `count` stays what the report says. A finding that is graver than in the baseline is new.
+    """
+    known = {(finding.code, finding.severity): finding.count for finding in baseline.findings}
+    return [
+        finding
+        for finding in report.findings
+        if finding.count > known.get((finding.code, finding.severity), 0)
+    ]
+
+
+def read_report(path: Path) -> Report:
+    """A report that `validate --report` or a build wrote; C160 where it is none."""
+    remedy = "write one with `prefdata validate … --report FILE`"
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+        raise UsageError("C160", str(path), problem, remedy) from error
+    except ValidationError as error:
+        raise UsageError("C160", str(path), "is no report of this version", remedy) from error
+
+
+def fails(findings: Sequence[Finding], fail_on: str) -> bool:
+    """Whether one of the findings is at or above `error`, `warning` or `never`."""
+    failing = {"error": ("E",), "warning": ("E", "W"), "never": ()}[fail_on]
+    return any(finding.severity in failing for finding in findings)

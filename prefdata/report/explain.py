@@ -1,0 +1,97 @@
+"""Every code in words: what `prefdata explain` prints and docs/codes.md is made of."""
+
+from collections.abc import Iterator
+
+from prefdata.check import CHECKS, Check
+from prefdata.errors import UsageError
+from prefdata.tokens.codes import TOKEN_CHECKS
+
+CATALOG = dict(sorted((CHECKS | TOKEN_CHECKS).items()))
+
+# Faults of raw rows; `prefdata explain PD101` tells of all of them.
+FAULTS = {
+    "R201": "not_json",
+    "R202": "not_utf8",
+    "R203": "lone_surrogate",
+    "R204": "nul_character",
+    "R205": "not_finite",
+    "R206": "number_too_long",
+    "R207": "duplicate_key",
+    "R208": "too_deep",
+    "R209": "not_an_object",
+    "R210": "wrong_type",
+    "R211": "missing_field",
+    "R212": "row_too_long",
+    "R213": "unpaired_row",
+}
+_FAULT_PARENTS = {"R210": "PD104", "R211": "PD103"}
+_UNPAIRED = Check(
+    "R213",
+    "unpaired_row",
+    "E",
+    "row",
+    "reading",
+    "The row is one of several that make a pair, and part of none: no other row of its prompt can "
+    "be compared with it, or the pairing strategy passed it by.",
+    "Nothing to mend where the prompt has one label only; else try another pairing strategy.",
+    '{"prompt": "q", "completion": "a", "label": true}, alone with its prompt',
+)
+FAMILIES = {
+    "PD1": "Rows and files",
+    "PD2": "Conversations",
+    "PD3": "Pairs",
+    "PD4": "Rows together",
+    "PD5": "Splits and evaluation sets",
+    "PD6": "Biases, origins and private data",
+    "PD7": "Tokens",
+}
+_LEVELS = {"E": "error", "W": "warning", "I": "count", "off": "off by default"}
+_SCOPES = {"row": "a row", "set": "the whole set", "tokens": "a row's tokens"}
+
+
+def describe_code(code: str) -> Check:
+    """What is known of a code; a fault of raw rows has the text of the check it is a case of."""
+    if code == _UNPAIRED.code:
+        return _UNPAIRED
+    if code in FAULTS:
+        parent = CATALOG[_FAULT_PARENTS.get(code, "PD101")]
+        return parent._replace(code=code, name=FAULTS[code])
+    if code not in CATALOG:
+        known = ", ".join(sorted(CATALOG | FAULTS))
+        raise UsageError("C140", code, "no such code", f"the codes are {known}")
+    return CATALOG[code]
+
+
+def explain_code(check: Check) -> Iterator[str]:
+    """One code, line by line."""
+    yield f"{check.code} {check.name} ({check.severity})"
+    yield check.meaning
+    yield f"What to do: {check.advice}"
+    yield f"Example: {check.example}"
+    yield f"It is about {_SCOPES[check.scope]}, and found while {check.found}."
+
+
+def list_codes() -> Iterator[str]:
+    """Every code with its severity and name, one a line."""
+    for family, title in FAMILIES.items():
+        yield title
+        for code, check in CATALOG.items():
+            if code.startswith(family):
+                yield f"  {code} {check.severity} {check.name}"
+    yield "Faults of raw rows"
+    for code, name in FAULTS.items():
+        yield f"  {code} E {name}"
+
+
+def codes_page() -> Iterator[str]:
+    """The body of docs/codes.md, line by line."""
+    for family, title in FAMILIES.items():
+        yield from ("", f"## {title}")
+        for code, check in CATALOG.items():
+            if code.startswith(family):
+                level, scope = _LEVELS[check.severity], _SCOPES[check.scope]
+                yield from ("", f"### {code} {check.name}", "")
+                yield f"{level.capitalize()} · {scope} · found while {check.found}"
+                yield from ("", check.meaning.replace("<", "&lt;"), "")
+                yield f"*What to do:* {check.advice}"
+                yield from ("", f"*Example:* `` {check.example} ``")

@@ -1,0 +1,215 @@
+"""What rows say of each other: each code has a set that has it and one that nearly does."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from prefdata.check import CHECKS, CheckLimits
+from prefdata.check.biases import find_label_imbalance
+from prefdata.check.found import SetFinding
+from prefdata.check.leaks import split_of_name
+from prefdata.check.profile import PROFILE, profile_rows, storable
+from prefdata.check.sets import SET_CHECKS, find_in_set
+from prefdata.check.statistics import area_under_curve, share
+from prefdata.keys import KEYS
+
+RecordsOf = Callable[..., pa.Table]
+Row = dict[str, Any]
+
+PLAIN = {"chars_chosen": 10, "chars_rejected": 10, "words_chosen": 2, "words_rejected": 2}
+
+
+def frame_of(rows: list[Row]) -> pl.DataFrame:
+    """Rows of ids and profile; what a row does not say is 0, "" or null, and its own prompt."""
+    kinds = pl.Schema(KEYS | dict(PROFILE) | {"split": pl.String, "cluster": pl.UInt32})
+    said = [{"group_high": n, "chosen_id": 2 * n, "rejected_id": 2 * n + 1} | PLAIN | row
+            for n, row in enumerate(rows, 1000)]  # fmt: skip
+    frame = pl.DataFrame(
+        {name: [row.get(name) for row in said] for name in kinds}, schema=kinds, strict=False
+    ).with_row_index("at")
+    numbers = [name for name in kinds if frame[name].dtype.is_integer() and name != "cluster"]
+    return frame.with_columns(pl.col(numbers).fill_null(0))
+
+
+def found_in(rows: list[Row], **limits: Any) -> dict[str, SetFinding]:
+    frame = frame_of(rows)
+    if frame["split"].null_count() == len(frame):
+        frame = frame.drop("split")
+    return {one.code: one for one in find_in_set(frame, {}, CheckLimits(**limits))}
+
+
+def over(*pairs: tuple[int, int], group: int = 7) -> list[Row]:
+    """Pairs of one prompt: (1, 2) prefers completion 1 to 2."""
+    return [{"group_high": group, "chosen_id": a, "rejected_id": b} for a, b in pairs]
+
+
+def sided(longer: int, shorter: int, what: str = "chars") -> list[Row]:
+    more, fewer = (
+        {f"{what}_chosen": 9, f"{what}_rejected": 3},
+        {f"{what}_chosen": 3, f"{what}_rejected": 9},
+    )
+    return [more] * longer + [fewer] * shorter
+
+
+def models(*pairs: tuple[str | None, str | None], times: int = 1) -> list[Row]:
+    return [{"model_chosen": a, "model_rejected": b} for a, b in pairs] * times
+
+
+CIRCLE = over((1, 2), (2, 3), (3, 1))
+HAS: dict[str, list[list[Row]]] = {
+    "PD404": [CIRCLE, [*over((8, 1), (3, 9)), *CIRCLE], over((1, 2), (2, 3), (3, 4), (4, 1))],
+    "PD405": [over(*((n, n + 50) for n in range(25)))],
+    "PD406": [over((1, 2), (2, 3))],
+    "PD407": [[{"group_high": n, "rejected_id": 5} for n in range(11)]],
+    "PD501": [[{"group_high": 1, "split": "train"}, {"group_high": 1, "split": "test"}]],
+    "PD502": [[{"cluster": 3, "split": "train"}, {"cluster": 3, "split": "test"}]],
+    "PD504": [[{"thread": 3, "split": "train"}, {"thread": 3, "split": "test"}]],
+    "PD601": [sided(150, 50), sided(50, 150)],
+    "PD602": [models(("gpt", "llama"), times=100)],
+    "PD603": [[{"chosen_first": True}] * 300 + [{"chosen_first": False}] * 200],
+    "PD604": [sided(90, 30, "items"), sided(20, 100, "emoji")],
+    "PD606": [
+        [{"licence": "mit"}, {"licence": "apache-2.0"}],
+        [{"licence": "mit"}, {}],
+        [{"origin": "a"}, {"origin": "b"}, {}],
+    ],
+}
+HAS_NOT: dict[str, list[list[Row]]] = {
+    "PD404": [
+        over((1, 2), (2, 3), (1, 3)),
+        over((1, 2), (2, 1), (2, 3), (3, 2)),
+        [*over((1, 2), (2, 3)), *over((3, 1), group=8)],
+    ],
+    "PD405": [over(*((n, n + 50) for n in range(24)))],
+    "PD406": [over((1, 2), (1, 3)), [*over((1, 2)), *over((2, 3), group=8)]],
+    "PD407": [
+        [{"group_high": n, "rejected_id": 5} for n in range(10)],
+        [{"group_high": 1, "rejected_id": 5}] * 20,
+    ],
+    "PD501": [
+        [{"group_high": 1, "split": "train"}, {"group_high": 2, "split": "test"}],
+        [{"group_high": 1, "split": "train"}, {"group_high": 1}],
+    ],
+    "PD502": [[{"cluster": 3, "split": "train"}, {"cluster": 4, "split": "test"}]],
+    "PD504": [[{"split": "train"}, {"split": "test"}]],
+    "PD601": [sided(110, 90), sided(20, 0), [{}] * 200],
+    "PD602": [
+        models(("gpt", "llama"), ("llama", "gpt"), times=100),
+        models(*((f"a{n}", f"b{n}") for n in range(200))),
+        models(("gpt", None), times=200),
+    ],
+    "PD603": [[{"chosen_first": True}] * 260 + [{"chosen_first": False}] * 240],
+    "PD604": [sided(60, 50, "items"), sided(40, 0, "bold")],
+    "PD606": [[{"licence": "mit"}] * 2, [{}] * 2, [{"origin": "a"}, {"origin": "b"}]],
+}
+
+
+@pytest.mark.parametrize(("code", "rows"), [(c, rows) for c, some in HAS.items() for rows in some])
+def test_a_set_that_has_it_is_told_where(code: str, rows: list[Row]) -> None:
+    found = found_in(rows)[code]
+
+    assert found.severity == CHECKS[code].severity
+    assert 0 < found.num <= len(rows)
+    assert found.message
+    assert found.examples
+    assert max(found.examples) < len(rows)
+
+
+@pytest.mark.parametrize(
+    ("code", "rows"), [(c, rows) for c, some in HAS_NOT.items() for rows in some]
+)
+def test_a_set_that_nearly_has_it_is_not_told(code: str, rows: list[Row]) -> None:
+    assert code not in found_in(rows)
+
+
+def test_every_code_of_sets_has_both_tests() -> None:
+    assert set(HAS) == set(HAS_NOT) == set(SET_CHECKS) | {"PD501", "PD502", "PD504"}
+
+
+def test_a_circle_is_found_without_the_pairs_that_lead_to_it() -> None:
+    found = found_in([*over((8, 1), (3, 9)), *CIRCLE])["PD404"]
+
+    assert (found.num, found.examples, found.numbers) == (3, (2, 3, 4), {"prompts": 1})
+
+
+def test_a_code_that_is_switched_off_is_not_looked_for() -> None:
+    frame = frame_of(CIRCLE).drop("split")
+    found = find_in_set(frame, {"PD404": "E", "PD406": "off"}, CheckLimits())
+
+    assert [(one.code, one.severity) for one in found] == [("PD404", "E")]
+
+
+def test_no_rows_have_nothing() -> None:
+    assert find_in_set(frame_of([]), {}, CheckLimits()) == []
+
+
+def test_labels_are_unbalanced_beyond_four_to_one() -> None:
+    assert find_label_imbalance(400, 100) == []
+    (found,) = find_label_imbalance(9000, 300)
+    assert (found.code, found.num) == ("PD605", 9000)
+
+
+def test_the_interval_of_a_share_is_wilsons() -> None:
+    """The values are those of statsmodels' proportion_confint(81, 263, method="wilson")."""
+    found = share(81, 263)
+
+    assert (round(found.low, 4), round(found.high, 4)) == (0.2553, 0.3662)
+
+
+def test_the_area_under_the_curve_counts_every_pair() -> None:
+    rng = np.random.default_rng(0)
+    positive, negative = rng.integers(0, 30, 200), rng.integers(0, 25, 150)
+    wins = (positive[:, None] > negative).mean() + (positive[:, None] == negative).mean() / 2
+
+    found = area_under_curve(positive, negative)
+
+    assert found.value == pytest.approx(wins, abs=1e-12)
+    assert found.low < found.value < found.high
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("a/train-00000-of-00002.parquet", "train"),
+        ("prefs_test.jsonl.gz", "test"),
+        ("val.csv", "validation"),
+        ("train/rows.jsonl", None),
+        ("latest.jsonl", None),
+    ],
+)
+def test_a_split_is_told_by_the_name_of_its_file(name: str, split: str | None) -> None:
+    assert split_of_name(str(Path(name))) == split
+
+
+def test_a_profile_counts_what_the_texts_have(records_of: RecordsOf) -> None:
+    meta = '{"license":"mit","dataset":"x","conversation_id":"c1","chosen_first":true}'
+    records = records_of(
+        {
+            "prompt": "What is this thing?",
+            "chosen": "# Head\n\n- **one** 😀\n- two\n1. three\n```\nx\n```",
+            "rejected": "Sorry, I can't help with that.",
+            "score_chosen": 7.5,
+            "model_chosen": "m",
+            "meta": meta,
+        },
+        {"prompt": [], "chosen": "a", "rejected": "b", "meta": '{"user":5,"source":""}'},
+    )
+
+    profile = profile_rows(records)
+    first, second = profile.to_dicts()
+
+    assert profile.schema == PROFILE
+    formats = ("headings", "bold", "items", "code", "emoji")
+    assert [first[f"{name}_chosen"] for name in formats] == [1, 1, 3, 1, 1]
+    assert (first["chars_prompt"], first["words_prompt"], first["turns_chosen"]) == (19, 4, 1)
+    assert (first["chosen_refuses"], first["rejected_refuses"]) == (False, True)
+    assert (first["language"], first["licence"], first["origin"]) == ("en", "mit", "x")
+    assert (first["chosen_first"], first["score_chosen"], first["model_chosen"]) == (True, 7.5, "m")
+    assert (second["turns_prompt"], second["language"], second["origin"]) == (0, "", None)
+    assert first["thread"] != 0 != second["thread"]
+    assert pl.DataFrame(storable(profile)).cast(PROFILE).equals(profile)
