@@ -5,22 +5,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import polars as pl
 import pyarrow as pa
 from pyarrow import parquet
 
+from prefdata.arrays import empty_table
 from prefdata.config import BuildConfig
 from prefdata.decide import CONTRADICTION, stage
-from prefdata.findings import EXAMPLES, Findings, Met, add_up
+from prefdata.findings import EXAMPLES, Findings, Met, Place, add_up
 from prefdata.leftovers import duplicates_table, write_rejected
+from prefdata.part import gather
 from prefdata.plan import TOOL_VERSION
+from prefdata.records import RECORDS
 from prefdata.report.card import write_card
 from prefdata.report.model import Report
 from prefdata.report.numbers import (
     CATALOG,
     class_of_lines,
+    example_pairs,
     list_findings,
-    measure_lengths,
+    measure_characters,
+    measure_tokens,
     seal_inputs,
+    severity_changes,
     total_lines,
 )
 from prefdata.shard import MadeShard, ShardTask
@@ -34,6 +41,7 @@ from prefdata.tokens.target import Target
 
 REJECTED_FILE = "rejected/rejected-00000-of-00001.parquet"
 DUPLICATES_FILE = "duplicates.parquet"
+_EXAMPLE_PAIRS = 3
 
 
 class Made(NamedTuple):
@@ -70,8 +78,10 @@ class Made(NamedTuple):
 NOTHING_MADE = Made((), ())
 
 
-def make_report(found: Survey, made: Made, tokens: list[pa.Table]) -> Report:
-    """The numbers of a build or, without shards, of a validation."""
+def make_report(
+    found: Survey, made: Made, tokens: list[pa.Table], *, examples: int = EXAMPLES
+) -> Report:
+    """The numbers of a build or, without shards, of a validation; `examples` places a code."""
     refusals = made.refusals()
     classes = class_of_lines(found, list(refusals))
     total = total_lines(classes)
@@ -79,21 +89,51 @@ def make_report(found: Survey, made: Made, tokens: list[pa.Table]) -> Report:
     if made.tasks:
         counts = Counter(refusal.code for refusal in refusals.values())
         funnel.append(stage("tokens", made.rows + len(refusals), made.rows, counts))
-    lengths, chosen_longer = measure_lengths(tokens) if tokens else (None, None)
+    measured = measure_tokens(tokens) if tokens else measure_characters(_staying(found))
     return Report(
         tool_version=TOOL_VERSION,
         inputs=seal_inputs(found.files, classes),
         lines=total,
         funnel=funnel,
-        findings=list_findings(_met(found, made, refusals), total.lines - total.blank),
+        findings=list_findings(_met(found, made, refusals, examples), total.lines - total.blank),
         splits=_splits(made) if made.tasks else None,
-        lengths=lengths,
-        chosen_longer=chosen_longer,
+        lengths=measured.lengths if measured else None,
+        chosen_longer=measured.chosen_longer if measured else None,
         notes=found.notes + made.notes,
+        length_unit="tokens" if tokens else "characters",
+        histograms=measured.histograms if measured else None,
+        example_pairs=example_pairs(_first_kept(made)),
     )
 
 
-def _met(found: Survey, made: Made, refusals: dict[int, Refusal]) -> Findings:
+def describe_build(report: Report, config: BuildConfig, target: Target, mark: str) -> Report:
+    """The report with what was asked for: config, tokenizer, fingerprint."""
+    return report.model_copy(
+        update={
+            "config": config.identity,
+            "tokenizer": target.seal(),
+            "fingerprint": mark,
+            "severity_changes": severity_changes(config.severity),
+        }
+    )
+
+
+def _staying(found: Survey) -> pl.DataFrame:
+    return found.keys.filter(pl.Series(found.decision.stays))
+
+
+def _first_kept(made: Made) -> pa.Table:
+    """The first records of the first shard that has any; none of a validation."""
+    for task, shard in zip(made.tasks, made.shards, strict=True):
+        if shard.facts.rows:
+            refused = shard.facts.refusals
+            some = range(min(len(task.places), len(refused) + _EXAMPLE_PAIRS))
+            rows = [row for row in some if row not in refused][:_EXAMPLE_PAIRS]
+            return gather(task.root, task.parts, task.places[rows])
+    return empty_table(RECORDS)
+
+
+def _met(found: Survey, made: Made, refusals: dict[int, Refusal], examples: int) -> Findings:
     """Every code that was met, by level; in decided and refused pairs by their places."""
     facts = [part.facts for part in found.parts]
     contradictory = [(int(at), CONTRADICTION) for at in found.decision.contradictory]
@@ -103,24 +143,26 @@ def _met(found: Survey, made: Made, refusals: dict[int, Refusal]) -> Findings:
     copies = found.decision.copies["at"].to_list()
     reported = {code: list(places) for code, places in found.decision.reported.items()}
     met: Findings = {
-        "E": add_up([part.unread for part in facts] + [part.refused for part in facts]),
-        "W": add_up(part.reported for part in facts),
+        "E": add_up([part.unread for part in facts] + [part.refused for part in facts], examples),
+        "W": add_up([part.reported for part in facts], examples),
         "I": {},
     }
-    met["E"] = add_up([met["E"], {code: _placed(found, some) for code, some in refused.items()}])
+    late = {code: _placed(found, some, examples) for code, some in refused.items()}
+    met["E"] = add_up([met["E"], late], examples)
     for code, places in {**reported, "PD401": copies}.items():
-        met["W"][code] = _placed(found, [(int(at), CATALOG[code].meaning) for at in places])
+        said = [(int(at), CATALOG[code].meaning) for at in places]
+        met["W"][code] = _placed(found, said, examples)
     for code, one in made.findings().items():
         met["I" if CATALOG[code].severity == "I" else "W"][code] = one
     return met
 
 
-def _placed(found: Survey, pairs: list[tuple[int, str]]) -> Met:
+def _placed(found: Survey, pairs: list[tuple[int, str]], examples: int) -> Met:
     """Pairs by their places in the keys, as a report names them."""
     first = []
-    for at, message in pairs[:EXAMPLES]:
+    for at, message in pairs[:examples]:
         source, line = found.keys.select("source_index", "line").row(at)
-        first.append((found.files[source].file.name, line, message))
+        first.append(Place(found.files[source].file.name, line, message))
     return Met(len(pairs), tuple(first))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from prefdata.account import Made, make_manifest, make_report, write_others
+from prefdata.account import Made, describe_build, make_manifest, make_report, write_others
 from prefdata.config import BuildConfig
 from prefdata.engine.local import Done, Workers, choose_workers
 from prefdata.errors import EmptyError, UsageError
@@ -56,6 +56,7 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
         _require_rows(made.rows)
 
         report = make_report(found, made, _read_tokens(made, staging))
+        report = describe_build(report, config, target, mark)
         others = write_others(staging.root, found, made, report, config)
         manifest = make_manifest(config, target, mark, report, made)
         manifest = manifest.model_copy(update={"files": manifest.files + others.listed}).sealed()

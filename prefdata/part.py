@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from prefdata.arrays import empty_table
 from prefdata.check import check_rows, find_rows
-from prefdata.findings import EXAMPLES, Met, count_rows
+from prefdata.findings import EXAMPLES, Met, Place, count_rows
 from prefdata.keys import keys_of
 from prefdata.read import Block, InputFile, LineCounts, RowOptions, read_part
 from prefdata.records import RECORDS, REJECTED
@@ -72,7 +72,8 @@ class PartFacts(NamedTuple):
     def from_json(value: dict[str, Any]) -> "PartFacts":
         def met(codes: dict[str, Any]) -> dict[str, Met]:
             return {
-                code: Met(num, tuple(map(tuple, first))) for code, (num, first) in codes.items()
+                code: Met(num, tuple(Place._make(place) for place in first))
+                for code, (num, first) in codes.items()
             }
 
         return PartFacts(

@@ -1,6 +1,6 @@
-"""Tables to the numbers of a report: the conservation law, findings, lengths."""
+"""Tables to the numbers of a report: the conservation law, findings, lengths, examples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -9,13 +9,16 @@ import pyarrow.compute as pc
 
 from prefdata.check import CHECKS, Check
 from prefdata.errors import UsageError
-from prefdata.findings import Findings, Level, Met
-from prefdata.report.model import Example, Finding, Lengths
+from prefdata.findings import Findings, Level, Met, Place
+from prefdata.keys import CHARACTERS
+from prefdata.report.lengths import PARTS, Measured, measure_parts
+from prefdata.report.model import Example, ExamplePair, Finding, SeverityChange
 from prefdata.store.manifest import InputSeal, LineClasses
 from prefdata.survey import Survey, SurveyedFile
 from prefdata.tokens.codes import TOKEN_CHECKS
 
 CATALOG = CHECKS | TOKEN_CHECKS
+_PAIR_CHARACTERS = 600  # of each part of an example pair
 
 # Faults of raw rows; `prefdata explain PD101` tells of all of them.
 FAULTS = {
@@ -125,27 +128,60 @@ def _describe(code: str, level: Level, found: Met, num_lines: int) -> Finding:
         share=round(found.num / max(num_lines, 1), 6),
         meaning=check.meaning,
         advice=check.advice,
-        examples=[Example(source=s, line=line, message=m) for s, line, m in found.first],
+        examples=[_example(place) for place in found.first],
     )
 
 
-def measure_lengths(tables: list[pa.Table]) -> tuple[dict[str, Lengths] | None, float | None]:
-    """Lengths of the parts, and the share of pairs whose chosen side is the longer one."""
-    lengths = {
-        part: np.concatenate([pl.Series(pc.list_value_length(t[f"{part}_ids"])) for t in tables])
-        for part in ("prompt", "chosen", "rejected")
-    }
-    if not len(lengths["prompt"]):
-        return None, None
-    longer = np.sign(lengths["chosen"] - lengths["rejected"])
-    share = float(np.mean((longer + 1) / 2))
-    return {part: _lengths(values) for part, values in lengths.items()}, round(share, 6)
+def _example(place: Place) -> Example:
+    """A place as a report has it; rows of Parquet and Arrow have no bytes of their own."""
+    offset = place.offset if place.offset >= 0 else None
+    return Example(source=place.source, line=place.line, message=place.message, offset=offset)
 
 
-def _lengths(values: np.ndarray[tuple[int], np.dtype[np.int32]]) -> Lengths:
-    return Lengths(
-        mean=round(float(values.mean()), 3),
-        median=float(np.median(values)),
-        p95=round(float(np.percentile(values, 95)), 3),
-        max=int(values.max()),
+def measure_tokens(tables: list[pa.Table]) -> Measured | None:
+    """Lengths in tokens of the pairs of token shards."""
+    return measure_parts(
+        {
+            part: np.concatenate(
+                [pl.Series(pc.list_value_length(table[f"{part}_ids"])) for table in tables]
+            )
+            for part in PARTS
+        }
     )
+
+
+def measure_characters(keys: pl.DataFrame) -> Measured | None:
+    """Lengths in characters of the pairs of KEYS."""
+    return measure_parts({part: keys[name].to_numpy() for part, name in CHARACTERS.items()})
+
+
+def severity_changes(changes: Mapping[str, str]) -> list[SeverityChange]:
+    """What a config's `severity` changes, by code; what it only repeats is left out."""
+    return [
+        SeverityChange.model_validate({"code": code, "was": CATALOG[code].severity, "now": level})
+        for code, level in sorted(changes.items())
+        if code in CATALOG and CATALOG[code].severity != level
+    ]
+
+
+def example_pairs(records: pa.Table) -> list[ExamplePair]:
+    """The pairs of a table of RECORDS, their texts cut to what a reader takes in."""
+    columns = ["source", "line", *PARTS]
+    return [
+        ExamplePair(
+            source=row["source"],
+            line=row["line"],
+            **{part: _flat_text(row[part]) for part in PARTS},
+        )
+        for row in records.select(columns).to_pylist()
+    ]
+
+
+def _flat_text(messages: list[dict[str, str]]) -> str:
+    """Turns one after the other; their roles are named where there are several."""
+    turns = [
+        f"{turn['role']}: {turn['content']}" if len(messages) > 1 else turn["content"]
+        for turn in messages
+    ]
+    text = "\n".join(turns)
+    return text if len(text) <= _PAIR_CHARACTERS else text[: _PAIR_CHARACTERS - 1] + "…"
