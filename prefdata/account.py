@@ -18,6 +18,7 @@ from prefdata.part import gather
 from prefdata.plan import TOOL_VERSION
 from prefdata.records import RECORDS
 from prefdata.report.card import write_card
+from prefdata.report.form import FORMS
 from prefdata.report.model import Report
 from prefdata.report.numbers import (
     CATALOG,
@@ -31,7 +32,6 @@ from prefdata.report.numbers import (
     total_lines,
 )
 from prefdata.shard import MadeShard, ShardTask
-from prefdata.store.canonical import to_json
 from prefdata.store.commit import FileSeal
 from prefdata.store.manifest import Manifest, OtherFile, ShardSeal, SplitSeal
 from prefdata.store.staging import write_staged
@@ -183,16 +183,15 @@ def write_others(
         root, root / REJECTED_FILE, found, _refused(found, made)
     )
     rows = {DUPLICATES_FILE: copies.num_rows, REJECTED_FILE: rejected}
-    report_bytes = to_json(report.model_dump(mode="json"))
-    seals["report.json"] = write_staged(
-        root / "report.json", lambda path: path.write_bytes(report_bytes)
-    )
+    for name in ("report.json", "report.html"):
+        data = FORMS[Path(name).suffix](report, root)
+        seals[name] = _write_bytes(root / name, data)
     listed = [
         OtherFile(path=name, rows=rows.get(name), bytes=seal.bytes, sha256=seal.sha256)
         for name, seal in sorted(seals.items())
     ]
-    card = write_card(report, name=config.out.name, tokenizer=config.tokenizer).encode()
-    seals["README.md"] = write_staged(root / "README.md", lambda path: path.write_bytes(card))
+    card = write_card(report, name=config.out.name).encode()
+    seals["README.md"] = _write_bytes(root / "README.md", card)
     return Others(listed, seals)
 
 
@@ -204,6 +203,10 @@ def _refused(found: Survey, made: Made) -> dict[int, Refusal]:
 
 def _write_table(path: Path, table: pa.Table) -> FileSeal:
     return write_staged(path, lambda path: parquet.write_table(table, path, compression="zstd"))
+
+
+def _write_bytes(path: Path, data: bytes) -> FileSeal:
+    return write_staged(path, lambda path: path.write_bytes(data))
 
 
 def make_manifest(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from prefdata.account import NOTHING_MADE, make_report
 from prefdata.engine.local import Workers, choose_workers
+from prefdata.findings import EXAMPLES
 from prefdata.part import RowChecks
 from prefdata.progress import Progress, Silent
 from prefdata.read import Limits, Pairing, expand_inputs, load_layout
@@ -26,6 +27,8 @@ class ValidateOptions(NamedTuple):
     limits: Limits = Limits()
     severity: Mapping[str, str] = _NO_CHANGES
     workers: int | None = None
+    examples: int = EXAMPLES
+    """How many places of each code the report names."""
 
 
 def validate(
@@ -41,12 +44,12 @@ def validate(
         load_layout(options.layout) if options.layout else None,
         options.pairing,
         options.limits,
-        RowChecks(options.severity, control_tokens),
+        RowChecks(options.severity, control_tokens, options.examples),
     )
     number = choose_workers(options.workers, sum(file.path.stat().st_size for file in files))
     with Workers(number) as workers:
         found = survey(files, how, workers=workers, staging=None, progress=progress or Silent())
-    return make_report(found, NOTHING_MADE, [])
+    return make_report(found, NOTHING_MADE, [], examples=options.examples)
 
 
 def worst_severity(report: Report) -> str | None:

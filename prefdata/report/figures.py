@@ -1,5 +1,7 @@
 """Numbers as people read them, the same in the terminal, the card and the pages."""
 
+from prefdata.report.model import SplitProof
+
 _SIZES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
@@ -21,10 +23,11 @@ def percent(share: float) -> str:
 def count(number: int, noun: str) -> str:
     """A number with its noun.
 
-    >>> count(1, "pair"), count(1200, "pair")
-    ('1 pair', '1,200 pairs')
+    >>> count(1, "pair"), count(1200, "pair"), count(2, "copy")
+    ('1 pair', '1,200 pairs', '2 copies')
     """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else many}"
 
 
 def size(num_bytes: int) -> str:
@@ -35,3 +38,18 @@ def size(num_bytes: int) -> str:
     """
     unit, scale = next(((u, s) for u, s in _SIZES if num_bytes >= s), ("B", 1))
     return f"{num_bytes} B" if unit == "B" else f"{num_bytes / scale:.1f} {unit}"
+
+
+def split_statement(proof: SplitProof | None) -> str:
+    """What is known of splits, with what it rests on."""
+    if proof is None:
+        return "All pairs of one prompt lie in one split, side by side."
+    rests = (
+        f"{count(proof.pairs_compared, 'pair')} of prompts were compared; with a Jaccard "
+        f"similarity of {proof.threshold:g} or more in {proof.unit} counted as a near copy, they "
+        f"form {count(proof.clusters, 'cluster')}, the largest of {proof.largest:,}."
+    )
+    if proof.leaked:
+        lie = "lies" if proof.leaked == 1 else "lie"
+        return f"{count(proof.leaked, 'near copy')} of a prompt {lie} in another split. {rests}"
+    return f"No prompt has a near copy in another split. {rests}"

@@ -20,6 +20,13 @@ from prefdata.report.html.markup import join, picture, tag
 from prefdata.report.model import Report
 
 MOST_LOSSES = 8  # branches of one stage; the smallest of more are drawn as one
+# What the rows that leave a stage are called; another stage has its own name.
+_LEFT_OVER = {
+    "lines": "rows",
+    "check": "checked",
+    "duplicates": "distinct",
+    "contradictions": "consistent",
+}
 _THINNEST = 1.5  # of a branch, so that one row in a million still shows
 
 
@@ -54,7 +61,7 @@ class Frame(NamedTuple):
 
 
 WIDE = Frame(760, 150, 190, 400, 26, lines=False)
-NARROW = Frame(344, 84, 84, 196, 36, lines=True)
+NARROW = Frame(344, 92, 80, 196, 36, lines=True)
 
 
 def steps_of(report: Report) -> list[Step]:
@@ -90,7 +97,7 @@ def draw_funnel(report: Report, frame: Frame) -> Markup:
         parts.append(_branches(frame, y, step, scale, most))
         height = _height(frame, step, scale)
         parts.append(_stream(frame, (y, y + height), step, scale))
-        y, title = y + height, ("rows" if step.title == "lines" else step.title)
+        y, title = y + height, _LEFT_OVER.get(step.title, step.title)
     kept = steps[-1].rows_out
     parts += [_end(frame, y, report, scale), _node(frame, y, kept, "kept", scale)]
     return picture(
@@ -169,18 +176,21 @@ def _branches(frame: Frame, y: float, step: Step, scale: float, most: int) -> Ma
         )
         note = f"{loss.code} {loss.name}: {loss.rows:,}, {percent(loss.rows / most)}".strip()
         parts.append(tag("path", tag("title", note), class_="loss", d=path))
-        parts.append(_label(frame, center, loss))
+        parts.append(_label(frame, center, loss, most))
         right = left
     return join(parts)
 
 
-def _label(frame: Frame, y: float, loss: Loss) -> Markup:
-    """Code, name and number; the name on a line of its own where there is little room."""
+def _label(frame: Frame, y: float, loss: Loss, most: int) -> Markup:
+    """Code, name, number and share; where there is little room, the name on a line of its own."""
     x, name = frame.label_x, loss.name.replace("_", " ")
     first = y - 2 if frame.lines and loss.code else y + 4.5
     parts = [tag("text", f"{loss.rows:,}", class_="lost", x=frame.width - 2, y=first)]
     if loss.code:
         parts.append(tag("text", loss.code, class_="code", x=x, y=first))
+    if not frame.lines:
+        share = percent(loss.rows / most)
+        parts.append(tag("text", share, class_="of", x=frame.width - 74, y=first))
     under = frame.lines and loss.code
     name_x = x + (58 if loss.code and not frame.lines else 0)
     parts.append(tag("text", name, class_="name", x=name_x, y=first + (14 if under else 0)))

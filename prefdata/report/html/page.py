@@ -7,16 +7,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from prefdata.report.figures import count, percent, size
+from prefdata.report.figures import count, percent, size, split_statement
 from prefdata.report.html.funnel import NARROW, WIDE, draw_funnel
 from prefdata.report.html.markup import shown
 from prefdata.report.html.plots import draw_interval, draw_lengths, draw_share, reach_of
 from prefdata.report.lengths import PARTS
-from prefdata.report.model import Report, SplitProof
+from prefdata.report.model import Report
+from prefdata.report.safe import yaml_text
 from prefdata.store.manifest import LineClasses
 
 _FOLDER = Path(__file__).parent
@@ -36,8 +36,8 @@ def render_report(report: Report) -> str:
         "funnel_narrow": draw_funnel(report, NARROW),
         "plots": _length_plots(report),
         "reach": reach_of(report.biases),
-        "proof": report.split_proof and proof_sentence(report.split_proof),
-        "config": report.config and yaml.safe_dump(report.config, allow_unicode=True),
+        "proof": split_statement(report.split_proof),
+        "config": report.config and yaml_text(report.config, sort_keys=True),
         "most_examples": _EXAMPLES,
     }
     return render("report.html.jinja", values, tool_version=report.tool_version)
@@ -83,24 +83,13 @@ def _environment() -> Environment:
 
 def lede(report: Report) -> str:
     """What the build or the validation did, in one sentence."""
-    files = count(len(report.inputs), "file")
     pairs = report.funnel[-1].rows_out if report.funnel else report.lines.kept
-    lost = count(len({finding.code for finding in report.findings}), "code")
-    says = f"{files} gave {count(pairs, 'pair')}" if pairs else f"{files} gave no pair"
-    found = f"{lost} tell why the others did not" if report.findings else "nothing was found"
-    return f"{says}; {found}." if report.lines.rejected else f"{says}; no row is refused."
-
-
-def proof_sentence(proof: SplitProof) -> str:
-    """The statement of a split with what it rests on."""
-    rests = (
-        f"{count(proof.pairs_compared, 'pair')} of prompts were compared; with a Jaccard "
-        f"similarity of {proof.threshold:g} or more in {proof.unit} counted as a near copy, they "
-        f"form {count(proof.clusters, 'cluster')}, the largest of {proof.largest:,}."
-    )
-    if proof.leaked:
-        return f"{count(proof.leaked, 'near copy')} of a prompt lie in another split. {rests}"
-    return f"No prompt has a near copy in another split. {rests}"
+    files, lines = count(len(report.inputs), "file"), report.lines
+    reasons = count(len({f.code for f in report.findings if f.severity == "E"}), "reason")
+    lost = [f"{count(lines.rejected, 'row')} refused for {reasons}"] if lines.rejected else []
+    lost += [f"{count(lines.duplicates, 'copy')} left out"] if lines.duplicates else []
+    gave = f"{files} gave {count(pairs, 'pair') if pairs else 'no pair'}"
+    return f"{gave}; {' and '.join(lost) or 'nothing was refused'}."
 
 
 def _length_plots(report: Report) -> list[tuple[Markup, list[str]]]:

@@ -67,10 +67,11 @@ def _axis(low: int, high: int) -> Markup:
     parts = [tag("line", class_="axis", x1=_LEFT, x2=WIDTH - _RIGHT, y1=base, y2=base)]
     powers = [2**k for k in range(31) if low <= 2**k <= high]
     marks = [low, high] if len(powers) < 2 else powers
+    right = WIDTH - _RIGHT
     last = -math.inf
     for mark in marks:
         x = _place(mark, ends)
-        if x - last < _TICK_ROOM:
+        if x - last < _TICK_ROOM or (last > 0 and right - x < _TICK_ROOM / 3):
             continue
         last = x
         parts.append(tag("line", class_="axis", x1=x, x2=x, y1=base, y2=base + 4))
@@ -99,8 +100,12 @@ def draw_interval(bias: Bias, reach: float) -> Markup:
     parts = [
         tag("line", class_="axis", x1=8, x2=width - 8, y1=middle, y2=middle),
         tag("line", class_="zero", x1=width / 2, x2=width / 2, y1=2, y2=24),
+        *(
+            tag("line", class_="cap", x1=at(end), x2=at(end), y1=middle - 5, y2=middle + 5)
+            for end in (bias.low, bias.high)
+        ),
         tag("line", class_="whisker", x1=at(bias.low), x2=at(bias.high), y1=middle, y2=middle),
-        tag("circle", class_="dot clear" if clear else "dot", cx=at(bias.auc), cy=middle, r=5),
+        tag("circle", class_="dot clear" if clear else "dot", cx=at(bias.auc), cy=middle, r=4),
         tag("text", f"{0.5 - reach:g}", class_="low", x=8, y=38),
         tag("text", "0.5", class_="tick", x=width / 2, y=38),
         tag("text", f"{0.5 + reach:g}", class_="high", x=width - 8, y=38),
