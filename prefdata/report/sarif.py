@@ -7,7 +7,7 @@ notification. Names of files become relative URIs; offsets count in the decompre
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from prefdata.report.figures import count
@@ -18,9 +18,18 @@ SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 LEVELS = {"E": "error", "W": "warning", "I": "note"}
 
 
+class Artifacts(NamedTuple):
+    """The files that results lie in."""
+
+    root: Path
+    places: dict[str, int]
+    """Each input's place in the log's list."""
+
+
 def to_sarif(report: Report, root: Path) -> dict[str, Any]:
     """The log; files under `root` are named relative to it, as all that were given so."""
-    uris = {item.name: file_uri(item.name, root) for item in report.inputs}
+    places = {item.name: number for number, item in enumerate(report.inputs)}
+    artifacts = Artifacts(root, places)
     codes = list(dict.fromkeys(finding.code for finding in report.findings))
     rules = {f.code: _rule(f) for f in sorted(report.findings, key=_gravest_last)}
     run = {
@@ -39,7 +48,7 @@ def to_sarif(report: Report, root: Path) -> dict[str, Any]:
         ],
         "artifacts": [
             {
-                "location": {"uri": uris[item.name]},
+                "location": {"uri": file_uri(item.name, root)},
                 "length": item.bytes,
                 "hashes": {"sha-256": item.sha256},
             }
@@ -48,7 +57,7 @@ def to_sarif(report: Report, root: Path) -> dict[str, Any]:
         "results": [
             result
             for finding in report.findings
-            for result in _results(finding, codes.index(finding.code), uris)
+            for result in _results(finding, codes.index(finding.code), artifacts)
         ],
         "columnKind": "unicodeCodePoints",
     }
@@ -87,20 +96,21 @@ def _rule(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _results(finding: Finding, rule: int, uris: dict[str, str]) -> Iterator[dict[str, Any]]:
+def _results(finding: Finding, rule: int, artifacts: Artifacts) -> Iterator[dict[str, Any]]:
     for example in finding.examples:
         yield {
             "ruleId": finding.code,
             "ruleIndex": rule,
             "level": LEVELS[finding.severity],
             "message": {"text": plain(example.message) or plain(finding.meaning)},
-            "locations": [{"physicalLocation": _location(example, uris)}],
+            "locations": [{"physicalLocation": _location(example, artifacts)}],
         }
 
 
-def _location(example: Example, uris: dict[str, str]) -> dict[str, Any]:
-    place: dict[str, Any] = {"uri": uris[example.source]}
-    place["index"] = list(uris).index(example.source)
+def _location(example: Example, artifacts: Artifacts) -> dict[str, Any]:
+    place: dict[str, Any] = {"uri": file_uri(example.source, artifacts.root)}
+    if example.source in artifacts.places:
+        place["index"] = artifacts.places[example.source]
     region = {"startLine": example.line}
     if example.offset is not None:
         region["byteOffset"] = example.offset
