@@ -34,7 +34,7 @@ def write_card(report: Report, *, name: str) -> str:
         _table(["code", "what", "count", "share", "advice"], _findings(report)),
         "## What is in it",
         _table(["split", "pairs", "prompts", "tokens"], _splits(report)),
-        split_statement(report.split_proof),
+        escape(split_statement(report.split_proof)),
         _table(["tokens of", "mean", "median", "95 %", "most"], _lengths(report)),
         _histogram(report),
         f"Tokenizer: {escape(tokenizer)}. The chosen side is the longer one in "

@@ -15,6 +15,7 @@ from prefdata.report.model import (
     SplitProof,
 )
 from prefdata.report.numbers import describe_code
+from prefdata.report.rows import ShownPair
 from prefdata.store.manifest import (
     FunnelStage,
     InputSeal,
@@ -231,4 +232,42 @@ def full_report(text: str = "") -> Report:
             "tokenizer": tokenizer(text),
             "fingerprint": "5f0c2a9be1d47730",
         }
+    )
+
+
+def empty_report() -> Report:
+    """What is known of a file without rows."""
+    return Report(
+        tool_version="0.1.0",
+        inputs=[],
+        lines=line_classes(0, 0, 0, 0),
+        funnel=[],
+        findings=[],
+        splits=None,
+        lengths=None,
+        chosen_longer=None,
+        notes=[],
+    )
+
+
+def shown_pair(text: str = "") -> ShownPair:
+    """A pair of a build with a text in every field; its tokens are bytes."""
+    pair = example_pair(text)
+    parts = {part: getattr(pair, part) for part in ("prompt", "chosen", "rejected")}
+    turns = {
+        part: [{"role": "assistant" + text, "content": value, "tool_calls": text}]
+        for part, value in parts.items()
+    }
+    ids = {
+        f"{part}_ids": list(value.encode("utf-8", "surrogatepass")) for part, value in parts.items()
+    }
+    known = {"score_chosen": 4.5, "score_rejected": 1.0, "margin": 3.5, "weight": 0.5}
+    models = {"model_chosen": "tern" + text, "model_rejected": None}
+    place = {"source": pair.source, "line": pair.line, "chosen_rank": 1, "rejected_rank": 3}
+    return ShownPair(
+        row=7,
+        split="train",
+        at=7,
+        tokens={"pair_id": b"\x17" * 16, **ids},
+        text={**turns, **known, **models, **place},
     )
