@@ -23,6 +23,7 @@ from prefdata.report.model import Report
 from prefdata.report.numbers import (
     CATALOG,
     class_of_lines,
+    count_groups,
     example_pairs,
     list_findings,
     measure_characters,
@@ -85,11 +86,12 @@ def make_report(
     refusals = made.refusals()
     classes = class_of_lines(found, list(refusals))
     total = total_lines(classes)
+    kept = _kept(found, list(refusals))
     funnel = list(found.funnel)
     if made.tasks:
         counts = Counter(refusal.code for refusal in refusals.values())
         funnel.append(stage("tokens", made.rows + len(refusals), made.rows, counts))
-    measured = measure_tokens(tokens) if tokens else measure_characters(_staying(found))
+    measured = measure_tokens(tokens) if tokens else measure_characters(kept)
     return Report(
         tool_version=TOOL_VERSION,
         inputs=seal_inputs(found.files, classes),
@@ -102,6 +104,7 @@ def make_report(
         notes=found.notes + made.notes,
         length_unit="tokens" if tokens else "characters",
         histograms=measured.histograms if measured else None,
+        groups=count_groups(kept),
         example_pairs=example_pairs(_first_kept(made)),
     )
 
@@ -118,8 +121,11 @@ def describe_build(report: Report, config: BuildConfig, target: Target, mark: st
     )
 
 
-def _staying(found: Survey) -> pl.DataFrame:
-    return found.keys.filter(pl.Series(found.decision.stays))
+def _kept(found: Survey, refused: Sequence[int]) -> pl.DataFrame:
+    """The keys of the pairs that stay, but for those that did not become tokens."""
+    stays = found.decision.stays.copy()
+    stays[list(refused)] = False
+    return found.keys.filter(pl.Series(stays))
 
 
 def _first_kept(made: Made) -> pa.Table:

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 from prefdata.check import CHECKS, Check
 from prefdata.errors import UsageError
 from prefdata.findings import Findings, Level, Met, Place
-from prefdata.keys import CHARACTERS
+from prefdata.keys import CHARACTERS, GROUP
 from prefdata.report.lengths import PARTS, Measured, measure_parts
-from prefdata.report.model import Example, ExamplePair, Finding, SeverityChange
+from prefdata.report.model import Example, ExamplePair, Finding, Groups, SeverityChange
 from prefdata.store.manifest import InputSeal, LineClasses
 from prefdata.survey import Survey, SurveyedFile
 from prefdata.tokens.codes import TOKEN_CHECKS
@@ -153,6 +153,18 @@ def measure_tokens(tables: list[pa.Table]) -> Measured | None:
 def measure_characters(keys: pl.DataFrame) -> Measured | None:
     """Lengths in characters of the pairs of KEYS."""
     return measure_parts({part: keys[name].to_numpy() for part, name in CHARACTERS.items()})
+
+
+def count_groups(keys: pl.DataFrame) -> Groups | None:
+    """How the pairs of KEYS share prompts and completions; None where there is no pair."""
+    sides = pl.concat(
+        [keys.select(*GROUP, pl.col(side).alias("side")) for side in ("chosen_id", "rejected_id")]
+    )
+    if not len(keys):
+        return None
+    return Groups(
+        groups=keys.select(GROUP).n_unique(), completions=sides.n_unique(), pairs=len(keys)
+    )
 
 
 def severity_changes(changes: Mapping[str, str]) -> list[SeverityChange]:

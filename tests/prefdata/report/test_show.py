@@ -163,4 +163,5 @@ def test_a_validation_measures_characters_and_a_build_tokens(
     assert validated.histograms is not None
     assert sum(validated.histograms["chosen"].counts) == 60
     assert sum(report["histograms"]["chosen"]["counts"]) == report["lines"]["kept"]
+    assert report["groups"] == {"pairs": 60, "groups": 60 - 12, "completions": 120}
     assert report["example_pairs"][0]["line"] == 1
