@@ -40,7 +40,7 @@ class Difference(NamedTuple):
     left: list[Span]
     right: list[Span]
     shared: float
-    """Words of both texts that are in the other too, as a share of all words."""
+    """Words of both texts that stand in spans of both, as a share of all words."""
 
 
 def compare(left: str, right: str) -> Difference:

@@ -39,7 +39,8 @@ def show_pair(build: Build, row: int) -> Iterator[Text]:
 def _difference(pair: ShownPair) -> Iterator[Text]:
     """Both sides, with marks around what stands in one of them alone."""
     found = compare(pair.words("chosen"), pair.words("rejected"))
-    yield Text(f"difference: {percent(found.shared)} of the words stand in both", style="bold")
+    shared = f"{percent(found.shared)} of the words stand in passages that both share"
+    yield Text(f"difference: {shared}", style="bold")
     for side, spans in (("chosen", found.left), ("rejected", found.right)):
         yield _marked(spans, side)
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from prefdata.progress import Advance
 from prefdata.report.figures import count, percent, split_statement
+from prefdata.report.lengths import PARTS
 from prefdata.report.model import Report
 from prefdata.report.safe import plain
 
@@ -101,14 +102,11 @@ def _length_table(report: Report) -> Table:
     table = _table(
         f"{unit.capitalize()} of the kept pairs", "part", "mean", "median", "95 %", "most"
     )
-    for part, found in (report.lengths or {}).items():
-        numbers = (
-            f"{found.mean:,.1f}",
-            f"{found.median:,.0f}",
-            f"{found.p95:,.0f}",
-            f"{found.max:,}",
-        )
-        table.add_row(part, *numbers)
+    lengths = report.lengths or {}
+    for part in (part for part in PARTS if part in lengths):
+        found = lengths[part]
+        short = f"{found.mean:,.1f}", f"{found.median:,.0f}", f"{found.p95:,.0f}"
+        table.add_row(part, *short, f"{found.max:,}")
     return table
 
 

@@ -65,15 +65,17 @@ NARROW = Frame(344, 92, 80, 196, 36, lines=True)
 
 
 def steps_of(report: Report) -> list[Step]:
-    """The report's funnel, from all lines down to the kept pairs."""
+    """The report's funnel, from all lines, or rows where none is blank, to the kept pairs."""
     names = {finding.code: finding.name for finding in report.findings}
-    blank = [Loss("", "blank lines", report.lines.blank)] if report.lines.blank else []
+    lines, blank = report.lines.lines, report.lines.blank
     steps = [
         Step(stage.stage, stage.rows_in, stage.rows_out, _losses(stage.dropped, names))
         for stage in report.funnel
     ]
-    first = Step("lines", report.lines.lines, report.lines.lines - report.lines.blank, blank)
-    return [first, *steps]
+    if steps and not blank:
+        return steps
+    losses = [Loss("", "blank lines", blank)] if blank else []
+    return [Step("lines", lines, lines - blank, losses), *steps]
 
 
 def _losses(dropped: Mapping[str, int], names: Mapping[str, str]) -> list[Loss]:
@@ -91,7 +93,7 @@ def draw_funnel(report: Report, frame: Frame) -> Markup:
     most = max([1, *(max(step.rows_in, step.rows_out) for step in steps)])
     scale = frame.stream_width / most
     parts: list[Markup] = []
-    y, title = 10.0, "lines"
+    y, title = 10.0, "lines" if steps[0].title == "lines" else "rows"
     for step in steps:
         parts.append(_node(frame, y, step.rows_in, title, scale))
         parts.append(_branches(frame, y, step, scale, most))
@@ -113,9 +115,9 @@ def describe(steps: list[Step]) -> str:
     """The picture in words.
 
     >>> describe([Step("lines", 9, 8, [Loss("", "blank lines", 1)]), Step("check", 8, 8, [])])
-    '9 lines come in. At lines leave: blank lines 1. 8 go on to the end.'
+    '9 come in. At lines leave: blank lines 1. 8 go on to the end.'
     """
-    sentences = [f"{steps[0].rows_in:,} lines come in."]
+    sentences = [f"{steps[0].rows_in:,} come in."]
     for step in steps:
         if step.losses:
             named = [(f"{loss.code} {loss.name}".strip(), loss.rows) for loss in step.losses]
