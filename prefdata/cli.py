@@ -119,10 +119,11 @@ def build(
     from prefdata.config import make_config, read_config
     from prefdata.report.form import examples_for, write_report
     from prefdata.report.model import Report
+    from prefdata.report.numbers import name_rows
     from prefdata.report.safe import plain
     from prefdata.report.terminal import TerminalProgress, print_report
 
-    examples_for(report_path)
+    num_examples = examples_for(report_path)
     changes = {name: value for name, value in options.items() if value is not None}
     if len(sources) == 1 and Path(sources[0]).suffix in (".yaml", ".yml"):
         config = read_config(Path(sources[0]), changes)
@@ -132,7 +133,7 @@ def build(
     report = Report.model_validate_json(made.file("report.json").read_bytes())
     print_report(report, Console())
     if report_path is not None:
-        write_report(report, report_path, root=Path.cwd())
+        write_report(name_rows(report, made.rejected(), num_examples), report_path, root=Path.cwd())
     line = f"{made.path} is built; its manifest's hash is {made.manifest.hash[:16]}…"
     click.echo(plain(line))
 

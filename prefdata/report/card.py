@@ -11,6 +11,7 @@ from prefdata.report.model import ExamplePair, Report
 from prefdata.report.safe import plain, yaml_text
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_MOST_INPUTS = 50  # rows of the table; the report has all
 _BAR = 16  # characters of the longest bar
 
 # Markdown's own characters, and what makes a bare address a link.
@@ -88,9 +89,9 @@ def _quote(text: str) -> str:
 
 
 def _lines(report: Report) -> list[list[str]]:
-    rows = [(escape(item.name), item.lines) for item in report.inputs]
-    if len(rows) > 1:
-        rows.append(("all", report.lines))
+    rows = [(escape(item.name), item.lines) for item in report.inputs[:_MOST_INPUTS]]
+    if len(report.inputs) > 1:
+        rows.append((f"all {len(report.inputs):,}", report.lines))
     return [
         [name, *(f"{n:,}" for n in (c.lines, c.blank, c.kept, c.duplicates, c.rejected))]
         for name, c in rows

@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 
 from prefdata.check import CHECKS, Check
 from prefdata.errors import UsageError
-from prefdata.findings import Findings, Level, Met, Place
+from prefdata.findings import Findings, Level, Met, Place, count_rows
 from prefdata.keys import CHARACTERS, GROUP
 from prefdata.report.lengths import PARTS, Measured, measure_parts
-from prefdata.report.model import Example, ExamplePair, Finding, Groups, SeverityChange
+from prefdata.report.model import Example, ExamplePair, Finding, Groups, Report, SeverityChange
 from prefdata.store.manifest import InputSeal, LineClasses
 from prefdata.survey import Survey, SurveyedFile
 from prefdata.tokens.codes import TOKEN_CHECKS
@@ -116,6 +116,18 @@ def list_findings(met: Findings, num_lines: int) -> list[Finding]:
         if found.num
     ]
     return sorted(findings, key=lambda finding: (finding.code, finding.severity))
+
+
+def name_rows(report: Report, rejected: pa.Table, most: int) -> Report:
+    """The report with the first refused rows of each code as a build's `rejected/` has them."""
+    met = count_rows(rejected, most)
+    findings = [
+        finding.model_copy(update={"examples": [_example(place) for place in met[code].first]})
+        if (code := finding.code) in met and finding.severity == "E"
+        else finding
+        for finding in report.findings
+    ]
+    return report.model_copy(update={"findings": findings})
 
 
 def _describe(code: str, level: Level, found: Met, num_lines: int) -> Finding:

@@ -15,6 +15,8 @@ from prefdata.report.lengths import PARTS
 from prefdata.report.model import Report
 from prefdata.report.safe import plain
 
+_MOST_INPUTS = 40  # rows of the table; a report as a file has all
+
 
 class TerminalProgress:
     """Bars on stderr; nothing where it is no terminal."""
@@ -64,9 +66,9 @@ def _table(title: str, *columns: str, text_columns: int = 1) -> Table:
 def _line_table(report: Report) -> Table:
     columns = ("lines", "blank", "kept", "duplicates", "filtered", "rejected")
     table = _table("Where every line went", "input", *columns)
-    rows = [(plain(item.name), item.lines) for item in report.inputs]
-    if len(rows) > 1:
-        rows.append(("all", report.lines))
+    rows = [(plain(item.name), item.lines) for item in report.inputs[:_MOST_INPUTS]]
+    if len(report.inputs) > 1:
+        rows.append((f"all {len(report.inputs):,}", report.lines))
     for name, classes in rows:
         table.add_row(Text(name), *(f"{getattr(classes, column):,}" for column in columns))
     return table

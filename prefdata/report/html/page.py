@@ -20,7 +20,8 @@ from prefdata.report.safe import yaml_text
 from prefdata.store.manifest import LineClasses
 
 _FOLDER = Path(__file__).parent
-_EXAMPLES = 5  # of each code; a report made for SARIF holds many more
+_MOST_EXAMPLES = 5  # of each code; a report made for SARIF holds many more
+_MOST_ROWS = 100  # of inputs, sources and notes; a build of thousands of files has a page too
 
 
 def render_report(report: Report) -> str:
@@ -38,7 +39,8 @@ def render_report(report: Report) -> str:
         "reach": reach_of(report.biases),
         "proof": split_statement(report.split_proof),
         "config": report.config and yaml_text(report.config, sort_keys=True),
-        "most_examples": _EXAMPLES,
+        "most_examples": _MOST_EXAMPLES,
+        "most_rows": _MOST_ROWS,
     }
     return render("report.html.jinja", values, tool_version=report.tool_version)
 

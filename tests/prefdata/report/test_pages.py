@@ -155,3 +155,32 @@ def test_a_report_reads_back_from_its_own_json() -> None:
     report = full_report("<b>")
 
     assert Report.model_validate_json(report.model_dump_json()) == report
+
+
+def test_a_report_of_thousands_of_files_is_a_page_still() -> None:
+    report = full_report()
+    many = [report.inputs[0].model_copy(update={"name": f"part-{n}"}) for n in range(5_000)]
+    page = render_report(report.model_copy(update={"inputs": many}))
+
+    assert len(page) < 100_000
+    assert "and 4,900 more files" in page
+
+
+def luminance(color: str) -> float:
+    """Relative luminance of a color, as WCAG 2 defines it."""
+    digits = color.lstrip("#")
+    digits = "".join(digit * 2 for digit in digits) if len(digits) == 3 else digits
+    parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_text_stands_out_from_what_is_behind_it_by_day_by_night_and_in_print() -> None:
+    themes = re.findall(r":root \{(.*?)\}", render_report(full_report()), re.DOTALL)
+    assert len(themes) == 3
+    for theme in themes:
+        colors = dict(re.findall(r"--(\w+): (#\w+);", theme))
+        pairs = [(text, back) for text in ("ink", "soft") for back in ("paper", "faint", "rule")]
+        for text, back in [*pairs, ("ink", "tint"), ("soft", "tint"), ("accent", "paper")]:
+            light, dark = sorted((luminance(colors[text]), luminance(colors[back])), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, back, theme)

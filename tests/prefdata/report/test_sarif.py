@@ -192,3 +192,17 @@ def test_a_log_lists_many_rows_of_a_code_and_counts_the_others(
 )
 def test_any_name_of_a_file_is_a_uri(name: str, uri: str) -> None:
     assert file_uri(name, ROOT) == uri
+
+
+def test_a_build_lists_the_rows_that_it_refused(
+    rows_file: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows_file.write_bytes(rows_file.read_bytes() + b"{\n" * 30)
+    monkeypatch.chdir(tmp_path)
+    words = ["build", rows_file.name, "--tokenizer", str(tiny), "-o", "out"]
+    result = CliRunner().invoke(main, [*words, "--report", "out.sarif"])
+    run = read(json.loads((tmp_path / "out.sarif").read_bytes()))
+
+    assert result.exit_code == 0, result.output
+    assert [place.rule_id for place in run.results] == ["R201"] * 30
+    assert not run.invocations[0].notifications
