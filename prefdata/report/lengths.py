@@ -15,7 +15,7 @@ from prefdata.report.model import Histogram, Lengths
 PARTS = ("prompt", "chosen", "rejected")
 
 # Four bins to a doubling, as far as whole numbers allow: 0 1 2 3 4 5 6 7 8 10 11 13 16 19 23 …
-EDGES: tuple[int, ...] = (0, *sorted({round(2 ** (k / 4)) for k in range(4 * 31)}))
+EDGES: tuple[int, ...] = (0, *sorted({round(2 ** (k / 4)) for k in range(4 * 31 + 1)}))
 
 Counts = NDArray[np.int64]
 

@@ -165,11 +165,13 @@ def _stream(frame: Frame, ends: tuple[float, float], step: Step, scale: float) -
 def _branches(frame: Frame, y: float, step: Step, scale: float, most: int) -> Markup:
     """The losses of a step; the rightmost part of the stream leaves first, so none cross."""
     right = frame.stream_x + step.rows_in * scale
+    lost = sum(loss.rows for loss in step.losses)
+    fit = min(1.0, step.rows_in / max(lost, 1))  # a row may lose more pairs than the one it is
     ends = accumulate(_slots(frame, step, scale), initial=y + 14)
     parts = []
     for loss, slot, top in zip(step.losses, _slots(frame, step, scale), ends, strict=False):
         half = _thickness(loss.rows, scale) / 2
-        center, left = top + slot / 2, right - loss.rows * scale
+        center, left = top + slot / 2, right - loss.rows * scale * fit
         right_edge, label = max(right, left + _THINNEST), frame.label_x - 10
         path = (
             f"M{right_edge:.1f} {y:.1f}Q{right_edge:.1f} {center - half:.1f} "
