@@ -11,6 +11,7 @@ from prefdata.part import RowChecks
 from prefdata.progress import Progress, Silent
 from prefdata.read import Limits, Pairing, expand_inputs, load_layout
 from prefdata.report.model import Report
+from prefdata.report.numbers import severity_changes
 from prefdata.survey import SurveyOptions, survey
 from prefdata.tokens.target import load_target
 
@@ -49,7 +50,8 @@ def validate(
     number = choose_workers(options.workers, sum(file.path.stat().st_size for file in files))
     with Workers(number) as workers:
         found = survey(files, how, workers=workers, staging=None, progress=progress or Silent())
-    return make_report(found, NOTHING_MADE, [], examples=options.examples)
+    report = make_report(found, NOTHING_MADE, [], examples=options.examples)
+    return report.model_copy(update={"severity_changes": severity_changes(options.severity)})
 
 
 def worst_severity(report: Report) -> str | None:

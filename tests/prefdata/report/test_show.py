@@ -16,6 +16,7 @@ from prefdata.report.pieces import pieces_of
 from prefdata.report.rows import read_pairs
 from prefdata.report.terminal import print_report
 from prefdata.store.reader import Build
+from prefdata.validation import ValidateOptions
 from tests.prefdata.conftest import chat_rows, write_rows
 from tests.prefdata.report.payloads import HARMFUL, TERMINAL
 from tests.prefdata.report.synthetic import full_report
@@ -165,3 +166,10 @@ def test_a_validation_measures_characters_and_a_build_tokens(
     assert sum(report["histograms"]["chosen"]["counts"]) == report["lines"]["kept"]
     assert report["groups"] == {"pairs": 60, "groups": 60 - 12, "completions": 120}
     assert report["example_pairs"][0]["line"] == 1
+
+
+def test_a_report_names_the_checks_that_were_changed(rows_file: Path) -> None:
+    options = ValidateOptions(severity={"PD301": "W", "PD202": "E"})
+    report = prefdata.validate([str(rows_file)], options)
+
+    assert [(c.code, c.was, c.now) for c in report.severity_changes] == [("PD301", "E", "W")]
