@@ -69,9 +69,8 @@ def write_browser(build: Build, out: Path, *, most: int) -> list[Path]:
     """
     total = num_rows(build)
     rows = spread_rows(total, most)
-    is_file = out.suffix == ".html"
-    if not is_file:
-        make_folder(out)
+    is_file = out.suffix == ".html" and not out.is_dir()
+    make_folder(out.parent if is_file else out)
     sizes = len(rows) if is_file else PAGE_PAIRS
     names = [out] if is_file else [out / name for name in _names(-(-len(rows) // sizes))]
     leaves = _leaves(build, rows)

@@ -149,6 +149,27 @@ def test_a_report_in_no_known_form_is_refused_before_the_work(rows_file: Path) -
     assert result.stderr.endswith("use one of .json, .html, .sarif [E160]\n")
 
 
+def test_files_are_made_where_they_are_asked_for_or_refused_in_a_line(
+    build: Build, rows_file: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder.html"
+    folder.mkdir()
+    made = [
+        run("validate", rows_file, "--report", tmp_path / "new" / "report.json"),
+        run("show", build.path, "--html", tmp_path / "other" / "pairs.html"),
+        run("show", build.path, "--html", folder),
+    ]
+    refused = [
+        run("validate", rows_file, "--report", folder),
+        run("validate", rows_file, "--report", rows_file / "x.json"),
+        run("show", build.path, "--html", rows_file),
+    ]
+
+    assert [result.exit_code for result in made] == [0, 0, 0]
+    assert (folder / "index.html").is_file()
+    assert [result.stderr.strip()[-6:] for result in refused] == ["[E160]", "[E140]", "[E140]"]
+
+
 def test_a_validation_measures_characters_and_a_build_tokens(
     rows_file: Path, tiny: Path, tmp_path: Path
 ) -> None:
