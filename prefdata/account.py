@@ -5,141 +5,129 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import polars as pl
 import pyarrow as pa
 from pyarrow import parquet
 
+from prefdata.arrays import empty_table
 from prefdata.config import BuildConfig
 from prefdata.decide import CONTRADICTION, stage
-from prefdata.findings import EXAMPLES, Findings, Met, add_up
+from prefdata.findings import EXAMPLES
 from prefdata.leftovers import duplicates_table, write_rejected
+from prefdata.part import gather
 from prefdata.plan import TOOL_VERSION
+from prefdata.records import RECORDS
 from prefdata.report.card import write_card
-from prefdata.report.explain import CATALOG
+from prefdata.report.form import FORMS
+from prefdata.report.measures import (
+    measure_biases,
+    measure_languages,
+    measure_sources,
+    prove_splits,
+)
 from prefdata.report.model import Report
 from prefdata.report.numbers import (
     class_of_lines,
+    count_groups,
+    example_pairs,
     list_findings,
-    measure_lengths,
+    measure_characters,
+    measure_tokens,
     seal_inputs,
+    severity_changes,
     total_lines,
 )
-from prefdata.shard import MadeShard, ShardTask
-from prefdata.store.canonical import to_json
 from prefdata.store.commit import FileSeal
 from prefdata.store.manifest import Manifest, OtherFile, ShardSeal, SplitSeal
 from prefdata.store.staging import write_staged
 from prefdata.survey import Survey
+from prefdata.tally import Made, codes_met
 from prefdata.tokens.render import Refusal
 from prefdata.tokens.target import Target
 
 REJECTED_FILE = "rejected/rejected-00000-of-00001.parquet"
 DUPLICATES_FILE = "duplicates.parquet"
+_EXAMPLE_PAIRS = 3
 
 
-class Made(NamedTuple):
-    """The shards of a build: what was asked for, and what came of it."""
-
-    tasks: Sequence[ShardTask]
-    shards: Sequence[MadeShard]
-
-    @property
-    def notes(self) -> list[str]:
-        return sorted({made.facts.note for made in self.shards if made.facts.note})
-
-    @property
-    def rows(self) -> int:
-        """Pairs that became tokens."""
-        return sum(made.facts.rows for made in self.shards)
-
-    def findings(self) -> dict[str, Met]:
-        """What was found in pairs that became tokens, by code."""
-        return add_up(
-            {code: Met(count, ()) for code, count in made.facts.findings.items()}
-            for made in self.shards
-        )
-
-    def refusals(self) -> dict[int, Refusal]:
-        """Why a record did not become tokens, by its place in the keys."""
-        found = {}
-        for task, made in zip(self.tasks, self.shards, strict=True):
-            places = task.places["at"]
-            found.update({int(places[row]): why for row, why in made.facts.refusals.items()})
-        return found
-
-
-NOTHING_MADE = Made((), ())
-
-
-def make_report(found: Survey, made: Made, tokens: list[pa.Table]) -> Report:
-    """The numbers of a build or, without shards, of a validation."""
+def make_report(
+    found: Survey, made: Made, tokens: list[pa.Table], *, examples: int = EXAMPLES
+) -> Report:
+    """The numbers of a build or, without shards, of a validation; `examples` places a code."""
     refusals = made.refusals()
     classes = class_of_lines(found, list(refusals))
     total = total_lines(classes)
+    stays = _stays(found, list(refusals))
+    kept, profile = found.keys.filter(stays), found.profile.filter(stays)
     funnel = list(found.funnel)
     if made.tasks:
         counts = Counter(refusal.code for refusal in refusals.values())
         funnel.append(stage("tokens", made.rows + len(refusals), made.rows, counts))
-    lengths, chosen_longer = measure_lengths(tokens) if tokens else (None, None)
+    met = codes_met(found, made, refusals, examples)
+    measured = measure_tokens(tokens) if tokens else measure_characters(kept)
     return Report(
         tool_version=TOOL_VERSION,
         inputs=seal_inputs(found.files, classes),
         lines=total,
         funnel=funnel,
-        findings=list_findings(_met(found, made, refusals), total.lines - total.blank),
+        findings=list_findings(met, total.lines - total.blank),
         splits=_splits(made) if made.tasks else None,
-        lengths=lengths,
-        chosen_longer=chosen_longer,
+        lengths=measured.lengths if measured else None,
+        chosen_longer=measured.chosen_longer if measured else None,
         notes=found.notes + made.notes,
+        length_unit="tokens" if tokens else "characters",
+        histograms=measured.histograms if measured else None,
+        biases=measure_biases(profile),
+        sources=measure_sources(
+            profile, kept["source_index"], {f.file.index: f.file.name for f in found.files}
+        ),
+        languages=measure_languages(profile),
+        groups=count_groups(kept),
+        example_pairs=example_pairs(_first_kept(made)),
     )
 
 
-def _met(found: Survey, made: Made, refusals: dict[int, Refusal]) -> Findings:
-    """Every code that was met, by level; in decided and refused pairs by their places."""
-    facts = [part.facts for part in found.parts]
-    contradictory = [(int(at), CONTRADICTION) for at in found.decision.contradictory]
-    refused: dict[str, list[tuple[int, str]]] = {"PD403": contradictory}
-    for at, refusal in sorted(refusals.items()):
-        refused.setdefault(refusal.code, []).append((at, refusal.message))
-    copies = found.decision.copies["at"].to_list()
-    reported = {code: list(places) for code, places in found.decision.reported.items()}
-    met: Findings = {
-        "E": add_up([part.unread for part in facts] + [part.refused for part in facts]),
-        "W": add_up(part.reported for part in facts),
-        "I": add_up(part.counted for part in facts),
+def describe_build(
+    report: Report, found: Survey, made: Made, config: BuildConfig, sealed: tuple[Target, str]
+) -> Report:
+    """The report with what was asked for: config, tokenizer, fingerprint; and what splits hold."""
+    target, mark = sealed
+    changes = {
+        "config": config.identity,
+        "tokenizer": target.seal(),
+        "fingerprint": mark,
+        "severity_changes": severity_changes(config.severity),
     }
-    met["E"] = add_up([met["E"], {code: _placed(found, some) for code, some in refused.items()}])
-    for code, places in {**reported, "PD401": copies}.items():
-        met["W"][code] = _placed(found, [(int(at), CATALOG[code].meaning) for at in places])
-    met[found.decision.near_level]["PD402"] = _placed(found, _near_messages(found))
-    for one in found.of_set:
-        assert one.severity != "off"
-        places = [(at, one.message) for at in one.examples]
-        met[one.severity][one.code] = _placed(found, places)._replace(num=one.num)
-    for code, of_tokens in made.findings().items():
-        met["I" if CATALOG[code].severity == "I" else "W"][code] = of_tokens
-    return met
+    if config.near is not None:
+        rows: dict[str, list[int]] = {}
+        for task in made.tasks:
+            rows.setdefault(task.split, []).extend(task.places["at"].to_list())
+        changes["split_proof"] = prove_splits(
+            found.keys,
+            found.decision.drawn_by,
+            rows,
+            words=config.near.words,
+            threshold=config.near.threshold,
+        )
+    return report.model_copy(update=changes)
 
 
-def _near_messages(found: Survey) -> list[tuple[int, str]]:
-    """What each near-duplicate is near, for as many as a report names."""
-    near = found.decision.near
-    names = [file.file.name for file in found.files]
-    kept = found.keys.select("source_index", "line")[near["kept"].head(EXAMPLES)]
-    said = [
-        f"near_duplicate: similarity {similarity:.2f} to {names[source]}:{line}"
-        for similarity, (source, line) in zip(near["similarity"], kept.iter_rows(), strict=False)
-    ]
-    rest = [""] * (len(near) - len(said))
-    return list(zip(near["at"].to_list(), said + rest, strict=True))
+def _stays(found: Survey, refused: Sequence[int]) -> pl.Series:
+    """Which pairs stay, but for those that did not become tokens."""
+    stays = found.decision.stays.copy()
+    stays[list(refused)] = False
+    return pl.Series(stays)
 
 
-def _placed(found: Survey, pairs: list[tuple[int, str]]) -> Met:
-    """Pairs by their places in the keys, as a report names them."""
-    first = []
-    for at, message in pairs[:EXAMPLES]:
-        source, line = found.keys.select("source_index", "line").row(at)
-        first.append((found.files[source].file.name, line, message))
-    return Met(len(pairs), tuple(first))
+def _first_kept(made: Made) -> pa.Table:
+    """The first records of the first shard that has any; none of a validation."""
+    for task, shard in zip(made.tasks, made.shards, strict=True):
+        if shard.facts.rows:
+            refused = shard.facts.refusals
+            some = range(min(len(task.places), len(refused) + _EXAMPLE_PAIRS))
+            rows = [row for row in some if row not in refused][:_EXAMPLE_PAIRS]
+            return gather(task.root, task.parts, task.places[rows])
+    return empty_table(RECORDS)
 
 
 class Others(NamedTuple):
@@ -159,16 +147,15 @@ def write_others(
         root, root / REJECTED_FILE, found, _refused(found, made)
     )
     rows = {DUPLICATES_FILE: copies.num_rows, REJECTED_FILE: rejected}
-    report_bytes = to_json(report.model_dump(mode="json"))
-    seals["report.json"] = write_staged(
-        root / "report.json", lambda path: path.write_bytes(report_bytes)
-    )
+    for name in ("report.json", "report.html"):
+        data = FORMS[Path(name).suffix](report, root)
+        seals[name] = _write_bytes(root / name, data)
     listed = [
         OtherFile(path=name, rows=rows.get(name), bytes=seal.bytes, sha256=seal.sha256)
         for name, seal in sorted(seals.items())
     ]
-    card = write_card(report, name=config.out.name, tokenizer=config.tokenizer).encode()
-    seals["README.md"] = write_staged(root / "README.md", lambda path: path.write_bytes(card))
+    card = write_card(report, name=config.out.name).encode()
+    seals["README.md"] = _write_bytes(root / "README.md", card)
     return Others(listed, seals)
 
 
@@ -180,6 +167,10 @@ def _refused(found: Survey, made: Made) -> dict[int, Refusal]:
 
 def _write_table(path: Path, table: pa.Table) -> FileSeal:
     return write_staged(path, lambda path: parquet.write_table(table, path, compression="zstd"))
+
+
+def _write_bytes(path: Path, data: bytes) -> FileSeal:
+    return write_staged(path, lambda path: path.write_bytes(data))
 
 
 def make_manifest(

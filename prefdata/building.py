@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from prefdata.account import Made, make_manifest, make_report, write_others
+from prefdata.account import describe_build, make_manifest, make_report, write_others
 from prefdata.check import RowChecks
 from prefdata.config import BuildConfig
 from prefdata.engine.local import Done, Workers, choose_workers
@@ -22,6 +22,7 @@ from prefdata.store.reader import Build, open_build
 from prefdata.store.shards import read_shard
 from prefdata.store.staging import FOLDER, Staging
 from prefdata.survey import Survey, SurveyOptions, survey
+from prefdata.tally import Made
 from prefdata.tokens.probe import Probe
 from prefdata.tokens.target import Target, load_target
 
@@ -61,6 +62,7 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
         _require_rows(made.rows)
 
         report = make_report(found, made, _read_tokens(made, staging))
+        report = describe_build(report, found, made, config, (target, mark))
         others = write_others(staging.root, found, made, report, config)
         manifest = make_manifest(config, target, mark, report, made)
         manifest = manifest.model_copy(update={"files": manifest.files + others.listed}).sealed()

@@ -19,6 +19,7 @@ R = TypeVar("R")
 
 _TOKENIZER_HELP = "A folder with a tokenizer, or a model on the Hub."
 _LAYOUT_HELP = "A layout's name (`prefdata layouts`) or file; detected where absent."
+_REPORT_HELP = "Write it as .json, .html or .sarif, as the name ends."
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
@@ -85,7 +86,7 @@ def main() -> None:
     type=click.Path(path_type=Path),
     help="An earlier report: fail only on what it has not, or has in fewer rows.",
 )
-@click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write it as JSON.")
+@click.option("--report", "report_path", type=click.Path(path_type=Path), help=_REPORT_HELP)
 @_one_line_errors
 def validate(
     files: tuple[str, ...],
@@ -99,20 +100,20 @@ def validate(
     from rich.console import Console
 
     from prefdata.report.baseline import fails, new_findings, read_report
+    from prefdata.report.form import examples_for, write_report
     from prefdata.report.safe import plain
     from prefdata.report.terminal import TerminalProgress, print_report
-    from prefdata.store.canonical import to_json
-    from prefdata.store.commit import write_bytes
     from prefdata.validation import ValidateOptions
     from prefdata.validation import validate as run
 
     progress = TerminalProgress(Console(stderr=True))
     before = read_report(baseline) if baseline else None
     changes = dict(change.partition("=")[::2] for change in severity)
-    report = run(files, ValidateOptions(severity=changes, **options), progress=progress)
+    how = ValidateOptions(severity=changes, examples=examples_for(report_path), **options)
+    report = run(files, how, progress=progress)
     print_report(report, Console())
     if report_path is not None:
-        write_bytes(report_path, to_json(report.model_dump(mode="json")))
+        write_report(report, report_path, root=Path.cwd())
     judged = new_findings(report, before) if before else report.findings
     if before:
         told = ", ".join(f"{finding.code} {finding.name}" for finding in judged) or "nothing"
@@ -130,43 +131,80 @@ def validate(
 @click.option("--layout", metavar="NAME", help=_LAYOUT_HELP)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; changes no byte.")
 @click.option("--replace", is_flag=True, help="Replace another build in the folder.")
+@click.option("--report", "report_path", type=click.Path(path_type=Path), help=_REPORT_HELP)
 @_one_line_errors
-def build(sources: tuple[str, ...], replace: bool, **options: Any) -> None:  # noqa: FBT001 - click's
+def build(
+    sources: tuple[str, ...],
+    replace: bool,  # noqa: FBT001 - click's
+    report_path: Path | None,
+    **options: Any,
+) -> None:
     """Make token shards; resume by itself after a kill."""
     from rich.console import Console
 
     from prefdata.building import build as run
     from prefdata.config import make_config, read_config
+    from prefdata.report.form import examples_for, write_report
     from prefdata.report.model import Report
+    from prefdata.report.numbers import name_rows
     from prefdata.report.safe import plain
     from prefdata.report.terminal import TerminalProgress, print_report
 
+    num_examples = examples_for(report_path)
     changes = {name: value for name, value in options.items() if value is not None}
     if len(sources) == 1 and Path(sources[0]).suffix in (".yaml", ".yml"):
         config = read_config(Path(sources[0]), changes)
     else:
         config = make_config({"inputs": list(sources), **changes}, place="command line")
     made = run(config, replace=replace, progress=TerminalProgress(Console(stderr=True)))
-    console = Console()
-    print_report(Report.model_validate_json(made.file("report.json").read_bytes()), console)
+    report = Report.model_validate_json(made.file("report.json").read_bytes())
+    print_report(report, Console())
+    if report_path is not None:
+        write_report(name_rows(report, made.rejected(), num_examples), report_path, root=Path.cwd())
     line = f"{made.path} is built; its manifest's hash is {made.manifest.hash[:16]}…"
     click.echo(plain(line))
 
 
-@main.command(epilog="\b\nExample:\n  prefdata show out/hh --row 7")
+@main.command(
+    epilog="\b\nExamples:\n  prefdata show out/hh --row 7\n"
+    "  prefdata show out/hh --html pairs --rows 500"
+)
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--row", type=click.IntRange(min=0), help="Show one pair, its tokens by part.")
+@click.option("--row", type=click.IntRange(min=0), help="Show one pair: tokens, difference.")
+@click.option(
+    "--html", type=click.Path(path_type=Path), help="Write pairs as pages: FILE.html or a folder."
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Pairs in the pages, evenly spread.",
+)
 @_one_line_errors
-def show(out: Path, row: int | None) -> None:
+def show(out: Path, row: int | None, html: Path | None, rows: int) -> None:
     """What is in a finished build."""
     from rich.console import Console
 
+    from prefdata.report.figures import count
     from prefdata.report.model import Report
     from prefdata.report.pair import show_pair
+    from prefdata.report.rows import num_rows
+    from prefdata.report.safe import plain
     from prefdata.report.terminal import print_report
     from prefdata.store.reader import open_build
 
     made, console = open_build(out), Console()
+    if html is not None:
+        from prefdata.report.html.browser import write_browser
+
+        pages = write_browser(made, html, most=rows)
+        click.echo(
+            plain(
+                f"{pages[0]} shows {min(rows, num_rows(made)):,} of {count(num_rows(made), 'pair')}"
+            )
+        )
+        return
     if row is None:
         report = made.file("report.json")
         print_report(Report.model_validate_json(report.read_bytes()), console)

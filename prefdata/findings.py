@@ -7,15 +7,23 @@ import polars as pl
 import pyarrow as pa
 
 EXAMPLES = 5
-_PLACE = ("source", "line", "message")
+
+
+class Place(NamedTuple):
+    """Where a code was met, and what was found there."""
+
+    source: str
+    line: int
+    message: str
+    offset: int = -1
+    """Of the row's first byte in the decompressed file; -1 where it has none."""
 
 
 class Met(NamedTuple):
     """One code at one level."""
 
     num: int
-    first: tuple[tuple[str, int, str], ...]
-    """Source, line and message of the first ones."""
+    first: tuple[Place, ...]
 
 
 Level = Literal["E", "W", "I"]
@@ -25,11 +33,11 @@ Findings = dict[Level, dict[str, Met]]
 
 def count_rows(rows: pa.Table, examples: int = EXAMPLES) -> dict[str, Met]:
     """Rows of REJECTED by their codes."""
-    frame = pl.DataFrame({name: pl.Series(rows[name]) for name in ("code", *_PLACE)})
+    frame = pl.DataFrame({name: pl.Series(rows[name]) for name in ("code", *Place._fields)})
     groups = frame.group_by("code", maintain_order=True)
-    found = {str(code): met for (code,), met in groups}
+    found = {str(code): met.select(Place._fields) for (code,), met in groups}
     return {
-        code: Met(len(met), tuple(met.select(_PLACE).head(examples).iter_rows()))
+        code: Met(len(met), tuple(map(Place._make, met.head(examples).iter_rows())))
         for code, met in sorted(found.items())
     }
 

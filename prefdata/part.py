@@ -23,7 +23,7 @@ from prefdata.check import RowChecks, examine_rows
 from prefdata.check.profile import PROFILE, storable
 from prefdata.check.triggers import Seed, seed_of
 from prefdata.dedup.near import NearDuplicates, make_sketch, sketch_table, unit_texts
-from prefdata.findings import Met, count_rows
+from prefdata.findings import Met, Place, count_rows
 from prefdata.keys import LINES, MEMBERS, keys_of
 from prefdata.read import Block, InputFile, LineCounts, RowOptions, read_part
 from prefdata.records import RECORDS, REJECTED
@@ -75,7 +75,8 @@ class PartFacts(NamedTuple):
     def from_json(value: dict[str, Any]) -> "PartFacts":
         def met(codes: dict[str, Any]) -> dict[str, Met]:
             return {
-                code: Met(num, tuple(map(tuple, first))) for code, (num, first) in codes.items()
+                code: Met(num, tuple(Place._make(place) for place in first))
+                for code, (num, first) in codes.items()
             }
 
         return PartFacts(

@@ -4,13 +4,16 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from prefdata.account import NOTHING_MADE, make_report
+from prefdata.account import make_report
 from prefdata.check import CheckLimits, RowChecks
 from prefdata.engine.local import Workers, choose_workers
+from prefdata.findings import EXAMPLES
 from prefdata.progress import Progress, Silent
 from prefdata.read import Limits, Pairing, expand_inputs, load_layout
 from prefdata.report.model import Report
+from prefdata.report.numbers import severity_changes
 from prefdata.survey import SurveyOptions, survey
+from prefdata.tally import NOTHING_MADE
 from prefdata.tokens.target import load_target
 
 _NO_CHANGES: Mapping[str, str] = MappingProxyType({})
@@ -28,6 +31,8 @@ class ValidateOptions(NamedTuple):
     evaluations: Sequence[str] = ()
     checks: CheckLimits = CheckLimits()
     workers: int | None = None
+    examples: int = EXAMPLES
+    """How many places of each code the report names."""
 
 
 def validate(
@@ -43,10 +48,17 @@ def validate(
         load_layout(options.layout) if options.layout else None,
         options.pairing,
         options.limits,
-        RowChecks(options.severity, control_tokens, options.checks, tuple(options.evaluations)),
+        RowChecks(
+            options.severity,
+            control_tokens,
+            options.checks,
+            tuple(options.evaluations),
+            options.examples,
+        ),
         files_are_splits=True,
     )
     number = choose_workers(options.workers, sum(file.path.stat().st_size for file in files))
     with Workers(number) as workers:
         found = survey(files, how, workers=workers, staging=None, progress=progress or Silent())
-    return make_report(found, NOTHING_MADE, [])
+    report = make_report(found, NOTHING_MADE, [], examples=options.examples)
+    return report.model_copy(update={"severity_changes": severity_changes(options.severity)})

@@ -16,7 +16,7 @@ from prefdata.check.rules import rules_of
 from prefdata.check.scene import Scene
 from prefdata.check.severity import resolve_severity
 from prefdata.check.triggers import Seed, add_seeds, find_seeds
-from prefdata.findings import EXAMPLES, Met, add_up
+from prefdata.findings import EXAMPLES, Met, Place, add_up
 from prefdata.records import RECORDS, REJECTED
 from prefdata.rejects import rejects_of
 
@@ -155,10 +155,14 @@ def _met(scene: Scene, broken: pl.DataFrame, examples: int) -> dict[str, Met]:
         places = broken[code].arg_true()
         if len(places):
             first = places.head(examples).to_list()
-            where = [(scene.batch["source"][row], scene.batch["line"][row]) for row in first]
             told = tuple(
-                (source.as_py(), line.as_py(), _say(code, scene.messages, row))
-                for row, (source, line) in zip(first, where, strict=True)
+                Place(
+                    scene.batch["source"][row].as_py(),
+                    scene.batch["line"][row].as_py(),
+                    _say(code, scene.messages, row),
+                    scene.batch["offset"][row].as_py(),
+                )
+                for row in first
             )
             found[code] = Met(len(places), told)
     return found

@@ -1,57 +1,97 @@
 """The dataset card: README.md with the YAML header that the Hub reads, and the build in numbers."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
-import yaml
-
-from prefdata.report.model import Report
-from prefdata.report.safe import plain
+from prefdata.config import BuildConfig
+from prefdata.report.figures import percent, split_statement
+from prefdata.report.lengths import PARTS, by_doubling
+from prefdata.report.model import ExamplePair, Report
+from prefdata.report.safe import plain, yaml_text
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_MOST_INPUTS = 50  # rows of the table; the report has all
+_BAR = 16  # characters of the longest bar
+
+# Markdown's own characters, and what makes a bare address a link.
+_SPECIAL = re.compile(r"[\\`*_{}\[\]<>|#!&~@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
+_LIST = re.compile(r"^(\d+)([.)])|^([-+=])")
 
 
-def write_card(report: Report, *, name: str, tokenizer: str) -> str:
+def write_card(report: Report, *, name: str) -> str:
     """The card's text; everything that comes from data or names is escaped."""
+    tokenizer = report.tokenizer.name if report.tokenizer else "none"
     parts = [
-        f"---\n{yaml.safe_dump(_header(report), sort_keys=True, allow_unicode=True)}---",
+        f"---\n{yaml_text(_header(report), sort_keys=True)}---",
         f"# {escape(name)}",
         "Preference pairs, checked and tokenized by prefdata: `text/` holds them as messages for "
         "any trainer,\n`tokens/` as token ids, `rejected/` every row that was left out, with its "
-        "reason.",
+        "reason. `report.html` shows all of this\nas one page.",
+        *_examples(report.example_pairs),
         "## Where every line went",
         _table(["input", "lines", "blank", "kept", "duplicates", "rejected"], _lines(report)),
         "## Why",
-        _table(["code", "what", "count", "advice"], _findings(report)),
+        _table(["code", "what", "count", "share", "advice"], _findings(report)),
         "## What is in it",
         _table(["split", "pairs", "prompts", "tokens"], _splits(report)),
+        escape(split_statement(report.split_proof)),
         _table(["tokens of", "mean", "median", "95 %", "most"], _lengths(report)),
-        f"Tokenizer: `{escape(tokenizer)}`. The chosen side is the longer one in "
-        f"{report.chosen_longer or 0:.1%} of the pairs.",
+        _histogram(report),
+        f"Tokenizer: {escape(tokenizer)}. The chosen side is the longer one in "
+        f"{percent(report.chosen_longer or 0)} of the pairs.",
+        *_command(report, name),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def escape(text: str) -> str:
-    """Text as Markdown shows it: no tag, table cell, link or code can begin in it."""
-    return re.sub(r"([\\`*_{}\[\]<>|#!&])", r"\\\1", plain(text))
+    r"""Text as Markdown shows it: no tag, table cell, link or code can begin in it.
+
+    >>> escape("<b> www.x.y https://x")
+    '\\<b\\> www\\.x.y https\\://x'
+    """
+    return _SPECIAL.sub(r"\\\g<0>", plain(text))
 
 
 def _header(report: Report) -> dict[str, Any]:
+    """What the Hub reads; license and language only where they are known of every pair."""
     splits = report.splits or {}
     rows = sum(split.rows for split in splits.values())
     files = [{"split": name, "path": f"text/{name}-*.parquet"} for name in sorted(splits)]
+    licences = {source.licence for source in report.sources}
+    known = {"language": report.languages} if report.languages else {}
+    if len(licences) == 1 and None not in licences:
+        known["license"] = [str(next(iter(licences))).lower()]
     return {
         "configs": [{"config_name": "default", "data_files": files}],
         "size_categories": [next((size for most, size in _SIZES if rows < most), "n>1M")],
         "tags": ["preference", "dpo", "rlhf"],
+        **known,
     }
 
 
+def _examples(pairs: list[ExamplePair]) -> Iterator[str]:
+    """The first pairs, each part a quotation."""
+    if pairs:
+        yield "## The first pairs"
+    for pair in pairs:
+        yield f"{escape(pair.source)}:{pair.line}"
+        for part in PARTS:
+            yield f"**{part}**\n\n{_quote(getattr(pair, part))}"
+
+
+def _quote(text: str) -> str:
+    """A text as a quotation, its lines kept; none of them begins a list, a rule or code."""
+    lines = [escape(line.strip()) for line in text.splitlines()]
+    shown = [_LIST.sub(r"\1\\\2\3", line) for line in lines]
+    return "\n".join(f"> {line}  " if line else ">" for line in shown)
+
+
 def _lines(report: Report) -> list[list[str]]:
-    rows = [(escape(item.name), item.lines) for item in report.inputs]
-    if len(rows) > 1:
-        rows.append(("all", report.lines))
+    rows = [(escape(item.name), item.lines) for item in report.inputs[:_MOST_INPUTS]]
+    if len(report.inputs) > 1:
+        rows.append((f"all {len(report.inputs):,}", report.lines))
     return [
         [name, *(f"{n:,}" for n in (c.lines, c.blank, c.kept, c.duplicates, c.rejected))]
         for name, c in rows
@@ -59,7 +99,10 @@ def _lines(report: Report) -> list[list[str]]:
 
 
 def _findings(report: Report) -> list[list[str]]:
-    return [[f.code, f.name, f"{f.count:,}", escape(f.advice)] for f in report.findings]
+    return [
+        [f.code, escape(f.name), f"{f.count:,}", percent(f.share), escape(f.advice)]
+        for f in report.findings
+    ]
 
 
 def _splits(report: Report) -> list[list[str]]:
@@ -75,10 +118,64 @@ def _splits(report: Report) -> list[list[str]]:
 
 
 def _lengths(report: Report) -> list[list[str]]:
+    found = report.lengths or {}
     return [
         [part, f"{x.mean:.1f}", f"{x.median:.0f}", f"{x.p95:.0f}", str(x.max)]
-        for part, x in sorted((report.lengths or {}).items())
+        for part, x in ((part, found[part]) for part in PARTS if part in found)
     ]
+
+
+def _histogram(report: Report) -> str:
+    """Pairs by length in doublings, a bar for each part."""
+    bins = {part: dict(by_doubling(shape)) for part, shape in (report.histograms or {}).items()}
+    labels = {label: None for part in bins.values() for label in part}
+    if not labels:
+        return ""
+    most = max(count for part in bins.values() for count in part.values()) or 1
+    low = {label: int(label.split("–")[0].replace(",", "")) for label in labels}
+    width = max(len(label) for label in (*labels, report.length_unit))
+    rows = [[report.length_unit.rjust(width), *(part.ljust(_BAR + 7) for part in bins)]]
+    for label in sorted(labels, key=lambda label: low[label]):
+        bars = [_bar(part.get(label, 0), most, sum(part.values())) for part in bins.values()]
+        rows.append([label.rjust(width), *bars])
+    return _fenced("\n".join("  ".join(row).rstrip() for row in rows), "text")
+
+
+def _bar(count: int, most: int, total: int) -> str:
+    """A bar and the share of the pairs that it stands for; nothing where there are none."""
+    if not count:
+        return " " * (_BAR + 7)
+    return f"{'█' * round(count / most * _BAR):{_BAR}}{percent(count / (total or 1)):>7}"
+
+
+def _command(report: Report, name: str) -> Iterator[str]:
+    """The config without what is as it is by default, and the command that builds it again."""
+    if report.config is None:
+        return
+    fields = BuildConfig.model_fields
+    asked = {
+        key: value
+        for key, value in report.config.items()
+        if fields[key].is_required() or value != _default(key)
+    }
+    safe_name = re.sub(r"[^\w.-]", "-", plain(name), flags=re.ASCII).lstrip("-") or "build"
+    yield "## Build it again"
+    yield "The same inputs and this `build.yaml` give the same bytes:"
+    yield _fenced(yaml_text(asked, sort_keys=False).rstrip(), "yaml")
+    yield _fenced(f"prefdata build build.yaml -o {safe_name}", "sh")
+
+
+def _default(key: str) -> Any:
+    """A setting's default, as JSON has it."""
+    value = BuildConfig.model_fields[key].get_default(call_default_factory=True)
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+
+
+def _fenced(text: str, language: str) -> str:
+    """A block of code that no line of it can end."""
+    runs = re.findall(r"`+", text)
+    fence = "`" * max(3, *(len(run) + 1 for run in runs), 3)
+    return f"{fence}{language}\n{text}\n{fence}"
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

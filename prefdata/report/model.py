@@ -1,10 +1,16 @@
-"""The report as data: the same numbers that the terminal, the card and later pages show."""
+"""The report as data: the numbers that the terminal, JSON, SARIF, HTML and the card all show."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from prefdata.store.manifest import FunnelStage, InputSeal, LineClasses, SplitSeal
+from prefdata.store.manifest import (
+    FunnelStage,
+    InputSeal,
+    LineClasses,
+    SplitSeal,
+    TokenizerSeal,
+)
 
 
 class _Model(BaseModel):
@@ -19,6 +25,8 @@ class Example(_Model):
     source: str
     line: int
     message: str
+    offset: int | None = None
+    """Of the row's first byte in the decompressed file; null where it has no bytes of its own."""
 
 
 class Finding(_Model):
@@ -33,15 +41,96 @@ class Finding(_Model):
     meaning: str
     advice: str
     examples: list[Example]
+    """The first ones, in the order of the inputs."""
+    numbers: dict[str, float] = {}
+    """What was measured besides the count, by name: a share, a similarity, a rate."""
 
 
 class Lengths(_Model):
-    """Tokens of one part of the kept pairs."""
+    """Lengths of one part of the kept pairs, in the report's `length_unit`."""
 
     mean: float
     median: float
     p95: float
     max: int
+
+
+class Histogram(_Model):
+    """Lengths of one part of the kept pairs, in the report's `length_unit`, counted in bins."""
+
+    edges: list[int]
+    """Bin n holds lengths from edges[n] up to, but without, edges[n + 1]."""
+    counts: list[int]
+    """Pairs in each bin: one fewer than edges."""
+
+
+class Bias(_Model):
+    """How far something that is no merit of a completion tells chosen from rejected."""
+
+    name: str
+    auc: float
+    """Chance that it is larger in the chosen one, ties counted half; 0.5 tells nothing."""
+    low: float
+    """Lower end of the 95 % interval of the AUC."""
+    high: float
+    pairs: int
+    """Pairs that it was measured on."""
+    sentence: str
+    """What it means for these pairs, in one sentence."""
+
+
+class SourceShare(_Model):
+    """The kept pairs of one origin."""
+
+    name: str
+    pairs: int
+    share: float
+    """Of all kept pairs."""
+    licence: str | None
+    """SPDX identifier, or the text that the source gives; null where it is not known."""
+
+
+class Groups(_Model):
+    """How pairs share prompts and completions."""
+
+    groups: int
+    """Distinct prompts."""
+    completions: int
+    """Distinct completions of each prompt, summed over prompts."""
+    pairs: int
+
+
+class SplitProof(_Model):
+    """What was compared to know that no prompt, nor a near copy of one, is in two splits."""
+
+    threshold: float
+    """Jaccard similarity from which two prompts count as near copies."""
+    unit: str
+    """What the similarity is counted in: `word 5-grams`, `character 8-grams`."""
+    leaked: int
+    """Clusters that lie in more than one split: 0, or the split is no split."""
+    clusters: int
+    """Groups of near copies, single prompts among them; each lies in one split as a whole."""
+    largest: int
+    """Prompts in the largest cluster."""
+
+
+class SeverityChange(_Model):
+    """A check that the config raised, lowered or switched off."""
+
+    code: str
+    was: Literal["E", "W", "I", "off"]
+    now: Literal["E", "W", "I", "off"]
+
+
+class ExamplePair(_Model):
+    """A kept pair as a reader sees it; long texts are cut and end with an ellipsis."""
+
+    source: str
+    line: int
+    prompt: str
+    chosen: str
+    rejected: str
 
 
 class Report(_Model):
@@ -60,5 +149,24 @@ class Report(_Model):
     lengths: dict[str, Lengths] | None
     """Of prompt, chosen and rejected, over all splits."""
     chosen_longer: float | None
-    """Share of the pairs whose chosen side has more tokens; equal ones count half."""
+    """Share of the pairs whose chosen side is the longer one; equal ones count half."""
     notes: list[str]
+    length_unit: Literal["tokens", "characters"] = "tokens"
+    """Of lengths, histograms and `chosen_longer`; characters where nothing was tokenized."""
+    histograms: dict[str, Histogram] | None = None
+    """Of prompt, chosen and rejected, over all splits."""
+    biases: list[Bias] = []
+    sources: list[SourceShare] = []
+    """By share, the largest first."""
+    groups: Groups | None = None
+    split_proof: SplitProof | None = None
+    severity_changes: list[SeverityChange] = []
+    """By code."""
+    languages: list[str] = []
+    """BCP 47 tags of what the pairs are written in, where that is known."""
+    example_pairs: list[ExamplePair] = []
+    config: dict[str, Any] | None = None
+    """The resolved config, without what only says where and how fast; null for a validation."""
+    tokenizer: TokenizerSeal | None = None
+    fingerprint: str | None = None
+    """Of the build, as in its manifest."""

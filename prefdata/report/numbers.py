@@ -1,17 +1,21 @@
-"""Tables to the numbers of a report: the conservation law, findings, lengths."""
+"""Tables to the numbers of a report: the conservation law, findings, lengths, examples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prefdata.findings import Findings, Level, Met
-from prefdata.report.explain import describe_code
-from prefdata.report.model import Example, Finding, Lengths
+from prefdata.findings import Findings, Level, Met, Place, count_rows
+from prefdata.keys import CHARACTERS, GROUP
+from prefdata.report.explain import CATALOG, describe_code
+from prefdata.report.lengths import PARTS, Measured, measure_parts
+from prefdata.report.model import Example, ExamplePair, Finding, Groups, Report, SeverityChange
 from prefdata.store.manifest import InputSeal, LineClasses
 from prefdata.survey import Survey, SurveyedFile
+
+_PAIR_CHARACTERS = 600  # of each part of an example pair
 
 
 def class_of_lines(found: Survey, refused: Sequence[int]) -> list[LineClasses]:
@@ -95,6 +99,18 @@ def list_findings(met: Findings, num_lines: int) -> list[Finding]:
     return sorted(findings, key=lambda finding: (finding.code, finding.severity))
 
 
+def name_rows(report: Report, rejected: pa.Table, most: int) -> Report:
+    """The report with the first refused rows of each code as a build's `rejected/` has them."""
+    met = count_rows(rejected, most)
+    findings = [
+        finding.model_copy(update={"examples": [_example(place) for place in met[code].first]})
+        if (code := finding.code) in met and finding.severity == "E"
+        else finding
+        for finding in report.findings
+    ]
+    return report.model_copy(update={"findings": findings})
+
+
 def _describe(code: str, level: Level, found: Met, num_lines: int) -> Finding:
     check = describe_code(code)
     return Finding(
@@ -105,27 +121,72 @@ def _describe(code: str, level: Level, found: Met, num_lines: int) -> Finding:
         share=round(found.num / max(num_lines, 1), 6),
         meaning=check.meaning,
         advice=check.advice,
-        examples=[Example(source=s, line=line, message=m) for s, line, m in found.first],
+        examples=[_example(place) for place in found.first],
     )
 
 
-def measure_lengths(tables: list[pa.Table]) -> tuple[dict[str, Lengths] | None, float | None]:
-    """Lengths of the parts, and the share of pairs whose chosen side is the longer one."""
-    lengths = {
-        part: np.concatenate([pl.Series(pc.list_value_length(t[f"{part}_ids"])) for t in tables])
-        for part in ("prompt", "chosen", "rejected")
-    }
-    if not len(lengths["prompt"]):
-        return None, None
-    longer = np.sign(lengths["chosen"] - lengths["rejected"])
-    share = float(np.mean((longer + 1) / 2))
-    return {part: _lengths(values) for part, values in lengths.items()}, round(share, 6)
+def _example(place: Place) -> Example:
+    """A place as a report has it; rows of Parquet and Arrow have no bytes of their own."""
+    offset = place.offset if place.offset >= 0 else None
+    return Example(source=place.source, line=place.line, message=place.message, offset=offset)
 
 
-def _lengths(values: np.ndarray[tuple[int], np.dtype[np.int32]]) -> Lengths:
-    return Lengths(
-        mean=round(float(values.mean()), 3),
-        median=float(np.median(values)),
-        p95=round(float(np.percentile(values, 95)), 3),
-        max=int(values.max()),
+def measure_tokens(tables: list[pa.Table]) -> Measured | None:
+    """Lengths in tokens of the pairs of token shards."""
+    return measure_parts(
+        {
+            part: np.concatenate(
+                [pl.Series(pc.list_value_length(table[f"{part}_ids"])) for table in tables]
+            )
+            for part in PARTS
+        }
     )
+
+
+def measure_characters(keys: pl.DataFrame) -> Measured | None:
+    """Lengths in characters of the pairs of KEYS."""
+    return measure_parts({part: keys[name].to_numpy() for part, name in CHARACTERS.items()})
+
+
+def count_groups(keys: pl.DataFrame) -> Groups | None:
+    """How the pairs of KEYS share prompts and completions; None where there is no pair."""
+    sides = pl.concat(
+        [keys.select(*GROUP, pl.col(side).alias("side")) for side in ("chosen_id", "rejected_id")]
+    )
+    if not len(keys):
+        return None
+    return Groups(
+        groups=keys.select(GROUP).n_unique(), completions=sides.n_unique(), pairs=len(keys)
+    )
+
+
+def severity_changes(changes: Mapping[str, str]) -> list[SeverityChange]:
+    """What a config's `severity` changes, by code; what it only repeats is left out."""
+    return [
+        SeverityChange.model_validate({"code": code, "was": CATALOG[code].severity, "now": level})
+        for code, level in sorted(changes.items())
+        if code in CATALOG and CATALOG[code].severity != level
+    ]
+
+
+def example_pairs(records: pa.Table) -> list[ExamplePair]:
+    """The pairs of a table of RECORDS, their texts cut to what a reader takes in."""
+    columns = ["source", "line", *PARTS]
+    return [
+        ExamplePair(
+            source=row["source"],
+            line=row["line"],
+            **{part: _flat_text(row[part]) for part in PARTS},
+        )
+        for row in records.select(columns).to_pylist()
+    ]
+
+
+def _flat_text(messages: list[dict[str, str]]) -> str:
+    """Turns one after the other; their roles are named where there are several."""
+    turns = [
+        f"{turn['role']}: {turn['content']}" if len(messages) > 1 else turn["content"]
+        for turn in messages
+    ]
+    text = "\n".join(turns)
+    return text if len(text) <= _PAIR_CHARACTERS else text[: _PAIR_CHARACTERS - 1] + "…"

@@ -1,41 +1,56 @@
-"""One pair of a build as the terminal shows it: its text as tokens, colored by part."""
+"""One pair of a build as the terminal shows it: its tokens, colored by part, and what differs."""
 
 from collections.abc import Iterator
 
 from rich.text import Text
 
-from prefdata.errors import UsageError
+from prefdata.report.diff import Span, compare
+from prefdata.report.figures import count, percent
+from prefdata.report.pieces import decoder_of, pieces_of
+from prefdata.report.rows import ShownPair, read_pair
 from prefdata.report.safe import plain
 from prefdata.store.reader import Build
 from prefdata.tokens.target import load_target
 
 _STYLES = {"prompt": "cyan", "chosen": "green", "rejected": "red"}
+_MARKS = {"chosen": ("{+", "+}"), "rejected": ("[-", "-]")}  # as `git diff --word-diff` has them
 
 
 def show_pair(build: Build, row: int) -> Iterator[Text]:
-    """The parts of a pair, token by token; the row counts over all splits, from 0."""
-    split, at = _find_row(build, row)
-    pair = build.tokens(split).slice(at, 1).to_pylist()[0]
-    config = build.manifest.config
-    target = load_target(build.manifest.tokenizer.name, revision=config.get("revision"))
-    yield Text(f"row {row}: {split}[{at}], pair {pair['pair_id'].hex()}", style="bold")
+    """The parts of a pair, token by token, then its difference; rows count over all splits."""
+    pair = read_pair(build, row)
+    revision = build.manifest.config.get("revision")
+    decode = decoder_of(load_target(build.manifest.tokenizer.name, revision=revision))
+    place = plain(f"{pair.text['source']}:{pair.text['line']}")
+    about = f"row {row}: {pair.split}[{pair.at}], pair {pair.tokens['pair_id'].hex()}, {place}"
+    yield Text(about, style="bold")
     for part, style in _STYLES.items():
-        ids, mask = pair[f"{part}_ids"], pair.get(f"{part}_mask")
-        yield Text(f"{part}: {len(ids)} tokens", style=f"bold {style}")
+        ids, mask = pair.tokens[f"{part}_ids"], pair.tokens.get(f"{part}_mask")
+        yield Text(f"{part}: {count(len(ids), 'token')}", style=f"bold {style}")
         text = Text()
-        for number, token in enumerate(ids):
-            trained = mask is None or mask[number]
+        for number, piece in enumerate(pieces_of(ids, mask, decode)):
             shade = "" if number % 2 else " on grey15"
-            shown = plain(target.backend.decode([token], skip_special_tokens=False), lines=True)
-            text.append(shown, style=f"{style if trained else 'dim'}{shade}")
+            shown = plain(piece.text, lines=True)
+            text.append(shown, style=f"{style if piece.trained else 'dim'}{shade}")
         yield text
+    yield from _difference(pair)
 
 
-def _find_row(build: Build, row: int) -> tuple[str, int]:
-    at = row
-    for name, split in build.splits.items():
-        if 0 <= at < split.rows:
-            return name, at
-        at -= split.rows
-    total = sum(split.rows for split in build.splits.values())
-    raise UsageError("E144", str(build.path), f"has no row {row}", f"rows are 0 to {total - 1}")
+def _difference(pair: ShownPair) -> Iterator[Text]:
+    """Both sides, with marks around what stands in one of them alone."""
+    found = compare(pair.words("chosen"), pair.words("rejected"))
+    shared = f"{percent(found.shared)} of the words stand in passages that both share"
+    yield Text(f"difference: {shared}", style="bold")
+    for side, spans in (("chosen", found.left), ("rejected", found.right)):
+        yield _marked(spans, side)
+
+
+def _marked(spans: list[Span], side: str) -> Text:
+    text, (before, after) = Text(), _MARKS[side]
+    for span in spans:
+        shown = plain(span.text, lines=True)
+        if span.differs:
+            text.append(f"{before}{shown}{after}", style=f"bold {_STYLES[side]}")
+        else:
+            text.append(shown)
+    return text

@@ -10,8 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from prefdata.progress import Advance
+from prefdata.report.figures import count, percent, split_statement
+from prefdata.report.lengths import PARTS
 from prefdata.report.model import Report
 from prefdata.report.safe import plain
+
+_MOST_INPUTS = 40  # rows of the table; a report as a file has all
 
 
 class TerminalProgress:
@@ -38,12 +42,18 @@ class TerminalProgress:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Where every line went, each code that was found, and the splits."""
+    """Where every line went, each code that was found, splits, lengths, what tells labels."""
     console.print(_line_table(report))
     if report.findings:
         console.print(_finding_table(report))
     if report.splits is not None:
         console.print(_split_table(report))
+    if report.lengths is not None:
+        console.print(_length_table(report))
+    if report.biases:
+        console.print(_bias_table(report))
+    for sentence in _sentences(report):
+        console.print(Text(plain(sentence)), soft_wrap=True)
 
 
 def _table(title: str, *columns: str, text_columns: int = 1) -> Table:
@@ -56,9 +66,9 @@ def _table(title: str, *columns: str, text_columns: int = 1) -> Table:
 def _line_table(report: Report) -> Table:
     columns = ("lines", "blank", "kept", "duplicates", "filtered", "rejected")
     table = _table("Where every line went", "input", *columns)
-    rows = [(plain(item.name), item.lines) for item in report.inputs]
-    if len(rows) > 1:
-        rows.append(("all", report.lines))
+    rows = [(plain(item.name), item.lines) for item in report.inputs[:_MOST_INPUTS]]
+    if len(report.inputs) > 1:
+        rows.append((f"all {len(report.inputs):,}", report.lines))
     for name, classes in rows:
         table.add_row(Text(name), *(f"{getattr(classes, column):,}" for column in columns))
     return table
@@ -87,3 +97,38 @@ def _split_table(report: Report) -> Table:
         )
         table.add_row(name, *(f"{number:,}" for number in numbers))
     return table
+
+
+def _length_table(report: Report) -> Table:
+    unit = report.length_unit
+    table = _table(
+        f"{unit.capitalize()} of the kept pairs", "part", "mean", "median", "95 %", "most"
+    )
+    lengths = report.lengths or {}
+    for part in (part for part in PARTS if part in lengths):
+        found = lengths[part]
+        short = f"{found.mean:,.1f}", f"{found.median:,.0f}", f"{found.p95:,.0f}"
+        table.add_row(part, *short, f"{found.max:,}")
+    return table
+
+
+def _bias_table(report: Report) -> Table:
+    table = _table("What gives the label away", "", "in words", "AUC", "95 %", text_columns=2)
+    for bias in report.biases:
+        names = Text(plain(bias.name)), Text(plain(bias.sentence))
+        table.add_row(*names, f"{bias.auc:.3f}", f"{bias.low:.3f}–{bias.high:.3f}")
+    return table
+
+
+def _sentences(report: Report) -> Iterator[str]:
+    """What stands in no table."""
+    if report.chosen_longer is not None:
+        yield f"The chosen side is the longer one in {percent(report.chosen_longer)} of the pairs."
+    if report.groups is not None:
+        shared = report.groups
+        yield (
+            f"{count(shared.pairs, 'pair')} share {count(shared.groups, 'prompt')} and "
+            f"{count(shared.completions, 'distinct completion')}."
+        )
+    if report.split_proof is not None:
+        yield split_statement(report.split_proof)

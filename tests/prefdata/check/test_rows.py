@@ -110,7 +110,9 @@ def test_one_pass_says_what_the_two_say_apart(records_of: RecordsOf) -> None:
         kept.to_pylist(),
         refused.to_pylist(),
     )
-    places = sorted((code, line) for code, met in seen.reported.items() for _, line, _ in met.first)
+    places = sorted(
+        (code, line) for code, met in seen.reported.items() for _, line, _, _ in met.first
+    )
     assert places == sorted(zip(found["code"].to_pylist(), found["line"].to_pylist(), strict=True))
 
 
@@ -126,7 +128,7 @@ def test_of_a_secret_only_its_ending_is_shown(records_of: RecordsOf) -> None:
     secret = "AKIAQ4J7XW2LZ5TB3NGH"
     seen = examine_rows(records_of(GOOD | {"prompt": f"{secret} is mine"}), RowChecks())
 
-    ((_, line, message),) = seen.counted["PD607"].first
+    ((_, line, message, _),) = seen.counted["PD607"].first
     assert (line, message) == (1, "secret_or_personal: aws_access_key …3NGH")
 
 

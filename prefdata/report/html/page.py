@@ -1,0 +1,105 @@
+"""A report as one HTML page, and the frame that all pages share: style, its hash, escaping."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from prefdata.report.figures import count, percent, size, split_statement
+from prefdata.report.html.funnel import NARROW, WIDE, draw_funnel
+from prefdata.report.html.markup import shown
+from prefdata.report.html.plots import draw_interval, draw_lengths, draw_share, reach_of
+from prefdata.report.lengths import PARTS
+from prefdata.report.model import Report
+from prefdata.report.safe import yaml_text
+from prefdata.store.manifest import LineClasses
+
+_FOLDER = Path(__file__).parent
+_MOST_EXAMPLES = 5  # of each code; a report made for SARIF holds many more
+_MOST_ROWS = 100  # of inputs, sources and notes; a build of thousands of files has a page too
+
+
+def render_report(report: Report) -> str:
+    """The page; the same report gives the same bytes."""
+    splits = (report.splits or {}).values()
+    values = {
+        "report": report,
+        "classes": list(LineClasses.model_fields),
+        "parts": PARTS,
+        "lede": lede(report),
+        "tokens": sum(s.prompt_tokens + s.chosen_tokens + s.rejected_tokens for s in splits),
+        "funnel_wide": draw_funnel(report, WIDE),
+        "funnel_narrow": draw_funnel(report, NARROW),
+        "plots": _length_plots(report),
+        "reach": reach_of(report.biases),
+        "proof": split_statement(report.split_proof),
+        "config": report.config and yaml_text(report.config, sort_keys=True),
+        "most_examples": _MOST_EXAMPLES,
+        "most_rows": _MOST_ROWS,
+    }
+    return render("report.html.jinja", values, tool_version=report.tool_version)
+
+
+def render(template: str, values: Mapping[str, Any], *, tool_version: str) -> str:
+    """A page from one of the templates of this folder."""
+    style = _style()
+    digest = hashlib.sha256(style.encode()).digest()
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            **values,
+            tool_version=tool_version,
+            style=Markup(style),
+            style_hash=base64.b64encode(digest).decode(),
+        )
+    )
+
+
+@lru_cache(maxsize=1)
+def _style() -> str:
+    return (_FOLDER / "style.css").read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    """Templates in which every value is made plain and escaped, whatever it is."""
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: shown(value) if isinstance(value, str) else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        percent=percent, count=count, size=size, draw_share=draw_share, draw_interval=draw_interval
+    )
+    return environment
+
+
+def lede(report: Report) -> str:
+    """What the build or the validation did, in one sentence."""
+    pairs = report.funnel[-1].rows_out if report.funnel else report.lines.kept
+    files, lines = count(len(report.inputs), "file"), report.lines
+    reasons = count(len({f.code for f in report.findings if f.severity == "E"}), "reason")
+    lost = [f"{count(lines.rejected, 'row')} refused for {reasons}"] if lines.rejected else []
+    lost += [f"{count(lines.duplicates, 'copy')} left out"] if lines.duplicates else []
+    gave = f"{files} gave {count(pairs, 'pair') if pairs else 'no pair'}"
+    return f"{gave}; {' and '.join(lost) or 'nothing was refused'}."
+
+
+def _length_plots(report: Report) -> list[tuple[Markup, list[str]]]:
+    """The prompt alone, and the two sides over one another."""
+    shapes = report.histograms or {}
+    panels = [[name for name in names if name in shapes] for names in (PARTS[:1], PARTS[1:])]
+    return [
+        (draw_lengths({name: shapes[name] for name in names}, report.length_unit), names)
+        for names in panels
+        if any(sum(shapes[name].counts) for name in names)
+    ]

@@ -1,0 +1,114 @@
+"""Pairs of a build by their row, text and tokens together, without the whole of a split in memory.
+
+Rows count over all splits, in the manifest's order, from 0.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from pyarrow import parquet
+
+from prefdata.errors import UsageError
+from prefdata.store.reader import Build, Shard
+
+
+class Turn(NamedTuple):
+    """A message as it is shown; the role of verbatim text is empty."""
+
+    role: str
+    content: str
+
+
+class ShownPair(NamedTuple):
+    """One pair of a build."""
+
+    row: int
+    split: str
+    at: int
+    """Its row in the split."""
+    tokens: dict[str, Any]
+    """The columns of its token shard."""
+    text: dict[str, Any]
+    """The columns of its text shard."""
+
+    def turns(self, part: str) -> list[Turn]:
+        """Prompt, chosen or rejected as messages."""
+        value = self.text[part]
+        if isinstance(value, str):
+            return [Turn("", value)]
+        return [Turn(message["role"], _content(message)) for message in value]
+
+    def words(self, part: str) -> str:
+        """The contents of a part, one after the other; roles are named where there are several."""
+        turns = self.turns(part)
+        named = len(turns) > 1
+        return "\n\n".join(f"{t.role}: {t.content}" if named else t.content for t in turns)
+
+
+def _content(message: dict[str, Any]) -> str:
+    """What a turn says, with what it thinks and calls where it does."""
+    others = [message.get(name) for name in ("reasoning", "tool_calls")]
+    return "\n".join(text for text in (others[0], message["content"], others[1]) if text)
+
+
+def num_rows(build: Build) -> int:
+    return sum(split.rows for split in build.splits.values())
+
+
+def spread_rows(total: int, most: int) -> list[int]:
+    """As many rows, at equal distances.
+
+    >>> spread_rows(10, 4), spread_rows(3, 4)
+    ([0, 2, 5, 7], [0, 1, 2])
+    """
+    return [n * total // most for n in range(most)] if most < total else list(range(total))
+
+
+def read_pair(build: Build, row: int) -> ShownPair:
+    """One pair; E144 where there is no such row."""
+    total = num_rows(build)
+    if not 0 <= row < total:
+        raise UsageError("E144", str(build.path), f"has no row {row}", f"rows are 0 to {total - 1}")
+    return next(read_pairs(build, [row]))
+
+
+def read_pairs(build: Build, rows: Sequence[int]) -> Iterator[ShownPair]:
+    """The pairs of increasing rows."""
+    start = 0
+    for split in build.splits:
+        first = start
+        for shard in build.shards(split):
+            asked = [row - start for row in rows if start <= row < start + shard.rows]
+            for at, tokens, text in _read_shard(build, shard, asked):
+                yield ShownPair(start + at, split, start + at - first, tokens, text)
+            start += shard.rows
+
+
+def _read_shard(
+    build: Build, shard: Shard, asked: Sequence[int]
+) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
+    """Place in the shard, tokens and text of some of its rows, a row group at a time."""
+    if not asked:
+        return
+    tokens, path = shard.read(), build.file(text_path(shard.name))
+    with parquet.ParquetFile(path) as file:
+        start = 0
+        for number in range(file.num_row_groups):
+            end = start + file.metadata.row_group(number).num_rows
+            places = [at for at in asked if start <= at < end]
+            if places:
+                group = file.read_row_group(number).take(np.array(places) - start)
+                token_rows = tokens.take(np.array(places)).to_pylist()
+                yield from zip(places, token_rows, group.to_pylist(), strict=True)
+            start = end
+
+
+def text_path(tokens_path: str) -> str:
+    """The text shard that lies beside a token shard.
+
+    >>> text_path("tokens/train-00000-of-00001.arrow")
+    'text/train-00000-of-00001.parquet'
+    """
+    name = tokens_path.removeprefix("tokens/").removesuffix(".arrow")
+    return f"text/{name}.parquet"

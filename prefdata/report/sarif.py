@@ -1,0 +1,133 @@
+"""A report as SARIF 2.1.0, which code hosts and editors show beside the lines it names.
+
+A row is a result where the report names its place; how many more there are stands in a
+notification. Names of files become relative URIs; offsets count in the decompressed file.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from prefdata.report.figures import count
+from prefdata.report.model import Example, Finding, Report
+from prefdata.report.safe import plain
+
+SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+LEVELS = {"E": "error", "W": "warning", "I": "note"}
+
+
+class Artifacts(NamedTuple):
+    """The files that results lie in."""
+
+    root: Path
+    places: dict[str, int]
+    """Each input's place in the log's list."""
+
+
+def to_sarif(report: Report, root: Path) -> dict[str, Any]:
+    """The log; files under `root` are named relative to it, as all that were given so."""
+    places = {item.name: number for number, item in enumerate(report.inputs)}
+    artifacts = Artifacts(root, places)
+    codes = list(dict.fromkeys(finding.code for finding in report.findings))
+    rules = {f.code: _rule(f) for f in sorted(report.findings, key=_gravest_last)}
+    run = {
+        "tool": {
+            "driver": {
+                "name": "prefdata",
+                "version": report.tool_version,
+                "rules": [rules[code] for code in codes],
+            }
+        },
+        "invocations": [
+            {
+                "executionSuccessful": True,
+                "toolExecutionNotifications": list(_notifications(report, codes)),
+            }
+        ],
+        "artifacts": [
+            {
+                "location": {"uri": file_uri(item.name, root)},
+                "length": item.bytes,
+                "hashes": {"sha-256": item.sha256},
+            }
+            for item in report.inputs
+        ],
+        "results": [
+            result
+            for finding in report.findings
+            for result in _results(finding, codes.index(finding.code), artifacts)
+        ],
+        "columnKind": "unicodeCodePoints",
+    }
+    return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
+
+
+def file_uri(name: str, root: Path) -> str:
+    """A file's name as a URI reference, relative where that is possible.
+
+    >>> file_uri("data/a b:1.jsonl", Path("/work")), file_uri("/work/a.jsonl", Path("/work"))
+    ('data/a%20b%3A1.jsonl', 'a.jsonl')
+    >>> file_uri("/data/a.jsonl", Path("/work"))
+    'file:///data/a.jsonl'
+    """
+    path = Path(name)
+    if path.is_absolute() and path.is_relative_to(root):
+        path = path.relative_to(root)
+    quoted = quote(os.fsencode(path.as_posix()))
+    return f"file://{quoted}" if path.is_absolute() else quoted
+
+
+def _gravest_last(finding: Finding) -> int:
+    return "IWE".index(finding.severity)
+
+
+def _rule(finding: Finding) -> dict[str, Any]:
+    words = finding.name.split("_")
+    meaning, advice = plain(finding.meaning), plain(finding.advice)
+    return {
+        "id": finding.code,
+        "name": "".join(word.capitalize() for word in words),
+        "shortDescription": {"text": " ".join(words)},
+        "fullDescription": {"text": meaning},
+        "help": {"text": f"{meaning}\nWhat to do: {advice}"},
+        "defaultConfiguration": {"level": LEVELS[finding.severity]},
+    }
+
+
+def _results(finding: Finding, rule: int, artifacts: Artifacts) -> Iterator[dict[str, Any]]:
+    for example in finding.examples:
+        yield {
+            "ruleId": finding.code,
+            "ruleIndex": rule,
+            "level": LEVELS[finding.severity],
+            "message": {"text": plain(example.message) or plain(finding.meaning)},
+            "locations": [{"physicalLocation": _location(example, artifacts)}],
+        }
+
+
+def _location(example: Example, artifacts: Artifacts) -> dict[str, Any]:
+    place: dict[str, Any] = {"uri": file_uri(example.source, artifacts.root)}
+    if example.source in artifacts.places:
+        place["index"] = artifacts.places[example.source]
+    region = {"startLine": example.line}
+    if example.offset is not None:
+        region["byteOffset"] = example.offset
+    return {"artifactLocation": place, "region": region}
+
+
+def _notifications(report: Report, codes: list[str]) -> Iterator[dict[str, Any]]:
+    """What no result tells: counts of findings without places, and notes on files."""
+    for finding in report.findings:
+        more = finding.count - len(finding.examples)
+        if more:
+            rows = count(more, "row" if not finding.examples else "more row")
+            text = f"{finding.code}: {rows}, not listed. {plain(finding.meaning)}"
+            yield {
+                "level": "note",
+                "message": {"text": text},
+                "associatedRule": {"id": finding.code, "index": codes.index(finding.code)},
+            }
+    for note in report.notes:
+        yield {"level": "note", "message": {"text": plain(note)}}

@@ -1,0 +1,97 @@
+"""Which codes were met, how often and where first, from the first row to the last shard."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from prefdata.decide import CONTRADICTION
+from prefdata.findings import Findings, Met, Place, add_up
+from prefdata.report.explain import CATALOG
+from prefdata.shard import MadeShard, ShardTask
+from prefdata.survey import Survey
+from prefdata.tokens.render import Refusal
+
+
+class Made(NamedTuple):
+    """The shards of a build: what was asked for, and what came of it."""
+
+    tasks: Sequence[ShardTask]
+    shards: Sequence[MadeShard]
+
+    @property
+    def notes(self) -> list[str]:
+        return sorted({made.facts.note for made in self.shards if made.facts.note})
+
+    @property
+    def rows(self) -> int:
+        """Pairs that became tokens."""
+        return sum(made.facts.rows for made in self.shards)
+
+    def findings(self) -> dict[str, Met]:
+        """What was found in pairs that became tokens, by code."""
+        return add_up(
+            {code: Met(count, ()) for code, count in made.facts.findings.items()}
+            for made in self.shards
+        )
+
+    def refusals(self) -> dict[int, Refusal]:
+        """Why a record did not become tokens, by its place in the keys."""
+        found = {}
+        for task, made in zip(self.tasks, self.shards, strict=True):
+            places = task.places["at"]
+            found.update({int(places[row]): why for row, why in made.facts.refusals.items()})
+        return found
+
+
+NOTHING_MADE = Made((), ())
+
+
+def codes_met(found: Survey, made: Made, refusals: dict[int, Refusal], examples: int) -> Findings:
+    """Every code that was met, by level; in decided and refused pairs by their places."""
+    facts = [part.facts for part in found.parts]
+    contradictory = [(int(at), CONTRADICTION) for at in found.decision.contradictory]
+    refused: dict[str, list[tuple[int, str]]] = {"PD403": contradictory}
+    for at, refusal in sorted(refusals.items()):
+        refused.setdefault(refusal.code, []).append((at, refusal.message))
+    copies = found.decision.copies["at"].to_list()
+    reported = {code: list(places) for code, places in found.decision.reported.items()}
+    met: Findings = {
+        "E": add_up([part.unread for part in facts] + [part.refused for part in facts], examples),
+        "W": add_up([part.reported for part in facts], examples),
+        "I": add_up([part.counted for part in facts], examples),
+    }
+    late = {code: _placed(found, some, examples) for code, some in refused.items()}
+    met["E"] = add_up([met["E"], late], examples)
+    for code, places in {**reported, "PD401": copies}.items():
+        said = [(int(at), CATALOG[code].meaning) for at in places]
+        met["W"][code] = _placed(found, said, examples)
+    near = _placed(found, _near_messages(found, examples), examples)
+    met[found.decision.near_level]["PD402"] = near
+    for one in found.of_set:
+        assert one.severity != "off"
+        named = [(at, one.message) for at in one.examples]
+        met[one.severity][one.code] = _placed(found, named, examples)._replace(num=one.num)
+    for code, of_tokens in made.findings().items():
+        met["I" if CATALOG[code].severity == "I" else "W"][code] = of_tokens
+    return met
+
+
+def _near_messages(found: Survey, examples: int) -> list[tuple[int, str]]:
+    """What each near-duplicate is near, for as many as a report names."""
+    near = found.decision.near
+    names = [file.file.name for file in found.files]
+    kept = found.keys.select("source_index", "line")[near["kept"].head(examples)]
+    said = [
+        f"near_duplicate: similarity {similarity:.2f} to {names[source]}:{line}"
+        for similarity, (source, line) in zip(near["similarity"], kept.iter_rows(), strict=False)
+    ]
+    rest = [""] * (len(near) - len(said))
+    return list(zip(near["at"].to_list(), said + rest, strict=True))
+
+
+def _placed(found: Survey, pairs: list[tuple[int, str]], examples: int) -> Met:
+    """Pairs by their places in the keys, as a report names them."""
+    first = []
+    for at, message in pairs[:examples]:
+        source, line = found.keys.select("source_index", "line").row(at)
+        first.append(Place(found.files[source].file.name, line, message))
+    return Met(len(pairs), tuple(first))
