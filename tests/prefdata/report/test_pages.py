@@ -109,7 +109,10 @@ def test_the_same_report_gives_the_same_page() -> None:
 
 
 def test_a_page_has_a_section_for_all_that_a_report_knows() -> None:
-    assert re.findall(r'<section id="(\w+)">', render_report(full_report())) == SECTIONS
+    page = render_report(full_report())
+
+    assert re.findall(r'<section id="(\w+)">', page) == SECTIONS
+    assert "PD713</span> from warning to counted" in page
 
 
 def test_a_page_leaves_out_what_a_report_does_not_know() -> None:
