@@ -29,6 +29,7 @@ class CandidateReader:
         self.spec: Candidates = layout.candidates
         self.roles, self.pairing, self.weave = layout.roles, pairing, layout.weave
         self.whole = layout.sides != "completion"  # candidates are dialogues, prompt and all
+        self.plain = not (self.whole or self.weave)
         self.max_completions = limits.max_completions
         self.number = number_reader(layout.missing)
         self.order = orderer(self.spec)
@@ -38,8 +39,9 @@ class CandidateReader:
         self.get_good = getter(self.spec.good) if self.spec.good else None
         scores = self.spec.score if isinstance(self.spec.score, list) else [self.spec.score]
         self.get_scores = [(path, getter(path)) for path in scores if path]
-        doubt = self.spec.doubt
+        self.doubt = doubt = self.spec.doubt
         self.get_aspects = [(path, getter(path)) for path in doubt.mean_of] if doubt else []
+        self.text, self.model, self.rank = self.spec.text, self.spec.model, self.spec.rank
 
     def read(self, row: dict[str, Any]) -> list[Candidate]:
         """Every candidate of the row, in the order given."""
@@ -126,8 +128,11 @@ class CandidateReader:
         return values
 
     def _completion(self, place: str, item: Any, users: list[str]) -> Messages:
-        where = f"{place}.{self.spec.text}" if self.spec.text else place
-        value = require(where, self.get_text(item) if self.spec.text else item, "any")
+        value = self.get_text(item) if self.text else item
+        if type(value) is str and self.plain:  # nearly all
+            return [("assistant", value, None, None, None, None)]
+        where = f"{place}.{self.text}" if self.text else place
+        require(where, value, "any")
         if self.weave:
             return _woven(place, users, value)
         if self.whole:
@@ -141,14 +146,14 @@ class CandidateReader:
         return turns
 
     def _rank(self, place: str, item: Any) -> float | None:
-        if self.get_rank is None or self.spec.rank is None:
+        if self.get_rank is None or self.rank is None:
             return None
-        rank = self.number(f"{place}.{self.spec.rank.path}", self.get_rank(item))
-        return -rank if rank is not None and self.spec.rank.best == "low" else rank
+        rank = self.number(f"{place}.{self.rank.path}", self.get_rank(item))
+        return -rank if rank is not None and self.rank.best == "low" else rank
 
     def _score(self, place: str, item: Any) -> float | None:
-        score = self._mean(place, self.get_scores, item)
-        doubt = self.spec.doubt
+        score = self._mean(place, self.get_scores, item) if self.get_scores else None
+        doubt = self.doubt
         if doubt and score == doubt.value:
             others = self._mean(place, self.get_aspects, item)
             if others is not None and others <= doubt.at_most:
@@ -157,12 +162,16 @@ class CandidateReader:
         return score
 
     def _mean(self, place: str, paths: list[tuple[str, Getter]], item: Any) -> float | None:
+        if len(paths) == 1:
+            ((path, get),) = paths
+            return self.number(f"{place}.{path}", get(item))
         return mean([self.number(f"{place}.{path}", get(item)) for path, get in paths])
 
     def _model(self, place: str, item: Any) -> str | None:
-        if not self.spec.model:
+        if not self.model:
             return None
-        return optional_text(f"{place}.{self.spec.model}", self.get_model(item))
+        value = self.get_model(item)
+        return value if type(value) is str else optional_text(f"{place}.{self.model}", value)
 
     def _tier(self, place: str, item: Any) -> int:
         assert self.get_good is not None

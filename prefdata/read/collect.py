@@ -12,16 +12,20 @@ from prefdata.read.canonical import canonical_json
 from prefdata.read.columns import RecordColumns, RejectedColumns
 from prefdata.read.faults import RowFault
 from prefdata.read.guard import Object, parse_line
-from prefdata.read.layout import Layout
+from prefdata.read.layout import Layout, Tree
 from prefdata.read.limits import MIB, Limits, Pairing
 from prefdata.read.pairs import Draft
 from prefdata.read.rows import Row
 from prefdata.read.source import InputFile
-from prefdata.read.trees import prompt_row, prompts, tree_rows
+from prefdata.read.trees import MAX_TURNS, prompt_row, prompts, tree_rows
 
 MAX_EXTRA_KEYS = 1000  # distinct ones that are counted by name
 MAX_EXPANSION = 1024 * MIB  # raw bytes times pairs of one row
 UNPAIRED = RowFault("R213", "no other row of its prompt can be compared with it")
+UNREACHED = RowFault(
+    "R213", f"a message above it is refused, or it is deeper than {MAX_TURNS} turns"
+)
+PASSED_BY = RowFault("R213", "the pairing strategy drew other rows of its prompt")
 
 
 class RowOptions(NamedTuple):
@@ -93,6 +97,8 @@ class Collector:
                 self._add_pair(unit, one, used, chosen, next_ordinal[chosen])
                 next_ordinal[chosen] += 1
                 paired.update(used)
+            for place in prompt.candidates:
+                faults.setdefault(place, PASSED_BY)
         for place, member in enumerate(unit.members):
             if place not in paired:
                 why = faults.get(place, UNPAIRED)
@@ -120,21 +126,10 @@ class Collector:
                 faults[place] = fault
         assert self.adapter is not None
         tree = self.adapter.layout.tree
-        if tree is None:
-            if len(rows) > 1:
-                yield _Prompt(_together(list(rows.values())), (), tuple(rows))
-            return
-        below: dict[int, list[int]] = {}
-        for place, parent in enumerate(unit.parents):
-            below.setdefault(parent, []).append(place)
-        found = prompts(
-            below[-1][0],
-            lambda place: [reply for reply in below.get(place, []) if reply in rows],
-            lambda place: rows[place].get(tree.role) == tree.answers,
-        )
-        for path, answers in found if below[-1][0] in rows else ():
-            turns, replies = tuple(rows[at] for at in path), [rows[at] for at in answers]
-            yield _Prompt(prompt_row({}, turns, replies, tree), path, tuple(answers))
+        if tree is not None:
+            yield from _tree_prompts(unit, rows, tree, faults)
+        elif len(rows) > 1:
+            yield _Prompt(_together(list(rows.values())), (), tuple(rows))
 
     def _member_row(self, member: Member) -> Object:
         assert self.adapter is not None
@@ -222,3 +217,28 @@ def _together(rows: list[Object]) -> Object:
         if all(other.get(name) == value for other in others)
     }
     return {**alike, "rows": rows}
+
+
+def _tree_prompts(
+    unit: Unit, rows: dict[int, Object], tree: Tree, faults: dict[int, RowFault]
+) -> Iterator[_Prompt]:
+    """The prompts of a tree whose messages are rows; what none of them leads to is at fault."""
+    below: dict[int, list[int]] = {}
+    for place, parent in enumerate(unit.parents):
+        if place in rows:
+            below.setdefault(parent, []).append(place)
+    reached: set[int] = set()
+
+    def replies(place: int) -> list[int]:
+        found = below.get(place, [])
+        reached.update((place, *found))
+        return found
+
+    def is_answer(place: int) -> bool:
+        return bool(rows[place].get(tree.role) == tree.answers)
+
+    for first in below.get(-1, []):
+        for path, answers in prompts(first, replies, is_answer):
+            turns, compared = tuple(rows[at] for at in path), [rows[at] for at in answers]
+            yield _Prompt(prompt_row({}, turns, compared, tree), path, tuple(answers))
+    faults.update(dict.fromkeys(rows.keys() - reached - faults.keys(), UNREACHED))

@@ -11,6 +11,7 @@ from prefdata.read.prompt import at_path
 
 Node = TypeVar("Node")
 PATH, REPLIES = "path", "replies"
+MAX_TURNS = 64  # of one prompt
 
 
 def tree_rows(row: Object, spec: Tree) -> list[Object]:
@@ -39,9 +40,14 @@ def tree_rows(row: Object, spec: Tree) -> list[Object]:
 
 
 def prompts(
-    root: Node, replies: Callable[[Node], list[Node]], is_answer: Callable[[Node], bool]
+    root: Node,
+    replies: Callable[[Node], list[Node]],
+    is_answer: Callable[[Node], bool],
+    max_turns: int = MAX_TURNS,
 ) -> Iterator[tuple[tuple[Node, ...], list[Node]]]:
     """The messages down to each one with two answers or more, and those answers.
+
+    Nothing below `max_turns` is looked at: the prompts of a chain grow with its square.
 
     >>> below = {1: [2, 3], 2: [4], 3: [], 4: [5, 6], 5: [], 6: []}
     >>> list(prompts(1, below.__getitem__, lambda node: node != 4))
@@ -54,7 +60,8 @@ def prompts(
         answers = [reply for reply in below if is_answer(reply)]
         if len(answers) > 1:
             yield path, answers
-        stack.extend((reply, path) for reply in reversed(below))
+        if len(path) < max_turns:
+            stack.extend((reply, path) for reply in reversed(below))
 
 
 def prompt_row(rest: Object, path: tuple[Object, ...], answers: list[Object], spec: Tree) -> Object:

@@ -56,6 +56,9 @@ def test_a_prompt_with_one_label_is_refused_row_by_row(read: Read) -> None:
     rows = read(content)
 
     refused = [(row["line"], row["code"], row["raw"]) for row in rows.rejected.to_pylist()]
+    messages = rows.rejected["message"].to_pylist()
+    assert "same label" in messages[0]
+    assert "no other row" in messages[2]
     lines = content.split(b"\n")
     assert refused == [(n, "R213", lines[n - 1]) for n in (1, 2, 3)]
 
@@ -95,7 +98,9 @@ def test_what_a_strategy_passes_by_is_refused_and_what_it_draws_is_kept(read: Re
     every = read(content, pairing=Pairing(strategy="all"))
 
     assert sides(best) == [("2", "0")]
-    assert [(row["line"], row["code"]) for row in best.rejected.to_pylist()] == [(2, "R213")]
+    (refused,) = best.rejected.to_pylist()
+    assert (refused["line"], refused["code"]) == (2, "R213")
+    assert "strategy" in refused["message"]
     assert sides(every) == [("2", "1"), ("2", "0"), ("1", "0")]
     assert every.rejected.num_rows == 0
 
@@ -131,6 +136,19 @@ def test_messages_whose_parents_are_missing_or_go_in_a_circle_are_refused(read: 
     assert [row["line"] for row in rows.rejected.to_pylist()] == [4, 5, 6, 7, 8]
     assert set(rows.rejected["code"].to_pylist()) == {"R213"}
     assert sorted(rows.members["member"]) == [1, 3]
+
+
+def test_what_is_below_a_refused_message_or_too_deep_is_refused(read: Read) -> None:
+    chain = [message(f"m{n}", f"m{n - 1}" if n else None, rank=0) for n in range(500)]
+    rivals = [message(f"r{n}", f"m{n - 1}", rank=1) for n in range(1, 500)]
+    broken = [row | {"text": 7} if row["message_id"] == "m30" else row for row in chain]
+
+    deep, cut = read(jsonl(*chain, *rivals)), read(jsonl(*broken, *rivals))
+
+    assert (deep.records.num_rows, cut.records.num_rows) == (64, 29)
+    for rows, num_pairs in ((deep, 64), (cut, 29)):
+        refused = {row["line"] for row in rows.rejected.to_pylist()}
+        assert len(refused) == 999 - 2 * num_pairs - 1
 
 
 def test_a_prompt_of_a_tree_without_ranks_is_refused_by_itself(read: Read) -> None:
