@@ -11,7 +11,7 @@ from prefdata.config import BuildConfig
 from prefdata.engine.local import Done, Workers, choose_workers
 from prefdata.errors import EmptyError, UsageError
 from prefdata.part import RowChecks
-from prefdata.plan import build_identity, shard_tasks
+from prefdata.plan import build_identity, shard_tasks, split_notes
 from prefdata.progress import Progress, Silent
 from prefdata.read import expand_inputs, load_layout
 from prefdata.shard import MadeShard, ShardFacts, ShardTask, make_shard
@@ -51,6 +51,7 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
         _require_same_inputs(found, digests)
         _require_rows(int(found.decision.stays.sum()))
 
+        found = found._replace(notes=found.notes + split_notes(found, config))
         tasks = shard_tasks(found, config, target, staging.root)
         made = Made(tasks, _make_shards(tasks, staging, workers, progress))
         _require_rows(made.rows)

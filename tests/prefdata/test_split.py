@@ -41,3 +41,11 @@ def test_the_seed_draws_another_test_set() -> None:
 @pytest.mark.parametrize(("fraction", "num_test"), [(0.0, 0), (1.0, 4000)])
 def test_the_ends_are_none_and_all(fraction: float, num_test: int) -> None:
     assert draw_test(GROUPS, test_fraction=fraction, seed=0).sum() == num_test
+
+
+def test_a_group_larger_than_test_stays_in_train() -> None:
+    large = np.full(1000, GROUPS[0])
+    for seed in range(40):
+        in_test = draw_test(np.concatenate([large, GROUPS]), test_fraction=0.1, seed=seed)
+        assert not in_test[:1000].any()
+        assert 0.05 < in_test.mean() < 0.13
