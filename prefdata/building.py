@@ -11,7 +11,7 @@ from prefdata.check import RowChecks
 from prefdata.config import BuildConfig
 from prefdata.engine.local import Done, Workers, choose_workers
 from prefdata.errors import EmptyError, UsageError
-from prefdata.plan import build_identity, shard_tasks
+from prefdata.plan import build_identity, shard_tasks, split_notes
 from prefdata.progress import Progress, Silent
 from prefdata.read import expand_inputs, load_layout
 from prefdata.shard import MadeShard, ShardFacts, ShardTask, make_shard
@@ -57,6 +57,7 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
         _require_rows(int(found.decision.stays.sum()))
         _require_sound_set(found)
 
+        found = found._replace(notes=found.notes + split_notes(found, config))
         tasks = shard_tasks(found, config, target, staging.root)
         made = Made(tasks, _make_shards(tasks, staging, workers, progress))
         _require_rows(made.rows)

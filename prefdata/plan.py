@@ -13,7 +13,7 @@ from prefdata.config import BuildConfig
 from prefdata.keys import GROUP
 from prefdata.read import load_layout
 from prefdata.shard import ShardTask
-from prefdata.split import draw_test
+from prefdata.split import draw_test, too_large
 from prefdata.store.manifest import FORMAT_VERSION
 from prefdata.survey import Survey
 from prefdata.text import FIELD_NAMES
@@ -56,6 +56,18 @@ def shard_tasks(found: Survey, config: BuildConfig, target: Target, root: Path) 
             options = config.token_options
             tasks.append(ShardTask(root, split, name, names, places, target, options, fields))
     return tasks
+
+
+def split_notes(found: Survey, config: BuildConfig) -> list[str]:
+    """What a user should know of the split: which pairs could not go to test."""
+    ids = found.decision.drawn_by[found.decision.stays]
+    stuck = int(too_large(ids, test_fraction=config.test_fraction).sum())
+    if not stuck or not config.test_fraction:
+        return []
+    return [
+        f"{stuck} pairs stay in train: their prompts hang together, and are more than test should"
+        " have; where they share a template, raise near_duplicates.threshold or set PD402 off"
+    ]
 
 
 def _side_by_side(found: Survey) -> pl.DataFrame:

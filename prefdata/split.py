@@ -21,7 +21,12 @@ def draw_test(groups: Numbers, *, test_fraction: float, seed: int) -> NDArray[np
     limit = round(test_fraction * 2**64)
     if limit == 2**64:
         return np.ones(len(groups), np.bool_)
+    in_test: NDArray[np.bool_] = mix(groups ^ key) < np.uint64(limit)
+    return in_test & ~too_large(groups, test_fraction=test_fraction)
+
+
+def too_large(groups: Numbers, *, test_fraction: float) -> NDArray[np.bool_]:
+    """Which rows are of a group that has more rows than the whole of test should have."""
     _, places, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    too_large = sizes[places] > max(_FEW_ROWS, test_fraction * len(groups))
-    in_test: NDArray[np.bool_] = (mix(groups ^ key) < np.uint64(limit)) & ~too_large
-    return in_test
+    found: NDArray[np.bool_] = sizes[places] > max(_FEW_ROWS, test_fraction * len(groups))
+    return found

@@ -137,13 +137,18 @@ def open_sketch(path: Path) -> Sketch:
     """A written sketch; its arrays lie in the mapped file."""
     with pa.memory_map(str(path)) as source:
         table = pa.ipc.open_file(source).read_all()
-    lists = whole(table["shingles"])
-    numbers = np.stack([_numbers(whole(column)) for column in table.columns[1:]])
+    lists, *numbers = map(_mapped, table.columns)
+    keys = np.stack([_numbers(column) for column in numbers])
     return Sketch(
         Sets(_numbers(lists.values), _numbers(lists.offsets)[1:].view(np.int64)),
-        numbers[LANES:],
-        numbers[:LANES],
+        keys[LANES:],
+        keys[:LANES],
     )
+
+
+def _mapped(column: pa.ChunkedArray) -> pa.Array:
+    """The column as it lies in the file; `whole` would copy it into memory."""
+    return column.chunk(0) if column.num_chunks == 1 else whole(column)
 
 
 def _numbers(array: pa.Array) -> Numbers:

@@ -160,3 +160,19 @@ def test_a_unit_is_the_text_of_its_messages(tmp_path: Path) -> None:
 def test_a_wrong_name_is_refused(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"near_duplicates.treshold: no such key; .*threshold"):
         build(tmp_path, tiny, family(1), near_duplicates={"treshold": 0.5})
+
+
+def test_a_note_tells_of_prompts_that_cannot_go_to_test(tiny: Path, tmp_path: Path) -> None:
+    template = " ".join(f"w{place}" for place in range(30))
+    rows: list[Row] = [
+        {"prompt": f"{template} {n}", "chosen": f"yes {n}", "rejected": f"no {n}"}
+        for n in range(40)
+    ]
+
+    made = build(tmp_path, tiny, rows + others(40), test_fraction=0.3)
+    report = json.loads(made.file("report.json").read_bytes())
+
+    assert set(range(1, 41)) <= set(lines_of(made, "train"))
+    assert [note.split(":")[0] for note in report["notes"] if "train" in note] == [
+        "40 pairs stay in train"
+    ]

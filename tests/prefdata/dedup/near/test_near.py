@@ -158,13 +158,16 @@ def test_a_crowd_that_only_seems_near_is_compared_within_reach() -> None:
 
 
 def test_a_written_sketch_is_the_one_that_was_made(tmp_path: Path) -> None:
-    made = sketch(["a b c d e f", "", "日本"])
+    made = sketch(["a b c d e f", "", "日本", *grown(0, 200, 4)])
     with pa.OSFile(str(tmp_path / "s.arrow"), "wb") as sink:
         table = sketch_table(made)
         with pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
 
+    before = pa.total_allocated_bytes()
     opened = open_sketch(tmp_path / "s.arrow")
+
+    assert pa.total_allocated_bytes() - before < made.sets.shingles.nbytes / 4, "it is mapped"
 
     assert opened.sets.shingles.tolist() == made.sets.shingles.tolist()
     assert opened.sets.ends.tolist() == made.sets.ends.tolist()
