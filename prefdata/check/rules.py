@@ -39,7 +39,7 @@ DAMAGE = (
     r"|Ã[\u{80}-\u{bf}ƒŠŽšœžŸ€‚„†‡ˆ‰‹Œ‘’“”•–—˜™›]|â€[\u{80}-\u{bf}™œ“”¦¢]|Â[\u{a0}-\u{bf}]"
 )
 BROKEN_MARKER = (
-    r"\n\n(?:Human|Assistant)\s*$|\n\nAssistants?[ ,]"
+    r"\n\n(?:Human|Assistant)\s*$|\n\nAssistants[ ,]"
     r"|(?:^|\n)(?:Hum|Humans|Assistants|Assistan|Assitant|Asistant)\s?:"
 )
 SPEAKER = r"\b(?:Human|Assistant|User|System|AI|Bot)\s?:"
