@@ -1,6 +1,6 @@
 """What all default checks of rows cost, in µs a row on one core, beside their parts.
 
-python bench/checks_per_row.py FILE [--rounds 9]
+python bench/checks_per_row.py FILE [--rounds 9] [--times 5]
 """
 
 import argparse
@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 
 os.environ["POLARS_MAX_THREADS"] = "1"
+
+import pyarrow as pa
 
 from prefdata.check import RowChecks, check_rows, examine_rows
 from prefdata.check.profile import profile_rows
@@ -29,9 +31,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--times", type=int, default=5, help="a part of a build holds more rows")
     arguments = parser.parse_args()
     (file,) = expand_inputs([arguments.file])
     records = read_file(file, layout=None, pairing=Pairing(), limits=Limits()).records
+    records = pa.concat_tables([records] * arguments.times).combine_chunks()
     runs: dict[str, Callable[[], object]] = {
         "all checks and the profile": lambda: examine_rows(records, RowChecks()),
         "the rules that refuse": lambda: check_rows(records),

@@ -7,7 +7,7 @@ import re
 
 import polars as pl
 
-SAMPLE_CHARS = 400
+SAMPLE_CHARS = 300
 MIN_VOTES = 2
 # By letters of a script: (name, class). Kana before Han, since Japanese has both.
 SCRIPTS = {
@@ -48,6 +48,7 @@ _LANGUAGES_OF = {
 _ENGLISH = [
     *(" the ", " and ", " you ", " that ", " what ", "What ", " this ", "I'm ", " have ", " with "),
     *(" your", " can ", " are ", "How ", "Why ", " my ", " for ", " from ", " there", "That"),
+    *("n't", "n’t", " they", " would ", " about ", "I’m ", " some", " like "),
 ]
 _FOREIGN_BYTES = 0.1  # of all, at most, in a text that these words make English: quotes, dashes
 KNOWN = ("en", *(name for name in STOP_WORDS if name != "en"), *SCRIPTS)
@@ -60,7 +61,8 @@ def languages(texts: pl.Series) -> pl.Series:
     latin = (texts.str.len_bytes() - length) <= _FOREIGN_BYTES * length
     is_english = latin & texts.str.contains_any(_ENGLISH)
     known = pl.Series("language", ["", "en"]).gather(is_english.cast(pl.UInt32))
-    rest = (~is_english).arg_true()
+    one_word = latin & ~texts.str.contains(" ", literal=True)  # has one vote at most
+    rest = (~(is_english | one_word)).arg_true()
     return known.scatter(rest, [language_of(text) for text in texts.gather(rest)])
 
 

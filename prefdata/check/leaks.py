@@ -56,4 +56,4 @@ def _say(rows: pl.DataFrame, what: str, key: Sequence[str]) -> str:
     if not len(rows):
         return ""
     splits = ", ".join(rows["split"].unique().sort())
-    return f"{rows.select(key).n_unique():,} {what} are in more than one of {splits}"
+    return f"{what} in more than one of {splits}: {rows.select(key).n_unique():,}"

@@ -39,6 +39,8 @@ THREAD_KEYS = (
     *("post_id", "message_tree_id", "user_id", "user"),
 )
 LANGUAGE = pl.Enum(["", *KNOWN])
+_MOST_TURNS = 2**16 - 1
+_MOST_NAMES = 1000  # of licences or origins in a batch; a column with more names something else
 _MOST = 255  # of a feature: what an 8-bit number holds
 
 _KINDS: dict[str, Any] = {
@@ -80,7 +82,7 @@ def profile_scene(scene: Scene) -> pl.DataFrame:
         for what in counts:
             total = np.bincount(rows, own[what].to_numpy(), height)
             columns[f"{what}_{name}"] = np.minimum(total, _MOST) if what in FEATURES else total
-        columns[f"turns_{name}"] = scene.flat.lengths[part]
+        columns[f"turns_{name}"] = np.minimum(scene.flat.lengths[part], _MOST_TURNS)
     columns["chosen_refuses"] = scene.refusals[CHOSEN]
     columns["rejected_refuses"] = scene.refusals[REJECTED]
     columns["language"] = _prompt_language(scene)
@@ -117,6 +119,9 @@ def _from_meta(meta: pl.Series) -> dict[str, pl.Series]:
         first = said.get("chosen_first")
         found["chosen_first"][row] = first if type(first) is bool else None
         found["thread"][row] = _thread(said)
+    for name in ("licence", "origin"):
+        if len(set(found[name])) > _MOST_NAMES:
+            found[name] = [value and "(various)" for value in found[name]]
     kinds: dict[str, Any] = {name: PROFILE[name] for name in found}
     return {name: pl.Series(name, values, kinds[name]) for name, values in found.items()}
 

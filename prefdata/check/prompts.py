@@ -28,7 +28,7 @@ def find_cycles(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
         for one, other in (("chosen_id", "rejected_id"), ("rejected_id", "chosen_id")):
             edges = edges.join(edges, left_on=[*GROUP, one], right_on=[*GROUP, other], how="semi")
     prompts = edges.select(GROUP).n_unique() if len(edges) else 0
-    message = f"the pairs of {prompts:,} prompts prefer in a circle"
+    message = f"prompts whose pairs prefer in a circle: {prompts:,}"
     return about_rows("PD404", edges["at"], message, {"prompts": prompts})
 
 
@@ -37,10 +37,10 @@ def find_frequent_prompts(frame: pl.DataFrame, limits: CheckLimits) -> list[SetF
     sizes = frame.group_by(GROUP).agg(pl.len(), pl.col("at"))
     many = sizes.filter(pl.col("len") > limits.max_pairs_per_prompt)
     most = int(many["len"].max() or 0)  # type: ignore[arg-type]
-    message = f"{len(many):,} prompts have more than {limits.max_pairs_per_prompt} pairs"
+    message = f"prompts with more than {limits.max_pairs_per_prompt} pairs: {len(many):,}"
     rows = many["at"].explode() if len(many) else frame["at"].clear()
     return about_rows(
-        "PD405", rows, f"{message}; the most is {most:,}", {"prompts": len(many), "most": most}
+        "PD405", rows, f"{message}; the most has {most:,}", {"prompts": len(many), "most": most}
     )
 
 
@@ -49,7 +49,7 @@ def find_both_ways(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
     both = frame.join(
         frame, left_on=[*GROUP, "chosen_id"], right_on=[*GROUP, "rejected_id"], how="semi"
     )
-    message = f"{len(both):,} chosen sides are rejected in another pair of their prompt"
+    message = f"chosen sides that another pair of their prompt rejects: {len(both):,}"
     return about_rows("PD406", both["at"], message)
 
 
@@ -67,10 +67,12 @@ def find_boilerplate(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFindin
         | pl.col("rejected_id").is_in(often["completion"].implode())
     )["at"]
     most = int(often["len"].max() or 0)  # type: ignore[arg-type]
-    message = f"{len(often):,} completions answer more than {limits.max_prompts_per_completion}"
+    message = (
+        f"completions under more than {limits.max_prompts_per_completion} prompts: {len(often):,}"
+    )
     return about_rows(
         "PD407",
         rows,
-        f"{message} prompts each; the most is {most:,}",
+        f"{message}; the most is under {most:,}",
         {"completions": len(often), "most": most},
     )

@@ -5,6 +5,7 @@ import polars as pl
 N_GRAM = 10
 MAX_REPEATED = 0.5
 MIN_CHARS = 100
+MAX_CHARS = 20_000  # from the start of a text: the rest is not looked at
 _PROBE = 16  # characters
 _PROBES = (0.35, 0.6, 0.85)
 
@@ -14,7 +15,7 @@ def loops(texts: pl.Series) -> pl.Series:
 
     Where more than half of a text repeats, one of three places of it is in the repetition.
     """
-    text = pl.col("text")
+    texts, text = texts.str.head(MAX_CHARS), pl.col("text")
     places = [(share * (text.str.len_chars() - _PROBE)).cast(pl.Int64) for share in _PROBES]
     often = [
         text.str.count_matches(text.str.slice(place, _PROBE), literal=True) >= 3 for place in places

@@ -185,3 +185,29 @@ def test_kept_and_refused_are_all_and_no_kept_pair_prefers_nothing(
         and normalize("NFC", " ".join(c.split())) != normalize("NFC", " ".join(r.split()))
     ]
     assert kept["line"].to_pylist() == expected
+
+
+@pytest.mark.parametrize("text", ["a" * 4_000_000, "a b " * 1_000_000, "x\n" * 2_000_000])
+def test_a_huge_side_is_looked_at_in_bounded_time(records_of: RecordsOf, text: str) -> None:
+    """Comparing such sides letter by letter would take hours, and their runs gigabytes."""
+    records = records_of(
+        {"prompt": "q", "chosen": f"one {text} end", "rejected": f"two {text} done"}
+    )
+
+    seen = examine_rows(records, RowChecks())
+
+    assert {"PD310", "PD313"} <= set(seen.reported)
+
+
+def test_a_profile_holds_what_is_beyond_its_numbers(records_of: RecordsOf) -> None:
+    turns = [{"role": "user" if n % 2 else "assistant", "content": "-"} for n in range(70_000)]
+    metas = [f'{{"source":"{n}"}}' for n in range(1500)]
+    records = records_of(
+        {"prompt": turns, "chosen": "\n- x" * 400, "rejected": "b", "score_chosen": 1e300},
+        *(GOOD | {"meta": meta} for meta in metas),
+    )
+
+    profile = examine_rows(records, RowChecks()).profile
+
+    assert (profile["turns_prompt"][0], profile["items_chosen"][0]) == (65_535, 255)
+    assert profile["origin"].drop_nulls().unique().to_list() == ["(various)"]

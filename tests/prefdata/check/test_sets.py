@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from prefdata.check import CHECKS, CheckLimits
-from prefdata.check.biases import find_label_imbalance
+from prefdata.check.biases import find_label_imbalance, length_numbers
 from prefdata.check.found import SetFinding
 from prefdata.check.leaks import split_of_name
 from prefdata.check.profile import PROFILE, profile_rows, storable
@@ -170,6 +170,14 @@ def test_the_area_under_the_curve_counts_every_pair() -> None:
 
     assert found.value == pytest.approx(wins, abs=1e-12)
     assert found.low < found.value < found.high
+
+
+def test_the_numbers_of_lengths_are_there_without_a_bias() -> None:
+    numbers = length_numbers(frame_of(sided(3, 1)))
+
+    assert numbers["share"] == 0.75
+    assert numbers["auc"] == pytest.approx((9 + 6 / 2) / 16)  # 9 wins and 6 ties of 16
+    assert length_numbers(frame_of([])) == {}
 
 
 @pytest.mark.parametrize(

@@ -118,5 +118,38 @@ def test_unknown_tokens_are_told_of(tmp_path: Path) -> None:
     assert encode(tmp_path, tmp_path, "brown", "zebra").findings["PD709"] == 1
 
 
+def encode_texts(folder: Path, target: Path, *pairs: tuple[str, str, str]) -> TokenRows:
+    """The same of pairs of verbatim text: prompt, chosen, rejected."""
+    path = folder / "texts.jsonl"
+    parts = ("prompt", "chosen", "rejected")
+    rows = [json.dumps(dict(zip(parts, pair, strict=True))) for pair in pairs]
+    path.write_text("\n".join(rows))
+    (file,) = expand_inputs([str(path)])
+    records = read_file(file, layout=None, pairing=Pairing(), limits=Limits()).records
+    return encode_table(records, load_target(str(target)), TokenOptions())
+
+
+def test_a_prompt_without_a_token_of_its_own_is_refused(tiny: Path, tmp_path: Path) -> None:
+    made = encode_texts(tmp_path, tiny, (" do", "g", "g or not"), ("The do", "g", "g or not"))
+
+    assert {row: why.code for row, why in made.refusals.items()} == {0: "PD712"}
+    assert made.findings["PD714"] == 2
+
+
+def test_a_dialogue_that_the_template_refuses_is_refused(tmp_path: Path) -> None:
+    picky = "{% if messages[-1]['content'] == 'fox' %}{{ raise_exception('no foxes') }}{% endif %}"
+    made = encode(tmp_path, save_tokenizer(tmp_path / "t", template=picky + CHATML), "dog", "fox")
+
+    assert {row: why.code for row, why in made.refusals.items()} == {1: "PD711"}
+    assert "no foxes" in made.refusals[1].message
+
+
+def test_a_completion_without_an_assistant_is_refused(tiny: Path, tmp_path: Path) -> None:
+    told = [{"role": "tool", "name": "light", "content": "on"}]
+    made = encode(tmp_path, tiny, "dog", told, severity={"PD701": "W"})
+
+    assert {row: why.code for row, why in made.refusals.items()} == {1: "PD706"}
+
+
 def test_the_codes_of_the_spec_are_there() -> None:
     assert {f"PD70{n}" for n in range(1, 10)} <= set(TOKEN_CHECKS)
