@@ -8,7 +8,8 @@ from prefdata.check.limits import CheckLimits
 
 def find_unclear_licence(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
     """Rows without what others name, or all rows where they name several licences (PD606)."""
-    licences = frame["licence"].drop_nulls().value_counts(sort=True)
+    named_licences = frame["licence"].drop_nulls().cast(pl.String)
+    licences = named_licences.value_counts().sort("count", "licence", descending=[True, False])
     without = {
         name: frame.filter(pl.col(name).is_null())["at"]
         for name in ("licence", "origin")
