@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from prefdata.arrays import empty_table
 from prefdata.config import BuildConfig
-from prefdata.decide import CONTRADICTION, stage
+from prefdata.decide import CONTRADICTION, EXCLUDED, stage
 from prefdata.findings import EXAMPLES
 from prefdata.leftovers import duplicates_table, write_rejected
 from prefdata.part import gather
@@ -161,8 +161,12 @@ def write_others(
 
 def _refused(found: Survey, made: Made) -> dict[int, Refusal]:
     """Records that were refused after the row checks, by place in the keys."""
-    why = Refusal("PD403", CONTRADICTION)
-    return dict.fromkeys(found.decision.contradictory.to_list(), why) | made.refusals()
+    contradictory = Refusal("PD403", CONTRADICTION)
+    return {
+        **dict.fromkeys(found.decision.excluded.to_list(), Refusal("PD409", EXCLUDED)),
+        **dict.fromkeys(found.decision.contradictory.to_list(), contradictory),
+        **made.refusals(),
+    }
 
 
 def _write_table(path: Path, table: pa.Table) -> FileSeal:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 
 from prefdata.account import describe_build, make_manifest, make_report, write_others
@@ -11,6 +12,7 @@ from prefdata.check import RowChecks
 from prefdata.config import BuildConfig
 from prefdata.engine.local import Done, Workers, choose_workers
 from prefdata.errors import EmptyError, UsageError
+from prefdata.exclusions import read_exclusions
 from prefdata.plan import build_identity, shard_tasks, split_notes
 from prefdata.progress import Progress, Silent
 from prefdata.read import expand_inputs, load_layout
@@ -34,14 +36,15 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
     `replace`. Raises a `PrefdataError` with its code; nothing then stands under a final name.
     """
     progress = progress or Silent()
-    files, evaluations = expand_inputs(config.inputs), expand_inputs(config.evaluations)
+    files = expand_inputs(config.inputs)
+    others = expand_inputs([*config.evaluations, *config.exclude])
     target = load_target(
         config.tokenizer, revision=config.revision, chat_template=config.chat_template
     )
     number = choose_workers(config.workers, sum(file.path.stat().st_size for file in files))
     make_folder(config.out)
     with lock_folder(config.out), _left_clean(config.out), Workers(number) as workers:
-        digests = {file.name: sha256_file(file.path) for file in [*files, *evaluations]}
+        digests = {file.name: sha256_file(file.path) for file in [*files, *others]}
         mark = fingerprint(build_identity(config, target, digests))
         if not replace and _is_finished(config.out, mark):
             return open_build(config.out)
@@ -49,7 +52,11 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
 
         with _trial(config, target) as trial:
             found = survey(
-                files, _options(config, target), workers=workers, staging=staging, progress=progress
+                files,
+                _options(config, target),
+                workers=workers,
+                staging=staging,
+                progress=progress,
             )
             if trial is not None:
                 trial.finish()
@@ -64,11 +71,10 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
 
         report = make_report(found, made, _read_tokens(made, staging))
         report = describe_build(report, found, made, config, (target, mark))
-        others = write_others(staging.root, found, made, report, config)
+        rest = write_others(staging.root, found, made, report, config)
         manifest = make_manifest(config, target, mark, report, made)
-        manifest = manifest.model_copy(update={"files": manifest.files + others.listed}).sealed()
-        shard_files = {name: seal for shard in made.shards for name, seal in shard.files.items()}
-        staging.commit({**shard_files, **others.seals}, manifest.to_bytes())
+        manifest = manifest.model_copy(update={"files": manifest.files + rest.listed}).sealed()
+        staging.commit({**made.seals, **rest.seals}, manifest.to_bytes())
     for note in report.notes:
         progress.note(note)
     return open_build(config.out)
@@ -82,8 +88,14 @@ def _options(config: BuildConfig, target: Target) -> SurveyOptions:
         RowChecks(
             config.row_severity, target.control_tokens, config.checks, tuple(config.evaluations)
         ),
+        _exclusions(config),
         config.near,
     )
+
+
+def _exclusions(config: BuildConfig) -> pl.DataFrame | None:
+    files = expand_inputs(config.exclude)
+    return read_exclusions([file.path for file in files]) if files else None
 
 
 def _trial(config: BuildConfig, target: Target) -> AbstractContextManager[Probe | None]:

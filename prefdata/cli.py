@@ -129,6 +129,7 @@ def validate(
 @click.option("--tokenizer", metavar="NAME", help=_TOKENIZER_HELP)
 @click.option("-o", "--out", metavar="FOLDER", help="Where the build goes.")
 @click.option("--layout", metavar="NAME", help=_LAYOUT_HELP)
+@click.option("--exclude", multiple=True, metavar="FILE", help="Leave out pairs by these ids.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; changes no byte.")
 @click.option("--replace", is_flag=True, help="Replace another build in the folder.")
 @click.option("--report", "report_path", type=click.Path(path_type=Path), help=_REPORT_HELP)
@@ -151,7 +152,8 @@ def build(
     from prefdata.report.terminal import TerminalProgress, print_report
 
     num_examples = examples_for(report_path)
-    changes = {name: value for name, value in options.items() if value is not None}
+    changes = {name: value for name, value in options.items() if value not in (None, ())}
+    changes |= {name: list(value) for name, value in changes.items() if isinstance(value, tuple)}
     if len(sources) == 1 and Path(sources[0]).suffix in (".yaml", ".yml"):
         config = read_config(Path(sources[0]), changes)
     else:

@@ -49,6 +49,8 @@ class BuildConfig(BaseModel):
     """How the completions of one prompt become pairs."""
     limits: Limits = Limits()
     """Bounds against damaged or hostile inputs."""
+    exclude: list[str] = []
+    """Files with ids of pairs to leave out, such as `suspects.jsonl` of dpo-score (PD409)."""
     evaluations: list[str] = []
     """Files of evaluation sets, or globs; rows that overlap their texts are refused (PD503)."""
     checks: CheckLimits = CheckLimits()

@@ -11,10 +11,11 @@ from prefdata.check import CHECKS
 from prefdata.dedup import find_contradictions, find_copies
 from prefdata.dedup.near import NearDuplicates, Neighbors, Unit, near_copies
 from prefdata.findings import Level
-from prefdata.keys import GROUP
+from prefdata.keys import GROUP, PAIR
 from prefdata.mix import Numbers
 from prefdata.store.manifest import FunnelStage
 
+EXCLUDED = "excluded: the config leaves this pair out by its id"
 CONTRADICTION = "contradictory_pair: another row prefers the same two completions the other way"
 _COPIES = {"at": pl.UInt32, "kept": pl.UInt32, "similarity": pl.Float64}
 
@@ -30,6 +31,8 @@ class Decision(NamedTuple):
     """The fate of every record, by its place in the keys."""
 
     stays: NDArray[np.bool_]
+    excluded: pl.Series
+    """Places of pairs that the config leaves out."""
     copies: pl.DataFrame
     """`at`, `kept`, `similarity`: the pairs that are there already, letter by letter."""
     near: pl.DataFrame
@@ -57,12 +60,20 @@ class Decision(NamedTuple):
         return pl.concat([copies, gone]).sort("at")
 
 
-def decide(keys: pl.DataFrame, severity: Mapping[str, str], near: Near | None = None) -> Decision:
-    """Drop what is there twice, contradicts itself or is near another, as severities say."""
+def decide(
+    keys: pl.DataFrame,
+    severity: Mapping[str, str],
+    near: Near | None = None,
+    exclusions: pl.DataFrame | None = None,
+) -> Decision:
+    """Drop what is excluded, there twice, contradicts itself or is near another, as asked for."""
     stays = np.ones(len(keys), np.bool_)
+    excluded = _places_of(keys, exclusions)
+    stays[excluded] = False
+    num_asked = len(keys) - len(excluded)
     copies = pl.DataFrame(schema=_COPIES)
     if level_of("PD401", severity) in ("E", "W"):
-        copies = find_copies(keys).with_columns(similarity=pl.lit(1.0))
+        copies = _copies(keys, stays)
         stays[copies["at"]] = False
     num_distinct = int(stays.sum())
     reported: dict[str, pl.Series] = {}
@@ -78,6 +89,7 @@ def decide(keys: pl.DataFrame, severity: Mapping[str, str], near: Near | None = 
     num_stay = int(stays.sum())
     return Decision(
         stays,
+        excluded,
         copies,
         near_ones,
         "I" if level_of("PD402", severity) == "I" else "W",
@@ -85,11 +97,32 @@ def decide(keys: pl.DataFrame, severity: Mapping[str, str], near: Near | None = 
         reported,
         _drawn_by(keys, near),
         [
-            stage("duplicates", len(keys), num_distinct, {"PD401": len(copies)}),
+            *_left_out(len(keys), len(excluded)),
+            stage("duplicates", num_asked, num_distinct, {"PD401": len(copies)}),
             stage("contradictions", num_distinct, num_agreeing, {"PD403": len(contradictory)}),
             stage("near duplicates", num_agreeing, num_stay, {"PD402": num_agreeing - num_stay}),
         ],
     )
+
+
+def _left_out(num_pairs: int, num_excluded: int) -> list[FunnelStage]:
+    """A stage of its own, where something was left out."""
+    if not num_excluded:
+        return []
+    return [stage("exclusions", num_pairs, num_pairs - num_excluded, {"PD409": num_excluded})]
+
+
+def _places_of(keys: pl.DataFrame, ids: pl.DataFrame | None) -> pl.Series:
+    if ids is None:
+        return pl.Series("at", [], dtype=pl.UInt32)
+    return keys.select(PAIR).with_row_index("at").join(ids, on=PAIR, how="semi")["at"].sort()
+
+
+def _copies(keys: pl.DataFrame, stays: NDArray[np.bool_]) -> pl.DataFrame:
+    """Copies among the pairs that stay, by their places in all keys."""
+    asked = pl.Series(np.flatnonzero(stays), dtype=pl.UInt32)
+    found = find_copies(keys if len(asked) == len(keys) else keys[asked])
+    return found.select(at=asked[found["at"]], kept=asked[found["kept"]], similarity=pl.lit(1.0))
 
 
 def _contradictory(keys: pl.DataFrame, stays: NDArray[np.bool_], level: str) -> pl.Series:

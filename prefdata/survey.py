@@ -49,6 +49,8 @@ class SurveyOptions(NamedTuple):
     pairing: Pairing
     limits: Limits
     checks: RowChecks
+    exclusions: pl.DataFrame | None = None
+    """Ids of pairs that are left out, PAIR."""
     near: NearDuplicates | None = None
     """What near-duplicates are looked for; none where nothing is staged."""
     files_are_splits: bool = False
@@ -108,7 +110,7 @@ def survey(
     keys = _keys(parts)
     profile = pl.concat([pl.DataFrame(schema=PROFILE), *(part.profile for part in parts)])
     near = None if staging is None else _near(staging.root, parts, options.near)
-    decision = decide(keys, options.checks.severity, near)
+    decision = decide(keys, options.checks.severity, near, options.exclusions)
     frame = frame_of(keys, profile, files if options.files_are_splits else ())
     if near is not None:
         frame = frame.with_columns(cluster=pl.Series(near.by_unit["prompt"].clusters))

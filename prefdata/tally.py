@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from prefdata.decide import CONTRADICTION
+from prefdata.decide import CONTRADICTION, EXCLUDED
 from prefdata.findings import Findings, Met, Place, add_up
 from prefdata.report.explain import CATALOG
 from prefdata.shard import MadeShard, ShardTask
+from prefdata.store.commit import FileSeal
 from prefdata.survey import Survey
 from prefdata.tokens.render import Refusal
 
@@ -25,6 +26,11 @@ class Made(NamedTuple):
     def rows(self) -> int:
         """Pairs that became tokens."""
         return sum(made.facts.rows for made in self.shards)
+
+    @property
+    def seals(self) -> dict[str, FileSeal]:
+        """Of every file of the shards."""
+        return {name: seal for made in self.shards for name, seal in made.files.items()}
 
     def findings(self) -> dict[str, Met]:
         """What was found in pairs that became tokens, by code."""
@@ -66,6 +72,8 @@ def codes_met(found: Survey, made: Made, refusals: dict[int, Refusal], examples:
         met["W"][code] = _placed(found, said, examples)
     near = _placed(found, _near_messages(found, examples), examples)
     met[found.decision.near_level]["PD402"] = near
+    excluded = [(int(at), EXCLUDED) for at in found.decision.excluded]
+    met["I"]["PD409"] = _placed(found, excluded, examples)
     for one in found.of_set:
         assert one.severity != "off"
         named = [(at, one.message) for at in one.examples]

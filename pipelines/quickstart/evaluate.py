@@ -157,7 +157,7 @@ def evaluate(
     ref, policy = load_model(reference), load_model(str(run / "model"))
     before = answer(ref, tokenizer, prompts, "reference")
     after = answer(policy, tokenizer, prompts, "policy")
-    kl, kl_se = measure_kl(policy, ref, tokenizer, prompts)
+    kl, kl_se = measure_kl(policy, ref, tokenizer, prompts[::2])  # its error stays small
     ids = [prompt_ids(prompt, tokenizer, raw=False) for prompt in prompts]
     pairs = [(ids[at], c.ids) for at, done in enumerate(after.completions) for c in done]
     after_logps = plain_logps(ref, pairs)

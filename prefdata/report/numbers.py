@@ -30,6 +30,7 @@ def class_of_lines(found: Survey, refused: Sequence[int]) -> list[LineClasses]:
     classes = (
         places.filter(pl.Series(stays)),
         places[found.decision.duplicates["at"]],
+        places[found.decision.excluded],
         pl.concat([found.refused, places[late.astype(np.int64)]]),
     )
     ranked = [
@@ -52,8 +53,8 @@ def class_of_lines(found: Survey, refused: Sequence[int]) -> list[LineClasses]:
                 blank=blank,
                 kept=of_file[0],
                 duplicates=of_file[1],
-                filtered=0,
-                rejected=of_file[2],
+                filtered=of_file[2],
+                rejected=of_file[3],
             )
         )
     return result

@@ -98,6 +98,8 @@ class Probe:
         self._process.kill()
         self._process.wait()
         self._input.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
 
 def find_trespass(

@@ -77,6 +77,16 @@ SETS = (
         '"I am a language model and have no opinion." under 4,000 prompts',
     ),
     Check(
+        "PD409",
+        "excluded",
+        "I",
+        "set",
+        "comparing",
+        "The config leaves the pair out by its id.",
+        "Nothing to mend: the pair counts as filtered, and `rejected/` has it.",
+        "exclude: [scores/suspects.jsonl]",
+    ),
+    Check(
         "PD501",
         "prompt_in_two_splits",
         "E",
