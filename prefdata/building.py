@@ -10,12 +10,12 @@ import pyarrow as pa
 from prefdata.account import describe_build, make_manifest, make_report, write_others
 from prefdata.check import RowChecks
 from prefdata.config import BuildConfig
-from prefdata.engine.local import Done, Workers, choose_workers
+from prefdata.engine import Done, Engine, open_engine
 from prefdata.errors import EmptyError, UsageError
 from prefdata.exclusions import read_exclusions
 from prefdata.plan import build_identity, shard_tasks, split_notes
 from prefdata.progress import Progress, Silent
-from prefdata.read import expand_inputs, load_layout
+from prefdata.read import InputFile, expand_inputs, load_layout
 from prefdata.shard import MadeShard, ShardFacts, ShardTask, make_shard
 from prefdata.store.canonical import fingerprint
 from prefdata.store.commit import FileSeal, lock_folder, make_folder, sha256_file
@@ -41,9 +41,8 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
     target = load_target(
         config.tokenizer, revision=config.revision, chat_template=config.chat_template
     )
-    number = choose_workers(config.workers, sum(file.path.stat().st_size for file in files))
     make_folder(config.out)
-    with lock_folder(config.out), _left_clean(config.out), Workers(number) as workers:
+    with lock_folder(config.out), _left_clean(config.out), _engine(config, files) as workers:
         digests = {file.name: sha256_file(file.path) for file in [*files, *others]}
         mark = fingerprint(build_identity(config, target, digests))
         if not replace and _is_finished(config.out, mark):
@@ -91,6 +90,11 @@ def _options(config: BuildConfig, target: Target) -> SurveyOptions:
         _exclusions(config),
         config.near,
     )
+
+
+def _engine(config: BuildConfig, files: list[InputFile]) -> Engine:
+    total = sum(file.path.stat().st_size for file in files)
+    return open_engine(config.engine, workers=config.workers, total_bytes=total)
 
 
 def _exclusions(config: BuildConfig) -> pl.DataFrame | None:
@@ -156,7 +160,7 @@ def _require_rows(number: int) -> None:
 
 
 def _make_shards(
-    tasks: list[ShardTask], staging: Staging, workers: Workers, progress: Progress
+    tasks: list[ShardTask], staging: Staging, workers: Engine, progress: Progress
 ) -> list[MadeShard]:
     """Every shard, of which those that a killed build left whole are not made again."""
     known = {task.name: staging.known(task.name) for task in tasks}

@@ -17,6 +17,7 @@ from pydantic import (
 
 from prefdata.check.limits import CheckLimits
 from prefdata.dedup.near import NearDuplicates
+from prefdata.engine import EngineName
 from prefdata.errors import UsageError
 from prefdata.read.limits import Limits, Pairing
 from prefdata.tokens.codes import TOKEN_CHECKS
@@ -25,7 +26,7 @@ from prefdata.tokens.options import FIXED_CODES, ControlTokens, LengthPolicy, To
 AnyPath = Annotated[Path, Field(strict=False)]
 
 # What says where and how fast, never what: two builds that differ only here have the same bytes.
-EXECUTION = frozenset({"out", "workers"})
+EXECUTION = frozenset({"out", "workers", "engine"})
 
 
 class BuildConfig(BaseModel):
@@ -78,6 +79,8 @@ class BuildConfig(BaseModel):
     """What templates that write today's date take for today."""
     shard_rows: PositiveInt = 65_536
     """Pairs in a shard, at most, unless one prompt has more."""
+    engine: EngineName = "local"
+    """Where the stages run: on this machine, or on a Ray cluster that shares the folders."""
     workers: PositiveInt | None = None
     """Processes; absent: chosen by the size of the inputs and the cores. Changes no byte."""
 

@@ -12,7 +12,7 @@ from prefdata.check.profile import PROFILE
 from prefdata.check.severity import changed_severities
 from prefdata.decide import Decision, Near, decide, stage
 from prefdata.dedup.near import NearDuplicates, Neighbors, Unit, find_neighbors
-from prefdata.engine.local import Done, Workers
+from prefdata.engine import Done, Engine
 from prefdata.findings import add_up, counts
 from prefdata.keys import KEYS, LINES, MEMBERS
 from prefdata.part import (
@@ -92,7 +92,7 @@ def survey(
     files: Sequence[InputFile],
     options: SurveyOptions,
     *,
-    workers: Workers,
+    workers: Engine,
     staging: Staging | None,
     progress: Progress,
 ) -> Survey:

@@ -26,9 +26,9 @@ def command(rows: Path, tokenizer: Path, out: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def run_and_kill(arguments: list[str], point: int) -> int:
-    """Run under strace and kill at the nth of these calls."""
-    inject = f"inject={CALLS}:signal=KILL:when={point}"
+def run_with(fault: str, arguments: list[str], point: int) -> subprocess.CompletedProcess[str]:
+    """Run under strace, with a fault at the nth of these calls: a signal or an error."""
+    inject = f"inject={CALLS}:{fault}:when={point}"
     trace = [
         "strace",
         "-f",
@@ -41,7 +41,7 @@ def run_and_kill(arguments: list[str], point: int) -> int:
         "-e",
         inject,
     ]
-    return subprocess.run([*trace, *arguments], capture_output=True, check=False).returncode
+    return subprocess.run([*trace, *arguments], capture_output=True, text=True, check=False)
 
 
 def count_calls(arguments: list[str], log: Path) -> int:
@@ -69,7 +69,30 @@ def test_a_killed_build_is_never_accepted_and_its_resume_gives_the_same_bytes(
 
     for point in points:
         out = tmp_path / f"killed-{point}" / "out"
-        run_and_kill(command(rows_file, tiny, out), point)
+        run_with("signal=KILL", command(rows_file, tiny, out), point)
+        assert hash_or_code(out) in (whole, "E132")
+        subprocess.run(command(rows_file, tiny, out), capture_output=True, check=True)
+        assert prefdata.open(out).manifest.hash == whole
+        assert not (out / ".building").exists()
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
+def test_an_error_of_the_disk_is_one_line_and_the_next_run_gives_the_same_bytes(
+    error: str, rows_file: Path, tiny: Path, tmp_path: Path
+) -> None:
+    """At any call that writes: the process says so or does not need it; nothing is half there."""
+    arguments = command(rows_file, tiny, tmp_path / "whole" / "out")
+    subprocess.run(command(rows_file, tiny, tmp_path / "warm"), capture_output=True, check=True)
+    total = count_calls(arguments, tmp_path / "log")
+    whole = prefdata.open(tmp_path / "whole" / "out").manifest.hash
+
+    for point in sorted({1 + n * (total - 1) // (POINTS - 1) for n in range(POINTS)}):
+        out = tmp_path / f"{error}-{point}" / "out"
+        done = run_with(f"error={error}", command(rows_file, tiny, out), point)
+        assert "Traceback" not in done.stderr, (point, done.stderr)
+        assert done.returncode in (0, 2), (point, done.stderr)
+        if done.returncode == 2:
+            assert "[E" in done.stderr, (point, done.stderr)
         assert hash_or_code(out) in (whole, "E132")
         subprocess.run(command(rows_file, tiny, out), capture_output=True, check=True)
         assert prefdata.open(out).manifest.hash == whole

@@ -1,0 +1,76 @@
+"""Stages on a Ray cluster, whose machines share the folders of inputs and output.
+
+The functions are those that run here, and the results come back in the order of their items, so the
+bytes of a build do not know of it.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, TypeVar
+
+from prefdata.engine.local import Done
+from prefdata.errors import PrefdataError, UsageError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_WAITING = 2  # tasks that wait for each core, so that none is idle
+
+
+class RayWorkers:
+    """A cluster that is joined where one runs (RAY_ADDRESS), else started on this machine."""
+
+    def __init__(self, number: int | None) -> None:
+        self._number = number
+        self._ray: Any = None
+        self._is_ours = False
+
+    def __enter__(self) -> "RayWorkers":
+        try:
+            import ray
+        except ImportError as error:
+            remedy = "pip install 'prefdata-dpo[ray]', or leave engine out"
+            raise UsageError("C120", "engine: ray", "Ray is not installed", remedy) from error
+        self._ray = ray
+        if not ray.is_initialized():
+            ray.init(num_cpus=self._number, log_to_driver=False, include_dashboard=False)
+            self._is_ours = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._is_ours:
+            self._ray.shutdown()
+
+    def map(
+        self, function: Callable[[Item], Result], items: Iterable[Item | Done[Result]]
+    ) -> Iterator[Result]:
+        """The results in the order of the items; few items wait at a time."""
+        task = self._ray.remote(function)
+        most = _WAITING * max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        waiting: deque[Any] = deque()
+        for item in items:
+            waiting.append(item if isinstance(item, Done) else task.remote(item))
+            if len(waiting) >= most:
+                yield self._result(waiting.popleft())
+        while waiting:
+            yield self._result(waiting.popleft())
+
+    def _result(self, found: Any) -> Any:
+        if isinstance(found, Done):
+            return found.result
+        try:
+            return self._ray.get(found)
+        except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, PrefdataError):
+                raise error.cause from error
+            raise
+        except self._ray.exceptions.RayError as error:
+            problem = f"a worker was lost ({type(error).__name__})"
+            remedy = "see that the cluster has memory, and run again: what is done is kept"
+            raise PrefdataError("E150", "engine: ray", problem, remedy) from error
