@@ -67,7 +67,7 @@ def to_sarif(report: Report, root: Path) -> dict[str, Any]:
 def file_uri(name: str, root: Path) -> str:
     """A file's name as a URI reference, relative where that is possible.
 
-    >>> file_uri("data/a b:1.jsonl", Path("/work")), file_uri("/work/a.jsonl", Path("/work"))
+    >>> file_uri("data/a b:1.jsonl", Path("/home")), file_uri("/home/a.jsonl", Path("/home"))
     ('data/a%20b%3A1.jsonl', 'a.jsonl')
     >>> file_uri("/data/a.jsonl", Path("/work"))
     'file:///data/a.jsonl'
