@@ -69,7 +69,7 @@ def file_uri(name: str, root: Path) -> str:
 
     >>> file_uri("data/a b:1.jsonl", Path("/home")), file_uri("/home/a.jsonl", Path("/home"))
     ('data/a%20b%3A1.jsonl', 'a.jsonl')
-    >>> file_uri("/data/a.jsonl", Path("/work"))
+    >>> file_uri("/data/a.jsonl", Path("/home"))
     'file:///data/a.jsonl'
     """
     path = Path(name)
