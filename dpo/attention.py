@@ -43,6 +43,7 @@ def attend_packs(
 ) -> tuple[Tensor, None]:
     """The function that transformers calls in each layer: (B, T, H, D), and no weights."""
     if options.get("s_aux") is not None or options.get("position_bias") is not None:
+        # the self-check before step 1 meets this, and such a model then runs unshared
         message = "attention sinks and position biases do not run on packs"
         raise NotImplementedError(message)
     how = _How(

@@ -32,22 +32,28 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def run_in_one_and_in_two(config: Path, folder: Path) -> tuple[Path, Path]:
+    """Where the run of one process and that of two went."""
+    one, two = folder / "one", folder / "two"
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    for command, out in (([sys.executable], one), (launch, two)):
+        done = subprocess.run(
+            [*command, "-m", "dpo", str(config), f"out={out}"],
+            env=ENVIRONMENT | ({"ACCELERATE_USE_CPU": "true"} if command is launch else {}),
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    return one, two
+
+
 def test_two_processes_see_the_same_pairs_and_losses_as_one(
     config_of: ConfigOf, tmp_path: Path
 ) -> None:
     """Packs that do not divide evenly: one rank runs an empty one to keep the other company."""
     config = config_of(global_batch_size=5, steps=8, pack_tokens=90, eval_every=4, log_pairs=True)
     path = write_config(tmp_path / "train.yaml", config)
-    one, two = tmp_path / "one", tmp_path / "two"
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    for command, out in (([sys.executable], one), (launch, two)):
-        done = subprocess.run(
-            [*command, "-m", "dpo", str(path), f"out={out}"],
-            env=ENVIRONMENT | ({"ACCELERATE_USE_CPU": "true"} if command is launch else {}),
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+    one, two = run_in_one_and_in_two(path, tmp_path)
 
     assert lines(one / "pairs.jsonl") == lines(two / "pairs.jsonl")
     assert [len(line["pair_ids"]) for line in lines(two / "pairs.jsonl")] == [5] * 8
@@ -64,16 +70,7 @@ def test_a_loss_of_coupled_pairs_is_the_same_in_two_processes(
     losses = [{"name": name} for name in ("aot", "kto_pair", "dr_dpo")]
     config = config_of(global_batch_size=5, steps=4, pack_tokens=90, loss=losses)
     path = write_config(tmp_path / "train.yaml", config)
-    one, two = tmp_path / "one", tmp_path / "two"
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    for command, out in (([sys.executable], one), (launch, two)):
-        done = subprocess.run(
-            [*command, "-m", "dpo", str(path), f"out={out}"],
-            env=ENVIRONMENT | ({"ACCELERATE_USE_CPU": "true"} if command is launch else {}),
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+    one, two = run_in_one_and_in_two(path, tmp_path)
 
     for left, right in zip(lines(one / "metrics.jsonl"), lines(two / "metrics.jsonl"), strict=True):
         if "loss" in left:
