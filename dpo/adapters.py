@@ -18,14 +18,14 @@ from dpo.errors import UsageError
 from dpo.load import load_model
 
 
-def add_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int, dropout: bool) -> None:
+def add_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int) -> None:
     """Freeze the model and give it an adapter, drawn by `seed`."""
     peft = _peft()
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
     config = peft.LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout if dropout else 0.0,
+        lora_dropout=settings.dropout,
         target_modules=targets,
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         use_dora=settings.dora,

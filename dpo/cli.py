@@ -207,7 +207,7 @@ def train(config: Path, overrides: tuple[str, ...]) -> None:
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to write."
 )
 @click.option("--reference", help="The reference model; absent: log-probs that the build has.")
-@click.option("--reference-name", default="default", show_default=True, help="Of those log-probs.")
+@click.option("--reference-name", help="Of those log-probs; absent: default.")
 @click.option("--beta", default=0.1, show_default=True, help="The β that MODEL was trained with.")
 @click.option("--by", "subsets", multiple=True, metavar="KEY", help="Accuracy by a key of meta.")
 @click.option(

@@ -195,6 +195,13 @@ class TrainConfig(_Model):
     """accelerate trackers that get the metrics too."""
 
     @model_validator(mode="after")
+    def _dropout_is_on(self) -> "TrainConfig":
+        if self.lora is not None and self.lora.dropout and not self.dropout:
+            message = "lora.dropout is used with `dropout: true` alone"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
     def _steps_or_epochs(self) -> "TrainConfig":
         if self.steps is not None and self.epochs is not None:
             message = "steps and epochs both say how long to train; give one"

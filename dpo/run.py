@@ -103,7 +103,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
     weights = weights_sha256(model)
     _check_reference(config, policy, weights, train, reference)
     if config.lora is not None:
-        add_lora(model, config.lora, seed=config.seed, dropout=config.dropout)
+        add_lora(model, config.lora, seed=config.seed)
     if config.gradient_checkpointing:
         checkpoint_layers(model, place=config.model)
     if accelerator.num_processes == 1:

@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict
 
 from dpo.metrics import TIE
 from dpo.refstore import Reference
+from prefdata.check.statistics import share
 from prefdata.store.reader import Build
 
 NUM_BINS = 10
-_Z = 1.959963984540054  # of a normal distribution, two sides of 95 %
 
 
 class Accuracy(BaseModel):
@@ -128,27 +128,14 @@ def accuracy_of(name: str, margins: np.ndarray[tuple[int], np.dtype[np.float64]]
     0.75
     """
     right = float(((margins > 0) + (margins == 0) / 2).sum())
-    low, high = wilson(right, len(margins))
-    share = right / len(margins)
+    found = share(right, len(margins))
     return Accuracy(
         name=name,
         pairs=len(margins),
-        accuracy=round(share, 6),
-        low=round(low, 6),
-        high=round(high, 6),
+        accuracy=round(found.value, 6),
+        low=round(found.low, 6),
+        high=round(found.high, 6),
     )
-
-
-def wilson(hits: float, trials: int) -> tuple[float, float]:
-    """The 95 % interval of a share.
-
-    >>> tuple(round(end, 4) for end in wilson(8, 10))
-    (0.4902, 0.9433)
-    """
-    share, square = hits / trials, _Z**2 / trials
-    center = (share + square / 2) / (1 + square)
-    half = _Z * math.sqrt(share * (1 - share) / trials + square / (4 * trials)) / (1 + square)
-    return center - half, center + half
 
 
 def calibrate(margins: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[Bin]:
@@ -167,10 +154,10 @@ def calibrate(margins: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[Bin
     return bins
 
 
-def find_suspects(rows: pl.DataFrame, share: float) -> pl.DataFrame:
+def find_suspects(rows: pl.DataFrame, most: float) -> pl.DataFrame:
     """The pairs that the policy most disagrees with, the most suspicious first.
 
-    At most `share` of all pairs, and none that the policy agrees with.
+    At most this share of all pairs, and none that the policy agrees with.
     """
     ranked = rows.filter(pl.col("margin") < 0).sort("margin", "pair_id")
-    return ranked.head(math.ceil(share * len(rows)))
+    return ranked.head(math.ceil(most * len(rows)))

@@ -36,8 +36,9 @@ class ScoreOptions(NamedTuple):
 
     model: str
     reference: str | None = None
-    """A model; None takes the log-probs that the build has under `reference_name`."""
-    reference_name: str = "default"
+    """A model; None takes the log-probs that the build has."""
+    reference_name: str | None = None
+    """Of those log-probs; None: `default`."""
     beta: float = 0.1
     subsets: tuple[str, ...] = ()
     """Keys of `meta` by which accuracy is told apart."""
@@ -54,12 +55,15 @@ def score(
     progress: Progress = lambda _title: lambda _done, _total: None,
 ) -> ScoreReport:
     """Score the pairs of a build or of files; raises DpoError and PrefdataError."""
+    if options.reference is not None and options.reference_name is not None:
+        problem = "both say what the reference is"
+        raise UsageError("T151", "reference and reference-name", problem, "give one of them")
     make_folder(out)
     with lock_folder(out):
         build = _open_data(data, out, options.model)
         policy = _logps(build, options.model, out / "policy", options, progress)
         if options.reference is None:
-            reference = open_reference(build, options.reference_name)
+            reference = open_reference(build, options.reference_name or "default")
         else:
             reference = _logps(build, options.reference, out / "reference", options, progress)
         rows = score_pairs(build, policy, reference, beta=options.beta, subsets=options.subsets)

@@ -64,7 +64,7 @@ def make_report(
         counts = Counter(refusal.code for refusal in refusals.values())
         funnel.append(stage("tokens", made.rows + len(refusals), made.rows, counts))
     met = codes_met(found, made, refusals, examples)
-    measured = measure_tokens(tokens) if tokens else measure_characters(kept)
+    measured = measure_tokens(tokens) if tokens else measure_characters(profile)
     return Report(
         tool_version=TOOL_VERSION,
         inputs=seal_inputs(found.files, classes),

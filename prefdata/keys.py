@@ -1,4 +1,4 @@
-"""What is known of each record without its texts, narrow enough for millions: ids, place, lengths.
+"""What is known of each record without its texts, narrow enough for millions: ids and place.
 
 An id of sixteen bytes is two numbers here, its first and its last eight bytes.
 """
@@ -6,7 +6,6 @@ An id of sixteen bytes is two numbers here, its first and its last eight bytes.
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from prefdata.arrays import whole
@@ -22,9 +21,6 @@ KEYS: dict[str, type[pl.DataType]] = {
     "group_low": pl.UInt64,
     "chosen_id": pl.UInt64,
     "rejected_id": pl.UInt64,
-    "prompt_characters": pl.UInt32,
-    "chosen_characters": pl.UInt32,
-    "rejected_characters": pl.UInt32,
 }
 LINES: dict[str, type[pl.DataType]] = {"line": pl.Int64, "ordinal": pl.Int32}
 """Of each row and pair that was refused; the ordinal of a row is -1."""
@@ -32,8 +28,6 @@ MEMBERS: dict[str, type[pl.DataType]] = {"line": pl.Int64, "ordinal": pl.Int32, 
 """Of a pair that came out of several rows, by its line and ordinal: each other row's line."""
 PAIR = ("pair_high", "pair_low")
 GROUP = ("group_high", "group_low")
-CHARACTERS = {part: f"{part}_characters" for part in ("prompt", "chosen", "rejected")}
-"""The columns that hold the lengths of each part's contents."""
 
 
 def keys_of(records: pa.Table) -> pl.DataFrame:
@@ -49,7 +43,6 @@ def keys_of(records: pa.Table) -> pl.DataFrame:
             "group_low": group[:, 1],
             "chosen_id": _halves(records["chosen_id"])[:, 0],
             "rejected_id": _halves(records["rejected_id"])[:, 0],
-            **{name: _count_characters(records[part]) for part, name in CHARACTERS.items()},
         },
         schema=KEYS,
     )
@@ -61,12 +54,3 @@ def _halves(column: pa.ChunkedArray) -> Numbers:
     start = ids.offset * 16
     data = np.frombuffer(ids.buffers()[1] or b"", np.uint8)[start : start + len(ids) * 16]
     return data.view(">u8").reshape(-1, 2).astype(np.uint64)
-
-
-def _count_characters(column: pa.ChunkedArray) -> pl.Series:
-    """Characters of the contents of each row's messages, (rows,)."""
-    lists = whole(column)
-    each = pl.Series(pc.utf8_length(lists.flatten().field("content"))).to_numpy()
-    sums = np.append(0, np.cumsum(each, dtype=np.int64))
-    ends = np.append(0, np.cumsum(pl.Series(lists.value_lengths()), dtype=np.int64))
-    return pl.Series(np.diff(sums[ends]), dtype=pl.UInt32)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prefdata.findings import Findings, Level, Met, Place, count_rows
-from prefdata.keys import CHARACTERS, GROUP
+from prefdata.keys import GROUP
 from prefdata.report.explain import CATALOG, describe_code
 from prefdata.report.lengths import PARTS, Measured, measure_parts
 from prefdata.report.model import Example, ExamplePair, Finding, Groups, Report, SeverityChange
@@ -144,9 +144,9 @@ def measure_tokens(tables: list[pa.Table]) -> Measured | None:
     )
 
 
-def measure_characters(keys: pl.DataFrame) -> Measured | None:
-    """Lengths in characters of the pairs of KEYS."""
-    return measure_parts({part: keys[name].to_numpy() for part, name in CHARACTERS.items()})
+def measure_characters(profile: pl.DataFrame) -> Measured | None:
+    """Lengths in characters of the pairs of PROFILE."""
+    return measure_parts({part: profile[f"chars_{part}"].to_numpy() for part in PARTS})
 
 
 def count_groups(keys: pl.DataFrame) -> Groups | None:

@@ -119,8 +119,10 @@ def _head(rows: Ragged, room: Int64s) -> Ragged:
 
 
 def _has(rows: Ragged, token: int) -> Bools:
-    owners = np.repeat(np.arange(len(rows.lengths)), rows.lengths)
-    return np.bincount(owners[rows.values == token], minlength=len(rows.lengths)) > 0
+    """Rows with the token anywhere."""
+    found = np.zeros(len(rows.lengths), np.bool_)
+    found[np.searchsorted(rows.offsets, np.flatnonzero(rows.values == token), "right") - 1] = True
+    return found
 
 
 def _starts_twice(rows: Ragged, token: int | None) -> Bools:

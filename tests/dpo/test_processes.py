@@ -130,6 +130,8 @@ def test_a_second_trainer_in_a_folder_is_refused(config_of: ConfigOf, tmp_path: 
         ({"loss": {"name": "hinge", "label_smoothing": 0.1}}, "T122", "is not used by hinge"),
         ({"loss": {"name": "cdpo", "label_smoothing": 0.5}}, "T122", "less than 0.5"),
         ({"steps": 3, "epochs": 2}, "T122", "give one"),
+        ({"lora": {"dropout": 0.1}}, "T122", "lora.dropout is used with"),
+        ({"lora": {"rank": 8}}, "T121", "lora.rank: no such key"),
         ({"global_batch_size": 0}, "T122", "global_batch_size"),
         ({"model": "./nowhere"}, "T101", "is no folder"),
         ({"data": "./nowhere"}, "E132", "no build was finished here"),
