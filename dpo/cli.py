@@ -1,5 +1,6 @@
 """The commands of dpo; what a user gets wrong ends here as one line."""
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -29,6 +30,9 @@ class OneLineErrors(click.Command):
         except (DpoError, PrefdataError) as error:
             click.echo(str(error), err=True)
             ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("stopped; run the same command again: what is done is kept", err=True)
+            ctx.exit(128 + signal.SIGINT)
 
 
 @click.command(cls=OneLineErrors)

@@ -1,6 +1,7 @@
 """The commands: validate · build · show · layouts · explain.
 
-Exit codes: 0 done · 1 findings at or above --fail-on · 2 usage · 3 no pair is left · 4 locked.
+Exit codes: 0 done · 1 findings at or above --fail-on · 2 usage · 3 no pair is left · 4 locked ·
+130 Ctrl-C.
 """
 
 import errno
@@ -17,6 +18,7 @@ from prefdata.errors import PrefdataError
 P = ParamSpec("P")
 R = TypeVar("R")
 
+INTERRUPTED = 130
 _TOKENIZER_HELP = "A folder with a tokenizer, or a model on the Hub."
 _LAYOUT_HELP = "A layout's name (`prefdata layouts`) or file; detected where absent."
 _REPORT_HELP = "Write it as .json, .html or .sarif, as the name ends."
@@ -35,6 +37,9 @@ def _one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
         except PrefdataError as error:
             click.echo(f"{plain(str(error))}", err=True)
             sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("stopped; run the same command again: what is done is kept", err=True)
+            sys.exit(INTERRUPTED)
         except OSError as error:
             if error.errno not in _NO_SPACE:
                 raise

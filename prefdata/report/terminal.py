@@ -127,7 +127,7 @@ def _sentences(report: Report) -> Iterator[str]:
     if report.groups is not None:
         shared = report.groups
         yield (
-            f"{count(shared.pairs, 'pair')} share {count(shared.groups, 'prompt')} and "
+            f"{count(shared.pairs, 'pair')} with {count(shared.groups, 'prompt')} and "
             f"{count(shared.completions, 'distinct completion')}."
         )
     if report.split_proof is not None:

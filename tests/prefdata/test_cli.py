@@ -1,5 +1,10 @@
 """The commands: one line for a mistake, its exit code, and no escape sequence from data."""
 
+import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import orjson
@@ -131,3 +136,26 @@ def test_every_code_is_explained() -> None:
 def test_plain_text_keeps_what_is_harmless() -> None:
     assert plain("é 日本 😀 שלום\u00a0") == "é 日本 😀 שלום\u00a0"
     assert plain("\x00\x9b\u2066") == "\\x00\\x9b\\u2066"
+
+
+def test_ctrl_c_says_how_to_go_on_and_has_its_own_exit_code(tiny: Path, tmp_path: Path) -> None:
+    """The rows are many enough for the interrupt to come in the middle."""
+    many, out = tmp_path / "many.jsonl", tmp_path / "out"
+    row = {"prompt": "say {}", "chosen": " a {}", "rejected": " b {}"}
+    many.write_text("".join(json.dumps(row).replace("{}", str(n)) + "\n" for n in range(200_000)))
+    command = [sys.executable, "-m", "prefdata", "build", str(many), "--tokenizer", str(tiny)]
+    process = subprocess.Popen(
+        [*command, "-o", str(out), "--workers", "1"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not (out / ".building" / "parts").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert errors.rstrip().endswith("run the same command again: what is done is kept")
+    assert "Traceback" not in errors
+    assert not (out / "manifest.json").exists()
