@@ -7,7 +7,7 @@ BENCH := .venv/.bench
 DOCS := docs/codes.md docs/commands.md docs/formats.md docs/layouts.md docs/losses.md
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check fmt golden bench clean
+.PHONY: help demo test stress check fmt golden bench clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -18,6 +18,9 @@ demo: $(DEMO)  ## Raw files to a trained policy, on a real model (about ten minu
 
 test: check  ## Everything that CI runs but the demo
 	$(BIN)/python -m pytest -q
+
+stress: $(DEV)  ## The tests that count cases, at the counts that docs/reliability.md states (an hour)
+	STRESS=1 $(BIN)/python -m pytest -q -m "stress or crash"
 
 check: $(DEV)  ## Lint, format, types, import arrows, generated docs
 	$(BIN)/ruff check .

@@ -49,7 +49,7 @@ def validate(
         options.pairing,
         options.limits,
         RowChecks(
-            options.severity,
+            dict(options.severity),  # a plain one, which goes to other processes
             control_tokens,
             options.checks,
             tuple(options.evaluations),

@@ -48,7 +48,9 @@ _LANGUAGES_OF = {
 _ENGLISH = [
     *(" the ", " and ", " you ", " that ", " what ", "What ", " this ", "I'm ", " have ", " with "),
     *(" your", " can ", " are ", "How ", "Why ", " my ", " for ", " from ", " there", "That"),
-    *("n't", "n’t", " they", " would ", " about ", "I’m ", " some", " like "),
+    *("n't", "n’t", " they", " would ", " about ", "I’m ", " some", " like ", "The ", "You "),
+    *("It ", "It's", "It’s", " want ", " think ", " need ", " should ", " could ", " how "),
+    *(" just ", " know ", " really ", " people ", " because ", " which ", " where ", " when "),
 ]
 _FOREIGN_BYTES = 0.1  # of all, at most, in a text that these words make English: quotes, dashes
 KNOWN = ("en", *(name for name in STOP_WORDS if name != "en"), *SCRIPTS)

@@ -19,6 +19,9 @@ from prefdata.check.scene import Flags, Scene
 from prefdata.check.similar import may_be_near, similarity
 from prefdata.check.tools import is_malformed
 
+CUT_END = r"[\p{L}\p{N},(]"
+CUT_CHARS = 200
+
 
 class Look(NamedTuple):
     """One second look, and which sums of `rules.SUMS` it reads."""
@@ -128,6 +131,15 @@ def _turns_down(scene: Scene, _: pl.DataFrame) -> Flags:
     return scene.refusals[CHOSEN] & ~scene.refusals[REJECTED]
 
 
+def _cut(scene: Scene, _: pl.DataFrame) -> Flags:
+    """Whether a side ends within a sentence or a block of code, as where a limit cut it."""
+    text = pl.col("content")
+    ends_open = text.str.strip_chars_end().str.tail(1).str.contains(CUT_END)
+    open_code = text.str.count_matches("```", literal=True) % 2 == 1
+    long = scene.last.filter(pl.col("part") != PROMPT, text.str.len_chars() > CUT_CHARS)
+    return scene.flags(long.filter(ends_open | open_code)["row"])
+
+
 def _loops(scene: Scene, _: pl.DataFrame) -> Flags:
     """Whether a turn of a side is the same few words again and again."""
     said = scene.messages.filter(
@@ -159,6 +171,7 @@ LOOKS: dict[str, Look] = {
     "turns_down": Look(_turns_down),
     "other_language": Look(_other_language),
     "overlaps": Look(_overlaps),
+    "cut": Look(_cut),
     "loops": Look(_loops),
     "private": Look(_private),
 }

@@ -30,10 +30,10 @@ class Sighting(NamedTuple):
 _WORDS = frozenset(
     [
         *("pass", "Pass", "PASS", "pwd", "PWD", "ecret", "ECRET", "key", "Key", "KEY", "token"),
-        *("Token", "TOKEN", "aws", "AWS", "SK", "AC", ":A", "-us", "://"),
+        *("Token", "TOKEN", "aws", "AWS", "SK", "AC", ":A", "-us", "://", "@"),
     ]
 )
-_MARKS = sorted({word for pattern in SECRETS for word in pattern.keywords} - _WORDS)
+_MARKS = sorted({word for one in (*SECRETS, *PERSONAL) for word in one.keywords} - _WORDS)
 _DIGIT = re.compile(r"\d")
 # Each by itself: an alternative without a literal of its own would slow down all the others.
 _IN_USE = (
@@ -42,17 +42,15 @@ _IN_USE = (
     r"\b(?:SK|AC)[0-9a-f]{32}",
     r"[0-9a-f]-us[0-9]",
     r"[0-9]:A[A-Za-z0-9_-]{34}",
-    r"[0-9](?:[ .()-]{0,2}[0-9]){8}",
-    r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",
-    r"[0-9]{2}[ A-Z0-9]{11}",
+    r"[0-9](?:[ .()-]{0,2}[0-9]){8}|[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|[0-9]{2}[ A-Z0-9]{11}",
+    r"[\w.+%-]@[A-Za-z0-9-]+\.",
+    "|".join(map(re.escape, _MARKS)),  # half the time of `contains_any`
 )
 
 
 def suspects(content: pl.Expr) -> pl.Expr:
     """Texts that may hold something private; all others need no second look."""
-    return pl.any_horizontal(
-        content.str.contains_any([*_MARKS, "@"]), *(content.str.contains(form) for form in _IN_USE)
-    )
+    return pl.any_horizontal(content.str.contains(form) for form in _IN_USE)
 
 
 def find_private(text: str) -> Iterator[Sighting]:

@@ -22,6 +22,7 @@ from prefdata.rejects import rejects_of
 
 NO_CHANGES: Mapping[str, str] = MappingProxyType({})
 DEFAULT_LIMITS = CheckLimits()
+MAX_COPY = 2**27  # bytes
 
 
 class RowChecks(NamedTuple):
@@ -67,7 +68,7 @@ def examine_rows(records: pa.Table, checks: RowChecks) -> CheckedRows:
     kept, refused = [_empty(RECORDS)], [_empty(REJECTED)]
     profiles, reported, counted = [pl.DataFrame(schema=PROFILE)], [], []
     seeds, seeks = [], resolve_severity(checks.severity)["PD608"] != "off"
-    for batch in records.to_batches():
+    for batch in _batches(records):
         scene = Scene(batch, checks.limits, checks.evaluations)
         broken = evaluate(scene, [*refusing, *reporting, *counting], checks.control_tokens)
         first = _first(broken, refusing, batch.num_rows)
@@ -124,6 +125,13 @@ def find_rows(
         table = pa.Table.from_batches([batch])
         found += [_refused(table, _first(broken, [code], batch.num_rows)) for code in codes]
     return pa.concat_tables(found)
+
+
+def _batches(records: pa.Table) -> list[pa.RecordBatch]:
+    """All records as one batch, which costs less than many, unless that would be a large copy."""
+    whole = records.combine_chunks() if records.nbytes < MAX_COPY else records
+    batches: list[pa.RecordBatch] = whole.to_batches()
+    return batches
 
 
 def _empty(schema: pa.Schema) -> pa.Table:

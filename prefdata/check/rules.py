@@ -43,8 +43,6 @@ BROKEN_MARKER = (
     r"|(?:^|\n)(?:Hum|Humans|Assistants|Assistan|Assitant|Asistant)\s?:"
 )
 SPEAKER = r"\b(?:Human|Assistant|User|System|AI|Bot)\s?:"
-CUT_END = r"[\p{L}\p{N},(]"
-CUT_CHARS = 200
 LONG_CHARS = 1000
 
 content, role, part = pl.col("content"), pl.col("role"), pl.col("part")
@@ -53,8 +51,6 @@ ends_side = pl.col("last") & ~in_prompt
 ends_chosen, ends_rejected = (pl.col("last") & (part == side) for side in (CHOSEN, REJECTED))
 has_text = content.str.strip_chars() != ""
 says = has_text | pl.col("tool_calls").is_not_null()
-ends_open = content.str.strip_chars_end().str.tail(1).str.contains(CUT_END)
-open_code = content.str.count_matches("```", literal=True) % 2 == 1
 # +1 in chosen, -1 in rejected: summed, how much more the chosen side has of something.
 sign = pl.when(in_prompt).then(0).when(part == CHOSEN).then(1).otherwise(-1).cast(pl.Int64)
 num_chars = content.str.len_chars().cast(pl.Int64)
@@ -72,7 +68,6 @@ FLAGS: dict[str, pl.Expr] = {
     "broken_marker": content.str.contains(BROKEN_MARKER),
     "speaker": ~in_prompt & content.str.contains(SPEAKER),
     "media": content.str.contains_any(MEDIA_MARKS),
-    "cut": ends_side & (num_chars > CUT_CHARS) & (ends_open | open_code),
     "controls": content.str.contains_any(COMMON_CONTROLS),  # or the tokenizer's: `flags_of`
 }
 

@@ -79,8 +79,17 @@ class Workers:
     def _open_pool(self) -> ProcessPoolExecutor:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.number, mp_context=context)
+            threads = max(1, len(os.sched_getaffinity(0)) // self.number)
+            self._pool = ProcessPoolExecutor(
+                self.number, mp_context=context, initializer=_share_cores, initargs=(threads,)
+            )
         return self._pool
+
+
+def _share_cores(threads: int) -> None:
+    """Keep a worker's libraries to its share: threads that wait for a core cost a tenth more."""
+    for name in ("POLARS_MAX_THREADS", "RAYON_NUM_THREADS"):
+        os.environ.setdefault(name, str(threads))
 
 
 def _result(found: Future[Result] | Done[Result]) -> Result:

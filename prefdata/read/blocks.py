@@ -105,7 +105,8 @@ def line_blocks(chunks: Iterator[bytes], limits: Limits) -> Iterator[LineBlock |
             yield LongLine(line, offset, head)
             line, offset, held = line + 1, offset + passed, bytearray(rest)
         elif end:
-            data = bytes(held[:end])
+            with memoryview(held) as view:
+                data = bytes(view[:end])
             yield LineBlock(line, offset, data)
             line, offset = line + data.count(b"\n"), offset + end
             del held[:end]

@@ -41,12 +41,15 @@ def pair_digest(group_id: bytes, chosen_id: bytes, rejected_id: bytes) -> bytes:
 
 def hashable(messages: Messages) -> Messages:
     """The same messages with tool calls in canonical JSON, so that key order makes no new id."""
-    if all(message[3] is None for message in messages):
-        return messages
-    return [
-        message if message[3] is None else (*message[:3], sorted_text(message[3]), *message[4:])
-        for message in messages
-    ]
+    for message in messages:
+        if message[3] is not None:
+            return list(map(_hashable, messages))
+    return messages
+
+
+def _hashable(message: Message) -> Message:
+    calls = message[3]
+    return message if calls is None else (*message[:3], sorted_text(calls), *message[4:])
 
 
 def sorted_text(text: str) -> str:

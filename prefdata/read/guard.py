@@ -23,6 +23,7 @@ LONG_NUMBER = re.compile(rb"[0-9]{400}")
 NOT_A_NUMBER = re.compile(rb"-?(?:NaN|Infinity|inf|nan)")
 NUMBER = re.compile(rb"-?[0-9][0-9.eE+-]*")
 FIRST_INEXACT = 2**63  # orjson turns longer integers into floats
+TEXTS = {str}
 FLAT = {str, type(None)}  # a row of these alone is one level deep and has no numbers
 Object = dict[str, Any]
 
@@ -36,7 +37,7 @@ def parse_line(line: bytes, limits: Limits) -> Object:
     if type(value) is not dict:
         raise RowFault("R209", f"the row is {_kind(value)}, not an object")
     keys, inexact = len(value), False
-    if not {*map(type, value.values())} <= FLAT:
+    if not FLAT.issuperset(map(type, value.values())):
         if line.count(b"[") + line.count(b"{") > limits.max_depth:
             _refuse_depth(value, limits.max_depth)
         keys, inexact = _survey(value)
@@ -47,8 +48,22 @@ def parse_line(line: bytes, limits: Limits) -> Object:
     return _exact_numbers(line) if inexact else value
 
 
-def _survey(value: Any) -> tuple[int, bool]:
-    """How many keys a value has, all levels together; whether a float may be a cut integer."""
+def _survey(row: Object) -> tuple[int, bool]:
+    """How many keys a row has, all levels together; whether a float may be a cut integer."""
+    keys = len(row)
+    for value in row.values():  # texts and lists of messages, as in most rows
+        if type(value) is list:
+            for item in value:
+                if type(item) is not dict or not TEXTS.issuperset(map(type, item.values())):
+                    return _survey_deep(row)
+                keys += len(item)
+        elif type(value) is not str:
+            return _survey_deep(row)
+    return keys, False
+
+
+def _survey_deep(value: Any) -> tuple[int, bool]:
+    """The same of any value."""
     keys, inexact = 0, False
     stack = [value]
     while stack:

@@ -20,14 +20,20 @@ def read_messages(place: str, value: Any, roles: Mapping[str, str]) -> Messages:
     if type(value) is str:
         return [text_message("user", value)]
     messages: Messages = []
+    is_plain = True
     for item in value if type(value) is list else [value]:
+        if type(item) is dict and len(item) == 2:  # most messages by far
+            role, content = item.get("role"), item.get("content")
+            if type(content) is str and type(role) is str and role not in roles:
+                messages.append((role, content, None, None, None, None))
+                is_plain = is_plain and role != "tool"
+                continue
+        is_plain = False
         if type(item) is dict and type(item.get("content")) is list:
             messages += _messages_of_parts(place, item, roles)
         else:
             messages.append(_message(place, item, roles))
-    if any(turn[0] == "tool" and turn[2] is None and turn[4] is None for turn in messages):
-        return _name_results(messages)
-    return messages
+    return messages if is_plain else _name_results(messages)
 
 
 def read_completion(place: str, value: Any, roles: Mapping[str, str]) -> Messages:
@@ -54,7 +60,7 @@ def _message(place: str, item: Any, roles: Mapping[str, str]) -> Message:
     role = _role(place, item, roles)
     if content is None and "value" in item:
         content = item["value"]
-    if type(content) is str and len(item) == 2 and role != TOOL_CALLS:  # most messages by far
+    if type(content) is str and len(item) == 2 and role != TOOL_CALLS:
         return (role, content, None, None, None, None)
     if role == TOOL_CALLS:
         return _call_message(place, content)
@@ -89,6 +95,8 @@ def _full_message(place: str, role: str, content: Any, item: dict[str, Any]) -> 
 
 def _name_results(messages: Messages) -> Messages:
     """Results that name neither their call nor their tool: they answer the last calls in turn."""
+    if not any(turn[0] == "tool" and turn[2] is None and turn[4] is None for turn in messages):
+        return messages
     named: Messages = []
     waiting: list[str] = []
     for turn in messages:

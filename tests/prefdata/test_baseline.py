@@ -115,3 +115,10 @@ def test_a_column_that_only_some_rows_have_is_reported(tmp_path: Path) -> None:
 
     assert (found.count, found.severity) == (1, "W")
     assert found.examples[0].message == "schema_drift: `extra` in 1 of 10 rows"
+
+
+def test_two_processes_report_what_one_does(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", chat_rows(60))
+    alone = validate([str(rows)], ValidateOptions(workers=1))
+
+    assert validate([str(rows)], ValidateOptions(workers=2)) == alone

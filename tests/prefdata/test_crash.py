@@ -1,6 +1,5 @@
 """A build that is killed at any system call leaves nothing that looks whole, and can be resumed."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -10,13 +9,14 @@ import pytest
 
 import prefdata
 from prefdata.errors import PrefdataError
+from tests.effort import times
 
 pytestmark = [
     pytest.mark.crash,
     pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not here"),
 ]
 CALLS = "write,pwrite64,rename,renameat2,fsync,ftruncate,unlink"
-POINTS = int(os.environ.get("PREFDATA_CRASH_POINTS", "12"))
+POINTS = times(12, 48)
 
 
 def command(rows: Path, tokenizer: Path, out: Path) -> list[str]:

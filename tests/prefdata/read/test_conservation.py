@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefdata.errors import UsageError
 from prefdata.read import Limits, Pairing, expand_inputs, load_layout, read_file
+from tests.effort import times
 
 texts = st.text(max_size=8)
 values = st.recursive(
@@ -47,7 +49,8 @@ lines = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@pytest.mark.stress
+@settings(max_examples=times(300, 100_000), deadline=None, derandomize=True)
 @given(
     content=st.lists(lines, max_size=12),
     ending=st.sampled_from([b"", b"\n"]),
