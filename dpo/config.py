@@ -183,6 +183,9 @@ class TrainConfig(_Model):
     """Steps between evaluations; one at the end is always made."""
     eval_rows: PositiveInt | None = None
     """The first so many pairs of the split; null takes all."""
+    skip_nonfinite: Annotated[int, Field(ge=0)] = 0
+    """So many steps of a run whose loss or gradient is not finite are left out, the weights as they
+    were; the next one, with 0 the first one, stops the run (T301)."""
     checkpoint_every: PositiveInt | None = None
     """Steps between checkpoints. Null: only when the run is stopped by a signal."""
     keep_checkpoints: PositiveInt = 2

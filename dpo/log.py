@@ -20,7 +20,7 @@ class MetricsLog:
         self._is_main = run.accelerator.is_main_process
         self.path = run.config.out / "metrics.jsonl"
         kept = [line for line in self._lines() if line["step"] < first_step]
-        self.first: dict[str, Any] = kept[0] if kept else {}
+        self.first: dict[str, Any] = next((line for line in kept if "loss" in line), {})
         self.last: dict[str, float] = {}
         if self._is_main:
             write_bytes(self.path, b"".join(json.dumps(line).encode() + b"\n" for line in kept))
@@ -35,9 +35,9 @@ class MetricsLog:
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         line = {"step": step, **rounded(metrics)}
-        self.first = self.first or line
-        self.last |= rounded(metrics)
         is_training = "loss" in metrics
+        self.first = self.first or (line if is_training else {})
+        self.last |= rounded(metrics)
         self._report(step, self._run.total_steps, metrics)
         if not self._is_main or (
             is_training and step % self._run.config.log_every != 0 and step > 1

@@ -40,6 +40,7 @@ EXECUTION_ONLY = {
     "eval_rows",
     "checkpoint_every",
     "keep_checkpoints",
+    "skip_nonfinite",
     "log_pairs",
     "log_every",
     "trackers",

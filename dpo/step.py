@@ -61,5 +61,5 @@ def _refuse_nonfinite(run: Run, step: int, found: dict[str, float]) -> None:
     ids = ", ".join(run.train.pairs.pair_id(row)[:12] for row in rows[:8])
     what = f"loss {found['loss']} and gradient norm {found['grad_norm']}"
     problem = f"{what}, so the step was not taken (pairs {ids}, …)"
-    remedy = "look at these pairs, or lower the learning rate; the last checkpoint is intact"
+    remedy = "look at these pairs, lower the learning rate, or set skip_nonfinite and start again"
     raise TrainingError("T301", f"step {step:,}", problem, remedy)

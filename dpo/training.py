@@ -9,9 +9,15 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from dpo.allocator import keep_freed_memory
-from dpo.checkpoint import find_checkpoint, keep_newest, load_checkpoint, save_checkpoint
+from dpo.checkpoint import (
+    State,
+    find_checkpoint,
+    keep_newest,
+    load_checkpoint,
+    save_checkpoint,
+)
 from dpo.config import TrainConfig
-from dpo.errors import UsageError
+from dpo.errors import TrainingError, UsageError
 from dpo.evaluate import evaluate
 from dpo.log import MetricsLog, Report
 from dpo.publish import save_model
@@ -64,16 +70,19 @@ def _train(run: Run, *, report: Report, notice: Callable[[str], None]) -> Finish
     if (summary := _finished_before(run)) is not None:
         notice(f"{config.out} holds this run, finished at step {summary.steps:,}")
         return Finished(config.out, summary.steps, None, summary)
-    done = resume(run)
+    done, skipped = resume(run)
     if done:
         notice(f"resumes after step {done:,}")
     log = MetricsLog(run, done + 1, report)
     with StopRequest() as stop:
         for step in range(done + 1, run.total_steps + 1):
-            _take_step(run, step, log)
+            left_out = _take_step(run, step, log, may_skip=skipped < config.skip_nonfinite)
+            if left_out is not None:
+                skipped += 1
+                notice(left_out)
             signal = stop.agreed(accelerator)
             if step < run.total_steps and (signal or _is_due(step, config.checkpoint_every)):
-                checkpoint(run, step)
+                checkpoint(run, step, skipped)
             if signal and step < run.total_steps:
                 log.close()
                 return Finished(config.out, step, signal, None)
@@ -81,37 +90,45 @@ def _train(run: Run, *, report: Report, notice: Callable[[str], None]) -> Finish
     return _finish(run, log, seconds=time.perf_counter() - started)
 
 
-def _take_step(run: Run, step: int, log: MetricsLog) -> None:
-    """One step, and what is to be known of it."""
-    log.write(step, train_step(run, step))
+def _take_step(run: Run, step: int, log: MetricsLog, *, may_skip: bool) -> str | None:
+    """One step, and what is to be known of it; why it was left out, where it was."""
+    left_out = None
+    try:
+        log.write(step, train_step(run, step))
+    except TrainingError as error:  # every rank has the same numbers
+        if not may_skip:
+            raise
+        run.optimizer.zero_grad(set_to_none=True)
+        log.write(step, {"skipped": 1.0})
+        left_out = f"{error.place} is left out: {error.problem} [{error.code}]"
     if run.config.log_pairs:
         log.write_pairs(step, pairs_run(run, step))
     if run.test is not None and _is_due(step, run.config.eval_every, run.total_steps):
         log.write(step, evaluate(run, run.test))
+    return left_out
 
 
-def resume(run: Run) -> int:
-    """Load the newest whole checkpoint of this run; returns its step, 0 where there is none."""
+def resume(run: Run) -> tuple[int, int]:
+    """Load the newest whole checkpoint of this run; its step and the steps left out, or zeros."""
     found = find_checkpoint(checkpoints_folder(run.config.out))
     if found is None:
-        return 0
+        return 0, 0
     path, state = found
     if state.fingerprint != run.fingerprint:
         problem = "is of a run with other settings, data or weights"
         raise UsageError("T140", str(path), problem, "name another `out`, or delete that folder")
     model = run.accelerator.unwrap_model(run.policy).model
     load_checkpoint(path, model=model, optimizer=run.optimizer)
-    return state.step
+    return state.step, state.skipped
 
 
-def checkpoint(run: Run, step: int) -> None:
+def checkpoint(run: Run, step: int, skipped: int = 0) -> None:
     """Commit the state after a step, then let go of the oldest."""
     if run.accelerator.is_main_process:
         folder = checkpoints_folder(run.config.out)
         model = run.accelerator.unwrap_model(run.policy).model
-        save_checkpoint(
-            folder, model=model, optimizer=run.optimizer, step=step, fingerprint=run.fingerprint
-        )
+        state = State(step=step, skipped=skipped, fingerprint=run.fingerprint)
+        save_checkpoint(folder, model=model, optimizer=run.optimizer, state=state)
         keep_newest(folder, run.config.keep_checkpoints)
     run.accelerator.wait_for_everyone()
 
@@ -119,6 +136,9 @@ def checkpoint(run: Run, step: int) -> None:
 def _finish(run: Run, log: MetricsLog, *, seconds: float) -> Finished:
     """Save the model, and last of all `run.json`."""
     out = run.config.out
+    if not log.first:
+        remedy = "look at the data and the reference's log-probs"
+        raise TrainingError("T301", str(out), "no step had finite numbers", remedy)
     summary = RunSummary(
         fingerprint=run.fingerprint,
         config=run.config,

@@ -85,7 +85,7 @@ class TrainingView:
         """Show a step's metrics; an evaluation gets a line that stays."""
         if "loss" in metrics:
             self._progress.update(self._task, completed=step, total=total, numbers=numbers(metrics))
-        else:
+        elif "skipped" not in metrics:
             self.notice(f"step {step:,}: {numbers(metrics, prefix='eval/')}")
 
     def notice(self, line: str) -> None:

@@ -85,6 +85,7 @@ def main() -> None:
     show_default=True,
     help="Which findings make the exit code 1.",
 )
+@click.option("--near", is_flag=True, help="Look for near-duplicates as well (PD402); slower.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; changes nothing else.")
 @click.option(
     "--baseline",
@@ -104,6 +105,7 @@ def validate(
     """Read and check preference files; write nothing."""
     from rich.console import Console
 
+    from prefdata.dedup.near import NearDuplicates
     from prefdata.report.baseline import fails, new_findings, read_report
     from prefdata.report.form import examples_for, write_report
     from prefdata.report.safe import plain
@@ -114,7 +116,12 @@ def validate(
     progress = TerminalProgress(Console(stderr=True))
     before = read_report(baseline) if baseline else None
     changes = dict(change.partition("=")[::2] for change in severity)
-    how = ValidateOptions(severity=changes, examples=examples_for(report_path), **options)
+    how = ValidateOptions(
+        severity=changes,
+        examples=examples_for(report_path),
+        near=NearDuplicates() if options.pop("near") else None,
+        **options,
+    )
     report = run(files, how, progress=progress)
     print_report(report, Console())
     if report_path is not None:

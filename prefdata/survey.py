@@ -109,7 +109,10 @@ def survey(
     found = [_surveyed(opened, layout, parts) for opened, layout in reading.opened]
     keys = _keys(parts)
     profile = pl.concat([pl.DataFrame(schema=PROFILE), *(part.profile for part in parts)])
-    near = None if staging is None else _near(staging.root, parts, options.near)
+    near = None
+    if staging is not None and options.near is not None:
+        workers.rest()
+        near = _near(staging.root, parts, options.near)
     decision = decide(keys, options.checks.severity, near, options.exclusions)
     frame = frame_of(keys, profile, files if options.files_are_splits else ())
     if near is not None:
@@ -189,10 +192,8 @@ def _surveyed(opened: OpenFile, layout: Layout | None, parts: list[MadePart]) ->
     return SurveyedFile(file, name, end.size_bytes, end.sha256, total, notes_of(end, total))
 
 
-def _near(root: Path, parts: list[MadePart], options: NearDuplicates | None) -> Near | None:
+def _near(root: Path, parts: list[MadePart], options: NearDuplicates) -> Near:
     """The near-duplicates of each unit, among the rows of all parts."""
-    if options is None:
-        return None
 
     def find(unit: Unit) -> Neighbors:
         paths = [root / path_of(part.name, near_kind(unit)) for part in parts]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from prefdata.check import RowChecks
+from prefdata.check.biases import find_label_imbalance
 from prefdata.check.found import SetFinding
 from prefdata.check.leaks import split_of_name
 from prefdata.check.sets import find_in_set
@@ -40,7 +41,15 @@ def find_together(
     resolved = resolve_severity(checks.severity)
     late = [
         one._replace(severity=resolved[one.code])
-        for one in (*_find_drift(stays, counts), *_find_triggers(stays, parts))
+        for one in (
+            *_find_drift(stays, counts),
+            *find_label_imbalance(
+                stays,
+                sum(of_file.desirable for of_file in counts),
+                sum(of_file.undesirable for of_file in counts),
+            ),
+            *_find_triggers(stays, parts),
+        )
         if resolved[one.code] != "off"
     ]
     return sorted([*found, *late], key=lambda one: one.code)

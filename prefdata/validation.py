@@ -1,17 +1,22 @@
 """The same road as a build's, as far as the report: nothing is written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import NamedTuple
 
 from prefdata.account import make_report
 from prefdata.check import CheckLimits, RowChecks
+from prefdata.dedup.near import NearDuplicates
 from prefdata.engine.local import Workers, choose_workers
 from prefdata.findings import EXAMPLES
 from prefdata.progress import Progress, Silent
 from prefdata.read import Limits, Pairing, expand_inputs, load_layout
 from prefdata.report.model import Report
 from prefdata.report.numbers import severity_changes
+from prefdata.store.staging import Staging
 from prefdata.survey import SurveyOptions, survey
 from prefdata.tally import NOTHING_MADE
 from prefdata.tokens.target import load_target
@@ -33,6 +38,8 @@ class ValidateOptions(NamedTuple):
     workers: int | None = None
     examples: int = EXAMPLES
     """How many places of each code the report names."""
+    near: NearDuplicates | None = None
+    """What near-duplicates are looked for (PD402); they take a temporary folder meanwhile."""
 
 
 def validate(
@@ -55,10 +62,21 @@ def validate(
             tuple(options.evaluations),
             options.examples,
         ),
+        near=options.near,
         files_are_splits=True,
     )
     number = choose_workers(options.workers, sum(file.path.stat().st_size for file in files))
-    with Workers(number) as workers:
-        found = survey(files, how, workers=workers, staging=None, progress=progress or Silent())
+    with Workers(number) as workers, _staging(how) as staging:
+        found = survey(files, how, workers=workers, staging=staging, progress=progress or Silent())
     report = make_report(found, NOTHING_MADE, [], examples=options.examples)
     return report.model_copy(update={"severity_changes": severity_changes(options.severity)})
+
+
+@contextmanager
+def _staging(how: SurveyOptions) -> Iterator[Staging | None]:
+    """A place for what near-duplicates are found by; nothing where nobody looks for them."""
+    if how.near is None:
+        yield None
+        return
+    with TemporaryDirectory(prefix="prefdata-") as folder:
+        yield Staging(Path(folder), "validate")

@@ -111,14 +111,14 @@ def find_position_bias(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
     return about_set("PD603", len(first), frame, message, of_first.named("share"))
 
 
-def find_label_imbalance(desirable: int, undesirable: int) -> list[SetFinding]:
+def find_label_imbalance(frame: pl.DataFrame, desirable: int, undesirable: int) -> list[SetFinding]:
     """Whether unpaired rows have far more of one label (PD605)."""
     fewer, more = sorted((desirable, undesirable))
     if more < MIN_PAIRS or more <= MAX_LABEL_RATIO * fewer:
         return []
     message = f"{desirable:,} rows are desirable, {undesirable:,} are not"
     numbers = {"desirable": float(desirable), "undesirable": float(undesirable)}
-    return about_set("PD605", more, pl.DataFrame({"at": []}), message, numbers)
+    return about_set("PD605", more, frame, message, numbers)
 
 
 def _chosen_has_more(frame: pl.DataFrame, what: str) -> Estimate:

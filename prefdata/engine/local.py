@@ -48,8 +48,7 @@ class Workers:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        self.rest()
 
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item | Done[Result]]
@@ -75,6 +74,12 @@ class Workers:
         except BrokenProcessPool as error:
             problem = "a worker process was killed, most likely for want of memory"
             raise PrefdataError("E150", "workers", problem, "lower workers") from error
+
+    def rest(self) -> None:
+        """Let the processes go, with the memory that they hold, until there is work again."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
 
     def _open_pool(self) -> ProcessPoolExecutor:
         if self._pool is None:

@@ -47,6 +47,9 @@ class RayWorkers:
         if self._is_ours:
             self._ray.shutdown()
 
+    def rest(self) -> None:
+        """The cluster's processes are the cluster's matter."""
+
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item | Done[Result]]
     ) -> Iterator[Result]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from prefdata.read.limits import MIB, Limits
 from prefdata.read.lines import RAW_BYTES_KEPT
+from prefdata.read.source import InputFile, Stamp, stamp
 
 PART_BYTES = 16 * MIB
 
@@ -22,6 +23,17 @@ class LineBlock(NamedTuple):
     offset: int
     """Of its first byte in the unpacked file."""
     data: bytes
+
+
+class LineRange(NamedTuple):
+    """Whole lines of a file that is not packed: whoever reads them fetches them from it."""
+
+    line: int
+    offset: int
+    num_bytes: int
+    file: InputFile
+    stamp: Stamp
+    """Of the file when its lines were counted."""
 
 
 class LongLine(NamedTuple):
@@ -84,7 +96,7 @@ class RowBlock(NamedTuple):
     bom: int
 
 
-Block = LineBlock | LongLine | ElementBlock | CsvBlock | TableBlock | RowBlock
+Block = LineBlock | LineRange | LongLine | ElementBlock | CsvBlock | TableBlock | RowBlock
 
 
 def line_blocks(chunks: Iterator[bytes], limits: Limits) -> Iterator[LineBlock | LongLine]:
@@ -112,6 +124,18 @@ def line_blocks(chunks: Iterator[bytes], limits: Limits) -> Iterator[LineBlock |
             del held[:end]
     if held:
         yield LineBlock(line, offset, bytes(held))
+
+
+def as_ranges(
+    blocks: Iterator[LineBlock | LongLine], file: InputFile
+) -> Iterator[LineRange | LongLine]:
+    """The same blocks without their bytes, so that these need not go from process to process."""
+    now = stamp(file)
+    for block in blocks:
+        if isinstance(block, LongLine):
+            yield block
+        else:
+            yield LineRange(block.line, block.offset, len(block.data), file, now)
 
 
 def _pass_over(passed: int, chunks: Iterator[bytes]) -> tuple[int, bytes]:

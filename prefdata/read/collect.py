@@ -15,6 +15,7 @@ from prefdata.read.guard import Object, parse_line
 from prefdata.read.layout import Layout, Tree
 from prefdata.read.limits import MIB, Limits, Pairing
 from prefdata.read.pairs import Draft
+from prefdata.read.prompt import at_path
 from prefdata.read.rows import Row
 from prefdata.read.source import InputFile
 from prefdata.read.trees import MAX_TURNS, prompt_row, prompts, tree_rows
@@ -55,6 +56,7 @@ class Collector:
         self.records, self.rejected = RecordColumns(file), RejectedColumns(file)
         self.num_rejected = self.prompts = self.completions = 0
         self.extra_keys: dict[str, int] = {}
+        self.labels = {True: 0, False: 0}
         self._members: list[tuple[int, int, int]] = []
 
     @property
@@ -135,7 +137,11 @@ class Collector:
         assert self.adapter is not None
         row = parse_line(member.json, self.limits)
         self._count_extra(row)
-        return self.adapter.check(row)
+        whole, candidates = self.adapter.check(row), self.adapter.layout.candidates
+        label = candidates and candidates.good and at_path(candidates.good, whole)
+        if type(label) is bool:
+            self.labels[label] += 1
+        return whole
 
     def _adapt(self, line: int, offset: int, raw: bytes | None, value: Object) -> RowFault | None:
         """Turn one object into records; its fault where it has one."""

@@ -15,14 +15,16 @@ from prefdata.read.blocks import (
     CsvBlock,
     ElementBlock,
     LineBlock,
+    LineRange,
     LongLine,
     RowBlock,
     TableBlock,
+    as_ranges,
     line_blocks,
 )
 from prefdata.read.limits import Limits
 from prefdata.read.lines import BOM
-from prefdata.read.rows import Row, Tally, line_rows, long_row, unit_refusals
+from prefdata.read.rows import Row, Tally, line_rows, long_row, range_rows, unit_refusals
 from prefdata.read.source import InputFile
 from prefdata.read.tabular import (
     arrow_blocks,
@@ -31,7 +33,7 @@ from prefdata.read.tabular import (
     parquet_blocks,
     table_rows,
 )
-from prefdata.read.unpack import HashedFile, Unpacker
+from prefdata.read.unpack import MAGIC, HashedFile, Unpacker
 
 HEAD_BYTES = 64 * 1024
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
@@ -45,6 +47,7 @@ PRETTY_OBJECT = re.compile(rb'\s*\{[ \t\r]*\n\s*"')
 
 READERS: dict[type, Callable[..., Iterator[Row]]] = {
     LineBlock: line_rows,
+    LineRange: range_rows,
     LongLine: long_row,
     ElementBlock: element_rows,
     CsvBlock: csv_rows,
@@ -80,7 +83,8 @@ def open_blocks(
     if _is_array(head):
         tally.bom += head.startswith(BOM)
         return array_blocks(_whole(blocks, file.name, limits), file.name)
-    return line_blocks(blocks, limits)
+    lines = line_blocks(blocks, limits)
+    return lines if magic.startswith(MAGIC) else as_ranges(lines, file)
 
 
 def _first_bytes(handle: BinaryIO) -> bytes:

@@ -42,6 +42,9 @@ class LineCounts(NamedTuple):
     prompts: int = 0
     """Those with candidates that gave pairs or ties, and the completions that they have."""
     completions: int = 0
+    desirable: int = 0
+    """Rows of unpaired layouts that are labelled good, and those that are labelled bad."""
+    undesirable: int = 0
 
     def plus(self, other: "LineCounts") -> "LineCounts":
         """Of both together."""
@@ -55,6 +58,8 @@ class LineCounts(NamedTuple):
             dict(sorted(keys.items())),
             self.prompts + other.prompts,
             self.completions + other.completions,
+            self.desirable + other.desirable,
+            self.undesirable + other.undesirable,
         )
 
 
@@ -104,7 +109,7 @@ class OpenFile:
             yield from open_blocks(self.file, source, self.limits, tally)
             for _ in source.blocks():  # a table format leaves the hashing of its bytes to this
                 pass
-        require_unchanged(self.file, before, source.num_bytes)
+        require_unchanged(self.file, before, is_whole=source.num_bytes == before.size)
         digest = source.hash.hexdigest()
         self.end = FileEnd(source.num_bytes, digest, tally.bom, tuple(tally.notes))
 
@@ -180,6 +185,8 @@ def read_part(file: InputFile, block: Block, options: RowOptions) -> PartRows:
         extra_keys=dict(sorted(collector.extra_keys.items())),
         prompts=collector.prompts,
         completions=collector.completions,
+        desirable=collector.labels[True],
+        undesirable=collector.labels[False],
     )
     return PartRows(records, collector.rejected.table(), counts, collector.members)
 

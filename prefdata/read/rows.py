@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
-from prefdata.read.blocks import LineBlock, LongLine, RowBlock
+from prefdata.read.blocks import LineBlock, LineRange, LongLine, RowBlock
 from prefdata.read.faults import RowFault
 from prefdata.read.guard import Object, parse_line
 from prefdata.read.limits import Limits
 from prefdata.read.lines import BOM, LAST, LONG, split_lines
+from prefdata.read.source import require_unchanged
 
 BLANKS = b" \t\r"
 
@@ -42,6 +43,15 @@ def line_rows(block: LineBlock, limits: Limits, tally: Tally) -> Iterator[Row]:
         except RowFault as fault:
             value = _truncated(fault) if state == LAST else fault
         yield number, offset, line, value
+
+
+def range_rows(block: LineRange, limits: Limits, tally: Tally) -> Iterator[Row]:
+    """The same of lines that are still in their file."""
+    with block.file.path.open("rb") as handle:
+        handle.seek(block.offset)
+        data = handle.read(block.num_bytes)
+    require_unchanged(block.file, block.stamp, is_whole=len(data) == block.num_bytes)
+    yield from line_rows(LineBlock(block.line, block.offset, data), limits, tally)
 
 
 def long_row(block: LongLine, limits: Limits, tally: Tally) -> Iterator[Row]:

@@ -59,9 +59,9 @@ def stamp(file: InputFile) -> Stamp:
     return Stamp(about.st_ino, about.st_size, about.st_mtime_ns)
 
 
-def require_unchanged(file: InputFile, before: Stamp, bytes_read: int) -> None:
-    """E115 unless the file is what it was when reading began."""
-    if stamp(file) != before or bytes_read != before.size:
+def require_unchanged(file: InputFile, before: Stamp, *, is_whole: bool) -> None:
+    """E115 unless the file is what it was when reading began, and all that was asked for came."""
+    if stamp(file) != before or not is_whole:
         raise UsageError(
             "E115", file.name, "changed while it was being read", "run again when it is complete"
         )

@@ -17,6 +17,8 @@ from prefdata.read.limits import Limits
 BLOCK = 2**20
 ZSTD_SLICE = 512  # one such slice of a bomb unpacks to 16 MiB at most
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+MAGIC = (GZIP, ZSTD)
+"""How packed files begin."""
 ZSTD_WINDOW = 2**27
 FOREIGN = {
     b"PK\x03\x04": "a zip archive",

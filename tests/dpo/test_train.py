@@ -13,11 +13,12 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import dpo.run
 from dpo.config import TrainConfig
 from dpo.errors import MismatchError, TrainingError, UsageError
 from dpo.evaluate import evaluate
 from dpo.passes import rows_of
-from dpo.run import open_run
+from dpo.run import Split, open_run
 from dpo.step import train_step
 from dpo.training import train
 from tests.dpo.conftest import Arena, save_gpt2
@@ -198,6 +199,45 @@ def test_a_step_is_not_taken_when_its_numbers_are_not_finite(config_of: ConfigOf
         train_step(run, 1)
 
     assert same(before, run.policy.state_dict())
+
+
+def test_a_step_that_is_left_out_changes_nothing_and_is_counted_over_restarts(
+    config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps 2 and 4 have a pair without a finite loss; a stop comes after step 3."""
+    config = config_of(steps=6, checkpoint_every=1, keep_checkpoints=9, skip_nonfinite=2)
+    split = dpo.run._split
+    spoiled = {step: rows_of(open_run(config, Accelerator(cpu=True)), step)[0] for step in (2, 4)}
+
+    def spoil(*arguments: Any) -> Split:
+        found = split(*arguments)
+        if arguments[2] == "train":
+            found.ref_logps[list(spoiled.values())] = math.nan
+        return found
+
+    monkeypatch.setattr(dpo.run, "_split", spoil)
+    monkeypatch.setattr(dpo.run, "spot_check", lambda *_: None)
+    heard: list[str] = []
+    train(config, notice=heard.append)
+
+    assert [line.split(" is left out")[0] for line in heard] == ["step 2", "step 4"]
+    assert "T301" in heard[0]
+    first, second = (
+        load_file(config.out / f"checkpoints/step-0000000{step}/weights.safetensors")
+        for step in (1, 2)
+    )
+    assert same(first, second)
+    assert [line["step"] for line in lines(config.out) if "skipped" in line] == [2, 4]
+    whole = weights(config.out)
+
+    for path in sorted((config.out / "checkpoints").iterdir())[3:]:
+        shutil.rmtree(path)
+    (config.out / "run.json").unlink()
+    train(config)
+    assert same(weights(config.out), whole)
+    fewer = {"skip_nonfinite": 1, "out": config.out.with_name("fewer")}
+    with pytest.raises(TrainingError, match="T301"):
+        train(config.model_copy(update=fewer))
 
 
 def test_weights_scale_a_pairs_loss(config_of: ConfigOf) -> None:

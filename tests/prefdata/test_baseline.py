@@ -122,3 +122,31 @@ def test_two_processes_report_what_one_does(tmp_path: Path) -> None:
     alone = validate([str(rows)], ValidateOptions(workers=1))
 
     assert validate([str(rows)], ValidateOptions(workers=2)) == alone
+
+
+def test_unpaired_rows_of_one_label_are_told(tmp_path: Path) -> None:
+    """A hundred prompts with one bad answer and five good ones each."""
+    rows: list[dict[str, object]] = [
+        {"prompt": f"Say {n}", "completion": f" {n} {answer}", "label": answer > 0}
+        for n in range(100)
+        for answer in range(6)
+    ]
+    report = validate([str(write_rows(tmp_path / "rows.jsonl", rows))])
+    assert [one.count for one in report.findings if one.code == "PD605"] == [500]
+
+    rows = [row for row in rows if row["label"] is False or str(row["completion"])[-1] < "5"]
+    report = validate([str(write_rows(tmp_path / "fewer.jsonl", rows))])
+    assert "PD605" not in {one.code for one in report.findings}
+
+
+def test_near_duplicates_are_looked_for_where_asked(tmp_path: Path) -> None:
+    words = " ".join(f"word{n}" for n in range(40))
+    rows: list[dict[str, object]] = [
+        {"prompt": f"Repeat: {words}{more}", "chosen": f" {words}", "rejected": " no"}
+        for more in ("", " please")
+    ]
+    path = str(write_rows(tmp_path / "rows.jsonl", rows))
+    runner = CliRunner()
+
+    assert "PD402" not in runner.invoke(main, ["validate", path]).output
+    assert "PD402" in runner.invoke(main, ["validate", path, "--near"]).output

@@ -149,8 +149,8 @@ def test_no_rows_have_nothing() -> None:
 
 
 def test_labels_are_unbalanced_beyond_four_to_one() -> None:
-    assert find_label_imbalance(400, 100) == []
-    (found,) = find_label_imbalance(9000, 300)
+    assert find_label_imbalance(frame_of(CIRCLE), 400, 100) == []
+    (found,) = find_label_imbalance(frame_of(CIRCLE), 9000, 300)
     assert (found.code, found.num) == ("PD605", 9000)
 
 

@@ -1,7 +1,9 @@
 """A build's folder is read through its manifest, and nothing damaged gets past it."""
 
 import os
+import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -145,10 +147,13 @@ def test_swapped_shards_are_caught(folder: Path) -> None:
     assert second.exists()
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["../x", "/etc/passwd", "a/../../b", "a\0b", "./a", "a//b", "a\\b", "", "c:x", "a\x1b[2J"],
-)
+OUTSIDE = [
+    *("../x", "/etc/passwd", "a/../../b", "tokens/..", "..", ".", "/", "//x", "./a", "a/./b"),
+    *("a//b", "a/", "", "a\0b", "a\\b", "..\\b", "c:x", "a\nb", "a\x1b[2J", "a\u202eb", "a\x7fb"),
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
 def test_a_manifest_cannot_name_a_path_outside_its_folder(folder: Path, name: str) -> None:
     write_manifest(
         folder, [ShardSeal(path=name, split="train", rows=5, tokens=1, bytes=1, sha256="0" * 64)]
@@ -180,6 +185,68 @@ def test_a_shard_that_is_a_link_out_of_the_folder_is_refused(
     path.unlink()
     path.symlink_to(path)
     assert error_code(folder) == "E130"
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[list[str]]:
+    """Names of the files that this process opens; hooks cannot be taken out, only told to rest."""
+    names: list[str] = []
+    rests: list[bool] = []
+
+    def see(event: str, about: tuple[object, ...]) -> None:
+        if event == "open" and not rests:
+            names.append(str(about[0]))
+
+    sys.addaudithook(see)
+    yield names
+    rests.append(True)
+
+
+def to_folder(path: Path, _: Path) -> None:
+    path.mkdir()
+
+
+def to_pipe(path: Path, _: Path) -> None:
+    os.mkfifo(path)
+
+
+def to_device(path: Path, _: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def to_nothing(path: Path, _: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def to_outside(path: Path, outside: Path) -> None:
+    path.symlink_to(outside / path.name)
+
+
+def to_outside_by_folder(path: Path, outside: Path) -> None:
+    path.parent.rename(path.parent.with_name("gone"))
+    path.parent.symlink_to(outside)
+
+
+@pytest.mark.parametrize(
+    "replace", [to_folder, to_pipe, to_device, to_nothing, to_outside, to_outside_by_folder]
+)
+def test_what_stands_in_the_place_of_a_shard_is_never_opened(
+    replace: Callable[[Path, Path], None],
+    folder: Path,
+    opened: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """A device or a pipe would hang its reader; the files outside are as the manifest says."""
+    outside = tmp_path_factory.mktemp("outside")
+    path = folder / "tokens/train-00000-of-00002.arrow"
+    for shard in path.parent.iterdir():
+        (outside / shard.name).write_bytes(shard.read_bytes())
+    path.unlink()
+    replace(path, outside)
+    opened.clear()
+
+    assert error_code(folder) in ("E130", "E135")
+    assert not [name for name in opened if "train-00000" in name]
 
 
 def test_an_edited_manifest_is_refused(folder: Path) -> None:
