@@ -10,10 +10,12 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError
 
 from dpo.errors import DpoError
 from dpo.view import TrainingView, bars, counted, print_scores, summary_line
 from prefdata.errors import PrefdataError
+from prefdata.store.commit import DISK_REMEDY, disk_fault
 
 
 class OneLineErrors(click.Command):
@@ -30,6 +32,13 @@ class OneLineErrors(click.Command):
         except (DpoError, PrefdataError) as error:
             click.echo(str(error), err=True)
             ctx.exit(error.exit_code)
+        except (OSError, SafetensorError) as error:
+            fault = disk_fault(error)
+            if fault is None:
+                raise
+            place = getattr(error, "filename", None) or "output"
+            click.echo(f"{place}: {fault}; {DISK_REMEDY} [T302]", err=True)
+            ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("stopped; run the same command again: what is done is kept", err=True)
             ctx.exit(128 + signal.SIGINT)

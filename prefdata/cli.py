@@ -4,7 +4,6 @@ Exit codes: 0 done · 1 findings at or above --fail-on · 2 usage · 3 no pair i
 130 Ctrl-C.
 """
 
-import errno
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -14,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from prefdata.errors import PrefdataError
+from prefdata.store.commit import DISK_REMEDY, disk_fault
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,7 +22,6 @@ INTERRUPTED = 130
 _TOKENIZER_HELP = "A folder with a tokenizer, or a model on the Hub."
 _LAYOUT_HELP = "A layout's name (`prefdata layouts`) or file; detected where absent."
 _REPORT_HELP = "Write it as .json, .html or .sarif, as the name ends."
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
 def _one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
@@ -41,11 +40,11 @@ def _one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
             click.echo("stopped; run the same command again: what is done is kept", err=True)
             sys.exit(INTERRUPTED)
         except OSError as error:
-            if error.errno not in _NO_SPACE:
+            fault = disk_fault(error)
+            if fault is None:
                 raise
             place = plain(str(error.filename or "output"))
-            remedy = "make room and run again: what is done is kept"
-            click.echo(f"{place}: {error.strerror}; {remedy} [E151]", err=True)
+            click.echo(f"{place}: {fault}; {DISK_REMEDY} [E151]", err=True)
             sys.exit(2)
 
     return run

@@ -4,9 +4,11 @@ A folder of files gets a manifest, written by `write_bytes` after all the others
 means that the folder is complete.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,11 @@ from typing import NamedTuple
 from prefdata.errors import LockedError, UsageError
 
 _CHUNK_BYTES = 1 << 20
+
+
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how libraries in Rust say it
+DISK_REMEDY = "make room and run again: what is done is kept"
 
 
 class FileSeal(NamedTuple):
@@ -79,6 +86,18 @@ def write_bytes(path: Path, data: bytes) -> FileSeal:
             raise OSError(message)
 
     return commit_file(path, lambda temporary: temporary.write_bytes(data), check)
+
+
+def disk_fault(error: Exception) -> str | None:
+    """What the system said, where an error is of the disk; None where it is of something else.
+
+    >>> disk_fault(RuntimeError("I/O error: No space left on device (os error 28)"))
+    'No space left on device'
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (told := _OS_ERROR.search(str(error))):
+        number = int(told[1])
+    return os.strerror(number) if number in _DISK_FAULTS else None
 
 
 def make_folder(path: Path) -> None:

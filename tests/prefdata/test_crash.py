@@ -1,6 +1,5 @@
 """A build that is killed at any system call leaves nothing that looks whole, and can be resumed."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +9,12 @@ import pytest
 import prefdata
 from prefdata.errors import PrefdataError
 from tests.effort import times
+from tests.strace import IS_HERE, count_calls, run_with, spread
 
 pytestmark = [
     pytest.mark.crash,
-    pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not here"),
+    pytest.mark.skipif(not IS_HERE, reason="strace is not here"),
 ]
-CALLS = "write,pwrite64,rename,renameat2,fsync,ftruncate,unlink"
 POINTS = times(12, 48)
 
 
@@ -24,31 +23,6 @@ def command(rows: Path, tokenizer: Path, out: Path) -> list[str]:
         sys.executable, "-m", "prefdata", "build", str(rows), "--tokenizer", str(tokenizer),
         "-o", str(out), "--workers", "1",
     ]  # fmt: skip
-
-
-def run_with(fault: str, arguments: list[str], point: int) -> subprocess.CompletedProcess[str]:
-    """Run under strace, with a fault at the nth of these calls: a signal or an error."""
-    inject = f"inject={CALLS}:{fault}:when={point}"
-    trace = [
-        "strace",
-        "-f",
-        "--seccomp-bpf",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        f"trace={CALLS}",
-        "-e",
-        inject,
-    ]
-    return subprocess.run([*trace, *arguments], capture_output=True, text=True, check=False)
-
-
-def count_calls(arguments: list[str], log: Path) -> int:
-    """How many such calls an undisturbed run makes."""
-    trace = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", str(log), "-e", f"trace={CALLS}"]
-    subprocess.run([*trace, *arguments], capture_output=True, check=True)
-    return len(log.read_text().splitlines())
 
 
 def hash_or_code(out: Path) -> str:
@@ -65,9 +39,8 @@ def test_a_killed_build_is_never_accepted_and_its_resume_gives_the_same_bytes(
     subprocess.run(command(rows_file, tiny, tmp_path / "warm"), capture_output=True, check=True)
     total = count_calls(arguments, tmp_path / "log")
     whole = prefdata.open(tmp_path / "whole" / "out").manifest.hash
-    points = sorted({1 + n * (total - 1) // (POINTS - 1) for n in range(POINTS)})
 
-    for point in points:
+    for point in spread(total, POINTS):
         out = tmp_path / f"killed-{point}" / "out"
         run_with("signal=KILL", command(rows_file, tiny, out), point)
         assert hash_or_code(out) in (whole, "E132")
@@ -86,7 +59,7 @@ def test_an_error_of_the_disk_is_one_line_and_the_next_run_gives_the_same_bytes(
     total = count_calls(arguments, tmp_path / "log")
     whole = prefdata.open(tmp_path / "whole" / "out").manifest.hash
 
-    for point in sorted({1 + n * (total - 1) // (POINTS - 1) for n in range(POINTS)}):
+    for point in spread(total, POINTS):
         out = tmp_path / f"{error}-{point}" / "out"
         done = run_with(f"error={error}", command(rows_file, tiny, out), point)
         assert "Traceback" not in done.stderr, (point, done.stderr)

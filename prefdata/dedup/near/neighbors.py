@@ -15,17 +15,22 @@ from prefdata.dedup.near.sketch import Sketch, open_sketch
 
 
 class Neighbors(NamedTuple):
-    """The clusters of all rows, and the sketches that know how similar two rows are."""
+    """The clusters of all rows, and where the sketches lie that know how similar two rows are."""
 
     clusters: NDArray[np.uint32]
-    sketches: list[Sketch]
+    paths: tuple[Path, ...]
+
+    def sketches(self) -> list[Sketch]:
+        """Opened anew: what lies mapped counts as memory of the process for as long as it does."""
+        return [open_sketch(path) for path in self.paths]
 
 
 def find_neighbors(paths: Sequence[Path], *, threshold: float) -> Neighbors:
     """The clusters of the rows of all parts, counted through them in their order."""
     sketches = [open_sketch(path) for path in paths]
     num_rows = sum(len(sketch.sets.ends) for sketch in sketches)
-    return Neighbors(cluster(num_rows, find_pairs(sketches, threshold=threshold)), sketches)
+    clusters = cluster(num_rows, find_pairs(sketches, threshold=threshold))
+    return Neighbors(clusters, tuple(paths))
 
 
 def near_copies(
@@ -35,9 +40,10 @@ def near_copies(
 
     Rows of one group, where `groups` are told, are one text, and so stay or go together.
     """
-    sizes = Shelf(near.sketches).sizes
+    sketches = near.sketches()
+    sizes = Shelf(sketches).sizes
     rank = pl.DataFrame({"gone": ~stays, "shortness": -sizes if longest else np.zeros_like(sizes)})
-    copies = choose(near.clusters, near.sketches, rank).select("kept", "similarity", at="row")
+    copies = choose(near.clusters, sketches, rank).select("kept", "similarity", at="row")
     copies = copies.filter(pl.Series(stays)[copies["at"]])
     if groups is not None:
         ids = groups.to_numpy()

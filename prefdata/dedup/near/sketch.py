@@ -7,6 +7,7 @@ http://www.mmds.org.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,9 +52,9 @@ class Sketch(NamedTuple):
     """Sets of shingles and keys of some texts."""
 
     sets: Sets
-    keys: Numbers
+    keys: Sequence[Numbers]
     """(1 + bands, texts): first a key of the whole set, equal for equal sets."""
-    parity: Numbers
+    parity: Sequence[Numbers]
     """(LANES, texts), 64 bits each: whether the shingles that fall on a bit are odd in number."""
 
 
@@ -71,8 +72,8 @@ def make_sketch(texts: pl.Series, options: SketchOptions = SketchOptions()) -> S
             np.concatenate([np.zeros(0, np.uint64), *shingles]),
             np.cumsum(np.concatenate([np.zeros(0, np.int64), *sizes])),
         ),
-        _side_by_side([keys for _, keys, _ in made], 1 + len(factors)),
-        _side_by_side([parity for _, _, parity in made], LANES),
+        list(_side_by_side([keys for _, keys, _ in made], 1 + len(factors))),
+        list(_side_by_side([parity for _, _, parity in made], LANES)),
     )
 
 
@@ -138,7 +139,7 @@ def open_sketch(path: Path) -> Sketch:
     with pa.memory_map(str(path)) as source:
         table = pa.ipc.open_file(source).read_all()
     lists, *numbers = map(_mapped, table.columns)
-    keys = np.stack([_numbers(column) for column in numbers])
+    keys = [_numbers(column) for column in numbers]
     return Sketch(
         Sets(_numbers(lists.values), _numbers(lists.offsets)[1:].view(np.int64)),
         keys[LANES:],

@@ -79,7 +79,7 @@ def test_pairs_are_exact_and_hardly_one_is_missed() -> None:
 def test_keys_agree_as_often_as_the_curve_says() -> None:
     texts = grown(1, 400, 3)
     expected = all_pairs(texts, 0.3)
-    keys = sketch(texts).keys[1:]
+    keys = np.stack(sketch(texts).keys[1:])
 
     agreed = np.mean([(keys[:, a] == keys[:, b]).mean() for a, b in expected])
 
@@ -171,7 +171,7 @@ def test_a_written_sketch_is_the_one_that_was_made(tmp_path: Path) -> None:
 
     assert opened.sets.shingles.tolist() == made.sets.shingles.tolist()
     assert opened.sets.ends.tolist() == made.sets.ends.tolist()
-    assert opened.keys.tolist() == made.keys.tolist()
+    assert [one.tolist() for one in opened.keys] == [one.tolist() for one in made.keys]
 
 
 def test_nothing_in_is_nothing_out() -> None:

@@ -1,0 +1,74 @@
+"""A run that is killed, or finds the disk full, at any system call goes on to the same weights."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dpo.checkpoint import find_checkpoint
+from tests.dpo.conftest import Arena
+from tests.effort import times
+from tests.strace import IS_HERE, count_calls, run_with, spread
+
+pytestmark = [
+    pytest.mark.crash,
+    pytest.mark.skipif(not IS_HERE, reason="strace is not here"),
+]
+POINTS = times(3, 40)
+SETTINGS = {
+    "global_batch_size": 4,
+    "steps": 3,
+    "checkpoint_every": 1,
+    "keep_checkpoints": 1,
+    "dropout": True,
+    "optimizer": {"learning_rate": 1e-3},
+}
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread, so that sums have one order; nothing is written but by the run."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+
+
+def command(arena: Arena, out: Path) -> list[str]:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    config = out.with_suffix(".yaml")
+    places = {"model": str(arena.model), "data": str(arena.data), "out": str(out)}
+    config.write_text(json.dumps(SETTINGS | places))  # JSON is YAML
+    return [sys.executable, "-m", "dpo", str(config)]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize("fault", ["signal=KILL", "error=ENOSPC", "error=EIO"])
+def test_a_run_ends_bit_by_bit_the_same_whatever_call_failed(
+    fault: str, arena: Arena, tmp_path: Path
+) -> None:
+    whole = tmp_path / "whole"
+    total = count_calls(command(arena, whole), tmp_path / "log")
+
+    for point in spread(total, POINTS):
+        out = tmp_path / f"{point}" / "run"
+        done = run_with(fault, command(arena, out), point)
+        if "error" in fault:
+            assert "Traceback" not in done.stderr, (point, done.stderr)
+            assert done.returncode in (0, 1, 2), (point, done.stderr)
+            assert done.returncode == 0 or "[T302]" in done.stderr, (point, done.stderr)
+        had = find_checkpoint(out / "checkpoints")
+        assert had is None or had[1].step in (1, 2)
+        again = subprocess.run(
+            command(arena, out), capture_output=True, text=True, check=False, env=os.environ
+        )
+        assert again.returncode == 0, (point, again.stderr)
+        found = weights(out)
+        expected = weights(whole)
+        assert all(torch.equal(found[name], expected[name]) for name in expected), point
