@@ -115,7 +115,7 @@ def edit(
 
 
 def watch(command: list[str]) -> Figures:
-    """Run a command and look at its processes ten times a second."""
+    """Run a command and look at its processes twice a second; a look takes some milliseconds."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     most = {"Pss": 0.0, "Rss": 0.0}
@@ -126,7 +126,7 @@ def watch(command: list[str]) -> Figures:
             together += sizes.get("Pss", 0)
             largest = max(largest, sizes.get("Rss", 0))
         most = {"Pss": max(most["Pss"], together), "Rss": max(most["Rss"], largest)}
-        time.sleep(0.1)
+        time.sleep(0.5)
     seconds = time.perf_counter() - started
     if process.returncode not in (0, 1):  # 1: findings
         sys.exit(f"{' '.join(command)} failed:\n{process.stderr.read().decode()[-2000:]}")

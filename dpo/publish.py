@@ -1,4 +1,4 @@
-"""The trained policy as an ordinary checkpoint of transformers: weights, tokenizer, template."""
+"""The trained policy as any checkpoint of transformers: weights, tokenizer, template and card."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ from dpo.policy import Policy
 from prefdata.store.commit import fsync_path, temporary_name
 
 
-def save_model(policy: Policy, config: TrainConfig, path: Path) -> None:
+def save_model(policy: Policy, config: TrainConfig, path: Path, *, card: str) -> None:
     """Write the checkpoint under a temporary name, then give it its name.
 
     The folder loads with `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer`, and knows
@@ -29,6 +29,7 @@ def save_model(policy: Policy, config: TrainConfig, path: Path) -> None:
         save_adapter(policy.model, adapter)
         merged(config.model, adapter).save_pretrained(temporary)
     AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False).save_pretrained(temporary)
+    (temporary / "README.md").write_text(card, encoding="utf-8")
     for file in temporary.iterdir():
         fsync_path(file)
     shutil.rmtree(path, ignore_errors=True)

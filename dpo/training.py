@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from dpo.allocator import keep_freed_memory
+from dpo.card import write_card
 from dpo.checkpoint import (
     State,
     find_checkpoint,
@@ -21,6 +22,7 @@ from dpo.errors import TrainingError, UsageError
 from dpo.evaluate import evaluate
 from dpo.log import MetricsLog, Report
 from dpo.publish import save_model
+from dpo.rehearsal import rehearse
 from dpo.run import Run, checkpoints_folder, open_run
 from dpo.signals import StopRequest
 from dpo.step import pairs_run, train_step
@@ -73,6 +75,7 @@ def _train(run: Run, *, report: Report, notice: Callable[[str], None]) -> Finish
     done, skipped = resume(run)
     if done:
         notice(f"resumes after step {done:,}")
+    rehearse(run)
     log = MetricsLog(run, done + 1, report)
     with StopRequest() as stop:
         for step in range(done + 1, run.total_steps + 1):
@@ -151,7 +154,8 @@ def _finish(run: Run, log: MetricsLog, *, seconds: float) -> Finished:
         seconds=round(seconds, 1),
     )
     if run.accelerator.is_main_process:
-        save_model(run.accelerator.unwrap_model(run.policy), run.config, out / "model")
+        card = write_card(summary, name=out.name)
+        save_model(run.accelerator.unwrap_model(run.policy), run.config, out / "model", card=card)
         summary.write(out)
     run.accelerator.wait_for_everyone()
     return Finished(out, run.total_steps, None, summary)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -17,7 +18,10 @@ import dpo.run
 from dpo.config import TrainConfig
 from dpo.errors import MismatchError, TrainingError, UsageError
 from dpo.evaluate import evaluate
+from dpo.packing import Pack
 from dpo.passes import rows_of
+from dpo.policy import Policy
+from dpo.rehearsal import rehearse
 from dpo.run import Split, open_run
 from dpo.step import train_step
 from dpo.training import train
@@ -129,6 +133,23 @@ def test_the_model_loads_as_any_checkpoint(config_of: ConfigOf, arena: Arena) ->
     assert not same(weights(config.out), load_file(arena.model / "model.safetensors"))
 
 
+def test_the_card_says_what_the_model_is_and_no_folder_of_this_machine(config_of: ConfigOf) -> None:
+    config = config_of(loss={"name": "cdpo", "label_smoothing": 0.1}, eval_every=2)
+
+    train(config)
+    card = (config.out / "model" / "README.md").read_text()
+
+    header = yaml.safe_load(card.split("---\n")[1])
+    assert header["library_name"] == "transformers"
+    assert "base_model" not in header, "a folder is no name on the Hub"
+    assert str(config.out.parent) not in card
+    assert str(Path(config.model).parent) not in card
+    first = lines(config.out)[0]["loss"]
+    assert f"| loss before step 1 | {first:.4f} |" in card
+    assert "held-out pairs whose chosen side" in card
+    assert 'cdpo.pdf. {"beta": 0.1, "label\\_smoothing": 0.1' in card.replace("\\{", "{")
+
+
 def test_a_finished_run_is_left_as_it_is(config_of: ConfigOf) -> None:
     config = config_of()
     train(config)
@@ -199,6 +220,40 @@ def test_a_step_is_not_taken_when_its_numbers_are_not_finite(config_of: ConfigOf
         train_step(run, 1)
 
     assert same(before, run.policy.state_dict())
+
+
+def test_memory_that_does_not_suffice_is_told_with_the_longest_pair(
+    config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_run(config_of(pack_tokens=1), Accelerator(cpu=True))
+    sizes = run.train.pairs.sizes
+    rehearse(run)
+    assert all(weight.grad is None for weight in run.policy.parameters())
+
+    def starved(_: Policy, batch: Pack) -> torch.Tensor:
+        assert len(batch.input_ids_T) == sizes.max()
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(Policy, "forward", starved)
+    name = run.train.pairs.pair_id(int(sizes.argmax()))[:12]
+    with pytest.raises(TrainingError, match=rf"pair {name} .*gradient_checkpointing.*T303"):
+        rehearse(run)
+
+
+def test_the_largest_pack_runs_before_the_first_step(
+    config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+    pack_rows = Split.pack
+
+    def see(split: Split, rows: list[int], device: torch.device) -> Pack:
+        seen.append((len(split.pairs), int(split.pairs.sizes[rows].sum())))
+        return pack_rows(split, rows, device)
+
+    monkeypatch.setattr(Split, "pack", see)
+    train(config_of(pack_tokens=90))
+
+    assert seen[0] == max(pack for pack in seen if pack[0] == seen[0][0])
 
 
 def test_a_step_that_is_left_out_changes_nothing_and_is_counted_over_restarts(

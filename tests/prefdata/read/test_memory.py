@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from tests.effort import times
+
 READ = """
 import resource, sys
 from prefdata.errors import UsageError
@@ -40,7 +42,7 @@ MIB = 2**20
 
 def long_line(path: Path) -> None:
     with path.open("wb") as file:
-        for _ in range(256):
+        for _ in range(times(256, 1024)):
             file.write(b"x" * MIB)
         file.write(b"\n{}\n")
 
@@ -57,6 +59,7 @@ def gzip_bomb(path: Path) -> None:
             file.write(b"x" * MIB)
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize(
     ("write", "code"),
     [(long_line, "R212 R211"), (zstd_bomb, "E113"), (gzip_bomb, "E113")],
