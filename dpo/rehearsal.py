@@ -38,14 +38,19 @@ def rehearse(run: Run) -> None:
 
 
 def costliest_rows(sizes: NDArray[np.int64], *, budget: int) -> list[int]:
-    """The longest rows that one pack holds, the longest of all in any case.
+    """The longest row, and the longest of the others that still fit beside those taken.
 
-    >>> costliest_rows(np.array([3, 9, 4, 2]), budget=14)
-    [1, 2]
+    >>> costliest_rows(np.array([3, 9, 4, 2]), budget=15)
+    [1, 2, 3]
     """
-    order = np.argsort(-sizes, kind="stable")
-    fitting = int(np.searchsorted(np.cumsum(sizes[order]), budget, side="right"))
-    return [int(row) for row in order[: max(fitting, 1)]]
+    order = np.argsort(sizes, kind="stable")
+    ascending = sizes[order]
+    place = len(order) - 1
+    rows, room = [int(order[place])], budget - int(ascending[place])
+    while (place := min(place, int(np.searchsorted(ascending, room, side="right"))) - 1) >= 0:
+        rows.append(int(order[place]))
+        room -= int(ascending[place])
+    return rows
 
 
 def _is_of_memory(error: Exception) -> bool:
