@@ -11,7 +11,7 @@ _SAYS_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def rehearse(run: Run) -> None:
-    """Run the largest pack that any step may have, forward and back, and forget its gradients.
+    """Run the longest pair in a full pack, forward and back, and forget the gradients.
 
     Raises TrainingError (T303), which names the pack's longest pair, where memory is too small.
     """
@@ -38,7 +38,7 @@ def rehearse(run: Run) -> None:
 
 
 def costliest_rows(sizes: NDArray[np.int64], *, budget: int) -> list[int]:
-    """The longest row, and the longest of the others that still fit beside those taken.
+    """The longest row, and the longest of the others that still fit, until none of them does.
 
     >>> costliest_rows(np.array([3, 9, 4, 2]), budget=15)
     [1, 2, 3]
