@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from threading import Thread
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -86,15 +88,27 @@ class Workers:
             context = multiprocessing.get_context("spawn")
             threads = max(1, len(os.sched_getaffinity(0)) // self.number)
             self._pool = ProcessPoolExecutor(
-                self.number, mp_context=context, initializer=_share_cores, initargs=(threads,)
+                self.number, mp_context=context, initializer=_start, initargs=(threads,)
             )
         return self._pool
 
 
-def _share_cores(threads: int) -> None:
-    """Keep a worker's libraries to its share: threads that wait for a core cost a tenth more."""
+def _start(threads: int) -> None:
+    """Make a process a worker: it keeps to its share of cores, and ends with its chief.
+
+    Threads that wait for a core cost a tenth more, and a pool whose chief was killed would wait
+    for work for ever.
+    """
     for name in ("POLARS_MAX_THREADS", "RAYON_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
+    Thread(target=_end_with_chief, daemon=True).start()
+
+
+def _end_with_chief() -> None:
+    chief = multiprocessing.parent_process()
+    assert chief is not None
+    wait([chief.sentinel])
+    os._exit(1)
 
 
 def _result(found: Future[Result] | Done[Result]) -> Result:

@@ -62,12 +62,17 @@ def test_the_lock_of_a_killed_builder_is_free_at_once(tiny: Path, tmp_path: Path
     rows = write_rows(tmp_path / "rows.jsonl", chat_rows(20_000))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "prefdata", "build", str(rows), "--tokenizer", str(tiny)]
-    process = subprocess.Popen([*command, "-o", str(out), "--workers", "1"])
+    process = subprocess.Popen([*command, "-o", str(out), "--workers", "2"])
     while not (out / ".building" / "parts").exists():
         assert process.poll() is None
         time.sleep(0.02)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < deadline, "a worker outlives its chief"
+        time.sleep(0.05)
 
     config = BuildConfig(inputs=[str(rows)], tokenizer=str(tiny), out=out, workers=1)
     assert build(config).manifest.is_whole()

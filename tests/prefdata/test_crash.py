@@ -18,10 +18,10 @@ pytestmark = [
 POINTS = times(12, 48)
 
 
-def command(rows: Path, tokenizer: Path, out: Path) -> list[str]:
+def command(rows: Path, tokenizer: Path, out: Path, workers: int = 1) -> list[str]:
     return [
         sys.executable, "-m", "prefdata", "build", str(rows), "--tokenizer", str(tokenizer),
-        "-o", str(out), "--workers", "1",
+        "-o", str(out), "--workers", str(workers),
     ]  # fmt: skip
 
 
@@ -32,17 +32,19 @@ def hash_or_code(out: Path) -> str:
         return error.code
 
 
+@pytest.mark.parametrize(("workers", "points"), [(1, POINTS), (4, times(3, 24))])
 def test_a_killed_build_is_never_accepted_and_its_resume_gives_the_same_bytes(
-    rows_file: Path, tiny: Path, tmp_path: Path
+    workers: int, points: int, rows_file: Path, tiny: Path, tmp_path: Path
 ) -> None:
+    """Calls are counted in each process by itself: with workers one of them dies, or the chief."""
     arguments = command(rows_file, tiny, tmp_path / "whole" / "out")
     subprocess.run(command(rows_file, tiny, tmp_path / "warm"), capture_output=True, check=True)
     total = count_calls(arguments, tmp_path / "log")
     whole = prefdata.open(tmp_path / "whole" / "out").manifest.hash
 
-    for point in spread(total, POINTS):
+    for point in spread(total, points):
         out = tmp_path / f"killed-{point}" / "out"
-        run_with("signal=KILL", command(rows_file, tiny, out), point)
+        run_with("signal=KILL", command(rows_file, tiny, out, workers), point)
         assert hash_or_code(out) in (whole, "E132")
         subprocess.run(command(rows_file, tiny, out), capture_output=True, check=True)
         assert prefdata.open(out).manifest.hash == whole
