@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from dpo.errors import DpoError
 from dpo.view import TrainingView, bars, counted, print_scores, summary_line
+from prefdata.cli import say_error
 from prefdata.errors import PrefdataError
 from prefdata.store.commit import DISK_REMEDY, disk_fault
 
@@ -30,17 +31,17 @@ class OneLineErrors(click.Command):
         try:
             return super().invoke(ctx)
         except (DpoError, PrefdataError) as error:
-            click.echo(str(error), err=True)
+            say_error(str(error))
             ctx.exit(error.exit_code)
         except (OSError, SafetensorError) as error:
             fault = disk_fault(error)
             if fault is None:
                 raise
             place = getattr(error, "filename", None) or "output"
-            click.echo(f"{place}: {fault}; {DISK_REMEDY} [T302]", err=True)
+            say_error(f"{place}: {fault}; {DISK_REMEDY} [T302]")
             ctx.exit(1)
         except KeyboardInterrupt:
-            click.echo("stopped; run the same command again: what is done is kept", err=True)
+            say_error("stopped; run the same command again: what is done is kept")
             ctx.exit(128 + signal.SIGINT)
 
 

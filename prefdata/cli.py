@@ -6,6 +6,7 @@ Exit codes: 0 done · 1 findings at or above --fail-on · 2 usage · 3 no pair i
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -24,6 +25,12 @@ _LAYOUT_HELP = "A layout's name (`prefdata layouts`) or file; detected where abs
 _REPORT_HELP = "Write it as .json, .html or .sarif, as the name ends."
 
 
+def say_error(line: str) -> None:
+    """A line to stderr, as far as that can still be written: it may lie on the same full disk."""
+    with suppress(OSError):
+        click.echo(line, err=True)
+
+
 def _one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Show a user's mistake as its one line and end with its exit code."""
 
@@ -34,17 +41,17 @@ def _one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except PrefdataError as error:
-            click.echo(f"{plain(str(error))}", err=True)
+            say_error(plain(str(error)))
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
-            click.echo("stopped; run the same command again: what is done is kept", err=True)
+            say_error("stopped; run the same command again: what is done is kept")
             sys.exit(INTERRUPTED)
         except OSError as error:
             fault = disk_fault(error)
             if fault is None:
                 raise
             place = plain(str(error.filename or "output"))
-            click.echo(f"{place}: {fault}; {DISK_REMEDY} [E151]", err=True)
+            say_error(f"{place}: {fault}; {DISK_REMEDY} [E151]")
             sys.exit(2)
 
     return run

@@ -62,7 +62,8 @@ def test_a_run_ends_bit_by_bit_the_same_whatever_call_failed(
         if "error" in fault:
             assert "Traceback" not in done.stderr, (point, done.stderr)
             assert done.returncode in (0, 1, 2), (point, done.stderr)
-            assert done.returncode == 0 or "[T302]" in done.stderr, (point, done.stderr)
+            told = "[T302]" in done.stderr or not done.stderr.strip()  # which may be what failed
+            assert done.returncode == 0 or told, (point, done.stderr)
         had = find_checkpoint(out / "checkpoints")
         assert had is None or had[1].step in (1, 2)
         again = subprocess.run(
