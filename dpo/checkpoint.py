@@ -127,7 +127,9 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def _read_state(path: Path) -> State | None:
     try:
-        state = State.model_validate(orjson.loads((path / "state.json").read_bytes()))
+        data = (path / "state.json").read_bytes()
+        state = State.model_validate(orjson.loads(data))
     except (OSError, orjson.JSONDecodeError, ValidationError):
         return None
-    return state if state.hash == state.own_hash() else None
+    is_as_written = data == to_json(state.model_dump(mode="json"))
+    return state if is_as_written and state.hash == state.own_hash() else None

@@ -150,7 +150,9 @@ def _sketch_tables(kept: pa.Table, near: NearDuplicates | None) -> dict[str, pa.
     if near is None:
         return {}
     return {
-        near_kind(unit): sketch_table(make_sketch(unit_texts(kept, unit), near.sketch_options))
+        near_kind(unit): sketch_table(
+            make_sketch(unit_texts(kept, unit), near.sketch_options(unit))
+        )
         for unit in near.units
     }
 

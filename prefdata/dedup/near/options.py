@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from prefdata.dedup.near.sketch import SketchOptions
 from prefdata.dedup.near.units import Unit
 
+PROMPT_RECALL = 0.9999
+
 
 class NearDuplicates(BaseModel):
     """Which texts are the same but for some words. PD402 tells of them; at E it drops them.
@@ -25,9 +27,10 @@ class NearDuplicates(BaseModel):
     keep: Literal["first", "longest"] = "first"
     """Which pair of a cluster stays: the first one, or the one with the most shingles."""
 
-    @property
-    def sketch_options(self) -> SketchOptions:
-        return SketchOptions(num_words=self.words, threshold=self.threshold)
+    def sketch_options(self, unit: Unit) -> SketchOptions:
+        """Prompts are proposed more surely: one that is missed may lie in both splits."""
+        recall = PROMPT_RECALL if unit == "prompt" else SketchOptions().recall
+        return SketchOptions(num_words=self.words, threshold=self.threshold, recall=recall)
 
     @property
     def units(self) -> tuple[Unit, ...]:
