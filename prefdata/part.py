@@ -149,12 +149,10 @@ def make_part(task: PartTask) -> MadePart:
 def _sketch_tables(kept: pa.Table, near: NearDuplicates | None) -> dict[str, pa.Table]:
     if near is None:
         return {}
-    return {
-        near_kind(unit): sketch_table(
-            make_sketch(unit_texts(kept, unit), near.sketch_options(unit))
-        )
-        for unit in near.units
+    sketches = {
+        unit: make_sketch(unit_texts(kept, unit), near.sketch_options(unit)) for unit in near.units
     }
+    return {near_kind(unit): sketch_table(sketch) for unit, sketch in sketches.items()}
 
 
 def near_kind(unit: str) -> str:
