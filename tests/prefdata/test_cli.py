@@ -138,6 +138,11 @@ def test_plain_text_keeps_what_is_harmless() -> None:
     assert plain("\x00\x9b\u2066") == "\\x00\\x9b\\u2066"
 
 
+def heed_ctrl_c() -> None:
+    """A shell has the jobs that it runs in the background ignore the signal, and so their heirs."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_ctrl_c_says_how_to_go_on_and_has_its_own_exit_code(tiny: Path, tmp_path: Path) -> None:
     """The rows are many enough for the interrupt to come in the middle."""
     many, out = tmp_path / "many.jsonl", tmp_path / "out"
@@ -146,7 +151,7 @@ def test_ctrl_c_says_how_to_go_on_and_has_its_own_exit_code(tiny: Path, tmp_path
     command = [sys.executable, "-m", "prefdata", "build", str(many), "--tokenizer", str(tiny)]
     process = subprocess.Popen(
         [*command, "-o", str(out), "--workers", "1"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     while not (out / ".building" / "parts").exists():
         assert process.poll() is None, process.communicate()

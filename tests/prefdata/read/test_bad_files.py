@@ -11,7 +11,17 @@ import pytest
 import zstandard
 
 from prefdata.errors import UsageError
-from prefdata.read import FileRows, Limits, Pairing, expand_inputs, read_file
+from prefdata.read import (
+    FileRows,
+    Limits,
+    OpenFile,
+    Pairing,
+    RowOptions,
+    expand_inputs,
+    load_layout,
+    read_file,
+    read_part,
+)
 from prefdata.read.source import require_unchanged, stamp
 
 Read = Callable[..., FileRows]
@@ -182,7 +192,24 @@ def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:
         log.write(TEXT)
 
     with pytest.raises(UsageError, match=r"\[E115\]$"):
-        require_unchanged(file, before, len(TEXT))
+        require_unchanged(file, before, is_whole=True)
+    with pytest.raises(UsageError, match=r"\[E115\]$"):
+        require_unchanged(file, stamp(file), is_whole=False)
+
+
+def test_lines_that_change_before_they_are_fetched_are_refused(tmp_path: Path) -> None:
+    """Whoever makes a part of a file that is not packed fetches its lines by himself."""
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(TEXT)
+    (file,) = expand_inputs([str(path)])
+    (block,) = OpenFile(file, Limits())
+    options = RowOptions(load_layout("trl-std-explicit"), Pairing(), Limits())
+    assert read_part(file, block, options).counts.pairs == 200
+
+    path.write_bytes(TEXT.replace(b"big", b"odd"))
+
+    with pytest.raises(UsageError, match=r"\[E115\]$"):
+        read_part(file, block, options)
 
 
 def test_a_file_that_vanished_since_it_was_named_is_refused(tmp_path: Path) -> None:
