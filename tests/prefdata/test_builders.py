@@ -39,7 +39,7 @@ def contend(gate: Barrier, config: BuildConfig, rounds: int, ends: "multiprocess
 
 @pytest.mark.parametrize("builders", [2, 8])
 def test_one_builder_wins(builders: int, tiny: Path, tmp_path: Path) -> None:
-    rows = write_rows(tmp_path / "rows.jsonl", chat_rows(4_000))
+    rows = write_rows(tmp_path / "rows.jsonl", chat_rows(10_000))
     config = BuildConfig(inputs=[str(rows)], tokenizer=str(tiny), out=tmp_path / "out", workers=1)
     context = multiprocessing.get_context("spawn")
     gate, ends = context.Barrier(builders), context.Queue()
