@@ -19,7 +19,7 @@ demo: $(DEMO)  ## Raw files to a trained policy, on a real model (about ten minu
 test: check  ## Everything that CI runs but the demo
 	$(BIN)/python -m pytest -q
 
-stress: $(DEV)  ## The tests that count cases, at the counts that docs/reliability.md states (an hour)
+stress: $(DEV)  ## The tests that count cases, at the counts that docs/reliability.md states (over an hour)
 	STRESS=1 $(BIN)/python -m pytest -q -m "stress or crash"
 
 check: $(DEV)  ## Lint, format, types, import arrows, generated docs

@@ -36,7 +36,7 @@ class State(BaseModel):
     skipped: int = 0
     """Steps up to here that were left out because their numbers were not finite."""
     fingerprint: str
-    files: dict[str, tuple[int, str]] = {}
+    files: dict[str, tuple[int, str]]
     hash: str = Field(default="")
 
     def own_hash(self) -> str:
@@ -48,10 +48,12 @@ def save_checkpoint(
     *,
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    state: State,
+    step: int,
+    skipped: int,
+    fingerprint: str,
 ) -> Path:
-    """Commit a state, whose files are not known yet; returns the checkpoint's folder."""
-    path = folder / f"step-{state.step:08d}"
+    """Commit the state after `step`; returns the checkpoint's folder."""
+    path = folder / f"step-{step:08d}"
     path.mkdir(parents=True, exist_ok=True)
     (path / "state.json").unlink(missing_ok=True)
     tensors = (unique_tensors(model), _optimizer_tensors(optimizer))
@@ -59,8 +61,8 @@ def save_checkpoint(
     for name, values in zip(_FILES, tensors, strict=True):
         seals[name] = commit_file(path / name, partial(save_file, values))
     files = {name: (seal.bytes, seal.sha256) for name, seal in seals.items()}
-    whole = state.model_copy(update={"files": files})
-    sealed = whole.model_copy(update={"hash": whole.own_hash()})
+    state = State(step=step, skipped=skipped, fingerprint=fingerprint, files=files)
+    sealed = state.model_copy(update={"hash": state.own_hash()})
     write_bytes(path / "state.json", to_json(sealed.model_dump(mode="json")))
     fsync_path(folder)
     return path

@@ -11,7 +11,6 @@ from accelerate.state import AcceleratorState
 from dpo.allocator import keep_freed_memory
 from dpo.card import write_card
 from dpo.checkpoint import (
-    State,
     find_checkpoint,
     keep_newest,
     load_checkpoint,
@@ -125,13 +124,19 @@ def resume(run: Run) -> tuple[int, int]:
     return state.step, state.skipped
 
 
-def checkpoint(run: Run, step: int, skipped: int = 0) -> None:
+def checkpoint(run: Run, step: int, skipped: int) -> None:
     """Commit the state after a step, then let go of the oldest."""
     if run.accelerator.is_main_process:
         folder = checkpoints_folder(run.config.out)
         model = run.accelerator.unwrap_model(run.policy).model
-        state = State(step=step, skipped=skipped, fingerprint=run.fingerprint)
-        save_checkpoint(folder, model=model, optimizer=run.optimizer, state=state)
+        save_checkpoint(
+            folder,
+            model=model,
+            optimizer=run.optimizer,
+            step=step,
+            skipped=skipped,
+            fingerprint=run.fingerprint,
+        )
         keep_newest(folder, run.config.keep_checkpoints)
     run.accelerator.wait_for_everyone()
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from dpo.checkpoint import find_checkpoint
 from tests.dpo.conftest import Arena
 from tests.effort import times
-from tests.strace import IS_HERE, count_calls, run_with, spread
+from tests.strace import IS_HERE, points_of, run_with
 
 pytestmark = [
     pytest.mark.crash,
@@ -54,16 +54,20 @@ def test_a_run_ends_bit_by_bit_the_same_whatever_call_failed(
     fault: str, arena: Arena, tmp_path: Path
 ) -> None:
     whole = tmp_path / "whole"
-    total = count_calls(command(arena, whole), tmp_path / "log")
+    spread = points_of(command(arena, whole), tmp_path / "log", POINTS + 2)[1:-1]
+    assert len(spread) == POINTS
 
-    for point in spread(total, POINTS + 2)[1:-1]:
-        out = tmp_path / f"{point}" / "run"
-        done = run_with(fault, command(arena, out), point)
+    for number, point in enumerate(spread):
+        out = tmp_path / f"{number}" / "run"
+        done = run_with(fault, command(arena, out), point, tmp_path / "log")
+        assert done.has_fired, point
         if "error" in fault:
             assert "Traceback" not in done.stderr, (point, done.stderr)
             assert done.returncode in (0, 1, 2), (point, done.stderr)
             told = "[T302]" in done.stderr or not done.stderr.strip()  # which may be what failed
             assert done.returncode == 0 or told, (point, done.stderr)
+        else:
+            assert done.returncode != 0, point
         had = find_checkpoint(out / "checkpoints")
         assert had is None or had[1].step in (1, 2)
         again = subprocess.run(

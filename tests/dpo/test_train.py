@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import dpo.run
+import dpo.training
 from dpo.config import TrainConfig
 from dpo.errors import MismatchError, TrainingError, UsageError
 from dpo.evaluate import evaluate
@@ -24,7 +24,7 @@ from dpo.packing import Pack
 from dpo.passes import rows_of
 from dpo.policy import Policy
 from dpo.rehearsal import rehearse
-from dpo.run import Split, open_run
+from dpo.run import Run, Split, open_run
 from dpo.step import train_step
 from dpo.training import train
 from tests.dpo.conftest import Arena, save_gpt2
@@ -265,17 +265,14 @@ def test_a_step_that_is_left_out_changes_nothing_and_is_counted_over_restarts(
 ) -> None:
     """Steps 2 and 4 have a pair without a finite loss; a stop comes after step 3."""
     config = config_of(steps=6, checkpoint_every=1, keep_checkpoints=9, skip_nonfinite=2)
-    split = dpo.run._split
     spoiled = {step: rows_of(open_run(config, Accelerator(cpu=True)), step)[0] for step in (2, 4)}
 
-    def spoil(*arguments: Any) -> Split:
-        found = split(*arguments)
-        if arguments[2] == "train":
-            found.ref_logps[list(spoiled.values())] = math.nan
-        return found
+    def open_and_spoil(*arguments: Any) -> Run:
+        run = open_run(*arguments)
+        run.train.ref_logps[list(spoiled.values())] = math.nan
+        return run
 
-    monkeypatch.setattr(dpo.run, "_split", spoil)
-    monkeypatch.setattr(dpo.run, "spot_check", lambda *_: None)
+    monkeypatch.setattr(dpo.training, "open_run", open_and_spoil)
     heard: list[str] = []
     train(config, notice=heard.append)
 

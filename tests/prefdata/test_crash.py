@@ -9,7 +9,7 @@ import pytest
 import prefdata
 from prefdata.errors import PrefdataError
 from tests.effort import times
-from tests.strace import IS_HERE, count_calls, run_with, spread
+from tests.strace import IS_HERE, points_of, run_with
 
 pytestmark = [
     pytest.mark.crash,
@@ -39,12 +39,16 @@ def test_a_killed_build_is_never_accepted_and_its_resume_gives_the_same_bytes(
     """Calls are counted in each process by itself: with workers one of them dies, or the chief."""
     arguments = command(rows_file, tiny, tmp_path / "whole" / "out")
     subprocess.run(command(rows_file, tiny, tmp_path / "warm"), capture_output=True, check=True)
-    total = count_calls(arguments, tmp_path / "log")
+    spread = points_of(arguments, tmp_path / "log", points)
     whole = prefdata.open(tmp_path / "whole" / "out").manifest.hash
+    assert len(spread) == points
 
-    for point in spread(total, points):
-        out = tmp_path / f"killed-{point}" / "out"
-        run_with("signal=KILL", command(rows_file, tiny, out, workers), point)
+    for number, point in enumerate(spread):
+        out = tmp_path / f"killed-{number}" / "out"
+        words = command(rows_file, tiny, out, workers)
+        done = run_with("signal=KILL", words, point, tmp_path / "log")
+        assert done.has_fired, point
+        assert done.returncode != 0, point
         assert hash_or_code(out) in (whole, "E132")
         subprocess.run(command(rows_file, tiny, out), capture_output=True, check=True)
         assert prefdata.open(out).manifest.hash == whole
@@ -58,12 +62,15 @@ def test_an_error_of_the_disk_is_one_line_and_the_next_run_gives_the_same_bytes(
     """At any call that writes: the process says so or does not need it; nothing is half there."""
     arguments = command(rows_file, tiny, tmp_path / "whole" / "out")
     subprocess.run(command(rows_file, tiny, tmp_path / "warm"), capture_output=True, check=True)
-    total = count_calls(arguments, tmp_path / "log")
+    spread = points_of(arguments, tmp_path / "log", POINTS)
     whole = prefdata.open(tmp_path / "whole" / "out").manifest.hash
+    assert len(spread) == POINTS
 
-    for point in spread(total, POINTS):
-        out = tmp_path / f"{error}-{point}" / "out"
-        done = run_with(f"error={error}", command(rows_file, tiny, out), point)
+    for number, point in enumerate(spread):
+        out = tmp_path / f"{error}-{number}" / "out"
+        words = command(rows_file, tiny, out)
+        done = run_with(f"error={error}", words, point, tmp_path / "log")
+        assert done.has_fired, point
         assert "Traceback" not in done.stderr, (point, done.stderr)
         assert done.returncode in (0, 2), (point, done.stderr)
         if done.returncode == 2:
