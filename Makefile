@@ -5,7 +5,7 @@ DEV := .venv/.dev
 DEMO := .venv/.demo
 BENCH := .venv/.bench
 DOCS := docs/codes.md docs/commands.md docs/formats.md docs/layouts.md docs/losses.md
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: help demo test stress check fmt golden bench clean
 .DEFAULT_GOAL := help

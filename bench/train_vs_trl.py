@@ -1,6 +1,12 @@
 """TRL's DPOTrainer and ours on the same pairs in the same order, in turn, several times over.
 
     python bench/train_vs_trl.py --model .models/SmolLM2-135M-Instruct --data hh.jsonl.gz
+    python bench/train_vs_trl.py ... --data samples.jsonl --completions 4
+    python bench/train_vs_trl.py ... --data hh.jsonl.gz --long-prompts 4
+
+`--completions K` takes prompts with K ranked completions and trains on all pairs of each, a few
+prompts a step; `--long-prompts R` takes pairs whose prompt has at least R times the tokens of a
+completion.
 
 Each side runs in a process of its own: tokenize, reference log-probs, optimizer steps. Both see
 the same rows, in the order of our steps, with the same optimizer and dtype, so that the losses
@@ -19,16 +25,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from yardstick import Yardstick, step_flops
 
 Figures = dict[str, Any]
-BETA, RATE, LENGTH, BATCH = 0.1, 1e-6, 512, 8
+BETA, RATE, LENGTH, BATCH, GROUPS = 0.1, 1e-6, 512, 8, 2
+PARTS = ("prompt", "chosen", "rejected")
 
 
 def main() -> None:
@@ -37,6 +45,8 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="a preference file that prefdata reads")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--completions", type=int, default=2, help="of each prompt, all ranked")
+    parser.add_argument("--long-prompts", type=float, default=0.0, metavar="R")
     parser.add_argument("--precision", choices=["no", "bf16"], default="no")
     parser.add_argument("--only", choices=["trl", "ours"], help="run one side, for its figures")
     parser.add_argument("--side", choices=["trl", "ours"], help=argparse.SUPPRESS)
@@ -59,42 +69,83 @@ def main() -> None:
 
 def choose_rows(folder: Path, options: argparse.Namespace) -> int:
     """The rows of all steps, in their order: as a file for us, as messages for TRL."""
+    import prefdata
+    from dpo.order import make_order
+
+    whole = prefdata.build(build_config(options.data, options.model, folder / "whole"))
+    units = fitting_units(whole, options)
+    count = options.steps * units_of_step(options)
+    places = [round(n * (len(units) - 1) / (count - 1)) for n in range(count)]
+    text = whole.text("train").take([row for place in places for row in units[place]])
+    write_lines(folder / "pairs.jsonl", map(plain, text.to_pylist()))
+    made = prefdata.build(build_config(folder / "pairs.jsonl", options.model, folder / "order"))
+    kept = made.text("train").to_pylist()
+    order = make_order(train_pairs(made), train_config(options, folder / "order", folder))
+    rows = [row for step in range(1, options.steps + 1) for row in order.rows(step)]
+    write_lines(folder / "ordered.jsonl", (plain(kept[row]) for row in rows))
+    return len(rows)
+
+
+def fitting_units(build: Any, options: argparse.Namespace) -> list[list[int]]:
+    """Pairs, or all pairs of prompts with as many completions as asked for, in their order."""
     import numpy as np
 
-    import prefdata
-    from dpo.steps import step_pairs
+    pairs = train_pairs(build)
+    if options.completions > 2:
+        starts = np.cumsum([0, *pairs.group_sizes])
+        units = [list(range(*bounds)) for bounds in pairwise(starts.tolist())]
+        return [unit for unit in units if len(unit) == pairs_of_unit(options)]
+    prompts = np.array([len(pairs[row].prompt) for row in range(len(pairs))])
+    is_long = prompts >= options.long_prompts * (pairs.sizes - prompts) / 2
+    return [[int(row)] for row in np.flatnonzero(is_long)]
 
-    whole = folder / "whole"
-    prefdata.build(build_config(options.data, options.model, whole))
-    text = prefdata.open(whole).text("train")
-    count = options.steps * BATCH
-    rows = text.take(np.linspace(0, len(text) - 1, count).astype(int)).to_pylist()
-    pairs = [{part: plain(row[part]) for part in ("prompt", "chosen", "rejected")} for row in rows]
-    write_lines(folder / "pairs.jsonl", pairs)
-    prefdata.build(build_config(folder / "pairs.jsonl", options.model, folder / "order"))
-    kept = prefdata.open(folder / "order").text("train").to_pylist()
-    order = np.concatenate(
-        [step_pairs(count, seed=0, step=n + 1, batch=BATCH) for n in range(options.steps)]
-    )
-    parts = ("prompt", "chosen", "rejected")
-    ordered = [{part: plain(kept[row][part]) for part in parts} for row in order]
-    write_lines(folder / "ordered.jsonl", ordered)
-    return count
+
+def pairs_of_unit(options: argparse.Namespace) -> int:
+    return options.completions * (options.completions - 1) // 2
+
+
+def units_of_step(options: argparse.Namespace) -> int:
+    return GROUPS if options.completions > 2 else BATCH
+
+
+def train_pairs(build: Any) -> Any:
+    from dpo.data import Pairs
+
+    return Pairs([shard.read() for shard in build.shards("train")])
 
 
 def build_config(data: Path | str, model: str, out: Path) -> Any:
     from prefdata.config import BuildConfig
 
-    return BuildConfig(
-        inputs=[str(data)], tokenizer=model, out=out, max_length=LENGTH, test_fraction=0.0
-    )
+    values = {
+        "inputs": [str(data)], "tokenizer": model, "out": str(out), "max_length": LENGTH,
+        "test_fraction": 0.0, "pairing": {"strategy": "all"}, "severity": {"PD402": "off"},
+    }  # fmt: skip
+    return BuildConfig.model_validate(values)
 
 
-def plain(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
+def train_config(options: argparse.Namespace, data: Path, out: Path) -> Any:
+    from dpo.config import TrainConfig
+
+    return TrainConfig(
+        model=options.model, data=data, out=out, global_batch_size=units_of_step(options),
+        batch_unit="groups" if options.completions > 2 else "pairs",
+        steps=options.steps, loss={"name": "dpo", "beta": BETA}, eval_split=None,
+        optimizer={"learning_rate": RATE}, mixed_precision=options.precision,
+    )  # fmt: skip
 
 
-def write_lines(path: Path, rows: list[Any]) -> None:
+def plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row's three parts as messages of role and content, or as text where they are that."""
+    return {
+        part: row[part]
+        if isinstance(row[part], str)
+        else [{"role": m["role"], "content": m["content"]} for m in row[part]]
+        for part in PARTS
+    }
+
+
+def write_lines(path: Path, rows: Iterable[Any]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -108,7 +159,7 @@ def run_both(folder: Path, options: argparse.Namespace, turn: int) -> dict[str, 
         work.mkdir()
         command = [sys.executable, __file__, "--side", side, "--work", str(work)]
         command += ["--model", options.model, "--data", str(folder), "--steps", str(options.steps)]
-        command += ["--precision", options.precision]
+        command += ["--precision", options.precision, "--completions", str(options.completions)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             sys.exit(f"{side} failed:\n{done.stderr[-3000:]}")
@@ -123,7 +174,6 @@ def run_ours(options: argparse.Namespace, folder: Path) -> Figures:
     import torch
 
     import prefdata
-    from dpo.config import TrainConfig
     from dpo.reference_pass import compute_reference
     from dpo.training import train
 
@@ -143,16 +193,12 @@ def run_ours(options: argparse.Namespace, folder: Path) -> Figures:
     def report(_step: int, _total: int, metrics: dict[str, float]) -> None:
         steps.append((metrics, *yardstick.lap()))
 
-    config = TrainConfig(
-        model=options.model, data=data, out=options.work / "run", global_batch_size=BATCH,
-        steps=options.steps, loss={"name": "dpo", "beta": BETA}, eval_split=None,
-        optimizer={"learning_rate": RATE}, mixed_precision=options.precision,
-    )  # fmt: skip
+    config = train_config(options, data, options.work / "run")
     with yardstick:
         train(config, report=report)
     seconds = [metrics["step_seconds"] - measuring for metrics, measuring, _ in steps]
     rates = [rate for _, _, rate in steps]
-    flops = step_flops(data, options.model, steps=options.steps, batch=BATCH)
+    flops = step_flops(config)
     return figures | {
         "rows": sum(seal.rows for seal in manifest.shards),
         "step_seconds": [round(second, 2) for second in seconds],
@@ -194,7 +240,8 @@ def run_trl(options: argparse.Namespace, folder: Path) -> Figures:
             self.seconds.append(time.perf_counter() - self.started)
 
     arguments = DPOConfig(
-        output_dir=str(options.work), per_device_train_batch_size=BATCH, max_steps=options.steps,
+        output_dir=str(options.work), max_steps=options.steps,
+        per_device_train_batch_size=units_of_step(options) * pairs_of_unit(options),
         learning_rate=RATE, lr_scheduler_type="constant", beta=BETA, max_length=LENGTH,
         precompute_ref_log_probs=True, gradient_checkpointing=False, use_cpu=True,
         bf16=options.precision == "bf16", report_to="none", save_strategy="no", logging_steps=1,

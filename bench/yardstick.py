@@ -2,7 +2,6 @@
 
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 
@@ -47,23 +46,23 @@ class Yardstick:
         return spent, rate
 
 
-def step_flops(data: Path, name: str, *, steps: int, batch: int) -> list[float]:
+def step_flops(config: Any) -> list[float]:
     """6 FLOPs per body parameter and token, per head parameter and completion token."""
     import prefdata
     from dpo.data import Pairs
     from dpo.load import load_model
-    from dpo.steps import step_pairs
+    from dpo.order import make_order
 
-    model = load_model(name)
+    model = load_model(config.model)
     head = model.get_output_embeddings().weight.numel()
     body = sum(parameter.numel() for parameter in model.parameters())
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     body -= head if tied else 2 * head
-    pairs = Pairs([shard.read() for shard in prefdata.open(data).shards("train")])
-    found = []
-    for step in range(1, steps + 1):
-        rows = [pairs[row] for row in step_pairs(len(pairs), seed=0, step=step, batch=batch)]
-        tokens = sum(row.num_tokens for row in rows)
-        answers = sum(len(completion) for row in rows for completion in row.completions)
+    pairs = Pairs([shard.read() for shard in prefdata.open(config.data).shards("train")])
+    order, found = make_order(pairs, config), []
+    for step in range(1, config.steps + 1):
+        prompts = [prompt for unit in order.step(step) for prompt in pairs.join(unit).prompts]
+        tokens = sum(prompt.num_tokens for prompt in prompts)
+        answers = sum(len(completion) for one in prompts for completion in one.completions)
         found.append(6.0 * (body * tokens + head * answers))
     return found

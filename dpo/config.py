@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from dpo.errors import UsageError
-from dpo.loss import LOSSES, ON_MARGINS, settings
+from dpo.loss import LOSSES, ON_MARGINS, RANKED, settings
 
 
 class _Model(BaseModel):
@@ -163,7 +163,13 @@ class TrainConfig(_Model):
     gradient_checkpointing: bool = False
     """Whether layers are run again in the backward pass: less memory, a third more work."""
     global_batch_size: PositiveInt = 64
-    """Pairs per optimizer step, over all devices."""
+    """Pairs, or groups, per optimizer step, over all devices."""
+    batch_unit: Literal["pairs", "groups"] = "pairs"
+    """What a step counts. `groups`: a prompt with all its pairs, which are in one step together and
+    cost one pass of each distinct completion."""
+    weigh: Literal["pairs", "groups"] = "pairs"
+    """What weighs alike in the loss of a step of `groups`: each of its pairs, or each group,
+    whatever number of pairs it has."""
     steps: PositiveInt | None = None
     """Optimizer steps. Null: as many whole steps as `epochs` holds."""
     epochs: PositiveFloat | None = None
@@ -201,6 +207,17 @@ class TrainConfig(_Model):
     def _dropout_is_on(self) -> "TrainConfig":
         if self.lora is not None and self.lora.dropout and not self.dropout:
             message = "lora.dropout is used with `dropout: true` alone"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _groups_are_whole(self) -> "TrainConfig":
+        if self.weigh == "groups" and self.batch_unit != "groups":
+            message = "weigh: groups is used with `batch_unit: groups` alone"
+            raise ValueError(message)
+        ranked = next((loss.name for loss in self.loss if loss.name in RANKED), None)
+        if ranked is not None and self.weigh != "groups":
+            message = f"{ranked} needs `batch_unit: groups` and `weigh: groups`"
             raise ValueError(message)
         return self
 

@@ -26,12 +26,15 @@ class RowLogps(NamedTuple):
 def row_logps(
     policy: Policy, pairs: Pairs, rows: Sequence[int], *, precision: Precision
 ) -> tuple[list[RowLogps], Logps]:
-    """The token log-probs of some rows, run as one pack, and their sums, (rows, 2)."""
-    device = policy.model.device
-    batch = pack([pairs[row] for row in rows]).to(device)
+    """The token log-probs of some rows, run as one pack, and their sums, (rows, 2).
+
+    What rows have in common, prompt or completion, is run once.
+    """
+    device, joined = policy.model.device, pairs.join(rows)
+    batch = pack(joined.prompts).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         token_logps_N = policy(batch)
     lengths = np.bincount(batch.owner_N.cpu().numpy(), minlength=batch.num_completions)
     tokens = np.split(token_logps_N.cpu().numpy(), np.cumsum(lengths)[:-1])
-    found = [RowLogps(*tokens[2 * place : 2 * place + 2]) for place in range(len(rows))]
-    return found, batch.sums(token_logps_N).cpu().numpy().reshape(-1, 2)
+    found = [RowLogps(tokens[chosen], tokens[rejected]) for chosen, rejected in joined.sides]
+    return found, batch.sums(token_logps_N).cpu().numpy()[joined.sides]

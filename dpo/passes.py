@@ -16,7 +16,6 @@ from dpo.loss import PairLogps
 from dpo.metrics import NAMES, pair_sums
 from dpo.packing import Pack, Prompted, pack, plan
 from dpo.run import Run
-from dpo.steps import step_pairs
 
 NUM_SUMS = len(NAMES) + 3
 """Of each metric; pairs; the loss at the reference; tokens."""
@@ -25,20 +24,20 @@ NUM_SUMS = len(NAMES) + 3
 def direct_pass(run: Run, packs: list[list[int]], step: int) -> Tensor:
     """Add the gradients of this rank's packs; returns its sums, (NUM_SUMS,), float64."""
     seed_step(run, step)
-    sums = _nothing(run)
+    sums, num_pairs = _nothing(run), len(run.order.rows(step))
     for place, rows in enumerate(packs):
         with nullcontext() if place == len(packs) - 1 else run.accelerator.no_sync(run.policy):
-            sums += _backward(run, rows)
+            sums += _backward(run, rows, num_pairs)
     return sums
 
 
 def coupled_pass(run: Run, packs: list[list[int]], step: int) -> Tensor:
     """The same where the loss of a pair depends on the others of the step."""
     seed_step(run, step)
-    rows = rows_of(run, step)
+    rows = run.order.rows(step)
     whole = step_logps(run, packs, rows)
     chosen, rejected = (side.requires_grad_() for side in (whole.chosen, whole.rejected))
-    weights = torch.from_numpy(run.train.pairs.weights[rows]).to(chosen)
+    weights = _weights(run, rows, len(rows)).to(chosen)
     losses = run.objective(whole) * weights
     slopes = torch.autograd.grad(
         losses.sum() / len(rows), (chosen, rejected), allow_unused=True, materialize_grads=True
@@ -49,7 +48,7 @@ def coupled_pass(run: Run, packs: list[list[int]], step: int) -> Tensor:
     with torch.no_grad():
         at_reference = (run.objective(whole.at_reference()) * weights).sum()
         sums = pair_sums(losses, whole, beta=run.objective.beta)
-    tokens = run.train.pairs.sizes[rows].sum()
+    tokens = sum(map(run.train.pairs.num_tokens, run.order.step(step)))
     return torch.cat((sums, torch.stack((at_reference, sums.new_tensor(tokens))).to(sums)))
 
 
@@ -64,29 +63,26 @@ def step_logps(run: Run, packs: list[list[int]], rows: list[int]) -> PairLogps:
         if not some:
             run.policy(_empty_pack().to(run.accelerator.device))
             continue
-        batch = run.train.pack(some, run.accelerator.device)
+        batch = run.train.batch(some, run.accelerator.device)
         with run.accelerator.autocast():
-            logps = run.train.pair_logps(some, batch, run.policy(batch))
-        columns[[place[row] for row in some]] = torch.stack(logps, 1).double()
+            logps = run.train.pair_logps(batch, run.policy(batch.pack))
+        columns[[place[row] for row in some]] = logps.columns()
     return PairLogps(*run.accelerator.reduce(columns, "sum").unbind(1))
 
 
-def rows_of(run: Run, step: int) -> list[int]:
-    """The train rows of a step, in its order."""
-    config = run.config
-    rows = step_pairs(
-        len(run.train.pairs), seed=config.seed, step=step, batch=config.global_batch_size
-    )
-    return [int(row) for row in rows]
-
-
 def packs_of(run: Run, step: int) -> list[list[int]]:
-    """This rank's packs of a step; as many on every rank, so that collectives stay in step."""
-    rows = rows_of(run, step)
-    sizes = run.train.pairs.sizes[rows].tolist()
+    """This rank's packs of a step, as rows; as many on every rank, so that all stay in step.
+
+    Where a step is of groups, none is parted.
+    """
+    units = run.order.step(step)
+    sizes = [run.train.pairs.num_tokens(unit) for unit in units]
     ranks = run.accelerator.num_processes
     shares = plan(sizes, budget=run.config.pack_tokens, ranks=ranks)
-    mine = [[rows[place] for place in places] for places in shares[run.accelerator.process_index]]
+    mine = [
+        [row for place in places for row in units[place]]
+        for places in shares[run.accelerator.process_index]
+    ]
     return mine + [[]] * (max(map(len, shares)) - len(mine))
 
 
@@ -97,24 +93,28 @@ def seed_step(run: Run, step: int) -> None:
     torch.manual_seed(int.from_bytes(digest))
 
 
-def _backward(run: Run, rows: list[int]) -> Tensor:
-    """Add a pack's gradients; returns its sums."""
-    config, device = run.config, run.accelerator.device
+def _weights(run: Run, rows: list[int], num_pairs: int) -> Tensor:
+    """What each pair weighs in the mean over the step, (rows,)."""
+    return torch.from_numpy(run.train.pairs.weights[rows] * run.order.weights(rows, num_pairs))
+
+
+def _backward(run: Run, rows: list[int], num_pairs: int) -> Tensor:
+    """Add a pack's gradients; returns its sums. The step has `num_pairs`."""
+    device = run.accelerator.device
     if not rows:
         _keep_company(run)
         return _nothing(run)
-    batch = run.train.pack(rows, device)
+    batch = run.train.batch(rows, device)
     with run.accelerator.autocast():
-        logps = run.train.pair_logps(rows, batch, run.policy(batch))
-    weights = torch.from_numpy(run.train.pairs.weights[rows]).to(device)
+        logps = run.train.pair_logps(batch, run.policy(batch.pack))
+    weights = _weights(run, rows, num_pairs).to(device)
     losses = run.objective(logps) * weights
     # accelerate averages gradients over ranks, and the step's loss is a mean over all its pairs
-    scale = run.accelerator.num_processes / config.global_batch_size
-    run.accelerator.backward(losses.sum() * scale)
+    run.accelerator.backward(losses.sum() * (run.accelerator.num_processes / num_pairs))
     with torch.no_grad():
         at_reference = (run.objective(logps.at_reference()) * weights).sum()
         sums = pair_sums(losses, logps, beta=run.objective.beta)
-    tokens = sums.new_tensor(len(batch.input_ids_T))
+    tokens = sums.new_tensor(len(batch.pack.input_ids_T))
     return torch.cat((sums, torch.stack((at_reference.double(), tokens))))
 
 
@@ -126,9 +126,9 @@ def _carry_back(run: Run, packs: list[list[int]], step: int, slopes: dict[int, T
             if not rows:
                 _keep_company(run)
                 continue
-            batch = run.train.pack(rows, run.accelerator.device)
+            batch = run.train.batch(rows, run.accelerator.device)
             with run.accelerator.autocast():
-                logps = run.train.pair_logps(rows, batch, run.policy(batch))
+                logps = run.train.pair_logps(batch, run.policy(batch.pack))
             mine = torch.stack([slopes[row] for row in rows]).to(logps.chosen)
             moved = (logps.chosen * mine[:, 0] + logps.rejected * mine[:, 1]).sum()
             run.accelerator.backward(moved * run.accelerator.num_processes)

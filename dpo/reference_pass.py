@@ -4,7 +4,7 @@ Files are committed one by one, and `partial.json` lists those that are done, so
 dies goes on at the first missing one. The manifest comes last.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from dpo.data import Pairs
 from dpo.errors import MismatchError
 from dpo.forward import RowLogps, row_logps
 from dpo.load import best_device, load_config, load_model, weights_sha256
-from dpo.packing import plan
+from dpo.order import packs_in_order
 from dpo.policy import Policy
 from dpo.refstore import COLUMNS, TOKEN_LOGPS, Precision, ReferenceManifest, read_manifest
 from dpo.selfcheck import make_policy
@@ -30,9 +30,6 @@ from prefdata.store.shards import write_shard
 from prefdata.store.verify import cache_folder, check_seal
 
 Progress = Callable[[int, int], None]
-
-WINDOW = 256
-"""Rows that are packed together: enough to fill packs, few enough to plan at once."""
 
 
 class _Pass(NamedTuple):
@@ -138,7 +135,8 @@ def _logps_table(shard: Shard, run: _Pass, progress: Callable[[int], None]) -> p
     pairs = Pairs([table])
     found: dict[int, RowLogps] = {}
     sums = np.zeros((len(pairs), 2), np.float32)
-    for rows in _packs(pairs, run.pack_tokens):
+    packs = packs_in_order(pairs, len(pairs), budget=run.pack_tokens)
+    for rows in (rows for (share,) in packs for rows in share):
         tokens, sums[rows] = row_logps(run.policy, pairs, rows, precision=run.precision)
         found.update(zip(rows, tokens, strict=True))
         progress(len(found))
@@ -146,11 +144,3 @@ def _logps_table(shard: Shard, run: _Pass, progress: Callable[[int], None]) -> p
     tokens_of = [pa.array([row[side] for row in ordered], TOKEN_LOGPS) for side in (0, 1)]
     pair_ids = table["pair_id"].combine_chunks()
     return pa.table([pair_ids, sums[:, 0], sums[:, 1], *tokens_of], schema=COLUMNS)
-
-
-def _packs(pairs: Pairs, budget: int) -> Iterator[list[int]]:
-    """All rows of a shard, a pack at a time."""
-    sizes = pairs.sizes
-    for start in range(0, len(pairs), WINDOW):
-        for places in plan(sizes[start : start + WINDOW].tolist(), budget=budget)[0]:
-            yield [start + place for place in places]

@@ -7,26 +7,32 @@ from numpy.typing import NDArray
 from dpo.errors import TrainingError
 from dpo.run import Run
 
+COUNTED = 1024
 _SAYS_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def rehearse(run: Run) -> None:
-    """Run the longest pair in a full pack, forward and back, and forget the gradients.
+    """Run the longest pair or group in a full pack, forward and back, and forget the gradients.
 
-    Raises TrainingError (T303), which names the pack's longest pair, where memory is too small.
+    Raises TrainingError (T303), which names the longest one's first pair, where memory is too
+    small.
     """
-    rows = costliest_rows(run.train.pairs.sizes, budget=run.config.pack_tokens)
+    pairs = run.train.pairs
+    units, sizes = _longest_units(run)
+    chosen = costliest(sizes, budget=run.config.pack_tokens)
+    rows = [row for at in chosen for row in units[at]]
     try:
         with run.accelerator.autocast():
-            total = run.policy(run.train.pack(rows, run.accelerator.device)).sum()
+            total = run.policy(run.train.batch(rows, run.accelerator.device).pack).sum()
         run.accelerator.backward(total)
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not _is_of_memory(error):
             raise
-        pairs = run.train.pairs
-        name, longest = pairs.pair_id(rows[0])[:12], int(pairs.sizes[rows[0]])
-        tokens = int(pairs.sizes[rows].sum())
-        problem = f"{tokens:,} tokens do not fit into memory (pair {name} has {longest:,} of them)"
+        name, longest = pairs.pair_id(rows[0])[:12], int(sizes[chosen[0]])
+        tokens = int(sizes[chosen].sum())
+        whose = "pair" if len(units[chosen[0]]) == 1 else "the group of pair"
+        told = f"{whose} {name} has {longest:,} of them"
+        problem = f"{tokens:,} tokens do not fit into memory ({told})"
         remedy = (
             "lower pack_tokens"
             if longest < tokens
@@ -37,10 +43,24 @@ def rehearse(run: Run) -> None:
         run.optimizer.zero_grad(set_to_none=True)
 
 
-def costliest_rows(sizes: NDArray[np.int64], *, budget: int) -> list[int]:
-    """The longest row, and the longest of the others that still fit, until none of them does.
+def _longest_units(run: Run) -> tuple[list[list[int]], NDArray[np.int64]]:
+    """Units of the run and the tokens of each: all pairs, or the groups that may be longest.
 
-    >>> costliest_rows(np.array([3, 9, 4, 2]), budget=15)
+    Groups are counted out where their pairs come to most, since that takes time.
+    """
+    pairs, starts = run.train.pairs, run.order.starts
+    bounds = np.add.reduceat(pairs.sizes, starts[:-1])
+    order = np.argsort(-bounds, kind="stable")
+    if len(run.order) < len(pairs):
+        order = order[:COUNTED]
+    units = [list(range(starts[unit], starts[unit + 1])) for unit in order]
+    return units, np.array([pairs.num_tokens(unit) for unit in units], np.int64)
+
+
+def costliest(sizes: NDArray[np.int64], *, budget: int) -> list[int]:
+    """The longest, and the longest of the others that still fit, until none of them does.
+
+    >>> costliest(np.array([3, 9, 4, 2]), budget=15)
     [1, 2, 3]
     """
     order = np.argsort(sizes, kind="stable")

@@ -24,6 +24,7 @@ from dpo.load import checkpoint_layers, load_config, load_model, weights_sha256
 from dpo.loss import PairLogps
 from dpo.objective import Objective, make_objective
 from dpo.optim import make_optimizer
+from dpo.order import Order, make_order
 from dpo.packing import Pack, pack
 from dpo.policy import Policy
 from dpo.refstore import Reference, open_reference
@@ -48,6 +49,17 @@ EXECUTION_ONLY = {
 """Settings that change neither the pairs nor the loss of any step."""
 
 
+class Batch(NamedTuple):
+    """Pairs in one pack."""
+
+    rows: list[int]
+    pack: Pack
+    sides_R2: Tensor
+    """Places of chosen and rejected among the pack's completions."""
+    winners_R: Tensor
+    """Places of chosen among the completions of its prompt."""
+
+
 class Split(NamedTuple):
     """One split with its reference log-probs."""
 
@@ -55,16 +67,31 @@ class Split(NamedTuple):
     ref_logps: NDArray[np.float32]
     """Sums over chosen and rejected under the reference, (rows, 2), nats."""
 
-    def pack(self, rows: list[int], device: torch.device) -> Pack:
-        return pack([self.pairs[row] for row in rows]).to(device)
+    def batch(self, rows: list[int], device: torch.device) -> Batch:
+        """Pairs as one pack, each prompt and each completion of it once."""
+        joined = self.pairs.join(rows)
+        sides, winners = torch.from_numpy(joined.sides), torch.from_numpy(joined.winners)
+        return Batch(rows, pack(joined.prompts).to(device), sides.to(device), winners.to(device))
 
-    def pair_logps(self, rows: list[int], batch: Pack, token_logps_N: Tensor) -> PairLogps:
+    def pair_logps(self, batch: Batch, token_logps_N: Tensor) -> PairLogps:
         """Policy and reference log-probs of the pairs of a pack."""
-        sums, lengths = batch.sums(token_logps_N), batch.lengths()
-        ref = torch.from_numpy(self.ref_logps[rows]).to(sums.device)
-        margin = torch.from_numpy(self.pairs.margins[rows]).to(sums.device)
-        sides = (sums[0::2], sums[1::2], ref[:, 0], ref[:, 1], lengths[0::2], lengths[1::2])
-        return PairLogps(*sides, margin)
+        rows, (chosen, rejected) = batch.rows, batch.sides_R2.unbind(1)
+        sums, lengths = batch.pack.sums(token_logps_N), batch.pack.lengths()
+        ref, margin, group = (
+            torch.from_numpy(told[rows]).to(sums.device)
+            for told in (self.ref_logps, self.pairs.margins, self.pairs.groups)
+        )
+        return PairLogps(
+            chosen=sums[chosen],
+            rejected=sums[rejected],
+            ref_chosen=ref[:, 0],
+            ref_rejected=ref[:, 1],
+            chosen_length=lengths[chosen],
+            rejected_length=lengths[rejected],
+            margin=margin,
+            group=group,
+            winner=batch.winners_R,
+        )
 
 
 class Run(NamedTuple):
@@ -74,6 +101,8 @@ class Run(NamedTuple):
     accelerator: Accelerator
     build: Build
     train: Split
+    order: Order
+    """Which of the train split's pairs make which step."""
     test: Split | None
     policy: Policy
     """What accelerate prepared: call it, so that the hooks of DDP and others fire."""
@@ -95,6 +124,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
     train = _split(build, reference, "train")
     objective = make_objective(config.loss)
     _require_margins(objective, train.pairs, place=str(config.data))
+    order = make_order(train.pairs, config)
     test = None
     if config.eval_split is not None and build.splits[_known(build, config.eval_split)].rows:
         test = _split(build, reference, config.eval_split)
@@ -117,11 +147,12 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
         accelerator=accelerator,
         build=build,
         train=train,
+        order=order,
         test=test,
         policy=prepared,
         optimizer=optimizer,
         objective=objective,
-        total_steps=num_steps(config, len(train.pairs)),
+        total_steps=num_steps(config, len(order)),
         starts_as_reference=weights == reference.manifest.weights_sha256,
         unshared_because=why,
         fingerprint=run_fingerprint(config, build, reference, weights),
@@ -166,13 +197,14 @@ def _known(build: Build, split: str) -> str:
     return split
 
 
-def num_steps(config: TrainConfig, num_pairs: int) -> int:
+def num_steps(config: TrainConfig, num_units: int) -> int:
     """Optimizer steps of a run: what it asks for, or the whole steps that its epochs hold."""
     if config.steps is not None:
         return config.steps
-    steps = int((config.epochs or 1) * num_pairs) // config.global_batch_size
+    steps = int((config.epochs or 1) * num_units) // config.global_batch_size
     if steps == 0:
-        problem = f"{num_pairs:,} pairs fill no step of {config.global_batch_size:,}"
+        unit = config.batch_unit
+        problem = f"{num_units:,} {unit} fill no step of {config.global_batch_size:,}"
         raise UsageError("T125", str(config.data), problem, "lower global_batch_size, or set steps")
     return steps
 

@@ -1,4 +1,4 @@
-"""One optimizer step: exactly `global_batch_size` pairs, whatever the packs and ranks."""
+"""One optimizer step: exactly `global_batch_size` units, whatever the packs and ranks."""
 
 import math
 import time
@@ -10,14 +10,15 @@ from dpo.checks import check_first_loss
 from dpo.errors import TrainingError
 from dpo.metrics import means
 from dpo.optim import learning_rate
-from dpo.passes import coupled_pass, direct_pass, packs_of, rows_of
+from dpo.passes import coupled_pass, direct_pass, packs_of
 from dpo.run import Run
 
 
 def train_step(run: Run, step: int) -> dict[str, float]:
     """Take step `step` (from 1) and return its metrics, those of the policy before it moved.
 
-    The loss is the sum of weight · loss over the step's pairs, divided by their number.
+    The loss is the sum of weight · loss over the step's pairs, divided by their number; where
+    groups weigh alike, the mean of their means.
     """
     started = time.perf_counter()
     rate = learning_rate(step, total=run.total_steps, config=run.config.optimizer)
@@ -30,7 +31,7 @@ def train_step(run: Run, step: int) -> dict[str, float]:
     found["grad_norm"] = _clip(run)
     _refuse_nonfinite(run, step, found)
     if step == 1 and run.starts_as_reference and not run.config.dropout:
-        expected = float(at_reference) / run.config.global_batch_size
+        expected = float(at_reference) / float(found_sums[-1])
         check_first_loss(found["loss"], expected=expected, precision=run.config.mixed_precision)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
@@ -42,7 +43,7 @@ def train_step(run: Run, step: int) -> dict[str, float]:
 def pairs_run(run: Run, step: int) -> list[str]:
     """Ids of the pairs that the ranks together ran in a step, in the order of the step."""
     mine = [row for rows in packs_of(run, step) for row in rows]
-    place = {row: place for place, row in enumerate(rows_of(run, step))}
+    place = {row: place for place, row in enumerate(run.order.rows(step))}
     everyone = sorted(gather_object(mine), key=lambda row: place.get(row, -1))
     return [run.train.pairs.pair_id(row) for row in everyone]
 
@@ -57,7 +58,7 @@ def _clip(run: Run) -> float:
 def _refuse_nonfinite(run: Run, step: int, found: dict[str, float]) -> None:
     if math.isfinite(found["loss"]) and math.isfinite(found["grad_norm"]):
         return
-    rows = rows_of(run, step)
+    rows = run.order.rows(step)
     ids = ", ".join(run.train.pairs.pair_id(row)[:12] for row in rows[:8])
     what = f"loss {found['loss']} and gradient norm {found['grad_norm']}"
     problem = f"{what}, so the step was not taken (pairs {ids}, …)"

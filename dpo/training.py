@@ -153,7 +153,7 @@ def _finish(run: Run, log: MetricsLog, *, seconds: float) -> Finished:
         build_hash=run.build.manifest.hash,
         reference_hash=run.reference_hash,
         steps=run.total_steps,
-        pairs=run.total_steps * run.config.global_batch_size,
+        pairs=run.order.num_pairs(run.total_steps),
         first_loss=log.first["loss"],
         final=log.last,
         seconds=round(seconds, 1),

@@ -10,7 +10,7 @@ from inspect import Parameter, signature
 
 from torch import Tensor
 
-from dpo.loss import coupled, free, margin, scored, sides
+from dpo.loss import coupled, free, margin, ranked, scored, sides
 from dpo.loss.pairs import DIVERGENCES, PairLogps, diverge
 
 Loss = Callable[..., Tensor]
@@ -30,13 +30,15 @@ _FREE: tuple[Loss, ...] = (
     free.sft, free.sft_norm, free.unlikelihood, free.simpo, free.alphapo, free.orpo, free.cpo,
     free.slic,
 )  # fmt: skip
+_RANKED: tuple[Loss, ...] = (ranked.plackett_luce,)
 _OTHERS: tuple[Loss, ...] = (
     margin.r_dpo, margin.dpop, sides.sppo_hard, sides.nca_pair, sides.bco_pair, sides.apo_zero,
     sides.apo_down, sides.cal_dpo,
 )  # fmt: skip
 
 LOSSES: Mapping[str, Loss] = {
-    loss.__name__: loss for loss in (*_ON_MARGINS, *_OTHERS, *_WITH_MARGINS, *_FREE, *_COUPLED)
+    loss.__name__: loss
+    for loss in (*_ON_MARGINS, *_OTHERS, *_WITH_MARGINS, *_FREE, *_COUPLED, *_RANKED)
 }
 ON_MARGINS = frozenset(loss.__name__ for loss in _ON_MARGINS)
 """Losses that may have another divergence than the reverse KL."""
@@ -44,6 +46,8 @@ WITH_MARGINS = frozenset(loss.__name__ for loss in _WITH_MARGINS)
 """Losses that need the data's margins."""
 COUPLED = frozenset(loss.__name__ for loss in _COUPLED)
 """Losses that must see the whole step at once."""
+RANKED = frozenset(loss.__name__ for loss in _RANKED)
+"""Losses that must see all pairs of a group at once."""
 REFERENCE_FREE = frozenset(loss.__name__ for loss in _FREE) | {"sft_tokens"}
 """Losses that do not look at the reference."""
 
@@ -52,6 +56,7 @@ __all__ = [
     "DIVERGENCES",
     "LOSSES",
     "ON_MARGINS",
+    "RANKED",
     "REFERENCE_FREE",
     "WITH_MARGINS",
     "Loss",

@@ -23,6 +23,10 @@ class PairLogps(NamedTuple):
     rejected_length: Tensor
     margin: Tensor
     """By how much chosen is better, in the data's own unit; NaN where the data do not say."""
+    group: Tensor
+    """Number of the group: pairs of one prompt have the same."""
+    winner: Tensor
+    """Number of chosen in its group: pairs with the same chosen have the same."""
 
     @property
     def chosen_logratios(self) -> Tensor:
@@ -54,6 +58,10 @@ class PairLogps(NamedTuple):
     def rejected_mean(self) -> Tensor:
         """log π(rejected) per token, (B,)."""
         return self.rejected / self.rejected_length
+
+    def columns(self) -> Tensor:
+        """All of it as one tensor, (B, fields), float64."""
+        return torch.stack([column.double() for column in self], 1)
 
     def at_reference(self) -> "PairLogps":
         """The same pairs under a policy that is the reference."""

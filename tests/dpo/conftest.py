@@ -15,6 +15,9 @@ from prefdata.building import build
 from prefdata.config import BuildConfig
 from tests.dpo.tiny import tiny_tokenizer
 
+COMPLETIONS = (2, 3, 4, 5)
+"""Of the prompts, in turn."""
+
 
 class Arena(NamedTuple):
     """Folders of a tiny checkpoint and of a build with its reference."""
@@ -66,6 +69,38 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Arena:
     data = build_pairs(folder / "data", tokenizer=model)
     compute_reference(data, model=str(model))
     return Arena(model, data)
+
+
+@pytest.fixture(scope="session")
+def ranked(arena: Arena, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build of ranked completions, all pairs of each prompt, with its reference."""
+    folder = tmp_path_factory.mktemp("ranked")
+    rows = []
+    for n in range(24):
+        count = COMPLETIONS[n % len(COMPLETIONS)]
+        answers = [f"dog {n} {'and a cat ' * (3 * rank % 7)}{rank}" for rank in range(count)]
+        rows.append(
+            {
+                "prompt": f"Tell me of {n} dogs" + " and more" * (n % 3),
+                "completions": [
+                    {"text": text, "score": float(-rank)} for rank, text in enumerate(answers)
+                ],
+            }
+        )
+    file = folder / "ranked.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = folder / "build"
+    build(
+        BuildConfig.model_validate(
+            {
+                "inputs": [str(file)], "tokenizer": str(arena.model), "out": str(data),
+                "pairing": {"strategy": "all"}, "test_fraction": 0.25,
+                "severity": {"PD402": "off"},
+            }
+        )
+    )  # fmt: skip
+    compute_reference(data, model=str(arena.model))
+    return data
 
 
 @pytest.fixture

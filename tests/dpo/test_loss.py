@@ -22,8 +22,10 @@ lengths = st.integers(1, 60)
 
 
 def pairs(rows: list[list[float]]) -> PairLogps:
-    """Rows of (lw, ll, rw, rl, nw, nl, margin)."""
-    return PairLogps(*torch.tensor(rows, dtype=torch.float64).T)
+    """Rows of (lw, ll, rw, rl, nw, nl, margin), each a group of its own."""
+    groups = torch.arange(len(rows))
+    columns = torch.tensor(rows, dtype=torch.float64).T
+    return PairLogps(*columns, group=groups, winner=torch.zeros_like(groups))
 
 
 def pair(values: list[float], sizes: list[int] | None = None, margin: float = 1.5) -> PairLogps:
@@ -103,6 +105,8 @@ FORMULAS: dict[str, Callable[[Given], float]] = {
     "aot": lambda g: -ls(0.1 * g.d),
     "aot_unpaired": lambda g: -ls(0.1 * g.d),
     "dr_dpo": lambda g: -ls(0.1 * g.d),
+    # of a group of one pair
+    "plackett_luce": lambda g: -ls(0.1 * g.d),
 }
 
 

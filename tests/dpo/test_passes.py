@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from dpo.config import TrainConfig
 from dpo.errors import UsageError
 from dpo.loss import COUPLED, LOSSES
-from dpo.passes import coupled_pass, direct_pass, packs_of, rows_of, step_logps
+from dpo.passes import coupled_pass, direct_pass, packs_of, step_logps
 from dpo.run import Run, open_run
 from dpo.training import train
 
@@ -48,9 +48,8 @@ def move(run: Run) -> Run:
 def test_the_gradient_is_that_of_the_whole_step_at_once(name: str, config_of: ConfigOf) -> None:
     """Against autograd through one pack that holds the step."""
     run = move(open_run(config_of(loss={"name": name}, pack_tokens=WIDE), Accelerator(cpu=True)))
-    rows = rows_of(run, 1)
-    batch = run.train.pack(rows, run.accelerator.device)
-    logps = run.train.pair_logps(rows, batch, run.policy(batch))
+    batch = run.train.batch(run.order.rows(1), run.accelerator.device)
+    logps = run.train.pair_logps(batch, run.policy(batch.pack))
     LOSSES[name](logps).mean().backward()
     wanted = gradients(run)
 
@@ -75,7 +74,7 @@ def test_a_loss_of_single_pairs_is_the_same_either_way(config_of: ConfigOf) -> N
     assert torch.allclose(direct, coupled, rtol=1e-5)
     for key, gradient in gradients(run).items():
         assert torch.allclose(gradient, wanted[key], rtol=1e-4, atol=1e-6)
-    logps = step_logps(run, packs, rows_of(run, 1))
+    logps = step_logps(run, packs, run.order.rows(1))
     assert LOSSES["dpo"](logps).sum().item() == pytest.approx(direct[0].item(), rel=1e-6)
 
 

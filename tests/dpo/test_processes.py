@@ -64,6 +64,24 @@ def test_two_processes_see_the_same_pairs_and_losses_as_one(
             assert abs(left["loss"] - right["loss"]) <= 1e-5
 
 
+def test_groups_are_the_same_in_two_processes(
+    config_of: ConfigOf, ranked: Path, tmp_path: Path
+) -> None:
+    groups = {"batch_unit": "groups", "weigh": "groups", "loss": {"name": "plackett_luce"}}
+    config = config_of(
+        **groups, data=str(ranked), global_batch_size=3, steps=6, pack_tokens=90, log_pairs=True
+    )
+    path = write_config(tmp_path / "train.yaml", config)
+    one, two = run_in_one_and_in_two(path, tmp_path)
+
+    assert lines(one / "pairs.jsonl") == lines(two / "pairs.jsonl")
+    assert min(len(line["pair_ids"]) for line in lines(two / "pairs.jsonl")) > 3
+    for left, right in zip(lines(one / "metrics.jsonl"), lines(two / "metrics.jsonl"), strict=True):
+        if "loss" in left:
+            assert abs(left["loss"] - right["loss"]) <= 1e-5
+            assert left["grad_norm"] == pytest.approx(right["grad_norm"], rel=1e-4)
+
+
 def test_a_loss_of_coupled_pairs_is_the_same_in_two_processes(
     config_of: ConfigOf, tmp_path: Path
 ) -> None:

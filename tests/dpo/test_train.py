@@ -21,10 +21,9 @@ from dpo.config import TrainConfig
 from dpo.errors import MismatchError, TrainingError, UsageError
 from dpo.evaluate import evaluate
 from dpo.packing import Pack
-from dpo.passes import rows_of
 from dpo.policy import Policy
 from dpo.rehearsal import rehearse
-from dpo.run import Run, Split, open_run
+from dpo.run import Batch, Run, Split, open_run
 from dpo.step import train_step
 from dpo.training import train
 from tests.dpo.conftest import Arena, save_gpt2
@@ -215,7 +214,7 @@ def test_old_checkpoints_go_once_new_ones_are_whole(config_of: ConfigOf) -> None
 def test_a_step_is_not_taken_when_its_numbers_are_not_finite(config_of: ConfigOf) -> None:
     config = config_of()
     run = open_run(config, Accelerator(cpu=True))
-    run.train.ref_logps[rows_of(run, 1)[0]] = math.nan
+    run.train.ref_logps[run.order.rows(1)[0]] = math.nan
     before = {name: t.clone() for name, t in run.policy.state_dict().items()}
 
     with pytest.raises(TrainingError, match="T301"):
@@ -246,13 +245,13 @@ def test_the_largest_pack_runs_before_the_first_step(
     config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, NDArray[np.int64]]] = []
-    pack_rows = Split.pack
+    pack_rows = Split.batch
 
-    def see(split: Split, rows: list[int], device: torch.device) -> Pack:
+    def see(split: Split, rows: list[int], device: torch.device) -> Batch:
         seen.append((len(split.pairs), split.pairs.sizes[rows]))
         return pack_rows(split, rows, device)
 
-    monkeypatch.setattr(Split, "pack", see)
+    monkeypatch.setattr(Split, "batch", see)
     train(config_of(pack_tokens=90))
 
     rows, sizes = seen[0]
@@ -265,7 +264,7 @@ def test_a_step_that_is_left_out_changes_nothing_and_is_counted_over_restarts(
 ) -> None:
     """Steps 2 and 4 have a pair without a finite loss; a stop comes after step 3."""
     config = config_of(steps=6, checkpoint_every=1, keep_checkpoints=9, skip_nonfinite=2)
-    spoiled = {step: rows_of(open_run(config, Accelerator(cpu=True)), step)[0] for step in (2, 4)}
+    spoiled = {step: open_run(config, Accelerator(cpu=True)).order.rows(step)[0] for step in (2, 4)}
 
     def open_and_spoil(*arguments: Any) -> Run:
         run = open_run(*arguments)
