@@ -19,7 +19,7 @@ class MetricsLog:
         self._run, self._report = run, report
         self._is_main = run.accelerator.is_main_process
         self.path = run.config.out / "metrics.jsonl"
-        kept = [line for line in self._lines() if line["step"] < first_step]
+        kept = [line for line in self.lines() if line["step"] < first_step]
         self.first: dict[str, Any] = next((line for line in kept if "loss" in line), {})
         self.last: dict[str, float] = {}
         if self._is_main:
@@ -50,8 +50,8 @@ class MetricsLog:
     def close(self) -> None:
         self._run.accelerator.end_training()
 
-    def _lines(self) -> list[dict[str, Any]]:
-        """Whole lines of an earlier start; a line cut by a crash is left out."""
+    def lines(self) -> list[dict[str, Any]]:
+        """The whole lines of the file; a line cut by a crash is left out."""
         if not self.path.exists():
             return []
         lines = []

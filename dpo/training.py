@@ -1,5 +1,6 @@
 """The training loop, read from top to bottom."""
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +23,13 @@ from dpo.evaluate import evaluate
 from dpo.log import MetricsLog, Report
 from dpo.publish import save_model
 from dpo.rehearsal import rehearse
+from dpo.report.page import NAME as PAGE
+from dpo.report.page import RunFacts, render_run
 from dpo.run import Run, checkpoints_folder, open_run
 from dpo.signals import StopRequest
 from dpo.step import pairs_run, train_step
 from dpo.summary import NAME, RunSummary, read_summary
-from prefdata.store.commit import lock_folder, make_folder
+from prefdata.store.commit import lock_folder, make_folder, write_bytes
 
 
 class Finished(NamedTuple):
@@ -64,7 +67,7 @@ def train(
 
 
 def _train(run: Run, *, report: Report, notice: Callable[[str], None]) -> Finished:
-    config, accelerator = run.config, run.accelerator
+    config = run.config
     started = time.perf_counter()
     if run.unshared_because is not None:
         notice(f"prompts are not shared by their completions: {run.unshared_because}")
@@ -76,20 +79,58 @@ def _train(run: Run, *, report: Report, notice: Callable[[str], None]) -> Finish
         notice(f"resumes after step {done:,}")
     rehearse(run)
     log = MetricsLog(run, done + 1, report)
+    try:
+        finished = _take_steps(run, log, (done, skipped), notice)
+        if finished is None:
+            finished = _finish(run, log, seconds=time.perf_counter() - started)
+    except TrainingError as error:
+        _write_page(run, log, f"Stopped by an error at {error.place}: {error.problem}.")
+        raise
+    _write_page(run, log, _how_it_ended(finished))
+    return finished
+
+
+def _take_steps(
+    run: Run, log: MetricsLog, start: tuple[int, int], notice: Callable[[str], None]
+) -> Finished | None:
+    """All steps after those that are done; what is left where a signal stopped them, else None."""
+    config, accelerator = run.config, run.accelerator
+    done, skipped = start
     with StopRequest() as stop:
         for step in range(done + 1, run.total_steps + 1):
             left_out = _take_step(run, step, log, may_skip=skipped < config.skip_nonfinite)
             if left_out is not None:
                 skipped += 1
                 notice(left_out)
-            signal = stop.agreed(accelerator)
-            if step < run.total_steps and (signal or _is_due(step, config.checkpoint_every)):
+            number = stop.agreed(accelerator)
+            if step < run.total_steps and (number or _is_due(step, config.checkpoint_every)):
                 checkpoint(run, step, skipped)
-            if signal and step < run.total_steps:
+            if number and step < run.total_steps:
                 log.close()
-                return Finished(config.out, step, signal, None)
+                return Finished(config.out, step, number, None)
     log.close()
-    return _finish(run, log, seconds=time.perf_counter() - started)
+    return None
+
+
+def _how_it_ended(finished: Finished) -> str:
+    if finished.summary is not None:
+        seconds = finished.summary.seconds
+        return f"{finished.summary.pairs:,} pairs; the last start took {seconds:,.0f} s."
+    name = signal.Signals(finished.stopped_by or 0).name
+    return f"Stopped by {name} after step {finished.steps:,}; the same command goes on from there."
+
+
+def _write_page(run: Run, log: MetricsLog, state: str) -> None:
+    """`report.html`, from everything that `metrics.jsonl` holds."""
+    if not run.accelerator.is_main_process:
+        return
+    facts = {
+        "build": run.build.manifest.hash,
+        "reference": run.reference_hash,
+        "run": run.fingerprint,
+    }
+    told = RunFacts(run.config, run.total_steps, state, facts)
+    write_bytes(run.config.out / PAGE, render_run(told, log.lines()).encode())
 
 
 def _take_step(run: Run, step: int, log: MetricsLog, *, may_skip: bool) -> str | None:

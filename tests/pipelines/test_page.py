@@ -5,9 +5,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from dpo.report.curves import Series, histogram, line_plot, smooth, ticks
 from pipelines.quickstart.evaluate import training_figures
-from pipelines.quickstart.page import render_page, smooth
-from pipelines.quickstart.plot import Series, histogram, line_plot, ticks
+from pipelines.quickstart.page import render_page
 from pipelines.quickstart.result import Example, Result, Samples
 
 SAMPLES = Samples(

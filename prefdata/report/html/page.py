@@ -45,12 +45,14 @@ def render_report(report: Report) -> str:
     return render("report.html.jinja", values, tool_version=report.tool_version)
 
 
-def render(template: str, values: Mapping[str, Any], *, tool_version: str) -> str:
-    """A page from one of the templates of this folder."""
+def render(
+    template: str, values: Mapping[str, Any], *, tool_version: str, folder: Path = _FOLDER
+) -> str:
+    """A page from one of the templates of a folder, in the frame and the style of this one."""
     style = _style()
     digest = hashlib.sha256(style.encode()).digest()
     return (
-        _environment()
+        _environment(folder)
         .get_template(template)
         .render(
             **values,
@@ -66,11 +68,11 @@ def _style() -> str:
     return (_FOLDER / "style.css").read_text(encoding="utf-8")
 
 
-@lru_cache(maxsize=1)
-def _environment() -> Environment:
+@lru_cache(maxsize=2)
+def _environment(folder: Path) -> Environment:
     """Templates in which every value is made plain and escaped, whatever it is."""
     environment = Environment(
-        loader=FileSystemLoader(_FOLDER),
+        loader=FileSystemLoader([folder, _FOLDER]),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=lambda value: shown(value) if isinstance(value, str) else value,

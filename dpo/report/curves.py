@@ -1,11 +1,16 @@
-"""Small line and bar plots as SVG text, colored by the page's CSS classes alone."""
+"""Small line and bar plots as SVG text, colored by the page's CSS classes alone.
+
+And the curves of a training run, smoothed, out of the lines of its `metrics.jsonl`.
+"""
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
+SMOOTH = 5  # steps in a moving mean; a step has few pairs
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 30
 
@@ -17,6 +22,66 @@ class Series(NamedTuple):
     kind: str
     points: list[tuple[float, float]]
     dots: bool = False
+
+
+class Figure(NamedTuple):
+    """One plot with its title and the legend that its colors need."""
+
+    title: str
+    svg: Markup
+    legend: list[tuple[str, str]]
+    """(CSS class, label)"""
+
+
+Line = Mapping[str, float]
+
+
+def run_figures(lines: Sequence[Line], *, chosen: str, rejected: str) -> list[Figure]:
+    """The figures of a run; `chosen` and `rejected` are CSS classes. Dots are held-out pairs."""
+
+    def curve(name: str, label: str, kind: str) -> list[Series]:
+        seen = [(line["step"], line[name]) for line in lines if name in line]
+        held_out = f"eval/{name}"
+        dots = [(line["step"], line[held_out]) for line in lines if held_out in line]
+        return [
+            Series(label, kind, smooth(seen)),
+            Series(f"{label}, held out", kind, dots, dots=True),
+        ]
+
+    def both(name: str) -> list[Series]:
+        return [
+            *curve(f"{name}/chosen", "chosen", chosen),
+            *curve(f"{name}/rejected", "rejected", rejected),
+        ]
+
+    plots = {
+        "Loss": curve("loss", "loss", chosen),
+        "Rewards": both("rewards"),
+        "Log-probs of completions, nats": both("logps"),
+        "Reward margin": curve("rewards/margins", "margin", chosen),
+        "Reward accuracy": curve("rewards/accuracies", "accuracy", chosen),
+    }
+    drawn = {title: [one for one in series if one.points] for title, series in plots.items()}
+    return [line_figure(title, series) for title, series in drawn.items() if series]
+
+
+def line_figure(title: str, series: Sequence[Series]) -> Figure:
+    """Curves with their legend."""
+    legend = [(f"{s.kind} {'dot' if s.dots else 'line'}", s.label) for s in series]
+    return Figure(title, line_plot(title, series), legend)
+
+
+def smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Moving mean over the last SMOOTH steps.
+
+    >>> smooth([(1, 2.0), (2, 4.0)])
+    [(1, 2.0), (2, 3.0)]
+    """
+    values = [value for _, value in points]
+    return [
+        (step, statistics.mean(values[max(0, at + 1 - SMOOTH) : at + 1]))
+        for at, (step, _) in enumerate(points)
+    ]
 
 
 class _Frame(NamedTuple):
@@ -87,12 +152,12 @@ def _grid(frame: _Frame, marks: Sequence[float], x_label: str) -> str:
     for value in marks:
         _, y = frame.at(frame.x0, value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5}">{value:g}</text>')
+        parts.append(f'<text class="high" x="{LEFT - 6}" y="{y + 3.5}">{value:g}</text>')
     below = HEIGHT - 12
     parts.append(f'<text class="low" x="{LEFT}" y="{below}">{frame.x0:g}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text class="middle" x="{middle}" y="{below}">{escape(x_label)}</text>')
-    parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{below}">{frame.x1:g}</text>')
+    parts.append(f'<text class="high" x="{WIDTH - RIGHT}" y="{below}">{frame.x1:g}</text>')
     return "".join(parts)
 
 

@@ -1,0 +1,89 @@
+"""The page of a run: at its end and after a stop, without scripts, whatever names it meets."""
+
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from dpo import training
+from dpo.config import TrainConfig
+from dpo.errors import TrainingError
+from dpo.report.page import NAME, RunFacts, render_run
+from dpo.training import train
+
+ConfigOf = Callable[..., TrainConfig]
+
+
+def test_a_finished_run_has_its_curves_and_numbers(config_of: ConfigOf) -> None:
+    finished = train(config_of(steps=3, eval_every=1))
+    page = (finished.out / NAME).read_text()
+
+    assert finished.summary is not None
+    loss = f"{finished.summary.first_loss:.4f} → {finished.summary.final['loss']:.4f}"
+    assert loss in page
+    assert "of 3, 4 pairs each" in page
+    assert finished.summary.build_hash in page
+    assert f"{finished.summary.final['eval/rewards/accuracies']:.1%}" in page
+    drawings = re.findall(r"<svg.*?</svg>", page, re.S)
+    assert len(drawings) == 5
+    for drawing in drawings:
+        tree = ElementTree.fromstring(drawing)
+        assert any(part.tag == "polyline" for part in tree)
+        assert sum(part.tag == "circle" for part in tree) in (3, 6)
+
+
+def test_a_stopped_run_says_so_and_how_to_go_on(
+    config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = training.train_step
+
+    def stopped(run: training.Run, step: int) -> dict[str, float]:
+        if step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return take(run, step)
+
+    monkeypatch.setattr(training, "train_step", stopped)
+    finished = train(config_of(steps=5))
+    page = (finished.out / NAME).read_text()
+    assert finished.stopped_by == signal.SIGTERM
+    assert "Stopped by SIGTERM after step 2; the same command goes on from there." in page
+    assert "<dd>2 <small>of 5, 4 pairs each</small></dd>" in page
+
+    monkeypatch.undo()
+    train(config_of(steps=5))
+    assert "Stopped" not in (finished.out / NAME).read_text()
+
+
+def test_a_run_that_an_error_stopped_says_which(
+    config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = training.train_step
+
+    def broken(run: training.Run, step: int) -> dict[str, float]:
+        if step == 2:
+            raise TrainingError("T301", "step 2", "loss nan & <b>worse</b>", "look")
+        return take(run, step)
+
+    monkeypatch.setattr(training, "train_step", broken)
+    config = config_of(steps=5)
+    with pytest.raises(TrainingError):
+        train(config)
+    page = (config.out / NAME).read_text()
+    assert "Stopped by an error at step 2: loss nan &amp; &lt;b&gt;worse&lt;/b&gt;." in page
+
+
+def test_a_page_is_harmless_and_always_the_same(config_of: ConfigOf, tmp_path: Path) -> None:
+    config = config_of(out=str(tmp_path / "<script>alert(1)</script>" / 'a"><img src=x>'))
+    facts = RunFacts(config, 3, "Well.", {"build": "<i>"})
+    lines = [{"step": 1, "skipped": 1.0}]
+    page = render_run(facts, lines)
+
+    assert page == render_run(facts, lines)
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "default-src 'none'" in page
+    assert not re.search(r"<[^>]*\s(?:src|href)\s*=", page)
+    assert "steps 1." in page
