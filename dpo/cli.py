@@ -1,5 +1,6 @@
 """The commands of dpo; what a user gets wrong ends here as one line."""
 
+import os
 import signal
 import sys
 import time
@@ -195,7 +196,8 @@ def train(config: Path, overrides: tuple[str, ...]) -> None:
     Examples:
       dpo-train train.yaml
       dpo-train train.yaml loss.beta=0.2 optimizer.learning_rate=5e-7 out=runs/beta-0.2
-      accelerate launch --num_processes 2 -m dpo train.yaml
+      torchrun --nproc-per-node 2 -m dpo train.yaml
+      accelerate launch -m dpo train.yaml
     """
     from transformers.utils.logging import disable_progress_bar
 
@@ -204,14 +206,17 @@ def train(config: Path, overrides: tuple[str, ...]) -> None:
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     settings = read_config(config, overrides)
-    view = TrainingView(settings.out)
+    is_main = os.environ.get("RANK", "0") == "0"  # of several processes one speaks
+    view = TrainingView(settings.out, is_shown=is_main)
     with view:
         finished = run(settings, report=view.report, notice=view.notice)
     if finished.summary is None:
         line = f"{settings.out}: stopped after step {finished.steps:,}; run again to go on"
-        click.echo(line, err=True)
+        if is_main:
+            click.echo(line, err=True)
         sys.exit(128 + (finished.stopped_by or 0))
-    click.echo(summary_line(finished.out, finished.summary))
+    if is_main:
+        click.echo(summary_line(finished.out, finished.summary))
 
 
 @click.command(cls=OneLineErrors)

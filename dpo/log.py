@@ -47,9 +47,6 @@ class MetricsLog:
             file.write(json.dumps(line).encode() + b"\n")
         self._run.accelerator.log(metrics, step=step)
 
-    def close(self) -> None:
-        self._run.accelerator.end_training()
-
     def lines(self) -> list[dict[str, Any]]:
         """The whole lines of the file; a line cut by a crash is left out."""
         if not self.path.exists():

@@ -48,6 +48,13 @@ def pairs_run(run: Run, step: int) -> list[str]:
     return [run.train.pairs.pair_id(row) for row in everyone]
 
 
+def name_pairs(run: Run, step: int) -> str:
+    """The first pairs of a step, as messages name them."""
+    rows = run.order.rows(step)
+    ids = [run.train.pairs.pair_id(row)[:12] for row in rows[:8]]
+    return ", ".join([*ids, "…"] if len(rows) > len(ids) else ids)
+
+
 def _clip(run: Run) -> float:
     """Scale the step's gradient down to the limit; returns its norm before that."""
     limit = run.config.optimizer.max_grad_norm
@@ -58,9 +65,7 @@ def _clip(run: Run) -> float:
 def _refuse_nonfinite(run: Run, step: int, found: dict[str, float]) -> None:
     if math.isfinite(found["loss"]) and math.isfinite(found["grad_norm"]):
         return
-    rows = run.order.rows(step)
-    ids = ", ".join(run.train.pairs.pair_id(row)[:12] for row in rows[:8])
     what = f"loss {found['loss']} and gradient norm {found['grad_norm']}"
-    problem = f"{what}, so the step was not taken (pairs {ids}, …)"
+    problem = f"{what}, so the step was not taken (pairs {name_pairs(run, step)})"
     remedy = "look at these pairs, lower the learning rate, or set skip_nonfinite and start again"
     raise TrainingError("T301", f"step {step:,}", problem, remedy)

@@ -28,6 +28,8 @@ class RunSummary(BaseModel):
     """The hash in the manifest of the build."""
     reference_hash: str
     """The hash in the manifest of the reference log-probs."""
+    processes: int = 1
+    """Of the last start."""
     steps: int
     pairs: int
     """Pairs that the steps saw, repeats counted."""

@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,8 @@ from dpo.report.page import NAME as PAGE
 from dpo.report.page import RunFacts, render_run
 from dpo.run import Run, checkpoints_folder, open_run
 from dpo.signals import StopRequest
-from dpo.step import pairs_run, train_step
+from dpo.spikes import WINDOW, SpikeWatch
+from dpo.step import name_pairs, pairs_run, train_step
 from dpo.summary import NAME, RunSummary, read_summary
 from prefdata.store.commit import lock_folder, make_folder, write_bytes
 
@@ -51,8 +53,8 @@ def train(
 ) -> Finished:
     """Train a policy on a finished build; resumes by itself where checkpoints of this run lie.
 
-    `report` hears of each step's metrics, `notice` of what happens once. Raises DpoError and
-    PrefdataError.
+    `report` hears of each step's metrics, `notice` of what happens once, in the main process.
+    Raises DpoError and PrefdataError.
     """
     keep_freed_memory()
     precision = config.mixed_precision
@@ -61,9 +63,12 @@ def train(
     accelerator = Accelerator(mixed_precision=precision, log_with=trackers, project_dir=config.out)
     make_folder(config.out)
     if not accelerator.is_main_process:
-        return _train(open_run(config, accelerator), report=report, notice=notice)
-    with lock_folder(config.out):
-        return _train(open_run(config, accelerator), report=report, notice=notice)
+        report, notice = (lambda _step, _total, _metrics: None), (lambda _line: None)
+    with lock_folder(config.out) if accelerator.is_main_process else nullcontext():
+        finished = _train(open_run(config, accelerator), report=report, notice=notice)
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
+    return finished
 
 
 def _train(run: Run, *, report: Report, notice: Callable[[str], None]) -> Finished:
@@ -96,20 +101,26 @@ def _take_steps(
     """All steps after those that are done; what is left where a signal stopped them, else None."""
     config, accelerator = run.config, run.accelerator
     done, skipped = start
+    spikes = SpikeWatch(line["loss"] for line in log.lines() if "loss" in line)
     with StopRequest() as stop:
         for step in range(done + 1, run.total_steps + 1):
             left_out = _take_step(run, step, log, may_skip=skipped < config.skip_nonfinite)
             if left_out is not None:
                 skipped += 1
                 notice(left_out)
+            elif (height := spikes.sees(log.last["loss"])) is not None:
+                notice(_of_a_spike(run, step, log.last["loss"], height))
             number = stop.agreed(accelerator)
             if step < run.total_steps and (number or _is_due(step, config.checkpoint_every)):
                 checkpoint(run, step, skipped)
             if number and step < run.total_steps:
-                log.close()
                 return Finished(config.out, step, number, None)
-    log.close()
     return None
+
+
+def _of_a_spike(run: Run, step: int, loss: float, height: float) -> str:
+    told = f"its loss {loss:.4f} is {height:.1f} deviations above the {WINDOW} before it"
+    return f"step {step:,}: {told} (pairs {name_pairs(run, step)})"
 
 
 def _how_it_ended(finished: Finished) -> str:
@@ -193,6 +204,7 @@ def _finish(run: Run, log: MetricsLog, *, seconds: float) -> Finished:
         config=run.config,
         build_hash=run.build.manifest.hash,
         reference_hash=run.reference_hash,
+        processes=run.accelerator.num_processes,
         steps=run.total_steps,
         pairs=run.order.num_pairs(run.total_steps),
         first_loss=log.first["loss"],

@@ -61,8 +61,8 @@ def print_scores(report: "ScoreReport") -> None:
 class TrainingView:
     """A live line with the numbers that say whether a run goes well."""
 
-    def __init__(self, out: Path) -> None:
-        self._console = Console(stderr=True)
+    def __init__(self, out: Path, *, is_shown: bool = True) -> None:
+        self._console = Console(stderr=True, quiet=not is_shown)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),

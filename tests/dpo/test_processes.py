@@ -32,18 +32,26 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def launch(processes: int) -> list[str]:
+    """The beginning of a command that runs in several processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*command, f"--nproc-per-node={processes}"]
+
+
 def run_in_one_and_in_two(config: Path, folder: Path) -> tuple[Path, Path]:
     """Where the run of one process and that of two went."""
     one, two = folder / "one", folder / "two"
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    for command, out in (([sys.executable], one), (launch, two)):
+    for command, out in (([sys.executable], one), (launch(2), two)):
+        several = {"ACCELERATE_USE_CPU": "true"} if out is two else {}
         done = subprocess.run(
             [*command, "-m", "dpo", str(config), f"out={out}"],
-            env=ENVIRONMENT | ({"ACCELERATE_USE_CPU": "true"} if command is launch else {}),
+            env=ENVIRONMENT | several,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
+        processes = json.loads((out / "run.json").read_text())["processes"]
+        assert processes == (2 if out is two else 1)
+        assert done.stdout.count("the model is in") == 1
     return one, two
 
 

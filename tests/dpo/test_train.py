@@ -339,3 +339,30 @@ def test_a_policy_may_start_elsewhere_than_its_reference(
     train(config)
 
     assert lines(config.out)[0]["loss"] != pytest.approx(math.log(2), abs=1e-3)
+
+
+def test_a_loss_that_stands_out_is_told_with_its_pairs_and_changes_nothing(
+    config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("dpo.spikes.WINDOW", 8)
+    take = dpo.training.train_step
+
+    def spiked(run: Run, step: int) -> dict[str, float]:
+        return take(run, step) | ({"loss": 60.0} if step == 11 else {})
+
+    def run_to(steps: int, out: Path) -> list[str]:
+        said: list[str] = []
+        train(config_of(steps=steps, checkpoint_every=8, out=str(out)), notice=said.append)
+        return said
+
+    plain = run_to(12, tmp_path / "plain")
+    monkeypatch.setattr(dpo.training, "train_step", spiked)
+    run_to(9, tmp_path / "spiked")  # what a later start holds a loss against is in the log
+    said = run_to(12, tmp_path / "spiked")
+
+    run = open_run(config_of(), Accelerator(cpu=True))
+    first = run.train.pairs.pair_id(run.order.rows(11)[0])[:12]
+    assert plain == []
+    assert [line for line in said if line.startswith("step 11: its loss 60.0000 is")]
+    assert f"(pairs {first}, " in said[-1]
+    assert same(weights(tmp_path / "plain"), weights(tmp_path / "spiked"))
