@@ -24,6 +24,10 @@ class Head(NamedTuple):
     bias_V: Tensor | None = None
     scale: float = 1.0
     softcap: float | None = None
+    adds: bool = False
+    """Whether the weight's gradient is added to `weight_VH.grad` where it arises, past autograd:
+    one matrix of the weight's size less, and one pass over it. For a float32 weight that is a
+    leaf, in one process; `backward` alone then gives its gradient."""
 
 
 class Sizes(NamedTuple):
@@ -52,10 +56,20 @@ def token_logps(
     """
     if sizes is None:
         sizes = CPU_SIZES if hidden_NH.device.type == "cpu" else GPU_SIZES
+    options = _Options(head.scale, head.softcap, head.adds, sizes)
     logps: Tensor = _TokenLogps.apply(  # type: ignore[no-untyped-call]
-        hidden_NH, head.weight_VH, head.bias_V, targets_N, (head.scale, head.softcap, sizes)
+        hidden_NH, head.weight_VH, head.bias_V, targets_N, options
     )
     return logps
+
+
+class _Options(NamedTuple):
+    """What is no tensor of a head, and the sizes of its tiles."""
+
+    scale: float
+    softcap: float | None
+    adds: bool
+    sizes: Sizes
 
 
 class _Kept(NamedTuple):
@@ -75,9 +89,9 @@ class _TokenLogps(torch.autograd.Function):
         weight_VH: Tensor,
         bias_V: Tensor | None,
         targets_N: Tensor,
-        options: tuple[float, float | None, Sizes],
+        options: _Options,
     ) -> Tensor:
-        scale, softcap, sizes = options
+        scale, softcap, adds, sizes = options
         head = Head(weight_VH, bias_V, scale, softcap)
         top_N = hidden_NH.new_full((len(hidden_NH),), -torch.inf, dtype=torch.float32)
         sum_N = torch.zeros_like(top_N)
@@ -96,15 +110,16 @@ class _TokenLogps(torch.autograd.Function):
         lse_N = sum_N.log_() + top_N
         ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, lse_N)
         ctx.options, ctx.kept = options, kept
+        ctx.leaf = weight_VH if adds and ctx.needs_input_grad[1] else None
         return _target_logits(hidden_NH, head, targets_N) - lse_N
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden_NH, weight_VH, bias_V, targets_N, lse_N = ctx.saved_tensors
-        scale, softcap, sizes = ctx.options
+        scale, softcap, _, sizes = ctx.options
         head = Head(weight_VH, bias_V, scale, softcap)
         kept, ctx.kept = ctx.kept, []  # used up: a second backward pass makes all tiles again
-        total = _Gradients.of(head, hidden_NH, ctx.needs_input_grad)
+        total = _Gradients.of(head, hidden_NH, ctx.needs_input_grad, ctx.leaf)
         for place, (n, v) in enumerate(_tiles(len(hidden_NH), len(weight_VH), sizes)):
             if place < len(kept):
                 shrink_n = (kept[place].top_n - lse_N[n]).exp_()
@@ -113,28 +128,36 @@ class _TokenLogps(torch.autograd.Function):
                 d_nv = _slopes(_logits(hidden_NH[n], head, v), lse_N[n], -grads[0][n], softcap)
             total.add_tile(n, v, d_nv, head, hidden_NH)
         total.add_targets(targets_N, grads[0], head, hidden_NH)
+        if ctx.leaf is not None:
+            ctx.leaf.grad, total.weight = total.weight, None
         return total.hidden, total.weight, total.bias, None, None
 
 
 class _Gradients:
     """The three gradients of a pass, float32 until they are handed over."""
 
-    def __init__(self, hidden: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> None:
+    def __init__(
+        self, hidden: Tensor | None, weight: Tensor | None, bias: Tensor | None, *, begun: bool
+    ) -> None:
         self.hidden, self.weight, self.bias = hidden, weight, bias
+        self.begun = begun  # whether the weight's gradient holds what other passes gave
 
     @classmethod
-    def of(cls, head: Head, hidden_NH: Tensor, needed: tuple[bool, ...]) -> "_Gradients":
+    def of(
+        cls, head: Head, hidden_NH: Tensor, needed: tuple[bool, ...], leaf: Tensor | None
+    ) -> "_Gradients":
         def zeros(like: Tensor | None, wanted: bool) -> Tensor | None:  # noqa: FBT001
             return (
                 torch.zeros_like(like, dtype=torch.float32) if wanted and like is not None else None
             )
 
-        return cls(
-            zeros(hidden_NH, needed[0]),
+        weight = None if leaf is None else leaf.grad
+        begun = weight is not None
+        if needed[1] and not begun:
             # every row of it is written by the first slice of tokens: no zeros to fill in
-            torch.empty_like(head.weight_VH, dtype=torch.float32) if needed[1] else None,
-            zeros(head.bias_V, needed[2]),
-        )
+            weight = torch.empty_like(head.weight_VH, dtype=torch.float32)
+        bias = zeros(head.bias_V, needed[2])
+        return cls(zeros(hidden_NH, needed[0]), weight, bias, begun=begun)
 
     def add_tile(self, n: slice, v: slice, d_nv: Tensor, head: Head, hidden_NH: Tensor) -> None:
         """Carry d loss / d (W h + b) of a tile into the gradients."""
@@ -146,7 +169,8 @@ class _Gradients:
         if self.hidden is not None:
             _add_product(self.hidden[n], d_nv, head.weight_VH[v].to(d_nv.dtype), first=False)
         if self.weight is not None:
-            _add_product(self.weight[v], d_nv.T, hidden_NH[n], first=n.start == 0)
+            first = n.start == 0 and not self.begun
+            _add_product(self.weight[v], d_nv.T, hidden_NH[n], first=first)
 
     def add_targets(self, targets_N: Tensor, grad_N: Tensor, head: Head, hidden_NH: Tensor) -> None:
         """Carry the one-hot part of the gradient of log softmax, then cast to what is asked for."""

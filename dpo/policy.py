@@ -4,6 +4,7 @@ One `forward` holds the body, the attention over packs and the chunked head, so 
 DDP, FSDP2 and DeepSpeed fire as they do for any model.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ class Policy(nn.Module):
         super().__init__()
         self.model = model
         self.own_attention: str = model.config._attn_implementation or "eager"
-        self.shared = False
+        self.shared = self.head_adds = False
         self.share(shared=shared)
 
     def share(self, *, shared: bool) -> None:
@@ -38,19 +39,17 @@ class Policy(nn.Module):
             self.model.set_attn_implementation(wanted)
         self.shared = shared
 
-    def gather_embedding_gradient(self) -> None:
-        """Let the gradient of a tied embedding hold the rows that a pack uses, and no others.
+    def add_gradients_in_place(self) -> None:
+        """Let head and embedding add their gradients to `weight.grad`, where they are float32.
 
-        The head's gradient of the same weight is dense and takes them in, which spares writing
-        and adding a matrix of zeros for each pack. DDP cannot be told of such a sum.
+        It spares writing and adding matrices of the vocabulary's size for each pack: the head adds
+        its tiles, the embedding the rows that a pack uses. For one process: what averages
+        gradients over several, such as DDP, has to see them pass through autograd.
         """
-        embedding = self.model.get_input_embeddings()
-        if (
-            isinstance(embedding, nn.Embedding)
-            and embedding.weight.requires_grad
-            and embedding.weight is head_of(self.model).weight_VH
-        ):
-            embedding.sparse = True
+        head, embedding = head_of(self.model).weight_VH, self.model.get_input_embeddings()
+        self.head_adds = _adds(head)
+        if type(embedding) is nn.Embedding and _adds(embedding.weight):
+            embedding.register_forward_hook(_cut_off)
 
     def forward(self, pack: Pack) -> Tensor:
         """Log-probs of the completion tokens of a pack: (N,), nats, float32."""
@@ -58,7 +57,8 @@ class Policy(nn.Module):
         if torch.is_autocast_enabled(hidden_NH.device.type):
             hidden_NH = hidden_NH.to(torch.get_autocast_dtype(hidden_NH.device.type))
         with torch.autocast(hidden_NH.device.type, enabled=False):
-            return token_logps(hidden_NH, head_of(self.model), pack.targets_N)
+            head = head_of(self.model)._replace(adds=self.head_adds)
+            return token_logps(hidden_NH, head, pack.targets_N)
 
     def _shared(self, pack: Pack) -> Tensor:
         """Hidden states that predict completion tokens, out of one row, (N, H)."""
@@ -79,6 +79,28 @@ class Policy(nn.Module):
             ).last_hidden_state[0]
             hidden.append(states_TH[row.first - 1 : -1])
         return torch.cat(hidden)
+
+
+def _adds(weight: Tensor) -> bool:
+    return weight.requires_grad and weight.is_leaf and weight.dtype == torch.float32
+
+
+def _cut_off(embedding: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    """Hand out embeddings whose gradient goes to the rows of `weight.grad` and not on."""
+    if not output.requires_grad:
+        return None
+    rows = output.detach().requires_grad_()
+    rows.register_hook(partial(_add_rows, embedding, args[0]))  # type: ignore[no-untyped-call]
+    return rows
+
+
+def _add_rows(embedding: nn.Embedding, ids: Tensor, gradient: Tensor) -> None:
+    weight = embedding.weight
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    if embedding.padding_idx is not None:  # its row is never trained
+        gradient = gradient.masked_fill((ids == embedding.padding_idx)[..., None], 0.0)
+    weight.grad.index_add_(0, ids.flatten(), gradient.flatten(0, -2).to(weight.grad.dtype))
 
 
 class Row:

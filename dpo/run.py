@@ -138,7 +138,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
     if config.gradient_checkpointing:
         checkpoint_layers(model, place=config.model)
     if accelerator.num_processes == 1:
-        policy.gather_embedding_gradient()
+        policy.add_gradients_in_place()
     prepared = accelerator.prepare(policy)
     prepared.train()  # rates of dropout are as the config wants them
     optimizer = accelerator.prepare(make_optimizer(prepared.parameters(), config.optimizer))

@@ -97,7 +97,7 @@ def test_an_unknown_layer_is_named(config_of: ConfigOf) -> None:
 def gradients(run: Run) -> dict[str, torch.Tensor]:
     direct_pass(run, packs_of(run, 1), 1)
     return {
-        name: weight.grad.to_dense()
+        name: weight.grad
         for name, weight in run.policy.named_parameters()
         if weight.grad is not None
     }

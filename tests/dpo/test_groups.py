@@ -43,7 +43,7 @@ def opened(config: TrainConfig) -> Run:
 
 def gradients(run: Run) -> dict[str, torch.Tensor]:
     found = {
-        name: parameter.grad.to_dense().clone()
+        name: parameter.grad.clone()
         for name, parameter in run.policy.named_parameters()
         if parameter.grad is not None
     }

@@ -71,6 +71,22 @@ def test_a_graph_can_be_walked_twice() -> None:
         torch.testing.assert_close(one, other, atol=5e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_a_head_that_adds_takes_up_the_gradient_that_is_there(sizes: Sizes) -> None:
+    hidden, weight, offset, targets = inputs(bias=True, dtype=torch.float32)
+    before = torch.randn_like(weight)
+    for start in (None, before):
+        weight.grad = None if start is None else start.clone()
+        kept = weight.grad
+        head = Head(weight, offset, 0.5, None, adds=True)
+        token_logps(hidden, head, targets, sizes=sizes).sum().backward()
+        loss = plain(hidden, head, targets).sum()
+        (wanted,) = torch.autograd.grad(loss, weight)
+        wanted = wanted if start is None else wanted + start
+        torch.testing.assert_close(weight.grad, wanted, atol=5e-6, rtol=1e-5)
+        assert kept is None or weight.grad is kept
+
+
 def test_a_frozen_head_gets_no_gradient() -> None:
     hidden, weight, _, targets = inputs(bias=False, dtype=torch.float32)
     weight = weight.detach()

@@ -104,6 +104,30 @@ def test_packs_give_the_log_probs_and_gradients_of_plain_forwards(
     assert (gap / size).sqrt() <= 1e-4
 
 
+@pytest.mark.parametrize("pads", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_that_are_added_in_place_are_those_of_autograd(family: str, pads: bool) -> None:
+    """Over two packs, whose gradients add up; a padding token's embedding is not trained."""
+    rows = rows_of((20, 7, 9), (3, 1, 14), (30, 12, 2), (5, 4, 4, 20, 1))
+    found = []
+    for in_place in (False, True):
+        model = model_of(family)
+        model.get_input_embeddings().padding_idx = int(rows[0].prompt[0]) if pads else None
+        policy = Policy(model)
+        if in_place:
+            policy.add_gradients_in_place()
+            assert policy.head_adds
+        for some in (rows[:2], rows[2:]):
+            logps = policy(pack(some))
+            (logps * torch.linspace(-1, 1, len(logps))).sum().backward()
+        with torch.no_grad():
+            policy(pack(rows))
+        found.append({name: weight.grad for name, weight in model.named_parameters()})
+    expected, added = found
+    for name, gradient in expected.items():
+        torch.testing.assert_close(added[name], gradient, atol=1e-4, rtol=1e-4)
+
+
 def _plain_with_gradients(model: PreTrainedModel, row: Prompted) -> torch.Tensor:
     found = []
     for completion in row.completions:
