@@ -157,6 +157,9 @@ class TrainConfig(_Model):
     reference: ReferenceConfig = ReferenceConfig()
     loss: Losses = (LossConfig(),)
     """One loss, or a list of them that are added, each times its `weight`."""
+    ld_alpha: Annotated[float, Field(ge=0, le=1)] | None = None
+    """LD-DPO (https://arxiv.org/abs/2409.06411): the weight of tokens beyond the length that both
+    completions of a pair have. Null: they count as the others do."""
     optimizer: OptimizerConfig = OptimizerConfig()
     lora: LoraSettings | None = None
     """An adapter to train; null trains all weights. The model in `out` has it merged."""

@@ -29,6 +29,7 @@ from dpo.packing import Pack, pack
 from dpo.policy import Policy
 from dpo.refstore import Reference, open_reference
 from dpo.selfcheck import make_policy
+from dpo.tails import lighten, lighten_reference
 from prefdata.store.canonical import fingerprint
 from prefdata.store.reader import Build
 
@@ -66,6 +67,8 @@ class Split(NamedTuple):
     pairs: Pairs
     ref_logps: NDArray[np.float32]
     """Sums over chosen and rejected under the reference, (rows, 2), nats."""
+    ld_alpha: float | None = None
+    """What tokens beyond the pair's common length count, where they count for less."""
 
     def batch(self, rows: list[int], device: torch.device) -> Batch:
         """Pairs as one pack, each prompt and each completion of it once."""
@@ -75,19 +78,23 @@ class Split(NamedTuple):
 
     def pair_logps(self, batch: Batch, token_logps_N: Tensor) -> PairLogps:
         """Policy and reference log-probs of the pairs of a pack."""
-        rows, (chosen, rejected) = batch.rows, batch.sides_R2.unbind(1)
-        sums, lengths = batch.pack.sums(token_logps_N), batch.pack.lengths()
+        rows, sides = batch.rows, batch.sides_R2
+        lengths = batch.pack.lengths()[sides]
+        if self.ld_alpha is None:
+            sums = batch.pack.sums(token_logps_N)[sides]
+        else:
+            sums = lighten(batch.pack, token_logps_N, sides, alpha=self.ld_alpha)
         ref, margin, group = (
             torch.from_numpy(told[rows]).to(sums.device)
             for told in (self.ref_logps, self.pairs.margins, self.pairs.groups)
         )
         return PairLogps(
-            chosen=sums[chosen],
-            rejected=sums[rejected],
+            chosen=sums[:, 0],
+            rejected=sums[:, 1],
             ref_chosen=ref[:, 0],
             ref_rejected=ref[:, 1],
-            chosen_length=lengths[chosen],
-            rejected_length=lengths[rejected],
+            chosen_length=lengths[:, 0],
+            rejected_length=lengths[:, 1],
             margin=margin,
             group=group,
             winner=batch.winners_R,
@@ -121,13 +128,13 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
     reference = open_reference(build, config.reference.name)
     load_config(config.model)  # a wrong name is told before anything is read
     check_tokenizer(config.model, build)
-    train = _split(build, reference, "train")
+    train = _split(build, reference, "train", config.ld_alpha)
     objective = make_objective(config.loss)
     _require_margins(objective, train.pairs, place=str(config.data))
     order = make_order(train.pairs, config)
     test = None
     if config.eval_split is not None and build.splits[_known(build, config.eval_split)].rows:
-        test = _split(build, reference, config.eval_split)
+        test = _split(build, reference, config.eval_split, config.ld_alpha)
     model = load_model(config.model, dropout=config.dropout, device=accelerator.device)
     check_vocabulary(model, train.pairs, place=config.model)
     policy, why = make_policy(model, train.pairs)
@@ -182,9 +189,11 @@ def _check_reference(
     spot_check(model, train.pairs, reference, "train")
 
 
-def _split(build: Build, reference: Reference, split: str) -> Split:
-    pairs = Pairs([shard.read() for shard in build.shards(split)])
-    tables = reference.tables(split)
+def _split(build: Build, reference: Reference, split: str, ld_alpha: float | None) -> Split:
+    shards = [shard.read() for shard in build.shards(split)]
+    pairs, tables = Pairs(shards), reference.tables(split)
+    if ld_alpha is not None:
+        return Split(pairs, lighten_reference(shards, tables, alpha=ld_alpha), ld_alpha)
     columns = ("ref_chosen_logps", "ref_rejected_logps")
     sums = [np.stack([table[name].to_numpy() for name in columns], 1) for table in tables]
     return Split(pairs, np.concatenate(sums) if sums else np.zeros((0, 2), np.float32))
