@@ -128,6 +128,17 @@ def too_few_pairs(_own: Arena) -> dict[str, object]:
     return {"global_batch_size": 1000, "steps": None}
 
 
+def no_margins(_own: Arena) -> dict[str, object]:
+    return {"loss": {"name": "odpo"}}
+
+
+def changed_build_manifest(own: Arena) -> dict[str, object]:
+    """One more pair than there is."""
+    path = own.data / "manifest.json"
+    path.write_text(path.read_text().replace('"rows":', '"rows":1', 1))
+    return {}
+
+
 @pytest.mark.parametrize(
     ("broken", "code"),
     [
@@ -145,6 +156,8 @@ def too_few_pairs(_own: Arena) -> dict[str, object]:
         (flipped_reference_shard, "E136"),
         (unknown_split, "T124"),
         (too_few_pairs, "T125"),
+        (no_margins, "T126"),
+        (changed_build_manifest, "E133"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
