@@ -11,7 +11,6 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import SafetensorError
 
 from dpo.errors import DpoError
 from dpo.view import TrainingView, bars, counted, print_scores, summary_line
@@ -34,7 +33,7 @@ class OneLineErrors(click.Command):
         except (DpoError, PrefdataError) as error:
             say_error(str(error))
             ctx.exit(error.exit_code)
-        except (OSError, SafetensorError) as error:
+        except Exception as error:  # tokenizers has no other class for what the disk says
             fault = disk_fault(error)
             if fault is None:
                 raise

@@ -214,3 +214,38 @@ def test_help_has_an_example() -> None:
     for command in (train, ref):
         text = CliRunner().invoke(command, ["--help"]).output
         assert "Example" in text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device", "/data/model"),
+        Exception("No space left on device (os error 28)"),  # as tokenizers says it
+    ],
+    ids=["Python", "Rust"],
+)
+def test_a_full_disk_is_one_line(
+    error: Exception, config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("dpo.training.save_model", full)
+    result = CliRunner().invoke(train, [str(write_config(tmp_path / "t.yaml", config_of()))])
+
+    assert result.exit_code == 1
+    assert "No space left on device; make room and run again" in result.output.splitlines()[-1]
+    assert "[T302]" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_another_error_is_not_taken_for_the_disks(
+    config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr("dpo.training.save_model", broken)
+    result = CliRunner().invoke(train, [str(write_config(tmp_path / "t.yaml", config_of()))])
+
+    assert isinstance(result.exception, RuntimeError)
