@@ -2,7 +2,7 @@
 
     python -m pipelines.quickstart.evaluate --run runs/quickstart
 
-Writes result.json and report.html into the run's folder and prints the table.
+Writes result.json and result.html into the run's folder and prints the table.
 """
 
 import argparse
@@ -216,9 +216,9 @@ def main() -> None:
     lines = [json.loads(line) for line in (args.run / "metrics.jsonl").read_bytes().splitlines()]
     scores = [[score for row in a.scores for score in row] for a in (before, after)]
     page = render_page(result, lines, scores[0], scores[1])
-    (args.run / "report.html").write_text(page, encoding="utf-8")
+    (args.run / "result.html").write_text(page, encoding="utf-8")
     Console().print(table(result))
-    print(f"{args.run / 'result.json'} and {args.run / 'report.html'} are written")
+    print(f"{args.run / 'result.json'} and {args.run / 'result.html'} are written")
 
 
 if __name__ == "__main__":
