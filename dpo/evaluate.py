@@ -7,6 +7,7 @@ import torch
 from dpo.loss import PairLogps
 from dpo.metrics import means, pair_sums
 from dpo.order import make_order, packs_in_order
+from dpo.passes import empty_pack
 from dpo.run import Run, Split
 
 
@@ -24,6 +25,9 @@ def evaluate(run: Run, split: Split) -> dict[str, float]:
     budget, ranks = run.config.pack_tokens, run.accelerator.num_processes
     windows = packs_in_order(split.pairs, count, budget=budget, ranks=ranks)
     for rows in (rows for w in windows for rows in w[run.accelerator.process_index]):
+        if not rows:  # DDP's forward has collectives where the model has buffers
+            run.policy(empty_pack().to(run.accelerator.device))
+            continue
         batch = split.batch(rows, run.accelerator.device)
         with run.accelerator.autocast():
             logps = split.pair_logps(batch, run.policy(batch.pack))

@@ -67,14 +67,19 @@ def group_starts(pairs: Pairs) -> NDArray[np.int64]:
 def packs_in_order(
     pairs: Pairs, count: int, *, budget: int, ranks: int = 1
 ) -> Iterator[list[list[list[int]]]]:
-    """The first `count` rows from front to back: windows of groups, packed for each rank."""
+    """The first `count` rows from front to back: windows of groups, packed for each rank.
+
+    Every rank has as many packs, some of them empty, so that collectives stay in step.
+    """
     starts = np.minimum(group_starts(pairs), count)
     units = [list(range(*bounds)) for bounds in pairwise(starts.tolist()) if bounds[0] < count]
     for first in range(0, len(units), WINDOW):
         window = units[first : first + WINDOW]
         sizes = [pairs.num_tokens(unit) for unit in window]
         shares = plan(sizes, budget=budget, ranks=ranks)
+        most = max(map(len, shares))
         yield [
             [[row for place in places for row in window[place]] for places in share]
+            + [[]] * (most - len(share))
             for share in shares
         ]

@@ -61,7 +61,7 @@ def step_logps(run: Run, packs: list[list[int]], rows: list[int]) -> PairLogps:
     )
     for some in packs:
         if not some:
-            run.policy(_empty_pack().to(run.accelerator.device))
+            run.policy(empty_pack().to(run.accelerator.device))
             continue
         batch = run.train.batch(some, run.accelerator.device)
         with run.accelerator.autocast():
@@ -137,10 +137,10 @@ def _carry_back(run: Run, packs: list[list[int]], step: int, slopes: dict[int, T
 def _keep_company(run: Run) -> None:
     """A pass without weight, so that the collectives of all ranks stay in step."""
     with run.accelerator.autocast():
-        run.accelerator.backward(run.policy(_empty_pack().to(run.accelerator.device)).sum() * 0.0)
+        run.accelerator.backward(run.policy(empty_pack().to(run.accelerator.device)).sum() * 0.0)
 
 
-def _empty_pack() -> Pack:
+def empty_pack() -> Pack:
     """Two tokens whose loss weighs nothing: a rank without work keeps the others company."""
     one = np.zeros(1, np.int32)
     return pack([Prompted(one, (one,), (None,))])

@@ -112,7 +112,9 @@ def numbers(metrics: dict[str, float], *, prefix: str = "") -> str:
 def summary_line(out: Path, summary: "RunSummary") -> str:
     """What a finished run came to, and where its model is."""
     final = summary.final
-    parts = [f"{summary.steps:,} steps of {summary.config.global_batch_size:,} pairs"]
+    parts = [
+        f"{summary.steps:,} steps of {summary.config.global_batch_size:,} {summary.config.batch_unit}"
+    ]
     if "loss" in final:
         parts.append(f"loss {summary.first_loss:.4f} to {final['loss']:.4f}")
     if "eval/rewards/accuracies" in final:

@@ -140,6 +140,9 @@ def test_the_reference_of_a_group_is_that_of_its_pairs(
     stored = torch.from_numpy(run.train.ref_logps)
     assert torch.allclose(alone.chosen, stored[:, 0], atol=1e-4)
     assert torch.allclose(alone.rejected, stored[:, 1], atol=1e-4)
+    for shares in packs_in_order(run.train.pairs, len(rows), budget=300, ranks=3):
+        assert len({len(share) for share in shares}) == 1
+        assert sorted(row for share in shares for some in share for row in some) == rows
     windows = packs_in_order(run.train.pairs, len(rows), budget=120, ranks=1)
     assert sorted(row for (share,) in windows for some in share for row in some) == rows
 
