@@ -33,7 +33,8 @@ def write_card(summary: RunSummary, *, name: str) -> str:
         _table(["", ""], [["loss before step 1", f"{summary.first_loss:.4f}"], *_results(summary)]),
         "## How",
         _table(["setting", "value"], _settings(summary)),
-        f"{summary.steps:,} steps of {config.global_batch_size:,} {config.batch_unit}, {summary.pairs:,} pairs in all. "
+        f"{summary.steps:,} steps of {config.global_batch_size:,} {config.batch_unit}, "
+        f"{summary.pairs:,} pairs in all. "
         f"Data: the prefdata build `{summary.build_hash[:16]}`; reference log-probs: "
         f"`{summary.reference_hash[:16]}`. The same build, reference and settings give the same "
         "model, on one kind of machine bit by bit.",

@@ -111,10 +111,8 @@ def numbers(metrics: dict[str, float], *, prefix: str = "") -> str:
 
 def summary_line(out: Path, summary: "RunSummary") -> str:
     """What a finished run came to, and where its model is."""
-    final = summary.final
-    parts = [
-        f"{summary.steps:,} steps of {summary.config.global_batch_size:,} {summary.config.batch_unit}"
-    ]
+    final, config = summary.final, summary.config
+    parts = [f"{summary.steps:,} steps of {config.global_batch_size:,} {config.batch_unit}"]
     if "loss" in final:
         parts.append(f"loss {summary.first_loss:.4f} to {final['loss']:.4f}")
     if "eval/rewards/accuracies" in final:
