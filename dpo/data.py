@@ -37,8 +37,6 @@ class Joined(NamedTuple):
     prompts: list[Prompted]
     sides: NDArray[np.int64]
     """Of each pair, the places of chosen and rejected among all completions, (rows, 2)."""
-    winners: NDArray[np.int64]
-    """Of each pair, the place of chosen among the completions of its prompt, (rows,)."""
 
 
 class Pairs:
@@ -86,16 +84,15 @@ class Pairs:
         for at, row in enumerate(rows):
             places.setdefault(self._prompt_key(row), []).append(at)
         prompts: list[Prompted] = []
-        sides, winners = np.zeros((len(rows), 2), np.int64), np.zeros(len(rows), np.int64)
+        sides = np.zeros((len(rows), 2), np.int64)
         before = 0
         for some in places.values():
             pairs = [self[rows[at]] for at in some]
             joined, found = _join(pairs)
             prompts.append(joined)
             sides[some] = before + found
-            winners[some] = found[:, 0]
             before += len(joined.completions)
-        return Joined(prompts, sides, winners)
+        return Joined(prompts, sides)
 
     def _prompt_key(self, row: int) -> Any:
         """What tells the prompts of some pairs apart."""

@@ -57,8 +57,6 @@ class Batch(NamedTuple):
     pack: Pack
     sides_R2: Tensor
     """Places of chosen and rejected among the pack's completions."""
-    winners_R: Tensor
-    """Places of chosen among the completions of its prompt."""
 
 
 class Split(NamedTuple):
@@ -73,8 +71,9 @@ class Split(NamedTuple):
     def batch(self, rows: list[int], device: torch.device) -> Batch:
         """Pairs as one pack, each prompt and each completion of it once."""
         joined = self.pairs.join(rows)
-        sides, winners = torch.from_numpy(joined.sides), torch.from_numpy(joined.winners)
-        return Batch(rows, pack(joined.prompts).to(device), sides.to(device), winners.to(device))
+        return Batch(
+            rows, pack(joined.prompts).to(device), torch.from_numpy(joined.sides).to(device)
+        )
 
     def pair_logps(self, batch: Batch, token_logps_N: Tensor) -> PairLogps:
         """Policy and reference log-probs of the pairs of a pack."""
@@ -97,7 +96,7 @@ class Split(NamedTuple):
             rejected_length=lengths[:, 1],
             margin=margin,
             group=group,
-            winner=batch.winners_R,
+            winner=sides[:, 0],
         )
 
 

@@ -26,7 +26,7 @@ class PairLogps(NamedTuple):
     group: Tensor
     """Number of the group: pairs of one prompt have the same."""
     winner: Tensor
-    """Number of chosen in its group: pairs with the same chosen have the same."""
+    """Pairs of a group with the same chosen have the same number, others of it another."""
 
     @property
     def chosen_logratios(self) -> Tensor:

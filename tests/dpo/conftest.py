@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from dpo.config import TrainConfig, parse_config
 from dpo.reference_pass import compute_reference
@@ -36,6 +36,20 @@ def save_gpt2(folder: Path, *, seed: int, template: str | None = None) -> Path:
     )  # fmt: skip
     tokenizer.save_pretrained(folder)
     GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+def save_llama(folder: Path) -> Path:
+    """A Llama of two layers, which has buffers."""
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
+        bos_token_id=0, eos_token_id=1, initializer_range=0.2,
+    )  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
 

@@ -19,6 +19,7 @@ from dpo.passes import coupled_pass, direct_pass, packs_of
 from dpo.run import Run, open_run
 from dpo.training import train
 from tests.dpo.conftest import COMPLETIONS
+from tests.dpo.test_passes import gradients, move
 
 ConfigOf = Callable[..., TrainConfig]
 
@@ -32,23 +33,8 @@ def groups_of(config_of: ConfigOf, ranked: Path) -> ConfigOf:
 
 
 def opened(config: TrainConfig) -> Run:
-    """A run whose policy has left its reference, where slopes are special."""
-    run = open_run(config, Accelerator(cpu=True))
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for parameter in run.policy.parameters():
-            parameter += 0.02 * torch.randn_like(parameter)
-    return run
-
-
-def gradients(run: Run) -> dict[str, torch.Tensor]:
-    found = {
-        name: parameter.grad.clone()
-        for name, parameter in run.policy.named_parameters()
-        if parameter.grad is not None
-    }
-    run.policy.zero_grad()
-    return found
+    """A run whose policy has left its reference."""
+    return move(open_run(config, Accelerator(cpu=True)))
 
 
 def pairs_alone(run: Run, rows: list[int]) -> PairLogps:
@@ -58,7 +44,7 @@ def pairs_alone(run: Run, rows: list[int]) -> PairLogps:
         batch = run.train.batch([row], run.accelerator.device)
         parts.append(run.train.pair_logps(batch, run.policy(batch.pack)))
     whole = PairLogps(*(torch.cat(column) for column in zip(*parts, strict=True)))
-    winners = run.train.pairs.join(rows).winners
+    winners = run.train.pairs.join(rows).sides[:, 0]
     return whole._replace(winner=torch.from_numpy(winners))
 
 

@@ -12,11 +12,15 @@ from typing import Any
 
 import pytest
 import yaml
+from accelerate import Accelerator
 from click.testing import CliRunner
 
 from dpo.cli import ref, train
 from dpo.config import TrainConfig
-from tests.dpo.conftest import Arena
+from dpo.order import packs_in_order
+from dpo.reference_pass import compute_reference
+from dpo.run import open_run
+from tests.dpo.conftest import Arena, build_pairs, save_llama
 
 ConfigOf = Callable[..., TrainConfig]
 SPEEDS = {"tokens_per_second", "step_seconds"}
@@ -46,7 +50,7 @@ def run_in_one_and_in_two(config: Path, folder: Path) -> tuple[Path, Path]:
         done = subprocess.run(
             [*command, "-m", "dpo", str(config), f"out={out}"],
             env=ENVIRONMENT | several,
-            capture_output=True, text=True, check=False,
+            capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         processes = json.loads((out / "run.json").read_text())["processes"]
@@ -70,6 +74,24 @@ def test_two_processes_see_the_same_pairs_and_losses_as_one(
             assert left[name] == pytest.approx(right[name], abs=1e-4, rel=1e-4), name
         if "loss" in left:
             assert abs(left["loss"] - right["loss"]) <= 1e-5
+
+
+def test_ranks_stay_in_step_where_a_model_has_buffers(config_of: ConfigOf, tmp_path: Path) -> None:
+    """DDP sends buffers round in every forward pass, so ranks must make as many of them."""
+    model = save_llama(tmp_path / "model")
+    data = build_pairs(tmp_path / "data", tokenizer=model)
+    compute_reference(data, model=str(model))
+    config = config_of(model=str(model), data=str(data), pack_tokens=60, eval_rows=9)
+    run = open_run(config, Accelerator(cpu=True))
+    assert list(run.policy.buffers())
+    assert run.test is not None
+    windows = packs_in_order(run.test.pairs, 9, budget=60)
+    assert sum(len(rows) for (rows,) in windows) % 2 == 1, "one rank has a pack more"
+    one, two = run_in_one_and_in_two(write_config(tmp_path / "train.yaml", config), tmp_path)
+
+    for left, right in zip(lines(one / "metrics.jsonl"), lines(two / "metrics.jsonl"), strict=True):
+        for name in left.keys() - SPEEDS:
+            assert left[name] == pytest.approx(right[name], abs=1e-4, rel=1e-4), name
 
 
 def test_groups_are_the_same_in_two_processes(
