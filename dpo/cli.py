@@ -33,7 +33,7 @@ class OneLineErrors(click.Command):
         except (DpoError, PrefdataError) as error:
             say_error(str(error))
             ctx.exit(error.exit_code)
-        except Exception as error:  # tokenizers has no other class for what the disk says
+        except Exception as error:  # tokenizers raises no other class when the disk is full
             fault = disk_fault(error)
             if fault is None:
                 raise

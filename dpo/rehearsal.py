@@ -20,7 +20,8 @@ def rehearse(run: Run) -> None:
     pairs = run.train.pairs
     units, sizes = _longest_units(run)
     chosen = costliest(sizes, budget=run.config.pack_tokens)
-    rows = [row for at in chosen for row in units[at]]
+    rows_of = [range(*run.order.starts[units[at] : units[at] + 2]) for at in chosen]
+    rows = [row for some in rows_of for row in some]
     try:
         with run.accelerator.autocast():
             total = run.policy(run.train.batch(rows, run.accelerator.device).pack).sum()
@@ -30,7 +31,7 @@ def rehearse(run: Run) -> None:
             raise
         name, longest = pairs.pair_id(rows[0])[:12], int(sizes[chosen[0]])
         tokens = int(sizes[chosen].sum())
-        whose = "pair" if len(units[chosen[0]]) == 1 else "the group of pair"
+        whose = "pair" if len(rows_of[0]) == 1 else "the group of pair"
         told = f"{whose} {name} has {longest:,} of them"
         problem = f"{tokens:,} tokens do not fit into memory ({told})"
         remedy = (
@@ -43,18 +44,18 @@ def rehearse(run: Run) -> None:
         run.optimizer.zero_grad(set_to_none=True)
 
 
-def _longest_units(run: Run) -> tuple[list[list[int]], NDArray[np.int64]]:
-    """Units of the run and the tokens of each: all pairs, or the groups that may be longest.
+def _longest_units(run: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of units and the tokens of each: all pairs, or the groups that may be longest.
 
     Groups are counted out where their pairs come to most, since that takes time.
     """
     pairs, starts = run.train.pairs, run.order.starts
+    if len(run.order) == len(pairs):
+        return np.arange(len(pairs)), pairs.sizes
     bounds = np.add.reduceat(pairs.sizes, starts[:-1])
-    order = np.argsort(-bounds, kind="stable")
-    if len(run.order) < len(pairs):
-        order = order[:COUNTED]
-    units = [list(range(starts[unit], starts[unit + 1])) for unit in order]
-    return units, np.array([pairs.num_tokens(unit) for unit in units], np.int64)
+    units = np.argsort(-bounds, kind="stable")[:COUNTED]
+    sizes = [pairs.num_tokens(range(starts[unit], starts[unit + 1])) for unit in units]
+    return units, np.array(sizes, np.int64)
 
 
 def costliest(sizes: NDArray[np.int64], *, budget: int) -> list[int]:

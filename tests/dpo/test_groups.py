@@ -11,11 +11,14 @@ import torch
 from accelerate import Accelerator
 
 from dpo.config import TrainConfig, parse_config
-from dpo.errors import UsageError
+from dpo.errors import TrainingError, UsageError
 from dpo.evaluate import evaluate
 from dpo.loss import LOSSES, PairLogps
 from dpo.order import make_order, packs_in_order
+from dpo.packing import Pack
 from dpo.passes import coupled_pass, direct_pass, packs_of
+from dpo.policy import Policy
+from dpo.rehearsal import rehearse
 from dpo.run import Run, open_run
 from dpo.training import train
 from tests.dpo.conftest import COMPLETIONS
@@ -216,3 +219,20 @@ def test_settings_that_do_not_go_together_are_refused(value: dict[str, Any], pro
 def test_groups_that_fill_no_step_are_told(groups_of: ConfigOf) -> None:
     with pytest.raises(UsageError, match=r"groups fill no step of 1,000.*T125"):
         open_run(groups_of(global_batch_size=1000, steps=None), Accelerator(cpu=True))
+
+
+def test_the_longest_group_is_rehearsed(
+    groups_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_run(groups_of(pack_tokens=1), Accelerator(cpu=True))
+    units = [list(range(*bounds)) for bounds in pairwise(run.order.starts.tolist())]
+    longest = max(units, key=run.train.pairs.num_tokens)
+
+    def starved(_: Policy, batch: Pack) -> torch.Tensor:
+        assert len(batch.input_ids_T) == run.train.pairs.num_tokens(longest)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(Policy, "forward", starved)
+    name = run.train.pairs.pair_id(longest[0])[:12]
+    with pytest.raises(TrainingError, match=f"the group of pair {name} has"):
+        rehearse(run)
