@@ -52,6 +52,7 @@ class Adapter:
         self.prompt = PromptReader(layout)
         self.reader = CandidateReader(layout, pairing, limits) if layout.candidates else None
         self.number = number_reader(layout.missing)
+        self.keeps_ties = pairing.ties == "keep"
         self.numbers = _getters(layout, NUMBERS)
         self.texts = _getters(layout, TEXTS)
 
@@ -66,8 +67,9 @@ class Adapter:
         for path, get, types, kind in self.columns:
             if type(row.get(path)) not in types:  # or the path is dotted, or its kind is `any`
                 require(path, get(row), kind)
-        if self.layout.ties:
-            self._refuse_ties(row)
+        if self.layout.ties and not self.keeps_ties and (tie := self._tie(row)):
+            said = canonical_json(at_path(tie, row))
+            raise RowFault("PD303", f"`{tie}` is {said}: neither side is preferred")
         return row
 
     def read_whole(self, row: dict[str, Any]) -> Draft:
@@ -83,6 +85,8 @@ class Adapter:
             prompt, chosen, rejected = self._split(row)
             group_id = group_digest(layout.form, prompt, tools)
             pairs = [self._pair(row, chosen, rejected)]
+            if self.keeps_ties and self._tie(row):
+                pairs = [pairs[0]._replace(margin=0.0, chosen_rank=1, rejected_rank=1)]
         weight = self._weight(row, layout.weight) if layout.weight else 1.0
         return Draft(layout.form, prompt, tools, group_id, pairs, weight, self._meta(row), num)
 
@@ -146,11 +150,10 @@ class Adapter:
         said |= {name: optional_text(path, get(row)) for name, path, get in self.texts}
         return pair._replace(**said)
 
-    def _refuse_ties(self, row: dict[str, Any]) -> None:
-        for path, values in self.layout.ties.items():
-            value = at_path(path, row)
-            if value in values:
-                raise RowFault("PD303", f"`{path}` is {value}: neither side is preferred")
+    def _tie(self, row: dict[str, Any]) -> str | None:
+        """The column that says that neither side of the row is preferred."""
+        ties = self.layout.ties.items()
+        return next((path for path, values in ties if at_path(path, row) in values), None)
 
     def _weight(self, row: dict[str, Any], path: str) -> float:
         weight = self.number(path, at_path(path, row))

@@ -74,7 +74,8 @@ class CandidateReader:
         ranks = dense_ranks(order.values)
         if max(ranks) == 1 and self.spec.good:
             raise RowFault("R213", f"all {len(found)} rows of the prompt have the same label")
-        if max(ranks) == 1:
+        keeps_ties = self.pairing.ties == "keep"
+        if max(ranks) == 1 and not keeps_ties:
             raise RowFault("PD303", f"all {len(found)} completions rank the same")
         if order.tiered:
             matches = cross_tiers(ranks)
@@ -86,12 +87,12 @@ class CandidateReader:
                 found[match.rejected].completion,
                 found[match.chosen].score,
                 found[match.rejected].score,
-                order.margin,
+                0.0 if match.tie else order.margin,
                 found[match.chosen].model,
                 found[match.rejected].model,
                 ranks[match.chosen],
                 ranks[match.rejected],
-                match.tie,
+                match.tie and not keeps_ties,
                 (match.chosen, match.rejected),
             )
             for match in matches

@@ -34,7 +34,7 @@ class Limits(BaseModel):
 
 
 class Pairing(BaseModel):
-    """How the completions of one prompt become pairs; equal ranks never form one."""
+    """How the completions of one prompt become pairs; equal ranks form none unless asked for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -43,3 +43,7 @@ class Pairing(BaseModel):
     worse one. `best_vs_random`: the best with a seeded choice among the worse."""
     seed: NonNegativeInt = 0
     """Of `best_vs_random`; the other strategies draw nothing."""
+    ties: Literal["reject", "keep"] = "reject"
+    """What neither side of which is preferred: `reject` sets it aside (PD303), `keep` makes a pair
+    of it with equal ranks and margin 0, the first one chosen. No loss here knows ties: a margin
+    loss takes the 0, the others would learn an order that nobody stated."""

@@ -76,6 +76,29 @@ def test_an_arena_vote_for_neither_is_a_tie(read: Read, winner: str) -> None:
     assert (codes(rows), rows.records.num_rows) == (["PD303"], 0)
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "pairs"),
+    [
+        ("lmarena", {"winner": "tie"}, 1),
+        ("helpsteer3-preference", {"overall_preference": 0}, 1),
+        ("distilabel-orca", {"status": "tie"}, 1),
+        ("distilabel-ratings", {"ratings": [3, 3, 3]}, 1),
+        ("distilabel-ratings", {"ratings": [1, 5, 3]}, 1),
+    ],
+)
+def test_a_tie_that_is_asked_for_is_a_pair_of_equal_ranks_and_margin_0(
+    read: Read, name: str, changes: dict[str, Any], pairs: int
+) -> None:
+    rows = read(jsonl(fixture(name) | changes), pairing=Pairing(ties="keep"))
+
+    assert (codes(rows), rows.records.num_rows) == ([], pairs)
+    record = rows.records.to_pylist()[0]
+    is_tie = record["chosen_rank"] == record["rejected_rank"]
+    assert is_tie == (changes != {"ratings": [1, 5, 3]})
+    if is_tie:
+        assert record["margin"] == 0.0
+
+
 def test_labels_of_shp_name_a_by_one(read: Read) -> None:
     rows = read(jsonl(*(fixture("shp") | {"labels": label} for label in (1, 0, 1.0))))
 
