@@ -42,10 +42,10 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int) -> No
         raise UsageError("T127", "lora.targets", problem, remedy) from error
 
 
-def save_adapter(model: PreTrainedModel, path: Path) -> None:
-    """Write the adapter alone, as peft loads it."""
+def save_adapter(model: PreTrainedModel, path: Path, weights: dict[str, Any] | None) -> None:
+    """Write the adapter alone, as peft loads it; out of `weights` where the model has a part."""
     shutil.rmtree(path, ignore_errors=True)
-    model.save_pretrained(path)
+    model.save_pretrained(path, state_dict=weights)
 
 
 def merged(base: str, adapter: Path) -> PreTrainedModel:

@@ -3,12 +3,16 @@
     OUT/checkpoints/step-00000040/
       weights.safetensors  optimizer.safetensors  state.json
 
-`state.json` is written last and seals the other two; a folder without it is no checkpoint. The
-order of pairs, the learning rate and the seeds of dropout are functions of the step, so nothing of
-them has to be kept.
+Where the weights are sharded, each process writes its rows to a file of its own, such as
+`weights-00001-of-00002.safetensors`. A tensor is the rows of all of them, one after the other,
+whatever the number of processes that reads them. `state.json` is written last and seals the others;
+a folder without it is no checkpoint. The order of pairs, the learning rate and the seeds of dropout
+are functions of the step, so nothing of them has to be kept.
 """
 
 import shutil
+from collections.abc import Iterable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -16,13 +20,16 @@ from typing import Literal
 import orjson
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
+from torch import distributed as dist
 
+from dpo.sharding import bounds, local, num_pieces, piece_like
 from prefdata.store.canonical import hash_json, to_json
 from prefdata.store.commit import FileSeal, commit_file, fsync_path, seal_file, write_bytes
 
-_FILES = ("weights.safetensors", "optimizer.safetensors")
+_KINDS = ("weights", "optimizer")
 
 
 class State(BaseModel):
@@ -52,19 +59,34 @@ def save_checkpoint(
     skipped: int,
     fingerprint: str,
 ) -> Path:
-    """Commit the state after `step`; returns the checkpoint's folder."""
-    path = folder / f"step-{step:08d}"
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "state.json").unlink(missing_ok=True)
-    tensors = (unique_tensors(model), _optimizer_tensors(optimizer))
-    seals: dict[str, FileSeal] = {}
-    for name, values in zip(_FILES, tensors, strict=True):
-        seals[name] = commit_file(path / name, partial(save_file, values))
-    files = {name: (seal.bytes, seal.sha256) for name, seal in seals.items()}
-    state = State(step=step, skipped=skipped, fingerprint=fingerprint, files=files)
-    sealed = state.model_copy(update={"hash": state.own_hash()})
-    write_bytes(path / "state.json", to_json(sealed.model_dump(mode="json")))
-    fsync_path(folder)
+    """Commit the state after `step`; returns the checkpoint's folder.
+
+    One process calls it, or all of them where the weights are sharded.
+    """
+    path, parts = folder / f"step-{step:08d}", num_pieces(model)
+    part = dist.get_rank() if parts > 1 else 0
+    if part == 0:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "state.json").unlink(missing_ok=True)
+    if parts > 1:
+        dist.barrier()
+    files: dict[str, FileSeal] = {}
+    for kind, tensors in zip(_KINDS, (_weights(model), _slots(optimizer)), strict=True):
+        held = {key: local(t).contiguous() for key, t in tensors.items() if part == 0 or _is_cut(t)}
+        name = f"{kind}-{part + 1:05d}-of-{parts:05d}" if parts > 1 else kind
+        files[f"{name}.safetensors"] = commit_file(
+            path / f"{name}.safetensors", partial(save_file, held)
+        )
+    if parts > 1:
+        everyones: list[dict[str, FileSeal]] = [{}] * parts
+        dist.all_gather_object(everyones, files)
+        files = {name: seal for some in everyones for name, seal in some.items()}
+    if part == 0:
+        seals = {name: (seal.bytes, seal.sha256) for name, seal in sorted(files.items())}
+        state = State(step=step, skipped=skipped, fingerprint=fingerprint, files=seals)
+        sealed = state.model_copy(update={"hash": state.own_hash()})
+        write_bytes(path / "state.json", to_json(sealed.model_dump(mode="json")))
+        fsync_path(folder)
     return path
 
 
@@ -81,23 +103,61 @@ def find_checkpoint(folder: Path) -> tuple[Path, State] | None:
 
 
 def load_checkpoint(
-    path: Path, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    path: Path, state: State, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     """Put a checkpoint's tensors into the model and the optimizer, bit by bit."""
-    saved = load_file(path / _FILES[0])
-    own = unique_tensors(model)
-    if saved.keys() != own.keys():
-        message = f"{path} holds other tensors than the model: {saved.keys() ^ own.keys()}"
-        raise RuntimeError(message)
-    with torch.no_grad():
+    weights, slots = (
+        [path / name for name in state.files if name.startswith(kind)] for kind in _KINDS
+    )
+    with _Parts(weights) as saved, torch.no_grad():
+        own = _weights(model)
+        if saved.names != own.keys():
+            message = f"{path} holds other tensors than the model: {saved.names ^ own.keys()}"
+            raise RuntimeError(message)
         for name, tensor in own.items():
-            tensor.copy_(saved[name])
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in load_file(path / _FILES[1]).items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = tensor
+            local(tensor).copy_(local(saved.read(name, like=tensor)))
+    moments: dict[int, dict[str, Tensor]] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    with _Parts(slots) as saved:
+        for key in saved.names:
+            index, name = key.split(".", 1)
+            tensor = saved.read(key, like=parameters[int(index)])
+            moments.setdefault(int(index), {})[name] = tensor
     groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+
+class _Parts:
+    """The tensors of one or several files, each the rows of all of them one after the other."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self.paths, self.stack = sorted(paths), ExitStack()
+
+    def __enter__(self) -> "_Parts":
+        opened = [self.stack.enter_context(safe_open(path, "pt")) for path in self.paths]
+        self.files = [(file, set(file.keys())) for file in opened]
+        self.names = set().union(*(keys for _, keys in self.files))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stack.close()
+
+    def read(self, name: str, *, like: Tensor) -> Tensor:
+        """A tensor's rows, those that this process holds of one that is sharded as `like` is."""
+        slices = [file.get_slice(name) for file, keys in self.files if name in keys]
+        shapes = [part.get_shape() for part in slices]
+        if not shapes[0]:
+            whole: Tensor = slices[0][...]
+            return whole
+        ends = [sum(shape[0] for shape in shapes[: at + 1]) for at in range(len(shapes))]
+        is_cut = [ends[-1], *shapes[0][1:]] == list(like.shape)
+        first, last = bounds(like) if is_cut else (0, ends[-1])
+        found = [
+            part[max(first - end + shape[0], 0) : max(last - end + shape[0], 0)]
+            for part, shape, end in zip(slices, shapes, ends, strict=True)
+            if first < end and last > end - shape[0]
+        ] or [slices[0][:0]]
+        return piece_like(like, torch.cat(found)) if is_cut else torch.cat(found)
 
 
 def keep_newest(folder: Path, count: int) -> None:
@@ -109,22 +169,24 @@ def keep_newest(folder: Path, count: int) -> None:
             shutil.rmtree(path)
 
 
-def unique_tensors(model: torch.nn.Module) -> dict[str, Tensor]:
-    """The tensors that training changes, one for each storage: a tied head is its embedding."""
-    seen = {weight.data_ptr() for weight in model.parameters() if not weight.requires_grad}
+def _weights(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The tensors that training changes, each once: a tied head is its embedding."""
+    seen = {id(weight) for weight in model.parameters() if not weight.requires_grad}
     found: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in seen or tensor.numel() == 0:
-            seen.add(tensor.data_ptr())
-            found[name] = tensor
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[name] = tensor.detach()
     return found
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _slots(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     state = optimizer.state_dict()["state"]
-    return {
-        f"{i}.{name}": t.contiguous() for i, slots in state.items() for name, t in slots.items()
-    }
+    return {f"{i}.{name}": slot for i, slots in state.items() for name, slot in slots.items()}
+
+
+def _is_cut(tensor: Tensor) -> bool:
+    return local(tensor) is not tensor
 
 
 def _read_state(path: Path) -> State | None:

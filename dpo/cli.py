@@ -196,7 +196,7 @@ def train(config: Path, overrides: tuple[str, ...]) -> None:
       dpo-train train.yaml
       dpo-train train.yaml loss.beta=0.2 optimizer.learning_rate=5e-7 out=runs/beta-0.2
       torchrun --nproc-per-node 2 -m dpo train.yaml
-      accelerate launch -m dpo train.yaml
+      accelerate launch --config_file pipelines/accelerate/fsdp2.yaml -m dpo train.yaml
     """
     from transformers.utils.logging import disable_progress_bar
 

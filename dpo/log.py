@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from dpo.metrics import rounded
@@ -19,18 +20,21 @@ class MetricsLog:
         self._run, self._report = run, report
         self._is_main = run.accelerator.is_main_process
         self.path = run.config.out / "metrics.jsonl"
-        kept = [line for line in self.lines() if line["step"] < first_step]
+        self.pairs_path = self.path.with_name("pairs.jsonl")
+        kept = _kept(self.path, first_step)
         self.first: dict[str, Any] = next((line for line in kept if "loss" in line), {})
         self.last: dict[str, float] = {}
         if self._is_main:
-            write_bytes(self.path, b"".join(json.dumps(line).encode() + b"\n" for line in kept))
+            write_bytes(self.path, _as_lines(kept))
+            if self.pairs_path.exists():
+                write_bytes(self.pairs_path, _as_lines(_kept(self.pairs_path, first_step)))
             run.accelerator.init_trackers("dpo", _flat(run.config.model_dump(mode="json")))
 
     def write_pairs(self, step: int, pair_ids: list[str]) -> None:
         """List a step's pairs, from all ranks, in the order of the step."""
         if self._is_main:
             line = json.dumps({"step": step, "pair_ids": pair_ids}).encode() + b"\n"
-            with self.path.with_name("pairs.jsonl").open("ab") as file:
+            with self.pairs_path.open("ab") as file:
                 file.write(line)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
@@ -49,15 +53,26 @@ class MetricsLog:
 
     def lines(self) -> list[dict[str, Any]]:
         """The whole lines of the file; a line cut by a crash is left out."""
-        if not self.path.exists():
-            return []
-        lines = []
-        for text in self.path.read_bytes().split(b"\n"):
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                continue
-        return lines
+        return _read_lines(self.path)
+
+
+def _kept(path: Path, first_step: int) -> list[dict[str, Any]]:
+    """What a run that starts at a step has behind it."""
+    return [line for line in _read_lines(path) if line["step"] < first_step]
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    for text in path.read_bytes().split(b"\n") if path.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
+def _as_lines(values: list[dict[str, Any]]) -> bytes:
+    return b"".join(json.dumps(value).encode() + b"\n" for value in values)
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,7 +6,7 @@ second pass that carries the slopes back. So they are exact whatever the packs a
 """
 
 import hashlib
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from dpo.loss import PairLogps
 from dpo.metrics import NAMES, pair_sums
 from dpo.packing import Pack, Prompted, pack, plan
+from dpo.processes import is_sharded
 from dpo.run import Run
 
 NUM_SUMS = len(NAMES) + 3
@@ -26,7 +27,7 @@ def direct_pass(run: Run, packs: list[list[int]], step: int) -> Tensor:
     seed_step(run, step)
     sums, num_pairs = _nothing(run), len(run.order.rows(step))
     for place, rows in enumerate(packs):
-        with nullcontext() if place == len(packs) - 1 else run.accelerator.no_sync(run.policy):
+        with _gathering(run, is_last=place == len(packs) - 1):
             sums += _backward(run, rows, num_pairs)
     return sums
 
@@ -122,7 +123,7 @@ def _carry_back(run: Run, packs: list[list[int]], step: int, slopes: dict[int, T
     """Run the packs again, dropout as before, and let the slopes of their log-probs flow back."""
     seed_step(run, step)
     for place, rows in enumerate(packs):
-        with nullcontext() if place == len(packs) - 1 else run.accelerator.no_sync(run.policy):
+        with _gathering(run, is_last=place == len(packs) - 1):
             if not rows:
                 _keep_company(run)
                 continue
@@ -132,6 +133,17 @@ def _carry_back(run: Run, packs: list[list[int]], step: int, slopes: dict[int, T
             mine = torch.stack([slopes[row] for row in rows]).to(logps.chosen)
             moved = (logps.chosen * mine[:, 0] + logps.rejected * mine[:, 1]).sum()
             run.accelerator.backward(moved * run.accelerator.num_processes)
+
+
+def _gathering(run: Run, *, is_last: bool) -> AbstractContextManager[None]:
+    """Average gradients over ranks once a step; where weights are sharded, with each pack.
+
+    Whole gradients, kept to the end of a step, would take the memory that sharding saves.
+    """
+    if is_last or is_sharded(run.accelerator):
+        return nullcontext()
+    waiting: AbstractContextManager[None] = run.accelerator.no_sync(run.policy)
+    return waiting
 
 
 def _keep_company(run: Run) -> None:

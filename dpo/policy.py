@@ -28,6 +28,7 @@ class Policy(nn.Module):
     def __init__(self, model: PreTrainedModel, *, shared: bool = True) -> None:
         super().__init__()
         self.model = model
+        self._no_split_modules = model._no_split_modules  # which layers accelerate shards by
         self.own_attention: str = model.config._attn_implementation or "eager"
         self.shared = self.head_adds = False
         self.share(shared=shared)

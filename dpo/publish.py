@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer
 
@@ -11,11 +12,19 @@ from dpo.policy import Policy
 from prefdata.store.commit import fsync_path, temporary_name
 
 
-def save_model(policy: Policy, config: TrainConfig, path: Path, *, card: str) -> None:
+def save_model(
+    policy: Policy,
+    config: TrainConfig,
+    path: Path,
+    *,
+    card: str,
+    weights: dict[str, Any] | None = None,
+) -> None:
     """Write the checkpoint under a temporary name, then give it its name.
 
     The folder loads with `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer`, and knows
-    nothing of packs. An adapter is merged into it, and lies beside it by itself.
+    nothing of packs. An adapter is merged into it, and lies beside it by itself. `weights` are the
+    policy's where it does not hold them whole.
     """
     tokenizer = config.model
     shared = policy.shared
@@ -23,10 +32,10 @@ def save_model(policy: Policy, config: TrainConfig, path: Path, *, card: str) ->
     temporary = temporary_name(path)
     shutil.rmtree(temporary, ignore_errors=True)
     if config.lora is None:
-        policy.model.save_pretrained(temporary)
+        policy.model.save_pretrained(temporary, state_dict=weights)
     else:
         adapter = path.with_name("adapter")
-        save_adapter(policy.model, adapter)
+        save_adapter(policy.model, adapter, weights)
         merged(config.model, adapter).save_pretrained(temporary)
     AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False).save_pretrained(temporary)
     (temporary / "README.md").write_text(card, encoding="utf-8")

@@ -145,9 +145,9 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
         checkpoint_layers(model, place=config.model)
     if accelerator.num_processes == 1:
         policy.add_gradients_in_place()
-    prepared = accelerator.prepare(policy)
+    optimizer = make_optimizer(policy.parameters(), config.optimizer)
+    prepared, optimizer = accelerator.prepare(policy, optimizer)
     prepared.train()  # rates of dropout are as the config wants them
-    optimizer = accelerator.prepare(make_optimizer(prepared.parameters(), config.optimizer))
     return Run(
         config=config,
         accelerator=accelerator,

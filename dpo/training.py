@@ -7,9 +7,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-
 from dpo.allocator import keep_freed_memory
 from dpo.card import write_card
 from dpo.checkpoint import (
@@ -22,11 +19,13 @@ from dpo.config import TrainConfig
 from dpo.errors import TrainingError, UsageError
 from dpo.evaluate import evaluate
 from dpo.log import MetricsLog, Report
+from dpo.processes import is_sharded, make_accelerator
 from dpo.publish import save_model
 from dpo.rehearsal import rehearse
 from dpo.report.page import NAME as PAGE
 from dpo.report.page import RunFacts, render_run
 from dpo.run import Run, checkpoints_folder, open_run
+from dpo.sharding import shard_again, whole_weights
 from dpo.signals import StopRequest
 from dpo.spikes import WINDOW, SpikeWatch
 from dpo.step import name_pairs, pairs_run, train_step
@@ -57,10 +56,7 @@ def train(
     Raises DpoError and PrefdataError.
     """
     keep_freed_memory()
-    precision = config.mixed_precision
-    trackers = list(config.trackers) or None
-    AcceleratorState._reset_state()  # a second run in one process may ask for another precision
-    accelerator = Accelerator(mixed_precision=precision, log_with=trackers, project_dir=config.out)
+    accelerator = make_accelerator(config)
     make_folder(config.out)
     if not accelerator.is_main_process:
         report, notice = (lambda _step, _total, _metrics: None), (lambda _line: None)
@@ -172,14 +168,15 @@ def resume(run: Run) -> tuple[int, int]:
         problem = "is of a run with other settings, data or weights"
         raise UsageError("T140", str(path), problem, "name another `out`, or delete that folder")
     model = run.accelerator.unwrap_model(run.policy).model
-    load_checkpoint(path, model=model, optimizer=run.optimizer)
+    load_checkpoint(path, state, model=model, optimizer=run.optimizer)
     return state.step, state.skipped
 
 
 def checkpoint(run: Run, step: int, skipped: int) -> None:
     """Commit the state after a step, then let go of the oldest."""
-    if run.accelerator.is_main_process:
-        folder = checkpoints_folder(run.config.out)
+    folder, is_main = checkpoints_folder(run.config.out), run.accelerator.is_main_process
+    shard_again(run.policy)
+    if is_main or is_sharded(run.accelerator):
         model = run.accelerator.unwrap_model(run.policy).model
         save_checkpoint(
             folder,
@@ -189,6 +186,7 @@ def checkpoint(run: Run, step: int, skipped: int) -> None:
             skipped=skipped,
             fingerprint=run.fingerprint,
         )
+    if is_main:
         keep_newest(folder, run.config.keep_checkpoints)
     run.accelerator.wait_for_everyone()
 
@@ -211,9 +209,12 @@ def _finish(run: Run, log: MetricsLog, *, seconds: float) -> Finished:
         final=log.last,
         seconds=round(seconds, 1),
     )
+    shard_again(run.policy)
+    policy = run.accelerator.unwrap_model(run.policy)
+    weights = whole_weights(policy.model)
     if run.accelerator.is_main_process:
         card = write_card(summary, name=out.name)
-        save_model(run.accelerator.unwrap_model(run.policy), run.config, out / "model", card=card)
+        save_model(policy, run.config, out / "model", weights=weights, card=card)
         summary.write(out)
     run.accelerator.wait_for_everyone()
     return Finished(out, run.total_steps, None, summary)

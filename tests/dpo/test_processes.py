@@ -42,32 +42,36 @@ def launch(processes: int) -> list[str]:
     return [*command, f"--nproc-per-node={processes}"]
 
 
-def run_in_one_and_in_two(config: Path, folder: Path) -> tuple[Path, Path]:
+def run_in(processes: int, config: Path, out: Path, **environment: str) -> Path:
+    """Run a config to its end; returns where it went."""
+    several = {"ACCELERATE_USE_CPU": "true"} | environment if processes > 1 else {}
+    command = launch(processes) if processes > 1 else [sys.executable]
+    done = subprocess.run(
+        [*command, "-m", "dpo", str(config), f"out={out}"],
+        env=ENVIRONMENT | several,
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "run.json").read_text())["processes"] == processes
+    assert done.stdout.count("the model is in") == 1
+    return out
+
+
+def run_in_one_and_in_two(config: Path, folder: Path, **environment: str) -> tuple[Path, Path]:
     """Where the run of one process and that of two went."""
-    one, two = folder / "one", folder / "two"
-    for command, out in (([sys.executable], one), (launch(2), two)):
-        several = {"ACCELERATE_USE_CPU": "true"} if out is two else {}
-        done = subprocess.run(
-            [*command, "-m", "dpo", str(config), f"out={out}"],
-            env=ENVIRONMENT | several,
-            capture_output=True, text=True, check=False, timeout=120,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        processes = json.loads((out / "run.json").read_text())["processes"]
-        assert processes == (2 if out is two else 1)
-        assert done.stdout.count("the model is in") == 1
-    return one, two
+    return run_in(1, config, folder / "one"), run_in(2, config, folder / "two", **environment)
 
 
-def test_two_processes_see_the_same_pairs_and_losses_as_one(
+def test_two_processes_see_the_same_pairs_and_losses_as_one_and_four_the_same_pairs(
     config_of: ConfigOf, tmp_path: Path
 ) -> None:
     """Packs that do not divide evenly: one rank runs an empty one to keep the other company."""
     config = config_of(global_batch_size=5, steps=8, pack_tokens=90, eval_every=4, log_pairs=True)
     path = write_config(tmp_path / "train.yaml", config)
     one, two = run_in_one_and_in_two(path, tmp_path)
+    four = run_in(4, path, tmp_path / "four")
 
-    assert lines(one / "pairs.jsonl") == lines(two / "pairs.jsonl")
+    assert lines(one / "pairs.jsonl") == lines(two / "pairs.jsonl") == lines(four / "pairs.jsonl")
     assert [len(line["pair_ids"]) for line in lines(two / "pairs.jsonl")] == [5] * 8
     for left, right in zip(lines(one / "metrics.jsonl"), lines(two / "metrics.jsonl"), strict=True):
         for name in left.keys() - SPEEDS:

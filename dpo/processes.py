@@ -1,0 +1,52 @@
+"""The processes of a run as accelerate sets them up: weights whole on each, or sharded (FSDP2).
+
+accelerate keeps FSDP to itself where there are GPUs, while torch shards over gloo too. So that what
+runs on a GPU is what the tests run, a launch on CPUs that asks for FSDP gets it here.
+"""
+
+import os
+
+from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
+from accelerate.state import AcceleratorState, PartialState
+
+from dpo.config import TrainConfig
+from dpo.errors import UsageError
+
+_KNOWN = {
+    DistributedType.NO,
+    DistributedType.MULTI_CPU,
+    DistributedType.MULTI_GPU,
+    DistributedType.MULTI_XPU,
+    DistributedType.MULTI_NPU,
+    DistributedType.FSDP,
+}
+
+
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """The accelerator of a run. Raises UsageError (T130) for a way to launch that is not known."""
+    AcceleratorState._reset_state()  # a second run in one process may ask for another precision
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision,
+        log_with=list(config.trackers) or None,
+        project_dir=config.out,
+    )
+    state = accelerator.state
+    asks = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if asks and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        plugin = FullyShardedDataParallelPlugin()
+        if config.mixed_precision != "no":
+            plugin.set_mixed_precision(config.mixed_precision)
+        state.fsdp_plugin = plugin
+        state.distributed_type = DistributedType.FSDP
+        PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+    kind = accelerator.distributed_type
+    if kind not in _KNOWN or (kind == DistributedType.FSDP and not is_sharded(accelerator)):
+        name = "FSDP version 1" if kind == DistributedType.FSDP else str(kind.value)
+        remedy = "launch with pipelines/accelerate/ddp.yaml, or fsdp2.yaml to shard the weights"
+        raise UsageError("T130", "accelerate", f"{name} is not known here", remedy)
+    return accelerator
+
+
+def is_sharded(accelerator: Accelerator) -> bool:
+    """Whether each process holds a part of the weights."""
+    return bool(accelerator.is_fsdp2)

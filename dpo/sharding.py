@@ -1,0 +1,74 @@
+"""The piece of a tensor that a process holds: its rows [start, stop) along the first axis.
+
+FSDP2 shards every weight by its first axis, in equal chunks of which the last ones may be shorter
+or empty (`torch.chunk`). A tensor that is not sharded is a piece too: the only one, and whole.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+
+from dpo.errors import UsageError
+
+
+def num_pieces(model: torch.nn.Module) -> int:
+    """Over how many processes the weights are sharded. Raises UsageError (T131) for grids."""
+    meshes = {p.device_mesh for p in model.parameters() if isinstance(p, DTensor)}
+    if any(mesh.ndim != 1 for mesh in meshes):
+        problem = "weights are sharded over a grid of processes, which checkpoints do not know"
+        raise UsageError("T131", "accelerate", problem, "shard over all processes alike")
+    return max((mesh.size() for mesh in meshes), default=1)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The rows of a tensor that this process holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def bounds(tensor: Tensor) -> tuple[int, int]:
+    """Which rows those are: [start, stop)."""
+    rows = tensor.shape[0]
+    if not isinstance(tensor, DTensor):
+        return 0, rows
+    chunk = -(-rows // tensor.device_mesh.size())
+    start = min(tensor.device_mesh.get_local_rank() * chunk, rows)
+    return start, min(start + chunk, rows)
+
+
+def piece_like(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Rows as the piece of a tensor that is sharded as `tensor` is."""
+    if not isinstance(tensor, DTensor):
+        return rows
+    return DTensor.from_local(
+        rows.to(tensor.device),
+        tensor.device_mesh,
+        tensor.placements,
+        shape=tensor.shape,
+        stride=tensor.stride(),
+    )
+
+
+def shard_again(policy: torch.nn.Module) -> None:
+    """Let go of what an evaluation has gathered: the root's weights, which it keeps."""
+    if isinstance(policy, FSDPModule):
+        policy.reshard()
+
+
+def whole_weights(model: torch.nn.Module) -> dict[str, Any] | None:
+    """The state dict of a sharded model, on the first process; every process has to call this.
+
+    None where the model holds its own weights whole.
+    """
+    if num_pieces(model) == 1:
+        return None
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    whole = get_model_state_dict(model, options=options)
+    first = {id(own): name for name, own in reversed(model.state_dict(keep_vars=True).items())}
+    for name, own in model.state_dict(keep_vars=True).items():
+        if whole:  # a tied head is its embedding again, so that it is saved once
+            whole[name] = whole[first[id(own)]]
+    return whole

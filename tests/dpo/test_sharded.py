@@ -1,0 +1,102 @@
+"""Weights sharded over two processes (FSDP2) as pipelines/accelerate/fsdp2.yaml asks for it."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from dpo.config import TrainConfig
+from dpo.reference_pass import compute_reference
+from tests.dpo.conftest import build_pairs, save_llama
+from tests.dpo.test_processes import lines, run_in, run_in_one_and_in_two, write_config
+
+ConfigOf = Callable[..., TrainConfig]
+RECIPES = Path(__file__).parents[2] / "pipelines" / "accelerate"
+FSDP2 = {"ACCELERATE_USE_FSDP": "true"} | {
+    key.upper(): str(value)
+    for key, value in yaml.safe_load((RECIPES / "fsdp2.yaml").read_text())["fsdp_config"].items()
+}
+"""What `accelerate launch` makes of the file; on CPUs it starts one process."""
+
+
+def assert_alike(one: Path, two: Path) -> None:
+    """The same pairs and losses, and models that say the same."""
+    assert lines(one / "pairs.jsonl") == lines(two / "pairs.jsonl")
+    for left, right in zip(lines(one / "metrics.jsonl"), lines(two / "metrics.jsonl"), strict=True):
+        if "loss" in left:
+            assert abs(left["loss"] - right["loss"]) <= 1e-5
+            assert left["grad_norm"] == pytest.approx(right["grad_norm"], rel=1e-4)
+        else:
+            assert left["eval/loss"] == pytest.approx(right["eval/loss"], abs=1e-5)
+    ours, theirs = (load_file(out / "model" / "model.safetensors") for out in (one, two))
+    assert {name: t.shape for name, t in ours.items()} == {n: t.shape for n, t in theirs.items()}
+    models = (AutoModelForCausalLM.from_pretrained(out / "model").eval() for out in (one, two))
+    with torch.no_grad():  # weights may differ where their gradient is but noise
+        logits, others = (model(torch.arange(40)[None]).logits for model in models)
+    assert torch.allclose(logits, others, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
+def test_accelerate_reads_a_recipe(name: str) -> None:
+    config = load_config_from_file(str(RECIPES / f"{name}.yaml"))
+
+    assert config.distributed_type == {"ddp": "MULTI_GPU", "fsdp2": "FSDP"}[name]
+
+
+def test_twenty_steps_are_those_of_one_process_and_so_is_what_resumes_them(
+    config_of: ConfigOf, tmp_path: Path
+) -> None:
+    """Packs do not divide evenly, and evaluation gathers weights that a checkpoint then needs."""
+    config = config_of(
+        global_batch_size=5, steps=20, pack_tokens=90, eval_every=6, checkpoint_every=6,
+        log_pairs=True, keep_checkpoints=9,
+    )  # fmt: skip
+    path = write_config(tmp_path / "train.yaml", config)
+    one, two = run_in_one_and_in_two(path, tmp_path, **FSDP2)
+
+    assert_alike(one, two)
+    kinds = ("optimizer", "weights")
+    wanted = {f"{kind}-0000{part}-of-00002.safetensors" for kind in kinds for part in (1, 2)}
+    saved = two / "checkpoints" / "step-00000012"
+    assert {file.name for file in saved.iterdir()} == wanted | {"state.json"}
+    for processes, source in ((1, two), (2, one)):  # each goes on from the other's checkpoint
+        out = tmp_path / f"again-{processes}"
+        shutil.copytree(source / "checkpoints" / saved.name, out / "checkpoints" / saved.name)
+        for name in ("metrics.jsonl", "pairs.jsonl"):
+            shutil.copy(source / name, out)
+        run_in(processes, path, out, **FSDP2)
+        assert_alike(source, out)
+
+
+def test_an_adapter_and_coupled_losses_on_a_model_with_buffers(
+    config_of: ConfigOf, tmp_path: Path
+) -> None:
+    model = save_llama(tmp_path / "model")
+    data = build_pairs(tmp_path / "data", tokenizer=model)
+    compute_reference(data, model=str(model))
+    changes: dict[str, Any] = {
+        "model": str(model), "data": str(data), "steps": 4, "pack_tokens": 90, "log_pairs": True,
+        "global_batch_size": 5, "lora": {"r": 4}, "loss": [{"name": "aot"}, {"name": "dr_dpo"}],
+    }  # fmt: skip
+    path = write_config(tmp_path / "train.yaml", config_of(**changes))
+    one, two = run_in_one_and_in_two(path, tmp_path, **FSDP2)
+
+    assert_alike(one, two)
+    ours, theirs = (load_file(out / "adapter" / "adapter_model.safetensors") for out in (one, two))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
+
+
+def test_a_way_to_launch_that_is_not_known_is_refused(config_of: ConfigOf, tmp_path: Path) -> None:
+    path = write_config(tmp_path / "train.yaml", config_of())
+
+    with pytest.raises(AssertionError, match=r"FSDP version 1 is not known here.*T130"):
+        run_in(2, path, tmp_path / "out", **FSDP2 | {"FSDP_VERSION": "1"})
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
