@@ -200,7 +200,7 @@ def train(config: Path, overrides: tuple[str, ...]) -> None:
     """
     from transformers.utils.logging import disable_progress_bar
 
-    from dpo.config import read_config
+    from dpo.config_file import read_config
     from dpo.training import train as run
 
     disable_progress_bar()  # type: ignore[no-untyped-call]

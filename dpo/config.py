@@ -1,11 +1,9 @@
-"""What a training run is asked to do: one frozen model, read from YAML."""
+"""What a training run is asked to do: one frozen model."""
 
-from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -15,11 +13,9 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
-from dpo.errors import UsageError
 from dpo.loss import LOSSES, ON_MARGINS, RANKED, settings
 
 
@@ -160,6 +156,9 @@ class TrainConfig(_Model):
     ld_alpha: Annotated[float, Field(ge=0, le=1)] | None = None
     """LD-DPO (https://arxiv.org/abs/2409.06411): the weight of tokens beyond the length that both
     completions of a pair have. Null: they count as the others do."""
+    sampo: bool = False
+    """SamPO (https://arxiv.org/abs/2406.10957): of the longer completion of a pair, as many tokens
+    count as the shorter one has, drawn by `seed` and pair."""
     optimizer: OptimizerConfig = OptimizerConfig()
     lora: LoraSettings | None = None
     """An adapter to train; null trains all weights. The model in `out` has it merged."""
@@ -214,6 +213,13 @@ class TrainConfig(_Model):
         return self
 
     @model_validator(mode="after")
+    def _tokens_count_one_way(self) -> "TrainConfig":
+        if self.sampo and self.ld_alpha is not None:
+            message = "sampo and ld_alpha both say how much tokens count; give one"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
     def _groups_are_whole(self) -> "TrainConfig":
         if self.weigh == "groups" and self.batch_unit != "groups":
             message = "weigh: groups is used with `batch_unit: groups` alone"
@@ -230,68 +236,3 @@ class TrainConfig(_Model):
             message = "steps and epochs both say how long to train; give one"
             raise ValueError(message)
         return self
-
-
-def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """The config in a YAML file, with `key=value` overrides (dots go down: `loss.beta=0.2`)."""
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror})"
-        raise UsageError("T120", str(path), problem, "name a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = f"is not YAML ({str(error).splitlines()[0]})"
-        raise UsageError("T120", str(path), problem, "mend the file") from error
-    if not isinstance(value, dict):
-        raise UsageError("T120", str(path), "holds no settings", "write `key: value` lines")
-    for override in overrides:
-        _override(value, override)
-    return parse_config(value, place=str(path))
-
-
-def parse_config(value: dict[str, Any], *, place: str) -> TrainConfig:
-    """A config from parsed YAML; the first thing wrong with it becomes one line."""
-    try:
-        return TrainConfig.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        location = first["loc"]
-        if location[:2] == ("loss", 0) and isinstance(value["loss"], dict):
-            location = ("loss", *location[2:])
-        where = ".".join(map(str, location))
-        if first["type"] == "extra_forbidden":
-            raise _unknown_key(place, location) from error
-        message = first["msg"].removeprefix("Value error, ")
-        problem = f"{where}: {message[:1].lower()}{message[1:]}" if where else message
-        raise UsageError("T122", place, problem, "see schemas/dpo-train.json") from error
-
-
-_NESTED = {"loss": LossConfig, "lora": LoraSettings}
-
-
-def _unknown_key(place: str, location: tuple[int | str, ...]) -> UsageError:
-    fields = TrainConfig.model_fields
-    for part in location[:-1]:
-        if isinstance(part, str):
-            kind: Any = _NESTED.get(part, fields[part].annotation)
-            is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
-            fields = kind.model_fields if is_model else {}
-    close = get_close_matches(str(location[-1]), fields, n=1)
-    remedy = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(fields)}"
-    return UsageError("T121", place, f"{'.'.join(map(str, location))}: no such key", remedy)
-
-
-def _override(value: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals:
-        raise UsageError("T123", override, "is no override", "write key=value, such as seed=1")
-    *parents, last = key.split(".")
-    for parent in parents:
-        inner = value.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise UsageError("T123", override, f"{parent} holds no settings", "name its own key")
-        value = inner
-    try:
-        value[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError("T123", override, "is not a YAML value", "quote it") from error

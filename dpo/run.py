@@ -18,6 +18,7 @@ from dpo.checks import (
     spot_check,
 )
 from dpo.config import TrainConfig
+from dpo.counting import Counting, weigh, weigh_reference
 from dpo.data import Pairs
 from dpo.errors import UsageError
 from dpo.load import checkpoint_layers, load_config, load_model, weights_sha256
@@ -29,7 +30,6 @@ from dpo.packing import Pack, pack
 from dpo.policy import Policy
 from dpo.refstore import Reference, open_reference
 from dpo.selfcheck import make_policy
-from dpo.tails import lighten, lighten_reference
 from prefdata.store.canonical import fingerprint
 from prefdata.store.reader import Build
 
@@ -65,8 +65,8 @@ class Split(NamedTuple):
     pairs: Pairs
     ref_logps: NDArray[np.float32]
     """Sums over chosen and rejected under the reference, (rows, 2), nats."""
-    ld_alpha: float | None = None
-    """What tokens beyond the pair's common length count, where they count for less."""
+    counting: Counting | None = None
+    """How much each token counts, where they do not all count alike."""
 
     def batch(self, rows: list[int], device: torch.device) -> Batch:
         """Pairs as one pack, each prompt and each completion of it once."""
@@ -79,10 +79,14 @@ class Split(NamedTuple):
         """Policy and reference log-probs of the pairs of a pack."""
         rows, sides = batch.rows, batch.sides_R2
         lengths = batch.pack.lengths()[sides]
-        if self.ld_alpha is None:
+        if self.counting is None:
             sums = batch.pack.sums(token_logps_N)[sides]
         else:
-            sums = lighten(batch.pack, token_logps_N, sides, alpha=self.ld_alpha)
+            weights = [
+                self.counting.weights(self.pairs.pair_id(row), counted)
+                for row, counted in zip(rows, lengths.int().tolist(), strict=True)
+            ]
+            sums = weigh(batch.pack, token_logps_N, sides, weights)
         ref, margin, group = (
             torch.from_numpy(told[rows]).to(sums.device)
             for told in (self.ref_logps, self.pairs.margins, self.pairs.groups)
@@ -127,13 +131,13 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
     reference = open_reference(build, config.reference.name)
     load_config(config.model)  # a wrong name is told before anything is read
     check_tokenizer(config.model, build)
-    train = _split(build, reference, "train", config.ld_alpha)
+    train = _split(build, reference, "train", config)
     objective = make_objective(config.loss)
     _require_margins(objective, train.pairs, place=str(config.data))
     order = make_order(train.pairs, config)
     test = None
     if config.eval_split is not None and build.splits[_known(build, config.eval_split)].rows:
-        test = _split(build, reference, config.eval_split, config.ld_alpha)
+        test = _split(build, reference, config.eval_split, config)
     model = load_model(config.model, dropout=config.dropout, device=accelerator.device)
     check_vocabulary(model, train.pairs, place=config.model)
     policy, why = make_policy(model, train.pairs)
@@ -188,11 +192,12 @@ def _check_reference(
     spot_check(model, train.pairs, reference, "train")
 
 
-def _split(build: Build, reference: Reference, split: str, ld_alpha: float | None) -> Split:
+def _split(build: Build, reference: Reference, split: str, config: TrainConfig) -> Split:
     shards = [shard.read() for shard in build.shards(split)]
     pairs, tables = Pairs(shards), reference.tables(split)
-    if ld_alpha is not None:
-        return Split(pairs, lighten_reference(shards, tables, alpha=ld_alpha), ld_alpha)
+    if config.ld_alpha is not None or config.sampo:
+        counting = Counting(config.ld_alpha, config.seed)
+        return Split(pairs, weigh_reference(counting, shards, tables), counting)
     columns = ("ref_chosen_logps", "ref_rejected_logps")
     sums = [np.stack([table[name].to_numpy() for name in columns], 1) for table in tables]
     return Split(pairs, np.concatenate(sums) if sums else np.zeros((0, 2), np.float32))

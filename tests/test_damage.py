@@ -12,7 +12,7 @@ import pytest
 
 import prefdata
 from dpo.checkpoint import find_checkpoint
-from dpo.config import parse_config
+from dpo.config_file import parse_config
 from dpo.errors import DpoError
 from dpo.reference_pass import compute_reference
 from dpo.refstore import open_reference

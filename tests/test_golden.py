@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import prefdata
-from dpo.config import parse_config
+from dpo.config_file import parse_config
 from dpo.reference_pass import compute_reference
 from dpo.training import train
 from prefdata.config import BuildConfig

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from dpo.config import TrainConfig, parse_config
+from dpo.config import TrainConfig
+from dpo.config_file import parse_config
 from dpo.reference_pass import compute_reference
 from prefdata.building import build
 from prefdata.config import BuildConfig

@@ -10,7 +10,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from dpo.config import TrainConfig, parse_config
+from dpo.config import TrainConfig
+from dpo.config_file import parse_config
 from dpo.errors import TrainingError, UsageError
 from dpo.evaluate import evaluate
 from dpo.loss import LOSSES, PairLogps

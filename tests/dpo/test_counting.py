@@ -1,4 +1,4 @@
-"""LD-DPO against its equations, row by row, in numpy."""
+"""LD-DPO and SamPO against their equations, row by row, in numpy."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +10,9 @@ import torch
 from accelerate import Accelerator
 
 from dpo.config import TrainConfig
+from dpo.counting import Counting, weigh, weigh_reference
 from dpo.packing import Prompted, pack
 from dpo.run import open_run
-from dpo.tails import lighten, lighten_reference
 from dpo.training import train
 from tests.dpo.test_passes import lines
 
@@ -51,14 +51,18 @@ def test_the_tail_of_the_longer_completion_counts_for_less(alpha: float) -> None
     flat = torch.tensor(np.concatenate([np.concatenate(sides) for sides in logps]))
     sides = torch.arange(2 * len(rows)).reshape(-1, 2)
 
-    found = lighten(pack(rows), flat, sides, alpha=alpha)
-    turned = lighten(pack(rows), flat, sides.flip(0), alpha=alpha)
+    way = Counting(alpha)
+    counts = [[counted(n, m) for n, m in zip((5, 3), pair, strict=True)] for pair in MASKS]
+    weights = [way.weights("", pair) for pair in counts]
+    found = weigh(pack(rows), flat, sides, weights)
+    turned = weigh(pack(rows), flat, sides.flip(0), weights[::-1])
     assert found.numpy() == pytest.approx(np.array(expected), rel=1e-12)
     assert torch.equal(turned, found.flip(0))
 
     kinds = {"logps": pa.large_list(pa.float64()), "mask": pa.list_(pa.bool_())}
     tokens = pa.table(
-        {
+        {"pair_id": pa.array([bytes(16)] * len(MASKS))}
+        | {
             f"{name}_mask": pa.array(
                 [pair[side] and list(map(bool, pair[side])) for pair in MASKS], kinds["mask"]
             )
@@ -71,7 +75,7 @@ def test_the_tail_of_the_longer_completion_counts_for_less(alpha: float) -> None
             for side, name in enumerate(("chosen", "rejected"))
         }
     )
-    again = lighten_reference([tokens, tokens], [stored, stored], alpha=alpha)
+    again = weigh_reference(way, [tokens, tokens], [stored, stored])
     assert again == pytest.approx(np.array(expected * 2), rel=1e-6)
 
 
@@ -79,7 +83,8 @@ def test_gradients_flow_by_these_weights() -> None:
     ids = [np.zeros(n, np.int32) for n in (2, 4, 2)]
     batch = pack([Prompted(ids[0], (ids[1], ids[2]), (None, None))])
     logps = torch.zeros(6, requires_grad=True)
-    lighten(batch, logps, torch.tensor([[0, 1]]), alpha=0.25).sum().backward()
+    weights = [Counting(0.25).weights("", (4, 2))]
+    weigh(batch, logps, torch.tensor([[0, 1]]), weights).sum().backward()
     assert logps.grad is not None
     assert logps.grad.tolist() == [1, 1, 0.25, 0.25, 1, 1]
 
@@ -97,3 +102,39 @@ def test_runs_start_at_log_two_and_alpha_one_is_dpo(config_of: ConfigOf, tmp_pat
     lighter = run.train.ref_logps - plain.train.ref_logps
     assert (lighter > -1e-4).all()
     assert (lighter > 1.0).any(1).sum() > len(lighter) / 2
+
+
+def test_sampo_counts_as_many_tokens_of_both_and_each_as_often() -> None:
+    """Sums of drawn tokens, scaled, are those of all tokens in the mean over pairs."""
+    drawn = [Counting(None, seed=3).weights(str(n), (6, 2)) for n in range(3000)]
+
+    assert all(w.sum() == 2 and set(w.tolist()) <= {0.0, 1.0} for pair in drawn for w in pair)
+    often = np.mean([pair[0] for pair in drawn], 0)
+    assert often == pytest.approx(np.full(6, 2 / 6), abs=0.04)
+    again, other = (Counting(None, seed=seed).weights("7", (6, 2))[0] for seed in (3, 4))
+    assert np.array_equal(again, drawn[7][0])
+    assert any(
+        not np.array_equal(Counting(None, seed=4).weights(str(n), (6, 2))[0], drawn[n][0])
+        for n in range(9)
+    ), other
+
+
+def test_a_run_of_sampo_sees_the_drawn_tokens_on_both_sides(config_of: ConfigOf) -> None:
+    run = open_run(config_of(sampo=True, seed=5), Accelerator(cpu=True))
+    rows = list(range(6))
+    batch = run.train.batch(rows, run.accelerator.device)
+    with torch.no_grad():
+        found = run.train.pair_logps(batch, run.policy(batch.pack))
+        whole = batch.pack.sums(run.policy(batch.pack))[batch.sides_R2]
+
+    assert torch.allclose(found.chosen, found.ref_chosen, atol=1e-4)  # policy is reference yet
+    assert torch.allclose(found.rejected, found.ref_rejected, atol=1e-4)
+    longer = (found.chosen_length > found.rejected_length).long()
+    for row, side in enumerate(longer.tolist()):
+        of = (found.rejected, found.chosen)[side][row], whole[row, 1 - side]
+        assert (of[0] > of[1]) == (found.chosen_length[row] != found.rejected_length[row])
+        shorter = (found.chosen, found.rejected)[side][row], whole[row, side]
+        assert torch.isclose(*shorter, atol=1e-4)
+    log = [line["loss"] for line in lines(train(run.config).out) if "loss" in line]
+    assert log[0] == pytest.approx(np.log(2), abs=1e-5)
+    assert log[-1] < log[0]

@@ -1,0 +1,77 @@
+"""A training config out of a YAML file, and what is wrong with it in one line."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from dpo.config import LoraSettings, LossConfig, TrainConfig
+from dpo.errors import UsageError
+
+
+def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The config in a YAML file, with `key=value` overrides (dots go down: `loss.beta=0.2`)."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+        raise UsageError("T120", str(path), problem, "name a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = f"is not YAML ({str(error).splitlines()[0]})"
+        raise UsageError("T120", str(path), problem, "mend the file") from error
+    if not isinstance(value, dict):
+        raise UsageError("T120", str(path), "holds no settings", "write `key: value` lines")
+    for override in overrides:
+        _override(value, override)
+    return parse_config(value, place=str(path))
+
+
+def parse_config(value: dict[str, Any], *, place: str) -> TrainConfig:
+    """A config from parsed YAML; the first thing wrong with it becomes one line."""
+    try:
+        return TrainConfig.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        location = first["loc"]
+        if location[:2] == ("loss", 0) and isinstance(value["loss"], dict):
+            location = ("loss", *location[2:])
+        where = ".".join(map(str, location))
+        if first["type"] == "extra_forbidden":
+            raise _unknown_key(place, location) from error
+        message = first["msg"].removeprefix("Value error, ")
+        problem = f"{where}: {message[:1].lower()}{message[1:]}" if where else message
+        raise UsageError("T122", place, problem, "see schemas/dpo-train.json") from error
+
+
+_NESTED = {"loss": LossConfig, "lora": LoraSettings}
+
+
+def _unknown_key(place: str, location: tuple[int | str, ...]) -> UsageError:
+    fields = TrainConfig.model_fields
+    for part in location[:-1]:
+        if isinstance(part, str):
+            kind: Any = _NESTED.get(part, fields[part].annotation)
+            is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
+            fields = kind.model_fields if is_model else {}
+    close = get_close_matches(str(location[-1]), fields, n=1)
+    remedy = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(fields)}"
+    return UsageError("T121", place, f"{'.'.join(map(str, location))}: no such key", remedy)
+
+
+def _override(value: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise UsageError("T123", override, "is no override", "write key=value, such as seed=1")
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = value.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise UsageError("T123", override, f"{parent} holds no settings", "name its own key")
+        value = inner
+    try:
+        value[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError("T123", override, "is not a YAML value", "quote it") from error
