@@ -159,6 +159,8 @@ class TrainConfig(_Model):
     sampo: bool = False
     """SamPO (https://arxiv.org/abs/2406.10957): of the longer completion of a pair, as many tokens
     count as the shorter one has, drawn by `seed` and pair."""
+    wpo: bool = False
+    """WPO (https://arxiv.org/abs/2406.11827): pairs that the policy would hardly say weigh less."""
     optimizer: OptimizerConfig = OptimizerConfig()
     lora: LoraSettings | None = None
     """An adapter to train; null trains all weights. The model in `out` has it merged."""

@@ -39,5 +39,5 @@ def evaluate(run: Run, split: Split) -> dict[str, float]:
         PairLogps(*(column[start:stop] for column in whole))
         for start, stop in pairwise([*cuts[cuts < count].tolist(), count])
     ]
-    losses = torch.cat([run.objective(batch) for batch in batches])
+    losses = torch.cat([run.objective(batch) * batch.weight for batch in batches])
     return means(pair_sums(losses, whole, beta=run.objective.beta), prefix="eval/")

@@ -28,6 +28,8 @@ class Head(NamedTuple):
     """Whether the weight's gradient is added to `weight_VH.grad` where it arises, past autograd:
     one matrix of the weight's size less, and one pass over it. For a float32 weight that is a
     leaf, in one process; `backward` alone then gives its gradient."""
+    collisions: bool = False
+    """Whether log Σ p² is wanted too; without it, it is not computed, and NaN."""
 
 
 class Sizes(NamedTuple):
@@ -54,13 +56,23 @@ def token_logps(
     Matrix products run in the dtype of `hidden_NH`, sums in float32. Gradients flow into the
     hidden states and, where they ask for it, into the head's weight and bias.
     """
+    return logps_and_collisions(hidden_NH, head, targets_N, sizes=sizes)[0]
+
+
+def logps_and_collisions(
+    hidden_NH: Tensor, head: Head, targets_N: Tensor, *, sizes: Sizes | None = None
+) -> tuple[Tensor, Tensor]:
+    """The same, and log Σ_v p(v)² beside each: both (N,). No gradient flows through the second.
+
+    It is the log of the chance that two draws of the next token agree, and the mean of p itself.
+    """
     if sizes is None:
         sizes = CPU_SIZES if hidden_NH.device.type == "cpu" else GPU_SIZES
-    options = _Options(head.scale, head.softcap, head.adds, sizes)
-    logps: Tensor = _TokenLogps.apply(  # type: ignore[no-untyped-call]
+    options = _Options(head.scale, head.softcap, head.adds, head.collisions, sizes)
+    found: tuple[Tensor, Tensor] = _TokenLogps.apply(  # type: ignore[no-untyped-call]
         hidden_NH, head.weight_VH, head.bias_V, targets_N, options
     )
-    return logps
+    return found
 
 
 class _Options(NamedTuple):
@@ -69,6 +81,7 @@ class _Options(NamedTuple):
     scale: float
     softcap: float | None
     adds: bool
+    collisions: bool
     sizes: Sizes
 
 
@@ -90,11 +103,11 @@ class _TokenLogps(torch.autograd.Function):
         bias_V: Tensor | None,
         targets_N: Tensor,
         options: _Options,
-    ) -> Tensor:
-        scale, softcap, adds, sizes = options
+    ) -> tuple[Tensor, Tensor]:
+        scale, softcap, adds, collisions, sizes = options
         head = Head(weight_VH, bias_V, scale, softcap)
         top_N = hidden_NH.new_full((len(hidden_NH),), -torch.inf, dtype=torch.float32)
-        sum_N = torch.zeros_like(top_N)
+        sum_N, squares_N = torch.zeros_like(top_N), torch.zeros_like(top_N)
         # the slope of a soft cap needs the logits themselves, so such tiles are made again
         room = sizes.kept if any(ctx.needs_input_grad) and softcap is None else 0
         kept: list[_Kept] = []
@@ -102,21 +115,26 @@ class _TokenLogps(torch.autograd.Function):
             tile = _logits(hidden_NH[n], head, v)
             top_n = torch.maximum(top_N[n], tile.amax(-1))
             exps = tile.sub_(top_n[:, None]).exp_()
-            sum_N[n] = sum_N[n] * (top_N[n] - top_n).exp_() + exps.sum(-1)
+            shrink_n = (top_N[n] - top_n).exp_()
+            sum_N[n] = sum_N[n] * shrink_n + exps.sum(-1)
+            if collisions:
+                squares_N[n] = squares_N[n] * shrink_n**2 + exps.square().sum(-1)
             top_N[n] = top_n
             if room >= exps.nbytes:
                 kept.append(_Kept(exps, top_n))
                 room -= exps.nbytes
+        agree_N = (squares_N / sum_N**2).log_() if collisions else squares_N.fill_(torch.nan)
         lse_N = sum_N.log_() + top_N
         ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, lse_N)
         ctx.options, ctx.kept = options, kept
         ctx.leaf = weight_VH if adds and ctx.needs_input_grad[1] else None
-        return _target_logits(hidden_NH, head, targets_N) - lse_N
+        ctx.mark_non_differentiable(agree_N)
+        return _target_logits(hidden_NH, head, targets_N) - lse_N, agree_N
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden_NH, weight_VH, bias_V, targets_N, lse_N = ctx.saved_tensors
-        scale, softcap, _, sizes = ctx.options
+        scale, softcap, _, _, sizes = ctx.options
         head = Head(weight_VH, bias_V, scale, softcap)
         kept, ctx.kept = ctx.kept, []  # used up: a second backward pass makes all tiles again
         total = _Gradients.of(head, hidden_NH, ctx.needs_input_grad, ctx.leaf)

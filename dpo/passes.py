@@ -38,7 +38,7 @@ def coupled_pass(run: Run, packs: list[list[int]], step: int) -> Tensor:
     rows = run.order.rows(step)
     whole = step_logps(run, packs, rows)
     chosen, rejected = (side.requires_grad_() for side in (whole.chosen, whole.rejected))
-    weights = _weights(run, rows, len(rows)).to(chosen)
+    weights = _weights(run, rows, len(rows)).to(chosen) * whole.weight
     losses = run.objective(whole) * weights
     slopes = torch.autograd.grad(
         losses.sum() / len(rows), (chosen, rejected), allow_unused=True, materialize_grads=True
@@ -108,7 +108,7 @@ def _backward(run: Run, rows: list[int], num_pairs: int) -> Tensor:
     batch = run.train.batch(rows, device)
     with run.accelerator.autocast():
         logps = run.train.pair_logps(batch, run.policy(batch.pack))
-    weights = _weights(run, rows, num_pairs).to(device)
+    weights = _weights(run, rows, num_pairs).to(device) * logps.weight
     losses = run.objective(logps) * weights
     # accelerate averages gradients over ranks, and the step's loss is a mean over all its pairs
     run.accelerator.backward(losses.sum() * (run.accelerator.num_processes / num_pairs))

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from dpo import attention
 from dpo.errors import UsageError
-from dpo.logps import Head, token_logps
+from dpo.logps import Head, logps_and_collisions
 from dpo.packing import Pack
 
 
@@ -30,7 +30,7 @@ class Policy(nn.Module):
         self.model = model
         self._no_split_modules = model._no_split_modules  # which layers accelerate shards by
         self.own_attention: str = model.config._attn_implementation or "eager"
-        self.shared = self.head_adds = False
+        self.shared = self.head_adds = self.collisions = False
         self.share(shared=shared)
 
     def share(self, *, shared: bool) -> None:
@@ -53,13 +53,17 @@ class Policy(nn.Module):
             embedding.register_forward_hook(_cut_off)
 
     def forward(self, pack: Pack) -> Tensor:
-        """Log-probs of the completion tokens of a pack: (N,), nats, float32."""
+        """Log-probs of the completion tokens of a pack: (N,), nats, float32.
+
+        With `collisions`, (2, N): log Σ p² of the next token's distribution is the second row.
+        """
         hidden_NH = self._shared(pack) if self.shared else self._unshared(pack)
         if torch.is_autocast_enabled(hidden_NH.device.type):
             hidden_NH = hidden_NH.to(torch.get_autocast_dtype(hidden_NH.device.type))
         with torch.autocast(hidden_NH.device.type, enabled=False):
-            head = head_of(self.model)._replace(adds=self.head_adds)
-            return token_logps(hidden_NH, head, pack.targets_N)
+            head = head_of(self.model)._replace(adds=self.head_adds, collisions=self.collisions)
+            found = logps_and_collisions(hidden_NH, head, pack.targets_N)
+            return torch.stack(found) if self.collisions else found[0]
 
     def _shared(self, pack: Pack) -> Tensor:
         """Hidden states that predict completion tokens, out of one row, (N, H)."""

@@ -18,7 +18,7 @@ from dpo.checks import (
     spot_check,
 )
 from dpo.config import TrainConfig
-from dpo.counting import Counting, weigh, weigh_reference
+from dpo.counting import Counting, likeliness, weigh, weigh_reference
 from dpo.data import Pairs
 from dpo.errors import UsageError
 from dpo.load import checkpoint_layers, load_config, load_model, weights_sha256
@@ -75,10 +75,14 @@ class Split(NamedTuple):
             rows, pack(joined.prompts).to(device), torch.from_numpy(joined.sides).to(device)
         )
 
-    def pair_logps(self, batch: Batch, token_logps_N: Tensor) -> PairLogps:
-        """Policy and reference log-probs of the pairs of a pack."""
+    def pair_logps(self, batch: Batch, found: Tensor) -> PairLogps:
+        """Policy and reference log-probs of the pairs of a pack, out of what the policy found."""
         rows, sides = batch.rows, batch.sides_R2
         lengths = batch.pack.lengths()[sides]
+        token_logps_N, weight = found, torch.ones_like(lengths[:, 0])
+        if found.dim() == 2:
+            token_logps_N, weight = found[0], likeliness(batch.pack, found)[sides].prod(1)
+            weight = weight.clamp(max=1.0)
         if self.counting is None:
             sums = batch.pack.sums(token_logps_N)[sides]
         else:
@@ -101,6 +105,7 @@ class Split(NamedTuple):
             margin=margin,
             group=group,
             winner=sides[:, 0],
+            weight=weight,
         )
 
 
@@ -147,6 +152,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
         add_lora(model, config.lora, seed=config.seed)
     if config.gradient_checkpointing:
         checkpoint_layers(model, place=config.model)
+    policy.collisions = config.wpo
     if accelerator.num_processes == 1:
         policy.add_gradients_in_place()
     optimizer = make_optimizer(policy.parameters(), config.optimizer)

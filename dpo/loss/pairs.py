@@ -27,6 +27,8 @@ class PairLogps(NamedTuple):
     """Number of the group: pairs of one prompt have the same."""
     winner: Tensor
     """Pairs of a group with the same chosen have the same number, others of it another."""
+    weight: Tensor
+    """What WPO multiplies each loss with, and 1 without it."""
 
     @property
     def chosen_logratios(self) -> Tensor:

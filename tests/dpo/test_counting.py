@@ -1,4 +1,4 @@
-"""LD-DPO and SamPO against their equations, row by row, in numpy."""
+"""LD-DPO, SamPO and WPO against their equations, row by row."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +11,7 @@ from accelerate import Accelerator
 
 from dpo.config import TrainConfig
 from dpo.counting import Counting, weigh, weigh_reference
+from dpo.load import load_model
 from dpo.packing import Prompted, pack
 from dpo.run import open_run
 from dpo.training import train
@@ -137,4 +138,33 @@ def test_a_run_of_sampo_sees_the_drawn_tokens_on_both_sides(config_of: ConfigOf)
         assert torch.isclose(*shorter, atol=1e-4)
     log = [line["loss"] for line in lines(train(run.config).out) if "loss" in line]
     assert log[0] == pytest.approx(np.log(2), abs=1e-5)
+    assert log[-1] < log[0]
+
+
+@pytest.mark.parametrize("loss", ["dpo", "kto_pair"])
+def test_wpo_weighs_pairs_by_how_likely_the_policy_is_to_say_them(
+    loss: str, config_of: ConfigOf
+) -> None:
+    """Against transformers' own logits; no gradient flows through the weight."""
+    config = config_of(wpo=True, loss={"name": loss}, global_batch_size=6, eval_split=None)
+    run = open_run(config, Accelerator(cpu=True))
+    rows = run.order.rows(1)
+    model, weights = load_model(config.model), []
+    for row in rows:
+        pair, logs = run.train.pairs[row], []
+        for completion in pair.completions:
+            ids = torch.from_numpy(np.concatenate([pair.prompt, completion]).astype(np.int64))
+            logps = model(ids[None]).logits[0, len(pair.prompt) - 1 : -1].log_softmax(-1)
+            own = logps.gather(1, ids[len(pair.prompt) :, None])[:, 0]
+            logs.append((own - (2 * logps).logsumexp(-1)).mean())
+        weights.append(min(1.0, float(torch.exp(logs[0] + logs[1]).detach())))
+    assert 0 < min(weights) < max(weights)
+    batch = run.train.batch(rows, run.accelerator.device)
+    found = run.train.pair_logps(batch, run.policy(batch.pack))
+    assert found.weight.tolist() == pytest.approx(weights, rel=1e-3)
+    assert not found.weight.requires_grad
+
+    at_start = float((run.objective(found.at_reference()) * torch.tensor(weights)).mean())
+    log = [line["loss"] for line in lines(train(config).out) if "loss" in line]
+    assert log[0] == pytest.approx(at_start, rel=1e-3)
     assert log[-1] < log[0]

@@ -178,7 +178,7 @@ def test_plackett_luce_is_the_papers_formula(count: int) -> None:
 
     def loss(policy: torch.Tensor) -> torch.Tensor:
         columns = (policy[better], policy[worse], reference[better], reference[worse], ones, ones)
-        logps = PairLogps(*columns, margin=ones, group=0 * better + 7, winner=better)
+        logps = PairLogps(*columns, margin=ones, group=0 * better + 7, winner=better, weight=ones)
         shuffled = PairLogps(*(column[order] for column in logps))
         return LOSSES["plackett_luce"](shuffled, beta=0.3)
 
@@ -194,7 +194,7 @@ def test_plackett_luce_keeps_groups_apart_and_stands_large_margins() -> None:
     zeros = torch.zeros_like(chosen)
     logps = PairLogps(
         chosen, zeros, zeros, zeros, zeros + 1, zeros + 1, zeros,
-        group=torch.tensor([0, 1, 1, 2]), winner=torch.tensor([0, 0, 1, 0]),
+        group=torch.tensor([0, 1, 1, 2]), winner=torch.tensor([0, 0, 1, 0]), weight=zeros + 1,
     )  # fmt: skip
     found = LOSSES["plackett_luce"](logps, beta=1.0)
     two = float(np.logaddexp(0, 3.0)) * 2

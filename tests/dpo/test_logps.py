@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpo.logps import Head, Sizes, token_logps
+from dpo.logps import Head, Sizes, logps_and_collisions, token_logps
 
 N, H, V = 7, 6, 301
 
@@ -56,6 +56,13 @@ def test_tiles_give_log_softmax_and_its_gradients(
     expected = torch.autograd.grad((whole * pull).sum(), leaves)
 
     torch.testing.assert_close(tiled, whole, atol=2e-6, rtol=1e-6)
+    logps, agree = logps_and_collisions(
+        hidden, head._replace(collisions=True), targets, sizes=sizes
+    )
+    every = [plain(hidden, head, torch.full_like(targets, v)) for v in range(V)]
+    torch.testing.assert_close(agree, (2 * torch.stack(every)).logsumexp(0), atol=2e-6, rtol=1e-6)
+    assert torch.equal(logps, tiled)
+    assert not agree.requires_grad
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=5e-6, rtol=1e-5)
 

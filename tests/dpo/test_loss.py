@@ -25,7 +25,8 @@ def pairs(rows: list[list[float]]) -> PairLogps:
     """Rows of (lw, ll, rw, rl, nw, nl, margin), each a group of its own."""
     groups = torch.arange(len(rows))
     columns = torch.tensor(rows, dtype=torch.float64).T
-    return PairLogps(*columns, group=groups, winner=torch.zeros_like(groups))
+    ones = torch.ones_like(columns[0])
+    return PairLogps(*columns, group=groups, winner=torch.zeros_like(groups), weight=ones)
 
 
 def pair(values: list[float], sizes: list[int] | None = None, margin: float = 1.5) -> PairLogps:
