@@ -184,7 +184,9 @@ def _list_losses(context: click.Context, _option: click.Parameter, wanted: bool)
 )
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-def train(config: Path, overrides: tuple[str, ...]) -> None:
+@click.option("--push", metavar="ORG/NAME", help="Publish the model on the Hub at the end.")
+@click.option("--public", is_flag=True, help="Let everybody see what --push creates.")
+def train(config: Path, overrides: tuple[str, ...], push: str | None, public: bool) -> None:  # noqa: FBT001
     r"""Train a policy as the YAML file CONFIG says; KEY=VALUE changes a setting.
 
     \b
@@ -196,16 +198,22 @@ def train(config: Path, overrides: tuple[str, ...]) -> None:
       dpo-train train.yaml
       dpo-train train.yaml loss.beta=0.2 optimizer.learning_rate=5e-7 out=runs/beta-0.2
       torchrun --nproc-per-node 2 -m dpo train.yaml
+      dpo-train train.yaml --push org/name
       accelerate launch --config_file pipelines/accelerate/fsdp2.yaml -m dpo train.yaml
     """
     from transformers.utils.logging import disable_progress_bar
 
     from dpo.config_file import read_config
+    from dpo.hub import check_login, push_model
     from dpo.training import train as run
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     settings = read_config(config, overrides)
     is_main = os.environ.get("RANK", "0") == "0"  # of several processes one speaks
+    if public and push is None:
+        raise click.UsageError("--public is used with --push alone")
+    if push is not None and is_main:
+        check_login(push)
     view = TrainingView(settings.out, is_shown=is_main)
     with view:
         finished = run(settings, report=view.report, notice=view.notice)
@@ -216,6 +224,8 @@ def train(config: Path, overrides: tuple[str, ...]) -> None:
         sys.exit(128 + (finished.stopped_by or 0))
     if is_main:
         click.echo(summary_line(finished.out, finished.summary))
+    if push is not None and is_main:
+        click.echo(push_model(settings.out / "model", push, public=public))
 
 
 @click.command(cls=OneLineErrors)
