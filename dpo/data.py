@@ -64,10 +64,19 @@ class Pairs:
         return Prompted(prompt, (chosen, rejected), tuple(masks))  # type: ignore[arg-type]
 
     @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of prompt, chosen and rejected of each row, (rows, 3)."""
+        shards = [
+            np.stack([np.diff(column.offsets) for column in columns[:3]], 1)
+            for columns in self._shards
+        ]
+        return np.concatenate(shards).astype(np.int64) if shards else np.zeros((0, 3), np.int64)
+
+    @cached_property
     def sizes(self) -> NDArray[np.int64]:
         """Tokens of each row: prompt once, chosen and rejected, (rows,)."""
-        shards = [sum(np.diff(c.offsets) for c in columns[:3]) for columns in self._shards]
-        return np.concatenate(shards).astype(np.int64) if shards else np.zeros(0, np.int64)
+        sizes: NDArray[np.int64] = self.lengths.sum(1)
+        return sizes
 
     @cached_property
     def group_sizes(self) -> NDArray[np.int64]:

@@ -15,8 +15,11 @@ NAMES = (
     "rewards/accuracies",
     "logps/chosen",
     "logps/rejected",
+    "logratios/chosen",
+    "logratios/rejected",
 )
-"""The field's names, as TRL logs them, so that curves compare."""
+"""The field's names, as TRL logs them, so that curves compare; and how far each side has moved from
+the reference, in nats: a chosen side that falls is what DPO is known for."""
 
 TIE = 1e-4
 """Nats between two log-ratios below which float32 cannot say which is higher."""
@@ -24,13 +27,16 @@ TIE = 1e-4
 
 @torch.no_grad()
 def pair_sums(losses: Tensor, logps: PairLogps, *, beta: float) -> Tensor:
-    """Sums over the pairs of a pack, in the order of NAMES, then the pairs: (8,), float64.
+    """Sums over the pairs of a pack, in the order of NAMES, then the pairs: (10,), float64.
 
     reward = beta · log-ratio; a tie between the two sides counts as half right.
     """
     chosen, rejected = beta * logps.chosen_logratios, beta * logps.rejected_logratios
     right = (logps.margins > TIE).double() + (logps.margins.abs() <= TIE).double() / 2
-    columns = (losses, chosen, rejected, chosen - rejected, right, logps.chosen, logps.rejected)
+    columns = (
+        *(losses, chosen, rejected, chosen - rejected, right, logps.chosen, logps.rejected),
+        *(logps.chosen_logratios, logps.rejected_logratios),
+    )
     return torch.stack(
         [*(column.double().sum() for column in columns), losses.new_tensor(len(losses)).double()]
     )

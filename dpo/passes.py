@@ -18,8 +18,8 @@ from dpo.packing import Pack, Prompted, pack, plan
 from dpo.processes import is_sharded
 from dpo.run import Run
 
-NUM_SUMS = len(NAMES) + 3
-"""Of each metric; pairs; the loss at the reference; tokens."""
+NUM_SUMS = len(NAMES) + 2
+"""Of each metric; pairs; the loss at the reference."""
 
 
 def direct_pass(run: Run, packs: list[list[int]], step: int) -> Tensor:
@@ -49,8 +49,7 @@ def coupled_pass(run: Run, packs: list[list[int]], step: int) -> Tensor:
     with torch.no_grad():
         at_reference = (run.objective(whole.at_reference()) * weights).sum()
         sums = pair_sums(losses, whole, beta=run.objective.beta)
-    tokens = sum(map(run.train.pairs.num_tokens, run.order.step(step)))
-    return torch.cat((sums, torch.stack((at_reference, sums.new_tensor(tokens))).to(sums)))
+    return torch.cat((sums, at_reference[None].to(sums)))
 
 
 @torch.no_grad()
@@ -115,8 +114,7 @@ def _backward(run: Run, rows: list[int], num_pairs: int) -> Tensor:
     with torch.no_grad():
         at_reference = (run.objective(logps.at_reference()) * weights).sum()
         sums = pair_sums(losses, logps, beta=run.objective.beta)
-    tokens = sums.new_tensor(len(batch.pack.input_ids_T))
-    return torch.cat((sums, torch.stack((at_reference.double(), tokens))))
+    return torch.cat((sums, at_reference[None].double()))
 
 
 def _carry_back(run: Run, packs: list[list[int]], step: int, slopes: dict[int, Tensor]) -> None:

@@ -30,6 +30,7 @@ from dpo.packing import Pack, pack
 from dpo.policy import Policy
 from dpo.refstore import Reference, open_reference
 from dpo.selfcheck import make_policy
+from dpo.work import Machine, make_machine
 from prefdata.store.canonical import fingerprint
 from prefdata.store.reader import Build
 
@@ -123,6 +124,7 @@ class Run(NamedTuple):
     """What accelerate prepared: call it, so that the hooks of DDP and others fire."""
     optimizer: torch.optim.Optimizer
     objective: Objective
+    machine: Machine
     total_steps: int
     starts_as_reference: bool
     unshared_because: str | None
@@ -153,6 +155,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
     if config.gradient_checkpointing:
         checkpoint_layers(model, place=config.model)
     policy.collisions = config.wpo
+    machine = make_machine(policy, precision=config.mixed_precision)
     if accelerator.num_processes == 1:
         policy.add_gradients_in_place()
     optimizer = make_optimizer(policy.parameters(), config.optimizer)
@@ -168,6 +171,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
         policy=prepared,
         optimizer=optimizer,
         objective=objective,
+        machine=machine,
         total_steps=num_steps(config, len(order)),
         starts_as_reference=weights == reference.manifest.weights_sha256,
         unshared_because=why,

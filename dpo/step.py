@@ -12,6 +12,7 @@ from dpo.metrics import means
 from dpo.optim import learning_rate
 from dpo.passes import coupled_pass, direct_pass, packs_of
 from dpo.run import Run
+from dpo.work import work_of
 
 
 def train_step(run: Run, step: int) -> dict[str, float]:
@@ -26,7 +27,7 @@ def train_step(run: Run, step: int) -> dict[str, float]:
         group["lr"] = rate
     packs = packs_of(run, step)
     sums = (coupled_pass if run.objective.is_coupled else direct_pass)(run, packs, step)
-    *found_sums, at_reference, tokens = run.accelerator.reduce(sums, "sum")
+    *found_sums, at_reference = run.accelerator.reduce(sums, "sum")
     found = means(torch.stack(found_sums))
     found["grad_norm"] = _clip(run)
     _refuse_nonfinite(run, step, found)
@@ -35,9 +36,15 @@ def train_step(run: Run, step: int) -> dict[str, float]:
         check_first_loss(found["loss"], expected=expected, precision=run.config.mixed_precision)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
+    work, ranks = work_of(run.train.pairs, run.order.step(step)), run.accelerator.num_processes
     seconds = time.perf_counter() - started
-    speed = float(tokens) / seconds
-    return found | {"learning_rate": rate, "tokens_per_second": speed, "step_seconds": seconds}
+    return found | {
+        "learning_rate": rate,
+        "tokens_per_second": work.tokens / seconds,
+        "step_seconds": seconds,
+        "mfu": run.machine.utilization(work, seconds=seconds, processes=ranks),
+        **work.spared(),
+    }
 
 
 def pairs_run(run: Run, step: int) -> list[str]:

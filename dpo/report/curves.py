@@ -58,6 +58,7 @@ def run_figures(lines: Sequence[Line], *, chosen: str, rejected: str) -> list[Fi
         "Loss": curve("loss", "loss", chosen),
         "Rewards": both("rewards"),
         "Log-probs of completions, nats": both("logps"),
+        "Log-ratios to the reference, nats": both("logratios"),
         "Reward margin": curve("rewards/margins", "margin", chosen),
         "Reward accuracy": curve("rewards/accuracies", "accuracy", chosen),
     }

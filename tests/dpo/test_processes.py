@@ -23,7 +23,7 @@ from dpo.run import open_run
 from tests.dpo.conftest import Arena, build_pairs, save_llama
 
 ConfigOf = Callable[..., TrainConfig]
-SPEEDS = {"tokens_per_second", "step_seconds"}
+SPEEDS = {"tokens_per_second", "step_seconds", "mfu"}
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 

@@ -28,7 +28,7 @@ def test_a_finished_run_has_its_curves_and_numbers(config_of: ConfigOf) -> None:
     assert finished.summary.build_hash in page
     assert f"{finished.summary.final['eval/rewards/accuracies']:.1%}" in page
     drawings = re.findall(r"<svg.*?</svg>", page, re.S)
-    assert len(drawings) == 5
+    assert len(drawings) == 6
     for drawing in drawings:
         tree = ElementTree.fromstring(drawing)
         assert any(part.tag == "polyline" for part in tree)

@@ -39,7 +39,7 @@ TWELVE: dict[str, Any] = {
     "optimizer": {"learning_rate": 1e-3, "warmup_steps": 3, "schedule": "cosine"},
 }
 
-SPEEDS = {"tokens_per_second", "step_seconds"}
+SPEEDS = {"tokens_per_second", "step_seconds", "mfu"}
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
