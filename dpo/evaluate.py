@@ -3,9 +3,10 @@
 from itertools import pairwise
 
 import torch
+from torch import Tensor
 
 from dpo.loss import PairLogps
-from dpo.metrics import means, pair_sums
+from dpo.metrics import is_right, means, pair_sums
 from dpo.order import make_order, packs_in_order
 from dpo.passes import empty_pack
 from dpo.run import Run, Split
@@ -40,4 +41,15 @@ def evaluate(run: Run, split: Split) -> dict[str, float]:
         for start, stop in pairwise([*cuts[cuts < count].tolist(), count])
     ]
     losses = torch.cat([run.objective(batch) * batch.weight for batch in batches])
-    return means(pair_sums(losses, whole, beta=run.objective.beta), prefix="eval/")
+    found = means(pair_sums(losses, whole, beta=run.objective.beta), prefix="eval/")
+    return found | _by_source(split, is_right(whole))
+
+
+def _by_source(split: Split, right: Tensor) -> dict[str, float]:
+    """The accuracy of each input file's pairs, where the split has several."""
+    numbers = torch.from_numpy(split.source_numbers[: len(right)]).to(right.device)
+    return {
+        f"eval/rewards/accuracies/{name}": float(right[numbers == number].mean())
+        for number, name in enumerate(split.sources)
+        if bool((numbers == number).any())
+    }

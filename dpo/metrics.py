@@ -32,14 +32,19 @@ def pair_sums(losses: Tensor, logps: PairLogps, *, beta: float) -> Tensor:
     reward = beta · log-ratio; a tie between the two sides counts as half right.
     """
     chosen, rejected = beta * logps.chosen_logratios, beta * logps.rejected_logratios
-    right = (logps.margins > TIE).double() + (logps.margins.abs() <= TIE).double() / 2
     columns = (
-        *(losses, chosen, rejected, chosen - rejected, right, logps.chosen, logps.rejected),
+        *(losses, chosen, rejected, chosen - rejected, is_right(logps)),
+        *(logps.chosen, logps.rejected),
         *(logps.chosen_logratios, logps.rejected_logratios),
     )
     return torch.stack(
         [*(column.double().sum() for column in columns), losses.new_tensor(len(losses)).double()]
     )
+
+
+def is_right(logps: PairLogps) -> Tensor:
+    """1 where the chosen side has the higher reward, a half for a tie, (B,)."""
+    return (logps.margins > TIE).double() + (logps.margins.abs() <= TIE).double() / 2
 
 
 def means(sums: Tensor, *, prefix: str = "") -> dict[str, float]:

@@ -68,6 +68,10 @@ class Split(NamedTuple):
     """Sums over chosen and rejected under the reference, (rows, 2), nats."""
     counting: Counting | None = None
     """How much each token counts, where they do not all count alike."""
+    sources: tuple[str, ...] = ()
+    """Names of the files that the rows are from, where there are several."""
+    source_numbers: NDArray[np.int32] = np.zeros(0, np.int32)
+    """Of each row, the place of its file's name."""
 
     def batch(self, rows: list[int], device: torch.device) -> Batch:
         """Pairs as one pack, each prompt and each completion of it once."""
@@ -144,7 +148,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
     order = make_order(train.pairs, config)
     test = None
     if config.eval_split is not None and build.splits[_known(build, config.eval_split)].rows:
-        test = _split(build, reference, config.eval_split, config)
+        test = _with_sources(_split(build, reference, config.eval_split, config), build, config)
     model = load_model(config.model, dropout=config.dropout, device=accelerator.device)
     check_vocabulary(model, train.pairs, place=config.model)
     policy, why = make_policy(model, train.pairs)
@@ -211,6 +215,16 @@ def _split(build: Build, reference: Reference, split: str, config: TrainConfig) 
     columns = ("ref_chosen_logps", "ref_rejected_logps")
     sums = [np.stack([table[name].to_numpy() for name in columns], 1) for table in tables]
     return Split(pairs, np.concatenate(sums) if sums else np.zeros((0, 2), np.float32))
+
+
+def _with_sources(split: Split, build: Build, config: TrainConfig) -> Split:
+    column = build.text(config.eval_split or "")["source"].combine_chunks().dictionary_encode()
+    paths = column.dictionary.to_pylist()
+    if len(paths) < 2:
+        return split
+    names = [Path(path).name for path in paths]
+    names = names if len(set(names)) == len(names) else paths
+    return split._replace(sources=tuple(names), source_numbers=np.array(column.indices))
 
 
 def _known(build: Build, split: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 import yaml
@@ -17,15 +18,19 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import dpo.training
+import prefdata
 from dpo.config import TrainConfig
 from dpo.errors import MismatchError, TrainingError, UsageError
 from dpo.evaluate import evaluate
 from dpo.packing import Pack
 from dpo.policy import Policy
+from dpo.reference_pass import compute_reference
 from dpo.rehearsal import rehearse
 from dpo.run import Batch, Run, Split, open_run
 from dpo.step import train_step
 from dpo.training import train
+from prefdata.building import build
+from prefdata.config import BuildConfig
 from tests.dpo.conftest import Arena, save_gpt2
 
 ConfigOf = Callable[..., TrainConfig]
@@ -366,3 +371,32 @@ def test_a_loss_that_stands_out_is_told_with_its_pairs_and_changes_nothing(
     assert [line for line in said if line.startswith("step 11: its loss 60.0000 is")]
     assert f"(pairs {first}, " in said[-1]
     assert same(weights(tmp_path / "plain"), weights(tmp_path / "spiked"))
+
+
+def test_an_evaluation_tells_the_accuracy_of_each_file(
+    arena: Arena, config_of: ConfigOf, tmp_path: Path
+) -> None:
+    """The second file has its labels turned round, so what is learned is wrong there."""
+    rows = [json.loads(line) for line in arena.data.with_suffix(".jsonl").read_text().splitlines()]
+    turned = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in rows]
+    for name, some in (("straight", rows[::2]), ("turned", turned[1::2])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    data = tmp_path / "data"
+    build(
+        BuildConfig(
+            inputs=[str(tmp_path / "*.jsonl")], tokenizer=str(arena.model), out=data,
+            test_fraction=0.5,
+        )
+    )  # fmt: skip
+    compute_reference(data, model=str(arena.model))
+    config = config_of(data=str(data), eval_every=1)
+    train(config)
+    found = [line for line in lines(config.out) if "eval/loss" in line][-1]
+
+    files = pl.DataFrame(prefdata.open(data).text("test"))["source"].to_list()
+    shares = {name: sum(name in file for file in files) for name in ("straight", "turned")}
+    assert min(shares.values()) > 1
+    parts = {name: found[f"eval/rewards/accuracies/{name}.jsonl"] for name in shares}
+    mean = sum(parts[name] * count for name, count in shares.items()) / len(files)
+    assert mean == pytest.approx(found["eval/rewards/accuracies"], abs=1e-6)
+    assert parts["straight"] != parts["turned"]
