@@ -1,0 +1,62 @@
+"""Our shards and reference log-probs for TRL's DPOTrainer, which else makes both again.
+
+    from trl import DPOConfig, DPOTrainer
+    from dpo.trl import FromShards, trl_dataset
+
+    class Trainer(FromShards, DPOTrainer): ...
+
+    config = DPOConfig(precompute_ref_log_probs=True, max_length=None, ...)
+    Trainer("org/model", args=config, train_dataset=trl_dataset("builds/hh")).train()
+
+Written for TRL 1.16, which has no door of its own for tokens.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+import prefdata
+from dpo.errors import UsageError
+from dpo.refstore import open_reference
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TOKENS = ("prompt_ids", "chosen_ids", "rejected_ids")
+LOGPS = ("ref_chosen_logps", "ref_rejected_logps")
+
+
+class FromShards:
+    """Put before DPOTrainer: a dataset that has tokens and log-probs is taken as it is."""
+
+    def _prepare_dataset(self, dataset: Any, *arguments: Any, **named: Any) -> Any:
+        if set(TOKENS) <= set(dataset.column_names):
+            return dataset
+        return super()._prepare_dataset(dataset, *arguments, **named)  # type: ignore[misc]
+
+    def _precompute_ref_logps(self, dataset: Any, *arguments: Any, **named: Any) -> Any:
+        if set(LOGPS) <= set(dataset.column_names):
+            return dataset
+        return super()._precompute_ref_logps(dataset, *arguments, **named)  # type: ignore[misc]
+
+
+def trl_dataset(data: Path | str, split: str = "train", *, reference: str = "default") -> "Dataset":
+    """A split of a build with the log-probs that `dpo-ref` wrote, as TRL's collator reads it.
+
+    Raises UsageError (T160) for completions in which turns of others stand: TRL has no mask there.
+    """
+    from datasets import Dataset, concatenate_datasets  # optional, and takes a second
+
+    build = prefdata.open(Path(data))
+    stored = open_reference(build, reference).tables(split)
+    parts = []
+    for shard, logps in zip(build.shards(split), stored, strict=True):
+        tokens = shard.read()
+        if any(tokens[f"{side}_mask"].null_count < len(tokens) for side in ("chosen", "rejected")):
+            problem = "has completions of several turns, of which TRL would train all"
+            raise UsageError("T160", str(data), problem, "train it with dpo-train")
+        columns = [tokens[name] for name in TOKENS] + [logps[name] for name in LOGPS]
+        parts.append(Dataset(pa.table(columns, names=[*TOKENS, *LOGPS])))
+    whole: Dataset = concatenate_datasets(parts)
+    return whole

@@ -1,0 +1,86 @@
+"""TRL's own trainer on our shards and reference log-probs: the same losses as ours."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dpo.config import TrainConfig
+from dpo.errors import UsageError
+from dpo.trl import LOGPS, TOKENS, FromShards, trl_dataset
+from tests.dpo.conftest import Arena
+from tests.dpo.test_passes import lines
+
+ConfigOf = Callable[..., TrainConfig]
+
+
+def test_a_split_has_the_tokens_and_log_probs_of_its_shards(arena: Arena) -> None:
+    import prefdata
+    from dpo.refstore import open_reference
+
+    build = prefdata.open(arena.data)
+    tokens = [row for shard in build.shards("train") for row in shard.read().to_pylist()]
+    tables = open_reference(build, "default").tables("train")
+    logps = [row for table in tables for row in table.to_pylist()]
+
+    found = trl_dataset(arena.data).to_list()
+
+    assert found == [
+        {name: row[name] for name in TOKENS} | {name: of[name] for name in LOGPS}
+        for row, of in zip(tokens, logps, strict=True)
+    ]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trl_starts_from_them_and_has_our_losses(
+    arena: Arena, config_of: ConfigOf, tmp_path: Path
+) -> None:
+    trl = pytest.importorskip("trl", reason="TRL is not installed (extra `bench`)")
+    from transformers import AutoTokenizer
+
+    from dpo.training import train
+
+    class Trainer(FromShards, trl.DPOTrainer):
+        pass
+
+    config = config_of(steps=3, global_batch_size=4, seed=0, eval_split=None)
+    ours = [line["loss"] for line in lines(train(config).out) if "loss" in line]
+    from accelerate import Accelerator
+
+    from dpo.run import open_run
+
+    order = open_run(config, Accelerator(cpu=True)).order
+    rows = [row for step in (1, 2, 3) for row in order.rows(step)]
+    settings = trl.DPOConfig(
+        output_dir=str(tmp_path / "trl"), per_device_train_batch_size=4, max_steps=3,
+        learning_rate=1e-3, lr_scheduler_type="constant", precompute_ref_log_probs=True,
+        max_length=None, logging_steps=1, report_to=[], use_cpu=True, bf16=False,
+        gradient_checkpointing=False, save_strategy="no", weight_decay=0.0,
+        train_sampling_strategy="sequential", disable_tqdm=True,
+    )  # fmt: skip
+    trainer = Trainer(
+        str(arena.model), args=settings, train_dataset=trl_dataset(arena.data).select(rows),
+        processing_class=AutoTokenizer.from_pretrained(arena.model),
+    )  # fmt: skip
+    trainer.train()
+
+    theirs = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    assert theirs == pytest.approx(ours, abs=1e-4)
+
+
+def test_turns_of_others_are_refused(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow as pa
+
+    from prefdata.store.reader import Shard
+
+    read = Shard.read
+
+    def masked(shard: Shard) -> pa.Table:
+        table = read(shard)
+        masks = pa.array([[True] * len(ids) for ids in table["chosen_ids"].to_pylist()])
+        place = table.column_names.index("chosen_mask")
+        return table.set_column(place, "chosen_mask", masks)
+
+    monkeypatch.setattr(Shard, "read", masked)
+    with pytest.raises(UsageError, match="T160"):
+        trl_dataset(arena.data)
