@@ -46,6 +46,8 @@ class Sizes(NamedTuple):
 # A CPU's tile stays in its second-level cache, a GPU's keeps all of its cores at work.
 CPU_SIZES = Sizes(tokens=1024, tile=2**20, kept=128 * 2**20)
 GPU_SIZES = Sizes(tokens=4096, tile=256 * 2**20, kept=512 * 2**20)
+KEPT_PER_HIDDEN = 80
+"""Kept tiles take at most so many times the bytes of the hidden states, whatever the vocabulary."""
 
 
 def token_logps(
@@ -109,7 +111,8 @@ class _TokenLogps(torch.autograd.Function):
         top_N = hidden_NH.new_full((len(hidden_NH),), -torch.inf, dtype=torch.float32)
         sum_N, squares_N = torch.zeros_like(top_N), torch.zeros_like(top_N)
         # the slope of a soft cap needs the logits themselves, so such tiles are made again
-        room = sizes.kept if any(ctx.needs_input_grad) and softcap is None else 0
+        room = min(sizes.kept, KEPT_PER_HIDDEN * 4 * hidden_NH.numel())
+        room = room if any(ctx.needs_input_grad) and softcap is None else 0
         kept: list[_Kept] = []
         for n, v in _tiles(len(hidden_NH), len(weight_VH), sizes):
             tile = _logits(hidden_NH[n], head, v)
