@@ -126,6 +126,8 @@ class _TokenLogps(torch.autograd.Function):
             if room >= exps.nbytes:
                 kept.append(_Kept(exps, top_n))
                 room -= exps.nbytes
+            else:
+                room = 0  # what is kept is the first tiles, though a smaller one might still fit
         agree_N = (squares_N / sum_N**2).log_() if collisions else squares_N.fill_(torch.nan)
         lse_N = sum_N.log_() + top_N
         ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, lse_N)

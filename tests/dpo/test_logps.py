@@ -34,6 +34,7 @@ SIZES = {
     "slices of both": Sizes(3, 1, 0),
     "slices of both, all kept": Sizes(3, 1, 1 << 20),
     "slices of both, some kept": Sizes(3, 1, 2 * 64 * 4 * 3),
+    "room for a smaller one later": Sizes(3, 1, 64 * 4 * 3 + 64 * 4),
 }
 
 
