@@ -10,25 +10,18 @@ Axes: B is 1, H heads, G key heads, T tokens, D head size.
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from dpo import flex
+from dpo.flex import How
 from dpo.packing import Segment
 
 NAME = "shared_prompt"
-
-
-class _How(NamedTuple):
-    """What a layer asks of its attention."""
-
-    scaling: float | None
-    dropout: float
-    window: int | None
-    softcap: float | None
 
 
 def attend_packs(
@@ -46,12 +39,14 @@ def attend_packs(
         # the self-check before step 1 meets this, and such a model then runs unshared
         message = "attention sinks and position biases do not run on packs"
         raise NotImplementedError(message)
-    how = _How(
+    how = How(
         options.get("scaling"),
         options.get("dropout", 0.0),
         options.get("sliding_window"),
         options.get("softcap"),
     )
+    if query_BHTD.is_cuda and how.dropout == 0:
+        return flex.attend(query_BHTD, key_BGTD, value_BGTD, segments, how), None
     # a prompt and its first completion stand side by side: one causal text, without a copy
     lengths = [n for s in segments for n in (s.prompt + s.completions[0], *s.completions[1:])]
     queries, keys, values = (
@@ -69,7 +64,7 @@ def attend_packs(
     return torch.cat([output.transpose(1, 2) for output in outputs], 1), None
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, how: _How) -> Tensor:
+def _attend(query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
     """Causal attention of the last tokens of a text over all of it, (1, H, queries, D)."""
     queries, keys = query.shape[2], key.shape[2]
     window = how.window if how.window is not None and how.window < keys else None
@@ -88,7 +83,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, how: _How) -> Tensor:
     )
 
 
-def _attend_capped(query: Tensor, key: Tensor, value: Tensor, how: _How) -> Tensor:
+def _attend_capped(query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
     """The same with soft-capped scores (Gemma 2), which no fused kernel takes."""
     softcap = how.softcap or math.inf
     groups = query.shape[1] // key.shape[1]

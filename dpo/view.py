@@ -78,7 +78,8 @@ class TrainingView:
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
-        self._progress.live.transient = error is not None  # an error's line stands alone
+        took_none = self._progress.tasks[0].total is None  # as where the run had ended before
+        self._progress.live.transient = error is not None or took_none
         self._progress.stop()
 
     def report(self, step: int, total: int, metrics: dict[str, float]) -> None:

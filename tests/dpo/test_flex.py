@@ -1,0 +1,61 @@
+"""One kernel over a pack against attention part by part, and against a dense mask."""
+
+import pytest
+import torch
+
+from dpo import flex
+from dpo.attention import attend_packs
+from dpo.packing import Segment
+
+HEADS, KEY_HEADS, SIZE = 4, 2, 16
+SEGMENTS = (Segment(5, (3, 7)), Segment(140, (1, 20, 4)), Segment(1, (2,)))
+NOTHING = torch.nn.Module()
+
+
+def states(device: str) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    tokens = sum(s.prompt + sum(s.completions) for s in SEGMENTS)
+    shapes = [(1, heads, tokens, SIZE) for heads in (HEADS, KEY_HEADS, KEY_HEADS)]
+    return [torch.randn(shape, device=device, requires_grad=device != "cpu") for shape in shapes]
+
+
+OPTIONS = pytest.mark.parametrize(
+    ("window", "softcap"), [(None, None), (6, None), (None, 2.0), (6, 2.0)]
+)
+
+
+@OPTIONS
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
+def test_one_kernel_gives_what_the_parts_give(window: int | None, softcap: float | None) -> None:
+    """On a CPU FlexAttention has no gradient, so this is of the values."""
+    query, key, value = states("cpu")
+    how = {"scaling": 0.3, "softcap": softcap, "sliding_window": window}
+    parts, _ = attend_packs(NOTHING, query, key, value, None, segments=SEGMENTS, **how)
+    whole = flex.attend(query, key, value, SEGMENTS, flex.How(0.3, 0.0, window, softcap))
+
+    torch.testing.assert_close(whole, parts, atol=2e-6, rtol=1e-5)
+
+
+def test_blocks_that_see_nothing_are_skipped() -> None:
+    """Of 2,048 tokens in texts of 64 nearly all blocks are left out."""
+    segments = (Segment(32, (16, 16)),) * 32
+    mask = flex.block_mask(segments, None, torch.device("cpu"))
+
+    assert mask.sparsity() > 90
+    assert flex.block_mask(segments, None, torch.device("cpu")) is mask, "made once for all layers"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@OPTIONS
+def test_gradients_on_a_gpu(window: int | None, softcap: float | None) -> None:
+    how = {"scaling": 0.3, "softcap": softcap, "sliding_window": window}
+    given = states("cuda")
+    whole = flex.attend(*given, SEGMENTS, flex.How(0.3, 0.0, window, softcap))
+    parts = attend_packs(NOTHING, *given, None, segments=SEGMENTS, dropout=1e-9, **how)[0]
+    pull = torch.randn_like(whole)
+    ours = torch.autograd.grad((whole * pull).sum(), given)
+    theirs = torch.autograd.grad((parts * pull).sum(), given)
+
+    for left, right in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(left, right, atol=1e-3, rtol=1e-3)
