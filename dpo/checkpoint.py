@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 import torch
@@ -72,7 +72,7 @@ def save_checkpoint(
         dist.barrier()
     files: dict[str, FileSeal] = {}
     for kind, tensors in zip(_KINDS, (_weights(model), _slots(optimizer)), strict=True):
-        held = {key: local(t).contiguous() for key, t in tensors.items() if part == 0 or _is_cut(t)}
+        held = _apart({k: local(t) for k, t in tensors.items() if part == 0 or _is_cut(t)})
         name = f"{kind}-{part + 1:05d}-of-{parts:05d}" if parts > 1 else kind
         files[f"{name}.safetensors"] = commit_file(
             path / f"{name}.safetensors", partial(save_file, held)
@@ -116,15 +116,13 @@ def load_checkpoint(
             raise RuntimeError(message)
         for name, tensor in own.items():
             local(tensor).copy_(local(saved.read(name, like=tensor)))
-    moments: dict[int, dict[str, Tensor]] = {}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     with _Parts(slots) as saved:
-        for key in saved.names:
-            index, name = key.split(".", 1)
-            tensor = saved.read(key, like=parameters[int(index)])
-            moments.setdefault(int(index), {})[name] = tensor
+        moments = {
+            key: saved.read(key, like=parameters[int(key.split(".")[0])]) for key in saved.names
+        }
     groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    optimizer.load_state_dict({"state": _nested(moments), "param_groups": groups})
 
 
 class _Parts:
@@ -181,8 +179,46 @@ def _weights(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def _slots(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{name}": slot for i, slots in state.items() for name, slot in slots.items()}
+    """The optimizer's state as tensors, by the places of weights and the names of what is kept.
+
+    Names may be nested, as those of bitsandbytes are, and a number is a tensor of int64.
+    """
+    found: dict[str, Tensor] = {}
+
+    def add(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                add(f"{prefix}.{name}", inner)
+        else:
+            found[prefix] = value if isinstance(value, Tensor) else torch.tensor(value)
+
+    for place, slots in optimizer.state_dict()["state"].items():
+        add(str(place), slots)
+    return found
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same with storages of their own, as safetensors wants it: tables may be shared."""
+    seen: set[int] = set()
+    found = {}
+    for key, tensor in tensors.items():
+        storage = tensor.untyped_storage().data_ptr()
+        found[key] = tensor.clone() if storage in seen else tensor.contiguous()
+        seen.add(storage)
+    return found
+
+
+def _nested(slots: dict[str, Tensor]) -> dict[int, dict[str, Any]]:
+    """The same as `load_state_dict` wants it."""
+    state: dict[int, dict[str, Any]] = {}
+    for key, tensor in slots.items():
+        place, *parents, name = key.split(".")
+        at = state.setdefault(int(place), {})
+        for parent in parents:
+            at = at.setdefault(parent, {})
+        is_number = tensor.dtype == torch.int64 and tensor.ndim == 0
+        at[name] = int(tensor) if is_number else tensor
+    return state
 
 
 def _is_cut(tensor: Tensor) -> bool:

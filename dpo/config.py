@@ -101,8 +101,9 @@ Losses = Annotated[
 class OptimizerConfig(_Model):
     """How weights move."""
 
-    name: Literal["adamw", "rmsprop"] = "adamw"
-    """`rmsprop` is the paper's (appendix B of https://arxiv.org/abs/2305.18290)."""
+    name: Literal["adamw", "rmsprop", "adamw_8bit"] = "adamw"
+    """`rmsprop` is the paper's (appendix B of https://arxiv.org/abs/2305.18290). `adamw_8bit` keeps
+    its moments in a byte a weight (https://arxiv.org/abs/2110.02861), where bitsandbytes is."""
     learning_rate: PositiveFloat = 1e-6
     """Reached after the warm-up."""
     warmup_steps: NonNegativeInt = 0

@@ -2,22 +2,32 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
 from dpo.config import OptimizerConfig
+from dpo.errors import UsageError
 
 
 def make_optimizer(
     parameters: Iterable[nn.Parameter], config: OptimizerConfig
 ) -> torch.optim.Optimizer:
-    """AdamW, or RMSprop as in appendix B of https://arxiv.org/abs/2305.18290."""
+    """AdamW, or RMSprop as in appendix B of https://arxiv.org/abs/2305.18290.
+
+    Raises UsageError (T129) where bitsandbytes is wanted and not installed.
+    """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if config.name == "rmsprop":
         return torch.optim.RMSprop(
             trained, lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True
         )
+    if config.name == "adamw_8bit":
+        made: torch.optim.Optimizer = _bitsandbytes().optim.AdamW8bit(
+            trained, lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        return made
     return torch.optim.AdamW(
         trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
@@ -37,3 +47,12 @@ def learning_rate(step: int, *, total: int, config: OptimizerConfig) -> float:
     done = (step - config.warmup_steps) / (total - config.warmup_steps + 1)
     share = 1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
     return config.learning_rate * share
+
+
+def _bitsandbytes() -> Any:
+    try:
+        import bitsandbytes  # optional, and large
+    except ImportError as error:
+        problem, remedy = "needs bitsandbytes, which is not installed", "pip install bitsandbytes"
+        raise UsageError("T129", "optimizer.name: adamw_8bit", problem, remedy) from error
+    return bitsandbytes

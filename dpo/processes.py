@@ -44,6 +44,10 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         name = "FSDP version 1" if kind == DistributedType.FSDP else str(kind.value)
         remedy = "launch with pipelines/accelerate/ddp.yaml, or fsdp2.yaml to shard the weights"
         raise UsageError("T130", "accelerate", f"{name} is not known here", remedy)
+    if kind == DistributedType.FSDP and config.optimizer.name == "adamw_8bit":
+        problem = "bitsandbytes does not shard its moments"
+        remedy = "take adamw, whose moments are sharded, or ddp.yaml"
+        raise UsageError("T132", "optimizer.name: adamw_8bit", problem, remedy)
     return accelerator
 
 

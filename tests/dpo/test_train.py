@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -400,3 +401,27 @@ def test_an_evaluation_tells_the_accuracy_of_each_file(
     mean = sum(parts[name] * count for name, count in shares.items()) / len(files)
     assert mean == pytest.approx(found["eval/rewards/accuracies"], abs=1e-6)
     assert parts["straight"] != parts["turned"]
+
+
+def test_moments_of_a_byte_resume_bit_by_bit(config_of: ConfigOf, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    settings = TWELVE | {"optimizer": {"name": "adamw_8bit", "learning_rate": 1e-3}, "steps": 6}
+    whole = train(config_of(**settings)).out
+    again = tmp_path / "again"
+    shutil.copytree(
+        whole / "checkpoints/step-00000003", again / "checkpoints/step-00000003", dirs_exist_ok=True
+    )
+    shutil.copy(whole / "metrics.jsonl", again)
+
+    train(config_of(**settings, out=str(again)))
+    assert same(weights(whole), weights(again))
+    kept = load_file(whole / "checkpoints/step-00000003/optimizer.safetensors")
+    assert any(tensor.dtype == torch.uint8 for tensor in kept.values())
+
+
+def test_moments_of_a_byte_need_their_library(
+    config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(UsageError, match="T129"):
+        train(config_of(optimizer={"name": "adamw_8bit"}))
