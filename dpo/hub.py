@@ -24,19 +24,19 @@ _REMEDIES = {
 def check_login(repo: str) -> None:
     """Refuse a name or a token that cannot be used, before anything is computed.
 
-    Raises UsageError (T133).
+    Raises UsageError (T173).
     """
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise UsageError("T133", repo, "is no name of a repo", "write it as org/name") from error
+        raise UsageError("T173", repo, "is no name of a repo", "write it as org/name") from error
     if repo.count("/") != 1:
-        raise UsageError("T133", repo, "has no owner", "write it as org/name")
+        raise UsageError("T173", repo, "has no owner", "write it as org/name")
     try:
         HfApi().whoami()
     except (LocalTokenNotFoundError, HfHubHTTPError, httpx2.HTTPError) as error:
         problem = f"cannot be pushed to ({_said(error)})"
-        raise UsageError("T133", repo, problem, _REMEDIES[401]) from error
+        raise UsageError("T173", repo, problem, _REMEDIES[401]) from error
 
 
 def push_model(folder: Path, repo: str, *, public: bool) -> str:

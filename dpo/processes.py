@@ -23,7 +23,7 @@ _KNOWN = {
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    """The accelerator of a run. Raises UsageError (T130) for a way to launch that is not known."""
+    """The accelerator of a run. Raises UsageError (T170) for a way to launch that is not known."""
     AcceleratorState._reset_state()  # a second run in one process may ask for another precision
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
@@ -43,11 +43,11 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     if kind not in _KNOWN or (kind == DistributedType.FSDP and not is_sharded(accelerator)):
         name = "FSDP version 1" if kind == DistributedType.FSDP else str(kind.value)
         remedy = "launch with pipelines/accelerate/ddp.yaml, or fsdp2.yaml to shard the weights"
-        raise UsageError("T130", "accelerate", f"{name} is not known here", remedy)
+        raise UsageError("T170", "accelerate", f"{name} is not known here", remedy)
     if kind == DistributedType.FSDP and config.optimizer.name == "adamw_8bit":
         problem = "bitsandbytes does not shard its moments"
         remedy = "take adamw, whose moments are sharded, or ddp.yaml"
-        raise UsageError("T132", "optimizer.name: adamw_8bit", problem, remedy)
+        raise UsageError("T172", "optimizer.name: adamw_8bit", problem, remedy)
     return accelerator
 
 

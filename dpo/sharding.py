@@ -16,11 +16,11 @@ from dpo.errors import UsageError
 
 
 def num_pieces(model: torch.nn.Module) -> int:
-    """Over how many processes the weights are sharded. Raises UsageError (T131) for grids."""
+    """Over how many processes the weights are sharded. Raises UsageError (T171) for grids."""
     meshes = {p.device_mesh for p in model.parameters() if isinstance(p, DTensor)}
     if any(mesh.ndim != 1 for mesh in meshes):
         problem = "weights are sharded over a grid of processes, which checkpoints do not know"
-        raise UsageError("T131", "accelerate", problem, "shard over all processes alike")
+        raise UsageError("T171", "accelerate", problem, "shard over all processes alike")
     return max((mesh.size() for mesh in meshes), default=1)
 
 

@@ -38,3 +38,17 @@ def test_nothing_runs_what_a_file_brings(path: Path) -> None:
             for keyword in node.keywords:
                 value = getattr(keyword.value, "value", None)
                 assert not (keyword.arg in ("trust_remote_code", "shell") and value is True)
+
+
+def test_a_code_of_the_trainer_is_one_file_s() -> None:
+    """Codes are permanent: scripts tell problems apart by them."""
+    homes: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "dpo").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "").endswith("Error"):
+                code = getattr(node.args[0], "value", None) if node.args else None
+                if isinstance(code, str) and len(code) == 4 and code[0] == "T":
+                    homes.setdefault(code, set()).add(path.name)
+    assert len(homes) > 30
+    several = {code for code, files in homes.items() if len(files) > 1}
+    assert several == {"T132", "T205", "T301"}, "one problem that is met in two places"

@@ -72,7 +72,7 @@ def test_files_of_an_older_model_go_with_the_same_commit(trained: Path, hub: Fak
 @pytest.mark.parametrize(
     ("fault", "code", "says"),
     [
-        ({"whoami": 401}, "T133", "hf auth login"),
+        ({"whoami": 401}, "T173", "hf auth login"),
         ({"/commit/": 403}, "T310", "a token that may write"),
         ({"objects/batch": 400}, "T310", "run the same command again"),
         ({"/commit/": 412}, "T310", "somebody else has changed it"),
@@ -91,7 +91,7 @@ def test_a_fault_is_one_coded_line_and_the_old_model_stays(
 
     done = push(trained)
 
-    assert done.exit_code == (2 if code == "T133" else 1)
+    assert done.exit_code == (2 if code == "T173" else 1)
     last = done.output.strip().splitlines()[-1]
     assert f"[{code}]" in last
     assert says in last
@@ -107,7 +107,7 @@ def test_a_name_that_is_none_is_refused_before_training(
     done = push(write_config(tmp_path / "train.yaml", config_of()), name)
 
     assert done.exit_code == 2
-    assert "[T133]" in done.output
+    assert "[T173]" in done.output
     assert not (tmp_path / "run").exists()
     assert hub.seen == []
 

@@ -97,6 +97,6 @@ def test_an_adapter_and_coupled_losses_on_a_model_with_buffers(
 def test_a_way_to_launch_that_is_not_known_is_refused(config_of: ConfigOf, tmp_path: Path) -> None:
     path = write_config(tmp_path / "train.yaml", config_of())
 
-    with pytest.raises(AssertionError, match=r"FSDP version 1 is not known here.*T130"):
+    with pytest.raises(AssertionError, match=r"FSDP version 1 is not known here.*T170"):
         run_in(2, path, tmp_path / "out", **FSDP2 | {"FSDP_VERSION": "1"})
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
