@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,12 @@ from pydantic import BaseModel, ValidationError
 
 from dpo.config import LoraSettings, LossConfig, TrainConfig
 from dpo.errors import UsageError
+from prefdata.yaml_file import read_settings
 
 
 def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """The config in a YAML file, with `key=value` overrides (dots go down: `loss.beta=0.2`)."""
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror})"
-        raise UsageError("T120", str(path), problem, "name a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = f"is not YAML ({str(error).splitlines()[0]})"
-        raise UsageError("T120", str(path), problem, "mend the file") from error
-    if not isinstance(value, dict):
-        raise UsageError("T120", str(path), "holds no settings", "write `key: value` lines")
+    value = read_settings(path, partial(UsageError, "T120", str(path)))
     for override in overrides:
         _override(value, override)
     return parse_config(value, place=str(path))

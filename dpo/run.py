@@ -92,10 +92,12 @@ class Split(NamedTuple):
             sums = batch.pack.sums(token_logps_N)[sides]
         else:
             weights = [
-                self.counting.weights(self.pairs.pair_id(row), counted)
-                for row, counted in zip(rows, lengths.int().tolist(), strict=True)
+                self.counting.weights(self.pairs.pair_id(row), both)
+                for row, both in zip(rows, lengths.int().tolist(), strict=True)
             ]
             sums = weigh(batch.pack, token_logps_N, sides, weights)
+            counted = [[some.sum() for some in pair] for pair in weights]
+            lengths = lengths.new_tensor(np.array(counted))
         ref, margin, group = (
             torch.from_numpy(told[rows]).to(sums.device)
             for told in (self.ref_logps, self.pairs.margins, self.pairs.groups)
@@ -218,10 +220,10 @@ def _split(build: Build, reference: Reference, split: str, config: TrainConfig) 
 
 
 def _with_sources(split: Split, build: Build, config: TrainConfig) -> Split:
+    if len(build.manifest.inputs) < 2:
+        return split
     column = build.text(config.eval_split or "")["source"].combine_chunks().dictionary_encode()
     paths = column.dictionary.to_pylist()
-    if len(paths) < 2:
-        return split
     names = [Path(path).name for path in paths]
     names = names if len(set(names)) == len(names) else paths
     return split._replace(sources=tuple(names), source_numbers=np.array(column.indices))

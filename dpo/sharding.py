@@ -63,7 +63,7 @@ def whole_weights(model: torch.nn.Module) -> dict[str, Any] | None:
 
     None where the model holds its own weights whole.
     """
-    if num_pieces(model) == 1:
+    if not any(isinstance(weight, DTensor) for weight in model.parameters()):
         return None
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     whole = get_model_state_dict(model, options=options)

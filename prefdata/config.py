@@ -2,10 +2,10 @@
 
 import difflib
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -22,6 +22,7 @@ from prefdata.errors import UsageError
 from prefdata.read.limits import Limits, Pairing
 from prefdata.tokens.codes import TOKEN_CHECKS
 from prefdata.tokens.options import FIXED_CODES, ControlTokens, LengthPolicy, TokenOptions
+from prefdata.yaml_file import read_settings
 
 AnyPath = Annotated[Path, Field(strict=False)]
 
@@ -134,16 +135,7 @@ class BuildConfig(BaseModel):
 
 def read_config(path: Path, changes: dict[str, Any] | None = None) -> BuildConfig:
     """A config from a YAML file; `changes` are what the command line says besides."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror})"
-        raise UsageError("C100", str(path), problem, "name a config's YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = f"is not YAML: {' '.join(str(error).split())}"
-        raise UsageError("C100", str(path), problem, "mend the file") from error
-    if not isinstance(content, dict):
-        raise UsageError("C100", str(path), "is not a mapping", "write `key: value` lines")
+    content = read_settings(path, partial(UsageError, "C100", str(path)))
     return make_config({**content, **(changes or {})}, place=str(path))
 
 

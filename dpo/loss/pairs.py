@@ -12,7 +12,7 @@ from torch import Tensor
 class PairLogps(NamedTuple):
     """Log-probs of B pairs, in nats, summed over each completion; lengths; the data's margins.
 
-    All tensors have shape (B,). The lengths count the tokens that the sums run over.
+    All tensors have shape (B,). The lengths count the tokens of the sums as the sums do.
     """
 
     chosen: Tensor

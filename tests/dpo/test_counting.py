@@ -130,10 +130,13 @@ def test_a_run_of_sampo_sees_the_drawn_tokens_on_both_sides(config_of: ConfigOf)
 
     assert torch.allclose(found.chosen, found.ref_chosen, atol=1e-4)  # policy is reference yet
     assert torch.allclose(found.rejected, found.ref_rejected, atol=1e-4)
-    longer = (found.chosen_length > found.rejected_length).long()
+    assert torch.equal(found.chosen_length, found.rejected_length)
+    lengths = batch.pack.lengths()[batch.sides_R2]
+    assert torch.equal(found.chosen_length, lengths.amin(1))
+    longer = (lengths[:, 0] > lengths[:, 1]).long()
     for row, side in enumerate(longer.tolist()):
         of = (found.rejected, found.chosen)[side][row], whole[row, 1 - side]
-        assert (of[0] > of[1]) == (found.chosen_length[row] != found.rejected_length[row])
+        assert (of[0] > of[1]) == (lengths[row, 0] != lengths[row, 1])
         shorter = (found.chosen, found.rejected)[side][row], whole[row, side]
         assert torch.isclose(*shorter, atol=1e-4)
     log = [line["loss"] for line in lines(train(run.config).out) if "loss" in line]
