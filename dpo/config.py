@@ -162,6 +162,9 @@ class TrainConfig(_Model):
     count as the shorter one has, drawn by `seed` and pair."""
     wpo: bool = False
     """WPO (https://arxiv.org/abs/2406.11827): pairs that the policy would hardly say weigh less."""
+    router_aux_loss_coef: PositiveFloat | None = None
+    """Of the load-balancing loss of a mixture of experts (https://arxiv.org/abs/2101.03961), which
+    is one over all tokens of a step; transformers' configs have 0.001 to 0.02. Null: not added."""
     optimizer: OptimizerConfig = OptimizerConfig()
     lora: LoraSettings | None = None
     """An adapter to train; null trains all weights. The model in `out` has it merged."""

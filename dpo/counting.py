@@ -67,14 +67,13 @@ def weigh(
     return sums.reshape(-1, 2).to(token_logps_N.dtype)
 
 
-def likeliness(pack: Pack, found_2N: Tensor) -> Tensor:
+def likeliness(pack: Pack, logps_N: Tensor, collisions_N: Tensor) -> Tensor:
     """WPO's weight of each completion of a pack under the policy, (completions,), no gradient.
 
     exp of the mean over its tokens of log p(token) − log Σ_v p(v)²: 1 where the policy would say
     such tokens itself (https://arxiv.org/abs/2406.11827, section 3.2, sampled alignment).
     """
-    logps_N, collisions_N = found_2N.detach()
-    return torch.exp(pack.sums(logps_N - collisions_N) / pack.lengths())
+    return torch.exp(pack.sums(logps_N.detach() - collisions_N) / pack.lengths())
 
 
 def weigh_reference(

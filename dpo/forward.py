@@ -33,7 +33,7 @@ def row_logps(
     device, joined = policy.model.device, pairs.join(rows)
     batch = pack(joined.prompts).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        token_logps_N = policy(batch)
+        token_logps_N = policy(batch).logps_N
     lengths = np.bincount(batch.owner_N.cpu().numpy(), minlength=batch.num_completions)
     tokens = np.split(token_logps_N.cpu().numpy(), np.cumsum(lengths)[:-1])
     found = [RowLogps(tokens[chosen], tokens[rejected]) for chosen, rejected in joined.sides]

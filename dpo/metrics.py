@@ -48,9 +48,15 @@ def is_right(logps: PairLogps) -> Tensor:
 
 
 def means(sums: Tensor, *, prefix: str = "") -> dict[str, float]:
-    """Means over pairs, by name."""
-    values = (sums[:-1] / sums[-1]).tolist()
-    return {f"{prefix}{name}": value for name, value in zip(NAMES, values, strict=True)}
+    """Means over pairs, by name, and `kl_estimate`.
+
+    This is the mean of log π_ref − log π over all completions, in nats. Where they were drawn from
+    the reference, it estimates KL(π_ref ‖ π) without bias; else it tells how much less likely the
+    data have become.
+    """
+    found = dict(zip(NAMES, (sums[:-1] / sums[-1]).tolist(), strict=True))
+    found["kl_estimate"] = -(found["logratios/chosen"] + found["logratios/rejected"]) / 2
+    return {f"{prefix}{name}": value for name, value in found.items()}
 
 
 def rounded(metrics: Mapping[str, float]) -> dict[str, float]:

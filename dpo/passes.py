@@ -2,7 +2,8 @@
 
 Losses of single pairs need one pass. Losses that couple the pairs of a step need the log-probs of
 all of them first: a pass without gradients, then the loss and its slopes by every log-prob, then a
-second pass that carries the slopes back. So they are exact whatever the packs and the ranks.
+second pass that carries the slopes back. So they are exact whatever the packs and the ranks. The
+load-balancing loss of a mixture of experts, which couples the tokens of a step, is added likewise.
 """
 
 import hashlib
@@ -16,14 +17,21 @@ from dpo.loss import PairLogps
 from dpo.metrics import NAMES, pair_sums
 from dpo.packing import Pack, Prompted, pack, plan
 from dpo.processes import is_sharded
+from dpo.routing import balance_loss, experts_per_token
 from dpo.run import Run
 
-NUM_SUMS = len(NAMES) + 2
-"""Of each metric; pairs; the loss at the reference."""
+NUM_SUMS = len(NAMES) + 3
+"""Of each metric; pairs; the loss at the reference; the load-balancing loss."""
+
+
+def run_packs(run: Run, packs: list[list[int]], step: int) -> Tensor:
+    """Add the gradients of this rank's packs; returns its sums, (NUM_SUMS,), float64."""
+    couples = run.objective.is_coupled or run.config.router_aux_loss_coef is not None
+    return (coupled_pass if couples else direct_pass)(run, packs, step)
 
 
 def direct_pass(run: Run, packs: list[list[int]], step: int) -> Tensor:
-    """Add the gradients of this rank's packs; returns its sums, (NUM_SUMS,), float64."""
+    """`run_packs` where the loss of each pair stands alone."""
     seed_step(run, step)
     sums, num_pairs = _nothing(run), len(run.order.rows(step))
     for place, rows in enumerate(packs):
@@ -33,41 +41,52 @@ def direct_pass(run: Run, packs: list[list[int]], step: int) -> Tensor:
 
 
 def coupled_pass(run: Run, packs: list[list[int]], step: int) -> Tensor:
-    """The same where the loss of a pair depends on the others of the step."""
+    """`run_packs` where the loss of a pair depends on the others of the step, or its experts do."""
     seed_step(run, step)
     rows = run.order.rows(step)
-    whole = step_logps(run, packs, rows)
+    whole, loads_2E = look_ahead(run, packs, rows)
     chosen, rejected = (side.requires_grad_() for side in (whole.chosen, whole.rejected))
     weights = _weights(run, rows, len(rows)).to(chosen) * whole.weight
     losses = run.objective(whole) * weights
     slopes = torch.autograd.grad(
         losses.sum() / len(rows), (chosen, rejected), allow_unused=True, materialize_grads=True
     )
-    _carry_back(run, packs, step, dict(zip(rows, torch.stack(slopes, 1), strict=True)))
+    _carry_back(run, packs, step, dict(zip(rows, torch.stack(slopes, 1), strict=True)), loads_2E)
     if not run.accelerator.is_main_process:  # the sums of all pairs are known to every rank
         return _nothing(run)
     with torch.no_grad():
         at_reference = (run.objective(whole.at_reference()) * weights).sum()
         sums = pair_sums(losses, whole, beta=run.objective.beta)
-    return torch.cat((sums, at_reference[None].to(sums)))
+        balance = sums.new_zeros(()) if loads_2E is None else _balance(run, loads_2E, loads_2E)
+    return torch.cat((sums, torch.stack((at_reference, balance)).to(sums)))
 
 
 @torch.no_grad()
-def step_logps(run: Run, packs: list[list[int]], rows: list[int]) -> PairLogps:
-    """Log-probs of all pairs of a step, on every rank, in the order of `rows`."""
+def look_ahead(
+    run: Run, packs: list[list[int]], rows: list[int]
+) -> tuple[PairLogps, Tensor | None]:
+    """Log-probs of all pairs of a step, in the order of `rows`, and the experts' loads, (2, E).
+
+    Every rank gets those of all ranks.
+    """
+    loads: list[Tensor] = []
     place = {row: at for at, row in enumerate(rows)}
     columns = torch.zeros(
         (len(rows), len(PairLogps._fields)), dtype=torch.float64, device=run.accelerator.device
     )
     for some in packs:
         if not some:
-            run.policy(empty_pack().to(run.accelerator.device))
+            found = run.policy(empty_pack().to(run.accelerator.device))
+            loads += [] if found.loads_2E is None else [found.loads_2E.double() * 0.0]
             continue
         batch = run.train.batch(some, run.accelerator.device)
         with run.accelerator.autocast():
-            logps = run.train.pair_logps(batch, run.policy(batch.pack))
+            found = run.policy(batch.pack)
+            logps = run.train.pair_logps(batch, found)
         columns[[place[row] for row in some]] = logps.columns()
-    return PairLogps(*run.accelerator.reduce(columns, "sum").unbind(1))
+        loads += [] if found.loads_2E is None else [found.loads_2E.double()]
+    whole = PairLogps(*run.accelerator.reduce(columns, "sum").unbind(1))
+    return whole, run.accelerator.reduce(torch.stack(loads).sum(0), "sum") if loads else None
 
 
 def packs_of(run: Run, step: int) -> list[list[int]]:
@@ -114,10 +133,16 @@ def _backward(run: Run, rows: list[int], num_pairs: int) -> Tensor:
     with torch.no_grad():
         at_reference = (run.objective(logps.at_reference()) * weights).sum()
         sums = pair_sums(losses, logps, beta=run.objective.beta)
-    return torch.cat((sums, at_reference[None].double()))
+    return torch.cat((sums, torch.stack((at_reference.double(), sums.new_zeros(())))))
 
 
-def _carry_back(run: Run, packs: list[list[int]], step: int, slopes: dict[int, Tensor]) -> None:
+def _carry_back(
+    run: Run,
+    packs: list[list[int]],
+    step: int,
+    slopes: dict[int, Tensor],
+    loads_2E: Tensor | None,
+) -> None:
     """Run the packs again, dropout as before, and let the slopes of their log-probs flow back."""
     seed_step(run, step)
     for place, rows in enumerate(packs):
@@ -127,10 +152,19 @@ def _carry_back(run: Run, packs: list[list[int]], step: int, slopes: dict[int, T
                 continue
             batch = run.train.batch(rows, run.accelerator.device)
             with run.accelerator.autocast():
-                logps = run.train.pair_logps(batch, run.policy(batch.pack))
+                found = run.policy(batch.pack)
+                logps = run.train.pair_logps(batch, found)
             mine = torch.stack([slopes[row] for row in rows]).to(logps.chosen)
             moved = (logps.chosen * mine[:, 0] + logps.rejected * mine[:, 1]).sum()
+            if loads_2E is not None:
+                balance = _balance(run, found.loads_2E, loads_2E)
+                moved = moved + (run.config.router_aux_loss_coef or 0.0) * balance
             run.accelerator.backward(moved * run.accelerator.num_processes)
+
+
+def _balance(run: Run, loads_2E: Tensor, total_2E: Tensor) -> Tensor:
+    model = run.accelerator.unwrap_model(run.policy).model
+    return balance_loss(loads_2E, total_2E, chosen=experts_per_token(model))
 
 
 def _gathering(run: Run, *, is_last: bool) -> AbstractContextManager[None]:
@@ -147,7 +181,8 @@ def _gathering(run: Run, *, is_last: bool) -> AbstractContextManager[None]:
 def _keep_company(run: Run) -> None:
     """A pass without weight, so that the collectives of all ranks stay in step."""
     with run.accelerator.autocast():
-        run.accelerator.backward(run.policy(empty_pack().to(run.accelerator.device)).sum() * 0.0)
+        found = run.policy(empty_pack().to(run.accelerator.device))
+        run.accelerator.backward(found.logps_N.sum() * 0.0)
 
 
 def empty_pack() -> Pack:

@@ -4,8 +4,9 @@ One `forward` holds the body, the attention over packs and the chunked head, so 
 DDP, FSDP2 and DeepSpeed fire as they do for any model.
 """
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,18 @@ from dpo import attention
 from dpo.errors import UsageError
 from dpo.logps import Head, logps_and_collisions
 from dpo.packing import Pack
+from dpo.routing import experts_per_token, router_loads
+
+
+class Found(NamedTuple):
+    """What a policy finds of a pack."""
+
+    logps_N: Tensor
+    """Log-probs of the completion tokens, nats, float32."""
+    collisions_N: Tensor | None = None
+    """log Σ p² of the next token's distribution, where it is wanted."""
+    loads_2E: Tensor | None = None
+    """What each expert got (`router_loads`), where it is wanted."""
 
 
 class Policy(nn.Module):
@@ -30,7 +43,7 @@ class Policy(nn.Module):
         self.model = model
         self._no_split_modules = model._no_split_modules  # which layers accelerate shards by
         self.own_attention: str = model.config._attn_implementation or "eager"
-        self.shared = self.head_adds = self.collisions = False
+        self.shared = self.head_adds = self.collisions = self.loads = False
         self.share(shared=shared)
 
     def share(self, *, shared: bool) -> None:
@@ -52,38 +65,47 @@ class Policy(nn.Module):
         if type(embedding) is nn.Embedding and _adds(embedding.weight):
             embedding.register_forward_hook(_cut_off)
 
-    def forward(self, pack: Pack) -> Tensor:
-        """Log-probs of the completion tokens of a pack: (N,), nats, float32.
-
-        With `collisions`, (2, N): log Σ p² of the next token's distribution is the second row.
-        """
-        hidden_NH = self._shared(pack) if self.shared else self._unshared(pack)
+    def forward(self, pack: Pack) -> Found:
+        """Log-probs of the completion tokens of a pack; what `collisions` and `loads` ask for."""
+        hidden_NH, routed = self._shared(pack) if self.shared else self._unshared(pack)
         if torch.is_autocast_enabled(hidden_NH.device.type):
             hidden_NH = hidden_NH.to(torch.get_autocast_dtype(hidden_NH.device.type))
         with torch.autocast(hidden_NH.device.type, enabled=False):
             head = head_of(self.model)._replace(adds=self.head_adds, collisions=self.collisions)
-            found = logps_and_collisions(hidden_NH, head, pack.targets_N)
-            return torch.stack(found) if self.collisions else found[0]
+            logps_N, collisions_N = logps_and_collisions(hidden_NH, head, pack.targets_N)
+            return Found(
+                logps_N,
+                collisions_N if self.collisions else None,
+                router_loads(routed, chosen=experts_per_token(self.model)) if self.loads else None,
+            )
 
-    def _shared(self, pack: Pack) -> Tensor:
-        """Hidden states that predict completion tokens, out of one row, (N, H)."""
-        hidden_TH: Tensor = self.model.base_model(
+    def _shared(self, pack: Pack) -> tuple[Tensor, list[Tensor]]:
+        """Hidden states that predict completion tokens, out of one row, (N, H); router logits."""
+        states_TH, routed = self._run(
             input_ids=pack.input_ids_T[None],
             position_ids=pack.position_ids_T[None],
             segments=pack.segments,
-            use_cache=False,
-        ).last_hidden_state[0]
-        return hidden_TH.index_select(0, pack.predicts_N)
+        )
+        return states_TH.index_select(0, pack.predicts_N), list(routed)
 
-    def _unshared(self, pack: Pack) -> Tensor:
-        """The same from plain rows, one completion each and nothing else in them, (N, H)."""
+    def _unshared(self, pack: Pack) -> tuple[Tensor, list[Tensor]]:
+        """The same from plain rows, one completion each and nothing else in them.
+
+        Of a prompt's router logits those of its first row are told, as where it runs once.
+        """
         hidden: list[Tensor] = []
+        routed: list[Tensor] = []
         for row in unshared_rows(pack):
-            states_TH = self.model.base_model(
-                input_ids=pack.input_ids_T[row.places][None], use_cache=False
-            ).last_hidden_state[0]
+            states_TH, logits = self._run(input_ids=pack.input_ids_T[row.places][None])
             hidden.append(states_TH[row.first - 1 : -1])
-        return torch.cat(hidden)
+            routed += [layer[0 if row.brings_prompt else row.first :] for layer in logits]
+        return torch.cat(hidden), routed
+
+    def _run(self, **inputs: Any) -> tuple[Tensor, Sequence[Tensor]]:
+        """Hidden states of one row, (T, H), and the router logits of each layer, (T, E)."""
+        options = {"output_router_logits": True} if self.loads else {}
+        found = self.model.base_model(**inputs, **options, use_cache=False)
+        return found.last_hidden_state[0], found.router_logits if self.loads else ()
 
 
 def _adds(weight: Tensor) -> bool:
@@ -111,7 +133,8 @@ def _add_rows(embedding: nn.Embedding, ids: Tensor, gradient: Tensor) -> None:
 class Row:
     """Where one completion and its prompt stand in a pack."""
 
-    def __init__(self, prompt: slice, completion: slice) -> None:
+    def __init__(self, prompt: slice, completion: slice, *, brings_prompt: bool) -> None:
+        self.brings_prompt = brings_prompt
         self.places = torch.cat(
             (
                 torch.arange(prompt.start, prompt.stop),
@@ -128,8 +151,8 @@ def unshared_rows(pack: Pack) -> list[Row]:
     for segment in pack.segments:
         prompt = slice(start, start + segment.prompt)
         start = prompt.stop
-        for length in segment.completions:
-            rows.append(Row(prompt, slice(start, start + length)))
+        for place, length in enumerate(segment.completions):
+            rows.append(Row(prompt, slice(start, start + length), brings_prompt=place == 0))
             start += length
     return rows
 

@@ -24,7 +24,8 @@ def rehearse(run: Run) -> None:
     rows = [row for some in rows_of for row in some]
     try:
         with run.accelerator.autocast():
-            total = run.policy(run.train.batch(rows, run.accelerator.device).pack).sum()
+            found = run.policy(run.train.batch(rows, run.accelerator.device).pack)
+            total = found.logps_N.sum()
         run.accelerator.backward(total)
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not _is_of_memory(error):

@@ -27,8 +27,9 @@ from dpo.objective import Objective, make_objective
 from dpo.optim import make_optimizer
 from dpo.order import Order, make_order
 from dpo.packing import Pack, pack
-from dpo.policy import Policy
+from dpo.policy import Found, Policy
 from dpo.refstore import Reference, open_reference
+from dpo.routing import check_routing
 from dpo.selfcheck import make_policy
 from dpo.work import Machine, make_machine
 from prefdata.store.canonical import fingerprint
@@ -80,13 +81,13 @@ class Split(NamedTuple):
             rows, pack(joined.prompts).to(device), torch.from_numpy(joined.sides).to(device)
         )
 
-    def pair_logps(self, batch: Batch, found: Tensor) -> PairLogps:
+    def pair_logps(self, batch: Batch, found: Found) -> PairLogps:
         """Policy and reference log-probs of the pairs of a pack, out of what the policy found."""
         rows, sides = batch.rows, batch.sides_R2
         lengths = batch.pack.lengths()[sides]
-        token_logps_N, weight = found, torch.ones_like(lengths[:, 0])
-        if found.dim() == 2:
-            token_logps_N, weight = found[0], likeliness(batch.pack, found)[sides].prod(1)
+        token_logps_N, weight = found.logps_N, torch.ones_like(lengths[:, 0])
+        if found.collisions_N is not None:
+            weight = likeliness(batch.pack, token_logps_N, found.collisions_N)[sides].prod(1)
             weight = weight.clamp(max=1.0)
         if self.counting is None:
             sums = batch.pack.sums(token_logps_N)[sides]
@@ -160,7 +161,9 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
         add_lora(model, config.lora, seed=config.seed)
     if config.gradient_checkpointing:
         checkpoint_layers(model, place=config.model)
-    policy.collisions = config.wpo
+    policy.collisions, policy.loads = config.wpo, config.router_aux_loss_coef is not None
+    if policy.loads:
+        check_routing(model, place=config.model)
     machine = make_machine(policy, precision=config.mixed_precision)
     if accelerator.num_processes == 1:
         policy.add_gradients_in_place()

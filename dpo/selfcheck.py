@@ -40,7 +40,7 @@ def _disagreement(policy: Policy, batch: Pack, plain: Tensor, *, shared: bool) -
     try:
         policy.share(shared=shared)
         with torch.no_grad():
-            packed = policy(batch)
+            packed = policy(batch).logps_N
     except _RUN_ERRORS as error:
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     worst = float((packed - plain).abs().max())

@@ -10,7 +10,7 @@ from dpo.checks import check_first_loss
 from dpo.errors import TrainingError
 from dpo.metrics import means
 from dpo.optim import learning_rate
-from dpo.passes import coupled_pass, direct_pass, packs_of
+from dpo.passes import packs_of, run_packs
 from dpo.run import Run
 from dpo.work import work_of
 
@@ -26,9 +26,11 @@ def train_step(run: Run, step: int) -> dict[str, float]:
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     packs = packs_of(run, step)
-    sums = (coupled_pass if run.objective.is_coupled else direct_pass)(run, packs, step)
-    *found_sums, at_reference = run.accelerator.reduce(sums, "sum")
+    sums = run_packs(run, packs, step)
+    *found_sums, at_reference, balance = run.accelerator.reduce(sums, "sum")
     found = means(torch.stack(found_sums))
+    if run.config.router_aux_loss_coef is not None:
+        found["aux_loss"] = float(balance)
     found["grad_norm"] = _clip(run)
     _refuse_nonfinite(run, step, found)
     if step == 1 and run.starts_as_reference and not run.config.dropout:

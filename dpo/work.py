@@ -7,6 +7,7 @@ import torch
 
 from dpo.data import Pairs
 from dpo.policy import Policy, head_of
+from dpo.routing import experts_per_token
 
 SIZE = {"cpu": 1024, "cuda": 8192}
 
@@ -65,14 +66,17 @@ def make_machine(policy: Policy, *, precision: str) -> Machine:
     its own, where it is trained.
     """
     head, embedding = head_of(policy.model).weight_VH, policy.model.get_input_embeddings().weight
-    ends = {id(head), id(embedding)}
-    body = sum(_flops(weight) for weight in policy.parameters() if id(weight) not in ends)
+    ends, chosen = {id(head), id(embedding)}, experts_per_token(policy.model)
+    body = sum(_flops(weight, chosen) for weight in policy.parameters() if id(weight) not in ends)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return Machine(body, _flops(head), _peak(policy.model.device, dtype))
+    return Machine(body, _flops(head, chosen), _peak(policy.model.device, dtype))
 
 
-def _flops(weight: torch.Tensor) -> float:
-    return (6.0 if weight.requires_grad else 4.0) * weight.numel()
+def _flops(weight: torch.Tensor, chosen: int) -> float:
+    used = weight.numel()
+    if chosen and weight.ndim == 3:  # all experts of a layer, of which a token sees some
+        used = used // len(weight) * chosen
+    return (6.0 if weight.requires_grad else 4.0) * used
 
 
 def _peak(device: torch.device, dtype: torch.dtype) -> float:

@@ -126,7 +126,7 @@ def test_a_run_of_sampo_sees_the_drawn_tokens_on_both_sides(config_of: ConfigOf)
     batch = run.train.batch(rows, run.accelerator.device)
     with torch.no_grad():
         found = run.train.pair_logps(batch, run.policy(batch.pack))
-        whole = batch.pack.sums(run.policy(batch.pack))[batch.sides_R2]
+        whole = batch.pack.sums(run.policy(batch.pack).logps_N)[batch.sides_R2]
 
     assert torch.allclose(found.chosen, found.ref_chosen, atol=1e-4)  # policy is reference yet
     assert torch.allclose(found.rejected, found.ref_rejected, atol=1e-4)

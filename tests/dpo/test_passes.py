@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from dpo.config import TrainConfig
 from dpo.errors import UsageError
 from dpo.loss import COUPLED, LOSSES
-from dpo.passes import coupled_pass, direct_pass, packs_of, step_logps
+from dpo.passes import coupled_pass, direct_pass, look_ahead, packs_of
 from dpo.run import Run, open_run
 from dpo.training import train
 
@@ -74,7 +74,7 @@ def test_a_loss_of_single_pairs_is_the_same_either_way(config_of: ConfigOf) -> N
     assert torch.allclose(direct, coupled, rtol=1e-5)
     for key, gradient in gradients(run).items():
         assert torch.allclose(gradient, wanted[key], rtol=1e-4, atol=1e-6)
-    logps = step_logps(run, packs, run.order.rows(1))
+    logps, _ = look_ahead(run, packs, run.order.rows(1))
     assert LOSSES["dpo"](logps).sum().item() == pytest.approx(direct[0].item(), rel=1e-6)
 
 

@@ -94,7 +94,7 @@ def test_packs_give_the_log_probs_and_gradients_of_plain_forwards(
     expected = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
 
-    packed = Policy(model, shared=shared)(pack(rows))
+    packed = Policy(model, shared=shared)(pack(rows)).logps_N
     (packed * pull).sum().backward()
     found = [parameter.grad for parameter in model.parameters()]
 
@@ -118,7 +118,7 @@ def test_gradients_that_are_added_in_place_are_those_of_autograd(family: str, pa
             policy.add_gradients_in_place()
             assert policy.head_adds
         for some in (rows[:2], rows[2:]):
-            logps = policy(pack(some))
+            logps = policy(pack(some)).logps_N
             (logps * torch.linspace(-1, 1, len(logps))).sum().backward()
         with torch.no_grad():
             policy(pack(rows))
@@ -142,8 +142,8 @@ def test_a_pair_does_not_see_its_neighbors() -> None:
     rows = rows_of((20, 7, 9), (3, 1, 14))
 
     with torch.no_grad():
-        alone = torch.cat([policy(pack([row])) for row in rows])
-        together = policy(pack(rows))
+        alone = torch.cat([policy(pack([row])).logps_N for row in rows])
+        together = policy(pack(rows)).logps_N
 
     assert (alone - together).abs().max() <= 1e-5
 

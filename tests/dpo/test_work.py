@@ -58,4 +58,6 @@ def test_a_step_tells_them(config_of: ConfigOf) -> None:
     assert 0 < found["mfu"] < 1
     assert 0 < found["padding_saved"] < 1
     assert 0 < found["prompt_sharing"] < 1
+    moved = (found["logratios/chosen"] + found["logratios/rejected"]) / 2
+    assert found["kl_estimate"] == pytest.approx(-moved, rel=1e-5)
     assert found["logratios/chosen"] == pytest.approx(found["rewards/chosen"] / 0.1, rel=1e-5)
