@@ -11,8 +11,8 @@ completion.
 Each side runs in a process of its own: tokenize, reference log-probs, optimizer steps. Both see
 the same rows, in the order of our steps, with the same optimizer and dtype, so that the losses
 can be compared step by step. Our side measures torch.mm too, before each pack and after a step, off
-the clock: what share of the machine's own matrix product a steady step reaches, counting 6 FLOPs
-per body parameter and token and per head parameter and completion token. A machine that others use
+the clock, in the precision of the run: what share of the machine's own matrix product a steady step
+reaches, counting 6 FLOPs per body parameter and token and per head parameter and completion token. A machine that others use
 changes its speed within seconds, so the share of a run is all work over all seconds over the mean
 rate. Prints every run, and ratios with their spread.
 """
@@ -113,7 +113,7 @@ def run_ours(options: argparse.Namespace, folder: Path) -> Figures:
             mixed_precision=options.precision,
             progress=pass_clock(figures),
         )
-    yardstick, steps = Yardstick(torch), []
+    yardstick, steps = Yardstick(torch, options.precision), []
 
     def report(_step: int, _total: int, metrics: dict[str, float]) -> None:
         steps.append((metrics, *yardstick.lap()))

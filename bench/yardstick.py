@@ -8,8 +8,9 @@ from typing import Any
 class Yardstick:
     """Measures torch.mm beside the packs of a step, while it is open."""
 
-    def __init__(self, torch: Any) -> None:
+    def __init__(self, torch: Any, precision: str) -> None:
         self.torch, self.seconds, self.rates = torch, 0.0, []
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 
     def __enter__(self) -> None:
         import dpo.passes
@@ -26,9 +27,9 @@ class Yardstick:
         self.home._backward = self.run_pack
 
     def measure(self) -> None:
-        """FLOP/s of torch.mm in float32, on a shape of its liking."""
+        """FLOP/s of torch.mm in the precision of the run, on a shape of its liking."""
         started = time.perf_counter()
-        left, right, out = (self.torch.randn(2048, 2048) for _ in range(3))
+        left, right, out = (self.torch.randn(2048, 2048).to(self.dtype) for _ in range(3))
         self.torch.mm(left, right, out=out)
         begun = time.perf_counter()
         for _ in range(6):

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch import distributed as dist
 
+from dpo.loss.moving import Margins
 from dpo.sharding import bounds, local, num_pieces, piece_like
 from prefdata.store.canonical import hash_json, to_json
 from prefdata.store.commit import FileSeal, commit_file, fsync_path, seal_file, write_bytes
@@ -42,8 +43,10 @@ class State(BaseModel):
     step: int
     skipped: int = 0
     """Steps up to here that were left out because their numbers were not finite."""
+    seen: dict[str, Margins] = {}
+    """What losses that remember have seen, by their names."""
     fingerprint: str
-    files: dict[str, tuple[int, str]]
+    files: dict[str, tuple[int, str]] = {}
     hash: str = Field(default="")
 
     def own_hash(self) -> str:
@@ -51,19 +54,13 @@ class State(BaseModel):
 
 
 def save_checkpoint(
-    folder: Path,
-    *,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    skipped: int,
-    fingerprint: str,
+    folder: Path, state: State, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> Path:
-    """Commit the state after `step`; returns the checkpoint's folder.
+    """Commit a state with its tensors, whose seals it gets; returns the checkpoint's folder.
 
     One process calls it, or all of them where the weights are sharded.
     """
-    path, parts = folder / f"step-{step:08d}", num_pieces(model)
+    path, parts = folder / f"step-{state.step:08d}", num_pieces(model)
     part = dist.get_rank() if parts > 1 else 0
     if part == 0:
         path.mkdir(parents=True, exist_ok=True)
@@ -83,8 +80,8 @@ def save_checkpoint(
         files = {name: seal for some in everyones for name, seal in some.items()}
     if part == 0:
         seals = {name: (seal.bytes, seal.sha256) for name, seal in sorted(files.items())}
-        state = State(step=step, skipped=skipped, fingerprint=fingerprint, files=seals)
-        sealed = state.model_copy(update={"hash": state.own_hash()})
+        sealed = state.model_copy(update={"files": seals})
+        sealed = sealed.model_copy(update={"hash": sealed.own_hash()})
         write_bytes(path / "state.json", to_json(sealed.model_dump(mode="json")))
         fsync_path(folder)
     return path

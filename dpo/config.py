@@ -35,7 +35,8 @@ class LossConfig(_Model):
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] | None = None
     """Chance that a label is flipped."""
     alpha: NonNegativeFloat | None = None
-    """Weight of a second term, or the exponent of `alphapo`."""
+    """Weight of a second term, the exponent of `alphapo`, or how far the margins of a step move the
+    β of `beta_dpo`."""
     gamma: NonNegativeFloat | None = None
     """The margin that `simpo` and `alphapo` ask for."""
     tau: PositiveFloat | None = None
@@ -48,6 +49,10 @@ class LossConfig(_Model):
     """The scale of the data's margins in the `rpo` losses."""
     beta_prime: PositiveFloat | None = None
     """The temperature of `dr_dpo`."""
+    keep: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The share of a step's pairs that `beta_dpo` trains on."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """How much of what `beta_dpo` remembers of margins stays with each step."""
     divergence: Literal["reverse_kl", "forward_kl", "js", "alpha"] = "reverse_kl"
     """From the reference, for losses of margins: https://arxiv.org/abs/2309.16240."""
     divergence_alpha: float | None = None

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from dpo.config import LossConfig
-from dpo.loss import COUPLED, LOSSES, WITH_MARGINS, PairLogps, diverge
+from dpo.loss import COUPLED, LOSSES, MOVING, WITH_MARGINS, PairLogps, diverge
+from dpo.loss.moving import Margins, follow
 
 
 class _Part(NamedTuple):
@@ -17,7 +18,9 @@ class _Part(NamedTuple):
     divergence: str
     alpha: float | None
 
-    def __call__(self, logps: PairLogps) -> Tensor:
+    def __call__(self, logps: PairLogps, seen: Mapping[str, Margins]) -> Tensor:
+        if self.name in MOVING:
+            return self.weight * LOSSES[self.name](logps, seen.get(self.name), **self.settings)
         if self.divergence != "reverse_kl":
             logps = diverge(logps, self.divergence, self.alpha)
         return self.weight * LOSSES[self.name](logps, **self.settings)
@@ -27,10 +30,21 @@ class Objective(NamedTuple):
     """A weighted sum of losses, called like one."""
 
     parts: tuple[_Part, ...]
+    seen: dict[str, Margins]
+    """What losses that remember have seen up to now: the only part of a run's state that a step's
+    number and the weights do not hold, so checkpoints keep it."""
 
     def __call__(self, logps: PairLogps) -> Tensor:
         """The loss of each pair, (B,)."""
-        return torch.stack([part(logps) for part in self.parts]).sum(0)
+        return torch.stack([part(logps, self.seen) for part in self.parts]).sum(0)
+
+    def look_at(self, logps: PairLogps) -> None:
+        """Remember the pairs of a step, before its losses are asked for."""
+        for part in self.parts:
+            if part.name in MOVING:
+                momentum = part.settings["momentum"]
+                now = follow(self.seen.get(part.name), logps.margins.detach(), momentum=momentum)
+                self.seen.update({} if now is None else {part.name: now})
 
     @property
     def is_coupled(self) -> bool:
@@ -54,5 +68,6 @@ def make_objective(losses: Sequence[LossConfig]) -> Objective:
         tuple(
             _Part(loss.name, loss.weight, loss.settings, loss.divergence, loss.divergence_alpha)
             for loss in losses
-        )
+        ),
+        {},
     )

@@ -45,7 +45,9 @@ def coupled_pass(run: Run, packs: list[list[int]], step: int) -> Tensor:
     seed_step(run, step)
     rows = run.order.rows(step)
     whole, loads_2E = look_ahead(run, packs, rows)
+    run.objective.look_at(whole)
     chosen, rejected = (side.requires_grad_() for side in (whole.chosen, whole.rejected))
+    seed_draws(run, step)
     weights = _weights(run, rows, len(rows)).to(chosen) * whole.weight
     losses = run.objective(whole) * weights
     slopes = torch.autograd.grad(
@@ -107,7 +109,15 @@ def packs_of(run: Run, step: int) -> list[list[int]]:
 
 def seed_step(run: Run, step: int) -> None:
     """Seed dropout by what names it, so that no generator's state has to be kept."""
-    name = f"{run.config.seed}/{step}/{run.accelerator.process_index}"
+    _seed(f"{run.config.seed}/{step}/{run.accelerator.process_index}")
+
+
+def seed_draws(run: Run, step: int) -> None:
+    """Seed what a loss draws, the same on every rank."""
+    _seed(f"{run.config.seed}/{step}/loss")
+
+
+def _seed(name: str) -> None:
     digest = hashlib.blake2b(name.encode(), digest_size=7).digest()
     torch.manual_seed(int.from_bytes(digest))
 

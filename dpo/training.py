@@ -10,6 +10,7 @@ from typing import NamedTuple
 from dpo.allocator import keep_freed_memory
 from dpo.card import write_card
 from dpo.checkpoint import (
+    State,
     find_checkpoint,
     keep_newest,
     load_checkpoint,
@@ -169,6 +170,7 @@ def resume(run: Run) -> tuple[int, int]:
         raise UsageError("T140", str(path), problem, "name another `out`, or delete that folder")
     model = run.accelerator.unwrap_model(run.policy).model
     load_checkpoint(path, state, model=model, optimizer=run.optimizer)
+    run.objective.seen.update(state.seen)
     return state.step, state.skipped
 
 
@@ -178,14 +180,10 @@ def checkpoint(run: Run, step: int, skipped: int) -> None:
     shard_again(run.policy)
     if is_main or is_sharded(run.accelerator):
         model = run.accelerator.unwrap_model(run.policy).model
-        save_checkpoint(
-            folder,
-            model=model,
-            optimizer=run.optimizer,
-            step=step,
-            skipped=skipped,
-            fingerprint=run.fingerprint,
+        state = State(
+            step=step, skipped=skipped, seen=run.objective.seen, fingerprint=run.fingerprint
         )
+        save_checkpoint(folder, state, model=model, optimizer=run.optimizer)
     if is_main:
         keep_newest(folder, run.config.keep_checkpoints)
     run.accelerator.wait_for_everyone()

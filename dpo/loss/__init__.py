@@ -10,7 +10,7 @@ from inspect import Parameter, signature
 
 from torch import Tensor
 
-from dpo.loss import coupled, free, margin, ranked, scored, sides
+from dpo.loss import coupled, free, margin, moving, ranked, scored, sides
 from dpo.loss.pairs import DIVERGENCES, PairLogps, diverge
 
 Loss = Callable[..., Tensor]
@@ -31,6 +31,7 @@ _FREE: tuple[Loss, ...] = (
     free.slic,
 )  # fmt: skip
 _RANKED: tuple[Loss, ...] = (ranked.plackett_luce,)
+_MOVING: tuple[Loss, ...] = (moving.beta_dpo,)
 _OTHERS: tuple[Loss, ...] = (
     margin.r_dpo, margin.dpop, sides.sppo_hard, sides.nca_pair, sides.bco_pair, sides.apo_zero,
     sides.apo_down, sides.cal_dpo,
@@ -38,14 +39,16 @@ _OTHERS: tuple[Loss, ...] = (
 
 LOSSES: Mapping[str, Loss] = {
     loss.__name__: loss
-    for loss in (*_ON_MARGINS, *_OTHERS, *_WITH_MARGINS, *_FREE, *_COUPLED, *_RANKED)
+    for loss in (*_ON_MARGINS, *_OTHERS, *_WITH_MARGINS, *_FREE, *_COUPLED, *_MOVING, *_RANKED)
 }
 ON_MARGINS = frozenset(loss.__name__ for loss in _ON_MARGINS)
 """Losses that may have another divergence than the reverse KL."""
 WITH_MARGINS = frozenset(loss.__name__ for loss in _WITH_MARGINS)
 """Losses that need the data's margins."""
-COUPLED = frozenset(loss.__name__ for loss in _COUPLED)
+COUPLED = frozenset(loss.__name__ for loss in (*_COUPLED, *_MOVING))
 """Losses that must see the whole step at once."""
+MOVING = frozenset(loss.__name__ for loss in _MOVING)
+"""Losses that take the moving mean and deviation of margins beside the pairs."""
 RANKED = frozenset(loss.__name__ for loss in _RANKED)
 """Losses that must see all pairs of a group at once."""
 REFERENCE_FREE = frozenset(loss.__name__ for loss in _FREE) | {"sft_tokens"}
@@ -55,6 +58,7 @@ __all__ = [
     "COUPLED",
     "DIVERGENCES",
     "LOSSES",
+    "MOVING",
     "ON_MARGINS",
     "RANKED",
     "REFERENCE_FREE",

@@ -106,6 +106,7 @@ FORMULAS: dict[str, Callable[[Given], float]] = {
     "aot": lambda g: -ls(0.1 * g.d),
     "aot_unpaired": lambda g: -ls(0.1 * g.d),
     "dr_dpo": lambda g: -ls(0.1 * g.d),
+    "beta_dpo": lambda g: -ls(max(1e-3, 0.1 * (1 + 0.6 * g.d)) * g.d),
     # of a group of one pair
     "plackett_luce": lambda g: -ls(0.1 * g.d),
 }
@@ -125,30 +126,40 @@ def test_each_loss_is_its_papers_formula(
     assert loss == pytest.approx(FORMULAS[name](Given(values, sizes, margin)), rel=1e-8, abs=1e-8)
 
 
+def held_kto(held: PairLogps, now: PairLogps) -> torch.Tensor:
+    up, down = held.chosen_logratios.mean().relu(), held.rejected_logratios.mean().relu()
+    gains = (0.1 * (now.chosen_logratios - down)).sigmoid()
+    return 2 - gains - (0.1 * (up - now.rejected_logratios)).sigmoid()
+
+
+def held_beta(held: PairLogps, now: PairLogps) -> torch.Tensor:
+    own = 0.1 * (1 + 0.6 * held.margins.mean())
+    return -torch.nn.functional.logsigmoid(own * now.margins)
+
+
+HELD = {"kto_pair": held_kto, "beta_dpo": held_beta}
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_each_loss_has_the_gradient_that_differences_give(name: str) -> None:
     rows = [[-10.0, -12.5, -11.0, -12.0, 4, 5, 0.7], [-9.0, -7.5, -8.0, -7.9, 3, 6, 1.2]]
     logps = pairs(rows)
     chosen, rejected = (x.clone().requires_grad_() for x in (logps.chosen, logps.rejected))
 
-    def loss(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+    def of_name(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
         return LOSSES[name](logps._replace(chosen=chosen, rejected=rejected))
 
-    if name == "kto_pair":  # no gradient through its means: compare with them held
-        held = pairs(rows)
-        up, down = held.chosen_logratios.mean().relu(), held.rejected_logratios.mean().relu()
+    loss = of_name
+    if name in HELD:  # no gradient flows through its means: compare with them held
 
         def loss(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
-            hw, hl = chosen - held.ref_chosen, rejected - held.ref_rejected
-            return 2 - (0.1 * (hw - down)).sigmoid() - (0.1 * (up - hl)).sigmoid()
+            return HELD[name](pairs(rows), logps._replace(chosen=chosen, rejected=rejected))
 
-        found = torch.autograd.grad(
-            LOSSES[name](logps._replace(chosen=chosen, rejected=rejected)).sum(), (chosen, rejected)
+        found, wanted = (
+            torch.autograd.grad(way(chosen, rejected).sum(), (chosen, rejected))
+            for way in (of_name, loss)
         )
-        assert torch.allclose(
-            torch.stack(found),
-            torch.stack(torch.autograd.grad(loss(chosen, rejected).sum(), (chosen, rejected))),
-        )
+        assert torch.allclose(torch.stack(found), torch.stack(wanted))
     assert torch.autograd.gradcheck(loss, (chosen, rejected))
 
 

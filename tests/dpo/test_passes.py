@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from dpo.config import TrainConfig
 from dpo.errors import UsageError
 from dpo.loss import COUPLED, LOSSES
-from dpo.passes import coupled_pass, direct_pass, look_ahead, packs_of
+from dpo.passes import coupled_pass, direct_pass, look_ahead, packs_of, seed_draws
 from dpo.run import Run, open_run
 from dpo.training import train
 
@@ -50,7 +50,9 @@ def test_the_gradient_is_that_of_the_whole_step_at_once(name: str, config_of: Co
     run = move(open_run(config_of(loss={"name": name}, pack_tokens=WIDE), Accelerator(cpu=True)))
     batch = run.train.batch(run.order.rows(1), run.accelerator.device)
     logps = run.train.pair_logps(batch, run.policy(batch.pack))
-    LOSSES[name](logps).mean().backward()
+    run.objective.look_at(logps)
+    seed_draws(run, 1)
+    run.objective(logps).mean().backward()
     wanted = gradients(run)
 
     for tokens in (NARROW, MIDDLE, WIDE):

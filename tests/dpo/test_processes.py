@@ -119,7 +119,7 @@ def test_groups_are_the_same_in_two_processes(
 def test_a_loss_of_coupled_pairs_is_the_same_in_two_processes(
     config_of: ConfigOf, tmp_path: Path
 ) -> None:
-    losses = [{"name": name} for name in ("aot", "kto_pair", "dr_dpo")]
+    losses = [{"name": name} for name in ("aot", "kto_pair", "dr_dpo", "beta_dpo")]
     config = config_of(global_batch_size=5, steps=4, pack_tokens=90, loss=losses)
     path = write_config(tmp_path / "train.yaml", config)
     one, two = run_in_one_and_in_two(path, tmp_path)

@@ -1,0 +1,98 @@
+"""β-DPO: what it remembers, which pairs it leaves out, and that a resumed run remembers too."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from dpo.config import TrainConfig
+from dpo.loss import PairLogps
+from dpo.loss.moving import Margins, beta_dpo, follow
+from dpo.run import open_run
+from dpo.step import train_step
+from dpo.training import train
+from tests.dpo.test_loss import pairs
+from tests.dpo.test_train import SPEEDS, lines, same, weights
+
+ConfigOf = Callable[..., TrainConfig]
+
+
+def with_margins(margins: list[float]) -> PairLogps:
+    logps = pairs([[-10.0 + margin, -12.0, -10.0, -12.0, 4, 5, 1.0] for margin in margins])
+    return logps._replace(chosen=logps.chosen.requires_grad_())
+
+
+def test_mean_and_deviation_move_with_the_steps() -> None:
+    steps = [torch.tensor(step) for step in ([1.0, 3.0], [5.0, 5.0], [0.0, -4.0])]
+    seen = None
+    for step in steps:
+        seen = follow(seen, step, momentum=0.9)
+
+    mean = 0.9 * (0.9 * 2 + 0.1 * 5) + 0.1 * -2
+    deviation = 0.9 * (0.9 * 1 + 0.1 * 0) + 0.1 * 2
+    assert seen == pytest.approx((mean, deviation))
+    assert follow(seen, torch.tensor([1.0, torch.nan]), momentum=0.9) == seen
+
+
+def test_pairs_with_unusual_margins_are_left_out_the_most_often() -> None:
+    """Of ten pairs eight are kept; how often each is, as drawing one by one by weight has it."""
+    margins = [0.0, 0.1, -0.1, 0.2, 0.5, 1.0, -1.0, 1.5, -2.0, 2.5]
+    logps, draws = with_margins(margins), 1500
+    torch.manual_seed(0)
+    left_out = np.zeros(10)
+    for _ in range(draws):
+        (slopes,) = torch.autograd.grad(beta_dpo(logps, Margins(0.0, 1.0)).sum(), logps.chosen)
+        assert int((slopes == 0).sum()) == 2
+        left_out += (slopes == 0).numpy()
+
+    usual, rng, wanted = np.exp(-np.square(margins) / 2), np.random.default_rng(0), np.ones(10)
+    for _ in range(draws):
+        kept = rng.choice(10, 8, replace=False, p=usual / usual.sum())
+        wanted[kept] -= 1 / draws
+    assert left_out / draws == pytest.approx(wanted, abs=0.05)
+    assert left_out[9] > 5 * left_out[0]
+
+
+def test_beta_follows_the_margins_of_the_pairs_that_are_kept() -> None:
+    margins = torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64)
+    logps = with_margins(margins.tolist())
+    for seen, own in ((Margins(2.5, 1.0), 0.1 * 1.3), (Margins(9.0, 1.0), 1e-3)):
+        found = beta_dpo(logps, seen, keep=1.0)
+        assert torch.allclose(found, -torch.nn.functional.logsigmoid(own * margins))
+    with torch.no_grad():
+        assert (beta_dpo(logps, Margins(0.0, 0.1), keep=0.4) > 0).all(), "evaluation sees all pairs"
+    far = beta_dpo(with_margins([90.0, 91.0, 99.0]), Margins(0.0, 0.1), keep=0.4, alpha=0)
+    assert int((far != 0).sum()) == 1
+
+
+def test_a_run_remembers_the_margins_of_its_steps(config_of: ConfigOf) -> None:
+    run = open_run(config_of(loss={"name": "beta_dpo", "momentum": 0.5}), Accelerator(cpu=True))
+    means: list[float] = []
+    mean = 0.0
+    for step in (1, 2, 3):
+        found = train_step(run, step)
+        means.append(found["logratios/chosen"] - found["logratios/rejected"])
+        mean = means[0] if step == 1 else 0.5 * mean + 0.5 * means[-1]
+        assert run.objective.seen["beta_dpo"].mean == pytest.approx(mean, abs=1e-5)
+    assert abs(means[-1]) > 1e-3
+
+
+def test_a_resumed_run_remembers_what_the_steps_before_it_saw(
+    config_of: ConfigOf, tmp_path: Path
+) -> None:
+    options = {"loss": {"name": "beta_dpo"}, "eval_every": 4, "checkpoint_every": 2}
+    whole = config_of(steps=8, out=str(tmp_path / "whole"), **options)
+    train(whole)
+    train(config_of(steps=5, **options))
+    resumed = config_of(steps=8, **options)
+    train(resumed)
+
+    assert same(weights(resumed.out), weights(whole.out))
+    ends = [
+        [{k: v for k, v in line.items() if k not in SPEEDS} for line in lines(out)][-2:]
+        for out in (resumed.out, whole.out)
+    ]
+    assert ends[0] == ends[1]
