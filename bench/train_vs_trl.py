@@ -12,9 +12,9 @@ Each side runs in a process of its own: tokenize, reference log-probs, optimizer
 the same rows, in the order of our steps, with the same optimizer and dtype, so that the losses
 can be compared step by step. Our side measures torch.mm too, before each pack and after a step, off
 the clock, in the precision of the run: what share of the machine's own matrix product a steady step
-reaches, counting 6 FLOPs per body parameter and token and per head parameter and completion token. A machine that others use
-changes its speed within seconds, so the share of a run is all work over all seconds over the mean
-rate. Prints every run, and ratios with their spread.
+reaches, counting 6 FLOPs per body parameter and token and per head parameter and completion token.
+A machine that others use changes its speed within seconds, so the share of a run is all work over
+all seconds over the mean rate. Prints every run, and ratios with their spread.
 """
 
 import argparse
