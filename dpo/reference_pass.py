@@ -1,9 +1,10 @@
 """Reference log-probs of every completion of a build, computed once and kept beside its shards.
 
-Files are committed one by one, and `partial.json` lists those that are done, so that a run which
-dies goes on at the first missing one. The manifest comes last.
+Files are committed one by one, and every half minute the rows that are done of the file at hand, so
+that a run which dies goes on from there. The manifest comes last.
 """
 
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,20 +17,19 @@ import prefdata
 from dpo.allocator import keep_freed_memory
 from dpo.checks import check_tokenizer, check_vocabulary
 from dpo.data import Pairs
-from dpo.errors import MismatchError
 from dpo.forward import RowLogps, row_logps
+from dpo.ledger import Ledger
 from dpo.load import best_device, load_config, load_model, weights_sha256
 from dpo.order import packs_in_order
 from dpo.policy import Policy
-from dpo.refstore import COLUMNS, TOKEN_LOGPS, Precision, ReferenceManifest, read_manifest
+from dpo.refstore import COLUMNS, TOKEN_LOGPS, Precision, ReferenceManifest
 from dpo.selfcheck import make_policy
-from prefdata.store.commit import commit_file, lock_folder, make_folder, write_bytes
-from prefdata.store.manifest import ShardSeal
+from prefdata.store.commit import lock_folder, make_folder
 from prefdata.store.reader import Build, Shard
-from prefdata.store.shards import write_shard
-from prefdata.store.verify import cache_folder, check_seal
 
 Progress = Callable[[int, int], None]
+KEEP_EVERY = 30.0
+"""Seconds after which the rows of a shard that are done are kept."""
 
 
 class _Pass(NamedTuple):
@@ -76,71 +76,57 @@ def compute_reference(
             shared_prompts=policy.shared,
             token_shards={seal.path: seal.sha256 for seal in build.manifest.shards},
         )
-        return _write_shards(
-            folder, build, plain, _Pass(policy, mixed_precision, pack_tokens), progress
-        )
+        ledger = Ledger(folder, plain)
+        _write_shards(ledger, build, _Pass(policy, mixed_precision, pack_tokens), progress)
+        return ledger.close()
 
 
-def _write_shards(
-    folder: Path, build: Build, plain: ReferenceManifest, run: _Pass, progress: Progress
-) -> ReferenceManifest:
-    done = _done_before(folder, plain)
+def _write_shards(ledger: Ledger, build: Build, run: _Pass, progress: Progress) -> None:
     shards = [shard for split in build.splits for shard in build.shards(split)]
-    names = {seal.path for seal in done.shards}
     total, rows = sum(shard.rows for shard in shards), 0
     progress(rows, total)
     for shard in shards:
-        path = folder / Path(shard.name).name
-        if path.name not in names:
-            table = _logps_table(shard, run, partial(_shifted, progress, rows, total))
-            done = done.with_shard(_commit(path, shard, table))
-            write_bytes(folder / "partial.json", done.to_bytes())
+        if not ledger.holds(Path(shard.name).name):
+            _write_shard(ledger, shard, run, partial(_shifted, progress, rows, total))
         rows += shard.rows
         progress(rows, total)
-    if not (folder / "manifest.json").exists():
-        write_bytes(folder / "manifest.json", done.to_bytes())
-    (folder / "partial.json").unlink(missing_ok=True)
-    return done
 
 
 def _shifted(progress: Progress, before: int, total: int, done: int) -> None:
     progress(before + done, total)
 
 
-def _commit(path: Path, shard: Shard, table: pa.Table) -> ShardSeal:
-    seal = commit_file(path, lambda temporary: write_shard(temporary, table))
-    return ShardSeal(
-        path=path.name, split=shard.split, rows=shard.rows, tokens=shard.tokens, **seal._asdict()
-    )
-
-
-def _done_before(folder: Path, plain: ReferenceManifest) -> ReferenceManifest:
-    """What an earlier run of the same fingerprint left, each file as it was sealed."""
-    for path in (folder / "manifest.json", folder / "partial.json"):
-        if not path.exists():
-            continue
-        before = read_manifest(path)
-        if before.decides() != plain.decides():
-            problem = "holds log-probs of another model, build or precision"
-            raise MismatchError("T205", str(folder), problem, "choose another --name, or delete it")
-        for seal in before.shards:
-            check_seal(folder / seal.path, seal.seal, cache_folder())
-        return before
-    return plain.with_shards([])
-
-
-def _logps_table(shard: Shard, run: _Pass, progress: Callable[[int], None]) -> pa.Table:
+def _write_shard(ledger: Ledger, shard: Shard, run: _Pass, progress: Callable[[int], None]) -> None:
     """Reference columns of one token shard, row by row alike."""
-    table = shard.read()
-    pairs = Pairs([table])
+    name, pairs = Path(shard.name).name, Pairs([shard.read()])
+    pieces = ledger.pieces(name)
+    kept = first = sum(map(len, pieces))
+    fresh = [COLUMNS.empty_table()]
+    since = time.monotonic()
+    for (packs,) in packs_in_order(pairs, len(pairs), budget=run.pack_tokens):
+        last = max(map(max, packs)) + 1
+        if last <= kept:
+            continue
+        fresh.append(_window(pairs, range(first, last), packs, run, progress))
+        first = last
+        if time.monotonic() - since > KEEP_EVERY and first < len(pairs):
+            pieces.append(pa.concat_tables(fresh))
+            ledger.keep(name, shard, pieces[-1], first=first - len(pieces[-1]))
+            fresh, since = [COLUMNS.empty_table()], time.monotonic()
+    ledger.finish(name, shard, pa.concat_tables([*pieces, *fresh]))
+
+
+def _window(
+    pairs: Pairs, rows: range, packs: list[list[int]], run: _Pass, progress: Callable[[int], None]
+) -> pa.Table:
+    """Reference columns of the rows of some packs, which are `rows` without a gap."""
     found: dict[int, RowLogps] = {}
-    sums = np.zeros((len(pairs), 2), np.float32)
-    packs = packs_in_order(pairs, len(pairs), budget=run.pack_tokens)
-    for rows in (rows for (share,) in packs for rows in share):
-        tokens, sums[rows] = row_logps(run.policy, pairs, rows, precision=run.precision)
-        found.update(zip(rows, tokens, strict=True))
-        progress(len(found))
-    ordered = [found[row] for row in range(len(pairs))]
-    tokens_of = [pa.array([row[side] for row in ordered], TOKEN_LOGPS) for side in (0, 1)]
-    pair_ids = table["pair_id"].combine_chunks()
+    sums = np.zeros((len(rows), 2), np.float32)
+    for some in packs:
+        places = np.array(some) - rows.start
+        tokens, sums[places] = row_logps(run.policy, pairs, some, precision=run.precision)
+        found.update(zip(some, tokens, strict=True))
+        progress(rows.start + len(found))
+    tokens_of = [pa.array([found[row][side] for row in rows], TOKEN_LOGPS) for side in (0, 1)]
+    pair_ids = pa.array([bytes.fromhex(pairs.pair_id(row)) for row in rows], pa.binary(16))
     return pa.table([pair_ids, sums[:, 0], sums[:, 1], *tokens_of], schema=COLUMNS)

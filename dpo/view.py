@@ -1,5 +1,6 @@
 """What a terminal shows of a training run: one live line, and a summary at the end."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +17,37 @@ if TYPE_CHECKING:
     from dpo.summary import RunSummary
 
 
+PULSE = 60.0
+"""Seconds between two lines where no bar can move."""
+
+
+class _Pulse:
+    """A line a minute where the console is no terminal, as in a log file."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._last = console, time.monotonic()
+
+    def tell(self, line: str) -> None:
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._last >= PULSE:
+            self._console.print(line, highlight=False, markup=False)
+            self._last = now
+
+
 @contextmanager
 def counted(title: str) -> Iterator[Callable[[int, int], None]]:
     """A bar that is told what is done and how much there is; it vanishes before an error."""
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    progress, pulse = Progress(*columns, console=console, transient=True), _Pulse(console)
     task = progress.add_task("", total=None)
+
+    def move(done: int, total: int) -> None:
+        progress.update(task, completed=done, total=total)
+        pulse.tell(f"{title} {done:,} of {total:,}")
+
     with progress:
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        yield move
         progress.live.transient = False
 
 
@@ -31,13 +55,18 @@ def counted(title: str) -> Iterator[Callable[[int, int], None]]:
 def bars() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
     """A bar for each title that is asked for."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    progress = Progress(
-        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
-    )
+    console = Console(stderr=True)
+    pulse = _Pulse(console)
+    progress = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
 
     def start(title: str) -> Callable[[int, int], None]:
         task = progress.add_task(title, total=None)
-        return lambda done, total: progress.update(task, completed=done, total=total)
+
+        def move(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+            pulse.tell(f"{title} {done:,} of {total:,}")
+
+        return move
 
     with progress:
         yield start
@@ -72,6 +101,7 @@ class TrainingView:
             console=self._console,
         )
         self._task = self._progress.add_task(out.name, total=None, numbers="loading")
+        self._pulse = _Pulse(self._console)
 
     def __enter__(self) -> "TrainingView":
         self._progress.start()
@@ -85,7 +115,9 @@ class TrainingView:
     def report(self, step: int, total: int, metrics: dict[str, float]) -> None:
         """Show a step's metrics; an evaluation gets a line that stays."""
         if "loss" in metrics:
-            self._progress.update(self._task, completed=step, total=total, numbers=numbers(metrics))
+            shown = numbers(metrics)
+            self._progress.update(self._task, completed=step, total=total, numbers=shown)
+            self._pulse.tell(f"step {step:,} of {total:,}: {shown}")
         elif "skipped" not in metrics:
             self.notice(f"step {step:,}: {numbers(metrics, prefix='eval/')}")
 

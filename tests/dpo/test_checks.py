@@ -187,6 +187,65 @@ def test_a_finished_reference_is_left_and_another_is_refused(own: Arena) -> None
         compute_reference(own.data, model=str(own.model))
 
 
+@pytest.mark.parametrize("into", [1, 7, 12])
+def test_a_reference_goes_on_within_a_shard(
+    into: int, arena: Arena, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the same bytes, and without running the kept rows again."""
+    monkeypatch.setattr("dpo.order.WINDOW", 2)
+    monkeypatch.setattr("dpo.reference_pass.KEEP_EVERY", 0.0)
+    data = build_pairs(tmp_path / "data", tokenizer=arena.model, shard_rows=100)
+    folder = data / "reference/default"
+    whole = compute_reference(data, model=str(arena.model), name="whole", pack_tokens=90)
+
+    at = max(range(len(whole.shards)), key=lambda place: whole.shards[place].rows)
+    before = sum(seal.rows for seal in whole.shards[:at])
+
+    def die(done: int, _total: int) -> None:
+        if done >= before + into:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compute_reference(data, model=str(arena.model), pack_tokens=90, progress=die)
+    pieces = list(folder.glob("*.from-*"))
+    assert bool(pieces) == (into > 6)
+    heard: list[int] = []
+    again = compute_reference(
+        data, model=str(arena.model), pack_tokens=90, progress=lambda n, _total: heard.append(n)
+    )
+
+    assert again == whole
+    kept = read_manifest(folder / "manifest.json").shards
+    assert [seal.sha256 for seal in kept] == [seal.sha256 for seal in whole.shards]
+    assert not list(folder.glob("*.from-*"))
+    begun = next(done for done in heard if done > before)
+    assert begun - before > (into - 6 if pieces else 0)
+    assert (begun - before <= 2) == (not pieces)
+    assert max(heard) == sum(seal.rows for seal in whole.shards)
+
+
+def test_a_piece_that_was_changed_is_refused(
+    arena: Arena, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dpo.order.WINDOW", 2)
+    monkeypatch.setattr("dpo.reference_pass.KEEP_EVERY", 0.0)
+    data = build_pairs(tmp_path / "data", tokenizer=arena.model, shard_rows=100)
+
+    def die(done: int, _total: int) -> None:
+        if done >= 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compute_reference(data, model=str(arena.model), progress=die)
+    piece = next((data / "reference/default").glob("*.from-*"))
+    flipped = bytearray(piece.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    piece.write_bytes(flipped)
+
+    with pytest.raises(PrefdataError):
+        compute_reference(data, model=str(arena.model))
+
+
 def test_a_reference_goes_on_at_the_first_missing_file(own: Arena) -> None:
     folder = own.data / "reference/default"
     whole = read_manifest(folder / "manifest.json")

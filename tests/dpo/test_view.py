@@ -1,0 +1,43 @@
+"""What long work tells where no bar can move."""
+
+from pathlib import Path
+
+import pytest
+
+from dpo import view
+
+METRICS = {"loss": 0.5, "rewards/margins": 1.0, "rewards/accuracies": 0.75}
+
+
+def work(out: Path) -> None:
+    with view.counted("reference") as progress:
+        for done in range(4):
+            progress(done, 3)
+    with view.bars() as start:
+        start("policy")(1, 2)
+    with view.TrainingView(out) as shown:
+        shown.report(7, 9, METRICS)
+
+
+def test_a_log_file_gets_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "PULSE", 0.0)
+    work(tmp_path)
+    told = capsys.readouterr().err
+
+    for line in ("reference 2 of 3", "policy 1 of 2", "step 7 of 9: loss 0.5000  margin 1.000"):
+        assert f"{line}" in told
+    assert "\x1b" not in told
+
+
+def test_a_minute_lies_between_them_and_a_terminal_has_bars_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work(tmp_path)
+    assert "reference 2 of 3" not in capsys.readouterr().err
+
+    monkeypatch.setattr(view, "PULSE", 0.0)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    work(tmp_path)
+    assert "reference 2 of 3" not in capsys.readouterr().err
