@@ -137,8 +137,8 @@ def ref(data: Path, **options: Any) -> None:
     r"""Compute reference log-probs of the pairs in DATA, a folder that `prefdata build` made.
 
     \b
-    They are written beside the shards, one file a shard. A run that was killed continues where it
-    was half a minute before; a finished one is left as it is.
+    They are written beside the shards, one file a shard. A run that was killed continues within the
+    file, some hundred prompts back at most; a finished one is left as it is.
 
     \b
     Example:
