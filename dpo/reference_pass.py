@@ -1,7 +1,8 @@
 """Reference log-probs of every completion of a build, computed once and kept beside its shards.
 
 Files are committed one by one, and every half minute the rows of the file at hand that are done, a
-window of packs after the other, so that a run which dies goes on from there. The manifest comes last.
+window of packs after the other, so that a run which dies goes on from there. The manifest comes
+last.
 """
 
 import time
