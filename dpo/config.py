@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from dpo.loss import LOSSES, ON_MARGINS, RANKED, settings
+from dpo.loss import LOSSES, MOVING, ON_MARGINS, RANKED, settings
 
 
 class _Model(BaseModel):
@@ -220,6 +220,15 @@ class TrainConfig(_Model):
     def _dropout_is_on(self) -> "TrainConfig":
         if self.lora is not None and self.lora.dropout and not self.dropout:
             message = "lora.dropout is used with `dropout: true` alone"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _one_loss_remembers(self) -> "TrainConfig":
+        names = [loss.name for loss in self.loss]
+        twice = next((name for name in names if name in MOVING and names.count(name) > 1), None)
+        if twice is not None:
+            message = f"{twice} remembers the margins of steps and can be given once"
             raise ValueError(message)
         return self
 

@@ -62,7 +62,9 @@ def _override(value: dict[str, Any], override: str) -> None:
     for parent in parents:
         inner = value.setdefault(parent, {})
         if not isinstance(inner, dict):
-            raise UsageError("T123", override, f"{parent} holds no settings", "name its own key")
+            remedy = "change it in the file" if isinstance(inner, list) else "name its own key"
+            what = "is a list" if isinstance(inner, list) else "holds no settings"
+            raise UsageError("T123", override, f"{parent} {what}", remedy)
         value = inner
     try:
         value[last] = yaml.safe_load(text)

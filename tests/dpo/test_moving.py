@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from dpo.config import TrainConfig
+from dpo.errors import UsageError
 from dpo.loss import PairLogps
 from dpo.loss.moving import Margins, beta_dpo, follow
 from dpo.run import open_run
@@ -66,6 +67,13 @@ def test_beta_follows_the_margins_of_the_pairs_that_are_kept() -> None:
         assert (beta_dpo(logps, Margins(0.0, 0.1), keep=0.4) > 0).all(), "evaluation sees all pairs"
     far = beta_dpo(with_margins([90.0, 91.0, 99.0]), Margins(0.0, 0.1), keep=0.4, alpha=0)
     assert int((far != 0).sum()) == 1
+
+
+def test_it_is_given_once_since_what_it_remembers_has_its_name(config_of: ConfigOf) -> None:
+    once, twice = [{"name": "beta_dpo"}, {"name": "dpo"}], [{"name": "beta_dpo"}] * 2
+    config_of(loss=once)
+    with pytest.raises(UsageError, match=r"beta_dpo .* can be given once.*T122"):
+        config_of(loss=twice)
 
 
 def test_a_run_remembers_the_margins_of_its_steps(config_of: ConfigOf) -> None:
