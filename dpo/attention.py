@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from dpo import flex
+from dpo.causal import attend_causal
 from dpo.flex import How
 from dpo.packing import Segment
 
@@ -47,12 +48,19 @@ def attend_packs(
     )
     if query_BHTD.is_cuda and how.dropout == 0:
         return flex.attend(query_BHTD, key_BGTD, value_BGTD, segments, how), None
-    dtype = query_BHTD.dtype
-    if dtype == torch.bfloat16 and query_BHTD.device.type == "cpu":
-        # whose kernel takes half as long in float32
-        query_BHTD, key_BGTD, value_BGTD = (
-            states.float() for states in (query_BHTD, key_BGTD, value_BGTD)
-        )
+    # fused kernels are not told what autocast would make of them, nor of q and k of unlike dtypes
+    kind = query_BHTD.device.type
+    cast = torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if cast else query_BHTD.dtype
+    query, key, value = (states.to(dtype) for states in (query_BHTD, key_BGTD, value_BGTD))
+    with torch.autocast(kind, enabled=False):
+        return _attend_segments(query, key, value, segments, how), None
+
+
+def _attend_segments(
+    query_BHTD: Tensor, key_BGTD: Tensor, value_BGTD: Tensor, segments: Sequence[Segment], how: How
+) -> Tensor:
+    """Each text of the pack by itself, (1, T, H, D)."""
     # a prompt and its first completion stand side by side: one causal text, without a copy
     lengths = [n for s in segments for n in (s.prompt + s.completions[0], *s.completions[1:])]
     queries, keys, values = (
@@ -67,7 +75,7 @@ def attend_packs(
             query, key, value = next(queries), next(keys), next(values)
             key, value = torch.cat((before[0], key), 2), torch.cat((before[1], value), 2)
             outputs.append(_attend(query, key, value, how))
-    return torch.cat([output.transpose(1, 2) for output in outputs], 1).to(dtype), None
+    return torch.cat([output.transpose(1, 2) for output in outputs], 1)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
@@ -77,11 +85,15 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
     if how.softcap is not None:
         return _attend_capped(query, key, value, how._replace(window=window))
     whole = window is None and queries == keys
+    bias = None if whole else causal_bias(queries, keys, window, query.dtype, query.device)
+    if query.device.type == "cpu" and window is None and how.dropout == 0:
+        scale = query.shape[-1] ** -0.5 if how.scaling is None else how.scaling
+        return attend_causal(query, key, value, bias, scale)
     return F.scaled_dot_product_attention(
         query,
         key,
         value,
-        attn_mask=None if whole else causal_bias(queries, keys, window, query.dtype, query.device),
+        attn_mask=bias,
         is_causal=whole,
         dropout_p=how.dropout,
         scale=how.scaling,

@@ -33,6 +33,36 @@ def make_optimizer(
     )
 
 
+@torch.no_grad()
+def begin_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Allocate what the optimizer keeps of each weight, as zeros, which it else does in step 1.
+
+    A step at rate 0 does it, for gradients of 0, and what it counted is forgotten: step 1 is as it
+    would have been. Does nothing where moments are there, or where bitsandbytes keeps them.
+    """
+    if optimizer.state or not isinstance(
+        _inner(optimizer), torch.optim.AdamW | torch.optim.RMSprop
+    ):
+        return
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+        for weight in group["params"]:
+            weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    for slots in optimizer.state.values():
+        for slot in slots.values():
+            slot.zero_()
+
+
+def _inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """What accelerate has wrapped."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
 def learning_rate(step: int, *, total: int, config: OptimizerConfig) -> float:
     """The rate of a step, counted from 1: linear warm-up from 0, then the schedule.
 

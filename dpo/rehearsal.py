@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from dpo.errors import TrainingError
+from dpo.optim import begin_moments
 from dpo.run import Run
 
 COUNTED = 1024
@@ -13,6 +14,9 @@ _SAYS_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 def rehearse(run: Run) -> None:
     """Run the longest pair or group in a full pack, forward and back, and forget the gradients.
+
+    The optimizer's moments are there already, so that this takes what a step takes, and in memory
+    they lie below what each step frees and takes up again.
 
     Raises TrainingError (T303), which names the longest one's first pair, where memory is too
     small.
@@ -23,6 +27,7 @@ def rehearse(run: Run) -> None:
     rows_of = [range(*run.order.starts[units[at] : units[at] + 2]) for at in chosen]
     rows = [row for some in rows_of for row in some]
     try:
+        begin_moments(run.optimizer)
         with run.accelerator.autocast():
             found = run.policy(run.train.batch(rows, run.accelerator.device).pack)
             total = found.logps_N.sum()

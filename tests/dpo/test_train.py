@@ -16,13 +16,15 @@ import yaml
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import dpo.training
 import prefdata
-from dpo.config import TrainConfig
+from dpo.config import OptimizerConfig, TrainConfig
 from dpo.errors import MismatchError, TrainingError, UsageError
 from dpo.evaluate import evaluate
+from dpo.optim import begin_moments, make_optimizer
 from dpo.packing import Pack
 from dpo.policy import Policy
 from dpo.reference_pass import compute_reference
@@ -245,6 +247,32 @@ def test_memory_that_does_not_suffice_is_told_with_the_longest_pair(
     name = run.train.pairs.pair_id(int(sizes.argmax()))[:12]
     with pytest.raises(TrainingError, match=rf"pair {name} .*gradient_checkpointing.*T303"):
         rehearse(run)
+
+
+@pytest.mark.parametrize("name", ["adamw", "rmsprop"])
+def test_moments_are_there_before_the_first_step_and_change_nothing(name: str) -> None:
+    torch.manual_seed(0)
+    gradients = [torch.randn(3, 4) for _ in range(3)]
+    found = []
+    for begins in (False, True):
+        weight = nn.Parameter(torch.linspace(-1, 1, 12).reshape(3, 4))
+        config = OptimizerConfig(name=name, learning_rate=0.1, weight_decay=0.1)
+        optimizer = make_optimizer([weight], config)
+        if begins:
+            before = weight.clone()
+            begin_moments(optimizer)
+            assert torch.equal(weight, before)
+            assert weight.grad is None
+            assert all(not slot.any() for slot in optimizer.state[weight].values())
+        for gradient in gradients:
+            weight.grad = gradient.clone()
+            optimizer.step()
+            begin_moments(optimizer)  # does nothing where moments are
+        found.append((weight, optimizer.state[weight]))
+    (one, kept), (other, begun) = found
+    assert torch.equal(one, other)
+    assert kept.keys() == begun.keys()
+    assert all(torch.equal(slot, begun[key]) for key, slot in kept.items())
 
 
 def test_the_largest_pack_runs_before_the_first_step(
