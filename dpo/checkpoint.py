@@ -26,6 +26,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from dpo.loss.moving import Margins
+from dpo.precision import Scale
 from dpo.sharding import bounds, local, num_pieces, piece_like
 from prefdata.store.canonical import hash_json, to_json
 from prefdata.store.commit import FileSeal, commit_file, fsync_path, seal_file, write_bytes
@@ -45,12 +46,17 @@ class State(BaseModel):
     """Steps up to here that were left out because their numbers were not finite."""
     seen: dict[str, Margins] = {}
     """What losses that remember have seen, by their names."""
+    scale: Scale | None = None
+    """Of the loss, in fp16."""
     fingerprint: str
     files: dict[str, tuple[int, str]] = {}
     hash: str = Field(default="")
 
     def own_hash(self) -> str:
-        return hash_json(self.model_dump(mode="json", exclude={"hash"}))
+        return hash_json(self.model_dump(mode="json", exclude={"hash"}, exclude_none=True))
+
+    def to_bytes(self) -> bytes:
+        return to_json(self.model_dump(mode="json", exclude_none=True))
 
 
 def save_checkpoint(
@@ -82,7 +88,7 @@ def save_checkpoint(
         seals = {name: (seal.bytes, seal.sha256) for name, seal in sorted(files.items())}
         sealed = state.model_copy(update={"files": seals})
         sealed = sealed.model_copy(update={"hash": sealed.own_hash()})
-        write_bytes(path / "state.json", to_json(sealed.model_dump(mode="json")))
+        write_bytes(path / "state.json", sealed.to_bytes())
         fsync_path(folder)
     return path
 
@@ -228,5 +234,5 @@ def _read_state(path: Path) -> State | None:
         state = State.model_validate(orjson.loads(data))
     except (OSError, orjson.JSONDecodeError, ValidationError):
         return None
-    is_as_written = data == to_json(state.model_dump(mode="json"))
+    is_as_written = data == state.to_bytes()
     return state if is_as_written and state.hash == state.own_hash() else None

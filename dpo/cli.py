@@ -127,7 +127,7 @@ def _sample(job: Any, config: Any) -> None:
 @click.option("--name", default="default", show_default=True, help="Folder under DATA/reference/.")
 @click.option(
     "--mixed-precision",
-    type=click.Choice(["no", "bf16"]),
+    type=click.Choice(["no", "bf16", "fp16"]),
     default="no",
     show_default=True,
     help="As in the config of the training that will read them.",
@@ -245,7 +245,7 @@ def train(config: Path, overrides: tuple[str, ...], push: str | None, public: bo
     type=click.FloatRange(0, 1),
     help="List at most this share of the pairs.",
 )
-@click.option("--mixed-precision", type=click.Choice(["no", "bf16"]), default="no")
+@click.option("--mixed-precision", type=click.Choice(["no", "bf16", "fp16"]), default="no")
 def score(model: str, data: tuple[str, ...], out: Path, **options: Any) -> None:
     r"""Score the pairs of DATA, a build or preference files, by MODEL's implicit rewards.
 

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from dpo.loss import LOSSES, MOVING, ON_MARGINS, RANKED, settings
+from dpo.precision import Precision
 
 
 class _Model(BaseModel):
@@ -190,8 +191,9 @@ class TrainConfig(_Model):
     pack_tokens: PositiveInt = 1024
     """Tokens that a device runs at once: decides memory, never the pairs or the loss. Small packs
     stay near a CPU's caches; a GPU wants 8,192 or more."""
-    mixed_precision: Literal["no", "bf16"] = "no"
-    """`bf16` runs matrix products in bfloat16; weights and sums stay float32."""
+    mixed_precision: Precision = "no"
+    """`bf16` and `fp16` run matrix products in that dtype; weights and sums stay float32. fp16 has
+    its loss scaled, and a step whose gradients overflow is run again at half the scale."""
     dropout: bool = False
     """Whether the model's own dropout is on in training."""
     seed: int = 0

@@ -30,7 +30,7 @@ def evaluate(run: Run, split: Split) -> dict[str, float]:
             run.policy(empty_pack().to(run.accelerator.device))
             continue
         batch = split.batch(rows, run.accelerator.device)
-        with run.accelerator.autocast():
+        with run.autocast():
             logps = split.pair_logps(batch, run.policy(batch.pack))
         columns[rows] = logps.columns()
     run.policy.train()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dpo.data import Pairs
 from dpo.packing import pack
 from dpo.policy import Policy
-from dpo.refstore import Precision
+from dpo.precision import Precision, autocast
 
 Logps = NDArray[np.float32]
 
@@ -32,7 +32,7 @@ def row_logps(
     """
     device, joined = policy.model.device, pairs.join(rows)
     batch = pack(joined.prompts).to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with autocast(device, precision):
         token_logps_N = policy(batch).logps_N
     lengths = np.bincount(batch.owner_N.cpu().numpy(), minlength=batch.num_completions)
     tokens = np.split(token_logps_N.cpu().numpy(), np.cumsum(lengths)[:-1])

@@ -82,7 +82,7 @@ def look_ahead(
             loads += [] if found.loads_2E is None else [found.loads_2E.double() * 0.0]
             continue
         batch = run.train.batch(some, run.accelerator.device)
-        with run.accelerator.autocast():
+        with run.autocast():
             found = run.policy(batch.pack)
             logps = run.train.pair_logps(batch, found)
         columns[[place[row] for row in some]] = logps.columns()
@@ -134,12 +134,13 @@ def _backward(run: Run, rows: list[int], num_pairs: int) -> Tensor:
         _keep_company(run)
         return _nothing(run)
     batch = run.train.batch(rows, device)
-    with run.accelerator.autocast():
+    with run.autocast():
         logps = run.train.pair_logps(batch, run.policy(batch.pack))
     weights = _weights(run, rows, num_pairs).to(device) * logps.weight
     losses = run.objective(logps) * weights
     # accelerate averages gradients over ranks, and the step's loss is a mean over all its pairs
-    run.accelerator.backward(losses.sum() * (run.accelerator.num_processes / num_pairs))
+    share = run.accelerator.num_processes / num_pairs
+    run.accelerator.backward(losses.sum() * (share * run.scale.now.value))
     with torch.no_grad():
         at_reference = (run.objective(logps.at_reference()) * weights).sum()
         sums = pair_sums(losses, logps, beta=run.objective.beta)
@@ -161,7 +162,7 @@ def _carry_back(
                 _keep_company(run)
                 continue
             batch = run.train.batch(rows, run.accelerator.device)
-            with run.accelerator.autocast():
+            with run.autocast():
                 found = run.policy(batch.pack)
                 logps = run.train.pair_logps(batch, found)
             mine = torch.stack([slopes[row] for row in rows]).to(logps.chosen)
@@ -169,7 +170,7 @@ def _carry_back(
             if loads_2E is not None:
                 balance = _balance(run, found.loads_2E, loads_2E)
                 moved = moved + (run.config.router_aux_loss_coef or 0.0) * balance
-            run.accelerator.backward(moved * run.accelerator.num_processes)
+            run.accelerator.backward(moved * (run.accelerator.num_processes * run.scale.now.value))
 
 
 def _balance(run: Run, loads_2E: Tensor, total_2E: Tensor) -> Tensor:
@@ -190,7 +191,7 @@ def _gathering(run: Run, *, is_last: bool) -> AbstractContextManager[None]:
 
 def _keep_company(run: Run) -> None:
     """A pass without weight, so that the collectives of all ranks stay in step."""
-    with run.accelerator.autocast():
+    with run.autocast():
         found = run.policy(empty_pack().to(run.accelerator.device))
         run.accelerator.backward(found.logps_N.sum() * 0.0)
 

@@ -26,7 +26,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     """The accelerator of a run. Raises UsageError (T170) for a way to launch that is not known."""
     AcceleratorState._reset_state()  # a second run in one process may ask for another precision
     accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
+        # of fp16 accelerate wants a GPU and scales the loss itself: `LossScale` does, on any device
+        mixed_precision="bf16" if config.mixed_precision == "bf16" else "no",
         log_with=list(config.trackers) or None,
         project_dir=config.out,
     )
@@ -34,8 +35,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     asks = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if asks and accelerator.distributed_type == DistributedType.MULTI_CPU:
         plugin = FullyShardedDataParallelPlugin()
-        if config.mixed_precision != "no":
-            plugin.set_mixed_precision(config.mixed_precision)
+        if config.mixed_precision == "bf16":
+            plugin.set_mixed_precision("bf16")
         state.fsdp_plugin = plugin
         state.distributed_type = DistributedType.FSDP
         PartialState._shared_state["distributed_type"] = DistributedType.FSDP

@@ -23,7 +23,8 @@ from dpo.ledger import Ledger
 from dpo.load import best_device, load_config, load_model, weights_sha256
 from dpo.order import packs_in_order
 from dpo.policy import Policy
-from dpo.refstore import COLUMNS, TOKEN_LOGPS, Precision, ReferenceManifest
+from dpo.precision import Precision
+from dpo.refstore import COLUMNS, TOKEN_LOGPS, ReferenceManifest
 from dpo.selfcheck import make_policy
 from prefdata.store.commit import lock_folder, make_folder
 from prefdata.store.reader import Build, Shard

@@ -12,13 +12,12 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpo.errors import MismatchError
+from dpo.precision import Precision
 from prefdata.store.canonical import hash_json, to_json
 from prefdata.store.manifest import ShardSeal
 from prefdata.store.reader import Build
 from prefdata.store.shards import read_shard
 from prefdata.store.verify import cache_folder, check_seal
-
-Precision = Literal["no", "bf16"]
 
 TOKEN_LOGPS = pa.list_(pa.field("item", pa.float32(), nullable=False))
 COLUMNS = pa.schema(

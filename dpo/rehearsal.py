@@ -28,7 +28,7 @@ def rehearse(run: Run) -> None:
     rows = [row for some in rows_of for row in some]
     try:
         begin_moments(run.optimizer)
-        with run.accelerator.autocast():
+        with run.autocast():
             found = run.policy(run.train.batch(rows, run.accelerator.device).pack)
             total = found.logps_N.sum()
         run.accelerator.backward(total)

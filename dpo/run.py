@@ -28,6 +28,7 @@ from dpo.optim import make_optimizer
 from dpo.order import Order, make_order
 from dpo.packing import Pack, pack
 from dpo.policy import Found, Policy
+from dpo.precision import LossScale, autocast
 from dpo.refstore import Reference, open_reference
 from dpo.routing import check_routing
 from dpo.selfcheck import make_policy
@@ -131,12 +132,17 @@ class Run(NamedTuple):
     """What accelerate prepared: call it, so that the hooks of DDP and others fire."""
     optimizer: torch.optim.Optimizer
     objective: Objective
+    scale: LossScale
     machine: Machine
     total_steps: int
     starts_as_reference: bool
     unshared_because: str | None
     fingerprint: str
     reference_hash: str
+
+    def autocast(self) -> torch.autocast:
+        """What a forward pass runs under."""
+        return autocast(self.accelerator.device, self.config.mixed_precision)
 
 
 def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
@@ -180,6 +186,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
         policy=prepared,
         optimizer=optimizer,
         objective=objective,
+        scale=LossScale(config.mixed_precision),
         machine=machine,
         total_steps=num_steps(config, len(order)),
         starts_as_reference=weights == reference.manifest.weights_sha256,

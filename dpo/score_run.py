@@ -18,8 +18,9 @@ import polars as pl
 
 import prefdata
 from dpo.errors import MismatchError, UsageError
+from dpo.precision import Precision
 from dpo.reference_pass import compute_reference
-from dpo.refstore import Precision, Reference, open_reference
+from dpo.refstore import Reference, open_reference
 from dpo.score import ScoreReport, find_suspects, score_pairs, summarize
 from prefdata.config import BuildConfig
 from prefdata.errors import PrefdataError

@@ -25,19 +25,13 @@ def train_step(run: Run, step: int) -> dict[str, float]:
     rate = learning_rate(step, total=run.total_steps, config=run.config.optimizer)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
-    packs = packs_of(run, step)
-    sums = run_packs(run, packs, step)
-    *found_sums, at_reference, balance = run.accelerator.reduce(sums, "sum")
-    found = means(torch.stack(found_sums))
-    if run.config.router_aux_loss_coef is not None:
-        found["aux_loss"] = float(balance)
-    found["grad_norm"] = _clip(run)
+    found, expected = _gradients(run, step)
     _refuse_nonfinite(run, step, found)
     if step == 1 and run.starts_as_reference and not run.config.dropout:
-        expected = float(at_reference) / float(found_sums[-1])
         check_first_loss(found["loss"], expected=expected, precision=run.config.mixed_precision)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
+    run.scale.settle()
     work, ranks = work_of(run.train.pairs, run.order.step(step)), run.accelerator.num_processes
     seconds = time.perf_counter() - started
     return found | {
@@ -47,6 +41,30 @@ def train_step(run: Run, step: int) -> dict[str, float]:
         "mfu": run.machine.utilization(work, seconds=seconds, processes=ranks),
         **work.spared(),
     }
+
+
+def _gradients(run: Run, step: int) -> tuple[dict[str, float], float]:
+    """Leave the step's clipped gradients in the weights; its metrics, and the reference's loss.
+
+    Where the scale of the loss makes gradients overflow, all of it again at half of that.
+    """
+    packs, seen = packs_of(run, step), dict(run.objective.seen)
+    while True:
+        sums = run.accelerator.reduce(run_packs(run, packs, step), "sum")
+        *found_sums, at_reference, balance = sums
+        found = means(torch.stack(found_sums))
+        if run.config.router_aux_loss_coef is not None:
+            found["aux_loss"] = float(balance)
+        if run.scale.moves:
+            found["loss_scale"] = run.scale.now.value
+        run.scale.divide_out(run.policy.parameters())
+        found["grad_norm"] = _clip(run)
+        overflows = math.isfinite(found["loss"]) and not math.isfinite(found["grad_norm"])
+        if not (overflows and run.scale.halve()):
+            return found, float(at_reference) / float(found_sums[-1])
+        run.optimizer.zero_grad(set_to_none=True)
+        run.objective.seen.clear()
+        run.objective.seen.update(seen)
 
 
 def pairs_run(run: Run, step: int) -> list[str]:

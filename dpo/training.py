@@ -171,6 +171,7 @@ def resume(run: Run) -> tuple[int, int]:
     model = run.accelerator.unwrap_model(run.policy).model
     load_checkpoint(path, state, model=model, optimizer=run.optimizer)
     run.objective.seen.update(state.seen)
+    run.scale.now = state.scale or run.scale.now
     return state.step, state.skipped
 
 
@@ -181,7 +182,11 @@ def checkpoint(run: Run, step: int, skipped: int) -> None:
     if is_main or is_sharded(run.accelerator):
         model = run.accelerator.unwrap_model(run.policy).model
         state = State(
-            step=step, skipped=skipped, seen=run.objective.seen, fingerprint=run.fingerprint
+            step=step,
+            skipped=skipped,
+            seen=run.objective.seen,
+            scale=run.scale.now if run.scale.moves else None,
+            fingerprint=run.fingerprint,
         )
         save_checkpoint(folder, state, model=model, optimizer=run.optimizer)
     if is_main:

@@ -7,6 +7,7 @@ import torch
 
 from dpo.data import Pairs
 from dpo.policy import Policy, head_of
+from dpo.precision import PRODUCTS, Precision
 from dpo.routing import experts_per_token
 
 SIZE = {"cpu": 1024, "cuda": 8192}
@@ -59,7 +60,7 @@ class Machine(NamedTuple):
         return flops / (seconds * self.peak * processes)
 
 
-def make_machine(policy: Policy, *, precision: str) -> Machine:
+def make_machine(policy: Policy, *, precision: Precision) -> Machine:
     """Count the model's weights and try the machine: some milliseconds.
 
     A weight costs two FLOPs a token forward and two for the gradient that flows on; two more for
@@ -68,8 +69,10 @@ def make_machine(policy: Policy, *, precision: str) -> Machine:
     head, embedding = head_of(policy.model).weight_VH, policy.model.get_input_embeddings().weight
     ends, chosen = {id(head), id(embedding)}, experts_per_token(policy.model)
     body = sum(_flops(weight, chosen) for weight in policy.parameters() if id(weight) not in ends)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return Machine(body, _flops(head, chosen), _peak(policy.model.device, dtype))
+    device = policy.model.device
+    # fp16 on a CPU may be a thousand times slower than float32: its own rate would take minutes
+    dtype = PRODUCTS["no" if device.type == "cpu" and precision == "fp16" else precision]
+    return Machine(body, _flops(head, chosen), _peak(device, dtype))
 
 
 def _flops(weight: torch.Tensor, chosen: int) -> float:
