@@ -37,8 +37,9 @@ def make_optimizer(
 def begin_moments(optimizer: torch.optim.Optimizer) -> None:
     """Allocate what the optimizer keeps of each weight, as zeros, which it else does in step 1.
 
-    A step at rate 0 does it, for gradients of 0, and what it counted is forgotten: step 1 is as it
-    would have been. Does nothing where moments are there, or where bitsandbytes keeps them.
+    A step at rate 0 does it, weight by weight, for gradients of 0, and what it counted is
+    forgotten: step 1 is as it would have been. Does nothing where moments are there, or
+    bitsandbytes keeps them.
     """
     if optimizer.state or not isinstance(
         _inner(optimizer), torch.optim.AdamW | torch.optim.RMSprop
@@ -49,8 +50,8 @@ def begin_moments(optimizer: torch.optim.Optimizer) -> None:
         group["lr"] = 0.0
         for weight in group["params"]:
             weight.grad = torch.zeros_like(weight)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+            optimizer.step()
+            weight.grad = None
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
     for slots in optimizer.state.values():

@@ -23,7 +23,8 @@ def rehearse(run: Run) -> None:
     """
     pairs = run.train.pairs
     units, sizes = _longest_units(run)
-    chosen = costliest(sizes, budget=run.config.pack_tokens)
+    most = run.config.global_batch_size  # a pack is of one step
+    chosen = costliest(sizes, budget=run.config.pack_tokens, most=most)
     rows_of = [range(*run.order.starts[units[at] : units[at] + 2]) for at in chosen]
     rows = [row for some in rows_of for row in some]
     try:
@@ -64,17 +65,20 @@ def _longest_units(run: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return units, np.array(sizes, np.int64)
 
 
-def costliest(sizes: NDArray[np.int64], *, budget: int) -> list[int]:
-    """The longest, and the longest of the others that still fit, until none of them does.
+def costliest(sizes: NDArray[np.int64], *, budget: int, most: int) -> list[int]:
+    """The longest, then the longest of the others that still fits, while one does: `most` at most.
 
-    >>> costliest(np.array([3, 9, 4, 2]), budget=15)
+    >>> costliest(np.array([3, 9, 4, 2]), budget=15, most=8)
     [1, 2, 3]
     """
     order = np.argsort(sizes, kind="stable")
     ascending = sizes[order]
     place = len(order) - 1
     rows, room = [int(order[place])], budget - int(ascending[place])
-    while (place := min(place, int(np.searchsorted(ascending, room, side="right"))) - 1) >= 0:
+    while len(rows) < most:
+        place = min(place, int(np.searchsorted(ascending, room, side="right"))) - 1
+        if place < 0:
+            break
         rows.append(int(order[place]))
         room -= int(ascending[place])
     return rows
