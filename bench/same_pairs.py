@@ -76,6 +76,7 @@ def train_config(options: argparse.Namespace, data: Path, out: Path) -> Any:
         batch_unit="groups" if options.completions > 2 else "pairs",
         steps=options.steps, loss={"name": "dpo", "beta": BETA}, eval_split=None,
         optimizer={"learning_rate": RATE}, mixed_precision=options.precision,
+        pack_tokens=options.pack_tokens,
     )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def prepare(folder: Path, options: argparse.Namespace) -> Path:
         folder,
         argparse.Namespace(
             model=options.model, data=options.data, steps=steps, completions=2,
-            long_prompts=0.0, precision="no",
+            long_prompts=0.0, precision="no", pack_tokens=1024,
         ),
     )  # fmt: skip
     prefdata.build(build_config(folder / "pairs.jsonl", options.model, folder / "data"))

@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--completions", type=int, default=2, help="of each prompt, all ranked")
     parser.add_argument("--long-prompts", type=float, default=0.0, metavar="R")
     parser.add_argument("--precision", choices=["no", "bf16"], default="no")
+    parser.add_argument("--pack-tokens", type=int, default=1024, help="of our side")
     parser.add_argument("--only", choices=["trl", "ours"], help="run one side, for its figures")
     parser.add_argument("--side", choices=["trl", "ours"], help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -85,6 +86,7 @@ def run_both(folder: Path, options: argparse.Namespace, turn: int) -> dict[str, 
         command = [sys.executable, __file__, "--side", side, "--work", str(work)]
         command += ["--model", options.model, "--data", str(folder), "--steps", str(options.steps)]
         command += ["--precision", options.precision, "--completions", str(options.completions)]
+        command += ["--pack-tokens", str(options.pack_tokens)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             sys.exit(f"{side} failed:\n{done.stderr[-3000:]}")

@@ -207,12 +207,18 @@ def test_a_wrong_config_is_one_line_and_exit_code_2(
 
 @pytest.mark.parametrize(
     ("override", "says"),
-    [("seed", "write key=value"), ("seed.deep=1", "holds no settings"), ("seed=[", "quote it")],
+    [
+        ("seed", "write key=value"),
+        ("seed.deep=1", "holds no settings"),
+        ("seed=[", "quote it"),
+        ("loss.beta=0.2", "loss is a list"),
+    ],
 )
 def test_a_wrong_override_says_what_to_write(
     override: str, says: str, config_of: ConfigOf, tmp_path: Path
 ) -> None:
-    path = write_config(tmp_path / "train.yaml", config_of(seed=1))
+    mixture = [{"name": "dpo"}, {"name": "sft"}]
+    path = write_config(tmp_path / "train.yaml", config_of(seed=1, loss=mixture))
 
     result = CliRunner().invoke(train, [str(path), override])
 
