@@ -80,7 +80,7 @@ def measure(side: str, data: Path, model: str, count: int) -> dict[str, float]:
     """One step of `count` pairs on one side."""
     import torch
 
-    from dpo.allocator import keep_freed_memory
+    from dpo.allocator import steady_memory
     from dpo.config import TrainConfig
     from dpo.processes import make_accelerator
     from dpo.run import open_run
@@ -89,7 +89,7 @@ def measure(side: str, data: Path, model: str, count: int) -> dict[str, float]:
         model=model, data=data, out=data.parent / "run", global_batch_size=count, steps=1,
         loss={"name": "dpo", "beta": BETA}, eval_split=None, optimizer={"learning_rate": RATE},
     )  # fmt: skip
-    keep_freed_memory()
+    steady_memory()
     run = open_run(config, make_accelerator(config))._replace(starts_as_reference=False)
     torch.manual_seed(0)
     with torch.no_grad():

@@ -24,17 +24,16 @@ _M_MMAP_THRESHOLD = -3
 _ALL_BYTES = 2**31 - 1
 
 
-def keep_freed_memory() -> bool:
-    """Tell glibc to keep what is freed; False where the C library takes no such advice.
+def steady_memory() -> None:
+    """Keep what is freed from here on, and remember `SHAPES`, or what the environment says of it.
 
-    Products that come after this are remembered as `SHAPES` says, or as the environment does.
+    Where the C library is not glibc, it does as it does.
     """
     for name in _CACHES:
         os.environ.setdefault(name, str(SHAPES))
     if not sys.platform.startswith("linux"):
-        return False
+        return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    thresholds = (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD)
-    return all(mallopt(threshold, _ALL_BYTES) == 1 for threshold in thresholds)
+    if mallopt is not None:
+        for threshold in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+            mallopt(threshold, _ALL_BYTES)

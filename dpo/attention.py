@@ -46,14 +46,14 @@ def attend_packs(
         options.get("sliding_window"),
         options.get("softcap"),
     )
-    if query_BHTD.is_cuda and how.dropout == 0:
-        return flex.attend(query_BHTD, key_BGTD, value_BGTD, segments, how), None
-    # fused kernels are not told what autocast would make of them, nor of q and k of unlike dtypes
+    # norms of queries and keys leave them in float32 under autocast, which knows not every kernel
     kind = query_BHTD.device.type
     cast = torch.is_autocast_enabled(kind)
     dtype = torch.get_autocast_dtype(kind) if cast else query_BHTD.dtype
     query, key, value = (states.to(dtype) for states in (query_BHTD, key_BGTD, value_BGTD))
     with torch.autocast(kind, enabled=False):
+        if query.is_cuda and how.dropout == 0:
+            return flex.attend(query, key, value, segments, how), None
         return _attend_segments(query, key, value, segments, how), None
 
 

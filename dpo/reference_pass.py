@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 import prefdata
-from dpo.allocator import keep_freed_memory
+from dpo.allocator import steady_memory
 from dpo.checks import check_tokenizer, check_vocabulary
 from dpo.data import Pairs
 from dpo.forward import RowLogps, row_logps
@@ -57,7 +57,7 @@ def compute_reference(
     `progress` hears of the rows that are done and of all rows. A finished folder of the same
     fingerprint is left as it is, one of another is an error. Raises DpoError and PrefdataError.
     """
-    keep_freed_memory()
+    steady_memory()
     build = prefdata.open(data)
     load_config(model)
     check_tokenizer(model, build)

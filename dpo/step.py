@@ -48,7 +48,7 @@ def _gradients(run: Run, step: int) -> tuple[dict[str, float], float]:
 
     Where the scale of the loss makes gradients overflow, all of it again at half of that.
     """
-    packs, seen = packs_of(run, step), dict(run.objective.seen)
+    packs, seen, scale = packs_of(run, step), dict(run.objective.seen), run.scale.now
     while True:
         sums = run.accelerator.reduce(run_packs(run, packs, step), "sum")
         *found_sums, at_reference, balance = sums
@@ -60,7 +60,9 @@ def _gradients(run: Run, step: int) -> tuple[dict[str, float], float]:
         run.scale.divide_out(run.policy.parameters())
         found["grad_norm"] = _clip(run)
         overflows = math.isfinite(found["loss"]) and not math.isfinite(found["grad_norm"])
-        if not (overflows and run.scale.halve()):
+        if not overflows or not run.scale.halve():
+            if overflows:  # at every scale, so that is not the reason
+                run.scale.now = scale
             return found, float(at_reference) / float(found_sums[-1])
         run.optimizer.zero_grad(set_to_none=True)
         run.objective.seen.clear()
@@ -95,4 +97,6 @@ def _refuse_nonfinite(run: Run, step: int, found: dict[str, float]) -> None:
     what = f"loss {found['loss']} and gradient norm {found['grad_norm']}"
     problem = f"{what}, so the step was not taken (pairs {name_pairs(run, step)})"
     remedy = "look at these pairs, lower the learning rate, or set skip_nonfinite and start again"
+    if run.config.mixed_precision == "fp16":
+        remedy = f"take bf16, which ends where float32 does, {remedy}"
     raise TrainingError("T301", f"step {step:,}", problem, remedy)

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
-from dpo.allocator import keep_freed_memory
+from dpo.allocator import steady_memory
 from dpo.card import write_card
 from dpo.checkpoint import (
     State,
@@ -56,7 +56,7 @@ def train(
     `report` hears of each step's metrics, `notice` of what happens once, in the main process.
     Raises DpoError and PrefdataError.
     """
-    keep_freed_memory()
+    steady_memory()
     accelerator = make_accelerator(config)
     make_folder(config.out)
     if not accelerator.is_main_process:
@@ -73,6 +73,8 @@ def _train(run: Run, *, report: Report, notice: Callable[[str], None]) -> Finish
     started = time.perf_counter()
     if run.unshared_because is not None:
         notice(f"prompts are not shared by their completions: {run.unshared_because}")
+    if config.mixed_precision == "fp16" and run.accelerator.device.type == "cpu":
+        notice("fp16 on a CPU may take hundreds of times as long as bf16")
     if (summary := _finished_before(run)) is not None:
         notice(f"{config.out} holds this run, finished at step {summary.steps:,}")
         return Finished(config.out, summary.steps, None, summary)

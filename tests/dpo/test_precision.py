@@ -55,8 +55,11 @@ def column(out: Path, name: str) -> list[float]:
 def test_fp16_stays_near_float32(half: ConfigOf, config_of: ConfigOf, tmp_path: Path) -> None:
     exact = config_of(out=str(tmp_path / "exact"), steps=6)
     rounded = half(steps=6)
-    train(exact)
-    train(rounded)
+    said: list[str] = []
+    train(exact, notice=said.append)
+    assert said == []
+    train(rounded, notice=said.append)
+    assert said == ["fp16 on a CPU may take hundreds of times as long as bf16"]
 
     wanted, found = (column(config.out, "loss") for config in (exact, rounded))
     assert found == pytest.approx(wanted, abs=2e-3)
@@ -113,9 +116,10 @@ def test_what_no_scale_helps_is_told(half: ConfigOf, monkeypatch: pytest.MonkeyP
         next(iter(weights)).grad.fill_(torch.inf)
 
     monkeypatch.setattr(run.scale, "divide_out", broken)
-    with pytest.raises(TrainingError, match="T301"):
+    with pytest.raises(TrainingError, match=r"take bf16.*T301"):
         train_step(run, 1)
 
+    assert run.scale.now == Scale(2.0**16)
     assert tried == [2.0**power for power in range(16, -1, -1)]
     assert all(torch.equal(before[key], value) for key, value in run.policy.state_dict().items())
 

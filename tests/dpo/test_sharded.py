@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from dpo.config import TrainConfig
 from dpo.reference_pass import compute_reference
-from tests.dpo.conftest import build_pairs, save_llama
+from tests.dpo.conftest import Arena, build_pairs, save_llama
 from tests.dpo.test_processes import lines, run_in, run_in_one_and_in_two, write_config
 
 ConfigOf = Callable[..., TrainConfig]
@@ -92,6 +92,27 @@ def test_an_adapter_and_coupled_losses_on_a_model_with_buffers(
     ours, theirs = (load_file(out / "adapter" / "adapter_model.safetensors") for out in (one, two))
     assert ours.keys() == theirs.keys()
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
+
+
+@pytest.mark.parametrize("environment", [{}, FSDP2], ids=["ddp", "fsdp2"])
+def test_ranks_agree_on_the_scale_of_fp16(
+    environment: dict[str, str], config_of: ConfigOf, arena: Arena, tmp_path: Path
+) -> None:
+    """A loss so large that its first scale overflows, on one rank's part of the weights or all."""
+    data = shutil.copytree(arena.data, tmp_path / "build")
+    compute_reference(data, model=str(arena.model), name="half", mixed_precision="fp16")
+    config = config_of(
+        data=str(data), reference={"name": "half"}, mixed_precision="fp16", pack_tokens=90,
+        loss=[{"name": "dpo", "weight": 1e4}], log_pairs=True,
+    )  # fmt: skip
+    path = write_config(tmp_path / "train.yaml", config)
+    one, two = run_in_one_and_in_two(path, tmp_path, **environment)
+
+    assert lines(one / "pairs.jsonl") == lines(two / "pairs.jsonl")
+    for left, right in zip(lines(one / "metrics.jsonl"), lines(two / "metrics.jsonl"), strict=True):
+        if "loss" in left:
+            assert left["loss"] == pytest.approx(right["loss"], rel=1e-3)
+            assert max(left["loss_scale"], right["loss_scale"]) < 2**16
 
 
 def test_a_way_to_launch_that_is_not_known_is_refused(config_of: ConfigOf, tmp_path: Path) -> None:
