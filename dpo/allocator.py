@@ -16,7 +16,7 @@ import os
 import sys
 
 SHAPES = 256
-"""That are remembered: more than the products of a pack of 1,024 tokens have."""
+"""That are remembered: five times those of a pack of 1,024 tokens, of which one had 51."""
 _CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 
 _M_TRIM_THRESHOLD = -1
