@@ -17,7 +17,7 @@ demo: $(DEMO)  ## Raw files to a trained policy, on a real model (about ten minu
 	$(BIN)/python pipelines/quickstart/run.py
 
 test: check  ## Everything that CI runs but the demo
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
 stress: $(DEV)  ## The tests that count cases, at the counts that docs/reliability.md states (over an hour)
 	STRESS=1 $(BIN)/python -m pytest -q -m "stress or crash"

@@ -1,4 +1,4 @@
-"""The code stays small: no file above 300 lines, no function above 50."""
+"""The code stays small: no file above 400 lines, no function above 50."""
 
 import ast
 from pathlib import Path
@@ -18,7 +18,7 @@ def test_a_file_is_small_and_says_what_it_is_for(path: Path) -> None:
     tree = ast.parse(source)
 
     assert ast.get_docstring(tree), "the first line of the docstring is the file's one reason"
-    assert len(source.splitlines()) <= 300
+    assert len(source.splitlines()) <= 400
     assert path.stem not in BANNED_NAMES
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
