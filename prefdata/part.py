@@ -80,7 +80,7 @@ class PartFacts(NamedTuple):
             }
 
         return PartFacts(
-            LineCounts(*value["counts"]),
+            LineCounts.from_json(value["counts"]),
             value["rows"],
             met(value["unread"]),
             met(value["refused"]),

@@ -34,9 +34,10 @@ from prefdata.read import (
     RowOptions,
     detect_in_blocks,
     gather_blocks,
+    meaning_of,
     notes_of,
 )
-from prefdata.store.manifest import FunnelStage
+from prefdata.store.manifest import ColumnNotRead, FunnelStage, Reading
 from prefdata.store.staging import Staging
 from prefdata.together import find_together, frame_of
 
@@ -66,6 +67,7 @@ class SurveyedFile(NamedTuple):
     sha256: str
     counts: LineCounts
     notes: tuple[str, ...]
+    reading: Reading = Reading()
 
 
 class Survey(NamedTuple):
@@ -106,7 +108,10 @@ def survey(
             parts.append(part)
             advance(reading.take_bytes())
         advance(reading.take_bytes())
-    found = [_surveyed(opened, layout, parts) for opened, layout in reading.opened]
+    is_named = options.layout is not None
+    found = [
+        _surveyed(opened, layout, parts, is_named=is_named) for opened, layout in reading.opened
+    ]
     keys = _keys(parts)
     profile = pl.concat([pl.DataFrame(schema=PROFILE), *(part.profile for part in parts)])
     near = None
@@ -127,7 +132,7 @@ def survey(
         _narrow(parts, LINES, lambda part: part.lines),
         _narrow(parts, MEMBERS, lambda part: part.members),
         decision,
-        find_together(stays, parts, counts, options.checks),
+        find_together(stays, parts, counts, [file.reading for file in found], options.checks),
         [*_funnel(found, parts), *decision.funnel],
         [f"{file.file.name}: {note}" for file in found for note in file.notes]
         + changed_severities(options.checks.severity),
@@ -181,7 +186,9 @@ class _Reading:
         return fresh
 
 
-def _surveyed(opened: OpenFile, layout: Layout | None, parts: list[MadePart]) -> SurveyedFile:
+def _surveyed(
+    opened: OpenFile, layout: Layout | None, parts: list[MadePart], *, is_named: bool
+) -> SurveyedFile:
     assert opened.end is not None
     file, end = opened.file, opened.end
     total = LineCounts(bom=end.bom)
@@ -189,7 +196,26 @@ def _surveyed(opened: OpenFile, layout: Layout | None, parts: list[MadePart]) ->
         if part.source_index == file.index:
             total = total.plus(part.facts.counts)
     name = layout.name if layout else ""
-    return SurveyedFile(file, name, end.size_bytes, end.sha256, total, notes_of(end, total))
+    reading = _reading(layout, total, is_named=is_named)
+    notes = notes_of(end, total)
+    return SurveyedFile(file, name, end.size_bytes, end.sha256, total, notes, reading)
+
+
+def _reading(layout: Layout | None, counts: LineCounts, *, is_named: bool) -> Reading:
+    """How a file was read, as the report and the manifest say it."""
+    if layout is None:
+        return Reading()
+    not_read = [
+        ColumnNotRead(
+            name=name,
+            rows=found.rows,
+            kind=found.kind,
+            example=found.example,
+            means=None if name in layout.optional else meaning_of(name),
+        )
+        for name, found in counts.unread.items()
+    ]
+    return Reading(chosen_by="name" if is_named else "columns", not_read=not_read)
 
 
 def _near(root: Path, parts: list[MadePart], options: NearDuplicates) -> Near:

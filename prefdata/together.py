@@ -13,6 +13,7 @@ from prefdata.check.severity import resolve_severity
 from prefdata.check.triggers import strongest_triggers
 from prefdata.part import MadePart
 from prefdata.read import InputFile, LineCounts
+from prefdata.store.manifest import Reading
 
 _SHOWN = 5  # columns that a message names
 
@@ -34,15 +35,20 @@ def frame_of(
 
 
 def find_together(
-    stays: pl.DataFrame, parts: Sequence[MadePart], counts: Sequence[LineCounts], checks: RowChecks
+    stays: pl.DataFrame,
+    parts: Sequence[MadePart],
+    counts: Sequence[LineCounts],
+    readings: Sequence[Reading],
+    checks: RowChecks,
 ) -> list[SetFinding]:
-    """All findings of the set, by code; `counts` are of the inputs, in their order."""
+    """All findings of the set, by code; `counts` and `readings` are of the inputs, in order."""
     found = find_in_set(stays, checks.severity, checks.limits)
     resolved = resolve_severity(checks.severity)
     late = [
         one._replace(severity=resolved[one.code])
         for one in (
             *_find_drift(stays, counts),
+            *_find_unread(stays, readings),
             *find_label_imbalance(
                 stays,
                 sum(of_file.desirable for of_file in counts),
@@ -68,6 +74,22 @@ def _find_drift(stays: pl.DataFrame, counts: Sequence[LineCounts]) -> list[SetFi
     more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
     message = f"schema_drift: {', '.join(told[:_SHOWN])}{more}"
     return [SetFinding("PD105", "W", rows, tuple(examples), message, {})] if told else []
+
+
+def _find_unread(stays: pl.DataFrame, readings: Sequence[Reading]) -> list[SetFinding]:
+    """Columns whose names mean something for training and that no layout reads (PD110)."""
+    said: dict[str, str] = {}
+    rows, examples = 0, []
+    for index, reading in enumerate(readings):
+        named = [column for column in reading.not_read if column.means]
+        if named:
+            said |= {column.name: f"`{column.name}` ({column.means})" for column in named}
+            rows += max(column.rows for column in named)
+            examples += stays.filter(pl.col("source_index") == index)["at"].head(1).to_list()
+    more = f" and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
+    columns = ", ".join(list(said.values())[:_SHOWN])
+    message = f"the layout does not read {columns}{more}, so it changes nothing of what is trained"
+    return [SetFinding("PD110", "W", rows, tuple(examples), message, {})] if said else []
 
 
 def _find_triggers(stays: pl.DataFrame, parts: Sequence[MadePart]) -> list[SetFinding]:

@@ -17,6 +17,7 @@ from prefdata.read.reader import (
 )
 from prefdata.read.shipped import find_layout, load_layout, shipped_layouts
 from prefdata.read.source import InputFile, expand_inputs
+from prefdata.read.unread import meaning_of
 
 __all__ = [
     "Block",
@@ -34,6 +35,7 @@ __all__ = [
     "find_layout",
     "gather_blocks",
     "load_layout",
+    "meaning_of",
     "notes_of",
     "read_file",
     "read_part",

@@ -1,7 +1,7 @@
 """Rows of one part to columns: records, refused rows, and which other rows a record stands on."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -19,6 +19,7 @@ from prefdata.read.prompt import at_path
 from prefdata.read.rows import Row
 from prefdata.read.source import InputFile
 from prefdata.read.trees import MAX_TURNS, prompt_row, prompts, tree_rows
+from prefdata.read.unread import UnreadColumns, count_unread, unread_columns
 
 MAX_EXTRA_KEYS = 1000  # distinct ones that are counted by name
 MAX_EXPANSION = 1024 * MIB  # raw bytes times pairs of one row
@@ -56,8 +57,16 @@ class Collector:
         self.records, self.rejected = RecordColumns(file), RejectedColumns(file)
         self.num_rejected = self.prompts = self.completions = 0
         self.extra_keys: dict[str, int] = {}
+        self.columns_read = layout.read if layout else frozenset()
+        self._unread: dict[str, list[Any]] = {}
+        self._order: dict[str, int] = {}
         self.labels = {True: 0, False: 0}
         self._members: list[tuple[int, int, int]] = []
+
+    @property
+    def unread(self) -> UnreadColumns:
+        """The columns that were not read, of all rows that are objects."""
+        return unread_columns(self._unread, self._order)
 
     @property
     def members(self) -> pl.DataFrame:
@@ -147,8 +156,7 @@ class Collector:
         """Turn one object into records; its fault where it has one."""
         if self.adapter is None:  # rows beyond the sample of a file that began without objects
             return RowFault("R209", "no layout was found among the first rows")
-        if not self.adapter.known.issuperset(value):
-            self._count_extra(value)
+        self._count_extra(value)
         num_bytes = len(raw or b"")
         try:
             draft = self._bounded(self.adapter.read(value), num_bytes)
@@ -207,7 +215,14 @@ class Collector:
         self.rejected.add_row(line, offset, fault, kept)
 
     def _count_extra(self, row: Object) -> None:
+        """Count the columns that are not read, and those that the layout does not name."""
         assert self.adapter is not None
+        if self.columns_read.issuperset(row):
+            return
+        if not self._order.keys() >= row.keys():
+            for name in row:
+                self._order.setdefault(name, len(self._order))
+        count_unread(row, self.columns_read, self._unread)
         for name in row.keys() - self.adapter.known:
             known = name in self.extra_keys or len(self.extra_keys) < MAX_EXTRA_KEYS
             key = name if known else "(others)"

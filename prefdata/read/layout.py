@@ -274,6 +274,18 @@ class Layout(Strict):
         return frozenset(path.split(".")[0] for path in paths if path)
 
     @property
+    def read(self) -> frozenset[str]:
+        """The columns that decide what a row gives; every other one is reported as not read."""
+        paths = [*self.columns, *self.ties, *(self.gather.by if self.gather else [])]
+        if self.gather:
+            paths += [self.gather.id or "", self.gather.parent or ""]
+        if self.tree:
+            paths += [self.tree.role, self.tree.text]
+        if self.candidates and (self.gather or self.tree):
+            paths += _inner_paths(self.candidates)
+        return self.used | {path.split(".")[0] for path in paths}
+
+    @property
     def known(self) -> frozenset[str]:
         """The columns that a row of this layout may have; any other is counted as extra."""
         signature = frozenset(path.split(".")[0] for path in (*self.columns, *self.ties))
@@ -282,6 +294,13 @@ class Layout(Strict):
 
 def _listed(paths: Paths | None) -> list[str]:
     return paths if isinstance(paths, list) else [paths] if paths else []
+
+
+def _inner_paths(spec: Candidates) -> list[str]:
+    """Paths in a candidate, which are columns where each candidate is a row."""
+    paths = [spec.text, spec.model or "", spec.good or "", *_listed(spec.score)]
+    paths += [spec.rank.path] if spec.rank else []
+    return paths + (spec.doubt.mean_of if spec.doubt else [])
 
 
 def _candidate_paths(spec: Candidates | None) -> list[Paths | None]:

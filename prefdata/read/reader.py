@@ -2,11 +2,11 @@
 
 import gc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from itertools import chain, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -25,6 +25,7 @@ from prefdata.read.limits import Limits, Pairing
 from prefdata.read.rows import Tally
 from prefdata.read.source import InputFile, require_unchanged, stamp
 from prefdata.read.unpack import HashedFile
+from prefdata.read.unread import Unread, UnreadColumns, add_unread
 from prefdata.records import RECORDS, REJECTED
 
 SAMPLE_BLOCKS = 2  # looked at for the layout
@@ -45,6 +46,14 @@ class LineCounts(NamedTuple):
     desirable: int = 0
     """Rows of unpaired layouts that are labelled good, and those that are labelled bad."""
     undesirable: int = 0
+    unread: UnreadColumns = {}  # noqa: RUF012 - never changed
+    """Columns that the layout does not read."""
+
+    @staticmethod
+    def from_json(value: Sequence[Any]) -> "LineCounts":
+        """The counts that a journal kept as a list."""
+        counts = LineCounts(*value)
+        return counts._replace(unread={k: Unread(*v) for k, v in counts.unread.items()})
 
     def plus(self, other: "LineCounts") -> "LineCounts":
         """Of both together."""
@@ -60,6 +69,7 @@ class LineCounts(NamedTuple):
             self.completions + other.completions,
             self.desirable + other.desirable,
             self.undesirable + other.undesirable,
+            add_unread(self.unread, other.unread),
         )
 
 
@@ -187,6 +197,7 @@ def read_part(file: InputFile, block: Block, options: RowOptions) -> PartRows:
         completions=collector.completions,
         desirable=collector.labels[True],
         undesirable=collector.labels[False],
+        unread=collector.unread,
     )
     return PartRows(records, collector.rejected.table(), counts, collector.members)
 

@@ -84,6 +84,7 @@ def seal_inputs(files: list[SurveyedFile], classes: list[LineClasses]) -> list[I
             sha256=file.sha256,
             layout=file.layout,
             lines=lines,
+            reading=file.reading,
         )
         for file, lines in zip(files, classes, strict=True)
     ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -13,6 +14,7 @@ from prefdata.progress import Advance
 from prefdata.report.figures import count, percent, split_statement
 from prefdata.report.lengths import PARTS
 from prefdata.report.model import Report
+from prefdata.report.readings import columns_not_read, how_read
 from prefdata.report.safe import plain
 
 _MOST_INPUTS = 40  # rows of the table; a report as a file has all
@@ -43,6 +45,8 @@ class TerminalProgress:
 
 def print_report(report: Report, console: Console) -> None:
     """Where every line went, each code that was found, splits, lengths, what tells labels."""
+    for table in _reading_tables(report):
+        console.print(table)
     console.print(_line_table(report))
     if report.findings:
         console.print(_finding_table(report))
@@ -61,6 +65,23 @@ def _table(title: str, *columns: str, text_columns: int = 1) -> Table:
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < text_columns else "right")
     return table
+
+
+def _reading_tables(report: Report) -> Iterator[Table]:
+    """How each file was read, and the columns that nothing was read from."""
+    table = _table("How each file was read", "input", "layout", "", text_columns=3)
+    for item in report.inputs[:_MOST_INPUTS]:
+        how = how_read(item.reading.chosen_by, item.reading.said)
+        table.add_row(*(Text(plain(text)) for text in (item.name, item.layout, how)))
+    yield table
+    columns = ("input", "column", "rows", "kind", "example", "means")
+    unread = _table("Columns not read", *columns, text_columns=6)
+    for name, share, column in islice(columns_not_read(report), _MOST_INPUTS):
+        cells = (name, column.name, percent(share), column.kind, column.example)
+        style = "yellow" if column.means else ""
+        unread.add_row(*(Text(plain(text), style=style) for text in (*cells, column.means or "")))
+    if unread.row_count:
+        yield unread
 
 
 def _line_table(report: Report) -> Table:

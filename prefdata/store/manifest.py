@@ -31,6 +31,32 @@ class LineClasses(_Model):
     rejected: int
 
 
+class ColumnNotRead(_Model):
+    """A column that is in the rows of a file and decides nothing of what is built."""
+
+    name: str
+    rows: int
+    """Rows in which it holds something."""
+    kind: str
+    """What it holds: text, number, messages, list of texts, object."""
+    example: str
+    """Its first value as JSON, cut."""
+    means: str | None = None
+    """What its name says of training, such as `system` or `scores`; null where it says nothing."""
+
+
+class Reading(_Model):
+    """How one file was read: what was chosen for it, and what was left out."""
+
+    chosen_by: Literal["columns", "name", "options", "nothing"] = "nothing"
+    """What chose the layout: the columns of the first rows, its name in the config, or the columns
+    that the config names; nothing, where the file holds no rows."""
+    said: list[str] = []
+    """Each further choice, a sentence each."""
+    not_read: list[ColumnNotRead] = []
+    """In the order of the rows' columns."""
+
+
 class InputSeal(_Model):
     """One input file as it was read."""
 
@@ -40,6 +66,7 @@ class InputSeal(_Model):
     sha256: str
     layout: str
     lines: LineClasses
+    reading: Reading = Reading()
 
 
 class TokenizerSeal(_Model):
@@ -145,6 +172,12 @@ class Manifest(_Model):
         return self.hash == self._own_hash()
 
 
+def _is_whole(value: dict[str, Any]) -> bool:
+    """The same of a file's content, which an earlier version wrote with fewer fields."""
+    content = {name: said for name, said in value.items() if name != "hash"}
+    return bool(value.get("hash") == hash_json(content))
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a finished build, checked; its shards are not looked at."""
     path = folder / NAME
@@ -156,15 +189,16 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         remedy = "see to its permissions"
         raise UsageError("E132", str(path), f"cannot be read ({error.strerror})", remedy) from error
-    manifest = _parse(path, data)
-    if not manifest.is_whole():
+    manifest, is_whole = _parse(path, data)
+    if not is_whole:
         problem = "was changed after it was written: its hash is not that of its content"
         raise UsageError("E133", str(path), problem, "build again with --replace")
     check_paths(path, [*manifest.shards, *manifest.files])
     return manifest
 
 
-def _parse(path: Path, data: bytes) -> Manifest:
+def _parse(path: Path, data: bytes) -> tuple[Manifest, bool]:
+    """A manifest, and whether it is as it was written."""
     remedy = "build again with --replace"
     try:
         value = orjson.loads(data)
@@ -175,7 +209,7 @@ def _parse(path: Path, data: bytes) -> Manifest:
         problem = f"has format version {version}; this prefdata reads up to {FORMAT_VERSION}"
         raise UsageError("E134", str(path), problem, "install a newer prefdata")
     try:
-        return Manifest.model_validate(value)
+        return Manifest.model_validate(value), _is_whole(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "manifest"

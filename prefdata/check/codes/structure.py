@@ -79,4 +79,17 @@ STRUCTURE = (
         "Look at the row: where a turn begins there, give it its marker.",
         "It depends on the question you just read.\\n\\nHuman",
     ),
+    Check(
+        "PD110",
+        "column_not_read",
+        "W",
+        "set",
+        "comparing",
+        "A column whose name means something for training (a system text, tools, scores, a margin, "
+        "a weight, a split, earlier turns, a prompt, a label) is in the rows, and the layout does "
+        "not read it: it changes nothing of what is trained.",
+        "Name it in a layout of your own (docs/layouts.md), or under the layout's `optional` where "
+        "it is not meant to be read; drop the column where nobody needs it.",
+        '{"prompt": "q", "chosen": "a", "rejected": "b", "history": [["q0", "a0"]]}',
+    ),
 )

@@ -16,11 +16,13 @@ from prefdata.report.html.markup import shown
 from prefdata.report.html.plots import draw_interval, draw_lengths, draw_share, reach_of
 from prefdata.report.lengths import PARTS
 from prefdata.report.model import Report
+from prefdata.report.readings import columns_not_read, how_read
 from prefdata.report.safe import yaml_text
 from prefdata.store.manifest import LineClasses
 
 _FOLDER = Path(__file__).parent
 _MOST_EXAMPLES = 5  # of each code; a report made for SARIF holds many more
+_MOST_READ = 30  # of how files were read, and of columns that were not
 _MOST_ROWS = 100  # of inputs, sources and notes; a build of thousands of files has a page too
 
 
@@ -41,6 +43,9 @@ def render_report(report: Report) -> str:
         "config": report.config and yaml_text(report.config, sort_keys=True),
         "most_examples": _MOST_EXAMPLES,
         "most_rows": _MOST_ROWS,
+        "most_read": _MOST_READ,
+        "how_read": how_read,
+        "unread": list(columns_not_read(report)),
     }
     return render("report.html.jinja", values, tool_version=report.tool_version)
 

@@ -17,9 +17,11 @@ from prefdata.report.model import (
 from prefdata.report.numbers import describe_code
 from prefdata.report.rows import ShownPair
 from prefdata.store.manifest import (
+    ColumnNotRead,
     FunnelStage,
     InputSeal,
     LineClasses,
+    Reading,
     SplitSeal,
     TokenizerSeal,
 )
@@ -133,6 +135,13 @@ def measured() -> dict[str, object]:
     }
 
 
+def reading(text: str = "") -> Reading:
+    column = ColumnNotRead(
+        name="mood" + text, rows=7_000, kind="text", example='"calm' + text, means="system" + text
+    )
+    return Reading(chosen_by="columns", said=["the prompt is cut off" + text], not_read=[column])
+
+
 def inputs(text: str = "") -> list[InputSeal]:
     files = [
         ("data/reviews-0.jsonl", 48_211_907, line_classes(12_400, 3, 802, 740)),
@@ -145,6 +154,7 @@ def inputs(text: str = "") -> list[InputSeal]:
             sha256=f"{number}a7c" * 16,
             layout="hh" + text,
             lines=lines,
+            reading=reading(text),
         )
         for number, (name, size, lines) in enumerate(files)
     ]

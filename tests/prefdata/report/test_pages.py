@@ -15,7 +15,17 @@ from tests.prefdata.report.payloads import HARMFUL, XSS, naughty_strings
 from tests.prefdata.report.synthetic import empty_report, full_report, shown_pair
 
 ALL = [*XSS, *naughty_strings()]
-SECTIONS = ["lines", "findings", "lengths", "biases", "sources", "splits", "pairs", "inputs"]
+SECTIONS = [
+    "reading",
+    "lines",
+    "findings",
+    "lengths",
+    "biases",
+    "sources",
+    "splits",
+    "pairs",
+    "inputs",
+]
 
 
 class Skeleton(HTMLParser):
@@ -118,7 +128,7 @@ def test_a_page_has_a_section_for_all_that_a_report_knows() -> None:
 def test_a_page_leaves_out_what_a_report_does_not_know() -> None:
     page = render_report(empty_report())
 
-    assert re.findall(r'<section id="(\w+)">', page) == ["lines", "inputs"]
+    assert re.findall(r'<section id="(\w+)">', page) == ["reading", "lines", "inputs"]
     assert "prefdata validation" in page
 
 

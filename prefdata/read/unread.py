@@ -1,0 +1,126 @@
+"""Columns that rows have and that the layout does not read: how many rows, what they hold."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from prefdata.read.canonical import canonical_json
+from prefdata.read.guard import Object
+
+MAX_COLUMNS = 1000  # distinct ones that are counted by name
+OTHERS = "(others)"
+EXAMPLE_CHARACTERS = 60
+EMPTY: tuple[Any, ...] = (None, "", [], {})
+KINDS = {str: "text", bool: "true or false", int: "number", float: "number", dict: "object"}
+
+# What a word of a column's name means for training; the first one that fits counts.
+MEANINGS: dict[str, frozenset[str]] = {
+    "images": frozenset({"image", "images", "img", "video", "videos", "audio", "audios"}),
+    "system": frozenset({"system", "persona", "sys"}),
+    "tools": frozenset({"tools", "tool", "functions"}),
+    "margin": frozenset({"margin", "margins"}),
+    "scores": frozenset({"score", "scores", "rating", "ratings", "reward", "rewards"}),
+    "rank": frozenset({"rank", "ranks", "ranking"}),
+    "weight": frozenset({"weight", "weights"}),
+    "split": frozenset({"split", "fold"}),
+    "history": frozenset({"history", "context", "messages", "conversation", "conversations"}),
+    "prompt": frozenset({"prompt", "instruction", "question", "query", "input", "task", "problem"}),
+    "label": frozenset({"label", "labels", "preference", "preferred", "winner"}),
+}
+NO_MEANING = frozenset({"id", "ids", "uuid", "hash", "source", "name", "type", "length", "date"})
+
+
+class Unread(NamedTuple):
+    """One column that is not read."""
+
+    rows: int
+    """Those in which it holds something."""
+    kind: str
+    """What it holds, in a word or two; several kinds are joined by commas."""
+    example: str
+    """Its first value as JSON, cut."""
+
+    def plus(self, other: "Unread") -> "Unread":
+        """Of both parts of a file together."""
+        kinds = dict.fromkeys([*self.kind.split(", "), *other.kind.split(", ")])
+        return Unread(self.rows + other.rows, ", ".join(kinds), self.example)
+
+
+UnreadColumns = dict[str, Unread]
+
+
+def add_unread(first: UnreadColumns, second: UnreadColumns) -> UnreadColumns:
+    """The columns of two parts of a file, in the order in which they were met."""
+    total = dict(first)
+    for name, found in second.items():
+        total[name] = total[name].plus(found) if name in total else found
+    return total
+
+
+def count_unread(row: Object, read: frozenset[str], found: dict[str, list[Any]]) -> None:
+    """Count a row's columns that are not in `read`; empty values count as absent."""
+    for name in row.keys() - read:
+        value = row[name]
+        if value in EMPTY:
+            continue
+        known = found.get(name)
+        if known is None:
+            if len(found) >= MAX_COLUMNS:
+                name = OTHERS
+            known = found.setdefault(name, [0, set(), value])
+        known[0] += 1
+        known[1].add(type(value))
+
+
+def unread_columns(found: Mapping[str, list[Any]], order: Mapping[str, Any]) -> UnreadColumns:
+    """What was counted, its kinds in words and its examples short; columns in the rows' order."""
+    names = sorted(found, key=lambda name: (order.get(name, len(order)), name))
+    return {
+        name: Unread(
+            found[name][0],
+            ", ".join(sorted({kind_of(found[name][2]), *_kinds(found[name][1])})),
+            _short(found[name][2]),
+        )
+        for name in names
+    }
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, in a word or two."""
+    if type(value) is not list:
+        return KINDS.get(type(value), "text")
+    inner = {KINDS.get(type(item), "list") for item in value}
+    if inner == {"object"}:
+        roles = all(type(item.get("role") or item.get("from")) is str for item in value)
+        return "messages" if roles else "list of objects"
+    return f"list of {inner.pop()}s" if len(inner) == 1 else "list"
+
+
+def _kinds(types: set[type]) -> set[str]:
+    return {KINDS[one] for one in types if one in KINDS}
+
+
+def _short(value: Any) -> str:
+    text = canonical_json(value)
+    return text if len(text) <= EXAMPLE_CHARACTERS else text[: EXAMPLE_CHARACTERS - 1] + "…"
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a column's name, lower case.
+
+    >>> words_of("chosenAvg-rating_2")
+    ['chosen', 'avg', 'rating', '2']
+    """
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+", name)]
+
+
+def meaning_of(name: str) -> str | None:
+    """What a column's name says that it means for training; None where it says nothing.
+
+    >>> meaning_of("score_chosen"), meaning_of("prompt_id"), meaning_of("mood")
+    ('scores', None, None)
+    """
+    words = words_of(name)
+    if not NO_MEANING.isdisjoint(words):
+        return None
+    return next((what for what, said in MEANINGS.items() if not said.isdisjoint(words)), None)

@@ -1,0 +1,26 @@
+"""How each file was read, for the terminal and the page: what chose its layout, what was left."""
+
+from collections.abc import Iterator
+
+from prefdata.report.model import Report
+from prefdata.store.manifest import ColumnNotRead
+
+CHOSEN_BY = {
+    "columns": "detected by its columns",
+    "name": "named",
+    "options": "by the columns that were named",
+    "nothing": "no rows",
+}
+
+
+def columns_not_read(report: Report) -> Iterator[tuple[str, float, ColumnNotRead]]:
+    """Each column that nothing was read from: its file, its share of the rows, what it is."""
+    for item in report.inputs:
+        rows = max(item.lines.lines - item.lines.blank, 1)
+        for column in item.reading.not_read:
+            yield item.name, min(column.rows / rows, 1.0), column
+
+
+def how_read(chosen_by: str, said: list[str]) -> str:
+    """What was chosen for a file, in one line."""
+    return "; ".join([CHOSEN_BY[chosen_by], *said])
