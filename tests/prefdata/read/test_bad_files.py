@@ -102,7 +102,7 @@ def test_a_fine_file_gives_all_its_rows(read: Read, content: bytes, pairs: int) 
     assert rows.counts.lines - rows.counts.blank == pairs
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n \n", gzip.compress(b"")], ids=repr)
+@pytest.mark.parametrize("content", [b"", b"\n\n \n", gzip.compress(b"", mtime=0)], ids=repr)
 def test_an_empty_file_gives_no_rows_and_says_so(read: Read, content: bytes) -> None:
     rows = read(content)
 
