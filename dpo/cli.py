@@ -1,7 +1,6 @@
-"""The commands of dpo; what a user gets wrong ends here as one line."""
+"""The commands of dpo; their errors are one line, by prefdata's wrapper."""
 
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -9,43 +8,14 @@ from typing import Any
 
 import click
 from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from dpo.errors import DpoError
 from dpo.view import TrainingView, bars, counted, print_scores, summary_line
-from prefdata.cli import say_error
-from prefdata.errors import PrefdataError
-from prefdata.store.commit import DISK_REMEDY, disk_fault
+from prefdata.command import Command, say
+from prefdata.report.console import PlainConsole, make_bars
 
 
-class OneLineErrors(click.Command):
-    """A command whose errors are one line on stderr and the error's exit code."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # a raw docstring spells click's mark for lines that are not rewrapped
-        self.help = (self.help or "").replace("\\b\n", "\b\n")
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (DpoError, PrefdataError) as error:
-            say_error(str(error))
-            ctx.exit(error.exit_code)
-        except Exception as error:  # tokenizers raises no other class when the disk is full
-            fault = disk_fault(error)
-            if fault is None:
-                raise
-            place = getattr(error, "filename", None) or "output"
-            say_error(f"{place}: {fault}; {DISK_REMEDY} [T302]")
-            ctx.exit(1)
-        except KeyboardInterrupt:
-            say_error("stopped; run the same command again: what is done is kept")
-            ctx.exit(128 + signal.SIGINT)
-
-
-@click.command(cls=OneLineErrors)
+@click.command(cls=Command)
 @click.argument("prompts", type=click.Path(path_type=Path))
 @click.option("--model", required=True, help="Folder or hub name of the model.")
 @click.option("-k", default=4, show_default=True, help="Completions of each prompt.")
@@ -96,10 +66,10 @@ def _sample(job: Any, config: Any) -> None:
     from dpo.sample_run import sample_file
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     started, sampled = time.perf_counter(), 0
-    with Progress(*columns, TextColumn("{task.fields[speed]}"), console=console) as progress:
+    with make_bars(console, *columns, TextColumn("{task.fields[speed]}")) as progress:
         task = progress.add_task("", total=None, speed="")
 
         def on_prompt(done: int, total: int, tokens: int) -> None:
@@ -113,7 +83,7 @@ def _sample(job: Any, config: Any) -> None:
         summary = sample_file(job, config, on_prompt)
         seconds = time.perf_counter() - started
     rate = f", {sampled / seconds:,.0f} tokens/s" if sampled else ""
-    click.echo(
+    say(
         f"{job.out}: {summary.num_completions:,} completions of"
         f" {summary.num_tokens / summary.num_completions:.1f} tokens in the mean{rate};"
         f" {summary.num_ended / summary.num_completions:.0%} ended by the model"
@@ -121,7 +91,7 @@ def _sample(job: Any, config: Any) -> None:
     )
 
 
-@click.command(cls=OneLineErrors)
+@click.command(cls=Command)
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--model", required=True, help="Folder or hub name of the reference model.")
 @click.option("--name", default="default", show_default=True, help="Folder under DATA/reference/.")
@@ -153,7 +123,7 @@ def ref(data: Path, **options: Any) -> None:
     with counted("reference") as progress:
         manifest = compute_reference(data, progress=progress, **options)
     rows, tokens = (sum(getattr(s, n) for s in manifest.shards) for n in ("rows", "tokens"))
-    click.echo(
+    say(
         f"{data}/reference/{options['name']}: {rows:,} pairs of {tokens:,} tokens under"
         f" {manifest.model} in {time.perf_counter() - started:,.1f} s;"
         f" prompts {'shared' if manifest.shared_prompts else 'not shared'}"
@@ -168,12 +138,12 @@ def _list_losses(context: click.Context, _option: click.Parameter, wanted: bool)
 
     for name, loss in LOSSES.items():
         given = ", ".join(f"{key} {value:g}" for key, value in settings(name).items())
-        click.echo(f"{name:18}{given}")
-        click.echo(f"{'':18}{(loss.__doc__ or '').splitlines()[0]}")
+        say(f"{name:18}{given}")
+        say(f"{'':18}{(loss.__doc__ or '').splitlines()[0]}")
     context.exit()
 
 
-@click.command(cls=OneLineErrors)
+@click.command(cls=Command)
 @click.option(
     "--list-losses",
     is_flag=True,
@@ -220,15 +190,15 @@ def train(config: Path, overrides: tuple[str, ...], push: str | None, public: bo
     if finished.summary is None:
         line = f"{settings.out}: stopped after step {finished.steps:,}; run again to go on"
         if is_main:
-            click.echo(line, err=True)
+            say(line, err=True)
         sys.exit(128 + (finished.stopped_by or 0))
     if is_main:
-        click.echo(summary_line(finished.out, finished.summary))
+        say(summary_line(finished.out, finished.summary))
     if push is not None and is_main:
-        click.echo(push_model(settings.out / "model", push, public=public))
+        say(push_model(settings.out / "model", push, public=public))
 
 
-@click.command(cls=OneLineErrors)
+@click.command(cls=Command)
 @click.argument("model")
 @click.argument("data", nargs=-1, required=True)
 @click.option(
@@ -267,4 +237,4 @@ def score(model: str, data: tuple[str, ...], out: Path, **options: Any) -> None:
     with bars() as progress:
         report = run(data, out, ScoreOptions(model=model, **options), progress=progress)
     print_scores(report)
-    click.echo(f"{out}/scores.parquet, suspects.jsonl and score.json are written")
+    say(f"{out}/scores.parquet, suspects.jsonl and score.json are written")

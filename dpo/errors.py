@@ -6,18 +6,14 @@ DpoError
 └── TrainingError    exit 1   the numbers went wrong on the way
 """
 
+from prefdata.errors import CodedError
 
-class DpoError(Exception):
-    """One coded line for the user: `place: problem; remedy [code]`.
 
-    Codes are permanent. `T1..` are configs and models, `T2..` mismatches, `T3..` faults of a run.
+class DpoError(CodedError):
+    """A fault of training, or of what was asked of it.
+
+    `T1..` are configs and models, `T2..` mismatches, `T3..` faults of a run.
     """
-
-    exit_code = 2
-
-    def __init__(self, code: str, place: str, problem: str, remedy: str) -> None:
-        self.code, self.place, self.problem, self.remedy = code, place, problem, remedy
-        super().__init__(f"{place}: {problem}; {remedy} [{code}]")
 
 
 class UsageError(DpoError):

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from prefdata.report.console import PlainConsole, make_bars
 from prefdata.report.safe import plain
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class _Pulse:
     def tell(self, line: str) -> None:
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last >= PULSE:
-            self._console.print(line, highlight=False, markup=False)
+            self._console.print(plain(line), highlight=False, markup=False)
             self._last = now
 
 
@@ -38,8 +40,8 @@ class _Pulse:
 def counted(title: str) -> Iterator[Callable[[int, int], None]]:
     """A bar that is told what is done and how much there is; it vanishes before an error."""
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    progress, pulse = Progress(*columns, console=console, transient=True), _Pulse(console)
+    console = PlainConsole(stderr=True)
+    progress, pulse = make_bars(console, *columns, transient=True), _Pulse(console)
     task = progress.add_task("", total=None)
 
     def move(done: int, total: int) -> None:
@@ -54,10 +56,10 @@ def counted(title: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def bars() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
     """A bar for each title that is asked for."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    console = PlainConsole(stderr=True)
     pulse = _Pulse(console)
-    progress = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+    progress = make_bars(console, *columns, TimeRemainingColumn(), transient=True)
 
     def start(title: str) -> Callable[[int, int], None]:
         task = progress.add_task(title, total=None)
@@ -81,8 +83,8 @@ def print_scores(report: "ScoreReport") -> None:
     parts = [report.overall, *(part for some in report.by.values() for part in some)]
     for part in parts:
         interval = f"{part.low:.1%} to {part.high:.1%}"
-        table.add_row(plain(part.name), f"{part.pairs:,}", f"{part.accuracy:.1%}", interval)
-    console = Console()
+        table.add_row(Text(plain(part.name)), f"{part.pairs:,}", f"{part.accuracy:.1%}", interval)
+    console = PlainConsole()
     console.print(table)
     console.print(f"calibration error {report.calibration_error:.3f}", highlight=False)
 
@@ -91,16 +93,16 @@ class TrainingView:
     """A live line with the numbers that say whether a run goes well."""
 
     def __init__(self, out: Path, *, is_shown: bool = True) -> None:
-        self._console = Console(stderr=True, quiet=not is_shown)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
+        self._console = PlainConsole(stderr=True, quiet=not is_shown)
+        self._progress = make_bars(
+            self._console,
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[numbers]}"),
-            console=self._console,
         )
-        self._task = self._progress.add_task(out.name, total=None, numbers="loading")
+        self._task = self._progress.add_task(plain(out.name), total=None, numbers="loading")
         self._pulse = _Pulse(self._console)
 
     def __enter__(self) -> "TrainingView":
@@ -123,7 +125,7 @@ class TrainingView:
 
     def notice(self, line: str) -> None:
         """A line that stays above the live one."""
-        self._console.print(line, highlight=False, markup=False)
+        self._console.print(plain(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def numbers(metrics: dict[str, float], *, prefix: str = "") -> str:

@@ -1,63 +1,21 @@
-"""The commands: validate · build · show · layouts · explain.
-
-Exit codes: 0 done · 1 findings at or above --fail-on · 2 usage · 3 no pair is left · 4 locked ·
-130 Ctrl-C.
-"""
+"""The commands: validate · build · show · layouts · explain. Exit codes are in command.py."""
 
 import sys
-from collections.abc import Callable
-from contextlib import suppress
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import click
 
-from prefdata.errors import PrefdataError
-from prefdata.store.commit import DISK_REMEDY, disk_fault
+from prefdata.command import Group, say
+from prefdata.report.console import PlainConsole
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-INTERRUPTED = 130
 _TOKENIZER_HELP = "A folder with a tokenizer, or a model on the Hub."
 _LAYOUT_HELP = "A layout's name (`prefdata layouts`) or file; detected where absent."
 _REPORT_HELP = "Write it as .json, .html or .sarif, as the name ends."
 
 
-def say_error(line: str) -> None:
-    """A line to stderr, as far as that can still be written: it may lie on the same full disk."""
-    with suppress(OSError):
-        click.echo(line, err=True)
-
-
-def _one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Show a user's mistake as its one line and end with its exit code."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        from prefdata.report.safe import plain
-
-        try:
-            return command(*args, **kwargs)
-        except PrefdataError as error:
-            say_error(plain(str(error)))
-            sys.exit(error.exit_code)
-        except KeyboardInterrupt:
-            say_error("stopped; run the same command again: what is done is kept")
-            sys.exit(INTERRUPTED)
-        except OSError as error:
-            fault = disk_fault(error)
-            if fault is None:
-                raise
-            place = plain(str(error.filename or "output"))
-            say_error(f"{place}: {fault}; {DISK_REMEDY} [E151]")
-            sys.exit(2)
-
-    return run
-
-
 @click.group(
+    cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="\b\nTab completion (bash; zsh and fish alike):\n"
     '  eval "$(_PREFDATA_COMPLETE=bash_source prefdata)"',
@@ -99,7 +57,6 @@ def main() -> None:
     help="An earlier report: fail only on what it has not, or has in fewer rows.",
 )
 @click.option("--report", "report_path", type=click.Path(path_type=Path), help=_REPORT_HELP)
-@_one_line_errors
 def validate(
     files: tuple[str, ...],
     severity: tuple[str, ...],
@@ -109,17 +66,14 @@ def validate(
     **options: Any,
 ) -> None:
     """Read and check preference files; write nothing."""
-    from rich.console import Console
-
     from prefdata.dedup.near import NearDuplicates
     from prefdata.report.baseline import fails, new_findings, read_report
     from prefdata.report.form import examples_for, write_report
-    from prefdata.report.safe import plain
     from prefdata.report.terminal import TerminalProgress, print_report
     from prefdata.validation import ValidateOptions
     from prefdata.validation import validate as run
 
-    progress = TerminalProgress(Console(stderr=True))
+    progress = TerminalProgress(PlainConsole(stderr=True))
     before = read_report(baseline) if baseline else None
     changes = dict(change.partition("=")[::2] for change in severity)
     how = ValidateOptions(
@@ -129,13 +83,13 @@ def validate(
         **options,
     )
     report = run(files, how, progress=progress)
-    print_report(report, Console())
+    print_report(report, PlainConsole())
     if report_path is not None:
         write_report(report, report_path, root=Path.cwd())
     judged = new_findings(report, before) if before else report.findings
     if before:
         told = ", ".join(f"{finding.code} {finding.name}" for finding in judged) or "nothing"
-        click.echo(f"New since {plain(str(baseline))}: {told}")
+        say(f"New since {baseline}: {told}")
     sys.exit(1 if fails(judged, fail_on) else 0)
 
 
@@ -151,7 +105,6 @@ def validate(
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; changes no byte.")
 @click.option("--replace", is_flag=True, help="Replace another build in the folder.")
 @click.option("--report", "report_path", type=click.Path(path_type=Path), help=_REPORT_HELP)
-@_one_line_errors
 def build(
     sources: tuple[str, ...],
     replace: bool,  # noqa: FBT001 - click's
@@ -159,14 +112,11 @@ def build(
     **options: Any,
 ) -> None:
     """Make token shards; resume by itself after a kill."""
-    from rich.console import Console
-
     from prefdata.building import build as run
     from prefdata.config import make_config, read_config
     from prefdata.report.form import examples_for, write_report
     from prefdata.report.model import Report
     from prefdata.report.numbers import name_rows
-    from prefdata.report.safe import plain
     from prefdata.report.terminal import TerminalProgress, print_report
 
     num_examples = examples_for(report_path)
@@ -176,13 +126,12 @@ def build(
         config = read_config(Path(sources[0]), changes)
     else:
         config = make_config({"inputs": list(sources), **changes}, place="command line")
-    made = run(config, replace=replace, progress=TerminalProgress(Console(stderr=True)))
+    made = run(config, replace=replace, progress=TerminalProgress(PlainConsole(stderr=True)))
     report = Report.model_validate_json(made.file("report.json").read_bytes())
-    print_report(report, Console())
+    print_report(report, PlainConsole())
     if report_path is not None:
         write_report(name_rows(report, made.rejected(), num_examples), report_path, root=Path.cwd())
-    line = f"{made.path} is built; its manifest's hash is {made.manifest.hash[:16]}…"
-    click.echo(plain(line))
+    say(f"{made.path} is built; its manifest's hash is {made.manifest.hash[:16]}…")
 
 
 @main.command(
@@ -201,29 +150,22 @@ def build(
     show_default=True,
     help="Pairs in the pages, evenly spread.",
 )
-@_one_line_errors
 def show(out: Path, row: int | None, html: Path | None, rows: int) -> None:
     """What is in a finished build."""
-    from rich.console import Console
-
     from prefdata.report.figures import count
     from prefdata.report.model import Report
     from prefdata.report.pair import show_pair
     from prefdata.report.rows import num_rows
-    from prefdata.report.safe import plain
     from prefdata.report.terminal import print_report
     from prefdata.store.reader import open_build
 
-    made, console = open_build(out), Console()
+    made, console = open_build(out), PlainConsole()
     if html is not None:
         from prefdata.report.html.browser import write_browser
 
         pages = write_browser(made, html, most=rows)
-        click.echo(
-            plain(
-                f"{pages[0]} shows {min(rows, num_rows(made)):,} of {count(num_rows(made), 'pair')}"
-            )
-        )
+        shown = min(rows, num_rows(made))
+        say(f"{pages[0]} shows {shown:,} of {count(num_rows(made), 'pair')}")
         return
     if row is None:
         report = made.file("report.json")
@@ -235,27 +177,24 @@ def show(out: Path, row: int | None, html: Path | None, rows: int) -> None:
 
 @main.command(epilog="\b\nExamples:\n  prefdata layouts\n  prefdata layouts helpsteer2-ratings")
 @click.argument("name", required=False)
-@_one_line_errors
 def layouts(name: str | None) -> None:
     """What raw layouts can be read; of one, by name or file, its rows and the pairs they become."""
     from prefdata.read import find_layout, shipped_layouts
     from prefdata.report.layouts import describe_layout, list_layouts
-    from prefdata.report.safe import plain
 
     if name is None:
         lines = list_layouts(shipped_layouts().values())
     else:
         lines = describe_layout(find_layout(name)[0])
     for line in lines:
-        click.echo(plain(line))
+        say(line)
 
 
 @main.command(epilog="\b\nExamples:\n  prefdata explain PD301\n  prefdata explain")
 @click.argument("code", required=False)
-@_one_line_errors
 def explain(code: str | None) -> None:
     """What a code means and how to mend it; without a code, what codes there are."""
     from prefdata.report.explain import describe_code, explain_code, list_codes
 
     for line in explain_code(describe_code(code.upper())) if code else list_codes():
-        click.echo(line)
+        say(line)

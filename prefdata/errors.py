@@ -1,16 +1,21 @@
 """What a user can get wrong: place, problem, remedy.
 
-PrefdataError
-├── UsageError      exit 2   a config, a flag, a file or a folder that cannot be used
-├── EmptyError      exit 3   no row is left, or the whole set is refused, so nothing is built
-└── LockedError     exit 4   another builder is at work in this folder
+CodedError                    both packages' errors; dpo/errors.py has the other half
+└── PrefdataError
+    ├── UsageError      exit 2   a config, a flag, a file or a directory that cannot be used
+    ├── EmptyError      exit 3   no row is left, or the whole set is refused, so nothing is built
+    ├── LockedError     exit 4   another builder is at work in this directory
+    └── UnexpectedError exit 70  a fault of ours (X001), in unexpected.py
 """
 
+from typing import Any
 
-class PrefdataError(Exception):
+
+class CodedError(Exception):
     """One coded line for the user: `place: problem; remedy [code]`.
 
-    Codes are permanent. `E1..` are files and folders, `C1..` configs, `PD...` rows and sets.
+    Codes are permanent. `E1..` are files and directories, `C1..` configs, `PD...` rows and sets,
+    `T...` the trainer, `X...` faults of ours.
     """
 
     exit_code = 2
@@ -19,9 +24,13 @@ class PrefdataError(Exception):
         self.code, self.place, self.problem, self.remedy = code, place, problem, remedy
         super().__init__(f"{place}: {problem}; {remedy} [{code}]")
 
-    def __reduce__(self) -> tuple[type["PrefdataError"], tuple[str, str, str, str]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Errors cross process borders, so they are rebuilt from their four parts."""
         return type(self), (self.code, self.place, self.problem, self.remedy)
+
+
+class PrefdataError(CodedError):
+    """A fault of preference data, or of what was asked of it."""
 
 
 class UsageError(PrefdataError):

@@ -47,6 +47,11 @@ class PartTask(NamedTuple):
     near: NearDuplicates | None = None
     """What sketches are made of the records; none without a staging folder."""
 
+    @property
+    def about(self) -> str:
+        """The part in words, for an error."""
+        return f"{self.file.name}, part {self.name}"
+
 
 class PartFacts(NamedTuple):
     """What is known of a part once it is made; plain values, so that the journal keeps it."""

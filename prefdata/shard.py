@@ -40,6 +40,11 @@ class ShardTask(NamedTuple):
     """Of messages, in the text shard; none for verbatim text."""
 
     @property
+    def about(self) -> str:
+        """The shard in words, for an error."""
+        return self.tokens_path
+
+    @property
     def tokens_path(self) -> str:
         return f"tokens/{self.name}.arrow"
 

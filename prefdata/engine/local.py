@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -12,6 +13,7 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 from prefdata.errors import PrefdataError
+from prefdata.unexpected import crossing, working_on
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -61,14 +63,12 @@ class Workers:
         """
         if self.number == 1:
             for item in items:
-                yield item.result if isinstance(item, Done) else function(item)
+                yield item.result if isinstance(item, Done) else _here(function, item)
             return
         waiting: deque[Future[Result] | Done[Result]] = deque()
         try:
             for item in items:
-                waiting.append(
-                    item if isinstance(item, Done) else self._open_pool().submit(function, item)
-                )
+                waiting.append(item if isinstance(item, Done) else self._submit(function, item))
                 if len(waiting) >= self.number + _WAITING:
                     yield _result(waiting.popleft())
             while waiting:
@@ -83,6 +83,14 @@ class Workers:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
+    def _submit(self, function: Callable[[Item], Result], item: Item) -> Future[Result]:
+        """Hand an item to a process. A process that starts here ignores Ctrl-C: we stop it."""
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which a child inherits
+        try:
+            return self._open_pool().submit(_there, function, item)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
     def _open_pool(self) -> ProcessPoolExecutor:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
@@ -91,6 +99,22 @@ class Workers:
                 self.number, mp_context=context, initializer=_start, initargs=(threads,)
             )
         return self._pool
+
+
+def _here(function: Callable[[Item], Result], item: Item) -> Result:
+    with working_on(_place(item)):
+        return function(item)
+
+
+def _there(function: Callable[[Item], Result], item: Item) -> Result:
+    """Do an item in another process, whose exceptions have to come back as what they are."""
+    with crossing(_place(item)):
+        return function(item)
+
+
+def _place(item: object) -> str:
+    """Return what an item says of its place."""
+    return str(getattr(item, "about", None) or type(item).__name__)
 
 
 def _start(threads: int) -> None:

@@ -1,5 +1,6 @@
 """Text that comes from data, made harmless: no escape, control or bidi character."""
 
+import re
 import unicodedata
 from typing import Any
 
@@ -27,6 +28,29 @@ def _shown(char: str, *, lines: bool) -> str:
     if unicodedata.category(char) == "Zs":
         return char
     return char.encode("unicode_escape").decode()
+
+
+_END = r"[^\s'\",;&]+"
+_SECRETS = (
+    (re.compile(r"(?<=://)[^/\s@]+(?=@)"), "***"),  # user:password@ of a URL
+    (re.compile(r"\bhf_[A-Za-z0-9]{10,}"), "hf_***"),
+    (re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?(?:\w+\s+)?)" + _END), r"\1***"),
+    (re.compile(r"(?i)\b(bearer\s+)[^\s'\",;]{8,}"), r"\1***"),
+    (re.compile(r"(?i)([?&;][\w-]*(?:token|secret|signature|password|key|sig)=)" + _END), r"\1***"),
+)
+_HINT = re.compile(r"(?i)://|hf_|bearer|authorization|[?&;]\S*=")
+
+
+def without_secrets(text: str) -> str:
+    """The text with passwords and access tokens masked: those of URLs, headers and the Hub.
+
+    >>> without_secrets("https://me:hf_abcdefghijkl@hub.co/m?token=abc&x=1")
+    'https://***@hub.co/m?token=***&x=1'
+    """
+    if _HINT.search(text):
+        for pattern, mask in _SECRETS:
+            text = pattern.sub(mask, text)
+    return text
 
 
 def yaml_text(value: Any, *, sort_keys: bool) -> str:

@@ -6,11 +6,11 @@ from itertools import islice
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
 from prefdata.progress import Advance
+from prefdata.report.console import make_bars
 from prefdata.report.figures import count, percent, split_statement
 from prefdata.report.lengths import PARTS
 from prefdata.report.model import Report
@@ -29,13 +29,13 @@ class TerminalProgress:
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Advance]:
         columns = (
-            TextColumn("{task.description:>12}"),
+            TextColumn("{task.description:>12}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
         hidden = not self._console.is_terminal
-        with Bars(*columns, console=self._console, transient=True, disable=hidden) as bars:
+        with make_bars(self._console, *columns, transient=True, disable=hidden) as bars:
             task = bars.add_task(title, total=total)
             yield lambda steps: bars.advance(task, steps)
 

@@ -19,7 +19,7 @@ from prefdata.errors import LockedError, UsageError
 _CHUNK_BYTES = 1 << 20
 
 
-_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how libraries in Rust say it
 DISK_REMEDY = "make room and run again: what is done is kept"
 
@@ -88,7 +88,7 @@ def write_bytes(path: Path, data: bytes) -> FileSeal:
     return commit_file(path, lambda temporary: temporary.write_bytes(data), check)
 
 
-def disk_fault(error: Exception) -> str | None:
+def disk_fault(error: BaseException) -> str | None:
     """What the system said, where an error is of the disk; None where it is of something else.
 
     >>> disk_fault(RuntimeError("I/O error: No space left on device (os error 28)"))

@@ -66,7 +66,7 @@ def test_a_run_ends_bit_by_bit_the_same_whatever_call_failed(
         if "error" in fault:
             assert "Traceback" not in done.stderr, (point, done.stderr)
             assert done.returncode in (0, 1, 2), (point, done.stderr)
-            told = "[T302]" in done.stderr or not done.stderr.strip()  # which may be what failed
+            told = "[E151]" in done.stderr or not done.stderr.strip()  # which may be what failed
             assert done.returncode == 0 or told, (point, done.stderr)
         else:
             assert done.returncode != 0, point

@@ -265,9 +265,9 @@ def test_a_full_disk_is_one_line(
     monkeypatch.setattr("dpo.training.save_model", full)
     result = CliRunner().invoke(train, [str(write_config(tmp_path / "t.yaml", config_of()))])
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "No space left on device; make room and run again" in result.output.splitlines()[-1]
-    assert "[T302]" in result.output
+    assert "[E151]" in result.output
     assert "Traceback" not in result.output
 
 
@@ -280,4 +280,6 @@ def test_another_error_is_not_taken_for_the_disks(
     monkeypatch.setattr("dpo.training.save_model", broken)
     result = CliRunner().invoke(train, [str(write_config(tmp_path / "t.yaml", config_of()))])
 
-    assert isinstance(result.exception, RuntimeError)
+    assert result.exit_code == 70
+    assert "unexpected RuntimeError: shapes do not fit" in result.output.splitlines()[-1]
+    assert "[X001]" in result.output

@@ -1,0 +1,226 @@
+"""One wrapper for every command of both packages: whatever goes wrong ends as one line.
+
+0 done or clean · 1 findings at or above --fail-on, or a run whose numbers went wrong · 2 something
+that was named cannot be used, or the machine cannot · 3 no row is left · 4 another process is at
+work · 70 a fault of ours (X001) · 130 Ctrl-C · 141 the reader of a pipe went away · 143 SIGTERM.
+"""
+
+import errno
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from prefdata.errors import CodedError, UsageError
+from prefdata.report.console import harmless_streams
+from prefdata.report.safe import plain, without_secrets
+from prefdata.store.commit import DISK_REMEDY, disk_fault
+from prefdata.unexpected import UnexpectedError, place_of, unexpected
+
+INTERRUPTED, PIPE_CLOSED = 130, 141
+_STOPPED = "stopped; run the same command again: what is done is kept"
+_THREADS = ("POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Environment variables that libraries read as a number, and some end the process over."""
+
+
+class Command(click.Command):
+    """A command whose errors are one line on stderr and the error's exit code."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # a raw docstring spells click's mark for lines that are not rewrapped
+        self.help = (self.help or "").replace("\\b\n", "\b\n")
+        text = "Print the traceback of an unexpected error (X001)."
+        self.params.append(click.Option(["--debug"], is_flag=True, expose_value=False, help=text))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command itself."""
+        return _until_the_reader_leaves(super().invoke, ctx)
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run and exit, as click's `main` does."""
+        _run(super().main, args, options)
+
+
+class Group(click.Group):
+    """Commands under one name."""
+
+    command_class = Command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command itself."""
+        return _until_the_reader_leaves(super().invoke, ctx)
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run and exit, as click's `main` does."""
+        _run(super().main, args, options)
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print one line: what came from data is escaped, and it stays one line."""
+    click.echo(without_secrets(plain(line)), err=err)
+
+
+def say_error(line: str) -> None:
+    """Print a line to stderr if that is still possible: it may be on the same full disk."""
+    with suppress(OSError, ValueError):
+        say(line, err=True)
+
+
+def _run(main: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> NoReturn:
+    """Run click's `main`, report what it raises, and exit."""
+    given = args[0] if args else options.get("args")
+    words = sys.argv[1:] if given is None else list(given)
+
+    def work() -> Any:
+        _require_sound_start(words)
+        return _flush(main(*args, **{**options, "standalone_mode": False}))
+
+    with harmless_streams():
+        name = options.get("prog_name") or Path(sys.argv[0]).stem
+        code = _guarded(work, name, debug="--debug" in words)
+    sys.exit(code)
+
+
+def _until_the_reader_leaves(invoke: Callable[[click.Context], Any], ctx: click.Context) -> Any:
+    """End quietly if nobody reads the output any more; click would end with 1, for findings."""
+    try:
+        return invoke(ctx)
+    except BrokenPipeError:
+        _drop_output()
+        return ctx.exit(PIPE_CLOSED)
+
+
+def _guarded(work: Callable[[], Any], name: str, *, debug: bool) -> Any:
+    """Run `work`; return its exit code, or that of the error which it ends with."""
+    try:
+        return work()
+    except SystemExit as ended:
+        return _guarded(partial(_flush, ended.code), name, debug=debug)
+    except BaseException as error:  # noqa: BLE001 - the one place for all that may be raised
+        return _report(error, name, debug=debug)
+
+
+def _flush(code: Any) -> Any:
+    """Return the code once all output is written: a full disk under it is an error too."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
+    return code
+
+
+def _require_sound_start(words: Sequence[str]) -> None:
+    """Refuse names and an environment that would end a library far from their cause."""
+    for word in words:
+        try:
+            word.encode("utf-8")
+        except UnicodeEncodeError:
+            problem = f"is not text in {sys.getfilesystemencoding()}"
+            remedy = "rename it, or set LC_ALL=C.UTF-8 if the name is right"
+            raise UsageError("E190", word, problem, remedy) from None
+    for name in _THREADS:
+        value = os.environ.get(name)
+        numbers = (value or "1").split(",")  # OpenMP has one for each level
+        if not all(number.strip().isdecimal() and int(number) > 0 for number in numbers):
+            problem = "is not a number of threads"
+            raise UsageError("E193", f"{name}={value}", problem, "unset it, or set 1 or more")
+
+
+def _report(error: BaseException, name: str, *, debug: bool) -> int:
+    """Print what ended a command as one line; return the exit code."""
+    if isinstance(error, click.Abort) and error.__cause__ is not None:
+        error = error.__cause__  # click's word for Ctrl-C and for the end of a file
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        say_error(_STOPPED)
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        _drop_output()
+        return PIPE_CLOSED
+    coded = error if isinstance(error, CodedError) else _coded(error, name)
+    if isinstance(coded, UnexpectedError):
+        _say_unexpected(coded, debug=debug)
+    else:
+        say_error(str(coded))
+    with suppress(OSError, ValueError):
+        return _flush(coded.exit_code)  # type: ignore[no-any-return]
+    _drop_output()
+    return coded.exit_code
+
+
+def _coded(error: BaseException, name: str) -> CodedError:
+    """Return the coded form of what the system, click or a library raised."""
+    place = str(getattr(error, "filename", None) or place_of(error) or name)
+    if isinstance(error, click.ClickException):
+        return _click_error(error, name)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        remedy = "lower workers, limits or the tokens of a pack, or take a larger machine"
+        return UsageError("E191", place, "memory ran out", remedy)
+    if (fault := disk_fault(error)) is not None:
+        return UsageError("E151", place, fault, DISK_REMEDY)
+    return _of_system(error, place) or unexpected(error, place)
+
+
+def _of_system(error: BaseException, place: str) -> CodedError | None:
+    """Return the coded form of an error that the operating system or the locale made."""
+    if isinstance(error, UnicodeEncodeError) and error.encoding.lower() not in ("utf-8", "utf8"):
+        problem = f"cannot be written in {error.encoding}, the encoding of this locale"
+        return UsageError("E190", str(error.object), problem, "set LC_ALL=C.UTF-8")
+    if isinstance(error, OSError) and (error.filename or error.errno in _OF_THE_MACHINE):
+        remedy = _REMEDIES.get(error.errno or 0, "check the path and its permissions")
+        return UsageError("E192", place, f"cannot be used ({error.strerror})", remedy)
+    return None
+
+
+_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+_REMEDIES = {
+    errno.EMFILE: "raise `ulimit -n`",
+    errno.ENFILE: "close other programs: the machine has no file handles left",
+    errno.ENOMEM: "lower workers, or take a larger machine",
+    errno.EAGAIN: "raise `ulimit -u`, or lower workers",
+    errno.ENAMETOOLONG: "take a shorter name",
+    errno.ELOOP: "name the file itself: its links form a circle",
+}
+
+
+def _click_error(error: click.ClickException, name: str) -> UsageError:
+    context = getattr(error, "ctx", None)
+    name = context.command_path if context else name
+    problem = error.format_message().rstrip(".")
+    return UsageError("C121", name, problem[:1].lower() + problem[1:], f"see `{name} --help`")
+
+
+def _say_unexpected(error: UnexpectedError, *, debug: bool) -> None:
+    """Print the line of an unexpected error, and put its traceback where it can be found."""
+    report = without_secrets(error.report)
+    if debug:
+        with suppress(OSError, ValueError):
+            click.echo(plain(report, lines=True), err=True)
+    remedy = error.remedy
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", errors="backslashreplace", prefix="prefdata-error-",
+            suffix=".txt", delete=False,
+        ) as file:  # fmt: skip
+            file.write(report)
+        remedy = f"the traceback is in {file.name}; report it with the command"
+    except OSError:
+        pass  # no place to write to: --debug still prints it
+    say_error(f"{error.place}: {error.problem}; {remedy} [{error.code}]")
+
+
+def _drop_output() -> None:
+    """Point what cannot be written at nothing, so that the interpreter's own flush is quiet."""
+    with suppress(OSError, ValueError, AttributeError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+                continue
+            with suppress(OSError, ValueError, AttributeError):
+                os.dup2(nothing, stream.fileno())
+        os.close(nothing)

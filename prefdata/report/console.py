@@ -1,0 +1,95 @@
+"""What may reach a terminal: our own control sequences, and of everything else only its text.
+
+Data comes by three ways: lines that a command prints, tables and bars of rich, and logs of
+libraries. The first two are escaped by `PlainConsole` and `say`, the last by `HarmlessStream`.
+"""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import Progress, ProgressColumn
+from rich.segment import Segment
+
+from prefdata.report.safe import plain, without_secrets
+
+_CURSOR = re.compile(r"\n*(?:\x1b\[A)*")
+"""What tqdm writes to move between bars, always in a write of its own."""
+
+
+class HarmlessStream:
+    """A text stream that writes control characters out and masks secrets."""
+
+    def __init__(self, raw: TextIO) -> None:
+        self.raw = raw
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str) or _CURSOR.fullmatch(text):
+            return self.raw.write(text)
+        start = "\r" if text.startswith("\r") else ""  # a bar is drawn over itself
+        end = "\r" if len(text) > 1 and text.endswith("\r") else ""
+        inner = text[len(start) : len(text) - len(end)].replace("\r\n", "\n")
+        self.raw.write(start + without_secrets(plain(inner, lines=True)) + end)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "buffer":  # click would write to it, past this
+            raise AttributeError(name)
+        return getattr(self.raw, name)
+
+
+@contextmanager
+def harmless_streams() -> Iterator[None]:
+    """Let stdout and stderr carry no escape from data; what their encoding lacks is escaped too."""
+    before = sys.stdout, sys.stderr
+    for stream in before:
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    sys.stdout, sys.stderr = (_harmless(stream) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _harmless(stream: Any) -> Any:
+    return (
+        stream if stream is None or isinstance(stream, HarmlessStream) else HarmlessStream(stream)
+    )
+
+
+def _raw(stream: Any) -> Any:
+    return stream.raw if isinstance(stream, HarmlessStream) else stream
+
+
+class PlainConsole(Console):
+    """A console whose own styles are the only control sequences; text is never markup."""
+
+    def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
+        stream = _raw(sys.stderr if stderr else sys.stdout)
+        super().__init__(file=stream, stderr=stderr, quiet=quiet, markup=False, emoji=False)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Return the segments of a renderable, their text escaped."""
+        for segment in super().render(renderable, options):
+            text = segment.text
+            if segment.control or text.isprintable() or text == "\n":
+                yield segment
+            else:
+                yield segment._replace(text=without_secrets(plain(text, lines=True)))
+
+
+def make_bars(console: Console, *columns: ProgressColumn, **options: Any) -> Progress:
+    """Return bars on a console. Other output is not redirected: rich would obey its escapes."""
+    return Progress(
+        *columns, console=console, redirect_stdout=False, redirect_stderr=False, **options
+    )
