@@ -6,12 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from dpo.config import LoraSettings, LossConfig, TrainConfig
 from dpo.errors import UsageError
-from prefdata.yaml_file import read_settings
+from prefdata.yaml_file import parse_yaml, read_settings, settle_words
 
 
 def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -25,7 +24,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
 def parse_config(value: dict[str, Any], *, place: str) -> TrainConfig:
     """A config from parsed YAML; the first thing wrong with it becomes one line."""
     try:
-        return TrainConfig.model_validate(value)
+        return TrainConfig.model_validate(settle_words(value, TrainConfig))
     except ValidationError as error:
         first = error.errors()[0]
         location = first["loc"]
@@ -66,7 +65,4 @@ def _override(value: dict[str, Any], override: str) -> None:
             what = "is a list" if isinstance(inner, list) else "holds no settings"
             raise UsageError("T123", override, f"{parent} {what}", remedy)
         value = inner
-    try:
-        value[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError("T123", override, "is not a YAML value", "quote it") from error
+    value[last] = parse_yaml(text, partial(UsageError, "T123", override))

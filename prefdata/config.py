@@ -3,6 +3,7 @@
 import difflib
 from datetime import date
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,7 @@ from prefdata.errors import UsageError
 from prefdata.read.limits import Limits, Pairing
 from prefdata.tokens.codes import TOKEN_CHECKS
 from prefdata.tokens.options import FIXED_CODES, ControlTokens, LengthPolicy, TokenOptions
-from prefdata.yaml_file import read_settings
+from prefdata.yaml_file import read_settings, settle_words
 
 AnyPath = Annotated[Path, Field(strict=False)]
 
@@ -92,6 +93,7 @@ class BuildConfig(BaseModel):
         if taken:
             message = f"{taken[0]!r} is set by the build itself"
             raise ValueError(message)
+        _require_plain(value)
         return value
 
     @field_validator("severity")
@@ -142,9 +144,23 @@ def read_config(path: Path, changes: dict[str, Any] | None = None) -> BuildConfi
 def make_config(values: dict[str, Any], *, place: str) -> BuildConfig:
     """A config from plain values; a coded error names the first key that is wrong."""
     try:
-        return BuildConfig.model_validate(values)
+        return BuildConfig.model_validate(settle_words(values, BuildConfig))
     except ValidationError as error:
         raise config_error(error, place) from error
+
+
+def _require_plain(value: Any) -> None:
+    """Refuse what the manifest could not state: its JSON knows no set, no bytes, no infinity."""
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("its keys, at every level, are texts")
+        value = list(value.values())
+    if isinstance(value, list):
+        for child in value:
+            _require_plain(child)
+    elif isinstance(value, set | bytes) or (isinstance(value, float) and not isfinite(value)):
+        message = f"{type(value).__name__} {value!r:.40} is nothing that JSON knows"
+        raise ValueError(message)
 
 
 def config_error(error: ValidationError, place: str) -> UsageError:

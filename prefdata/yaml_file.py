@@ -1,23 +1,248 @@
-"""A YAML file of settings, for both packages, whose errors have codes of their own."""
+"""A YAML file of settings, for both packages: read strictly, errors with codes of their own.
 
-from collections.abc import Callable
+YAML 1.1, which PyYAML reads, has traps that change what is trained: `no` is false, `010` is 8,
+`1:30` is 90, and of a key that is given twice the last one wins. Here words such as `no` are read
+as the setting needs them, and the others are errors.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import yaml
+from pydantic import BaseModel
 
 Refuse = Callable[[str, str], Exception]
 """Makes an error of a problem and its remedy."""
 
+MAX_BYTES = 4 << 20
+MAX_DEPTH = 32
+MAX_NODES = 100_000
+"""Of a file with its aliases written out: five lines can stand for a billion values."""
+_REMEDY = "fix the file"
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if it was compiled
+_OCTAL = re.compile(r"[-+]?0[0-9_]+")
+_WORDS = {"yes": True, "no": False, "on": True, "off": False, "true": True, "false": False}
+
+
+class Word(str):
+    """A bare yes, no, on, off, true or false: a boolean or a text, as its setting needs."""
+
+    __slots__ = ()
+
+    @property
+    def truth(self) -> bool:
+        """The boolean that it stands for."""
+        return _WORDS[self.lower()]
+
+
+class _Settings(_Loader):  # type: ignore[misc, valid-type]
+    """PyYAML's safe loader, with an error that has a line for every value that it cannot make."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+            kind = node.tag.rpartition(":")[2]
+            shown = node.value if isinstance(node.value, str) else "this"
+            problem = f"{shown[:40]!r} is no {kind}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+
+    def word(self, node: Any) -> Word:
+        """Return a boolean as it is spelled."""
+        text = self.construct_scalar(node)
+        if text.lower() not in _WORDS:
+            raise ValueError(text)
+        return Word(text)
+
+    def number(self, node: Any) -> int:
+        """Return an integer that every reader of YAML takes for the same, and 64 bits hold."""
+        text = self.construct_scalar(node)
+        if ":" in text or _OCTAL.fullmatch(text):
+            value = self.construct_yaml_int(node)
+            problem = f"{text} is {value} in YAML 1.1 and something else in 1.2; write {value}"
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{problem}, or quote it if it is a text", node.start_mark
+            )
+        value = int(self.construct_yaml_int(node))
+        if not -(2**63) <= value < 2**64:
+            raise ValueError(text)
+        return value
+
+
+_Settings.add_constructor("tag:yaml.org,2002:bool", _Settings.word)
+_Settings.add_constructor("tag:yaml.org,2002:int", _Settings.number)
+
 
 def read_settings(path: Path, refuse: Refuse) -> dict[str, Any]:
-    """The settings in a file. Raises what `refuse` makes where there are none."""
+    """The settings in a file. Raises what `refuse` makes if there are none."""
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        text = content.decode("utf-8")
     except OSError as error:
         raise refuse(f"cannot be read ({error.strerror})", "name a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise refuse(f"is not YAML: {' '.join(str(error).split())}", "mend the file") from error
+    except UnicodeDecodeError as error:
+        raise refuse(f"is not UTF-8 (byte {error.start:,})", "save it as UTF-8") from error
+    except ValueError as error:  # a NUL in the path
+        raise refuse(f"cannot be read ({error})", "name a YAML file") from error
+    if len(content) > MAX_BYTES:
+        raise refuse(f"is larger than {MAX_BYTES >> 20} MiB", "name a YAML file of settings")
+    settings = parse_yaml(text, refuse)
     if not isinstance(settings, dict):
-        raise refuse("holds no settings", "write `key: value` lines")
+        raise refuse("contains no settings", "write `key: value` lines")
     return settings
+
+
+def parse_yaml(text: str, refuse: Refuse) -> Any:
+    """The value of a YAML text, its bare words as `Word`. Raises what `refuse` makes."""
+    try:
+        _refuse_depth(text)
+        loader = _Settings(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _size(node, {}, ())
+        value = loader.construct_document(node)
+    except (yaml.YAMLError, _TrapError) as error:
+        raise refuse(f"is not YAML: {' '.join(str(error).split())}", _REMEDY) from error
+    for content in _texts(value):
+        if "\0" in content or any("\ud800" <= char <= "\udfff" for char in content):
+            raise refuse("a text contains U+0000 or a lone surrogate", _REMEDY)
+    return value
+
+
+class _TrapError(Exception):
+    """YAML that is legal, and not what anybody means."""
+
+
+def _refuse_depth(text: str) -> None:
+    """Look at the nesting before anything recursive does."""
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        if isinstance(event, yaml.events.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                message = f"nested deeper than {MAX_DEPTH} levels,{event.start_mark}"
+                raise _TrapError(message)
+        elif isinstance(event, yaml.events.CollectionEndEvent):
+            depth -= 1
+
+
+class _Size(NamedTuple):
+    """Of a node with its aliases written out."""
+
+    values: int
+    depth: int
+
+
+def _size(node: Any, seen: dict[int, _Size], above: tuple[int, ...]) -> _Size:
+    """Measure a tree; refuse one that is too large, and keys that are given twice."""
+    if id(node) in above:
+        message = f"an alias stands inside of what it names,{node.start_mark}"
+        raise _TrapError(message)
+    if id(node) not in seen:
+        inner = [_size(child, seen, (*above, id(node))) for child in _children(node)]
+        size = _Size(
+            1 + sum(each.values for each in inner), 1 + max((0, *(i.depth for i in inner)))
+        )
+        if size.values > MAX_NODES or size.depth > MAX_DEPTH + 1:
+            message = f"more than {MAX_NODES:,} values or {MAX_DEPTH} levels, aliases written out"
+            raise _TrapError(message)
+        seen[id(node)] = size
+    return seen[id(node)]
+
+
+def _children(node: Any) -> Iterator[Any]:
+    if isinstance(node, yaml.SequenceNode):
+        yield from node.value
+    elif isinstance(node, yaml.MappingNode):
+        keys: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in keys:
+                    message = f"the key {key.value!r} is given twice,{key.start_mark}"
+                    raise _TrapError(message)
+                keys.add(key.value)
+            yield key
+            yield value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, child in value.items():
+            yield from _texts(key)
+            yield from _texts(child)
+    elif isinstance(value, list | tuple | set):
+        for child in value:
+            yield from _texts(child)
+
+
+def settle_words(value: Any, model: type[BaseModel]) -> Any:
+    """The settings with each `Word` as its field needs it: `dropout: no`, `mixed_precision: no`."""
+    return _settled(value, [model])
+
+
+def _settled(value: Any, kinds: list[Any]) -> Any:
+    if isinstance(value, Word):
+        return _settled_word(value, kinds)
+    if isinstance(value, Mapping):
+        return {
+            _settled_word(key, [str]) if isinstance(key, Word) else key: _settled(
+                child, _kinds_under(key, kinds)
+            )
+            for key, child in value.items()
+        }
+    if isinstance(value, list):
+        inner = [kind for each in kinds for kind in _elements(each)]
+        return [_settled(child, inner) for child in value]
+    return value
+
+
+def _settled_word(word: Word, kinds: list[Any]) -> bool | str:
+    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    if bool in kinds:
+        return word.truth
+    if str(word) in choices:
+        return str(word)
+    is_text = word.lower() not in ("true", "false")
+    if str in kinds:
+        return str(word) if is_text else word.truth
+    return word.truth if not kinds or Any in kinds or object in kinds else str(word)
+
+
+def _kinds_under(key: Any, kinds: list[Any]) -> list[Any]:
+    """What a value of a mapping may be, by its key."""
+    found: list[Any] = []
+    for kind in kinds:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            for name, field in kind.model_fields.items():
+                if key in (name, field.alias):
+                    found += _leaves(field.annotation)
+        elif get_origin(kind) in (dict, Mapping):
+            found += _leaves(get_args(kind)[1])
+        elif get_origin(kind) in (list, tuple):  # one that may stand for a list of one
+            found += _kinds_under(key, list(_elements(kind)))
+    return found
+
+
+def _elements(kind: Any) -> Iterator[Any]:
+    if get_origin(kind) in (list, tuple, set, frozenset):
+        for inner in get_args(kind):
+            if inner is not Ellipsis:
+                yield from _leaves(inner)
+
+
+def _leaves(kind: Any) -> list[Any]:
+    """The kinds of a union, without what annotates them."""
+    if get_origin(kind) is Annotated:
+        return _leaves(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return [leaf for each in get_args(kind) for leaf in _leaves(each)]
+    if hasattr(kind, "__value__"):  # a `type` alias
+        return _leaves(kind.__value__)
+    return [kind]

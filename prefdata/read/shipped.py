@@ -1,16 +1,18 @@
 """Layouts by name or path: the shipped ones, each read when it is asked for, and a user's own."""
 
 import difflib
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from prefdata.errors import UsageError
 from prefdata.read.layout import Layout
+from prefdata.yaml_file import read_settings, settle_words
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was compiled
 
@@ -53,7 +55,8 @@ def find_layout(name: str) -> tuple[Layout, str | None]:
         if candidate in names:
             return _shipped(candidate), dimension
         if candidate and Path(candidate).is_file():
-            return _layout_of(Path(candidate).read_text(encoding="utf-8"), candidate), dimension
+            refuse = partial(UsageError, "C151", candidate)
+            return _layout(read_settings(Path(candidate), refuse), candidate), dimension
     near = difflib.get_close_matches(head or name, names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     remedy = f"{hint}`prefdata layouts` lists them; or name a file"
@@ -73,17 +76,12 @@ def _shipped_names() -> tuple[str, ...]:
 @cache
 def _shipped(name: str) -> Layout:
     file = _folder() / f"{name}.yaml"
-    return _layout_of(file.read_text(encoding="utf-8"), file.name)
+    return _layout(Loader(file.read_text(encoding="utf-8")).get_single_data(), file.name)
 
 
-def _layout_of(text: str, place: str) -> Layout:
+def _layout(content: Any, place: str) -> Layout:
     try:
-        content = Loader(text).get_single_data()
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise UsageError("C151", place, f"not YAML: {problem}", "mend the file") from error
-    try:
-        return Layout.model_validate(content)
+        return Layout.model_validate(settle_words(content, Layout))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "layout"
