@@ -3,16 +3,19 @@
 The bytes of an input alone decide where it is parted, so parts are the same whoever reads them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from prefdata.read.limits import MIB, Limits
 from prefdata.read.lines import RAW_BYTES_KEPT
+from prefdata.read.quotes import Record
 from prefdata.read.source import InputFile, Stamp, stamp
 
 PART_BYTES = 16 * MIB
+ITEM_BYTES = 256
+"""What an item of a run takes besides its bytes: many tiny rows must not be one part."""
 
 
 class LineBlock(NamedTuple):
@@ -51,11 +54,11 @@ class ElementBlock(NamedTuple):
 
 
 class CsvBlock(NamedTuple):
-    """Records of a CSV file: line, offset and bytes of each, and whether it is whole."""
+    """Records of a CSV file."""
 
     header: list[str]
     delimiter: str
-    records: list[tuple[int, int, bytes, bool]]
+    records: list[Record]
 
 
 class TableBlock(NamedTuple):
@@ -148,14 +151,16 @@ def _pass_over(passed: int, chunks: Iterator[bytes]) -> tuple[int, bytes]:
     return passed, b""
 
 
-def by_size(items: Iterator[Any], size: Any) -> Iterator[list[Any]]:
-    """Runs of items of about `PART_BYTES` together."""
+def by_size(
+    items: Iterator[Any], size: Callable[[Any], int], most: int = PART_BYTES
+) -> Iterator[list[Any]]:
+    """Runs of items of about `most` bytes together."""
     run: list[Any] = []
     num_bytes = 0
     for item in items:
         run.append(item)
-        num_bytes += size(item)
-        if num_bytes >= PART_BYTES:
+        num_bytes += size(item) + ITEM_BYTES
+        if num_bytes >= most:
             yield run
             run, num_bytes = [], 0
     if run:

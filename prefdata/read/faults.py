@@ -6,8 +6,9 @@ class RowFault(Exception):  # noqa: N818 - a fault of the data, found and counte
 
     R201 unparseable · R202 not UTF-8 · R203 lone surrogate · R204 NUL · R205 not a finite number ·
     R206 a number too long to keep · R207 duplicate key · R208 too deep · R209 not an object ·
-    R210 wrong type · R211 missing or null · R212 too long · R213 part of no pair; PD207, PD301,
-    PD303 and PD306 where a layout finds that no pair can be made.
+    R210 wrong type · R211 missing or null · R212 too long · R213 part of no pair · R214 the header
+    again · R215 spaces before quotes · R216 too many values; PD207, PD301, PD303 and PD306 where
+    a layout finds that no pair can be made.
     """
 
     def __init__(self, code: str, message: str) -> None:

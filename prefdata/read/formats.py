@@ -22,25 +22,22 @@ from prefdata.read.blocks import (
     as_ranges,
     line_blocks,
 )
+from prefdata.read.delimited import csv_blocks, csv_rows
+from prefdata.read.dialect import DELIMITERS, find_dialect, refuse_separated
 from prefdata.read.limits import Limits
 from prefdata.read.lines import BOM
 from prefdata.read.rows import Row, Tally, line_rows, long_row, range_rows, unit_refusals
 from prefdata.read.source import InputFile
-from prefdata.read.tabular import (
-    arrow_blocks,
-    csv_blocks,
-    csv_rows,
-    parquet_blocks,
-    table_rows,
-)
+from prefdata.read.tabular import arrow_blocks, parquet_blocks, table_rows
 from prefdata.read.unpack import MAGIC, HashedFile, Unpacker
 
 HEAD_BYTES = 64 * 1024
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
 PACKED = (".gz", ".zst")
 UTF32_MARKS = (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+WITHOUT_MARK_32 = re.compile(rb"(?:\0\0\0[^\0]){2}|(?:[^\0]\0\0\0){2}|\0\0\0[\[{]|[\[{]\0\0\0")
+WITHOUT_MARK_16 = re.compile(rb"(?:\0[^\0]){4}|(?:[^\0]\0){4}|\0[\[{]|[\[{]\0")
 CR_BETWEEN_ROWS = re.compile(rb"[}\]][ \t]*\r[ \t\r]*[{\[]")
 PRETTY_OBJECT = re.compile(rb'\s*\{[ \t\r]*\n\s*"')
 
@@ -78,8 +75,10 @@ def open_blocks(
     delimiter = _delimiter(file.path)
     if delimiter:
         tally.bom += head.startswith(BOM)
-        return csv_blocks(blocks, limits, delimiter)
+        dialect = find_dialect(head, delimiter, file.name)
+        return csv_blocks(blocks, limits, dialect, file.name, tally)
     _refuse_other_lines(head, file.name)
+    refuse_separated(head, file.name)
     if _is_array(head):
         tally.bom += head.startswith(BOM)
         return array_blocks(_whole(blocks, file.name, limits), file.name)
@@ -113,9 +112,9 @@ def _refuse_other_encodings(head: bytes, name: str) -> None:
     if head.startswith((PARQUET, ARROW_FILE)):
         raise UsageError("E112", name, "is a packed table file", "unpack it first")
     encoding = None
-    if head.startswith(UTF32_MARKS) or re.match(rb"\0\0\0[\[{]|[\[{]\0\0\0", head):
+    if head.startswith(UTF32_MARKS) or WITHOUT_MARK_32.match(head):
         encoding = "UTF-32"
-    elif head.startswith(UTF16_MARKS) or re.match(rb"\0[\[{]|[\[{]\0", head):
+    elif head.startswith(UTF16_MARKS) or WITHOUT_MARK_16.match(head):
         encoding = "UTF-16"
     if encoding:
         raise UsageError("E102", name, f"is {encoding}, not UTF-8", "convert it with iconv")

@@ -23,6 +23,8 @@ FAULTS = {
     "R211": "missing_field",
     "R212": "row_too_long",
     "R213": "unpaired_row",
+    "R214": "header_again",
+    "R215": "spaced_quotes",
 }
 _FAULT_PARENTS = {"R210": "PD104", "R211": "PD103"}
 _UNPAIRED = Check(

@@ -78,14 +78,11 @@ def test_a_csv_row_with_another_number_of_fields_is_refused(read: Read) -> None:
     assert rows.counts.pairs == 2
 
 
-def test_a_csv_quote_that_never_closes_takes_no_memory(read: Read) -> None:
+def test_a_csv_quote_that_never_closes_is_one_error_and_takes_no_memory(read: Read) -> None:
     content = b'prompt,chosen,rejected\na,b,c\n"open' + b"x\n" * 100_000
 
-    rows = read(content, name="rows.csv", limits=Limits(max_line_bytes=10_000))
-
-    assert rows.counts.pairs == 1
-    assert set(rows.rejected["code"].to_pylist()) == {"R212"}
-    assert rows.counts.lines == rows.counts.rejected + 1
+    with pytest.raises(UsageError, match=r"lines 3 to 100,003 .*\[E161\]$"):
+        read(content, name="rows.csv", limits=Limits(max_line_bytes=10_000))
 
 
 def test_a_parquet_row_that_is_refused_is_kept_as_json(read: Read) -> None:
