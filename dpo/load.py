@@ -1,13 +1,14 @@
 """Models and tokenizers from folders or the hub; code that a repository brings is never run."""
 
 import hashlib
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from dpo.errors import UsageError
+from prefdata.tokens.load import require_model
 
 _LOADING_ERRORS = (OSError, ValueError, ImportError, LookupError, TypeError, AttributeError)
 
@@ -38,9 +39,7 @@ def load_model(
 
 def load_config(name: str) -> Any:
     """The config of a model that the installed transformers can build as a causal LM."""
-    if _looks_like_a_path(name) and not Path(name).is_dir():
-        remedy = "name a checkpoint's folder, or a hub name such as org/model"
-        raise UsageError("T101", name, "is no folder", remedy)
+    require_model(name, partial(UsageError, "T101", name))
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except _LOADING_ERRORS as error:
@@ -82,10 +81,6 @@ def weights_sha256(model: torch.nn.Module) -> str:
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _looks_like_a_path(name: str) -> bool:
-    return Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") != 1
 
 
 def _first_line(error: Exception) -> str:

@@ -4,11 +4,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from dpo.adapters import merged, save_adapter
 from dpo.config import TrainConfig
 from dpo.policy import Policy
+from dpo.tokenizer import load_tokenizer
 from prefdata.store.commit import fsync_path, temporary_name
 
 
@@ -37,7 +36,7 @@ def save_model(
         adapter = path.with_name("adapter")
         save_adapter(policy.model, adapter, weights)
         merged(config.model, adapter).save_pretrained(temporary)
-    AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False).save_pretrained(temporary)
+    load_tokenizer(tokenizer).save_pretrained(temporary)
     (temporary / "README.md").write_text(card, encoding="utf-8")
     for file in temporary.iterdir():
         fsync_path(file)

@@ -17,6 +17,9 @@ import orjson
 from dpo.errors import UsageError
 from dpo.sample import Completion
 from dpo.tokenizer import Messages
+from prefdata.read.faults import RowFault
+from prefdata.read.guard import parse_line
+from prefdata.read.limits import Limits
 
 FORMAT = 1
 
@@ -46,10 +49,10 @@ def _prompt_row(path: Path, line: int, raw: bytes) -> PromptRow:
         return UsageError("T132", f"{path}:{line}", problem, remedy)
 
     try:
-        row = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise refuse(f"is not JSON ({error})") from error
-    if not isinstance(row, dict) or "prompt" not in row:
+        row = parse_line(raw, Limits())
+    except RowFault as fault:
+        raise refuse(f"is not a row: {fault.message} ({fault.code})") from fault
+    if "prompt" not in row:
         raise refuse("has no `prompt`")
     if "completions" in row:
         raise refuse("has `completions` already")

@@ -1,23 +1,20 @@
 """What a prompt is to a model: the ids that it continues, and those that end its answer."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from dpo.errors import UsageError
+from prefdata.tokens.load import load_tokenizer as tokenizer_of
 
 Messages = list[dict[str, Any]]
 
 
 def load_tokenizer(name: str) -> Any:
     """The tokenizer of a checkpoint's folder or a hub name; no code from it is run."""
-    try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, ImportError, LookupError, TypeError) as error:
-        problem = f"its tokenizer cannot be loaded ({str(error).strip().splitlines()[0]})"
-        remedy = "a checkpoint needs its tokenizer.json and tokenizer_config.json"
-        raise UsageError("T130", name, problem, remedy) from error
+    return tokenizer_of(name, partial(UsageError, "T130", name))
 
 
 def short_name(name: str) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, fields
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from prefdata.errors import UsageError
 from prefdata.store.canonical import hash_json
 from prefdata.store.manifest import TokenizerSeal
+from prefdata.tokens.load import load_tokenizer, require_model
 from prefdata.tokens.remember import entry_of, recall, remember
 from prefdata.tokens.template import texts_looked_for
 
@@ -161,6 +162,7 @@ def load_target(
 
 
 def _recall_or_load(name: str, revision: str | None) -> dict[str, Any]:
+    require_model(name, partial(UsageError, "C110", name))
     if not Path(name).is_dir():
         return _parts(name, _load(name, revision))
     entry = entry_of(Path(name))
@@ -192,19 +194,7 @@ def _parts(name: str, tokenizer: Any) -> dict[str, Any]:
 
 
 def _load(name: str, revision: str | None) -> Any:
-    is_path = Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
-    if is_path and not Path(name).is_dir():
-        raise UsageError("C110", name, "is no folder", "name a tokenizer's folder or a Hub model")
-    # Imported here, because it takes seconds, and only a build needs it.
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, ImportError, LookupError, TypeError, AttributeError) as error:
-        first = str(error).strip().split("\n")[0].rstrip(".")
-        problem = f"no tokenizer can be loaded ({type(error).__name__}: {first})"
-        remedy = "name a folder with tokenizer.json, or a Hub model that can be reached"
-        raise UsageError("C110", name, problem, remedy) from error
+    return load_tokenizer(name, partial(UsageError, "C110", name), revision=revision)
 
 
 def _read_template(path: Path) -> str:

@@ -185,7 +185,7 @@ def test_a_second_trainer_in_a_folder_is_refused(config_of: ConfigOf, tmp_path: 
         ({"lora": {"dropout": 0.1}}, "T122", "lora.dropout is used with"),
         ({"lora": {"rank": 8}}, "T121", "lora.rank: no such key"),
         ({"global_batch_size": 0}, "T122", "global_batch_size"),
-        ({"model": "./nowhere"}, "T101", "is no folder"),
+        ({"model": "./nowhere"}, "T101", "is not a directory"),
         ({"data": "./nowhere"}, "E132", "no build was finished here"),
     ],
 )

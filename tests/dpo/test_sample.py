@@ -182,7 +182,7 @@ def test_temperature_0_gives_equal_completions(model: str, prompts: Path, tmp_pa
     ("rows", "code", "words"),
     [
         ([], "T133", "has no row"),
-        (["text"], "T132", "has no `prompt`"),
+        (["text"], "T132", "the row is a string, not an object (R209)"),
         ([{"text": "a"}], "T132", "has no `prompt`"),
         ([{"prompt": 3}], "T132", "`prompt` is a int"),
         ([{"prompt": [{"role": "user"}]}], "T132", "not of messages"),

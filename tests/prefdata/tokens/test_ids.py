@@ -234,10 +234,11 @@ def test_a_missing_tokenizer_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         load_target(str(tmp_path / "nothing"))
     assert str(caught.value).endswith(
-        "is no folder; name a tokenizer's folder or a Hub model [C110]"
+        "is not a directory, and cannot be a name on the Hub; "
+        "name a directory, or a Hub name such as org/model [C110]"
     )
     (tmp_path / "tokenizer.json").write_text('{"model": 3}')
-    with pytest.raises(UsageError, match="no tokenizer can be loaded"):
+    with pytest.raises(UsageError, match="its tokenizer cannot be loaded"):
         load_target(str(tmp_path))
 
 
