@@ -13,16 +13,26 @@ from prefdata.config import BuildConfig
 from prefdata.engine import Done, Engine, open_engine
 from prefdata.errors import EmptyError, UsageError
 from prefdata.exclusions import read_exclusions
+from prefdata.place import (
+    CARD,
+    check_place,
+    is_finished,
+    name_card,
+    old_build,
+    open_place,
+    reads_of,
+    replaced_names,
+)
 from prefdata.plan import build_identity, shard_tasks, split_notes
 from prefdata.progress import Progress, Silent
 from prefdata.read import InputFile, expand_inputs, load_layout
 from prefdata.shard import MadeShard, ShardFacts, ShardTask, make_shard
 from prefdata.store.canonical import fingerprint
-from prefdata.store.commit import FileSeal, lock_folder, make_folder, sha256_file
-from prefdata.store.manifest import NAME, read_manifest
+from prefdata.store.commit import FileSeal, lock_folder, sha256_file
+from prefdata.store.manifest import Manifest
 from prefdata.store.reader import Build, open_build
 from prefdata.store.shards import read_shard
-from prefdata.store.staging import FOLDER, Staging
+from prefdata.store.staging import Staging
 from prefdata.survey import Survey, SurveyOptions, survey
 from prefdata.tally import Made
 from prefdata.tokens.probe import Probe
@@ -41,13 +51,14 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
     target = load_target(
         config.tokenizer, revision=config.revision, chat_template=config.chat_template
     )
-    make_folder(config.out)
-    with lock_folder(config.out), _left_clean(config.out), _engine(config, files) as workers:
+    check_place(config.out, reads_of(config, [*files, *others]))
+    with _place(config.out) as begun, _engine(config, files) as workers:
+        old = old_build(config.out)
         digests = {file.name: sha256_file(file.path) for file in [*files, *others]}
         mark = fingerprint(build_identity(config, target, digests))
-        if not replace and _is_finished(config.out, mark):
+        if is_finished(config.out, old, mark, replace=replace):
             return open_build(config.out)
-        staging = Staging(config.out, mark)
+        begun.append(staging := Staging(config.out, mark))
 
         with _trial(config, target) as trial:
             found = survey(
@@ -73,10 +84,23 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
         rest = write_others(staging.root, found, made, report, config)
         manifest = make_manifest(config, target, mark, report, made)
         manifest = manifest.model_copy(update={"files": manifest.files + rest.listed}).sealed()
-        staging.commit({**made.seals, **rest.seals}, manifest.to_bytes())
-    for note in report.notes:
+        kept = _commit(staging, {**made.seals, **rest.seals}, manifest, old)
+    for note in [*kept, *report.notes]:
         progress.note(note)
     return open_build(config.out)
+
+
+def _commit(
+    staging: Staging, seals: dict[str, FileSeal], manifest: Manifest, old: Manifest | None
+) -> list[str]:
+    """Put the build in its place; returns what the user should know of it."""
+    replaces = replaced_names(staging.out, old)
+    card = name_card(staging.out, replaces)
+    seals[card] = staging.rename(CARD, card, seals.pop(CARD))
+    staging.commit(seals, manifest.to_bytes(), replaces=replaces)
+    if card == CARD:
+        return []
+    return [f"{CARD} was edited since the last build, so it stays; the new card is {card}"]
 
 
 def _options(config: BuildConfig, target: Target) -> SurveyOptions:
@@ -111,31 +135,22 @@ def _trial(config: BuildConfig, target: Target) -> AbstractContextManager[Probe 
 
 
 @contextmanager
-def _left_clean(out: Path) -> Iterator[None]:
-    """Leave nothing behind when what was asked for cannot be built at all."""
+def _place(out: Path) -> Iterator[list[Staging]]:
+    """Hold the output directory; takes what is begun in it.
+
+    When the config cannot be built at all that is removed; what was kept before stays.
+    """
+    is_new = open_place(out)
+    begun: list[Staging] = []
     try:
-        yield
+        with lock_folder(out):
+            yield begun
     except (UsageError, EmptyError):
-        if not (out / NAME).exists():
-            Staging.discard_at(out)
-            if not any(out.iterdir()):
-                out.rmdir()
+        for staging in begun:
+            staging.abandon()
+        if is_new and not any(out.iterdir()):
+            out.rmdir()
         raise
-
-
-def _is_finished(out: Path, mark: str) -> bool:
-    """Whether this very build stands there; an error where something else does."""
-    remedy = "name another folder, or replace it with --replace"
-    if (out / NAME).exists():
-        found = read_manifest(out).fingerprint
-        if found != mark:
-            problem = f"holds another build ({found}; this one is {mark})"
-            raise UsageError("E142", str(out), problem, remedy)
-        Staging.discard_at(out)
-        return True
-    if not (out / FOLDER).exists() and any(out.iterdir()):
-        raise UsageError("E143", str(out), "is not empty, and no build of ours", remedy)
-    return False
 
 
 def _require_same_inputs(found: Survey, digests: Mapping[str, str]) -> None:

@@ -68,9 +68,10 @@ def validate(
     """Read and check preference files; write nothing."""
     from prefdata.dedup.near import NearDuplicates
     from prefdata.report.baseline import fails, new_findings, read_report
-    from prefdata.report.form import examples_for, write_report
+    from prefdata.report.form import check_report_target, examples_for, write_report
     from prefdata.report.terminal import TerminalProgress, print_report
-    from prefdata.validation import ValidateOptions
+    from prefdata.store.ownership import Read
+    from prefdata.validation import ValidateOptions, reads_of
     from prefdata.validation import validate as run
 
     progress = TerminalProgress(PlainConsole(stderr=True))
@@ -82,6 +83,8 @@ def validate(
         near=NearDuplicates() if options.pop("near") else None,
         **options,
     )
+    reads = [*reads_of(files, how), *([Read("the baseline", baseline)] if baseline else [])]
+    check_report_target(report_path, reads)
     report = run(files, how, progress=progress)
     print_report(report, PlainConsole())
     if report_path is not None:
@@ -114,18 +117,25 @@ def build(
     """Make token shards; resume by itself after a kill."""
     from prefdata.building import build as run
     from prefdata.config import make_config, read_config
-    from prefdata.report.form import examples_for, write_report
+    from prefdata.place import files_of, reads_of
+    from prefdata.report.form import check_report_target, examples_for, write_report
     from prefdata.report.model import Report
     from prefdata.report.numbers import name_rows
     from prefdata.report.terminal import TerminalProgress, print_report
+    from prefdata.store.ownership import Read
 
     num_examples = examples_for(report_path)
     changes = {name: value for name, value in options.items() if value not in (None, ())}
     changes |= {name: list(value) for name, value in changes.items() if isinstance(value, tuple)}
+    of_config: list[Read] = []
     if len(sources) == 1 and Path(sources[0]).suffix in (".yaml", ".yml"):
+        of_config = [Read("the config", Path(sources[0]))]
         config = read_config(Path(sources[0]), changes)
     else:
         config = make_config({"inputs": list(sources), **changes}, place="command line")
+    if report_path is not None:
+        reads = [*of_config, *reads_of(config, files_of(config))]
+        check_report_target(report_path, reads, build=config.out)
     made = run(config, replace=replace, progress=TerminalProgress(PlainConsole(stderr=True)))
     report = Report.model_validate_json(made.file("report.json").read_bytes())
     print_report(report, PlainConsole())

@@ -1,5 +1,6 @@
 """The same road as a build's, as far as the report: nothing is written."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from prefdata.progress import Progress, Silent
 from prefdata.read import Limits, Pairing, expand_inputs, load_layout
 from prefdata.report.model import Report
 from prefdata.report.numbers import severity_changes
+from prefdata.store.ownership import Read
 from prefdata.store.staging import Staging
 from prefdata.survey import SurveyOptions, survey
 from prefdata.tally import NOTHING_MADE
@@ -40,6 +42,15 @@ class ValidateOptions(NamedTuple):
     """How many places of each code the report names."""
     near: NearDuplicates | None = None
     """What near-duplicates are looked for (PD402); they take a temporary folder meanwhile."""
+
+
+def reads_of(inputs: Sequence[str], options: ValidateOptions) -> list[Read]:
+    """Return everything on disk that a validation reads."""
+    files = expand_inputs([*inputs, *options.evaluations])
+    others = {"the tokenizer": options.tokenizer, "the layout": options.layout}
+    return [Read("an input", file.path) for file in files] + [
+        Read(role, Path(name)) for role, name in others.items() if name and os.path.lexists(name)
+    ]
 
 
 def validate(

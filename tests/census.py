@@ -1,4 +1,4 @@
-"""A census of a folder: what every name in it holds, so that a test sees whatever a command touched.
+"""A census of a folder: what every name in it holds, so that a test sees what a command touched.
 
 before = snapshot(folder)
 ...run a command that writes `out` and `report.json`...
@@ -32,7 +32,7 @@ def snapshot(path: Path) -> dict[str, str]:
 def _content(path: Path) -> str:
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode):
-        return f"a link to {os.readlink(path)}"
+        return f"a link to {path.readlink()}"
     if not stat.S_ISREG(mode):
         return f"a special file ({stat.S_IFMT(mode):o})"
     return hashlib.sha256(path.read_bytes()).hexdigest()

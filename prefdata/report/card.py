@@ -127,7 +127,8 @@ def _lengths(report: Report) -> list[list[str]]:
 
 def _histogram(report: Report) -> str:
     """Pairs by length in doublings, a bar for each part."""
-    bins = {part: dict(by_doubling(shape)) for part, shape in (report.histograms or {}).items()}
+    shapes = report.histograms or {}
+    bins = {part: dict(by_doubling(shapes[part])) for part in PARTS if part in shapes}
     labels = {label: None for part in bins.values() for label in part}
     if not labels:
         return ""

@@ -1,6 +1,7 @@
 """A report as a file, in the form that the ending of its name asks for."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from prefdata.errors import UsageError
@@ -10,6 +11,17 @@ from prefdata.report.model import Report
 from prefdata.report.sarif import to_sarif
 from prefdata.store.canonical import to_json
 from prefdata.store.commit import make_folder, write_bytes
+from prefdata.store.ownership import (
+    Read,
+    is_json_of,
+    is_page_of,
+    is_sarif,
+    require_apart,
+    require_new_or,
+    require_unsealed,
+    require_writable_name,
+)
+from prefdata.store.staging import FILES, FOLDER, FOLDERS
 
 MOST_RESULTS = 1_000  # of each code in SARIF; code hosts show a few thousand in all
 
@@ -20,8 +32,17 @@ FORMS: dict[str, Callable[[Report, Path], bytes]] = {
 }
 
 
+_IS_OURS: dict[str, Callable[[Path], bool]] = {
+    ".json": is_json_of("prefdata-report"),
+    ".html": is_page_of("prefdata"),
+    ".sarif": is_sarif,
+}
+
+
 def examples_for(path: Path | None) -> int:
     """How many places of each code a report in this form names; E160 where it cannot be one."""
+    if path is not None:
+        require_writable_name(path)
     if path is not None and path.suffix not in FORMS:
         problem = f"ends in {path.suffix or 'nothing'}, which is no form of a report"
         raise UsageError("E160", str(path), problem, f"use one of {', '.join(FORMS)}")
@@ -30,7 +51,27 @@ def examples_for(path: Path | None) -> int:
     return MOST_RESULTS if path is not None and path.suffix == ".sarif" else EXAMPLES
 
 
+def check_report_target(
+    path: Path | None, reads: Iterable[Read] = (), *, build: Path | None = None
+) -> None:
+    """Raise a coded error where a report would be written over anything but an earlier report.
+
+    `build` is the directory of a build that is to be made: its names are its own.
+    """
+    if path is None:
+        return
+    require_new_or(path, _IS_OURS[path.suffix], "a report that prefdata wrote")
+    require_apart([path], reads)
+    require_unsealed(path)
+    real, base = Path(os.path.realpath(path)), os.path.realpath(build or "")
+    names = real.relative_to(base).parts if build and real.is_relative_to(base) else ()
+    if names and names[0] in (*FILES, *FOLDERS, FOLDER):
+        problem = f"is a name of the build in {build}"
+        raise UsageError("E173", str(path), problem, "name another output")
+
+
 def write_report(report: Report, path: Path, *, root: Path) -> None:
     """Write it; files under `root` are named relative to it where the form asks for that."""
+    check_report_target(path)  # it may have come to be there meanwhile
     make_folder(path.parent)
     write_bytes(path, FORMS[path.suffix](report, root))

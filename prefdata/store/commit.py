@@ -16,8 +16,7 @@ from typing import NamedTuple
 
 from prefdata.errors import LockedError, UsageError
 
-_CHUNK_BYTES = 1 << 20
-
+_MOST_NAME_BYTES = 255
 
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how libraries in Rust say it
@@ -52,8 +51,14 @@ def fsync_path(path: Path) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """Where a file grows before it gets its name; a second try overwrites the first one's rest."""
-    return path.with_name(f".{path.name}.tmp")
+    """Return where a file grows before it gets its name; a second try overwrites the first's rest.
+
+    The ending is ours alone, so no file of anybody else has such a name.
+    """
+    name = f".{path.name}.prefdata-tmp"
+    if len(os.fsencode(name)) > _MOST_NAME_BYTES:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.prefdata-tmp"
+    return path.with_name(name)
 
 
 def commit_file(
@@ -64,6 +69,7 @@ def commit_file(
     `check` re-opens what was written and raises where it is not what was meant.
     """
     temporary = temporary_name(path)
+    temporary.unlink(missing_ok=True)  # a link here would lead the writer elsewhere
     try:
         write(temporary)
         fsync_path(temporary)

@@ -12,6 +12,8 @@ from prefdata.store.commit import FileSeal
 
 FORMAT_VERSION = 1
 NAME = "manifest.json"
+# What is in the directory cannot be known without its manifest, so nothing there is replaced.
+_ELSEWHERE = "build into another directory"
 
 
 class _Model(BaseModel):
@@ -192,18 +194,17 @@ def read_manifest(folder: Path) -> Manifest:
     manifest, is_whole = _parse(path, data)
     if not is_whole:
         problem = "was changed after it was written: its hash is not that of its content"
-        raise UsageError("E133", str(path), problem, "build again with --replace")
+        raise UsageError("E133", str(path), problem, _ELSEWHERE)
     check_paths(path, [*manifest.shards, *manifest.files])
     return manifest
 
 
 def _parse(path: Path, data: bytes) -> tuple[Manifest, bool]:
     """A manifest, and whether it is as it was written."""
-    remedy = "build again with --replace"
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise UsageError("E133", str(path), f"is not JSON ({error})", remedy) from error
+        raise UsageError("E133", str(path), f"is not JSON ({error})", _ELSEWHERE) from error
     version = value.get("format_version") if isinstance(value, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
         problem = f"has format version {version}; this prefdata reads up to {FORMAT_VERSION}"
@@ -214,7 +215,7 @@ def _parse(path: Path, data: bytes) -> tuple[Manifest, bool]:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "manifest"
         problem = f"is not a manifest of a build: {where}: {first['msg'].lower()}"
-        raise UsageError("E133", str(path), problem, remedy) from error
+        raise UsageError("E133", str(path), problem, _ELSEWHERE) from error
 
 
 def check_paths(manifest: Path, entries: list[ShardSeal | OtherFile]) -> None:

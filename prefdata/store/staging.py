@@ -1,32 +1,49 @@
-"""Where a build grows: `.building/` in its folder, until every file can get its name at once.
+"""Where a build grows: `.building/` in its directory, until every file can get its name at once.
+
+    .building/
+      journal.jsonl   the fingerprint of the build, then one line for each step that is done
+      parts/ tokens/ text/ rejected/ …   its files
+      aside/MARK/     the same of builds with other fingerprints that were killed here
+      moving/         files of the old build, while nothing of the new one has its name
+      replaced/       the same, while names are given
 
 Nothing stands under a final name before the whole build is there. A killed build leaves its files
-and a journal of what it sealed; the next build with the same fingerprint takes up each file whose
-size and sha256 are still as sealed, and makes the others again.
+and a journal of what it sealed; the next build with the same fingerprint takes each file whose
+size and sha256 are still as sealed, and makes the others again. An old build is moved away only
+when the new one is ready, and moved back where giving names fails or is killed.
 """
 
 import hashlib
-import shutil
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pyarrow as pa
 
+from prefdata.errors import UsageError
 from prefdata.store.commit import (
     FileSeal,
     fsync_path,
     make_folder,
     seal_file,
+    temporary_name,
     write_bytes,
 )
 from prefdata.store.manifest import NAME
 
 FOLDER = ".building"
+FOLDERS = ("tokens", "text", "rejected")
+"""Directories in which a build owns files."""
+FILES = (NAME, "README.md", "report.json", "report.html", "duplicates.parquet")
 _JOURNAL = "journal.jsonl"
-# What a build owns in its folder, and may replace there.
-_OWNED_FOLDERS = ("tokens", "text", "rejected")
+_ASIDE, _MOVING, _REPLACED = "aside", "moving", "replaced"
+_COMMIT = "commit"  # the step under which the journal lists all final names
+_OWN = {"parts", *FOLDERS, *FILES, _JOURNAL, _ASIDE, _MOVING, _REPLACED}
+_OWN_FILE = re.compile(r"[^/]*\d{5}[^/]*\.(arrow|parquet)")  # in the directories above
+_MARK = re.compile(rb"[0-9a-f]{16}")
 
 
 def write_staged(path: Path, write: Callable[[Path], object]) -> FileSeal:
@@ -49,39 +66,87 @@ def stage_table(path: Path, table: pa.Table) -> FileSeal:
 
 
 class Staging:
-    """The growing files of one build, in a folder that this process holds the lock of."""
+    """The growing files of one build, in a directory that this process holds the lock of."""
 
     def __init__(self, out: Path, fingerprint: str) -> None:
         self.out = out
         self.root = out / FOLDER
         self._journal = self.root / _JOURNAL
-        self._entries = self._read_journal(fingerprint)
-        if self._entries is None:
-            self._start_anew(fingerprint)
-            self._entries = {}
+        self._mark, self._put_aside = fingerprint, ""
+        require_own_staging(out, fingerprint)
+        undo_commit(out)
+        self._swap()
+        self._entries = _read_journal(self._journal)
+        self.is_resumed = bool(self._entries)
+        """Whether an earlier process left something of this build."""
 
     def known(self, name: str) -> dict[str, Any] | None:
         """What the journal says of a step, if all its files are still as it sealed them."""
-        assert self._entries is not None
         entry = self._entries.get(name)
         if entry is None or not all(self._is_whole(*file) for file in entry["files"]):
             return None
         return entry
 
     def record(self, name: str, files: dict[str, FileSeal], facts: dict[str, Any]) -> None:
-        """Note that a step is done: its files, relative to the folder, and what it found."""
+        """Note that a step is done: its files, relative to the directory, and what it found."""
         seals = [[path, *seal] for path, seal in files.items()]
         line = orjson.dumps({"name": name, "files": seals, "facts": facts}, default=list)
         with self._journal.open("ab") as journal:
             journal.write(b"\n" + line)  # so a line cut by a kill spoils no other
 
-    def commit(self, files: dict[str, FileSeal], manifest: bytes) -> None:
+    def commit(
+        self, files: dict[str, FileSeal], manifest: bytes, *, replaces: Collection[str] = ()
+    ) -> None:
         """Give every file its name, then write the manifest, which makes them a build.
 
-        A build that stood here before is gone from the moment its manifest is.
+        `replaces` are the names of the build that stood here; the directory holds that one whole,
+        or the new one. Raises E171 before any change where a name is taken by somebody else.
         """
-        (self.out / NAME).unlink(missing_ok=True)
-        self._remove_others(files)
+        stale = _placed(self.root / _ASIDE) - files.keys()
+        own = {*replaces, *stale, *placed_names(self.out)}
+        require_free(self.out, [*files, NAME], own)
+        self.record(_COMMIT, files, {})
+        fsync_path(self._journal)
+        try:
+            self._set_aside({*replaces, *stale})
+            self._place(files)
+            write_bytes(self.out / NAME, manifest)
+        except OSError:
+            undo_commit(self.out)
+            raise
+        discard_at(self.out)
+
+    def rename(self, name: str, new: str, seal: FileSeal) -> FileSeal:
+        """Give a staged file another name; returns its seal."""
+        (self.root / name).replace(self.root / new)
+        return seal
+
+    def place_of(self, name: str) -> Path:
+        """Where a file of the build is by now."""
+        staged = self.root / name
+        return staged if staged.exists() else self.out / name
+
+    def abandon(self) -> None:
+        """Remove what this process began; what an earlier one left of any build stays."""
+        if self.is_resumed:
+            return
+        _remove_own(self.root)
+        (self.root / _JOURNAL).unlink(missing_ok=True)
+        if self._put_aside:
+            _move_own(self.root / _ASIDE / self._put_aside, self.root)
+        _remove_empty(self.root / _ASIDE, self.root)
+
+    def _set_aside(self, replaces: Collection[str]) -> None:
+        """Move the old build away, its manifest first."""
+        moving = self.root / _MOVING
+        moving.mkdir()
+        for name in sorted(replaces, key=lambda name: name != NAME):
+            if os.path.lexists(self.out / name):
+                (moving / name).parent.mkdir(parents=True, exist_ok=True)
+                (self.out / name).replace(moving / name)
+        moving.rename(self.root / _REPLACED)
+
+    def _place(self, files: dict[str, FileSeal]) -> None:
         folders = {self.out}
         for name in files:
             staged, final = self.root / name, self.out / name
@@ -91,18 +156,6 @@ class Staging:
                 staged.replace(final)
         for folder in sorted(folders):
             fsync_path(folder)
-        write_bytes(self.out / NAME, manifest)
-        self.discard_at(self.out)
-
-    def place_of(self, name: str) -> Path:
-        """Where a file of the build is by now."""
-        staged = self.root / name
-        return staged if staged.exists() else self.out / name
-
-    @staticmethod
-    def discard_at(out: Path) -> None:
-        """Remove what is left of any work in a folder."""
-        shutil.rmtree(out / FOLDER, ignore_errors=True)
 
     def _is_whole(self, name: str, size: int, sha256: str) -> bool:
         for path in (self.root / name, self.out / name):
@@ -110,30 +163,178 @@ class Staging:
                 return seal_file(path) == FileSeal(size, sha256)
         return False
 
-    def _read_journal(self, fingerprint: str) -> dict[str, dict[str, Any]] | None:
+    def _swap(self) -> None:
+        """Put what is left of another build aside, and take back what is left of this one."""
+        self.root.mkdir(exist_ok=True, parents=True)
+        there = _mark_of(self._journal)
+        if there == self._mark:
+            return
+        if there is not None:
+            _move_own(self.root, self.root / _ASIDE / there)
+            self._put_aside = there
+        else:
+            _remove_own(self.root)
+        mine = self.root / _ASIDE / self._mark
+        if _mark_of(mine / _JOURNAL) == self._mark:
+            _move_own(mine, self.root)
+            _remove_empty(mine, self.root / _ASIDE)
+        else:
+            write_bytes(self._journal, self._mark.encode())
+
+
+def require_own_staging(out: Path, fingerprint: str = "") -> None:
+    """Raise E172 for a `.building` that no build of ours began."""
+    root = out / FOLDER
+    if not os.path.lexists(root) or _is_ours(root, fingerprint):
+        return
+    problem = "was not made by a build, so it is left alone"
+    raise UsageError("E172", str(root), problem, "name another output directory")
+
+
+def has_own_staging(out: Path) -> bool:
+    """Return whether a build of ours was begun here and not finished."""
+    return os.path.lexists(out / FOLDER) and _is_ours(out / FOLDER, "")
+
+
+def placed_names(out: Path) -> set[str]:
+    """Return the final names that builds which were killed here had begun to give."""
+    root = out / FOLDER
+    return _placed(root) | _placed(root / _ASIDE)
+
+
+def _placed(folder: Path) -> set[str]:
+    journals = [folder / _JOURNAL, *sorted(folder.glob("*/" + _JOURNAL))]
+    found = (_read_journal(path).get(_COMMIT, {"files": []}) for path in journals)
+    return {name for entry in found for name, *_ in entry["files"]}
+
+
+def require_free(out: Path, names: Collection[str], own: Collection[str]) -> None:
+    """Raise E171 where a name in a directory is taken, or lies behind a link or a file."""
+    remedy = "move it away, or name another output directory"
+    for name in names:
+        path = out / name
+        for folder in (out / part for part in list(Path(name).parents)[:-1]):
+            if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
+                problem = "is not a directory, and the build has one of that name"
+                raise UsageError("E171", str(folder), problem, remedy)
+        if os.path.lexists(path) and (name not in own or path.is_dir()):
+            problem = "was not made by a build here, and the build has a file of that name"
+            raise UsageError("E171", str(path), problem, remedy)
+
+
+def undo_commit(out: Path) -> None:
+    """Move an old build back to its names where the new one did not come to have its manifest.
+
+    A kill on the way leaves `moving/` with what is still to be moved, the manifest last.
+    """
+    root = out / FOLDER
+    moving, replaced = root / _MOVING, root / _REPLACED
+    if os.path.lexists(out / NAME):
+        return
+    if replaced.is_dir():
+        for name in _placed(root):
+            if os.path.lexists(out / name):
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                (out / name).replace(root / name)
+        replaced.rename(moving)
+    moved = [path.relative_to(moving) for path in moving.rglob("*") if not path.is_dir()]
+    for path in sorted(moved, key=lambda path: str(path) == NAME):
+        (moving / path).replace(out / path)
+    _remove_tree(moving)
+
+
+def _remove_tree(folder: Path) -> None:
+    """Remove a directory that holds nothing but what was moved there."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    _remove_empty(folder)
+
+
+def discard_at(out: Path) -> None:
+    """Remove what is left of our own work in a directory; its journal last."""
+    root = out / FOLDER
+    if not os.path.lexists(root) or not _is_ours(root, ""):
+        return
+    for aside in (root / _ASIDE).glob("*"):
+        _remove_own(aside)
+        (aside / _JOURNAL).unlink(missing_ok=True)
+        _remove_empty(aside)
+    if os.path.lexists(out / NAME):
+        _remove_tree(root / _REPLACED)
+    _remove_own(root)
+    (root / _JOURNAL).unlink(missing_ok=True)
+    _remove_empty(root / _ASIDE, root)
+
+
+def _is_ours(root: Path, fingerprint: str) -> bool:
+    """Whether a staging directory has our journal, or is as empty as a kill at its birth leaves it.
+
+    Links in it are not ours: what is written there would land elsewhere.
+    """
+    if root.is_symlink() or not root.is_dir():
+        return False
+    names = {path.name for path in root.iterdir()}
+    if any((root / name).is_symlink() for name in names & _OWN):
+        return False
+    journals = [root / _JOURNAL, *(root / _ASIDE).glob("*/" + _JOURNAL)]
+    is_new = names <= {temporary_name(root / _JOURNAL).name}
+    return is_new or any(_mark_of(path, fingerprint) is not None for path in journals)
+
+
+def _mark_of(journal: Path, fingerprint: str = "") -> str | None:
+    """The fingerprint in a journal; None where there is none of ours."""
+    try:
+        first = journal.read_bytes().partition(b"\n")[0]
+    except OSError:
+        return None
+    is_mark = _MARK.fullmatch(first) or first == fingerprint.encode() != b""
+    return first.decode() if is_mark else None
+
+
+def _read_journal(journal: Path) -> dict[str, dict[str, Any]]:
+    try:
+        lines = journal.read_bytes().split(b"\n")[1:]
+    except OSError:
+        return {}
+    entries = {}
+    for line in lines:
         try:
-            first, *lines = self._journal.read_bytes().split(b"\n")
-        except OSError:
-            return None
-        if first != fingerprint.encode():
-            return None
-        entries = {}
-        for line in lines:
-            try:
-                entry = orjson.loads(line)
-                entries[entry["name"]] = entry
-            except (orjson.JSONDecodeError, TypeError, KeyError):  # cut by a kill
-                continue
-        return entries
+            entry = orjson.loads(line)
+            entries[entry["name"]] = entry
+        except (orjson.JSONDecodeError, TypeError, KeyError):  # cut by a kill
+            continue
+    return entries
 
-    def _start_anew(self, fingerprint: str) -> None:
-        self.discard_at(self.out)
-        self.root.mkdir(parents=True)
-        write_bytes(self._journal, fingerprint.encode())
 
-    def _remove_others(self, files: dict[str, FileSeal]) -> None:
-        """Files of an earlier build under names that this one does not use."""
-        for folder in _OWNED_FOLDERS:
-            for path in sorted((self.out / folder).glob("*")):
-                if str(path.relative_to(self.out)) not in files:
-                    path.unlink()
+def _own_files(root: Path) -> list[Path]:
+    """The files of a staging directory that a build made; others may lie between them."""
+    found = [root / name for name in FILES if (root / name).is_file()]
+    found += root.glob("README.new*.md")
+    for folder in ("parts", *FOLDERS):
+        if not (root / folder).is_symlink():
+            found += [p for p in (root / folder).glob("*") if _OWN_FILE.fullmatch(p.name)]
+    return found
+
+
+def _remove_own(root: Path) -> None:
+    for path in _own_files(root):
+        path.unlink()
+    _remove_empty(*(root / folder for folder in ("parts", *FOLDERS)))
+
+
+def _move_own(source: Path, target: Path) -> None:
+    """Move a build's files and, last, its journal."""
+    for path in _own_files(source):
+        moved = target / path.relative_to(source)
+        moved.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(moved)
+    target.mkdir(parents=True, exist_ok=True)
+    (source / _JOURNAL).replace(target / _JOURNAL)
+    _remove_empty(*(source / folder for folder in ("parts", *FOLDERS)), source)
+
+
+def _remove_empty(*folders: Path) -> None:
+    """Remove directories that hold nothing, in this order."""
+    for folder in folders:
+        if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
+            folder.rmdir()

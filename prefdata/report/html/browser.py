@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from prefdata.errors import UsageError
 from prefdata.report.diff import Span, compare
 from prefdata.report.html.page import render
 from prefdata.report.lengths import PARTS
@@ -15,7 +16,15 @@ from prefdata.report.model import Report
 from prefdata.report.pieces import Decode, Piece, decoder_of, pieces_of
 from prefdata.report.rows import ShownPair, num_rows, read_pairs, spread_rows
 from prefdata.store.commit import make_folder, write_bytes
+from prefdata.store.ownership import (
+    identity,
+    is_page_of,
+    require_new_or,
+    require_unsealed,
+    require_writable_name,
+)
 from prefdata.store.reader import Build
+from prefdata.store.staging import FOLDERS
 from prefdata.tokens.target import load_target
 
 PAGE_PAIRS = 20
@@ -70,9 +79,13 @@ def write_browser(build: Build, out: Path, *, most: int) -> list[Path]:
     total = num_rows(build)
     rows = spread_rows(total, most)
     is_file = out.suffix == ".html" and not out.is_dir()
+    _check_folder(build, out.parent if is_file else out)
     make_folder(out.parent if is_file else out)
     sizes = len(rows) if is_file else PAGE_PAIRS
     names = [out] if is_file else [out / name for name in _names(-(-len(rows) // sizes))]
+    for path in names:
+        require_new_or(path, is_page_of("prefdata show"), "a page that prefdata show wrote")
+        require_unsealed(path)
     leaves = _leaves(build, rows)
     for number, path in enumerate(names):
         values = {
@@ -86,6 +99,15 @@ def write_browser(build: Build, out: Path, *, most: int) -> list[Path]:
         page = render("pairs.html.jinja", values, tool_version=build.manifest.tool_version)
         write_bytes(path, page.encode())
     return names
+
+
+def _check_folder(build: Build, folder: Path) -> None:
+    """Raise E173 where pages would lie among the files of the build that they show."""
+    require_writable_name(folder)
+    own = {identity(build.path / name): name for name in FOLDERS}
+    if identity(folder) in own:
+        problem = f"is where the build has its {own[identity(folder)]}"
+        raise UsageError("E173", str(folder), problem, "name another output")
 
 
 def _names(number: int) -> list[str]:
