@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 from pyarrow import parquet
@@ -19,6 +20,7 @@ from prefdata.plan import TOOL_VERSION
 from prefdata.records import RECORDS
 from prefdata.report.card import write_card
 from prefdata.report.form import FORMS
+from prefdata.report.lengths import PARTS
 from prefdata.report.measures import (
     measure_biases,
     measure_languages,
@@ -38,10 +40,11 @@ from prefdata.report.numbers import (
     total_lines,
 )
 from prefdata.store.commit import FileSeal
-from prefdata.store.manifest import Manifest, OtherFile, ShardSeal, SplitSeal
+from prefdata.store.manifest import Manifest, OtherFile, SeenPair, ShardSeal, SplitSeal
 from prefdata.store.staging import write_staged
 from prefdata.survey import Survey
 from prefdata.tally import Made, codes_met
+from prefdata.tokens.preview import show_ids
 from prefdata.tokens.render import Refusal
 from prefdata.tokens.target import Target
 
@@ -51,7 +54,12 @@ _EXAMPLE_PAIRS = 3
 
 
 def make_report(
-    found: Survey, made: Made, tokens: list[pa.Table], *, examples: int = EXAMPLES
+    found: Survey,
+    made: Made,
+    tokens: list[pa.Table],
+    target: Target | None = None,
+    *,
+    examples: int = EXAMPLES,
 ) -> Report:
     """The numbers of a build or, without shards, of a validation; `examples` places a code."""
     refusals = made.refusals()
@@ -67,7 +75,7 @@ def make_report(
     measured = measure_tokens(tokens) if tokens else measure_characters(profile)
     return Report(
         tool_version=TOOL_VERSION,
-        inputs=seal_inputs(found.files, classes),
+        inputs=seal_inputs(found.files, classes, _seen_pairs(found, made, tokens, target)),
         lines=total,
         funnel=funnel,
         findings=list_findings(met, total.lines - total.blank),
@@ -128,6 +136,29 @@ def _first_kept(made: Made) -> pa.Table:
             rows = [row for row in some if row not in refused][:_EXAMPLE_PAIRS]
             return gather(task.root, task.parts, task.places[rows])
     return empty_table(RECORDS)
+
+
+def _seen_pairs(
+    found: Survey, made: Made, tokens: list[pa.Table], target: Target | None
+) -> dict[int, SeenPair]:
+    """Return the first pair of each input that became tokens, by the input's place."""
+    seen: dict[int, SeenPair] = {}
+    if target is None:
+        return seen
+    sources, lines = found.keys["source_index"], found.keys["line"]
+    for task, shard, table in zip(made.tasks, made.shards, tokens, strict=False):
+        at = task.places["at"].to_numpy()
+        stays = np.ones(len(at), np.bool_)
+        stays[list(shard.facts.refusals)] = False
+        places = at[stays]
+        of_rows = sources.gather(places).to_numpy()
+        for source, row in zip(*np.unique(of_rows, return_index=True), strict=True):
+            line = int(lines[int(places[row])])
+            if int(source) not in seen or line < seen[int(source)].line:
+                parts = (table[f"{part}_ids"][int(row)].as_py() for part in PARTS)
+                texts = (show_ids(target, ids) for ids in parts)
+                seen[int(source)] = SeenPair(line=line, **dict(zip(PARTS, texts, strict=True)))
+    return seen
 
 
 class Others(NamedTuple):

@@ -35,6 +35,7 @@ from prefdata.store.shards import read_shard
 from prefdata.store.staging import Staging
 from prefdata.survey import Survey, SurveyOptions, survey
 from prefdata.tally import Made
+from prefdata.tokens.preview import text_rule
 from prefdata.tokens.probe import Probe
 from prefdata.tokens.target import Target, load_target
 
@@ -79,7 +80,7 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
         made = Made(tasks, _make_shards(tasks, staging, workers, progress))
         _require_rows(made.rows)
 
-        report = make_report(found, made, _read_tokens(made, staging))
+        report = make_report(found, made, _read_tokens(made, staging), target)
         report = describe_build(report, found, made, config, (target, mark))
         rest = write_others(staging.root, found, made, report, config)
         manifest = make_manifest(config, target, mark, report, made)
@@ -113,6 +114,7 @@ def _options(config: BuildConfig, target: Target) -> SurveyOptions:
         ),
         _exclusions(config),
         config.near,
+        text=text_rule(config.text, target, config.token_options),
     )
 
 

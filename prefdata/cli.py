@@ -11,6 +11,8 @@ from prefdata.report.console import PlainConsole
 
 _TOKENIZER_HELP = "A folder with a tokenizer, or a model on the Hub."
 _LAYOUT_HELP = "A layout's name (`prefdata layouts`) or file; detected where absent."
+_TEXT_HELP = "Plain text as chat turns or verbatim; auto decides by evidence, or refuses (E180)."
+_TEXT_MODES = click.Choice(["auto", "chat", "verbatim"])
 _REPORT_HELP = "Write it as .json, .html or .sarif, as the name ends."
 
 
@@ -28,7 +30,8 @@ def main() -> None:
 @main.command(epilog="\b\nExample:\n  prefdata validate data/*.jsonl.gz --fail-on warning")
 @click.argument("files", nargs=-1, required=True)
 @click.option("--layout", metavar="NAME", help=_LAYOUT_HELP)
-@click.option("--tokenizer", metavar="NAME", help=f"{_TOKENIZER_HELP} For PD210.")
+@click.option("--tokenizer", metavar="NAME", help=f"{_TOKENIZER_HELP} Checks tokens too.")
+@click.option("--text", type=_TEXT_MODES, default="auto", help=_TEXT_HELP)
 @click.option(
     "--severity",
     multiple=True,
@@ -104,6 +107,7 @@ def validate(
 @click.option("--tokenizer", metavar="NAME", help=_TOKENIZER_HELP)
 @click.option("-o", "--out", metavar="FOLDER", help="Where the build goes.")
 @click.option("--layout", metavar="NAME", help=_LAYOUT_HELP)
+@click.option("--text", type=_TEXT_MODES, help=_TEXT_HELP)
 @click.option("--exclude", multiple=True, metavar="FILE", help="Leave out pairs by these ids.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; changes no byte.")
 @click.option("--replace", is_flag=True, help="Replace another build in the folder.")

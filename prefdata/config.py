@@ -21,6 +21,7 @@ from prefdata.dedup.near import NearDuplicates
 from prefdata.engine import EngineName
 from prefdata.errors import UsageError
 from prefdata.read.limits import Limits, Pairing
+from prefdata.read.texts import TextMode
 from prefdata.tokens.codes import TOKEN_CHECKS
 from prefdata.tokens.options import FIXED_CODES, ControlTokens, LengthPolicy, TokenOptions
 from prefdata.yaml_file import read_settings, settle_words
@@ -48,6 +49,9 @@ class BuildConfig(BaseModel):
     """Branch, tag or commit of a tokenizer on the Hub."""
     layout: str | None = None
     """A layout's name (`prefdata layouts`) or the path of your own; absent: detected."""
+    text: TextMode = "auto"
+    """Plain text (`prompt`, `chosen`, `rejected` as strings) as one turn each of a `chat`, or
+    `verbatim`; `auto` decides by what stands where prompt and completion meet, or is an error."""
     pairing: Pairing = Pairing()
     """How the completions of one prompt become pairs."""
     limits: Limits = Limits()

@@ -72,6 +72,9 @@ class PartFacts(NamedTuple):
     fields: tuple[str, ...]
     """Fields of messages that some record uses."""
     is_chat: bool
+    """Whether some record is a chat."""
+    is_text: bool
+    """Whether some record is verbatim text."""
 
     def to_json(self) -> dict[str, Any]:
         return self._asdict()
@@ -94,6 +97,7 @@ class PartFacts(NamedTuple):
             tuple(map(seed_of, value["seeds"])),
             tuple(value["fields"]),
             value["is_chat"],
+            value["is_text"],
         )
 
 
@@ -130,6 +134,7 @@ def make_part(task: PartTask) -> MadePart:
         seeds=tuple(seen.seeds),
         fields=message_fields(kept),
         is_chat=bool((pl.Series(kept["form"]) != "text").any()),
+        is_text=bool((pl.Series(kept["form"]) == "text").any()),
     )
     keys, members = keys_of(kept), rows.members
     lines = pl.DataFrame({name: pl.Series(rejected[name]) for name in LINES}, schema=LINES)

@@ -46,6 +46,7 @@ def shard_tasks(found: Survey, config: BuildConfig, target: Target, root: Path) 
     )
     names = tuple(part.name for part in found.parts)
     fields = _fields(found)
+    has_verbatim = any(part.facts.is_text for part in found.parts)
     tasks = []
     for split, mask in (("train", ~in_test), ("test", in_test)):
         rows = kept.filter(mask)
@@ -54,7 +55,9 @@ def shard_tasks(found: Survey, config: BuildConfig, target: Target, root: Path) 
             places = rows[start:stop].select("at", "part", "row")
             name = f"{split}-{number:05d}-of-{len(cuts):05d}"
             options = config.token_options
-            tasks.append(ShardTask(root, split, name, names, places, target, options, fields))
+            tasks.append(
+                ShardTask(root, split, name, names, places, target, options, fields, has_verbatim)
+            )
     return tasks
 
 

@@ -38,6 +38,8 @@ class ShardTask(NamedTuple):
     options: TokenOptions
     fields: tuple[str, ...]
     """Of messages, in the text shard; none for verbatim text."""
+    has_verbatim: bool = False
+    """Whether some record of the build is verbatim text."""
 
     @property
     def about(self) -> str:
@@ -90,7 +92,7 @@ class MadeShard(NamedTuple):
 
 def make_shard(task: ShardTask) -> MadeShard:
     """Encode the task's records and write both of the shard's files."""
-    with _TextFile(task.root / task.text_path, task.fields) as text:
+    with _TextFile(task.root / task.text_path, task) as text:
         done = list(_encode_slices(task, text))
     tokens = pa.concat_tables([empty_table(TOKENS), *(made.tokens for made in done)])
 
@@ -134,8 +136,8 @@ def _encode_slices(task: ShardTask, text: "_TextFile") -> Iterator[TokenRows]:
 class _TextFile:
     """A growing Parquet file of readable pairs, a row group for each slice."""
 
-    def __init__(self, path: Path, fields: tuple[str, ...]) -> None:
-        self._path, self._fields = path, fields
+    def __init__(self, path: Path, task: ShardTask) -> None:
+        self._path, self._task = path, task
         self._writer: parquet.ParquetWriter | None = None
 
     def __enter__(self) -> "_TextFile":
@@ -143,7 +145,7 @@ class _TextFile:
         return self
 
     def write(self, kept: pa.Table) -> None:
-        table = text_table(kept, self._fields)
+        table = text_table(kept, self._task.fields, has_verbatim=self._task.has_verbatim)
         if self._writer is None:
             self._writer = parquet.ParquetWriter(self._path, table.schema, compression="zstd")
         self._writer.write_table(table)

@@ -13,6 +13,7 @@ from prefdata.check.severity import changed_severities
 from prefdata.decide import Decision, Near, decide, stage
 from prefdata.dedup.near import NearDuplicates, Neighbors, Unit, find_neighbors
 from prefdata.engine import Done, Engine
+from prefdata.errors import UsageError
 from prefdata.findings import add_up, counts
 from prefdata.keys import KEYS, LINES, MEMBERS
 from prefdata.part import (
@@ -32,6 +33,9 @@ from prefdata.read import (
     OpenFile,
     Pairing,
     RowOptions,
+    TextChoice,
+    TextRule,
+    choose_in_blocks,
     detect_in_blocks,
     gather_blocks,
     meaning_of,
@@ -54,6 +58,8 @@ class SurveyOptions(NamedTuple):
     """Ids of pairs that are left out, PAIR."""
     near: NearDuplicates | None = None
     """What near-duplicates are looked for; none where nothing is staged."""
+    text: TextRule = TextRule()
+    """How plain text becomes a chat or stays verbatim."""
     files_are_splits: bool = False
     """Whether what two files share is looked for, where their names say train, test, ..."""
 
@@ -68,6 +74,8 @@ class SurveyedFile(NamedTuple):
     counts: LineCounts
     notes: tuple[str, ...]
     reading: Reading = Reading()
+    text: TextChoice | None = None
+    """How its plain text was read; None for dialogues."""
 
 
 class Survey(NamedTuple):
@@ -112,6 +120,8 @@ def survey(
     found = [
         _surveyed(opened, layout, parts, is_named=is_named) for opened, layout in reading.opened
     ]
+    found = [_with_text(file, reading.texts.get(file.file.index)) for file in found]
+    _require_text(found, options.text)
     keys = _keys(parts)
     profile = pl.concat([pl.DataFrame(schema=PROFILE), *(part.profile for part in parts)])
     near = None
@@ -147,6 +157,8 @@ class _Reading:
     ) -> None:
         self.files, self.options, self.staging = files, options, staging
         self.opened: list[tuple[OpenFile, Layout | None]] = []
+        self.texts: dict[int, TextChoice] = {}
+        """How plain text is read, by the file's place."""
         self._known: set[str] = set()
         self._bytes_told = 0
 
@@ -159,6 +171,10 @@ class _Reading:
             self.opened.append((opened, layout))
             blocks = gather_blocks(blocks, layout, self.options.limits)
             how = RowOptions(layout, self.options.pairing, self.options.limits)
+            choice, blocks = choose_in_blocks(file, blocks, how, self.options.text)
+            if choice is not None:
+                self.texts[file.index] = choice
+            how = how._replace(plain=choice.form if choice else "chat")
             for number, block in enumerate(blocks):
                 name = f"{file.index:05d}-{number:05d}"
                 yield self._recall(name, file) or PartTask(
@@ -216,6 +232,22 @@ def _reading(layout: Layout | None, counts: LineCounts, *, is_named: bool) -> Re
         for name, found in counts.unread.items()
     ]
     return Reading(chosen_by="name" if is_named else "columns", not_read=not_read)
+
+
+def _with_text(file: SurveyedFile, choice: TextChoice | None) -> SurveyedFile:
+    """The file with how its plain text was read."""
+    if choice is None:
+        return file
+    said = f"plain text as {choice.name}: {choice.why}"
+    reading = file.reading.model_copy(update={"said": [*file.reading.said, said]})
+    return file._replace(text=choice, reading=reading)
+
+
+def _require_text(files: list[SurveyedFile], rule: TextRule) -> None:
+    """E182 where verbatim is asked for and every input holds dialogues."""
+    if rule.mode == "verbatim" and files and all(file.text is None for file in files):
+        problem = "text: verbatim, but no input holds plain text: its rows are dialogues"
+        raise UsageError("E182", files[0].file.name, problem, "leave text out")
 
 
 def _near(root: Path, parts: list[MadePart], options: NearDuplicates) -> Near:

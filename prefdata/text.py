@@ -10,6 +10,7 @@ from prefdata.records import RECORDS
 
 FIELD_NAMES = [field.name for field in RECORDS.field("prompt").type.value_type]
 """Of messages, in the order that their columns have."""
+FORM_COLUMN = "prefdata_form"
 _SIDES = ("prompt", "chosen", "rejected")
 _ALWAYS = ("role", "content")
 _LEFT_OUT = frozenset({"form", "offset", "source_index", "chosen_id", "rejected_id"})
@@ -25,12 +26,15 @@ def message_fields(records: pa.Table) -> tuple[str, ...]:
     return tuple(name for name in FIELD_NAMES if name in used)
 
 
-def text_table(kept: pa.Table, fields: tuple[str, ...]) -> pa.Table:
+def text_table(kept: pa.Table, fields: tuple[str, ...], *, has_verbatim: bool = False) -> pa.Table:
     """Rows for a text shard: messages of these fields, or plain text where there are none.
 
-    `fields` is empty for data that is verbatim text, which trainers expect as strings.
+    `fields` is empty for data that is verbatim text, which trainers expect as strings. A build with
+    verbatim text says in FORM_COLUMN of each row what it is, so that it is read back as it was.
     """
     columns = {}
+    if has_verbatim:
+        columns[FORM_COLUMN] = kept["form"]
     for name in RECORDS.names:
         if name in _LEFT_OUT:
             continue

@@ -14,13 +14,15 @@ from prefdata.dedup.near import NearDuplicates
 from prefdata.engine.local import Workers, choose_workers
 from prefdata.findings import EXAMPLES
 from prefdata.progress import Progress, Silent
-from prefdata.read import Limits, Pairing, expand_inputs, load_layout
+from prefdata.read import Limits, Pairing, TextMode, TextRule, expand_inputs, load_layout
 from prefdata.report.model import Report
 from prefdata.report.numbers import severity_changes
 from prefdata.store.ownership import Read
 from prefdata.store.staging import Staging
 from prefdata.survey import SurveyOptions, survey
 from prefdata.tally import NOTHING_MADE
+from prefdata.tokens.options import TokenOptions
+from prefdata.tokens.preview import text_rule
 from prefdata.tokens.target import load_target
 
 _NO_CHANGES: Mapping[str, str] = MappingProxyType({})
@@ -31,7 +33,8 @@ class ValidateOptions(NamedTuple):
 
     layout: str | None = None
     tokenizer: str | None = None
-    """Only its control tokens are looked at (PD210)."""
+    """Its control tokens (PD210) and its chat template are used."""
+    text: TextMode = "auto"
     pairing: Pairing = Pairing()
     limits: Limits = Limits()
     severity: Mapping[str, str] = _NO_CHANGES
@@ -61,7 +64,8 @@ def validate(
 ) -> Report:
     """Read and check files, and report what a build would keep before it tokenizes."""
     files = expand_inputs(inputs)
-    control_tokens = load_target(options.tokenizer).control_tokens if options.tokenizer else ()
+    target = load_target(options.tokenizer) if options.tokenizer else None
+    control_tokens = target.control_tokens if target else ()
     how = SurveyOptions(
         load_layout(options.layout) if options.layout else None,
         options.pairing,
@@ -74,6 +78,7 @@ def validate(
             options.examples,
         ),
         near=options.near,
+        text=text_rule(options.text, target, TokenOptions()) if target else TextRule(options.text),
         files_are_splits=True,
     )
     number = choose_workers(options.workers, sum(file.path.stat().st_size for file in files))

@@ -18,6 +18,7 @@ from prefdata.check.repetition import MIN_CHARS, loops
 from prefdata.check.scene import Flags, Scene
 from prefdata.check.similar import may_be_near, similarity
 from prefdata.check.tools import is_malformed
+from prefdata.read.texts import is_glued
 
 CUT_END = r"[\p{L}\p{N},(]"
 CUT_CHARS = 200
@@ -112,6 +113,20 @@ def _overrated(scene: Scene, pairs: pl.DataFrame) -> Flags:
     return found
 
 
+def _glued(scene: Scene, _: pl.DataFrame) -> Flags:
+    """Whether a verbatim pair's prompt and a side meet without anything between them."""
+    found = np.zeros(scene.batch.num_rows, np.bool_)
+    rows = (pl.Series(scene.batch["form"]) == "text").arg_true()
+    if rows.is_empty():
+        return found
+    ends = scene.messages.filter(pl.col("row").is_in(rows.implode()))
+    prompts = ends.filter("last", pl.col("part") == PROMPT).select("row", prompt="content")
+    sides = ends.filter(pl.col("at") == 0, pl.col("part") != PROMPT).select("row", "content")
+    for row, prompt, side in prompts.join(sides, on="row").iter_rows():
+        found[row] |= is_glued(prompt, side)
+    return found
+
+
 def _mean(aspects: object) -> float | None:
     values = list(aspects.values()) if isinstance(aspects, dict) else aspects
     if not isinstance(values, list):
@@ -168,6 +183,7 @@ LOOKS: dict[str, Look] = {
     "same": Look(_same, ("more_commas", "more_stops")),
     "near": Look(_near, ("more_commas", "more_stops", "chars_chosen", "chars_rejected")),
     "overrated": Look(_overrated),
+    "glued": Look(_glued),
     "turns_down": Look(_turns_down),
     "other_language": Look(_other_language),
     "overlaps": Look(_overlaps),

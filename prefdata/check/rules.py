@@ -107,6 +107,7 @@ def rules_of(limits: CheckLimits) -> dict[str, pl.Expr]:
         "PD208": (pl.col("turns_chosen") > 1) | (pl.col("turns_rejected") > 1),
         "PD209": pl.col("speaker"),
         "PD212": pl.col("media"),
+        "PD214": pl.col("glued"),
         "PD302": pl.col("near") & ~pl.col("same"),
         "PD306": pl.col("overrated"),
         "PD308": pl.lit(value=False) if limits.min_margin is None else distance < limits.min_margin,

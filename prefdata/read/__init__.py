@@ -17,6 +17,7 @@ from prefdata.read.reader import (
 )
 from prefdata.read.shipped import find_layout, load_layout, shipped_layouts
 from prefdata.read.source import InputFile, expand_inputs
+from prefdata.read.texts import TextChoice, TextMode, TextRule, choose_in_blocks
 from prefdata.read.unread import meaning_of
 
 __all__ = [
@@ -29,6 +30,10 @@ __all__ = [
     "OpenFile",
     "Pairing",
     "RowOptions",
+    "TextChoice",
+    "TextMode",
+    "TextRule",
+    "choose_in_blocks",
     "detect_in_blocks",
     "detect_layout",
     "expand_inputs",

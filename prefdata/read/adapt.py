@@ -32,6 +32,7 @@ from prefdata.read.sides import (
     split_last_turn,
     split_transcripts,
 )
+from prefdata.text import FORM_COLUMN
 
 NUMBERS = ("score_chosen", "score_rejected", "margin")
 TEXTS = ("model_chosen", "model_rejected")
@@ -40,8 +41,11 @@ TEXTS = ("model_chosen", "model_rejected")
 class Adapter:
     """Reads the rows of one layout."""
 
-    def __init__(self, layout: Layout, pairing: Pairing, limits: Limits) -> None:
-        self.layout, self.used, self.known = layout, layout.used, layout.known
+    def __init__(
+        self, layout: Layout, pairing: Pairing, limits: Limits, plain: str | None = None
+    ) -> None:
+        self.layout, self.plain = layout, plain
+        self.used, self.known = layout.used | {FORM_COLUMN}, layout.known | {FORM_COLUMN}
         self.columns = [
             (path, getter(path), TYPES[kind], kind) for path, kind in layout.columns.items()
         ]
@@ -79,16 +83,32 @@ class Adapter:
         num = 0
         if self.reader:
             prompt, found = self._read_candidates(self.reader, row)
-            num, group_id = len(found), group_digest(layout.form, prompt, tools)
+            form = self._form(row, prompt)
+            num, group_id = len(found), group_digest(form, prompt, tools)
             pairs = self.reader.pairs(row, found, group_id)
         else:
             prompt, chosen, rejected = self._split(row)
-            group_id = group_digest(layout.form, prompt, tools)
+            form = self._form(row, prompt)
+            group_id = group_digest(form, prompt, tools)
             pairs = [self._pair(row, chosen, rejected)]
             if self.keeps_ties and self._tie(row):
                 pairs = [pairs[0]._replace(margin=0.0, chosen_rank=1, rejected_rank=1)]
         weight = self._weight(row, layout.weight) if layout.weight else 1.0
-        return Draft(layout.form, prompt, tools, group_id, pairs, weight, self._meta(row), num)
+        return Draft(form, prompt, tools, group_id, pairs, weight, self._meta(row), num)
+
+    def _form(self, row: dict[str, Any], prompt: Messages) -> str:
+        """Return `chat`, `text`, or what plain text is to be called while that is undecided."""
+        said = row.get(FORM_COLUMN)
+        if said in ("chat", "text"):
+            return str(said)
+        if not self.layout.plain or self.plain is None:
+            return self.layout.form
+        if len(prompt) == 1 and self.prompt.is_text(row):
+            return self.plain
+        if self.plain == "text":
+            problem = "has a system text or earlier turns, for which verbatim text has no place"
+            raise RowFault("PD215", f"{problem}: it needs text: chat")
+        return "chat"
 
     def _read_candidates(
         self, reader: CandidateReader, row: dict[str, Any]

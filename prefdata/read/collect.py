@@ -1,7 +1,7 @@
 """Rows of one part to columns: records, refused rows, and which other rows a record stands on."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
@@ -37,6 +37,8 @@ class RowOptions(NamedTuple):
     """None: no row of the file's first part was an object."""
     pairing: Pairing = Pairing()
     limits: Limits = Limits()
+    plain: Literal["chat", "text", "plain"] | None = None
+    """How plain text is read where that is open (read/texts.py); None: as the layout says."""
 
 
 class _Prompt(NamedTuple):
@@ -52,7 +54,9 @@ class Collector:
 
     def __init__(self, file: InputFile, options: RowOptions) -> None:
         layout, self.limits = options.layout, options.limits
-        self.adapter = Adapter(layout, options.pairing, options.limits) if layout else None
+        self.adapter = (
+            Adapter(layout, options.pairing, options.limits, options.plain) if layout else None
+        )
         self.is_tree = layout is not None and layout.tree is not None
         self.records, self.rejected = RecordColumns(file), RejectedColumns(file)
         self.num_rejected = self.prompts = self.completions = 0

@@ -177,6 +177,9 @@ class Layout(Strict):
     """Why a file of this layout cannot be read; it is known so that the error says it."""
     form: Literal["chat", "text"] = "chat"
     """`chat`: rendered by the chat template. `text`: verbatim."""
+    plain: bool = False
+    """Whether the config's `text` decides between the two, where prompt and completions are plain
+    text; dialogues are chats."""
     sides: Sides = "completion"
     """What `chosen` and `rejected`, or the candidates, hold: the completion alone; a dialogue whose
     last turn it is; dialogues that share their first turns; texts that share their beginning;

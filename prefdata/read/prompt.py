@@ -18,6 +18,11 @@ class PromptReader:
         path = layout.prompt
         self.is_transcript = isinstance(path, str) and layout.columns.get(path) == "hh"
 
+    def is_text(self, row: dict[str, Any]) -> bool:
+        """Return whether the row's prompt is text, not messages."""
+        path = self.layout.prompt
+        return isinstance(path, list) or (path is not None and type(at_path(path, row)) is str)
+
     def read(self, row: dict[str, Any]) -> Messages:
         """The turns before the completion."""
         layout = self.layout

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -138,17 +138,23 @@ class FileRows(NamedTuple):
 
 
 def read_file(
-    file: InputFile, *, layout: Layout | None, pairing: Pairing, limits: Limits
+    file: InputFile,
+    *,
+    layout: Layout | None,
+    pairing: Pairing,
+    limits: Limits,
+    plain: Literal["chat", "text"] | None = None,
 ) -> FileRows:
     """The records and refused rows of one file; a PrefdataError where the file itself is at fault.
 
     `layout` None: detected from the first rows. An empty file gives no rows and a note (E101).
+    `plain` is how plain text is read, where the layout leaves it open (read/texts.py).
     """
     opened = OpenFile(file, limits)
     blocks: Iterator[Block] = iter(opened)
     if layout is None:
         layout, blocks = detect_in_blocks(file, blocks, limits)
-    options = RowOptions(layout, pairing, limits)
+    options = RowOptions(layout, pairing, limits, plain)
     blocks = gather_blocks(blocks, layout, limits)
     parts = [read_part(file, block, options) for block in blocks]
     assert opened.end is not None

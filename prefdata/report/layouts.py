@@ -65,7 +65,8 @@ def how(layout: Layout) -> str:
     """How pairs come out of rows, in a line."""
     if layout.refuse:
         return f"refused (PD102): {layout.refuse}"
-    said = [] if layout.form == "chat" else ["text, verbatim"]
+    said = ["text, verbatim"] if layout.form == "text" and not layout.plain else []
+    said += ["plain text: a chat or verbatim, by `text`"] if layout.plain else []
     said += [HOW[layout.sides]] if layout.sides in HOW else []
     if layout.gather:
         what = " and ".join(layout.gather.by[:1]) or "tree"

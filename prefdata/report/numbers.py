@@ -9,10 +9,11 @@ import pyarrow.compute as pc
 
 from prefdata.findings import Findings, Level, Met, Place, count_rows
 from prefdata.keys import GROUP
+from prefdata.read.texts import TextChoice
 from prefdata.report.explain import CATALOG, describe_code
 from prefdata.report.lengths import PARTS, Measured, measure_parts
 from prefdata.report.model import Example, ExamplePair, Finding, Groups, Report, SeverityChange
-from prefdata.store.manifest import InputSeal, LineClasses
+from prefdata.store.manifest import InputSeal, LineClasses, SeenPair, TextSeal
 from prefdata.survey import Survey, SurveyedFile
 
 _PAIR_CHARACTERS = 600  # of each part of an example pair
@@ -75,8 +76,10 @@ def total_lines(classes: list[LineClasses]) -> LineClasses:
     return LineClasses(**{name: sum(getattr(part, name) for part in classes) for name in names})
 
 
-def seal_inputs(files: list[SurveyedFile], classes: list[LineClasses]) -> list[InputSeal]:
-    """What the manifest says of each input."""
+def seal_inputs(
+    files: list[SurveyedFile], classes: list[LineClasses], seen: Mapping[int, SeenPair]
+) -> list[InputSeal]:
+    """What the manifest says of each input; `seen` has the first pair of some, by their places."""
     return [
         InputSeal(
             name=file.file.name,
@@ -85,9 +88,15 @@ def seal_inputs(files: list[SurveyedFile], classes: list[LineClasses]) -> list[I
             layout=file.layout,
             lines=lines,
             reading=file.reading,
+            text=_seal_text(file.text),
+            first_pair=seen.get(file.file.index),
         )
         for file, lines in zip(files, classes, strict=True)
     ]
+
+
+def _seal_text(choice: TextChoice | None) -> TextSeal | None:
+    return None if choice is None else TextSeal(form=choice.name, why=choice.why)
 
 
 def list_findings(met: Findings, num_lines: int) -> list[Finding]:

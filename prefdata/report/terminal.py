@@ -1,5 +1,6 @@
 """What the terminal shows: bars while work goes on, the funnel when it is done."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -18,6 +19,8 @@ from prefdata.report.readings import columns_not_read, how_read
 from prefdata.report.safe import plain
 
 _MOST_INPUTS = 40  # rows of the table; a report as a file has all
+_MOST_PAIRS = 3  # first pairs of inputs
+_PART_CHARACTERS = 160  # of a part of such a pair, at either end
 
 
 class TerminalProgress:
@@ -56,6 +59,8 @@ def print_report(report: Report, console: Console) -> None:
         console.print(_length_table(report))
     if report.biases:
         console.print(_bias_table(report))
+    for line in _first_pairs(report):
+        console.print(Text(plain(line)), soft_wrap=True)
     for sentence in _sentences(report):
         console.print(Text(plain(sentence)), soft_wrap=True)
 
@@ -139,6 +144,25 @@ def _bias_table(report: Report) -> Table:
         names = Text(plain(bias.name)), Text(plain(bias.sentence))
         table.add_row(*names, f"{bias.auc:.3f}", f"{bias.low:.3f}–{bias.high:.3f}")
     return table
+
+
+def _first_pairs(report: Report) -> Iterator[str]:
+    """The first pairs as the model sees them."""
+    seen = [item for item in report.inputs if item.first_pair]
+    seen.sort(key=lambda item: item.text is None)  # readings that were chosen come first
+    for item in seen[:_MOST_PAIRS]:
+        pair = item.first_pair
+        assert pair is not None
+        yield f"As the model sees {item.name}:{pair.line}"
+        for part in PARTS:
+            yield f"  {part:>8} {_on_one_line(getattr(pair, part))}"
+
+
+def _on_one_line(text: str) -> str:
+    """A text with its line breaks and spaces at both ends to be seen."""
+    if len(text) > 2 * _PART_CHARACTERS:
+        text = f"{text[:_PART_CHARACTERS]} … {text[-_PART_CHARACTERS:]}"
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _sentences(report: Report) -> Iterator[str]:

@@ -59,6 +59,26 @@ class Reading(_Model):
     """In the order of the rows' columns."""
 
 
+class TextSeal(_Model):
+    """How the plain text of one input was read."""
+
+    form: Literal["chat", "verbatim"]
+    """`chat`: a user's turn and the assistant's; `verbatim`: prompt and completion end to end."""
+    why: str
+
+
+class SeenPair(_Model):
+    """The first kept pair of an input as the model sees it, decoded from its token ids.
+
+    The middle of long texts is left out.
+    """
+
+    line: int
+    prompt: str
+    chosen: str
+    rejected: str
+
+
 class InputSeal(_Model):
     """One input file as it was read."""
 
@@ -69,6 +89,10 @@ class InputSeal(_Model):
     layout: str
     lines: LineClasses
     reading: Reading = Reading()
+    text: TextSeal | None = None
+    """How plain text was read; null for dialogues."""
+    first_pair: SeenPair | None = None
+    """Null where no pair of the input became tokens."""
 
 
 class TokenizerSeal(_Model):

@@ -139,7 +139,33 @@ CONVERSATION = (
         "row",
         "checking",
         "A turn's text has been through a chat template already, so it would be templated twice.",
-        "Use the text from before the template, or a text layout.",
+        "Use the text from before the template. Rows whose template is the tokenizer's own are "
+        "trained as they are with text: verbatim, control_tokens: allow and "
+        "severity: {PD213: W}.",
         '{"role": "user", "content": "<|im_start|>user\\nq<|im_end|>"}',
+    ),
+    Check(
+        "PD214",
+        "glued_text",
+        "W",
+        "row",
+        "checking",
+        "The row is verbatim text, and its prompt and a completion meet without a space, a line "
+        "break or a marker: the model will see `…by step.Subtract 6`.",
+        "Let the completion begin with a space, or, with an instruct tokenizer, train on it as a "
+        "chat: text: chat.",
+        '{"prompt": "Think step by step.", "chosen": "Subtract 6.", "rejected": "No."}',
+    ),
+    Check(
+        "PD215",
+        "verbatim_dialogue",
+        "E",
+        "row",
+        "reading",
+        "The file is read as verbatim text, and this row has a system text or several turns, for "
+        "which verbatim text has no place.",
+        "Set text: chat with a tokenizer that has a chat template, or write the turns into the "
+        "prompt.",
+        '{"system": "Be brief.", "prompt": "The sky is", "chosen": " blue.", "rejected": " up."}',
     ),
 )

@@ -5,6 +5,7 @@ from typing import Any
 GOOD = {"prompt": "q", "chosen": "a", "rejected": "b"}
 LIGHT = {"type": "function", "function": {"name": "light", "arguments": {"room": "x"}}}
 TOOLS = [{"type": "function", "function": {"name": "light"}}]
+VERBATIM = {"prefdata_form": "text"}
 LONG = (
     "The river runs through the old town, past the mill and under two bridges. In spring it "
     "carries ice from the hills, and the children count the floes from the market square until "
@@ -72,6 +73,10 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
         calling(LIGHT) | {"tools": None},
         {"prompt": [user("q"), {"role": "tool", "content": "on"}]},
     ],
+    "PD214": [
+        VERBATIM | {"prompt": "Think step by step.", "chosen": "Subtract 6.", "rejected": " No."},
+        VERBATIM | {"prompt": "Answer:", "chosen": " yes", "rejected": "no"},
+    ],
     "PD212": [{"prompt": "<image>\nWhat is this?"}, {"prompt": '[{"type": "image_url"}] what'}],
     "PD213": [
         {"prompt": "<|im_start|>user\nq<|im_end|>"},
@@ -132,6 +137,13 @@ FINE: dict[str, list[dict[str, Any]]] = {
             ],
             "tools": TOOLS,
         }
+    ],
+    "PD214": [
+        {"prompt": "Think step by step.", "chosen": "Subtract 6."},
+        VERBATIM | {"prompt": "The sky is", "chosen": " blue", "rejected": " up"},
+        VERBATIM | {"prompt": "Sky:\n", "chosen": "blue", "rejected": "up"},
+        VERBATIM | {"prompt": "[INST] Sky? [/INST]", "chosen": "Blue.", "rejected": "Up."},
+        VERBATIM | {"prompt": "空は何色？", "chosen": "青", "rejected": "緑"},
     ],
     "PD212": [{"prompt": "Describe an image of a video."}],
     "PD213": [{"prompt": "What does [INST] or <|user|> or im_start mean?"}],

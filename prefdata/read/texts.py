@@ -1,0 +1,235 @@
+"""Plain text as a chat or verbatim: decided for each file by evidence, and said with its reason.
+
+`{prompt: "Add 2.", chosen: "4."}` is a question and its answer, which a chat template joins.
+`{prompt: "The sky is", chosen: " blue."}` is one running text, joined as it is. What differs is the
+place where prompt and completion meet: running text has a space, a line break or the marker of a
+turn there.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+
+from prefdata.errors import UsageError
+from prefdata.read.blocks import Block, RowBlock
+from prefdata.read.collect import Collector, RowOptions
+from prefdata.read.formats import read_rows
+from prefdata.read.layout import Layout
+from prefdata.read.rows import Tally
+from prefdata.read.source import InputFile
+from prefdata.text import FORM_COLUMN
+
+TextMode = Literal["auto", "chat", "verbatim"]
+SAMPLE_ROWS = 1000  # of a file that are looked at
+SAMPLE_BLOCKS = 2
+CLEAR = 0.99  # share of them that must agree
+_PREVIEW = 80  # characters at either end of an example
+
+# Where a prompt hands over to its completion: speakers, headings and tokens that templates write.
+_SPEAKER = "(?:Human|User|Assistant|AI|Bot|Chatbot|Agent|Model)"
+_MARKER = re.compile(
+    rf"(?:^|\n)[ \t]*(?:\*\*|\[)?{_SPEAKER}(?:\*\*|\])?[ \t]?:"
+    rf"|(?:^|\n)[ \t]*#+[ \t]*(?:Response|Instruction|{_SPEAKER})\b"
+    r"|<\|[^|<>\s]{1,40}\|>|<｜[^｜<>\s]{1,40}｜>|\[/?INST\]|<</?SYS>>"
+    r"|<(?:start|end)_of_turn>|<bos>|<eos>|^<s>|</s>"
+)
+# Labels that end a prompt of either kind: they are no evidence without a space after them.
+_LABEL = re.compile(r"(?:^|\n)[^\n]{0,40}\b(?:Answer|Output|Response|TL;DR|A|Completion)[ \t]?:$")
+
+
+class TextRule(NamedTuple):
+    """How plain text is read, and what is known of the tokenizer."""
+
+    mode: TextMode = "auto"
+    has_template: bool | None = None
+    """None: no tokenizer is named."""
+    controls: tuple[str, ...] = ()
+    """The tokenizer's control tokens: text that spells one was made for it."""
+    preview: Callable[[pa.Table], str] | None = None
+    """Renders the first record with the chat template, for an error that shows both readings."""
+
+
+class TextChoice(NamedTuple):
+    """How the plain text of one file is read, and why."""
+
+    form: Literal["chat", "text"]
+    why: str
+
+    @property
+    def name(self) -> Literal["chat", "verbatim"]:
+        """The word of the config."""
+        return "chat" if self.form == "chat" else "verbatim"
+
+
+class Joins(NamedTuple):
+    """Rows by what stands where prompt and completion meet."""
+
+    rows: int
+    running: int
+    """Rows with a space, a line break or a marker there."""
+    bare: int
+    """Rows with none of them."""
+
+    @property
+    def is_running(self) -> bool:
+        return self.rows > 0 and self.running >= CLEAR * self.rows
+
+    @property
+    def is_bare(self) -> bool:
+        return self.rows > 0 and self.bare >= CLEAR * self.rows
+
+
+def has_marker(text: str, controls: Sequence[str] = ()) -> bool:
+    """Return whether a text has the markers of turns, or a control token."""
+    return _MARKER.search(text) is not None or any(token in text for token in controls)
+
+
+def is_glued(prompt: str, completion: str) -> bool:
+    """Return whether running text lacks a border between prompt and completion.
+
+    Scripts without spaces have none to miss, and a token or bracket ends a prompt by itself.
+    """
+    if not prompt or not completion:
+        return False
+    last, first = prompt[-1], completion[0]
+    if last.isspace() or first.isspace() or last in ">]":
+        return False
+    return not any(unicodedata.east_asian_width(one) in "WF" for one in (last, first))
+
+
+def count_joins(texts: Sequence[tuple[str, Sequence[str]]], controls: Sequence[str] = ()) -> Joins:
+    """Return what stands between prompts and their completions.
+
+    A row whose completions differ, or whose prompt only ends in a label, counts for neither.
+    """
+    controls = [token for token in controls if token.strip()]
+    running = bare = 0
+    for prompt, completions in texts:
+        open_end = prompt[-1:].isspace()
+        spaces = [open_end or text[:1].isspace() for text in completions]
+        marked = has_marker(prompt, controls) or any(map(_MARKER.match, completions))
+        if marked or (spaces and all(spaces)) or (open_end and not completions):
+            running += 1
+        elif not any(spaces) and not _LABEL.search(prompt):
+            bare += 1
+    return Joins(len(texts), running, bare)
+
+
+def choose(joins: Joins, rule: TextRule) -> TextChoice | None:
+    """Return the reading of plain texts; None where the evidence is for neither."""
+    if rule.mode != "auto":
+        return TextChoice("chat" if rule.mode == "chat" else "text", f"text: {rule.mode} is set")
+    if rule.has_template is False:
+        return TextChoice("text", "the tokenizer has no chat template")
+    seen = f"of {joins.rows:,} rows looked at"
+    what = "a space, a line break or a marker where prompt and answer meet"
+    if joins.is_running:
+        return TextChoice("text", f"{joins.running:,} {seen} have {what}")
+    if joins.is_bare or not joins.rows:
+        template = "" if rule.has_template else ", if the tokenizer has a chat template"
+        return TextChoice("chat", f"{joins.bare:,} {seen} have no space, line break or marker"
+                          f" where prompt and answer meet{template}")  # fmt: skip
+    return None
+
+
+def choose_in_blocks(
+    file: InputFile, blocks: Iterator[Block], options: RowOptions, rule: TextRule
+) -> tuple[TextChoice | None, Iterator[Block]]:
+    """Return how a file's plain text is read, and all its blocks; None for dialogues."""
+    layout = options.layout
+    if layout is None or (layout.form == "chat" and not layout.plain):
+        return None, blocks
+    if not layout.plain:
+        return _running(file, layout, rule), blocks
+    options = options._replace(plain="plain")
+    seen: list[Block] = []
+    tables: list[pa.Table] = []
+    num = 0
+    for block in islice(blocks, SAMPLE_BLOCKS):
+        seen.append(block)
+        tables.append(_first_records(file, block, options, SAMPLE_ROWS - num))
+        num += tables[-1].num_rows
+        if num >= SAMPLE_ROWS:
+            break
+    blocks = chain(seen, blocks)
+    records = pa.concat_tables(tables) if tables else None
+    if records is None or not records.num_rows:
+        return choose(Joins(0, 0, 0), rule), blocks
+    return _choose_for(file, records, rule), blocks
+
+
+def _running(file: InputFile, layout: Layout, rule: TextRule) -> TextChoice:
+    """Return the choice for a layout of running text; E181 where a chat is asked for."""
+    if rule.mode == "chat":
+        problem = f"text: chat, but rows of {layout.name} are running text without turns"
+        remedy = "leave text out, or name a layout with a prompt (prefdata layouts)"
+        raise UsageError("E181", file.name, problem, remedy)
+    return TextChoice("text", f"{layout.name} holds running text")
+
+
+def _choose_for(file: InputFile, records: pa.Table, rule: TextRule) -> TextChoice | None:
+    forms = records["form"].to_pylist()
+    plain = [row for row, form in enumerate(forms) if form == "plain"]
+    if not plain:
+        said = "text" in forms
+        return (
+            TextChoice("text", f"its rows say so ({FORM_COLUMN})")
+            if said and "chat" not in forms
+            else None
+        )
+    others = sum(form == "chat" for form in forms)
+    columns = [_contents(records[name]) for name in ("prompt", "chosen", "rejected")]
+    texts = [(columns[0][row], (columns[1][row], columns[2][row])) for row in plain]
+    joins = count_joins(texts, rule.controls)
+    joins = joins._replace(rows=joins.rows + others, bare=joins.bare + others)
+    choice = choose(joins, rule)
+    if choice is None and rule.has_template is None:
+        return TextChoice("text", f"undecided: {_counted(joins)}; a tokenizer with a chat template"
+                          " needs text: chat or text: verbatim")  # fmt: skip
+    if choice is None:
+        raise _undecided(file, records.slice(plain[0], 1), joins, rule)
+    return choice
+
+
+def _undecided(file: InputFile, first: pa.Table, joins: Joins, rule: TextRule) -> UsageError:
+    line = first["line"][0].as_py()
+    verbatim = _contents(first["prompt"])[0] + _contents(first["chosen"])[0]
+    shown = f"verbatim {_shorten(verbatim)}"
+    if rule.preview is not None:
+        shown = f"as chat {_shorten(rule.preview(first))} or {shown}"
+    problem = f"{_counted(joins)}; line {line} would be {shown}"
+    remedy = "choose with text: chat or text: verbatim (--text)"
+    return UsageError("E180", file.name, problem, remedy)
+
+
+def _counted(joins: Joins) -> str:
+    return (
+        f"{joins.running:,} of {joins.rows:,} rows have a space, a line break or a marker where"
+        f" prompt and answer meet, {joins.bare:,} have none"
+    )
+
+
+def _shorten(text: str) -> str:
+    """Return a text on one line, both its ends kept."""
+    if len(text) > 2 * _PREVIEW:
+        text = f"{text[:_PREVIEW]} … {text[-_PREVIEW:]}"
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _first_records(file: InputFile, block: Block, options: RowOptions, most: int) -> pa.Table:
+    collector = Collector(file, options)
+    collector.read(islice(read_rows(block, options.limits, Tally()), most))
+    for unit in islice(block.units, most) if isinstance(block, RowBlock) else ():
+        collector.read_unit(unit)
+    return collector.records.table()
+
+
+def _contents(column: pa.ChunkedArray) -> list[str]:
+    """Return each dialogue's text."""
+    dialogues: list[list[dict[str, Any]]] = column.to_pylist()
+    return ["".join(message["content"] for message in turns) for turns in dialogues]

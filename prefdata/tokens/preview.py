@@ -1,0 +1,42 @@
+"""What the model will see, shown before a build: how texts are read, and one pair rendered."""
+
+from functools import partial
+
+import pyarrow as pa
+
+from prefdata.read.texts import TextMode, TextRule
+from prefdata.tokens.options import TokenOptions
+from prefdata.tokens.patience import Patience
+from prefdata.tokens.render import Refusal, Renderer, read_messages, read_tools
+from prefdata.tokens.target import Target
+
+_SHOWN_TOKENS = 60  # at either end of a part
+
+
+def text_rule(mode: TextMode, target: Target, options: TokenOptions) -> TextRule:
+    """Return how plain text is read for a tokenizer."""
+    return TextRule(
+        mode,
+        has_template=bool(target.templates),
+        controls=target.control_tokens,
+        preview=partial(preview_chat, target=target, options=options),
+    )
+
+
+def preview_chat(records: pa.Table, target: Target, options: TokenOptions) -> str:
+    """Return the first record's prompt and chosen completion as the chat template renders them."""
+    prompt, chosen, rejected = (
+        read_messages(records[name])[0] for name in ("prompt", "chosen", "rejected")
+    )
+    tools = read_tools(records["tools"])[0]
+    with Patience() as patience:
+        texts = Renderer(target, options, patience).chat(prompt, (chosen, rejected), tools)
+    return texts.message if isinstance(texts, Refusal) else texts.chosen
+
+
+def show_ids(target: Target, ids: list[int]) -> str:
+    """Return the text of token ids, control tokens included; the middle of a long one left out."""
+    if len(ids) > 2 * _SHOWN_TOKENS:
+        ends = ids[:_SHOWN_TOKENS], ids[-_SHOWN_TOKENS:]
+        return " … ".join(target.backend.decode(end, skip_special_tokens=False) for end in ends)
+    return target.backend.decode(ids, skip_special_tokens=False)
