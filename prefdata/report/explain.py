@@ -1,6 +1,11 @@
 """Every code in words: what `prefdata explain` prints and docs/codes.md is made of."""
 
 from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from typing import NamedTuple
+
+import yaml
 
 from prefdata.check import CHECKS, Check
 from prefdata.errors import UsageError
@@ -51,21 +56,55 @@ _LEVELS = {"E": "error", "W": "warning", "I": "count", "off": "off by default"}
 _SCOPES = {"row": "a row", "set": "the whole set", "tokens": "a row's tokens"}
 
 
-def describe_code(code: str) -> Check:
+ERROR_FAMILIES = {
+    "E1": "Files, directories and the machine",
+    "C1": "Configs and options",
+    "T1": "Models, prompts and configs of the trainer",
+    "T2": "What does not belong together",
+    "T3": "Faults of a run",
+    "X0": "Faults of ours",
+}
+_EXIT_CODES = {"E120": 3, "E121": 3, "E141": 4, "X001": 70, "T301": 1, "T303": 1, "T310": 1}
+
+
+class ErrorText(NamedTuple):
+    """A code that ends a command, in words."""
+
+    code: str
+    name: str
+    meaning: str
+    advice: str
+
+
+@cache
+def errors() -> dict[str, ErrorText]:
+    """Return every code that an error line ends with, in the order of errors.yaml."""
+    text = (resources.files("prefdata.report") / "errors.yaml").read_text(encoding="utf-8")
+    return {code: ErrorText(code, *words) for code, words in yaml.safe_load(text).items()}
+
+
+def describe_code(code: str) -> Check | ErrorText:
     """What is known of a code; a fault of raw rows has the text of the check it is a case of."""
+    if code in errors():
+        return errors()[code]
     if code == _UNPAIRED.code:
         return _UNPAIRED
     if code in FAULTS:
         parent = CATALOG[_FAULT_PARENTS.get(code, "PD101")]
         return parent._replace(code=code, name=FAULTS[code])
     if code not in CATALOG:
-        known = ", ".join(sorted(CATALOG | FAULTS))
+        known = ", ".join([*sorted(CATALOG | FAULTS), *errors()])
         raise UsageError("C140", code, "no such code", f"the codes are {known}")
     return CATALOG[code]
 
 
-def explain_code(check: Check) -> Iterator[str]:
+def explain_code(check: Check | ErrorText) -> Iterator[str]:
     """One code, line by line."""
+    if isinstance(check, ErrorText):
+        yield f"{check.code} {check.name} (exit code {_EXIT_CODES.get(check.code, 2)})"
+        yield check.meaning
+        yield f"What to do: {check.advice}"
+        return
     yield f"{check.code} {check.name} ({check.severity})"
     yield check.meaning
     yield f"What to do: {check.advice}"
@@ -83,6 +122,11 @@ def list_codes() -> Iterator[str]:
     yield "Faults of raw rows"
     for code, name in FAULTS.items():
         yield f"  {code} E {name}"
+    for family, title in ERROR_FAMILIES.items():
+        yield title
+        for code, error in errors().items():
+            if code.startswith(family):
+                yield f"  {code} {error.name}"
 
 
 def codes_page() -> Iterator[str]:
@@ -97,3 +141,8 @@ def codes_page() -> Iterator[str]:
                 yield from ("", check.meaning.replace("<", "&lt;"), "")
                 yield f"*What to do:* {check.advice}"
                 yield from ("", f"*Example:* `` {check.example} ``")
+    for family, title in ERROR_FAMILIES.items():
+        yield from ("", f"## {title}", "", "| code | meaning | what to do |", "|---|---|---|")
+        for code, error in errors().items():
+            if code.startswith(family):
+                yield f"| {code} {error.name} | {error.meaning} | {error.advice} |"

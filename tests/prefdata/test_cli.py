@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from inline_snapshot import snapshot
 
 from prefdata.cli import main
-from prefdata.report.explain import CATALOG, FAULTS
+from prefdata.report.explain import CATALOG, FAULTS, errors
 from prefdata.report.safe import plain
 
 
@@ -126,7 +126,7 @@ def test_a_name_with_escapes_cannot_write_to_the_terminal(tmp_path: Path, rows_f
 
 
 def test_every_code_is_explained() -> None:
-    for code in [*CATALOG, *FAULTS]:
+    for code in [*CATALOG, *FAULTS, *errors()]:
         result = run("explain", code)
 
         assert result.exit_code == 0
