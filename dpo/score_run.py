@@ -86,7 +86,7 @@ def _open_data(data: Sequence[str], out: Path, model: str) -> Build:
         problem = "is no finished build"
         raise UsageError("T150", data[0], problem, "name one build, or files of preferences")
     config = BuildConfig(
-        inputs=list(data), tokenizer=model, out=out / "data", test_fraction=0.0,
+        inputs=list(data), tokenizer=model, out=out / "data", test_fraction=0.0, resplit=True,
         severity={"PD402": "off"},
     )  # fmt: skip
     try:

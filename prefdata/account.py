@@ -43,7 +43,7 @@ from prefdata.store.commit import FileSeal
 from prefdata.store.manifest import Manifest, OtherFile, SeenPair, ShardSeal, SplitSeal
 from prefdata.store.staging import write_staged
 from prefdata.survey import Survey
-from prefdata.tally import Made, codes_met
+from prefdata.tally import Made, codes_met, leak_messages
 from prefdata.tokens.preview import show_ids
 from prefdata.tokens.render import Refusal
 from prefdata.tokens.target import Target
@@ -75,7 +75,12 @@ def make_report(
     measured = measure_tokens(tokens) if tokens else measure_characters(profile)
     return Report(
         tool_version=TOOL_VERSION,
-        inputs=seal_inputs(found.files, classes, _seen_pairs(found, made, tokens, target)),
+        inputs=seal_inputs(
+            found,
+            classes,
+            _seen_pairs(found, made, tokens, target),
+            drawn=bool(made.tasks),
+        ),
         lines=total,
         funnel=funnel,
         findings=list_findings(met, total.lines - total.blank),
@@ -193,7 +198,10 @@ def write_others(
 def _refused(found: Survey, made: Made) -> dict[int, Refusal]:
     """Records that were refused after the row checks, by place in the keys."""
     contradictory = Refusal("PD403", CONTRADICTION)
+    leaks = found.decision.leaks.filter("dropped")
+    leaked = zip(leaks["code"], leak_messages(found, leaks) if len(leaks) else [], strict=True)
     return {
+        **{at: Refusal(code, message) for code, (at, message) in leaked},
         **dict.fromkeys(found.decision.excluded.to_list(), Refusal("PD409", EXCLUDED)),
         **dict.fromkeys(found.decision.contradictory.to_list(), contradictory),
         **made.refusals(),

@@ -23,10 +23,11 @@ from prefdata.place import (
     reads_of,
     replaced_names,
 )
-from prefdata.plan import build_identity, shard_tasks, split_notes
+from prefdata.plan import build_identity, require_sound_splits, shard_tasks, split_notes
 from prefdata.progress import Progress, Silent
 from prefdata.read import InputFile, expand_inputs, load_layout
 from prefdata.shard import MadeShard, ShardFacts, ShardTask, make_shard
+from prefdata.split import expand_splits, splits_of_files
 from prefdata.store.canonical import fingerprint
 from prefdata.store.commit import FileSeal, lock_folder, sha256_file
 from prefdata.store.manifest import Manifest
@@ -47,7 +48,8 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
     `replace`. Raises a `PrefdataError` with its code; nothing then stands under a final name.
     """
     progress = progress or Silent()
-    files = expand_inputs(config.inputs)
+    files, given = expand_splits(config.inputs)
+    told = [] if config.resplit else splits_of_files(files, given)
     others = expand_inputs([*config.evaluations, *config.exclude])
     target = load_target(
         config.tokenizer, revision=config.revision, chat_template=config.chat_template
@@ -56,7 +58,7 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
     with _place(config.out) as begun, _engine(config, files) as workers:
         old = old_build(config.out)
         digests = {file.name: sha256_file(file.path) for file in [*files, *others]}
-        mark = fingerprint(build_identity(config, target, digests))
+        mark = fingerprint(build_identity(config, target, digests, told))
         if is_finished(config.out, old, mark, replace=replace):
             return open_build(config.out)
         begun.append(staging := Staging(config.out, mark))
@@ -64,7 +66,7 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
         with _trial(config, target) as trial:
             found = survey(
                 files,
-                _options(config, target),
+                _options(config, target, given),
                 workers=workers,
                 staging=staging,
                 progress=progress,
@@ -72,8 +74,7 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
             if trial is not None:
                 trial.finish()
         _require_same_inputs(found, digests)
-        _require_rows(int(found.decision.stays.sum()))
-        _require_sound_set(found)
+        _require_sound_set(found, config)
 
         found = found._replace(notes=found.notes + split_notes(found, config))
         tasks = shard_tasks(found, config, target, staging.root)
@@ -104,7 +105,7 @@ def _commit(
     return [f"{CARD} was edited since the last build, so it stays; the new card is {card}"]
 
 
-def _options(config: BuildConfig, target: Target) -> SurveyOptions:
+def _options(config: BuildConfig, target: Target, given: Mapping[str, str]) -> SurveyOptions:
     return SurveyOptions(
         load_layout(config.layout) if config.layout else None,
         config.pairing,
@@ -115,6 +116,7 @@ def _options(config: BuildConfig, target: Target) -> SurveyOptions:
         _exclusions(config),
         config.near,
         text=text_rule(config.text, target, config.token_options),
+        splits=config.split_options(given),
     )
 
 
@@ -162,8 +164,10 @@ def _require_same_inputs(found: Survey, digests: Mapping[str, str]) -> None:
             raise UsageError("E115", file.file.name, problem, remedy)
 
 
-def _require_sound_set(found: Survey) -> None:
-    """E121 where the set as a whole has what its severity makes an error."""
+def _require_sound_set(found: Survey, config: BuildConfig) -> None:
+    """E121 if the set as a whole has what its severity makes an error; see to splits and rows."""
+    require_sound_splits(found, config)
+    _require_rows(int(found.decision.stays.sum()))
     for one in found.of_set:
         if one.severity == "E":
             remedy = f"see `prefdata explain {one.code}`, or lower severity.{one.code} to W"

@@ -1,19 +1,43 @@
 """The commands: validate · build · show · layouts · explain. Exit codes are in command.py."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from prefdata.command import Group, say
 from prefdata.report.console import PlainConsole
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 _TOKENIZER_HELP = "A folder with a tokenizer, or a model on the Hub."
 _LAYOUT_HELP = "A layout's name (`prefdata layouts`) or file; detected where absent."
 _TEXT_HELP = "Plain text as chat turns or verbatim; auto decides by evidence, or refuses (E180)."
 _TEXT_MODES = click.Choice(["auto", "chat", "verbatim"])
 _REPORT_HELP = "Write it as .json, .html or .sarif, as the name ends."
+
+
+def _split_options(command: Command) -> Command:
+    """The options about splits, which `validate` and `build` share."""
+    for option in (
+        click.option(
+            "--leaks",
+            type=click.Choice(["drop_from_train", "refuse", "report"]),
+            help="What becomes of pairs and prompts that two splits share.",
+        ),
+        click.option("--resplit", is_flag=True, help="Mix all files, whatever splits they are."),
+        click.option(
+            "--split",
+            "given",
+            multiple=True,
+            metavar="SPLIT=FILE",
+            help="Say which split a file or glob is; else names say it. Can be given again.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group(
@@ -28,7 +52,7 @@ def main() -> None:
 
 
 @main.command(epilog="\b\nExample:\n  prefdata validate data/*.jsonl.gz --fail-on warning")
-@click.argument("files", nargs=-1, required=True)
+@click.argument("files", nargs=-1)
 @click.option("--layout", metavar="NAME", help=_LAYOUT_HELP)
 @click.option("--tokenizer", metavar="NAME", help=f"{_TOKENIZER_HELP} Checks tokens too.")
 @click.option("--text", type=_TEXT_MODES, default="auto", help=_TEXT_HELP)
@@ -52,6 +76,7 @@ def main() -> None:
     show_default=True,
     help="Which findings make the exit code 1.",
 )
+@_split_options
 @click.option("--near", is_flag=True, help="Look for near-duplicates as well (PD402); slower.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; changes nothing else.")
 @click.option(
@@ -69,6 +94,7 @@ def validate(
     **options: Any,
 ) -> None:
     """Read and check preference files; write nothing."""
+    from prefdata.config import inputs_by_split
     from prefdata.dedup.near import NearDuplicates
     from prefdata.report.baseline import fails, new_findings, read_report
     from prefdata.report.form import check_report_target, examples_for, write_report
@@ -80,15 +106,17 @@ def validate(
     progress = TerminalProgress(PlainConsole(stderr=True))
     before = read_report(baseline) if baseline else None
     changes = dict(change.partition("=")[::2] for change in severity)
+    inputs = inputs_by_split(files, options.pop("given"))
+    options = {name: value for name, value in options.items() if value is not None}
     how = ValidateOptions(
         severity=changes,
         examples=examples_for(report_path),
         near=NearDuplicates() if options.pop("near") else None,
         **options,
     )
-    reads = [*reads_of(files, how), *([Read("the baseline", baseline)] if baseline else [])]
+    reads = [*reads_of(inputs, how), *([Read("the baseline", baseline)] if baseline else [])]
     check_report_target(report_path, reads)
-    report = run(files, how, progress=progress)
+    report = run(inputs, how, progress=progress)
     print_report(report, PlainConsole())
     if report_path is not None:
         write_report(report, report_path, root=Path.cwd())
@@ -103,11 +131,12 @@ def validate(
     epilog="\b\nExamples:\n  prefdata build hh.jsonl.gz --tokenizer Qwen/Qwen3-0.6B -o out/hh\n"
     "  prefdata build hh.yaml"
 )
-@click.argument("sources", nargs=-1, required=True, metavar="CONFIG.yaml | FILES…")
+@click.argument("sources", nargs=-1, metavar="CONFIG.yaml | FILES…")
 @click.option("--tokenizer", metavar="NAME", help=_TOKENIZER_HELP)
 @click.option("-o", "--out", metavar="FOLDER", help="Where the build goes.")
 @click.option("--layout", metavar="NAME", help=_LAYOUT_HELP)
 @click.option("--text", type=_TEXT_MODES, help=_TEXT_HELP)
+@_split_options
 @click.option("--exclude", multiple=True, metavar="FILE", help="Leave out pairs by these ids.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; changes no byte.")
 @click.option("--replace", is_flag=True, help="Replace another build in the folder.")
@@ -115,12 +144,13 @@ def validate(
 def build(
     sources: tuple[str, ...],
     replace: bool,  # noqa: FBT001 - click's
+    given: tuple[str, ...],
     report_path: Path | None,
     **options: Any,
 ) -> None:
     """Make token shards; resume by itself after a kill."""
     from prefdata.building import build as run
-    from prefdata.config import make_config, read_config
+    from prefdata.config import inputs_by_split, make_config, read_config
     from prefdata.place import files_of, reads_of
     from prefdata.report.form import check_report_target, examples_for, write_report
     from prefdata.report.model import Report
@@ -129,14 +159,16 @@ def build(
     from prefdata.store.ownership import Read
 
     num_examples = examples_for(report_path)
-    changes = {name: value for name, value in options.items() if value not in (None, ())}
+    changes = {name: value for name, value in options.items() if value not in (None, (), False)}
     changes |= {name: list(value) for name, value in changes.items() if isinstance(value, tuple)}
     of_config: list[Read] = []
     if len(sources) == 1 and Path(sources[0]).suffix in (".yaml", ".yml"):
         of_config = [Read("the config", Path(sources[0]))]
+        changes |= {"inputs": inputs_by_split((), given)} if given else {}
         config = read_config(Path(sources[0]), changes)
     else:
-        config = make_config({"inputs": list(sources), **changes}, place="command line")
+        inputs = inputs_by_split(sources, given)
+        config = make_config({"inputs": inputs, **changes}, place="command line")
     if report_path is not None:
         reads = [*of_config, *reads_of(config, files_of(config))]
         check_report_target(report_path, reads, build=config.out)

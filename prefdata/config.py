@@ -1,6 +1,7 @@
 """What a build is asked to do: one frozen model, read from YAML, strict about every name."""
 
 import difflib
+from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import partial
 from math import isfinite
@@ -22,12 +23,15 @@ from prefdata.engine import EngineName
 from prefdata.errors import UsageError
 from prefdata.read.limits import Limits, Pairing
 from prefdata.read.texts import TextMode
+from prefdata.split import Leaks, SplitOptions
+from prefdata.split_names import AUTO, require_split_names
 from prefdata.tokens.codes import TOKEN_CHECKS
 from prefdata.tokens.options import FIXED_CODES, ControlTokens, LengthPolicy, TokenOptions
 from prefdata.yaml_file import read_settings, settle_words
 
 AnyPath = Annotated[Path, Field(strict=False)]
 
+DEFAULT_FRACTION = 0.05
 # What says where and how fast, never what: two builds that differ only here have the same bytes.
 EXECUTION = frozenset({"out", "workers", "engine"})
 
@@ -39,8 +43,11 @@ class BuildConfig(BaseModel):
         frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
     )
 
-    inputs: Annotated[list[str], Field(min_length=1)]
-    """Files or globs: JSON Lines, JSON arrays, Parquet, Arrow, CSV; .gz and .zst too."""
+    inputs: list[str] | dict[str, list[str]]
+    """Files or globs: JSON Lines, JSON arrays, Parquet, Arrow, CSV; .gz and .zst too. A list, whose
+    splits are told by the names of files and folders and by a `split` column; or lists by split:
+    `{train: […], test: […]}`, where `auto` has files that tell it themselves, and `rows` those
+    whose rows do."""
     tokenizer: str
     """A folder with a tokenizer, or the name of a model on the Hub."""
     out: AnyPath
@@ -66,8 +73,16 @@ class BuildConfig(BaseModel):
     """Changes to checks by code: E refuses the row, W reports it, I counts it, off skips it."""
     near_duplicates: NearDuplicates = NearDuplicates()
     """Which texts count as the same but for some words (PD402)."""
-    test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of the prompts that goes to the test split, near-duplicates together; 0: none."""
+    resplit: bool = False
+    """Mix all inputs and draw splits anew, whatever splits they are."""
+    leaks: Leaks = "drop_from_train"
+    """Pairs and prompts that two given splits share (PD505, PD501, PD502): `drop_from_train` drops
+    them from the split that gives way, `refuse` builds nothing, `report` keeps them. Train gives
+    way to all others, then splits with names of their own, validation, eval; test to none."""
+    test_fraction: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of the prompts that is drawn for the test split, near-duplicates together; 0: none.
+    Absent: 0.05 if the inputs are one set, and none if they came in splits. If they did, a test
+    split is drawn from train only if this is set and none of them is test or eval."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Of the split."""
     max_length: PositiveInt | None = None
@@ -89,6 +104,28 @@ class BuildConfig(BaseModel):
     """Where the stages run: on this machine, or on a Ray cluster that shares the folders."""
     workers: PositiveInt | None = None
     """Processes; absent: chosen by the size of the inputs and the cores. Changes no byte."""
+
+    @field_validator("inputs", mode="before")
+    @classmethod
+    def _names_files(cls, value: Any) -> Any:
+        """A single name stands for a list of one."""
+        if isinstance(value, str):
+            return [value]
+        if isinstance(value, dict):
+            value = {k: [v] if isinstance(v, str) else v for k, v in value.items()}
+        lists = value.values() if isinstance(value, dict) else [value]
+        if not all(isinstance(files, list) and files for files in lists) or not value:
+            raise ValueError("give at least one file, as a list or as lists by split")
+        if not all(isinstance(file, str) for files in lists for file in files):
+            raise ValueError("each file is a text")
+        return value
+
+    @field_validator("inputs")
+    @classmethod
+    def _splits_have_names(cls, value: Any) -> Any:
+        names = list(value) if isinstance(value, dict) else []
+        require_split_names(names)
+        return value
 
     @field_validator("chat_template_kwargs")
     @classmethod
@@ -117,6 +154,14 @@ class BuildConfig(BaseModel):
         return self.model_dump(mode="json", exclude=set(EXECUTION))
 
     @property
+    def fraction(self) -> float:
+        """The share of a test split that is drawn from inputs that are one set."""
+        return DEFAULT_FRACTION if self.test_fraction is None else self.test_fraction
+
+    def split_options(self, given: Mapping[str, str]) -> SplitOptions:
+        return SplitOptions(given, self.resplit, self.leaks)
+
+    @property
     def row_severity(self) -> dict[str, str]:
         """Changes to checks of rows and sets."""
         changes = {c: level for c, level in self.severity.items() if c not in TOKEN_CHECKS}
@@ -137,6 +182,23 @@ class BuildConfig(BaseModel):
             template_date=self.template_date,
             severity={c: level for c, level in self.severity.items() if c in TOKEN_CHECKS},
         )
+
+
+def inputs_by_split(files: Sequence[str], given: Sequence[str]) -> list[str] | dict[str, list[str]]:
+    """Inputs as the command line names them: files, and `SPLIT=FILE` for those given a split."""
+    if not files and not given:
+        raise UsageError(
+            "C103", "command line", "no file is named", "name one, or --split test=FILE"
+        )
+    if not given:
+        return list(files)
+    found: dict[str, list[str]] = {AUTO: list(files)} if files else {}
+    for one in given:
+        split, _, file = one.partition("=")
+        if not file:
+            raise UsageError("C102", f"--split {one}", "is not SPLIT=FILE", "write test=FILE")
+        found.setdefault(split, []).append(file)
+    return found
 
 
 def read_config(path: Path, changes: dict[str, Any] | None = None) -> BuildConfig:

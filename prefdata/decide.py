@@ -8,15 +8,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from prefdata.check import CHECKS
+from prefdata.check.leaks import LEAKED, SHARED, find_leaked
 from prefdata.dedup import find_contradictions, find_copies
 from prefdata.dedup.near import NearDuplicates, Neighbors, Unit, near_copies
 from prefdata.findings import Level
 from prefdata.keys import GROUP, PAIR
 from prefdata.mix import Numbers
+from prefdata.split import Leaks, Splits
 from prefdata.store.manifest import FunnelStage
 
 EXCLUDED = "excluded: the config leaves this pair out by its id"
 CONTRADICTION = "contradictory_pair: another row prefers the same two completions the other way"
+_LEAKS = {**LEAKED, "level": pl.String, "dropped": pl.Boolean}
 _COPIES = {"at": pl.UInt32, "kept": pl.UInt32, "similarity": pl.Float64}
 
 
@@ -25,6 +28,27 @@ class Near(NamedTuple):
 
     options: NearDuplicates
     by_unit: Mapping[Unit, Neighbors]
+    only_leaks: bool = False
+    """Whether they are looked for because of splits alone, and PD402 is not asked for."""
+
+    def within(self, split: NDArray[np.uint8]) -> "Near":
+        """The near-duplicates of each split by itself."""
+        by_unit = {unit: found.within(split) for unit, found in self.by_unit.items()}
+        return self._replace(by_unit=by_unit)
+
+
+class Divided(NamedTuple):
+    """The splits that records came in, and what becomes of what two of them share."""
+
+    of_rows: NDArray[np.uint8]
+    """A number for each record; of two splits the one with the higher number keeps what both
+    have."""
+    leaks: Leaks
+
+
+def divide(splits: Splits, leaks: Leaks) -> Divided | None:
+    """Return what is to be decided of splits; None if the inputs are one set."""
+    return None if splits.of_rows is None else Divided(splits.of_rows, leaks)
 
 
 class Decision(NamedTuple):
@@ -33,6 +57,8 @@ class Decision(NamedTuple):
     stays: NDArray[np.bool_]
     excluded: pl.Series
     """Places of pairs that the config leaves out."""
+    leaks: pl.DataFrame
+    """Rows of LEAKED, `level`, `dropped`: what two splits share, in the one that gives way."""
     copies: pl.DataFrame
     """`at`, `kept`, `similarity`: the pairs that are there already, letter by letter."""
     near: pl.DataFrame
@@ -65,51 +91,80 @@ def decide(
     severity: Mapping[str, str],
     near: Near | None = None,
     exclusions: pl.DataFrame | None = None,
+    divided: Divided | None = None,
 ) -> Decision:
-    """Drop what is excluded, there twice, contradicts itself or is near another, as asked for."""
+    """Drop what is excluded, leaks, is there twice, contradicts itself or is near, as asked for.
+
+    Leaks are judged first, so that no copy in one split hides behind that of another. Copies,
+    contradictions and near copies are then those of each split.
+    """
     stays = np.ones(len(keys), np.bool_)
+    funnel: list[FunnelStage] = []
+
+    def drop(name: str, places: pl.Series, counts: Mapping[str, int]) -> None:
+        before = int(stays.sum())
+        stays[places] = False
+        funnel.append(stage(name, before, int(stays.sum()), counts))
+
     excluded = _places_of(keys, exclusions)
-    stays[excluded] = False
-    num_asked = len(keys) - len(excluded)
-    copies = pl.DataFrame(schema=_COPIES)
-    if level_of("PD401", severity) in ("E", "W"):
-        copies = _copies(keys, stays)
-        stays[copies["at"]] = False
-    num_distinct = int(stays.sum())
-    reported: dict[str, pl.Series] = {}
-    contradictory = _contradictory(keys, stays, level_of("PD403", severity))
-    if level_of("PD403", severity) == "E":
-        stays[contradictory] = False
-    else:
-        reported["PD403"], contradictory = contradictory, contradictory.clear()
-    num_agreeing = int(stays.sum())
+    if len(excluded):
+        drop("exclusions", excluded, {"PD409": len(excluded)})
+    leaks, drawn_by = pl.DataFrame(schema=_LEAKS), _drawn_by(keys, near)
+    if divided is not None:
+        keys = keys.with_columns(split=pl.Series(divided.of_rows))
+        leaks = _leaks(keys, stays, severity, near, divided)
+        drop("leaks", leaks.filter("dropped")["at"], _count_codes(leaks.filter("dropped")))
+        near = near and near.within(divided.of_rows)
+    copies = _copies(keys, stays, level_of("PD401", severity))
+    drop("duplicates", copies["at"], {"PD401": len(copies)})
+    found = _contradictory(keys, stays, level_of("PD403", severity))
+    refused = found if level_of("PD403", severity) == "E" else found.clear()
+    drop("contradictions", refused, {"PD403": len(refused)})
     near_ones = _near_copies(keys, stays, near)
-    if level_of("PD402", severity) == "E":
-        stays[near_ones["at"]] = False
-    num_stay = int(stays.sum())
+    gone = near_ones["at"] if level_of("PD402", severity) == "E" else near_ones["at"].clear()
+    drop("near duplicates", gone, {"PD402": len(gone)})
     return Decision(
         stays,
         excluded,
+        leaks,
         copies,
         near_ones,
         "I" if level_of("PD402", severity) == "I" else "W",
-        contradictory,
-        reported,
-        _drawn_by(keys, near),
-        [
-            *_left_out(len(keys), len(excluded)),
-            stage("duplicates", num_asked, num_distinct, {"PD401": len(copies)}),
-            stage("contradictions", num_distinct, num_agreeing, {"PD403": len(contradictory)}),
-            stage("near duplicates", num_agreeing, num_stay, {"PD402": num_agreeing - num_stay}),
-        ],
+        refused,
+        {} if level_of("PD403", severity) == "E" else {"PD403": found},
+        drawn_by,
+        funnel,
     )
 
 
-def _left_out(num_pairs: int, num_excluded: int) -> list[FunnelStage]:
-    """A stage of its own, where something was left out."""
-    if not num_excluded:
-        return []
-    return [stage("exclusions", num_pairs, num_pairs - num_excluded, {"PD409": num_excluded})]
+def _leaks(
+    keys: pl.DataFrame,
+    stays: NDArray[np.bool_],
+    severity: Mapping[str, str],
+    near: Near | None,
+    divided: Divided,
+) -> pl.DataFrame:
+    """What two splits share, with its level; dropped where leaks are, and the level is E or W."""
+    frame = keys.with_row_index("at")
+    if near is not None:
+        frame = frame.with_columns(cluster=pl.Series(near.by_unit["prompt"].clusters))
+    frame = frame.filter(pl.Series(stays))
+    levels = {code: level_of(code, severity) for code in SHARED}
+    found = find_leaked(frame, [code for code, level in levels.items() if level in ("E", "W")])
+    counted = find_leaked(frame, [code for code, level in levels.items() if level == "I"])
+    found = found.with_columns(
+        level=pl.col("code").replace_strict(levels, return_dtype=pl.String),
+        dropped=pl.lit(divided.leaks == "drop_from_train"),
+    )
+    if divided.leaks == "report":
+        found = found.with_columns(level=pl.lit("W"))
+    counted = counted.join(found, on="at", how="anti")
+    counted = counted.with_columns(level=pl.lit("I"), dropped=pl.lit(value=False))
+    return pl.concat([pl.DataFrame(schema=_LEAKS), found, counted]).sort("at")
+
+
+def _count_codes(leaks: pl.DataFrame) -> dict[str, int]:
+    return dict(leaks.group_by("code").len().iter_rows())
 
 
 def _places_of(keys: pl.DataFrame, ids: pl.DataFrame | None) -> pl.Series:
@@ -118,8 +173,10 @@ def _places_of(keys: pl.DataFrame, ids: pl.DataFrame | None) -> pl.Series:
     return keys.select(PAIR).with_row_index("at").join(ids, on=PAIR, how="semi")["at"].sort()
 
 
-def _copies(keys: pl.DataFrame, stays: NDArray[np.bool_]) -> pl.DataFrame:
+def _copies(keys: pl.DataFrame, stays: NDArray[np.bool_], level: str) -> pl.DataFrame:
     """Copies among the pairs that stay, by their places in all keys."""
+    if level not in ("E", "W"):
+        return pl.DataFrame(schema=_COPIES)
     asked = pl.Series(np.flatnonzero(stays), dtype=pl.UInt32)
     found = find_copies(keys if len(asked) == len(keys) else keys[asked])
     return found.select(at=asked[found["at"]], kept=asked[found["kept"]], similarity=pl.lit(1.0))
@@ -132,7 +189,7 @@ def _contradictory(keys: pl.DataFrame, stays: NDArray[np.bool_], level: str) -> 
 
 
 def _near_copies(keys: pl.DataFrame, stays: NDArray[np.bool_], near: Near | None) -> pl.DataFrame:
-    if near is None:
+    if near is None or near.only_leaks:
         return pl.DataFrame(schema=_COPIES)
     unit, keep = near.options.unit, near.options.keep
     groups = keys.select(GROUP) if unit == "prompt" else None

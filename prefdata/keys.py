@@ -30,6 +30,11 @@ PAIR = ("pair_high", "pair_low")
 GROUP = ("group_high", "group_low")
 
 
+def within(keys: pl.DataFrame, columns: tuple[str, ...]) -> list[str]:
+    """The columns, and `split` if the keys have it: equal within a split."""
+    return [*columns, "split"] if "split" in keys.columns else list(columns)
+
+
 def keys_of(records: pa.Table) -> pl.DataFrame:
     """One row of KEYS for each record, in their order."""
     pair, group = _halves(records["pair_id"]), _halves(records["group_id"])

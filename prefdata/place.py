@@ -11,6 +11,7 @@ from prefdata.errors import UsageError
 from prefdata.read import InputFile, expand_inputs
 from prefdata.report.card import write_card
 from prefdata.report.model import Report
+from prefdata.split import expand_splits
 from prefdata.store.commit import make_folder
 from prefdata.store.manifest import NAME, Manifest, read_manifest
 from prefdata.store.ownership import (
@@ -37,7 +38,8 @@ CARD = "README.md"
 
 def files_of(config: BuildConfig) -> list[InputFile]:
     """Return every file of rows that a build reads."""
-    return expand_inputs([*config.inputs, *config.evaluations, *config.exclude])
+    others = expand_inputs([*config.evaluations, *config.exclude])
+    return [*expand_splits(config.inputs)[0], *others]
 
 
 def reads_of(config: BuildConfig, files: Sequence[InputFile]) -> list[Read]:

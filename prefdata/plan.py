@@ -1,6 +1,6 @@
 """What a build will do, before it does it: its identity, and the shards to make."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,22 +10,29 @@ import polars as pl
 from numpy.typing import NDArray
 
 from prefdata.config import BuildConfig
+from prefdata.errors import EmptyError
 from prefdata.keys import GROUP
 from prefdata.read import load_layout
 from prefdata.shard import ShardTask
-from prefdata.split import draw_test, too_large
+from prefdata.split import FEW_ROWS, Splits, draw_test, too_large
+from prefdata.split_names import TRAIN, FileSplit, kind_of
 from prefdata.store.manifest import FORMAT_VERSION
 from prefdata.survey import Survey
 from prefdata.text import FIELD_NAMES
 from prefdata.tokens.target import Target
 
+DRAWN = "test"
+"""The split that is drawn."""
 TOOL_VERSION = version("prefdata-dpo")
 
 
 def build_identity(
-    config: BuildConfig, target: Target, digests: Mapping[str, str]
+    config: BuildConfig,
+    target: Target,
+    digests: Mapping[str, str],
+    told: Sequence[FileSplit],
 ) -> dict[str, Any]:
-    """Everything that decides the bytes of a build."""
+    """Everything that decides the bytes of a build; `told` are the splits that files' names say."""
     layout = load_layout(config.layout).model_dump(mode="json") if config.layout else None
     return {
         "format_version": FORMAT_VERSION,
@@ -33,6 +40,7 @@ def build_identity(
         "config": config.identity,
         "layout": layout,
         "inputs": list(digests.items()),
+        "splits": [list(one) for one in told],
         "tokenizer": target.seal().model_dump(mode="json"),
         "special_tokens": target.special_tokens,
     }
@@ -41,15 +49,11 @@ def build_identity(
 def shard_tasks(found: Survey, config: BuildConfig, target: Target, root: Path) -> list[ShardTask]:
     """Records to shards: by split, the pairs of a prompt side by side and in one shard."""
     kept = _side_by_side(found)
-    in_test = draw_test(
-        kept["drawn_by"].to_numpy(), test_fraction=config.test_fraction, seed=config.seed
-    )
     names = tuple(part.name for part in found.parts)
     fields = _fields(found)
     has_verbatim = any(part.facts.is_text for part in found.parts)
     tasks = []
-    for split, mask in (("train", ~in_test), ("test", in_test)):
-        rows = kept.filter(mask)
+    for split, rows in _by_split(kept, found, config):
         cuts = list(_cuts(_group_ends(rows), config.shard_rows))
         for number, (start, stop) in enumerate(cuts):
             places = rows[start:stop].select("at", "part", "row")
@@ -61,16 +65,107 @@ def shard_tasks(found: Survey, config: BuildConfig, target: Target, root: Path) 
     return tasks
 
 
+def _by_split(
+    kept: pl.DataFrame, found: Survey, config: BuildConfig
+) -> list[tuple[str, pl.DataFrame]]:
+    """The rows of each split: those that the inputs came in, and test drawn from train."""
+    of_rows = found.splits.of_rows
+    parts = [(TRAIN, kept)]
+    if of_rows is not None:
+        own = pl.Series(of_rows)[kept["at"]]
+        parts = [(name, kept.filter(own == at)) for at, name in enumerate(found.splits.names)]
+    fraction = _drawn_fraction(found.splits, config)
+    result = []
+    for name, rows in parts:
+        if name != TRAIN or not fraction:
+            result.append((name, rows))
+            continue
+        drawn_by = rows["drawn_by"].to_numpy()
+        in_test = draw_test(drawn_by, test_fraction=fraction, seed=config.seed)
+        result += [(TRAIN, rows.filter(~in_test)), (DRAWN, rows.filter(in_test))]
+    return result
+
+
+def _drawn_fraction(splits: Splits, config: BuildConfig) -> float:
+    """The share of train that is drawn for test: none if the inputs came with a test split."""
+    if not splits.is_divided:
+        return config.fraction
+    has_test = any(kind_of(name) in ("test", "eval") for name in splits.names)
+    return 0.0 if has_test else config.test_fraction or 0.0
+
+
 def split_notes(found: Survey, config: BuildConfig) -> list[str]:
-    """What a user should know of the split: which pairs could not go to test."""
-    ids = found.decision.drawn_by[found.decision.stays]
-    stuck = int(too_large(ids, test_fraction=config.test_fraction).sum())
-    if not stuck or not config.test_fraction:
+    """What a user should know of the splits: what is not drawn, what could not be, what is gone."""
+    notes = []
+    for name in found.splits.names:
+        own, size = _dropped_of(name, found)
+        if size and len(own) == size:
+            shared = _count_codes(own)
+            notes.append(f"no pair of {name} is left: all {size:,} are in another split ({shared})")
+    fraction = _drawn_fraction(found.splits, config)
+    if config.test_fraction and not fraction:
+        names = ", ".join(found.splits.names)
+        notes.append(f"test_fraction draws nothing: the inputs came in the splits {names}")
+    if found.splits.is_divided and config.near is None:
+        notes.append(
+            "near-duplicate prompts in two splits (PD502) are not looked for: PD402 is off"
+        )
+    return notes + (_stuck_notes(found, fraction) if fraction else [])
+
+
+def _stuck_notes(found: Survey, fraction: float) -> list[str]:
+    """Pairs that could not go to test."""
+    stays, of_rows = found.decision.stays, found.splits.of_rows
+    if of_rows is not None:
+        if TRAIN not in found.splits.names:
+            return []
+        stays = stays & (of_rows == found.splits.names.index(TRAIN))
+    stuck = int(too_large(found.decision.drawn_by[stays], test_fraction=fraction).sum())
+    if not stuck:
         return []
     return [
-        f"{stuck} pairs stay in train: their prompts hang together, and are more than test should"
-        " have; where they share a template, raise near_duplicates.threshold or set PD402 off"
+        f"{stuck} pairs stay in train: their near-duplicate cluster is larger than the test split;"
+        " if the prompts share a template, raise near_duplicates.threshold or set PD402 off"
     ]
+
+
+def require_sound_splits(found: Survey, config: BuildConfig) -> None:
+    """E187 if two splits share what `leaks: refuse` forbids, E188 and E189 if train would go."""
+    leaks, splits = found.decision.leaks, found.splits
+    if splits.of_rows is None:
+        return
+    counts = _count_codes(leaks.filter(pl.col("level") != "I"))
+    if counts and config.leaks == "refuse":
+        remedy = "drop them with `leaks: drop_from_train`, or keep them with `leaks: report`"
+        raise EmptyError("E187", "inputs", f"splits share pairs or prompts: {counts}", remedy)
+    own, size = _dropped_of(TRAIN, found)
+    near = own.filter(pl.col("code") == "PD502")
+    if len(near) > max(FEW_ROWS, size / 2):
+        problem = (
+            f"{len(near):,} of {size:,} pairs have a prompt that is nearly one of another split "
+            "(PD502), as prompts of one template have"
+        )
+        remedy = "raise near_duplicates.threshold, or keep them with `severity: {PD502: I}`"
+        raise EmptyError("E188", "split train", problem, remedy)
+    if len(own) == size and len(own):
+        problem = f"all of its {size:,} pairs are in another split too: {_count_codes(own)}"
+        remedy = "check the files, or keep what splits share with `leaks: report`"
+        raise EmptyError("E189", "split train", problem, remedy)
+
+
+def _dropped_of(split: str, found: Survey) -> tuple[pl.DataFrame, int]:
+    """What leaks take from a split, and how many pairs it came with."""
+    of_rows, names = found.splits.of_rows, found.splits.names
+    if of_rows is None or split not in names:
+        return found.decision.leaks.clear(), 0
+    own = of_rows == names.index(split)
+    dropped = found.decision.leaks.filter("dropped")
+    return dropped.filter(pl.Series(own)[dropped["at"]]), int(own.sum())
+
+
+def _count_codes(leaks: pl.DataFrame) -> str:
+    counts = leaks.group_by("code").len().sort("code").iter_rows()
+    return ", ".join(f"{number:,} {code}" for code, number in counts)
 
 
 def _side_by_side(found: Survey) -> pl.DataFrame:

@@ -10,7 +10,7 @@ from prefdata.check import RowChecks
 from prefdata.check.found import SetFinding
 from prefdata.check.profile import PROFILE
 from prefdata.check.severity import changed_severities
-from prefdata.decide import Decision, Near, decide, stage
+from prefdata.decide import Decision, Near, decide, divide, stage
 from prefdata.dedup.near import NearDuplicates, Neighbors, Unit, find_neighbors
 from prefdata.engine import Done, Engine
 from prefdata.errors import UsageError
@@ -41,6 +41,8 @@ from prefdata.read import (
     meaning_of,
     notes_of,
 )
+from prefdata.split import SplitOptions, Splits, mixed, settle_splits, splits_of_files
+from prefdata.split_names import SPLIT_KEYS
 from prefdata.store.manifest import ColumnNotRead, FunnelStage, Reading
 from prefdata.store.staging import Staging
 from prefdata.together import find_together, frame_of
@@ -60,8 +62,10 @@ class SurveyOptions(NamedTuple):
     """What near-duplicates are looked for; none where nothing is staged."""
     text: TextRule = TextRule()
     """How plain text becomes a chat or stays verbatim."""
-    files_are_splits: bool = False
-    """Whether what two files share is looked for, where their names say train, test, ..."""
+    splits: SplitOptions = SplitOptions()
+    """Which splits the files are, and what becomes of what two of them share."""
+    near_for_leaks: bool = False
+    """Whether near-duplicates are looked for because of splits alone, without PD402."""
 
 
 class SurveyedFile(NamedTuple):
@@ -91,6 +95,7 @@ class Survey(NamedTuple):
     """`source_index`, `line` and `ordinal` of each row and pair that was refused."""
     members: pl.DataFrame
     """MEMBERS of all pairs that came out of several rows, and `source_index`."""
+    splits: Splits
     decision: Decision
     of_set: list[SetFinding]
     """What the records that stay have together."""
@@ -116,23 +121,19 @@ def survey(
             parts.append(part)
             advance(reading.take_bytes())
         advance(reading.take_bytes())
-    is_named = options.layout is not None
-    found = [
-        _surveyed(opened, layout, parts, is_named=is_named) for opened, layout in reading.opened
-    ]
-    found = [_with_text(file, reading.texts.get(file.file.index)) for file in found]
+    found = _surveyed_files(reading, parts)
     _require_text(found, options.text)
     keys = _keys(parts)
     profile = pl.concat([pl.DataFrame(schema=PROFILE), *(part.profile for part in parts)])
+    splits = _splits(files, keys, profile, options.splits)
+    found = [_with_split(file, splits) for file in found]
     near = None
     if staging is not None and options.near is not None:
         workers.rest()
-        near = _near(staging.root, parts, options.near)
-    decision = decide(keys, options.checks.severity, near, options.exclusions)
-    frame = frame_of(keys, profile, files if options.files_are_splits else ())
-    if near is not None:
-        frame = frame.with_columns(cluster=pl.Series(near.by_unit["prompt"].clusters))
-    stays = frame.filter(pl.Series(decision.stays))
+        near = _near(staging.root, parts, options.near, only_leaks=options.near_for_leaks)
+    divided = divide(splits, options.splits.leaks)
+    decision = decide(keys, options.checks.severity, near, options.exclusions, divided)
+    stays = frame_of(keys, profile, splits).filter(pl.Series(decision.stays))
     counts = [file.counts for file in found]
     return Survey(
         found,
@@ -141,12 +142,33 @@ def survey(
         profile,
         _narrow(parts, LINES, lambda part: part.lines),
         _narrow(parts, MEMBERS, lambda part: part.members),
+        splits,
         decision,
         find_together(stays, parts, counts, [file.reading for file in found], options.checks),
         [*_funnel(found, parts), *decision.funnel],
         [f"{file.file.name}: {note}" for file in found for note in file.notes]
-        + changed_severities(options.checks.severity),
+        + changed_severities(options.checks.severity)
+        + splits.notes,
     )
+
+
+def _surveyed_files(reading: "_Reading", parts: list[MadePart]) -> list[SurveyedFile]:
+    is_named = reading.options.layout is not None
+    found = [
+        _surveyed(opened, layout, parts, is_named=is_named) for opened, layout in reading.opened
+    ]
+    return [_with_text(file, reading.texts.get(file.file.index)) for file in found]
+
+
+def _splits(
+    files: Sequence[InputFile], keys: pl.DataFrame, profile: pl.DataFrame, options: SplitOptions
+) -> Splits:
+    """The split of each record, by what is given, by files' names, and by what rows say."""
+    if options.resplit:
+        return mixed(len(files))
+    told = splits_of_files(files, options.given)
+    rows = keys.select("source_index", "line").with_columns(said=profile["said_split"])
+    return settle_splits([file.name for file in files], told, rows)
 
 
 class _Reading:
@@ -217,6 +239,14 @@ def _surveyed(
     return SurveyedFile(file, name, end.size_bytes, end.sha256, total, notes, reading)
 
 
+def _with_split(file: SurveyedFile, splits: Splits) -> SurveyedFile:
+    """The file, its split column counted as read if it names splits."""
+    if file.file.index not in splits.read:
+        return file
+    not_read = [column for column in file.reading.not_read if column.name not in SPLIT_KEYS]
+    return file._replace(reading=file.reading.model_copy(update={"not_read": not_read}))
+
+
 def _reading(layout: Layout | None, counts: LineCounts, *, is_named: bool) -> Reading:
     """How a file was read, as the report and the manifest say it."""
     if layout is None:
@@ -250,14 +280,14 @@ def _require_text(files: list[SurveyedFile], rule: TextRule) -> None:
         raise UsageError("E182", files[0].file.name, problem, "leave text out")
 
 
-def _near(root: Path, parts: list[MadePart], options: NearDuplicates) -> Near:
+def _near(root: Path, parts: list[MadePart], options: NearDuplicates, *, only_leaks: bool) -> Near:
     """The near-duplicates of each unit, among the rows of all parts."""
 
     def find(unit: Unit) -> Neighbors:
         paths = [root / path_of(part.name, near_kind(unit)) for part in parts]
         return find_neighbors(paths, threshold=options.threshold)
 
-    return Near(options, {unit: find(unit) for unit in options.units})
+    return Near(options, {unit: find(unit) for unit in options.units}, only_leaks)
 
 
 _ALL_KEYS: dict[str, type[pl.DataType]] = {

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import polars as pl
+
+from prefdata.check.leaks import LEAK_NAMES
 from prefdata.decide import CONTRADICTION, EXCLUDED
 from prefdata.findings import Findings, Met, Place, add_up
 from prefdata.report.explain import CATALOG
@@ -72,6 +75,9 @@ def codes_met(found: Survey, made: Made, refusals: dict[int, Refusal], examples:
         met["W"][code] = _placed(found, said, examples)
     near = _placed(found, _near_messages(found, examples), examples)
     met[found.decision.near_level]["PD402"] = near
+    for (level, code), rows in found.decision.leaks.group_by("level", "code", maintain_order=True):
+        said = leak_messages(found, rows)
+        met[level][str(code)] = _placed(found, said, examples)
     excluded = [(int(at), EXCLUDED) for at in found.decision.excluded]
     met["I"]["PD409"] = _placed(found, excluded, examples)
     for one in found.of_set:
@@ -81,6 +87,20 @@ def codes_met(found: Survey, made: Made, refusals: dict[int, Refusal], examples:
     for code, of_tokens in made.findings().items():
         met["I" if CATALOG[code].severity == "I" else "W"][code] = of_tokens
     return met
+
+
+def leak_messages(found: Survey, leaks: pl.DataFrame) -> list[tuple[int, str]]:
+    """What each row of `Decision.leaks` shares with which row of the split that keeps it."""
+    of_rows, names = found.splits.of_rows, found.splits.names
+    assert of_rows is not None
+    files = [file.file.name for file in found.files]
+    kept = found.keys.select("source_index", "line")[leaks["kept"]]
+    return [
+        (at, f"{LEAK_NAMES[code]} is in {names[of_rows[other]]}: {files[source]}:{line}")
+        for (at, other, code), (source, line) in zip(
+            leaks.select("at", "kept", "code").iter_rows(), kept.iter_rows(), strict=True
+        )
+    ]
 
 
 def _near_messages(found: Survey, examples: int) -> list[tuple[int, str]]:

@@ -7,31 +7,26 @@ import polars as pl
 from prefdata.check import RowChecks
 from prefdata.check.biases import find_label_imbalance
 from prefdata.check.found import SetFinding
-from prefdata.check.leaks import split_of_name
 from prefdata.check.sets import find_in_set
 from prefdata.check.severity import resolve_severity
 from prefdata.check.triggers import strongest_triggers
 from prefdata.part import MadePart
-from prefdata.read import InputFile, LineCounts
+from prefdata.read import LineCounts
+from prefdata.split import Splits
 from prefdata.store.manifest import Reading
 
 _SHOWN = 5  # columns that a message names
 
 
-def frame_of(
-    keys: pl.DataFrame, profile: pl.DataFrame, splits: Sequence[InputFile] = ()
-) -> pl.DataFrame:
+def frame_of(keys: pl.DataFrame, profile: pl.DataFrame, splits: Splits) -> pl.DataFrame:
     """Keys and profile of all records side by side, with `at`, their places in the keys.
 
-    `splits` are all inputs, where rows are in the splits that the files' names say, if they name
-    several: then there is a column `split`.
+    There is a column `split`, a number, if the inputs came in splits.
     """
     frame = pl.concat([keys, profile], how="horizontal").with_row_index("at")
-    names = [split_of_name(file.name) for file in splits]
-    if len(set(names) - {None}) < 2:
+    if splits.of_rows is None:
         return frame
-    split = pl.Series(names, dtype=pl.String).gather(frame["source_index"].cast(pl.UInt32))
-    return frame.with_columns(split=split)
+    return frame.with_columns(split=pl.Series(splits.of_rows))
 
 
 def find_together(

@@ -1,59 +1,53 @@
-"""What two splits have in common: PD501, PD502 and PD504.
+"""What two splits have in common: PD501, PD502, PD504 and PD505.
 
-Frames have the columns of `keys.KEYS` and of PROFILE, `at`, `split` (text; null: in none), and,
-where near-duplicates were looked for, `cluster`.
+Frames have the columns of `keys.KEYS` and of PROFILE, `at`, `split`, its place by precedence, and,
+if near-duplicates were looked for, `cluster`.
 """
 
-import re
-from collections.abc import Sequence
-from pathlib import PurePath
+from collections.abc import Collection, Sequence
 
 import polars as pl
 
 from prefdata.check.found import SetFinding, about_rows
-from prefdata.keys import GROUP
+from prefdata.keys import GROUP, PAIR
 
-_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("test", "eval", "evaluation", "heldout"), "test"),
-    **dict.fromkeys(("valid", "validation", "val", "dev"), "validation"),
+LEAKED = {"at": pl.UInt32, "kept": pl.UInt32, "code": pl.String}
+"""A row that another split has too, the row there, and how much they share."""
+SHARED: dict[str, Sequence[str]] = {"PD505": PAIR, "PD501": GROUP, "PD502": ("cluster",)}
+"""What two splits share, the strongest first; a row counts under the first that it has."""
+LEAK_NAMES = {
+    "PD505": "pair_in_two_splits: the same pair",
+    "PD501": "prompt_in_two_splits: the same prompt",
+    "PD502": "near_prompt_in_two_splits: nearly the same prompt",
 }
 
 
-def split_of_name(name: str) -> str | None:
-    """The split that a file's name says it is.
+def find_leaked(frame: pl.DataFrame, codes: Collection[str]) -> pl.DataFrame:
+    """Rows of LEAKED: those that share a pair or a prompt with a split that keeps it.
 
-    >>> split_of_name("data/train-00000-of-00002.parquet"), split_of_name("trainer.jsonl")
-    ('train', None)
+    Of two splits the one with the higher number keeps what both have.
     """
-    words = re.findall(r"[a-z]+", PurePath(name).name.lower())
-    return next((_NAMES[word] for word in words if word in _NAMES), None)
+    found = pl.DataFrame(schema=LEAKED)
+    for code, key in SHARED.items():
+        if code in codes and set(key) <= set(frame.columns):
+            more = _given_way(frame, key).join(found, on="at", how="anti")
+            found = pl.concat([found, more.select("at", "kept", code=pl.lit(code))])
+    return found.sort("at")
 
 
-def find_leaks(frame: pl.DataFrame) -> list[SetFinding]:
-    """Prompts, near prompts and threads that are in more than one split."""
-    frame = frame.filter(pl.col("split").is_not_null())
-    same = _shared(frame, GROUP)
-    found = about_rows("PD501", same["at"], _say(same, "prompts", GROUP), _numbers(same, GROUP))
-    if "cluster" in frame.columns:
-        near = _shared(frame.filter(pl.col("cluster").is_not_null()), ["cluster"])
-        near = near.join(same, on="at", how="anti")
-        found += about_rows("PD502", near["at"], _say(near, "clusters of prompts", ["cluster"]))
-    threads = _shared(frame.filter(pl.col("thread") != 0), ["thread"])
-    return found + about_rows("PD504", threads["at"], _say(threads, "threads", ["thread"]))
+def _given_way(frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """Rows whose key a later split has too, `at`, and the first such row there, `kept`."""
+    rows = frame.select("at", "split", *key)
+    last = rows.sort("split", "at", descending=[True, False]).unique(
+        key, keep="first", maintain_order=True
+    )
+    both = rows.join(last.select(*key, last="split", kept="at"), on=key)
+    return both.filter(pl.col("split") < pl.col("last")).select("at", "kept")
 
 
-def _shared(frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
-    """Rows whose key is in several splits."""
-    return frame.filter(pl.col("split").n_unique().over(key) > 1)
-
-
-def _numbers(rows: pl.DataFrame, key: Sequence[str]) -> dict[str, float]:
-    return {"prompts": rows.select(key).n_unique() if len(rows) else 0}
-
-
-def _say(rows: pl.DataFrame, what: str, key: Sequence[str]) -> str:
-    if not len(rows):
-        return ""
-    splits = ", ".join(rows["split"].unique().sort())
-    return f"{what} in more than one of {splits}: {rows.select(key).n_unique():,}"
+def find_threads(frame: pl.DataFrame) -> list[SetFinding]:
+    """Threads that are in more than one split (PD504)."""
+    rows = frame.filter(pl.col("thread") != 0)
+    shared = rows.filter(pl.col("split").n_unique().over("thread") > 1)
+    number = shared["thread"].n_unique() if len(shared) else 0
+    return about_rows("PD504", shared["at"], f"threads in more than one split: {number:,}")

@@ -13,6 +13,7 @@ from prefdata.check.batch import CHOSEN, PARTS, PROMPT, REJECTED
 from prefdata.check.language import KNOWN
 from prefdata.check.limits import CheckLimits
 from prefdata.check.scene import Scene
+from prefdata.split_names import said_split
 
 content = pl.col("content")
 # How often a side uses a format; PD604 compares the sides of each pair.
@@ -59,6 +60,7 @@ _KINDS: dict[str, Any] = {
     "chosen_first": pl.Boolean,  # whether raters saw the chosen side as answer A
     "licence": pl.Categorical(),
     "origin": pl.Categorical(),
+    "said_split": pl.Categorical(),  # what the row says of its split, as it says it
     "thread": pl.UInt64,  # of a conversation's, user's or post's id; 0: none
 }
 PROFILE = pl.Schema(_KINDS)
@@ -110,6 +112,7 @@ def _from_meta(meta: pl.Series) -> dict[str, pl.Series]:
         "licence": [None] * height,
         "origin": [None] * height,
         "chosen_first": [None] * height,
+        "said_split": [None] * height,
         "thread": [0] * height,
     }
     for row in (meta != "{}").arg_true():
@@ -118,8 +121,9 @@ def _from_meta(meta: pl.Series) -> dict[str, pl.Series]:
         found["origin"][row] = _text_of(said, ORIGIN_KEYS)
         first = said.get("chosen_first")
         found["chosen_first"][row] = first if type(first) is bool else None
+        found["said_split"][row] = said_split(said)
         found["thread"][row] = _thread(said)
-    for name in ("licence", "origin"):
+    for name in ("licence", "origin", "said_split"):
         if len(set(found[name])) > _MOST_NAMES:
             found[name] = [value and "(various)" for value in found[name]]
     kinds: dict[str, Any] = {name: PROFILE[name] for name in found}

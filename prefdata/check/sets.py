@@ -1,8 +1,7 @@
 """The checks of a whole set: each a function of one narrow frame, which has no texts.
 
 The frame has one row for each record that stays: the columns of `keys.KEYS` and of PROFILE, and
-`at`, its place in the keys; `split` where rows are parted already, `cluster` where near-duplicates
-were looked for.
+`at`, its place in the keys; `split`, a number, if the inputs came in splits.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from prefdata.check.biases import (
     find_position_bias,
 )
 from prefdata.check.found import SetFinding
-from prefdata.check.leaks import find_leaks
+from prefdata.check.leaks import find_threads
 from prefdata.check.limits import CheckLimits
 from prefdata.check.origins import find_unclear_licence
 from prefdata.check.prompts import (
@@ -52,6 +51,6 @@ def find_in_set(
         for finding in find(frame, limits)
     ]
     if "split" in frame.columns:
-        found += [leak for leak in find_leaks(frame) if resolved[leak.code] != "off"]
+        found += find_threads(frame) if resolved["PD504"] != "off" else []
     told = [finding._replace(severity=resolved[finding.code]) for finding in found]
     return sorted(told, key=lambda finding: finding.code)

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from prefdata.keys import GROUP
+from prefdata.keys import GROUP, within
 
 _SIDES = ("chosen_id", "rejected_id")
 
@@ -10,10 +10,12 @@ _SIDES = ("chosen_id", "rejected_id")
 def find_contradictions(keys: pl.DataFrame) -> pl.Series:
     """Places in `keys` of every pair of each contradiction (PD403).
 
-    Pairs of one prompt are compared whole: (x, a > b) stands against (x, b > a).
+    Pairs of one prompt are compared whole: (x, a > b) stands against (x, b > a). With `split`, each
+    split is looked at by itself.
     """
-    places = keys.select(*GROUP, *_SIDES).with_row_index("at")
-    several = places.filter(pl.len().over(GROUP) > 1)
-    swapped = several.select(*GROUP, chosen_id="rejected_id", rejected_id="chosen_id").unique()
-    against = several.join(swapped, on=[*GROUP, *_SIDES], how="semi")
+    group = within(keys, GROUP)
+    places = keys.select(*group, *_SIDES).with_row_index("at")
+    several = places.filter(pl.len().over(group) > 1)
+    swapped = several.select(*group, chosen_id="rejected_id", rejected_id="chosen_id").unique()
+    against = several.join(swapped, on=[*group, *_SIDES], how="semi")
     return against["at"].sort()

@@ -2,14 +2,16 @@
 
 import polars as pl
 
-from prefdata.keys import PAIR
+from prefdata.keys import PAIR, within
 
 
 def find_copies(keys: pl.DataFrame) -> pl.DataFrame:
     """Which pairs are there already: `at` and `kept`, places in `keys` (PD401).
 
-    `keys` has rows of KEYS in the order of the inputs.
+    `keys` has rows of KEYS in the order of the inputs; with `split`, each split is looked at by
+    itself.
     """
-    places = keys.select(*PAIR).with_row_index("at")
-    first = places.with_columns(kept=pl.col("at").first().over(PAIR))
+    key = within(keys, PAIR)
+    places = keys.select(key).with_row_index("at")
+    first = places.with_columns(kept=pl.col("at").first().over(key))
     return first.filter(pl.col("kept") != pl.col("at")).select("at", "kept")

@@ -20,6 +20,7 @@ from prefdata.read.rows import Row
 from prefdata.read.source import InputFile
 from prefdata.read.trees import MAX_TURNS, prompt_row, prompts, tree_rows
 from prefdata.read.unread import UnreadColumns, count_unread, unread_columns
+from prefdata.split_names import split_of_rows
 
 MAX_EXTRA_KEYS = 1000  # distinct ones that are counted by name
 MAX_EXPANSION = 1024 * MIB  # raw bytes times pairs of one row
@@ -265,5 +266,7 @@ def _tree_prompts(
     for first in below.get(-1, []):
         for path, answers in prompts(first, replies, is_answer):
             turns, compared = tuple(rows[at] for at in path), [rows[at] for at in answers]
-            yield _Prompt(prompt_row({}, turns, compared, tree), path, tuple(answers))
+            split = split_of_rows([*turns, *compared])
+            rest: Object = {"split": split} if split else {}
+            yield _Prompt(prompt_row(rest, turns, compared, tree), path, tuple(answers))
     faults.update(dict.fromkeys(rows.keys() - reached - faults.keys(), UNREACHED))

@@ -19,6 +19,7 @@ from prefdata.read.layout import Gather, Layout
 from prefdata.read.limits import Limits
 from prefdata.read.prompt import at_path
 from prefdata.read.rows import Row, Tally
+from prefdata.split_names import TRAIN, split_of_rows
 
 
 class Gathered(NamedTuple):
@@ -90,6 +91,8 @@ def _keys(row: Object, layout: Layout, how: Gather) -> tuple[bytes, bytes | None
     values += [optional(at_path(path, row)) for path in others]
     if layout.sides == "last_turn":
         values = [value[:-1] if type(value) is list else value for value in values]
+    split = split_of_rows([row])
+    values.append(None if split == TRAIN else split)  # rows of two splits never make a pair
     return _digest(values), None
 
 

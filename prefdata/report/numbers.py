@@ -14,7 +14,7 @@ from prefdata.report.explain import CATALOG, describe_code
 from prefdata.report.lengths import PARTS, Measured, measure_parts
 from prefdata.report.model import Example, ExamplePair, Finding, Groups, Report, SeverityChange
 from prefdata.store.manifest import InputSeal, LineClasses, SeenPair, TextSeal
-from prefdata.survey import Survey, SurveyedFile
+from prefdata.survey import Survey
 
 _PAIR_CHARACTERS = 600  # of each part of an example pair
 
@@ -27,7 +27,9 @@ def class_of_lines(found: Survey, refused: Sequence[int]) -> list[LineClasses]:
     stays = found.decision.stays.copy()
     stays[list(refused)] = False
     places = found.keys.select("source_index", "line", "ordinal")
-    late = np.append(found.decision.contradictory.to_numpy(), np.array(refused, np.int64))
+    leaked = found.decision.leaks.filter("dropped")["at"].to_numpy()
+    contradictory = found.decision.contradictory.to_numpy()
+    late = np.concatenate([leaked, contradictory, np.array(refused, np.int64)])
     classes = (
         places.filter(pl.Series(stays)),
         places[found.decision.duplicates["at"]],
@@ -77,9 +79,16 @@ def total_lines(classes: list[LineClasses]) -> LineClasses:
 
 
 def seal_inputs(
-    files: list[SurveyedFile], classes: list[LineClasses], seen: Mapping[int, SeenPair]
+    found: Survey, classes: list[LineClasses], seen: Mapping[int, SeenPair], *, drawn: bool
 ) -> list[InputSeal]:
-    """What the manifest says of each input; `seen` has the first pair of some, by their places."""
+    """What the manifest says of each input; `seen` has the first pair of some, by their places.
+
+    `drawn`: pairs of inputs that are one set are split by prompt.
+    """
+    splits = [
+        one._replace(told_by="drawn") if drawn and one.told_by == "none" else one
+        for one in found.splits.files
+    ]
     return [
         InputSeal(
             name=file.file.name,
@@ -90,8 +99,10 @@ def seal_inputs(
             reading=file.reading,
             text=_seal_text(file.text),
             first_pair=seen.get(file.file.index),
+            split=split.split,
+            split_told_by=split.told_by,
         )
-        for file, lines in zip(files, classes, strict=True)
+        for file, lines, split in zip(found.files, classes, splits, strict=True)
     ]
 
 

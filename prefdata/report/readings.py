@@ -3,13 +3,22 @@
 from collections.abc import Iterator
 
 from prefdata.report.model import Report
-from prefdata.store.manifest import ColumnNotRead
+from prefdata.store.manifest import ColumnNotRead, InputSeal
 
 CHOSEN_BY = {
     "columns": "detected by its columns",
     "name": "named",
     "options": "by the columns that were named",
     "nothing": "no rows",
+}
+SPLIT_TOLD_BY = {
+    "given": "as given",
+    "name": "by its name",
+    "folder": "by its folder's name",
+    "rest": "as no name says a split",
+    "rows": "by the rows' column",
+    "drawn": "drawn by prompt",
+    "none": "one set",
 }
 
 
@@ -19,6 +28,12 @@ def columns_not_read(report: Report) -> Iterator[tuple[str, float, ColumnNotRead
         rows = max(item.lines.lines - item.lines.blank, 1)
         for column in item.reading.not_read:
             yield item.name, min(column.rows / rows, 1.0), column
+
+
+def split_read(item: InputSeal) -> str:
+    """The split of a file, and who says so."""
+    told = SPLIT_TOLD_BY[item.split_told_by]
+    return f"{item.split}, {told}" if item.split else told
 
 
 def how_read(chosen_by: str, said: list[str]) -> str:

@@ -15,7 +15,7 @@ from prefdata.report.console import make_bars
 from prefdata.report.figures import count, percent, split_statement
 from prefdata.report.lengths import PARTS
 from prefdata.report.model import Report
-from prefdata.report.readings import columns_not_read, how_read
+from prefdata.report.readings import columns_not_read, how_read, split_read
 from prefdata.report.safe import plain
 
 _MOST_INPUTS = 40  # rows of the table; a report as a file has all
@@ -74,10 +74,12 @@ def _table(title: str, *columns: str, text_columns: int = 1) -> Table:
 
 def _reading_tables(report: Report) -> Iterator[Table]:
     """How each file was read, and the columns that nothing was read from."""
-    table = _table("How each file was read", "input", "layout", "", text_columns=3)
+    table = _table("How each file was read", "input", "layout", "", "split", text_columns=4)
     for item in report.inputs[:_MOST_INPUTS]:
         how = how_read(item.reading.chosen_by, item.reading.said)
-        table.add_row(*(Text(plain(text)) for text in (item.name, item.layout, how)))
+        table.add_row(
+            *(Text(plain(text)) for text in (item.name, item.layout, how, split_read(item)))
+        )
     yield table
     columns = ("input", "column", "rows", "kind", "example", "means")
     unread = _table("Columns not read", *columns, text_columns=6)

@@ -92,8 +92,10 @@ SETS = (
         "E",
         "set",
         "comparing",
-        "The same prompt is in two splits, so what is measured on one was trained on.",
-        "Split by prompt, as a build does by itself.",
+        "The same prompt is in two splits that the inputs came in, so what is measured on one was "
+        "trained on.",
+        "No action needed in a build: `leaks: drop_from_train` drops it from the split that gives "
+        "way, which is train before all others. To split anew by prompt: --resplit.",
         "`What is 2 + 2?` in train and in test",
     ),
     Check(
@@ -102,8 +104,9 @@ SETS = (
         "W",
         "set",
         "comparing",
-        "Prompts that are nearly the same are in two splits.",
-        "Split by cluster of near-duplicates, as a build does by itself.",
+        "Prompts that are nearly the same are in two splits that the inputs came in.",
+        "No action needed in a build: it is dropped as PD501 is. Prompts of one template may be "
+        "meant: raise near_duplicates.threshold, or keep them with `severity: {PD502: I}`.",
         "`What is 2 + 2?` in train, `what is 2+2` in test",
     ),
     Check(
@@ -126,5 +129,16 @@ SETS = (
         "Rows of one conversation, user or post, by an id that the rows carry, are in two splits.",
         "Split by that id.",
         'conversation_id "c-17" in train and in test',
+    ),
+    Check(
+        "PD505",
+        "pair_in_two_splits",
+        "E",
+        "set",
+        "comparing",
+        "The same pair, letter by letter, is in two splits that the inputs came in.",
+        "No action needed in a build: `leaks: drop_from_train` drops it from the split that gives "
+        "way, which is train before all others.",
+        "a row of train.jsonl that is in test.jsonl too",
     ),
 )

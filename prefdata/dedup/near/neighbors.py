@@ -20,6 +20,12 @@ class Neighbors(NamedTuple):
     clusters: NDArray[np.uint32]
     paths: tuple[Path, ...]
 
+    def within(self, split: NDArray[np.uint8]) -> "Neighbors":
+        """The clusters of each split by itself; `split` has a number for each row."""
+        rows = pl.DataFrame({"cluster": self.clusters, "split": split}).with_row_index("at")
+        first = rows.select(pl.col("at").first().over("cluster", "split"))["at"]
+        return self._replace(clusters=first.cast(pl.UInt32).to_numpy())
+
     def sketches(self) -> list[Sketch]:
         """Opened anew: what lies mapped counts as memory of the process for as long as it does."""
         return [open_sketch(path) for path in self.paths]

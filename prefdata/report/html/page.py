@@ -16,7 +16,7 @@ from prefdata.report.html.markup import shown
 from prefdata.report.html.plots import draw_interval, draw_lengths, draw_share, reach_of
 from prefdata.report.lengths import PARTS
 from prefdata.report.model import Report
-from prefdata.report.readings import columns_not_read, how_read
+from prefdata.report.readings import columns_not_read, how_read, split_read
 from prefdata.report.safe import yaml_text
 from prefdata.store.manifest import LineClasses
 
@@ -45,6 +45,7 @@ def render_report(report: Report) -> str:
         "most_rows": _MOST_ROWS,
         "most_read": _MOST_READ,
         "how_read": how_read,
+        "split_read": split_read,
         "unread": list(columns_not_read(report)),
     }
     return render("report.html.jinja", values, tool_version=report.tool_version)

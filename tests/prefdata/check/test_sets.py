@@ -1,7 +1,6 @@
 """What rows say of each other: each code has a set that has it and one that nearly does."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 from prefdata.check import CHECKS, CheckLimits
 from prefdata.check.biases import find_label_imbalance, length_numbers
 from prefdata.check.found import SetFinding
-from prefdata.check.leaks import split_of_name
 from prefdata.check.profile import PROFILE, profile_rows, storable
 from prefdata.check.sets import SET_CHECKS, find_in_set
 from prefdata.check.statistics import area_under_curve, share
@@ -26,13 +24,13 @@ PLAIN = {"chars_chosen": 10, "chars_rejected": 10, "words_chosen": 2, "words_rej
 
 def frame_of(rows: list[Row]) -> pl.DataFrame:
     """Rows of ids and profile; what a row does not say is 0, "" or null, and its own prompt."""
-    kinds = pl.Schema(KEYS | dict(PROFILE) | {"split": pl.String, "cluster": pl.UInt32})
+    kinds = pl.Schema(KEYS | dict(PROFILE) | {"split": pl.UInt8})
     said = [{"group_high": n, "chosen_id": 2 * n, "rejected_id": 2 * n + 1} | PLAIN | row
             for n, row in enumerate(rows, 1000)]  # fmt: skip
     frame = pl.DataFrame(
         {name: [row.get(name) for row in said] for name in kinds}, schema=kinds, strict=False
     ).with_row_index("at")
-    numbers = [name for name in kinds if frame[name].dtype.is_integer() and name != "cluster"]
+    numbers = [name for name in kinds if frame[name].dtype.is_integer() and name != "split"]
     return frame.with_columns(pl.col(numbers).fill_null(0))
 
 
@@ -66,9 +64,7 @@ HAS: dict[str, list[list[Row]]] = {
     "PD405": [over(*((n, n + 50) for n in range(25)))],
     "PD406": [over((1, 2), (2, 3))],
     "PD407": [[{"group_high": n, "rejected_id": 5} for n in range(11)]],
-    "PD501": [[{"group_high": 1, "split": "train"}, {"group_high": 1, "split": "test"}]],
-    "PD502": [[{"cluster": 3, "split": "train"}, {"cluster": 3, "split": "test"}]],
-    "PD504": [[{"thread": 3, "split": "train"}, {"thread": 3, "split": "test"}]],
+    "PD504": [[{"thread": 3, "split": 0}, {"thread": 3, "split": 1}]],
     "PD601": [sided(150, 50), sided(50, 150)],
     "PD602": [models(("gpt", "llama"), times=100)],
     "PD603": [[{"chosen_first": True}] * 300 + [{"chosen_first": False}] * 200],
@@ -91,12 +87,7 @@ HAS_NOT: dict[str, list[list[Row]]] = {
         [{"group_high": n, "rejected_id": 5} for n in range(10)],
         [{"group_high": 1, "rejected_id": 5}] * 20,
     ],
-    "PD501": [
-        [{"group_high": 1, "split": "train"}, {"group_high": 2, "split": "test"}],
-        [{"group_high": 1, "split": "train"}, {"group_high": 1}],
-    ],
-    "PD502": [[{"cluster": 3, "split": "train"}, {"cluster": 4, "split": "test"}]],
-    "PD504": [[{"split": "train"}, {"split": "test"}]],
+    "PD504": [[{"split": 0}, {"split": 1}]],
     "PD601": [sided(110, 90), sided(20, 0), [{}] * 200],
     "PD602": [
         models(("gpt", "llama"), ("llama", "gpt"), times=100),
@@ -128,7 +119,7 @@ def test_a_set_that_nearly_has_it_is_not_told(code: str, rows: list[Row]) -> Non
 
 
 def test_every_code_of_sets_has_both_tests() -> None:
-    assert set(HAS) == set(HAS_NOT) == set(SET_CHECKS) | {"PD501", "PD502", "PD504"}
+    assert set(HAS) == set(HAS_NOT) == set(SET_CHECKS) | {"PD504"}
 
 
 def test_a_circle_is_found_without_the_pairs_that_lead_to_it() -> None:
@@ -178,20 +169,6 @@ def test_the_numbers_of_lengths_are_there_without_a_bias() -> None:
     assert numbers["share"] == 0.75
     assert numbers["auc"] == pytest.approx((9 + 6 / 2) / 16)  # 9 wins and 6 ties of 16
     assert length_numbers(frame_of([])) == {}
-
-
-@pytest.mark.parametrize(
-    ("name", "split"),
-    [
-        ("a/train-00000-of-00002.parquet", "train"),
-        ("prefs_test.jsonl.gz", "test"),
-        ("val.csv", "validation"),
-        ("train/rows.jsonl", None),
-        ("latest.jsonl", None),
-    ],
-)
-def test_a_split_is_told_by_the_name_of_its_file(name: str, split: str | None) -> None:
-    assert split_of_name(str(Path(name))) == split
 
 
 def test_a_profile_counts_what_the_texts_have(records_of: RecordsOf) -> None:
