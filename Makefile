@@ -20,7 +20,7 @@ test: check  ## Everything that CI runs but the demo
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
 stress: $(DEV)  ## The tests that count cases, at the counts that docs/reliability.md states (over an hour)
-	STRESS=1 $(BIN)/python -m pytest -q -m "stress or crash"
+	STRESS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal -m "stress or crash"
 
 check: $(DEV)  ## Lint, format, types, import arrows, generated docs
 	$(BIN)/ruff check .

@@ -11,12 +11,18 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
+from dpo.errors import UsageError
 from dpo.metrics import TIE
 from dpo.refstore import Reference
 from prefdata.check.statistics import share
 from prefdata.store.reader import Build
 
 NUM_BINS = 10
+
+
+_COLUMNS = (
+    "pair_id", "line", "ordinal", "meta", "reward_chosen", "reward_rejected", "margin", "chance"
+)  # fmt: skip
 
 
 class Accuracy(BaseModel):
@@ -86,6 +92,18 @@ def score_pairs(
     rows = pl.concat(parts)
     named = [pl.col("meta").str.json_path_match(f"$.{key}").alias(key) for key in subsets]
     return rows.with_columns(named).drop("meta")
+
+
+def require_subsets(keys: Sequence[str]) -> None:
+    """Raise C122 for a key that cannot be looked up in meta, or is a column of the scores."""
+    remedy = "name a key of meta, with dots for nested ones: --by source.name"
+    for key in keys:
+        if key in _COLUMNS:
+            raise UsageError("C122", f"--by {key}", "is a column of the scores", remedy)
+        try:
+            pl.Series(["{}"]).str.json_path_match(f"$.{key}")
+        except pl.exceptions.ComputeError as error:
+            raise UsageError("C122", f"--by {key}", "is not a path of keys", remedy) from error
 
 
 def _sums(stored: Reference, split: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -21,7 +21,7 @@ from dpo.errors import MismatchError, UsageError
 from dpo.precision import Precision
 from dpo.reference_pass import compute_reference
 from dpo.refstore import Reference, open_reference
-from dpo.score import ScoreReport, find_suspects, score_pairs, summarize
+from dpo.score import ScoreReport, find_suspects, require_subsets, score_pairs, summarize
 from prefdata.config import BuildConfig
 from prefdata.errors import PrefdataError
 from prefdata.store.canonical import to_json
@@ -59,6 +59,7 @@ def score(
     if options.reference is not None and options.reference_name is not None:
         problem = "both say what the reference is"
         raise UsageError("T151", "reference and reference-name", problem, "give one of them")
+    require_subsets(options.subsets)
     make_folder(out)
     with lock_folder(out):
         build = _open_data(data, out, options.model)

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 import prefdata
 from dpo.cli import score as command
+from dpo.errors import UsageError as DpoUsageError
 from dpo.score import accuracy_of, calibrate
 from dpo.score_run import ScoreOptions, score
 from tests.dpo.conftest import Arena, save_gpt2
@@ -114,3 +115,10 @@ def test_a_build_without_the_reference_is_refused(arena: Arena, tmp_path: Path) 
 
     assert result.exit_code == 2
     assert "[T203]" in result.output
+
+
+@pytest.mark.parametrize("key", ["margin", "reward_chosen", "pair_id", "[", "", "..x["])
+def test_a_key_that_is_none_is_refused(key: str, arena: Arena, tmp_path: Path) -> None:
+    with pytest.raises(DpoUsageError, match="C122"):
+        score([str(arena.data)], tmp_path / "o", ScoreOptions("m", subsets=(key,)))
+    assert not (tmp_path / "o").exists()
