@@ -1,0 +1,48 @@
+"""constraints.txt pins every package that the project brings, however far below."""
+
+import re
+import tomllib
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+NEVER_HERE = {"ray"}  # 60 packages more, of an extra that no other one brings
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def brought() -> set[str]:
+    """The names of all packages that an installation with every extra but Ray's has."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    lists = [project["dependencies"], *(extras[name] for name in extras if name not in NEVER_HERE)]
+    waiting = [Requirement(text) for each in lists for text in each]
+    found: set[str] = set()
+    while waiting:
+        one = waiting.pop()
+        if one.marker is not None and not one.marker.evaluate({"extra": ""}):
+            continue
+        if normal(one.name) in found:
+            continue
+        found.add(normal(one.name))
+        try:
+            waiting += [Requirement(text) for text in requires(one.name) or ()]
+        except PackageNotFoundError:
+            continue  # of an extra that is not installed
+    return found
+
+
+def test_every_package_is_pinned() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    names = [normal(pin.partition("==")[0]) for pin in pins]
+
+    assert all(re.fullmatch(r"[\w.-]+==[\w.!]+", pin) for pin in pins)
+    assert len(names) == len(set(names))
+    assert pins[0].startswith("torch==")
+    assert not brought() - set(names)
+    assert len(brought()) > 50
