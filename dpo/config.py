@@ -198,8 +198,9 @@ class TrainConfig(_Model):
     """Whether the model's own dropout is on in training."""
     seed: int = 0
     """Of the order of pairs and of dropout."""
-    eval_split: str | None = "test"
-    """The split to evaluate on; null evaluates nothing."""
+    eval_split: str | None = "auto"
+    """The split to evaluate on; null evaluates nothing. `auto`: test, or else eval, validation, or
+    the last by name of the others that are not train."""
     eval_every: PositiveInt | None = None
     """Steps between evaluations; one at the end is always made."""
     eval_rows: PositiveInt | None = None

@@ -33,6 +33,7 @@ from dpo.refstore import Reference, open_reference
 from dpo.routing import check_routing
 from dpo.selfcheck import make_policy
 from dpo.work import Machine, make_machine
+from prefdata.split_names import rank_of
 from prefdata.store.canonical import fingerprint
 from prefdata.store.reader import Build
 
@@ -147,7 +148,7 @@ class Run(NamedTuple):
 
 def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
     """Open data, reference and model, and refuse what does not belong together."""
-    build = prefdata.open(config.data)
+    build, config = _open_data(config)
     reference = open_reference(build, config.reference.name)
     load_config(config.model)  # a wrong name is told before anything is read
     check_tokenizer(config.model, build)
@@ -156,7 +157,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
     _require_margins(objective, train.pairs, place=str(config.data))
     order = make_order(train.pairs, config)
     test = None
-    if config.eval_split is not None and build.splits[_known(build, config.eval_split)].rows:
+    if config.eval_split is not None and build.splits[config.eval_split].rows:
         test = _with_sources(_split(build, reference, config.eval_split, config), build, config)
     model = load_model(config.model, dropout=config.dropout, device=accelerator.device)
     check_vocabulary(model, train.pairs, place=config.model)
@@ -239,11 +240,22 @@ def _with_sources(split: Split, build: Build, config: TrainConfig) -> Split:
     return split._replace(sources=tuple(names), source_numbers=np.array(column.indices))
 
 
-def _known(build: Build, split: str) -> str:
-    if split not in build.splits:
+def _open_data(config: TrainConfig) -> tuple[Build, TrainConfig]:
+    """Return the build, and the config with the split that it evaluates on."""
+    build = prefdata.open(config.data)
+    return build, config.model_copy(update={"eval_split": _eval_split(build, config.eval_split)})
+
+
+def _eval_split(build: Build, wanted: str | None) -> str | None:
+    """Return the split to evaluate on; `auto` takes the one that gives way to no other."""
+    others = [split for split in build.splits if split != "train"]
+    if wanted == "auto" and others:
+        return max(others, key=rank_of)
+    if wanted is not None and wanted not in build.splits:
+        what = "no split but train" if wanted == "auto" else f"no split {wanted!r}"
         remedy = f"it has {', '.join(build.splits)}; set eval_split to one of them or to null"
-        raise UsageError("T124", str(build.path), f"has no split {split!r}", remedy)
-    return split
+        raise UsageError("T124", str(build.path), f"has {what}", remedy)
+    return wanted
 
 
 def num_steps(config: TrainConfig, num_units: int) -> int:

@@ -75,6 +75,8 @@ def _train(run: Run, *, report: Report, notice: Callable[[str], None]) -> Finish
         notice(f"prompts are not shared by their completions: {run.unshared_because}")
     if config.mixed_precision == "fp16" and run.accelerator.device.type == "cpu":
         notice("fp16 on a CPU may take hundreds of times as long as bf16")
+    if config.eval_split not in (None, "test"):
+        notice(f"evaluates on the split {config.eval_split}")
     if (summary := _finished_before(run)) is not None:
         notice(f"{config.out} holds this run, finished at step {summary.steps:,}")
         return Finished(config.out, summary.steps, None, summary)

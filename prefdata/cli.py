@@ -117,6 +117,8 @@ def validate(
     reads = [*reads_of(inputs, how), *([Read("the baseline", baseline)] if baseline else [])]
     check_report_target(report_path, reads)
     report = run(inputs, how, progress=progress)
+    for note in report.notes:
+        progress.note(note)
     print_report(report, PlainConsole())
     if report_path is not None:
         write_report(report, report_path, root=Path.cwd())

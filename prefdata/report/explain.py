@@ -64,7 +64,18 @@ ERROR_FAMILIES = {
     "T3": "Faults of a run",
     "X0": "Faults of ours",
 }
-_EXIT_CODES = {"E120": 3, "E121": 3, "E141": 4, "X001": 70, "T301": 1, "T303": 1, "T310": 1}
+_EXIT_CODES = {
+    "E120": 3,
+    "E121": 3,
+    "E187": 3,
+    "E188": 3,
+    "E189": 3,
+    "E141": 4,
+    "X001": 70,
+    "T301": 1,
+    "T303": 1,
+    "T310": 1,
+}
 
 
 class ErrorText(NamedTuple):
