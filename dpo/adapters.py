@@ -4,7 +4,6 @@ LoRA, https://arxiv.org/abs/2106.09685, and DoRA, https://arxiv.org/abs/2402.093
 adapter changes nothing, so the policy starts as its reference, which is the model without it.
 """
 
-import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,6 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int) -> No
 
 def save_adapter(model: PreTrainedModel, path: Path, weights: dict[str, Any] | None) -> None:
     """Write the adapter alone, as peft loads it; out of `weights` where the model has a part."""
-    shutil.rmtree(path, ignore_errors=True)
     model.save_pretrained(path, state_dict=weights)
 
 

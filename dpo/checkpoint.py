@@ -10,7 +10,7 @@ a folder without it is no checkpoint. The order of pairs, the learning rate and 
 are functions of the step, so nothing of them has to be kept.
 """
 
-import shutil
+import re
 from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import partial
@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch import distributed as dist
 
+from dpo.errors import UsageError
 from dpo.loss.moving import Margins
 from dpo.precision import Scale
 from dpo.sharding import bounds, local, num_pieces, piece_like
@@ -32,6 +33,10 @@ from prefdata.store.canonical import hash_json, to_json
 from prefdata.store.commit import FileSeal, commit_file, fsync_path, seal_file, write_bytes
 
 _KINDS = ("weights", "optimizer")
+_FOLDER = re.compile(r"step-(\d{8,})")
+_OWN_FILE = re.compile(
+    r"(weights|optimizer)(-\d{5}-of-\d{5})?\.safetensors|state\.json|\..*\.prefdata-tmp"
+)
 
 
 class State(BaseModel):
@@ -95,7 +100,7 @@ def save_checkpoint(
 
 def find_checkpoint(folder: Path) -> tuple[Path, State] | None:
     """The newest checkpoint that is complete and as it was sealed; others are passed over."""
-    for path in sorted(folder.glob("step-*"), reverse=True):
+    for path in reversed(_own_folders(folder)):
         state = _read_state(path)
         if state is not None and all(
             (path / name).is_file() and tuple(seal_file(path / name)) == tuple(seal)
@@ -162,12 +167,40 @@ class _Parts:
 
 
 def keep_newest(folder: Path, count: int) -> None:
-    """Remove all but the newest complete checkpoints, and what a killed save left behind."""
-    complete = [path for path in sorted(folder.glob("step-*")) if (path / "state.json").exists()]
-    for path in sorted(folder.glob("step-*")):
+    """Remove all but the newest complete checkpoints, and what a killed save left behind.
+
+    Links, and names and files that no checkpoint has, are somebody else's and stay.
+    """
+    found = _own_folders(folder)
+    complete = [path for path in found if (path / "state.json").exists()]
+    for path in found:
         if path not in complete[-count:]:
             (path / "state.json").unlink(missing_ok=True)
-            shutil.rmtree(path)
+            for file in list(path.iterdir()):
+                if _OWN_FILE.fullmatch(file.name) and not file.is_dir():
+                    file.unlink()
+            if not any(path.iterdir()):
+                path.rmdir()
+
+
+def require_places(folder: Path, first: int, last: int) -> None:
+    """Raise UsageError (T162) where a checkpoint of these steps would meet a file or a link."""
+    for path in folder.glob("step-*") if folder.is_dir() else ():
+        named = _FOLDER.fullmatch(path.name)
+        is_due = named is not None and first <= int(named[1]) <= last
+        if is_due and (path.is_symlink() or not path.is_dir()):
+            problem = "is no directory of ours, and a checkpoint would go there"
+            raise UsageError("T162", str(path), problem, "move it away, or name another `out`")
+
+
+def _own_folders(folder: Path) -> list[Path]:
+    """Directories that are named as checkpoints are, by their steps."""
+    found = [
+        (int(named[1]), path)
+        for path in folder.glob("step-*")
+        if (named := _FOLDER.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
+    ]
+    return [path for _, path in sorted(found)]
 
 
 def _weights(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -233,6 +266,8 @@ def _read_state(path: Path) -> State | None:
         data = (path / "state.json").read_bytes()
         state = State.model_validate(orjson.loads(data))
     except (OSError, orjson.JSONDecodeError, ValidationError):
+        return None
+    if not all(_OWN_FILE.fullmatch(name) for name in state.files):
         return None
     is_as_written = data == state.to_bytes()
     return state if is_as_written and state.hash == state.own_hash() else None

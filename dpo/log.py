@@ -8,6 +8,7 @@ from typing import Any
 from dpo.metrics import rounded
 from dpo.run import Run
 from prefdata.store.commit import write_bytes
+from prefdata.store.ownership import free_name
 
 Report = Callable[[int, int, dict[str, float]], None]
 """Hears of a step, the steps in all and the step's metrics."""
@@ -21,6 +22,10 @@ class MetricsLog:
         self._is_main = run.accelerator.is_main_process
         self.path = run.config.out / "metrics.jsonl"
         self.pairs_path = self.path.with_name("pairs.jsonl")
+        self.notices: list[str] = []
+        """What a user should know of the files that an earlier start left."""
+        if self._is_main:
+            self.notices += [*_keep_damaged(self.path), *_keep_damaged(self.pairs_path)]
         kept = _kept(self.path, first_step)
         self.first: dict[str, Any] = next((line for line in kept if "loss" in line), {})
         self.last: dict[str, float] = {}
@@ -62,13 +67,35 @@ def _kept(path: Path, first_step: int) -> list[dict[str, Any]]:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    lines = []
-    for text in path.read_bytes().split(b"\n") if path.exists() else ():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
-    return lines
+    texts = path.read_bytes().split(b"\n") if path.is_file() else ()
+    return [line for text in texts if (line := _line_of(text)) is not None]
+
+
+def _line_of(text: bytes) -> dict[str, Any] | None:
+    """A line as a run writes it: a step, and numbers or the ids of pairs; None for any other."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or type(line.get("step")) is not int:
+        return None
+    values = [value for name, value in line.items() if name != "pair_ids"]
+    is_whole = all(isinstance(value, (int, float)) for value in values) and len(line) > 1
+    return line if is_whole and isinstance(line.get("pair_ids", []), list) else None
+
+
+def _keep_damaged(path: Path) -> list[str]:
+    """Copy a file that has lines which no run wrote, before it is written without them.
+
+    A last line without its end was cut by a crash, and is no loss.
+    """
+    data = path.read_bytes() if path.is_file() else b""
+    foreign = [text for text in data.split(b"\n")[:-1] if _line_of(text) is None]
+    if not foreign:
+        return []
+    copy = free_name(path)
+    write_bytes(copy, data)
+    return [f"{path}: {len(foreign):,} lines are not of a run; the file as it was is {copy.name}"]
 
 
 def _as_lines(values: list[dict[str, Any]]) -> bytes:

@@ -7,19 +7,21 @@ from typing import Any
 from dpo.adapters import merged, save_adapter
 from dpo.config import TrainConfig
 from dpo.policy import Policy
+from dpo.run_folder import ADAPTER, MODEL
 from dpo.tokenizer import load_tokenizer
+from prefdata.store.claim import Claim
 from prefdata.store.commit import fsync_path, temporary_name
 
 
 def save_model(
     policy: Policy,
     config: TrainConfig,
-    path: Path,
+    claim: Claim,
     *,
     card: str,
     weights: dict[str, Any] | None = None,
-) -> None:
-    """Write the checkpoint under a temporary name, then give it its name.
+) -> list[str]:
+    """Write the checkpoint under a temporary name, then give it its name; returns its files.
 
     The folder loads with `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer`, and knows
     nothing of packs. An adapter is merged into it, and lies beside it by itself. `weights` are the
@@ -28,19 +30,27 @@ def save_model(
     tokenizer = config.model
     shared = policy.shared
     policy.share(shared=False)
-    temporary = temporary_name(path)
-    shutil.rmtree(temporary, ignore_errors=True)
+    path, made = claim.folder / MODEL, list[str]()
+    temporary = _new_folder(path)
     if config.lora is None:
         policy.model.save_pretrained(temporary, state_dict=weights)
     else:
-        adapter = path.with_name("adapter")
+        adapter = _new_folder(claim.folder / ADAPTER)
         save_adapter(policy.model, adapter, weights)
         merged(config.model, adapter).save_pretrained(temporary)
+        made += claim.place(adapter, ADAPTER)
     load_tokenizer(tokenizer).save_pretrained(temporary)
     (temporary / "README.md").write_text(card, encoding="utf-8")
     for file in temporary.iterdir():
         fsync_path(file)
-    shutil.rmtree(path, ignore_errors=True)
-    temporary.rename(path)
-    fsync_path(path.parent)
+    made += claim.place(temporary, MODEL)
     policy.share(shared=shared)
+    return made
+
+
+def _new_folder(path: Path) -> Path:
+    """Where a directory grows, without what an earlier try left there."""
+    temporary = temporary_name(path)
+    if temporary.is_dir() and not temporary.is_symlink():
+        shutil.rmtree(temporary)
+    return temporary

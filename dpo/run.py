@@ -279,7 +279,3 @@ def run_fingerprint(config: TrainConfig, build: Build, reference: Reference, wei
         del decides["steps"], decides["epochs"]
     seals = [build.manifest.hash, reference.manifest.hash, weights]
     return fingerprint([decides, seals])
-
-
-def checkpoints_folder(out: Path) -> Path:
-    return out / "checkpoints"

@@ -37,6 +37,8 @@ class RunSummary(BaseModel):
     """Of step 1, before the policy moved."""
     final: dict[str, float]
     """The metrics of the last step and of the last evaluation."""
+    files: dict[str, tuple[int, str]] = {}
+    """Size and sha256 of what the run made, by path: model, adapter, metrics, page."""
     seconds: float
     """From the first step of the last start to the end."""
 
@@ -47,11 +49,11 @@ class RunSummary(BaseModel):
 def read_summary(out: Path) -> RunSummary | None:
     """The summary of a finished run; None where no run was finished."""
     path = out / NAME
-    if not path.exists():
+    if not path.is_file():
         return None
     try:
         return RunSummary.model_validate(orjson.loads(path.read_bytes()))
     except (orjson.JSONDecodeError, ValidationError) as error:
         problem = "is not the end of a run"
-        remedy = "name another `out`, or delete that file"
+        remedy = "name another `out`, or move that file away"
         raise UsageError("T142", str(path), problem, remedy) from error

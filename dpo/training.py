@@ -14,6 +14,7 @@ from dpo.checkpoint import (
     find_checkpoint,
     keep_newest,
     load_checkpoint,
+    require_places,
     save_checkpoint,
 )
 from dpo.config import TrainConfig
@@ -25,12 +26,14 @@ from dpo.publish import save_model
 from dpo.rehearsal import rehearse
 from dpo.report.page import NAME as PAGE
 from dpo.report.page import RunFacts, render_run
-from dpo.run import Run, checkpoints_folder, open_run
+from dpo.run import Run, open_run
+from dpo.run_folder import check_finished, checkpoints_folder, claim_run, seal_run
 from dpo.sharding import shard_again, whole_weights
 from dpo.signals import StopRequest
 from dpo.spikes import WINDOW, SpikeWatch
 from dpo.step import name_pairs, pairs_run, train_step
 from dpo.summary import NAME, RunSummary, read_summary
+from prefdata.store.claim import Claim
 from prefdata.store.commit import lock_folder, make_folder, write_bytes
 
 
@@ -58,17 +61,20 @@ def train(
     """
     steady_memory()
     accelerator = make_accelerator(config)
+    claim = claim_run(config)
     make_folder(config.out)
     if not accelerator.is_main_process:
         report, notice = (lambda _step, _total, _metrics: None), (lambda _line: None)
     with lock_folder(config.out) if accelerator.is_main_process else nullcontext():
-        finished = _train(open_run(config, accelerator), report=report, notice=notice)
+        if accelerator.is_main_process:
+            claim.save()
+        finished = _train(open_run(config, accelerator), claim, report=report, notice=notice)
         accelerator.wait_for_everyone()
         accelerator.end_training()
     return finished
 
 
-def _train(run: Run, *, report: Report, notice: Callable[[str], None]) -> Finished:
+def _train(run: Run, claim: Claim, *, report: Report, notice: Callable[[str], None]) -> Finished:
     config = run.config
     started = time.perf_counter()
     if run.unshared_because is not None:
@@ -77,18 +83,21 @@ def _train(run: Run, *, report: Report, notice: Callable[[str], None]) -> Finish
         notice("fp16 on a CPU may take hundreds of times as long as bf16")
     if config.eval_split not in (None, "test"):
         notice(f"evaluates on the split {config.eval_split}")
-    if (summary := _finished_before(run)) is not None:
+    if (summary := _finished_before(run, notice)) is not None:
         notice(f"{config.out} holds this run, finished at step {summary.steps:,}")
         return Finished(config.out, summary.steps, None, summary)
     done, skipped = resume(run)
     if done:
         notice(f"resumes after step {done:,}")
+    require_places(checkpoints_folder(config.out), done + 1, run.total_steps)
     rehearse(run)
     log = MetricsLog(run, done + 1, report)
+    for line in log.notices:
+        notice(line)
     try:
         finished = _take_steps(run, log, (done, skipped), notice)
         if finished is None:
-            finished = _finish(run, log, seconds=time.perf_counter() - started)
+            return _finish(run, log, claim, seconds=time.perf_counter() - started)
     except TrainingError as error:
         _write_page(run, log, f"Stopped by an error at {error.place}: {error.problem}.")
         raise
@@ -171,7 +180,7 @@ def resume(run: Run) -> tuple[int, int]:
     path, state = found
     if state.fingerprint != run.fingerprint:
         problem = "is of a run with other settings, data or weights"
-        raise UsageError("T140", str(path), problem, "name another `out`, or delete that folder")
+        raise UsageError("T140", str(path), problem, "name another `out`")
     model = run.accelerator.unwrap_model(run.policy).model
     load_checkpoint(path, state, model=model, optimizer=run.optimizer)
     run.objective.seen.update(state.seen)
@@ -198,7 +207,7 @@ def checkpoint(run: Run, step: int, skipped: int) -> None:
     run.accelerator.wait_for_everyone()
 
 
-def _finish(run: Run, log: MetricsLog, *, seconds: float) -> Finished:
+def _finish(run: Run, log: MetricsLog, claim: Claim, *, seconds: float) -> Finished:
     """Save the model, and last of all `run.json`."""
     out = run.config.out
     if not log.first:
@@ -216,28 +225,34 @@ def _finish(run: Run, log: MetricsLog, *, seconds: float) -> Finished:
         final=log.last,
         seconds=round(seconds, 1),
     )
+    finished = Finished(out, run.total_steps, None, summary)
     shard_again(run.policy)
     policy = run.accelerator.unwrap_model(run.policy)
     weights = whole_weights(policy.model)
     if run.accelerator.is_main_process:
         card = write_card(summary, name=out.name)
-        save_model(policy, run.config, out / "model", weights=weights, card=card)
-        summary.write(out)
+        made = save_model(policy, run.config, claim, weights=weights, card=card)
+        _write_page(run, log, _how_it_ended(finished))
+        summary.model_copy(update={"files": seal_run(out, made)}).write(out)
     run.accelerator.wait_for_everyone()
-    return Finished(out, run.total_steps, None, summary)
+    return finished
 
 
-def _finished_before(run: Run) -> RunSummary | None:
-    summary = read_summary(run.config.out)
-    if summary is None or (summary.fingerprint, summary.steps) == (
-        run.fingerprint,
-        run.total_steps,
-    ):
-        return summary
+def _finished_before(run: Run, notice: Callable[[str], None]) -> RunSummary | None:
+    """The summary of this run where it is finished, and its model as it was left."""
+    out = run.config.out
+    summary = read_summary(out)
+    if summary is None:
+        return None
+    if (summary.fingerprint, summary.steps) == (run.fingerprint, run.total_steps):
+        checked = check_finished(out, summary)
+        for line in checked.lines:
+            notice(line)
+        return None if checked.again else summary
     if summary.fingerprint == run.fingerprint and summary.steps < run.total_steps:
         return None  # the same run, asked to go further
     problem = "is the end of a run with other settings, data or weights"
-    remedy = "name another `out`, or delete that folder"
+    remedy = "name another `out`"
     raise UsageError("T141", str(run.config.out / NAME), problem, remedy)
 
 

@@ -51,11 +51,13 @@ def _numbers(
     if trained:
         shown.append(("loss", f"{trained[0]['loss']:.4f} → {trained[-1]['loss']:.4f}", ""))
     prefix, note = ("eval/", "held out") if held_out else ("", "of the last step")
-    if last := (held_out or trained)[-1:]:
+    last = (held_out or trained)[-1:]
+    if last and f"{prefix}rewards/accuracies" in last[0] and f"{prefix}rewards/margins" in last[0]:
         shown.append(("accuracy", f"{last[0][f'{prefix}rewards/accuracies']:.1%}", note))
         shown.append(("margin", f"{last[0][f'{prefix}rewards/margins']:.3f}", note))
-    if trained and "tokens_per_second" in trained[-1]:
-        seconds = sum(line["step_seconds"] for line in trained)
-        tokens = sum(line["tokens_per_second"] * line["step_seconds"] for line in trained)
+    timed = [line for line in trained if "tokens_per_second" in line and "step_seconds" in line]
+    if timed:
+        seconds = sum(line["step_seconds"] for line in timed)
+        tokens = sum(line["tokens_per_second"] * line["step_seconds"] for line in timed)
         shown.append(("speed", f"{tokens / max(seconds, 1e-9):,.0f}", "tokens a second"))
     return shown

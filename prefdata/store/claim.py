@@ -1,0 +1,126 @@
+"""A directory that a command made its own: `.dpo-train.json` lists the files that it made there.
+
+The names that a command uses in its output directory may have been there before it. Those that its
+list has are its own; every other one is somebody else's, and is neither changed nor removed.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from prefdata.errors import UsageError
+from prefdata.store.canonical import to_json
+from prefdata.store.commit import FileSeal, fsync_path, seal_file, write_bytes
+from prefdata.store.ownership import free_name, require_writable_name
+
+_FORMAT = "prefdata-claim"
+_EDITED = "README.md"  # people edit cards
+_REMEDY = "name another output directory, or move it away"
+
+
+class Claim:
+    """What a command made in its output directory, by paths from there."""
+
+    def __init__(self, folder: Path, command: str, made: dict[str, FileSeal]) -> None:
+        self.folder, self.command, self.made = folder, command, made
+
+    def save(self) -> None:
+        """Write the list; it comes before any other file, so that a kill leaves none unknown."""
+        value = {
+            "format": _FORMAT,
+            "format_version": 1,
+            "command": self.command,
+            "made": {name: list(seal) for name, seal in sorted(self.made.items())},
+        }
+        path, data = claim_path(self.folder, self.command), to_json(value)
+        if not path.is_file() or path.read_bytes() != data:
+            write_bytes(path, data)
+
+    def require_own_folder(self, name: str) -> None:
+        """Raise E171 where a directory of that name holds files, none of which we made."""
+        path = self.folder / name
+        if not os.path.lexists(path):
+            return
+        if path.is_symlink() or not path.is_dir():
+            raise UsageError("E171", str(path), f"is not a directory of {self.command}", _REMEDY)
+        is_empty = not any(path.iterdir())
+        if not is_empty and not any(made.startswith(f"{name}/") for made in self.made):
+            raise UsageError("E171", str(path), f"was not made by {self.command}", _REMEDY)
+
+    def place(self, staged: Path, name: str) -> dict[str, FileSeal]:
+        """Give a new directory its name, and return its files; foreign ones in the old one stay.
+
+        A card that somebody edited stays too, and the new one lies beside it.
+        """
+        final = self.folder / name
+        card = final / _EDITED
+        known = self.made.get(f"{name}/{_EDITED}")
+        if card.is_file() and known is not None and seal_file(card) != known:
+            (staged / _EDITED).rename(staged / free_name(card).name)
+        files = {path.relative_to(staged) for path in staged.rglob("*") if path.is_file()}
+        seals = {f"{name}/{path.as_posix()}": seal_file(staged / path) for path in files}
+        self._require_free(seals, staged)
+        gone = {n for n in self.made if n.startswith(f"{name}/")} - seals.keys()
+        self.made.update(seals)
+        self.save()
+        if not os.path.lexists(final):
+            staged.rename(final)
+        else:
+            _merge(staged, final, files)
+        for old in gone - {f"{name}/{_EDITED}"}:
+            (self.folder / old).unlink(missing_ok=True)
+            del self.made[old]
+        self.save()
+        fsync_path(self.folder)
+        return seals
+
+    def _require_free(self, names: Iterable[str], staged: Path) -> None:
+        taken = [n for n in names if os.path.lexists(self.folder / n) and n not in self.made]
+        if taken:
+            problem = f"was not made by {self.command}; what was to be put there is in {staged}"
+            raise UsageError("E171", str(self.folder / sorted(taken)[0]), problem, _REMEDY)
+
+
+def _merge(staged: Path, final: Path, files: Iterable[Path]) -> None:
+    for path in sorted(files):
+        (final / path).parent.mkdir(parents=True, exist_ok=True)
+        (staged / path).replace(final / path)
+    shutil.rmtree(staged)
+    fsync_path(final)
+
+
+def claim_path(folder: Path, command: str) -> Path:
+    return folder / f".{command}.json"
+
+
+def open_claim(
+    folder: Path, command: str, names: Iterable[str], is_proven: Callable[[], bool]
+) -> Claim:
+    """Return what a command made in a directory; nothing is written yet.
+
+    Raises E171 where one of the command's names is taken, and neither its list is there nor
+    `is_proven`: the directory holds something else that only this command writes.
+    """
+    require_writable_name(folder)
+    made = _read(claim_path(folder, command), command)
+    if made is not None:
+        return Claim(folder, command, made)
+    taken = [name for name in names if os.path.lexists(folder / name)]
+    if taken and not is_proven():
+        raise UsageError("E171", str(folder / taken[0]), f"was not made by {command}", _REMEDY)
+    return Claim(folder, command, {})
+
+
+def _read(path: Path, command: str) -> dict[str, FileSeal] | None:
+    try:
+        value: Any = orjson.loads(path.read_bytes())
+        if (value["format"], value["command"]) != (_FORMAT, command):
+            return None
+        made = {str(name): FileSeal(int(s[0]), str(s[1])) for name, s in value["made"].items()}
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return None
+    return {name: seal for name, seal in made.items() if ".." not in Path(name).parts}
