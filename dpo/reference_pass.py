@@ -24,6 +24,7 @@ from dpo.load import best_device, load_config, load_model, weights_sha256
 from dpo.order import packs_in_order
 from dpo.policy import Policy
 from dpo.precision import Precision
+from dpo.reference_folder import reference_folder, require_own_reference
 from dpo.refstore import COLUMNS, TOKEN_LOGPS, ReferenceManifest
 from dpo.selfcheck import make_policy
 from prefdata.store.commit import lock_folder, make_folder
@@ -59,9 +60,11 @@ def compute_reference(
     """
     steady_memory()
     build = prefdata.open(data)
+    folder = reference_folder(build.path, name)
+    if isinstance(name, str):  # the directory of a `Path` is its caller's matter
+        require_own_reference(folder, build.path)
     load_config(model)
     check_tokenizer(model, build)
-    folder = name if isinstance(name, Path) else build.path / "reference" / name
     make_folder(folder)
     with lock_folder(folder):
         loaded = load_model(model, device=best_device())

@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpo.errors import MismatchError
 from dpo.precision import Precision
+from dpo.reference_folder import reference_folder
 from prefdata.store.canonical import hash_json, to_json
 from prefdata.store.manifest import ShardSeal
-from prefdata.store.reader import Build
+from prefdata.store.reader import Build, is_inside
 from prefdata.store.shards import read_shard
 from prefdata.store.verify import cache_folder, check_seal
 
@@ -89,7 +90,7 @@ class Reference(NamedTuple):
 
 def open_reference(build: Build, name: str | Path) -> Reference:
     """The finished log-probs of that name, each file as sealed, for exactly this build."""
-    folder = name if isinstance(name, Path) else build.path / "reference" / name
+    folder = reference_folder(build.path, name)
     path = folder / "manifest.json"
     remedy = f"run `dpo-ref {build.path} --model MODEL --name {name}`"
     if not path.exists():
@@ -98,15 +99,39 @@ def open_reference(build: Build, name: str | Path) -> Reference:
     shards = {seal.path: seal.sha256 for seal in build.manifest.shards}
     if manifest.build_hash != build.manifest.hash or manifest.token_shards != shards:
         problem = "was computed from other token shards than the build has now"
-        raise MismatchError("T204", str(folder), problem, f"delete it and {remedy}")
+        raise MismatchError("T204", str(folder), problem, f"{remedy}, with another name")
+    _check_shards(manifest, build, path)
     for seal in manifest.shards:
         check_seal(folder / seal.path, seal.seal, cache_folder())
     return Reference(folder, manifest)
 
 
+def _check_shards(manifest: ReferenceManifest, build: Build, path: Path) -> None:
+    """Refuse a list of files that is not one for each token shard, by its name, in its order.
+
+    So a list can neither leave out rows nor lead out of its directory.
+    """
+    for split in build.splits:
+        wanted = [(Path(shard.name).name, shard.rows) for shard in build.shards(split)]
+        listed = [(seal.path, seal.rows) for seal in manifest.shards if seal.split == split]
+        if listed != wanted:
+            wrong = next((one for one in listed if one not in wanted), None)
+            found = f"lists {wrong[0]!a}" if wrong else f"lists {len(listed)} files in this order"
+            problem = f"{found} for {split}, which has {len(wanted)} token shards"
+            raise MismatchError("T163", str(path), problem, "run `dpo-ref` with another --name")
+    extra = next((seal for seal in manifest.shards if seal.split not in build.splits), None)
+    if extra is not None:
+        problem = f"lists {extra.path!a} for {extra.split!a}, a split that the build has not"
+        raise MismatchError("T163", str(path), problem, "run `dpo-ref` with another --name")
+    for seal in manifest.shards:
+        if not is_inside(path.parent / seal.path, path.parent):
+            problem = "is a link that leads out of its directory"
+            raise MismatchError("T163", str(path.parent / seal.path), problem, "put the file here")
+
+
 def read_manifest(path: Path) -> ReferenceManifest:
     """A manifest, checked against its own hash."""
-    remedy = "delete the folder and run `dpo-ref` again"
+    remedy = "run `dpo-ref` with another --name"
     try:
         manifest = ReferenceManifest.model_validate(orjson.loads(path.read_bytes()))
     except (orjson.JSONDecodeError, ValidationError) as error:

@@ -12,7 +12,7 @@ from dpo.summary import NAME, RunSummary, read_summary
 from prefdata.errors import UsageError as OutputError
 from prefdata.store.claim import Claim, open_claim
 from prefdata.store.commit import FileSeal, seal_file
-from prefdata.store.ownership import Read, require_apart, require_not_same
+from prefdata.store.ownership import Read, require_apart, require_not_same, require_writable_name
 
 COMMAND = "dpo-train"
 METRICS, PAIRS, PAGE = "metrics.jsonl", "pairs.jsonl", "report.html"
@@ -39,6 +39,7 @@ def claim_run(config: TrainConfig) -> Claim:
     Raises E170 where a run would touch what it reads, E171 where it would touch what no run wrote.
     """
     out = config.out
+    require_writable_name(out)
     reads = [Read("the data", config.data)]
     for role, name in (("the base model", config.model), ("the reference", config.reference.model)):
         if name is not None and Path(name).exists():

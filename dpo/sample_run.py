@@ -13,9 +13,10 @@ from transformers import PreTrainedModel
 
 from dpo.load import best_device, load_model, weights_sha256
 from dpo.sample import SampleConfig, check_prompts, sample_completions
-from dpo.samples_file import append, output_row, partial_file, read_prompts
+from dpo.samples_file import append, check_out, output_row, partial_file, read_prompts
 from dpo.scorer import load_scorer, score_completions
 from dpo.tokenizer import as_messages, load_tokenizer, short_name
+from prefdata.store.ownership import Read
 
 
 class SampleJob(NamedTuple):
@@ -47,6 +48,9 @@ def sample_file(
     `on_prompt` hears how many prompts are done, of how many, and the tokens of the last of them
     (0 for what an earlier run left).
     """
+    reads = [Read("the prompts", job.prompts)]
+    reads += [Read("the model", Path(job.model))] if Path(job.model).exists() else []
+    check_out(job.out, reads)
     scorer = load_scorer(job.scorer) if job.scorer else None
     rows = read_prompts(job.prompts)
     if not config.raw:

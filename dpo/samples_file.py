@@ -20,6 +20,8 @@ from dpo.tokenizer import Messages
 from prefdata.read.faults import RowFault
 from prefdata.read.guard import parse_line
 from prefdata.read.limits import Limits
+from prefdata.store.commit import temporary_name
+from prefdata.store.ownership import Read, require_apart, require_folder_for, require_writable_name
 
 FORMAT = 1
 
@@ -93,18 +95,33 @@ def output_row(
     return {"prompt": row.prompt, **row.rest, "completions": items}
 
 
+def partial_of(out: Path) -> Path:
+    return out.with_name(out.name + ".partial")
+
+
+def check_out(out: Path, reads: Sequence[Read]) -> None:
+    """Raise a coded error where the output exists (T137), or would touch what is read (E170)."""
+    partial = partial_of(out)
+    require_writable_name(partial)
+    require_apart([out, partial], reads)
+    if os.path.lexists(out):
+        raise UsageError("T137", str(out), "exists already", "name another file")
+    if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_file()):
+        raise UsageError("T137", str(partial), "is not a file of ours", "name another file")
+    require_folder_for(out)
+
+
 @contextmanager
 def partial_file(
     out: Path, decides: dict[str, Any], window: int
 ) -> Iterator[tuple[IO[bytes], int]]:
     """The open partial file, and the rows that it holds; on a clean exit it becomes `out`."""
-    if out.exists():
-        raise UsageError("T137", str(out), "exists already", "delete it or name another file")
-    partial = out.with_name(out.name + ".partial")
+    partial = partial_of(out)
     header = orjson.dumps({"format": FORMAT, **decides}, option=orjson.OPT_SORT_KEYS) + b"\n"
     out.parent.mkdir(parents=True, exist_ok=True)
     with partial.open("a+b") as file:
         _lock(file, partial)
+        _require_ours(file, partial, header)
         num_rows = _resume(file, partial, header, window)
         yield file, num_rows
         _publish(file, out, header_bytes=len(header))
@@ -125,6 +142,21 @@ def _lock(file: IO[bytes], partial: Path) -> None:
         raise UsageError("T137", str(partial), "another run writes it", remedy) from error
 
 
+def _require_ours(file: IO[bytes], partial: Path, header: bytes) -> None:
+    """Raise T137 unless the file is empty, or begins as a run of ours begins one."""
+    file.seek(0)
+    first = file.readline()
+    if not first or header.startswith(first):  # a kill may cut the first line
+        return
+    try:
+        value = orjson.loads(first)
+        is_ours = value["format"] == FORMAT and "weights" in value
+    except (orjson.JSONDecodeError, TypeError, LookupError):
+        is_ours = False
+    if not is_ours:
+        raise UsageError("T137", str(partial), "was not begun by dpo-sample", "name another file")
+
+
 def _resume(file: IO[bytes], partial: Path, header: bytes, window: int) -> int:
     """Cut what a kill left behind the last whole window; return the rows that stay."""
     file.seek(0)
@@ -139,14 +171,16 @@ def _resume(file: IO[bytes], partial: Path, header: bytes, window: int) -> int:
         ours, theirs = orjson.loads(header), orjson.loads(lines[0])
         names = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
         problem = f"was begun with another {', '.join(names)}"
-        raise UsageError("T137", str(partial), problem, "delete it or go back to what it was")
+        remedy = "go back to what it was, or name another file"
+        raise UsageError("T137", str(partial), problem, remedy)
     file.truncate(sum(map(len, lines[: 1 + num_rows])))
     return num_rows
 
 
 def _publish(file: IO[bytes], out: Path, *, header_bytes: int) -> None:
     """The rows under a temporary name, synced, then renamed."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    temporary = temporary_name(out)
+    temporary.unlink(missing_ok=True)
     file.seek(header_bytes)
     with temporary.open("wb") as copy:
         append(copy, file.read())

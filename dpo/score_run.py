@@ -6,9 +6,10 @@ OUT/reference/       under the reference, unless the build has them
 OUT/scores.parquet   one row for each pair
 OUT/suspects.jsonl   pairs whose label the policy contradicts, for `prefdata build --exclude`
 OUT/score.json       accuracy by part, calibration
+OUT/.dpo-score.json  says that dpo-score made the directory
 """
 
-import shutil
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,17 +20,23 @@ import polars as pl
 import prefdata
 from dpo.errors import MismatchError, UsageError
 from dpo.precision import Precision
+from dpo.reference_folder import MANIFEST, PARTIAL, discard_reference, reference_folder
 from dpo.reference_pass import compute_reference
 from dpo.refstore import Reference, open_reference
 from dpo.score import ScoreReport, find_suspects, require_subsets, score_pairs, summarize
 from prefdata.config import BuildConfig
 from prefdata.errors import PrefdataError
 from prefdata.store.canonical import to_json
+from prefdata.store.claim import Claim, open_claim
 from prefdata.store.commit import commit_file, lock_folder, make_folder, write_bytes
 from prefdata.store.manifest import NAME
+from prefdata.store.ownership import Read, is_json_of, require_apart, require_not_same
 from prefdata.store.reader import Build
 
 Progress = Callable[[str], Callable[[int, int], None]]
+
+_NAMES = ("data", "policy", "reference", "scores.parquet", "suspects.jsonl", "score.json")
+_GIVES_WAY = ("T163", "T205", "T207")
 
 
 class ScoreOptions(NamedTuple):
@@ -60,8 +67,11 @@ def score(
         problem = "both say what the reference is"
         raise UsageError("T151", "reference and reference-name", problem, "give one of them")
     require_subsets(options.subsets)
+    reference_folder(out, options.reference_name or "default")
+    claim = _claim(data, out, options)
     make_folder(out)
     with lock_folder(out):
+        claim.save()
         build = _open_data(data, out, options.model)
         policy = _logps(build, options.model, out / "policy", options, progress)
         if options.reference is None:
@@ -78,6 +88,20 @@ def score(
         )
         _write(out, rows, find_suspects(rows, options.suspects), report)
     return report
+
+
+def _claim(data: Sequence[str], out: Path, options: ScoreOptions) -> Claim:
+    """Return what this command made in `out`.
+
+    Raises E170 where it would touch what it reads, E171 where it would touch what it did not make.
+    """
+    named = [("the model", options.model), ("the reference", options.reference)]
+    named += [("the data", name) for name in data]
+    reads = [Read(role, Path(name)) for role, name in named if name and os.path.lexists(name)]
+    require_not_same(out, reads)
+    require_apart([out / name for name in _NAMES], reads)
+    is_ours = is_json_of("dpo-score")
+    return open_claim(out, "dpo-score", _NAMES, lambda: is_ours(out / "score.json"))
 
 
 def _open_data(data: Sequence[str], out: Path, model: str) -> Build:
@@ -111,9 +135,11 @@ def _logps(
             )  # fmt: skip
             break
         except MismatchError as error:
-            if is_last or error.code not in ("T205", "T207"):
+            is_ours = is_json_of("dpo-reference")
+            marks = [p for p in (folder / MANIFEST, folder / PARTIAL) if p.exists()]
+            if is_last or error.code not in _GIVES_WAY or not all(map(is_ours, marks)):
                 raise
-            shutil.rmtree(folder)
+            discard_reference(folder)
     return open_reference(build, folder)
 
 

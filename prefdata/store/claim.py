@@ -48,6 +48,10 @@ class Claim:
         if path.is_symlink() or not path.is_dir():
             raise UsageError("E171", str(path), f"is not a directory of {self.command}", _REMEDY)
         is_empty = not any(path.iterdir())
+        for made in self.made:
+            if made.startswith(f"{name}/") and (self.folder / made).is_dir():
+                problem = f"is a directory where {self.command} has a file"
+                raise UsageError("E171", str(self.folder / made), problem, _REMEDY)
         if not is_empty and not any(made.startswith(f"{name}/") for made in self.made):
             raise UsageError("E171", str(path), f"was not made by {self.command}", _REMEDY)
 

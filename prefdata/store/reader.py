@@ -98,13 +98,14 @@ def open_build(path: str | Path) -> Build:
 
 def _check_file(folder: Path, entry: ShardSeal | OtherFile) -> None:
     path = folder / entry.path
-    if not _is_inside(path, folder):
+    if not is_inside(path, folder):
         problem = "is a link that leads out of the build's folder"
         raise UsageError("E130", str(path), problem, "put the file itself in its place")
     check_seal(path, entry.seal, cache_folder())
 
 
-def _is_inside(path: Path, folder: Path) -> bool:
+def is_inside(path: Path, folder: Path) -> bool:
+    """Return whether a file lies in a directory after all links are followed."""
     try:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # a loop of links

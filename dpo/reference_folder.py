@@ -1,0 +1,64 @@
+"""Where reference log-probs lie: `reference/NAME` in a build, whose names and files are our own."""
+
+import os
+import re
+from pathlib import Path
+
+from dpo.errors import UsageError
+from prefdata.errors import UsageError as OutputError
+from prefdata.store.ownership import identity
+
+MANIFEST, PARTIAL = "manifest.json", "partial.json"
+PIECE = ".from-"
+_PLAIN = re.compile(r"[^\W_.-][\w.+-]{0,99}")
+_OWN_FILE = re.compile(
+    r"[^/]+-\d{5}-of-\d{5}\.arrow(\.from-\d{8})?|manifest\.json|partial\.json|\..*\.prefdata-tmp"
+)
+
+
+def reference_folder(build: Path, name: str | Path) -> Path:
+    """Return the directory of log-probs by their name; a `Path` is taken as it is.
+
+    Raises UsageError (T161) unless the name is a plain one: it may not lead anywhere else.
+    """
+    if isinstance(name, Path):
+        return name
+    if not _PLAIN.fullmatch(name):
+        shown = name if len(name) <= 40 else f"{name[:40]}…"
+        problem = "is not a plain name"
+        remedy = "use letters, digits and . _ + - in it, at most 100, a letter or digit first"
+        raise UsageError("T161", f"name {shown!a}", problem, remedy)
+    folder = build / "reference" / name
+    beside = sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
+    same = next((one for one in beside if one != name and one.casefold() == name.casefold()), None)
+    if same is not None and name not in beside:
+        problem = f"differs from {same!r} by case alone, which some disks cannot hold"
+        raise UsageError("T161", f"name {name!a}", problem, "choose another --name")
+    return folder
+
+
+def require_own_reference(folder: Path, build: Path) -> None:
+    """Raise E171 where a directory holds something, and neither of our manifests.
+
+    Raises E170 where it is the build itself or a directory of it: its files have the same names.
+    """
+    if not os.path.lexists(folder):
+        return
+    remedy = "choose another name"
+    if not folder.is_dir():
+        raise OutputError("E171", str(folder), "is not a directory", remedy)
+    of_build = [build, *(build / name for name in ("tokens", "text", "rejected", "reference"))]
+    if any(identity(folder) == identity(path) for path in of_build):
+        raise OutputError("E170", str(folder), "is a directory of the build", remedy)
+    known = [folder / MANIFEST, folder / PARTIAL]
+    if not any(path.is_file() for path in known) and any(folder.iterdir()):
+        raise OutputError("E171", str(folder), "holds files that no dpo-ref wrote", remedy)
+
+
+def discard_reference(folder: Path) -> None:
+    """Remove log-probs that are of no use any more; files with other names stay."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name != MANIFEST):
+        if _OWN_FILE.fullmatch(path.name) and (path.is_file() or path.is_symlink()):
+            path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
