@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -77,12 +77,8 @@ def train(
 def _train(run: Run, claim: Claim, *, report: Report, notice: Callable[[str], None]) -> Finished:
     config = run.config
     started = time.perf_counter()
-    if run.unshared_because is not None:
-        notice(f"prompts are not shared by their completions: {run.unshared_because}")
-    if config.mixed_precision == "fp16" and run.accelerator.device.type == "cpu":
-        notice("fp16 on a CPU may take hundreds of times as long as bf16")
-    if config.eval_split not in (None, "test"):
-        notice(f"evaluates on the split {config.eval_split}")
+    for line in _said_first(run):
+        notice(line)
     if (summary := _finished_before(run, notice)) is not None:
         notice(f"{config.out} holds this run, finished at step {summary.steps:,}")
         return Finished(config.out, summary.steps, None, summary)
@@ -103,6 +99,17 @@ def _train(run: Run, claim: Claim, *, report: Report, notice: Callable[[str], No
         raise
     _write_page(run, log, _how_it_ended(finished))
     return finished
+
+
+def _said_first(run: Run) -> Iterator[str]:
+    """Yield what a user should know of how the run works, before its first step."""
+    config = run.config
+    if run.unshared_because is not None:
+        yield f"prompts are not shared by their completions: {run.unshared_because}"
+    if config.mixed_precision == "fp16" and run.accelerator.device.type == "cpu":
+        yield "fp16 on a CPU may take hundreds of times as long as bf16"
+    if config.eval_split not in (None, "test"):
+        yield f"evaluates on the split {config.eval_split}"
 
 
 def _take_steps(
