@@ -59,10 +59,10 @@ _ALL: tuple[tuple[str, str, Severity, str, str, str], ...] = (
         "PD707",
         "template_drops",
         "E",
-        "The chat template leaves something of a completion out: its text, a call of a tool, or "
-        "the reasoning of its last turn.",
+        "The chat template leaves something of the pair out: tools, a call of one, its arguments, "
+        "a tool's result, a turn's text, reasoning that it never writes, or that of a last turn.",
         'Use a template that renders it, or severity: {PD707: "off"} to train without it.',
-        "a template for text alone, and an answer that only calls a tool",
+        "a template for text alone, and a prompt in which a tool is called",
     ),
     (
         "PD708",
@@ -94,7 +94,7 @@ _ALL: tuple[tuple[str, str, Severity, str, str, str], ...] = (
         "template_refusal",
         "E",
         "The chat template refuses the dialogue, for example for its order of roles.",
-        "Mend the row, or use a template that takes it.",
+        "Change the row as the template says, or use another one: chat_template: FILE.",
         "a system turn where the template knows none",
     ),
     (
@@ -121,6 +121,50 @@ _ALL: tuple[tuple[str, str, Severity, str, str, str], ...] = (
         "counts to the completion.",
         "Let completions begin without spaces or line breaks.",
         "prompt 'assistant\\n' and completion '\\nHello' share the token '\\n\\n'",
+    ),
+    (
+        "PD715",
+        "doubled_opening",
+        "E",
+        "A part of a turn is opened twice, as by <think> at the end of the rendered prompt and "
+        "again at the start of the answer; or an answer has its reasoning twice.",
+        "Leave the tag out of the answer, give the reasoning as its field alone, or use a "
+        "generation prompt that does not open it (chat_template_kwargs).",
+        "a prompt that ends with '<think>', and the answer '<think>hm</think> yes'",
+    ),
+    (
+        "PD716",
+        "empty_system",
+        "I",
+        "The system text is empty, and the chat template has one of its own, or takes none: the "
+        "row is rendered as if it had no system turn.",
+        "Give a system text, if another one than the template's is meant.",
+        '{"role": "system", "content": ""}',
+    ),
+    (
+        "PD717",
+        "name_dropped",
+        "W",
+        "The chat template does not write the name of a turn's speaker.",
+        "Write the name into the turn's text, if the model should see it.",
+        '{"role": "user", "name": "Ada", "content": "Hello"}',
+    ),
+    (
+        "PD718",
+        "template_limit",
+        "E",
+        "The chat template takes more than 5 s or 256 MiB for the dialogue.",
+        "Leave the row out, or use another template: chat_template: FILE.",
+        "a template that repeats a text as often as the row says",
+    ),
+    (
+        "PD719",
+        "earlier_reasoning",
+        "I",
+        "The chat template leaves out the reasoning of an earlier turn, as it does when the model "
+        "is used.",
+        "No action needed.",
+        '{"role": "assistant", "reasoning_content": "hm", "content": "yes"} in a prompt',
     ),
 )
 

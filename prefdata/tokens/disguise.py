@@ -155,6 +155,15 @@ class HiddenRenderer:
         )
         return self._disguise.rename(text)
 
+    def without_empty_system(self, prompt: list[Message], tools: list[Any] | None) -> list[Message]:
+        """Return a prompt without an empty system turn, as `Renderer` does."""
+        hide = self._disguise.hide
+        try:
+            used = self._renderer.without_empty_system(hide(prompt), hide(tools))
+        except _NameTakenError:
+            return prompt  # which is refused for its names where it is rendered
+        return prompt if len(used) == len(prompt) else prompt[1:]
+
     def chat(
         self,
         prompt: list[Message],

@@ -1,5 +1,6 @@
-"""What a chat template left out of a completion (PD707)."""
+"""Which text of a dialogue a chat template left out (PD707)."""
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -17,6 +18,27 @@ def find_dropped(rendered: str, completion: list[Message]) -> str | None:
             if text.strip() not in rendered:
                 return what
     return None
+
+
+def find_dropped_text(rendered: str, prompt: list[Message]) -> str | None:
+    """The same of the turns of a prompt; thoughts of the assistant's earlier turns may be gone."""
+    at = 0
+    for message in prompt:
+        text = message["content"]
+        if message["role"] == "assistant":
+            text = _THOUGHTS.split(text)[-1]
+        found = rendered.find(text.strip(), at)
+        if found >= 0:
+            at = found
+        elif not _holds(rendered, text.strip()):
+            return f"content of the {message['role']}'s turn"
+    return None
+
+
+def _holds(rendered: str, text: str) -> bool:
+    """Return whether a text is there, as it is or as JSON writes it."""
+    forms = (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
+    return any(form in rendered for form in forms)
 
 
 def _pieces(message: Message, *, is_last: bool) -> Iterator[tuple[str, str]]:

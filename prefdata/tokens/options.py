@@ -9,7 +9,7 @@ from prefdata.tokens.codes import TOKEN_CHECKS
 
 LengthPolicy = Literal["reject", "cut_prompt_start", "cut_completion_end"]
 # Findings that no config can let through: such a pair cannot be trained on.
-FIXED_CODES = frozenset({"PD210", "PD702", "PD706", "PD710", "PD711", "PD712"})
+FIXED_CODES = frozenset({"PD210", "PD702", "PD706", "PD710", "PD711", "PD712", "PD718"})
 
 ControlTokens = Literal["encode", "reject", "allow"]
 Severity = Literal["E", "W", "I", "off"]

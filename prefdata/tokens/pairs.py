@@ -16,10 +16,9 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from prefdata.tokens.disguise import Disguise, HiddenRenderer, disguise_of
-from prefdata.tokens.dropped import find_dropped
 from prefdata.tokens.encode import TextPool, encode_texts
+from prefdata.tokens.judge import Dialogues, judge
 from prefdata.tokens.options import TokenOptions
-from prefdata.tokens.patience import Patience
 from prefdata.tokens.ragged import (
     Bools,
     Int64s,
@@ -40,7 +39,6 @@ from prefdata.tokens.render import (
 )
 from prefdata.tokens.segments import cut_after_last, safe_cuts
 from prefdata.tokens.target import Target
-from prefdata.tokens.template import Message
 
 _SAMPLED_ROWS = 32
 
@@ -75,6 +73,8 @@ class Outcome(NamedTuple):
     ids: PairIds
     refusals: dict[int, Refusal]
     note: str | None
+    seen: dict[str, set[int]]
+    """Rows that a code is reported of, refused ones among them."""
 
 
 class _Plan:
@@ -142,6 +142,7 @@ def _encode(
 ) -> tuple[Outcome, dict[int, PairTexts]]:
     backend, cuts = way
     refusals: dict[int, Refusal] = {}
+    seen: dict[str, set[int]] = {}
     sample: dict[int, PairTexts] = {}
     stride = max(1, records.num_rows // _SAMPLED_ROWS)
     hidden = disguise_of(target) if options.control_tokens == "encode" else None
@@ -151,15 +152,17 @@ def _encode(
             for form, encode in _encoders(backend, hidden).items()
         }
         plan = _Plan(pools, cuts)
-        renderer = Renderer(target, options, stack_of.enter_context(Patience()))
-        for row, form, texts in _rendered(records, renderer, options, hidden):
+        renderer = Renderer(target, options)
+        for row, form, texts, codes in _rendered(records, renderer, options, hidden):
+            for code in codes:
+                seen.setdefault(code, set()).add(row)
             if isinstance(texts, Refusal):
                 refusals[row] = texts
                 continue
             plan.add(row, texts, form)
             if row % stride == 0 and form is Form.CHAT:
                 sample[len(plan.rows) - 1] = texts
-        return Outcome(plan.ids(), refusals, None), sample
+        return Outcome(plan.ids(), refusals, None, seen), sample
 
 
 def _encoders(backend: Tokenizer, hidden: Disguise | None) -> dict[Form, Encode]:
@@ -173,10 +176,20 @@ def _encoders(backend: Tokenizer, hidden: Disguise | None) -> dict[Form, Encode]
     return ways
 
 
+class _Rendered(NamedTuple):
+    """One record on its way to ids."""
+
+    row: int
+    form: Form
+    texts: PairTexts | Refusal
+    codes: tuple[str, ...]
+    """What is reported of it."""
+
+
 def _rendered(
     records: pa.Table, renderer: Renderer, options: TokenOptions, hidden: Disguise | None
-) -> Iterator[tuple[int, Form, PairTexts | Refusal]]:
-    """Row number, how it is encoded, and its texts, for each record."""
+) -> Iterator[_Rendered]:
+    """The texts of each record, and how they are encoded."""
     columns = [read_messages(records.column(name)) for name in ("prompt", "chosen", "rejected")]
     tools = read_tools(records.column("tools"))
     is_text = [form == "text" for form in records.column("form").to_pylist()]
@@ -184,38 +197,18 @@ def _rendered(
     for row, (prompt, chosen, rejected) in enumerate(zip(*columns, strict=True)):
         is_hidden = row in spelled
         way = HiddenRenderer(renderer, hidden) if is_hidden and hidden else renderer
+        form = Form(is_text[row] + 2 * is_hidden)
         if is_text[row]:
-            texts = way.text(prompt, (chosen, rejected))
-        else:
-            texts = way.chat(prompt, (chosen, rejected), tools[row])
-        if isinstance(texts, PairTexts) and options.refuses("PD701"):
-            texts = _with_own_prompt(texts)
-        if isinstance(texts, PairTexts) and not is_text[row] and options.refuses("PD707"):
-            texts = _with_all(texts, chosen, rejected)
-        yield row, Form(is_text[row] + 2 * is_hidden), texts
-
-
-def _with_own_prompt(texts: PairTexts) -> PairTexts | Refusal:
-    """PD701 where the template ends a prompt alone otherwise than a prompt with its answer."""
-    for side, text in (("chosen", texts.chosen), ("rejected", texts.rejected)):
-        if not text.startswith(texts.prompt):
-            message = f"the rendered prompt is not the beginning of prompt + {side}"
-            return Refusal("PD701", message)
-    return texts
-
-
-def _with_all(
-    texts: PairTexts, chosen: list[Message], rejected: list[Message]
-) -> PairTexts | Refusal:
-    """PD707 where the template left something of a completion out."""
-    for side, text, turns in (
-        ("chosen", texts.chosen, chosen),
-        ("rejected", texts.rejected, rejected),
-    ):
-        dropped = find_dropped(text, turns)
-        if dropped:
-            return Refusal("PD707", f"the chat template drops the {dropped} in {side}")
-    return texts
+            yield _Rendered(row, form, way.text(prompt, (chosen, rejected)), ())
+            continue
+        used = way.without_empty_system(prompt, tools[row])
+        texts = way.chat(used, (chosen, rejected), tools[row])
+        codes: tuple[str, ...] = () if used is prompt else ("PD716",)
+        if isinstance(texts, PairTexts):
+            dialogues = Dialogues(used, (chosen, rejected), tools[row])
+            fault, found = judge(texts, dialogues, renderer, options)
+            texts, codes = fault or texts, codes + found
+        yield _Rendered(row, form, texts, codes)
 
 
 def _agrees(backend: Tokenizer, ids: PairIds, sample: dict[int, PairTexts]) -> bool:

@@ -6,7 +6,6 @@ import pyarrow as pa
 
 from prefdata.read.texts import TextMode, TextRule
 from prefdata.tokens.options import TokenOptions
-from prefdata.tokens.patience import Patience
 from prefdata.tokens.render import Refusal, Renderer, read_messages, read_tools
 from prefdata.tokens.target import Target
 
@@ -29,8 +28,7 @@ def preview_chat(records: pa.Table, target: Target, options: TokenOptions) -> st
         read_messages(records[name])[0] for name in ("prompt", "chosen", "rejected")
     )
     tools = read_tools(records["tools"])[0]
-    with Patience() as patience:
-        texts = Renderer(target, options, patience).chat(prompt, (chosen, rejected), tools)
+    texts = Renderer(target, options).chat(prompt, (chosen, rejected), tools)
     return texts.message if isinstance(texts, Refusal) else texts.chosen
 
 

@@ -1,26 +1,29 @@
 """Records to the three texts of a pair: prompt, prompt + chosen, prompt + rejected."""
 
 from datetime import date
-from functools import lru_cache, partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
-import jinja2
 import orjson
 import pyarrow as pa
 
 from prefdata.arrays import whole
 from prefdata.errors import UsageError
+from prefdata.tokens.limited import TemplateLimitError, template_process
 from prefdata.tokens.options import TokenOptions
-from prefdata.tokens.patience import Patience
 from prefdata.tokens.target import Target
 from prefdata.tokens.template import (
+    REASONING,
     TEMPLATE_FAULTS,
     Message,
-    compile_template,
     plain_message,
     sandbox,
 )
 from prefdata.tokens.trace import TracedTemplate, trace_template
+
+MOST_BREACHES = 16  # rows of a slice for which a template may take too much
+_SIGN = "qzreasoningxj"
+_SYSTEM = ("system", "developer")
 
 
 class PairTexts(NamedTuple):
@@ -38,31 +41,31 @@ class Refusal(NamedTuple):
     message: str
 
 
-class _Compiled(NamedTuple):
-    """A template as it is run, and as it is traced; None where it cannot be."""
+_Key = tuple[str, date | None, bytes]  # of a template: its source, the day, its variables
+_traces: dict[_Key, TracedTemplate | None] = {}
+"""What is known of templates in this process, None where they cannot be traced; all shards share
+it."""
+_MOST_TRACES = 8
 
-    template: jinja2.Template
-    traced: TracedTemplate | None
 
-
-@lru_cache(maxsize=8)
-def _compile(source: str, day: date | None, variables: bytes) -> _Compiled:
-    """Compiled once a process; all shards share what its traces learn."""
-    template = compile_template(source, sandbox(day=day))
-    traced = trace_template(source, sandbox(day=day), orjson.loads(variables))
-    return _Compiled(template, traced)
+def _learn(key: _Key) -> None:
+    """Compile a template here too; only after its process could, as compiling runs constants."""
+    source, day, variables = key
+    if len(_traces) >= _MOST_TRACES:
+        _traces.pop(next(iter(_traces)))
+    _traces[key] = trace_template(source, sandbox(day=day), orjson.loads(variables))
 
 
 class Renderer:
-    """Turns messages into text by one target's template, compiled once."""
+    """Turns messages into text by one target's template, run within limits (limited.py)."""
 
-    def __init__(self, target: Target, options: TokenOptions, patience: Patience) -> None:
+    def __init__(self, target: Target, options: TokenOptions) -> None:
         self._target = target
-        self._patience = patience
         self._options = options
-        self._compiled: dict[str, _Compiled] = {}
+        self._breaches = 0
         self._last_prompt: tuple[list[Message], list[Any] | None, str] | None = None
-        self._variables = {**target.special_tokens, **options.chat_template_kwargs}
+        variables = {**target.special_tokens, **options.chat_template_kwargs}
+        self._serialized = orjson.dumps(variables, option=orjson.OPT_SORT_KEYS)
 
     @property
     def end_of_turn(self) -> str | None:
@@ -72,19 +75,57 @@ class Renderer:
         self, messages: list[Message], tools: list[Any] | None, *, add_generation_prompt: bool
     ) -> str:
         """The text of a dialogue; raises one of TEMPLATE_FAULTS where the template refuses it."""
-        template, traced = self._template(tools)
-        render = partial(
-            template.render,
-            messages=messages,
-            tools=tools,
-            documents=None,
-            add_generation_prompt=add_generation_prompt,
-            **self._variables,
-        )
-        if traced is None or tools is not None or not all(len(m) == 2 for m in messages):
-            return self._patience.run(render)
-        run = partial(self._patience.run, render)
-        return traced.join(messages, run, add_generation_prompt=add_generation_prompt)
+        key = self._key(tools)
+        process = template_process(*key)
+        run = partial(process.render, messages, tools, add_generation_prompt=add_generation_prompt)
+        try:
+            if tools is not None or not all(len(message) == 2 for message in messages):
+                return run()
+            if key not in _traces:
+                text = run()
+                _learn(key)
+                return text
+            traced = _traces[key]
+            if traced is None:
+                return run()
+            return traced.join(messages, run, add_generation_prompt=add_generation_prompt)
+        except TemplateLimitError as error:
+            self._breaches += 1
+            if self._breaches < MOST_BREACHES:
+                raise
+            problem = f"takes too much for {MOST_BREACHES} rows; of the last, {error}"
+            remedy = "name another template with chat_template: FILE"
+            raise UsageError("E184", "chat template", problem, remedy) from error
+
+    @cached_property
+    def keeps_reasoning(self) -> bool:
+        """Whether the template writes the reasoning of a last turn."""
+        answer = {"role": "assistant", "content": "No.", **dict.fromkeys(REASONING, _SIGN)}
+        text = self._try([{"role": "user", "content": "Why?"}, answer], None, ends=True)
+        return text is not None and _SIGN in text
+
+    def without_empty_system(self, prompt: list[Message], tools: list[Any] | None) -> list[Message]:
+        """Return a prompt without an empty system turn that hides the template's own system text.
+
+        A template has one of its own if a dialogue without a system turn renders longer than the
+        same dialogue with an empty one, or if it refuses system turns.
+        """
+        if len(prompt) < 2 or prompt[0]["role"] not in _SYSTEM or prompt[0]["content"].strip():
+            return prompt
+        empty = [{**prompt[0], "content": ""}, *prompt[1:]]
+        texts = [self._try(turns, tools) for turns in (prompt[1:], empty)]
+        without, given = texts
+        if without is not None and (given is None or len(without) > len(given)):
+            return prompt[1:]
+        return prompt
+
+    def _try(
+        self, messages: list[Message], tools: list[Any] | None, *, ends: bool = False
+    ) -> str | None:
+        try:
+            return self.render(messages, tools, add_generation_prompt=not ends)
+        except TEMPLATE_FAULTS:
+            return None
 
     def chat(
         self,
@@ -96,6 +137,8 @@ class Renderer:
         try:
             before = self._prompt(prompt, tools)
             after = [self.render(prompt + s, tools, add_generation_prompt=False) for s in sides]
+        except TemplateLimitError as error:
+            return Refusal("PD718", f"the chat template takes too much for this dialogue: {error}")
         except TEMPLATE_FAULTS as error:
             reason = " ".join(str(error).split())[:200]
             return Refusal("PD711", f"the chat template refuses this dialogue: {reason}")
@@ -120,16 +163,13 @@ class Renderer:
         texts = [_verbatim(side) for side in sides]
         return PairTexts(before, *(before + (t if t.endswith(end) else t + end) for t in texts))
 
-    def _template(self, tools: list[Any] | None) -> _Compiled:
+    def _key(self, tools: list[Any] | None) -> _Key:
         source = self._target.template(has_tools=tools is not None)
         if source is None:
             problem = "has no chat template, and the data are dialogues"
             remedy = "use an instruct model's tokenizer, or set chat_template: FILE"
             raise UsageError("C115", self._target.name, problem, remedy)
-        if source not in self._compiled:
-            variables = orjson.dumps(self._variables, option=orjson.OPT_SORT_KEYS)
-            self._compiled[source] = _compile(source, self._options.template_date, variables)
-        return self._compiled[source]
+        return source, self._options.template_date, self._serialized
 
 
 def _verbatim(messages: list[Message]) -> str:

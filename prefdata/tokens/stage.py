@@ -13,7 +13,6 @@ from prefdata.tokens.faults import Cuts, apply_length, find_faults, find_odditie
 from prefdata.tokens.mask import Dialogue, completion_mask, rows_with_turns
 from prefdata.tokens.options import FIXED_CODES, TokenOptions
 from prefdata.tokens.pairs import PairIds, encode_records
-from prefdata.tokens.patience import Patience
 from prefdata.tokens.ragged import Bools, Ragged, take, to_arrow
 from prefdata.tokens.render import Refusal, Renderer, read_messages, read_tools
 from prefdata.tokens.target import Target
@@ -35,7 +34,7 @@ class TokenRows(NamedTuple):
 
 def encode_table(records: pa.Table, target: Target, options: TokenOptions) -> TokenRows:
     """Turn records into tokens; what cannot be is returned with its code."""
-    ids, refusals, note = encode_records(records, target, options)
+    ids, refusals, note, seen = encode_records(records, target, options)
     masks = _masks(records, ids, target, options)
     findings = {"PD714": int(ids.moved.sum())}
     odd = find_oddities(ids, records, target)
@@ -48,6 +47,7 @@ def encode_table(records: pa.Table, target: Target, options: TokenOptions) -> To
             findings[refusal.code] = len(rows)
     refusals = {**_empty_masks(ids, masks), **refusals}
     stays = np.array([row not in refusals for row in ids.rows.tolist()], np.bool_)
+    findings |= {code: len(rows - refusals.keys()) for code, rows in seen.items()}
     kept = records.take(numbers_array(ids.rows[stays]))
     tokens = _token_table(kept, _select(ids, stays), masks)
     return TokenRows(
@@ -83,20 +83,19 @@ def _masks(records: pa.Table, ids: PairIds, target: Target, options: TokenOption
     hidden = disguise_of(target) if options.control_tokens == "encode" else None
     spelled = hidden.rows_that_spell(some) if hidden else frozenset()
     masks = {}
-    with Patience() as patience:
-        renderer = Renderer(target, options, patience)
-        for number, (row, at) in enumerate(places.items()):
-            start, pair = int(ids.prompt.lengths[at]), []
-            for side, completions in ((ids.chosen, columns[1]), (ids.rejected, columns[2])):
-                dialogue = Dialogue(columns[0][number], completions[number], tools[number])
-                if hidden is not None and number in spelled:
-                    way = HiddenRenderer(renderer, hidden)
-                    mask = completion_mask(dialogue, way, hidden.backend)
-                else:
-                    mask = completion_mask(dialogue, renderer, target.backend)
-                blank = np.zeros(int(side.lengths[at]), np.bool_)
-                pair.append(blank if mask is None else mask[start:])
-            masks[row] = (pair[0], pair[1])
+    renderer = Renderer(target, options)
+    for number, (row, at) in enumerate(places.items()):
+        is_hidden = hidden is not None and number in spelled
+        way = HiddenRenderer(renderer, hidden) if hidden and is_hidden else renderer
+        backend = hidden.backend if hidden and is_hidden else target.backend
+        prompt = way.without_empty_system(columns[0][number], tools[number])
+        start, pair = int(ids.prompt.lengths[at]), []
+        for side, completions in ((ids.chosen, columns[1]), (ids.rejected, columns[2])):
+            dialogue = Dialogue(prompt, completions[number], tools[number])
+            mask = completion_mask(dialogue, way, backend)
+            blank = np.zeros(int(side.lengths[at]), np.bool_)
+            pair.append(blank if mask is None else mask[start:])
+        masks[row] = (pair[0], pair[1])
     return masks
 
 

@@ -14,6 +14,9 @@ Parts = tuple[str | Source, ...]
 """What a text is made of: literal pieces, and what to take of the texts of a dialogue."""
 Question = Callable[[Texts], bool]
 
+MOST_PARTS = 4096  # of one text; a template that adds a text to itself doubles them
+MOST_CHANGED = 16  # parts of a text that is changed as a whole
+MOST_NOTES = 4096  # questions, or texts put out, of one run
 MARK = "\ufdd0"  # a code point that Unicode keeps out of all text
 
 
@@ -45,6 +48,8 @@ class Log:
         """What stands in the output for a stand-in; anything else is put out as it is."""
         if type(value) is not StandIn:
             return value
+        if len(self.put_out) >= MOST_NOTES:
+            raise Unseen
         self.put_out.append(value._parts)
         return f"{MARK}{len(self.put_out) - 1}{MARK}"
 
@@ -58,12 +63,16 @@ class StandIn:
         self._parts, self._text, self._log = parts, text, log
 
     def _asks(self, question: Callable[[str], bool]) -> bool:
+        if len(self._log.asked) >= MOST_NOTES:
+            raise Unseen
         parts, answer = self._parts, question(self._text)
         self._log.asked.append((lambda texts: question(join_parts(parts, texts)), answer))
         return answer
 
     def _change(self, change: Callable[[str], str]) -> "StandIn":
         parts = self._parts
+        if len(parts) > MOST_CHANGED:
+            raise Unseen
         changed: Source = lambda texts: change(join_parts(parts, texts))  # noqa: E731
         return StandIn((changed,), change(self._text), self._log)
 
@@ -103,11 +112,16 @@ class StandIn:
 
     def __add__(self, other: object) -> "StandIn":
         parts, text = _known(other)
-        return StandIn(self._parts + parts, self._text + text, self._log)
+        return self._joined(self._parts + parts, self._text + text)
 
     def __radd__(self, other: object) -> "StandIn":
         parts, text = _known(other)
-        return StandIn(parts + self._parts, text + self._text, self._log)
+        return self._joined(parts + self._parts, text + self._text)
+
+    def _joined(self, parts: Parts, text: str) -> "StandIn":
+        if len(parts) > MOST_PARTS:
+            raise Unseen
+        return StandIn(parts, text, self._log)
 
     def __getattr__(self, name: str) -> NoReturn:
         raise Unseen(name)

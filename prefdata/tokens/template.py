@@ -30,7 +30,9 @@ TEMPLATE_FAULTS = (
     RecursionError,
 )
 
+REASONING = ("thinking", "reasoning", "reasoning_content")
 Message = dict[str, Any]
+Tools = list[Any] | None
 
 _DICT_NAMES = frozenset(dir(dict))
 _LOOP_FACTS = frozenset({"first", "last", "index", "index0", "length", "revindex", "revindex0"})
@@ -171,5 +173,5 @@ def plain_message(
     if tool_call_id is not None:
         message["tool_call_id"] = tool_call_id
     if reasoning is not None:
-        message |= dict.fromkeys(("thinking", "reasoning", "reasoning_content"), reasoning)
+        message |= dict.fromkeys(REASONING, reasoning)
     return message

@@ -23,6 +23,7 @@ from jinja2 import Environment, Template, nodes
 
 from prefdata.tokens.standin import (
     MARK,
+    MOST_CHANGED,
     Log,
     Parts,
     Question,
@@ -34,6 +35,7 @@ from prefdata.tokens.standin import (
 )
 from prefdata.tokens.template import TEMPLATE_FAULTS, Message
 
+MOST_JOINED = 32 << 20  # characters that are joined without asking
 MOST_PATHS = 4096  # of one template; dialogues beyond them are rendered in the ordinary way
 
 
@@ -55,6 +57,11 @@ class _End(NamedTuple):
     """The end of a trace; no parts where it could not end."""
 
     parts: Parts
+
+    def reach(self, texts: Texts) -> int:
+        """Return more characters than these texts can be joined to."""
+        literals = sum(len(part) for part in self.parts if isinstance(part, str))
+        return literals + len(self.parts) * MOST_CHANGED * sum(map(len, texts))
 
 
 Shape = tuple[tuple[str, ...], bool]  # the roles of a dialogue, whether the model's turn is next
@@ -120,7 +127,9 @@ class TracedTemplate:
             with self._one_run:
                 self._run(shape, texts, text)
             return text
-        return join_parts(end.parts, texts) if end.parts else ordinary()
+        if not end.parts or (len(end.parts) > 8 and end.reach(texts) > MOST_JOINED):
+            return ordinary()  # which is where limits are
+        return join_parts(end.parts, texts)
 
     def _run(self, shape: Shape, texts: Texts, text: str) -> None:
         """Trace a dialogue; a trace that does not give its text is of no use."""

@@ -26,7 +26,7 @@ def encode(folder: Path, target: Path, *sides: Any, **options: Any) -> TokenRows
             "prompt": [{"role": "user", "content": "the quick fox"}],
             "chosen": [{"role": "assistant", "content": s}] if isinstance(s, str) else s,
             "rejected": [{"role": "assistant", "content": "the lazy dog"}],
-            "tools": TOOLS,
+            "tools": TOOLS if isinstance(s, list) and "tool_calls" in s[0] else None,
         }
         for s in sides
     ]

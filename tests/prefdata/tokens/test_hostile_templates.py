@@ -6,13 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pytest
 
 from prefdata.errors import UsageError
-from prefdata.tokens.patience import Patience
 from prefdata.tokens.probe import Probe
-from prefdata.tokens.template import compile_template, sandbox
 
 ESCAPES = {
     "class of a text": "{{ ''.__class__ }}",
@@ -63,20 +60,6 @@ def test_a_bomb_is_refused_and_harms_nobody(source: str) -> None:
 def test_an_honest_template_passes_and_one_that_refuses_dialogues_does_too() -> None:
     assert code_of(HONEST) is None
     assert code_of("{{ raise_exception('tools are not supported') }}") is None
-
-
-def test_a_row_that_takes_for_ever_is_given_up() -> None:
-    source = "{% if 'x' in messages[0].content %}" + BOMBS["time"] + "{% endif %}ok"
-    template = compile_template(source, sandbox(day=None))
-
-    def render(content: str) -> str:
-        return template.render(messages=[{"role": "user", "content": content}])
-
-    with Patience(seconds=0.2) as patience:
-        assert patience.run(lambda: render("a")) == "ok"
-        with pytest.raises(jinja2.TemplateError, match="not done after"):
-            patience.run(lambda: render("x"))
-        assert patience.run(lambda: render("a")) == "ok"
 
 
 def test_a_build_with_a_hostile_template_writes_nothing(tmp_path: Path, tiny: Path) -> None:
