@@ -134,9 +134,6 @@ def build(folder: Path, template: str, contents: list[str]) -> Build:
     return prefdata.build(config)
 
 
-BOOM = "{{ messages[0].role * 9999999999 }}{% endif %}" + CHATML
-
-
 def test_a_build_refuses_the_row_and_keeps_the_others(tmp_path: Path) -> None:
     bomb = (
         "{% if messages[0].content == 'BOOM' %}{{ messages[0].role * 9999999999 }}{% endif %}"
