@@ -17,6 +17,9 @@ from prefdata.tokens.remember import entry_of, recall, remember
 from prefdata.tokens.template import texts_looked_for
 
 
+THOUGHTS = ("<think>", "</think>")
+
+
 class Stages(NamedTuple):
     """The stages of a fast tokenizer before its model, as its JSON has them; None: none."""
 
@@ -110,13 +113,15 @@ class Target:
 
         The special tokens, and others that a template writes and does not read: `<tool_call>` is
         one with Qwen3's, `</think>` is none, as that template looks for it in what it is given.
+        Nor are <think> and </think> elsewhere: they begin no turn, and answers are written with
+        them where a generation prompt opens the thought.
         """
         sources = list(self.templates.values())
         read = {text for source in sources for text in texts_looked_for(source)}
 
         def is_written(token: str) -> bool:
             in_template = any(token in source for source in sources)
-            return in_template and not any(token in text for text in read)
+            return in_template and token not in THOUGHTS and not any(token in t for t in read)
 
         return tuple(
             sorted(
