@@ -16,7 +16,6 @@ from prefdata.tokens.load import load_tokenizer, require_model
 from prefdata.tokens.remember import entry_of, recall, remember
 from prefdata.tokens.template import texts_looked_for
 
-
 THOUGHTS = ("<think>", "</think>")
 
 
