@@ -90,93 +90,107 @@ def settle_splits(names: Sequence[str], told: Sequence[FileSplit], rows: pl.Data
     inputs are one set if they name fewer than two splits and none is given. E186 if a file's name
     and its rows differ in what is trained.
     """
-    values = rows["said"].cast(pl.String).unique().drop_nulls().sort().to_list()
-    kinds = {value: kind_of(value) for value in values}
-    frame = rows.select("source_index", "line", "said").with_columns(
-        kind=pl.col("said").cast(pl.String).replace_strict(kinds, return_dtype=pl.String)
-        if kinds
-        else pl.lit(None, pl.String)
-    )
-    per_file = [frame.filter(pl.col("source_index") == at) for at in range(len(names))]
+    said = _said(rows, len(names))
     settled = [
-        _settle_file(name, one, own) for name, one, own in zip(names, told, per_file, strict=True)
+        _settle_file(name, one, own) for name, one, own in zip(names, told, said, strict=True)
     ]
-    read = frozenset(at for at, own in enumerate(per_file) if own["kind"].count())
-    unread = _unread_values(settled, per_file)
-    if all(one.told_by == "none" for one in told) and len(_all_kinds(told, per_file)) < 2:
+    read = frozenset(at for at, own in enumerate(said) if any(one.kind for one in own))
+    unread = _unread_values(settled, said)
+    if all(one.told_by == "none" for one in told) and len(_all_kinds(told, said)) < 2:
         one_set = [FileSplit(None, "none")] * len(names)
-        return Splits(one_set, (), None, [*_one_set(names, told, per_file), *unread], read)
-    for name, one, own in zip(names, told, per_file, strict=True):
+        return Splits(one_set, (), None, [*_one_set(names, told, said), *unread], read)
+    for name, one, own in zip(names, told, said, strict=True):
         _require_agreement(name, one, own)
     by_file = pl.Series([one.split for one in settled], dtype=pl.String)
-    split = frame.select(
-        pl.coalesce(
-            by_file.gather(frame["source_index"].cast(pl.UInt32)), pl.col("kind"), pl.lit(TRAIN)
-        )
-    ).to_series()
+    kinds = {one.said: one.kind for own in said for one in own if one.said is not None}
+    kind = rows["said"].cast(pl.String).replace_strict(kinds, return_dtype=pl.String, default=None)
+    of_file = by_file.gather(rows["source_index"].cast(pl.UInt32))
+    split = rows.select(pl.coalesce(of_file, kind, pl.lit(TRAIN)).alias("split"))["split"]
     used = {one.split for one in settled if one.split} | set(split.unique())
     ordered = tuple(sorted(used, key=rank_of))
     of_rows = split.replace_strict({n: at for at, n in enumerate(ordered)}, return_dtype=pl.UInt8)
-    rest = _rest(names, settled, per_file)
-    return Splits(settled, ordered, of_rows.to_numpy(), [*rest, *unread], read)
+    return Splits(
+        settled, ordered, of_rows.to_numpy(), [*_rest(names, settled, said), *unread], read
+    )
 
 
-def _settle_file(name: str, told: FileSplit, rows: pl.DataFrame) -> FileSplit:
+class _Said(NamedTuple):
+    """What some rows of one file say of their split."""
+
+    said: str | None
+    """As they say it; None if they say nothing."""
+    kind: str | None
+    """The split that it means, if it means one."""
+    num: int
+    line: int
+    """Of the first of them."""
+
+
+def _said(rows: pl.DataFrame, num_files: int) -> list[list[_Said]]:
+    """What the rows of each file say, by the first line of each value."""
+    found: list[list[_Said]] = [[] for _ in range(num_files)]
+    groups = rows.group_by("source_index", "said").agg(pl.len(), pl.col("line").min())
+    groups = groups.with_columns(pl.col("said").cast(pl.String))
+    for source, said, num, line in groups.sort("source_index", "line", "said").iter_rows():
+        found[source].append(_Said(said, kind_of(said) if said else None, num, line))
+    return found
+
+
+def _settle_file(name: str, told: FileSplit, said: Sequence[_Said]) -> FileSplit:
     """The split of one file of several splits, by its name or else by its rows."""
     if told.told_by not in ("none", "rest", "rows"):
         return told
     if told.told_by == "none" and told.split is not None:
         return FileSplit(told.split, "name")
-    known = rows["kind"].drop_nulls()
-    if not len(known):
+    known = sorted({one.kind for one in said if one.kind})
+    if not known:
         if told.told_by == "rows":
             problem = f"is given as `{ROWS}`, and no row of it has a column that names a split"
             raise UsageError("E186", name, problem, "give its split: --split train=FILE")
         return FileSplit(TRAIN, "rest")
-    strange = rows.filter(pl.col("said").is_not_null() & pl.col("kind").is_null())
-    if len(strange) and known.n_unique() + (TRAIN not in known) > 1:
-        line, value = strange.select("line", pl.col("said").cast(pl.String)).row(0)
+    strange = next((one for one in said if one.said is not None and one.kind is None), None)
+    if strange and known != [TRAIN]:
         problem = (
-            f"its rows name the splits {', '.join(known.unique().sort())}, and {len(strange):,} of "
-            f"them {value!r} (line {line}), which may be another split or rows to train on"
+            f"its rows name the splits {', '.join(known)}, and {strange.num:,} of them "
+            f"{strange.said!r} (line {strange.line}), which may be another split or rows to train"
         )
         remedy = "give the file one split with --split train=FILE, or mix all with --resplit"
         raise UsageError("E186", name, problem, remedy)
     return FileSplit(None, "rows")
 
 
-def _require_agreement(name: str, told: FileSplit, rows: pl.DataFrame) -> None:
+def _require_agreement(name: str, told: FileSplit, said: Sequence[_Said]) -> None:
     """E186 if a file's name would train rows that their column holds out, or the other way."""
     if told.split is None or told.told_by not in ("none", "name", "folder"):
         return
-    against = rows.filter((pl.col("kind") == TRAIN) != (told.split == TRAIN))
-    if len(against):
-        line, value = against.select("line", pl.col("said").cast(pl.String)).row(0)
+    against = [one for one in said if one.kind and (one.kind == TRAIN) != (told.split == TRAIN)]
+    if against:
+        rows, total = sum(one.num for one in against), sum(one.num for one in said)
         problem = (
-            f"is {told.split} by its name, and by their column {len(against):,} of its "
-            f"{len(rows):,} rows are not: line {line} says {value!r}"
+            f"is {told.split} by its name, and by their column {rows:,} of its {total:,} rows are "
+            f"not: line {against[0].line} says {against[0].said!r}"
         )
         remedy = f"say --split {told.split}=FILE for the name, or --split {ROWS}=FILE for the rows"
         raise UsageError("E186", name, problem, remedy)
 
 
-def _all_kinds(told: Sequence[FileSplit], per_file: Sequence[pl.DataFrame]) -> set[str]:
+def _all_kinds(told: Sequence[FileSplit], said: Sequence[Sequence[_Said]]) -> set[str]:
     """The splits that names and rows speak of; what no one speaks of is train."""
     found: set[str] = set()
-    for one, rows in zip(told, per_file, strict=True):
-        found |= set(rows["kind"].drop_nulls().unique())
+    for one, own in zip(told, said, strict=True):
+        found |= {of_rows.kind for of_rows in own if of_rows.kind}
         if one.split is not None:
             found.add(one.split)
-        elif rows["kind"].null_count() or not len(rows):
+        elif not own or not all(of_rows.kind for of_rows in own):
             found.add(TRAIN)
     return found
 
 
 def _one_set(
-    names: Sequence[str], told: Sequence[FileSplit], per_file: Sequence[pl.DataFrame]
+    names: Sequence[str], told: Sequence[FileSplit], said: Sequence[Sequence[_Said]]
 ) -> list[str]:
     """A note if inputs that are one set are named as something else than train."""
-    kinds = _all_kinds(told, per_file) - {TRAIN}
+    kinds = _all_kinds(told, said) - {TRAIN}
     if not kinds:
         return []
     (kind,) = kinds
@@ -187,31 +201,31 @@ def _one_set(
 
 
 def _rest(
-    names: Sequence[str], settled: Sequence[FileSplit], per_file: Sequence[pl.DataFrame]
+    names: Sequence[str], settled: Sequence[FileSplit], said: Sequence[Sequence[_Said]]
 ) -> list[str]:
     """Notes on files and rows that no one speaks of, which go to train."""
     rest = [name for name, one in zip(names, settled, strict=True) if one.told_by == "rest"]
     notes = [f"{_some(rest)}: no split in the name, so the rows are in train"] if rest else []
-    for name, one, rows in zip(names, settled, per_file, strict=True):
-        silent = rows["said"].null_count() if one.told_by == "rows" else 0
-        if silent:
-            notes.append(
-                f"{name}: {silent:,} of {len(rows):,} rows say no split: they are in train"
-            )
+    for name, one, own in zip(names, settled, said, strict=True):
+        silent = sum(rows.num for rows in own if rows.said is None)
+        if silent and one.told_by == "rows":
+            total = sum(rows.num for rows in own)
+            notes.append(f"{name}: {silent:,} of {total:,} rows say no split: they are in train")
     return notes
 
 
-def _unread_values(settled: Sequence[FileSplit], per_file: Sequence[pl.DataFrame]) -> list[str]:
+def _unread_values(settled: Sequence[FileSplit], said: Sequence[Sequence[_Said]]) -> list[str]:
     """A note if a column called split holds other names."""
-    frames = [rows for one, rows in zip(settled, per_file, strict=True) if one.told_by != "given"]
-    strange = [
-        rows.filter(pl.col("kind").is_null())["said"].drop_nulls().cast(pl.String)
-        for rows in frames
-    ]
-    values = pl.concat(strange).unique().sort().to_list() if strange else []
+    values = {
+        str(rows.said)
+        for one, own in zip(settled, said, strict=True)
+        for rows in own
+        if one.told_by != "given" and rows.said is not None and rows.kind is None
+    }
     if not values:
         return []
-    return [f"the column `split` says {_some(list(map(repr, values)))}: not a split, so not used"]
+    shown = _some(list(map(repr, sorted(values))))
+    return [f"the column `split` says {shown}: not a split, so not used"]
 
 
 def _some(names: Sequence[str]) -> str:

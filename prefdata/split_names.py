@@ -9,7 +9,7 @@ as `test-prep-questions.jsonl` among other files, are an error (E185) that shows
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
@@ -38,6 +38,16 @@ _ENDINGS = frozenset(
         *("gz", "zst", "bz2", "xz", "snappy", "zip"),
     )
 )
+_DATA_WORDS = frozenset(
+    (
+        *("prefs", "pref", "preferences", "preference", "pairs", "pair", "comparisons", "set"),
+        *("split", "subset", "data", "dataset", "rows", "samples", "examples", "file", "part"),
+        *("partial", "shard", "sft", "gen", "dpo", "rm", "kto", "raw", "clean", "cleaned"),
+        *("filtered", "binarized", "final", "full", "small", "mini", "public"),
+    )
+)
+"""Words that say no more of rows than that they are data."""
+_SHORT = 2  # words of a split's name that is of a kind
 _SHARD = re.compile(r"\d+[-_ ]?of[-_ ]?\d+", re.IGNORECASE)
 _HELD_OUT = re.compile(r"(held|hold)[-_ ]out", re.IGNORECASE)
 _VERSION = re.compile(r"(?<![A-Za-z])v\d+", re.IGNORECASE)
@@ -61,11 +71,18 @@ class FileSplit(NamedTuple):
 class _Reading(NamedTuple):
     """What one name says: the words around its split's word tell how surely."""
 
-    kind: str
+    word: str
     rest: frozenset[str]
-    is_sure: bool
+    """The other words."""
+    is_last: bool
+    """Whether the split's word ends the name."""
+    is_sure: bool = False
     others: frozenset[str] = frozenset()
     """Other splits that the name speaks of too."""
+
+    @property
+    def kind(self) -> str:
+        return KINDS[self.word]
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -96,8 +113,10 @@ def kind_of(split: str) -> str | None:
     >>> kind_of("valid1"), kind_of("test_hard"), kind_of("chat")
     ('validation', 'test', None)
     """
-    reading = _read(split)
-    return reading.kind if reading and reading.is_sure and not reading.others else None
+    words = _words(split, is_file=False)
+    if len(words) > _SHORT or len({KINDS[word] for word in words if word in KINDS}) != 1:
+        return None
+    return next((KINDS[word] for word in words if word in KINDS), None)
 
 
 def rank_of(split: str) -> tuple[int, str]:
@@ -186,56 +205,62 @@ def _named_by_paths(names: Sequence[str]) -> list[_Named | None]:
     """
     paths = [PurePath(os.path.abspath(name)) for name in names]  # noqa: PTH100 - links stay
     shared = len(PurePath(os.path.commonpath([path.parent for path in paths])).parts)
-    files = _surer([_read(path.name, is_file=True) for path in paths])
-    folders = [[_read(part) for part in reversed(path.parts[shared:-1])] for path in paths]
+    files = _read_all([_words(path.name, is_file=True) for path in paths])
+    folders = [list(reversed(path.parts[shared:-1])) for path in paths]
     depth = max(map(len, folders))
-    levels = [_surer([f[at] if at < len(f) else None for f in folders]) for at in range(depth)]
+    levels = [
+        _read_all([_words(own[at], is_file=False) if at < len(own) else [] for own in folders])
+        for at in range(depth)
+    ]
     found: list[_Named | None] = []
     for number, own in enumerate(files):
         above = [level[number] for level in levels]
-        sure = next((one for one in above if one is not None and one.is_sure), None)
+        folder = next((one for one in above if one is not None and one.is_sure), None)
+        if folder is None and above and above[0] is not None and above[0].is_last:
+            folder = above[0]
         if own is None:
-            found.append(_Named(sure, "folder") if sure else None)
+            found.append(_Named(folder, "folder") if folder else None)
             continue
-        if sure is not None and (sure.kind == TRAIN) != (own.kind == TRAIN):
-            own = own._replace(others=own.others | {sure.kind})
+        if folder is not None and (folder.kind == TRAIN) != (own.kind == TRAIN):
+            own = own._replace(others=own.others | {folder.kind})
         found.append(_Named(own, "name"))
     return found
 
 
-def _surer(readings: Sequence[_Reading | None]) -> list[_Reading | None]:
-    """Readings, of which those are sure that name one set with a reading of another split.
-
-    `test_prefs_clean` beside `train_prefs_clean` is the same set's test split.
-    """
-    rests: dict[str, set[str]] = {}
-    for one in readings:
-        if one is not None:
-            rests.setdefault(one.kind, set()).update(one.rest)
-    result: list[_Reading | None] = []
-    for one in readings:
-        if one is not None and not one.is_sure:
-            others = [rest for kind, rest in rests.items() if kind != one.kind]
-            one = one._replace(is_sure=any(one.rest & rest for rest in others))
-        result.append(one)
-    return result
+def _read_all(names: Sequence[list[str]]) -> list[_Reading | None]:
+    """What names beside each other say, each by its words; a name without words says nothing."""
+    readings = [_read(words) for words in names]
+    plain = {frozenset(w) for w, one in zip(names, readings, strict=True) if w and one is None}
+    return [
+        one and one._replace(is_sure=_is_sure(one, list(filter(None, readings)), plain))
+        for one in readings
+    ]
 
 
-def _read(name: str, *, is_file: bool = False) -> _Reading | None:
-    """What one part of a path says; None if none of its words is that of a split.
-
-    The split's word comes last, or first with at most one other word behind it: more words, as in
-    `test-prep-questions`, or words on both sides, are not sure. Numbers and endings do not count.
-    """
-    words = _words(name, is_file=is_file)
+def _read(words: list[str]) -> _Reading | None:
+    """What one part of a path says; None if none of its words is that of a split."""
     places = [at for at, word in enumerate(words) if word in KINDS]
     if not places:
         return None
-    kinds = [KINDS[words[at]] for at in places]
+    is_last = places[-1] == len(words) - 1
+    word = words[places[-1] if is_last else places[0]]
     rest = frozenset(word for word in words if word not in KINDS)
-    at = places[-1] if places[-1] == len(words) - 1 else places[0]
-    is_sure = at == len(words) - 1 or (at == 0 and len(words) <= 2)
-    return _Reading(KINDS[words[at]], rest, is_sure, frozenset(kinds) - {KINDS[words[at]]})
+    others = frozenset(KINDS[words[at]] for at in places) - {KINDS[word]}
+    return _Reading(word, rest, is_last, others=others)
+
+
+def _is_sure(
+    one: _Reading, readings: Sequence[_Reading], plain: Collection[frozenset[str]]
+) -> bool:
+    """Whether a name means a split: by itself, or because the names beside it go with it.
+
+    `test`, `test_prefs`; `hh_test` beside `hh`; `my_test_rows` beside `my_train_rows`; `a_test`
+    beside `b_train`. Not `test-prep-questions` or `turing-test` beside `chat`, nor `valid_rows`.
+    """
+    if not one.rest or (one.rest <= _DATA_WORDS and one.word != "valid") or one.rest in plain:
+        return True
+    beside = [other for other in readings if other.kind != one.kind]
+    return any(one.rest & other.rest or (one.is_last and other.is_last) for other in beside)
 
 
 def _words(name: str, *, is_file: bool) -> list[str]:

@@ -30,6 +30,11 @@ DIVIDED: list[tuple[list[str], list[str]]] = [
     (["latest.jsonl", "test.jsonl"], [TRAIN, TEST]),
     (["test/train-0.jsonl", "test/test-0.jsonl"], [TRAIN, TEST]),
     (["test_prefs_clean_en.jsonl", "train_prefs_clean_en.jsonl"], [TEST, TRAIN]),
+    (["prefs.jsonl", "prefs_test.jsonl"], [TRAIN, TEST]),
+    (["helpsteer_train.jsonl", "hh_test.jsonl"], [TRAIN, TEST]),
+    (["more.jsonl", "test_prefs-00000-of-00001.parquet"], [TRAIN, TEST]),
+    (["train/hh/a.jsonl", "test/hh/a.jsonl"], [TRAIN, TEST]),
+    (["dev-data.jsonl", "training-set.jsonl", "hold-out_set.jsonl"], [VALIDATION, TRAIN, TEST]),
 ]  # fmt: skip
 # Names that are one set: their words are no splits, or all say the same one.
 ONE_SET: list[list[str]] = [
@@ -44,6 +49,8 @@ ONE_SET: list[list[str]] = [
     ["test/dev/a.jsonl", "test/dev/b.jsonl"],
     ["interval.jsonl", "validity.jsonl", "testimony.csv", "strain.csv"],
     ["a.jsonl", "b.jsonl"],
+    ["turing-test.jsonl", "ab-test.jsonl"],
+    ["x/test-lab/b/r.jsonl", "x/y/r.jsonl"],
 ]
 # Names with two readings that differ in what is trained, and the one that the error names.
 TWO_READINGS: list[tuple[list[str], str]] = [
@@ -52,6 +59,11 @@ TWO_READINGS: list[tuple[list[str], str]] = [
     (["data/test/train.jsonl", "data/x.jsonl", "data/test.jsonl"], "data/test/train.jsonl"),
     (["my_test_file.jsonl", "rows.jsonl"], "my_test_file.jsonl"),
     (["notes-on-dev-tools.jsonl", "chat.jsonl"], "notes-on-dev-tools.jsonl"),
+    (["turing-test.jsonl", "chat.jsonl"], "turing-test.jsonl"),
+    (["DevTools.jsonl", "chat.jsonl"], "DevTools.jsonl"),
+    (["valid_rows.jsonl", "invalid_rows.jsonl"], "valid_rows.jsonl"),
+    (["hh-test/a.jsonl", "chat/b.jsonl"], "hh-test/a.jsonl"),
+    (["training_notes.jsonl", "test-prep-questions.jsonl"], "test-prep-questions.jsonl"),
     (
         [f"o/{name}-00000-of-00001.parquet" for name in ("train", "test", "hard")],
         "o/hard-00000-of-00001.parquet",
