@@ -121,8 +121,7 @@ def _require_sound_start(words: Sequence[str]) -> None:
             word.encode("utf-8")
         except UnicodeEncodeError:
             problem = f"is not text in {sys.getfilesystemencoding()}"
-            remedy = "rename it, or set LC_ALL=C.UTF-8 if the name is right"
-            raise UsageError("E190", word, problem, remedy) from None
+            raise UsageError("E190", word, problem, _LOCALE_REMEDY) from None
     for name in _THREADS:
         value = os.environ.get(name)
         numbers = (value or "1").split(",")  # OpenMP has one for each level
@@ -161,21 +160,24 @@ def _coded(error: BaseException, name: str) -> CodedError:
         remedy = "lower workers, limits or the tokens of a pack, or take a larger machine"
         return UsageError("E191", place, "memory ran out", remedy)
     if (fault := disk_fault(error)) is not None:
-        return UsageError("E151", place, fault, DISK_REMEDY)
+        is_limit = fault == os.strerror(errno.EFBIG)
+        return UsageError("E151", place, fault, _LIMIT_REMEDY if is_limit else DISK_REMEDY)
     return _of_system(error, place) or unexpected(error, place)
 
 
 def _of_system(error: BaseException, place: str) -> CodedError | None:
     """Return the coded form of an error that the operating system or the locale made."""
-    if isinstance(error, UnicodeEncodeError) and error.encoding.lower() not in ("utf-8", "utf8"):
-        problem = f"cannot be written in {error.encoding}, the encoding of this locale"
-        return UsageError("E190", str(error.object), problem, "set LC_ALL=C.UTF-8")
+    if isinstance(error, UnicodeEncodeError):  # a name, as contents are checked when they are read
+        shown = error.object if len(error.object) <= 80 else error.object[:77] + "..."
+        return UsageError("E190", shown, f"cannot be written in {error.encoding}", _LOCALE_REMEDY)
     if isinstance(error, OSError) and (error.filename or error.errno in _OF_THE_MACHINE):
         remedy = _REMEDIES.get(error.errno or 0, "check the path and its permissions")
         return UsageError("E192", place, f"cannot be used ({error.strerror})", remedy)
     return None
 
 
+_LOCALE_REMEDY = "rename it, or set LC_ALL=C.UTF-8 if the name is right"
+_LIMIT_REMEDY = "raise `ulimit -f` and run again: what is done is kept"
 _OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _REMEDIES = {
     errno.EMFILE: "raise `ulimit -n`",

@@ -41,8 +41,18 @@ def expand_inputs(patterns: Sequence[str]) -> list[InputFile]:
         names.update(dict.fromkeys(found))
     files = [InputFile(Path(name), name, index) for index, name in enumerate(names)]
     for file in files:
+        _require_text(file.name)
         stamp(file)
     return files
+
+
+def _require_text(name: str) -> None:
+    """Raise E190 for a name that a glob matched and no report could hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        remedy = "rename it, or set LC_ALL=C.UTF-8 if the name is right"
+        raise UsageError("E190", name, "is not text in UTF-8", remedy) from error
 
 
 def stamp(file: InputFile) -> Stamp:

@@ -2,8 +2,10 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dpo.errors import TrainingError
+from prefdata.cli import main as prefdata
 from prefdata.command import Command, Group, say
 from prefdata.engine.local import Workers
 from prefdata.errors import EmptyError, LockedError, PrefdataError, UsageError
 from prefdata.report.safe import without_secrets
 from prefdata.unexpected import UnexpectedError, working_on
+from tests.dpo.tiny import save_tiny
 
 SECRET = "hf_abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -69,7 +73,7 @@ FORESEEN: dict[str, tuple[BaseException, int, str]] = {
     "no permission": (PermissionError(errno.EACCES, "no", "a"), 2, "a: cannot be used (no); "),
     "files open": (OSError(errno.EMFILE, "Too many open files"), 2, "raise `ulimit -n` [E192]"),
     "circle of links": (OSError(errno.ELOOP, "Too many levels", "a"), 2, "form a circle [E192]"),
-    "locale": (UnicodeEncodeError("ascii", "é", 0, 1, "ordinal"), 2, "set LC_ALL=C.UTF-8 [E190]"),
+    "locale": (UnicodeEncodeError("ascii", "é", 0, 1, "x"), 2, "if the name is right [E190]"),
     "Ctrl-C": (KeyboardInterrupt(), 130, "run the same command again: what is done is kept"),
 }  # fmt: skip
 
@@ -285,6 +289,48 @@ def test_output_on_a_full_disk_is_one_line() -> None:
     assert done.stderr.count("\n") == 1
     assert "No space left on device" in done.stderr
     assert done.returncode == 2
+
+
+def test_a_name_that_a_glob_matches_and_no_report_could_hold_is_refused(tmp_path: Path) -> None:
+    for name in (b"a.jsonl", b"b\xff.jsonl"):
+        (tmp_path / os.fsdecode(name)).write_text(
+            '{"prompt": "a", "chosen": "b", "rejected": "c"}\n'
+        )
+    result = CliRunner().invoke(prefdata, ["validate", f"{tmp_path}/*.jsonl"])
+
+    assert "b\\udcff.jsonl: is not text in UTF-8" in the_line(result)
+    assert result.exit_code == 2
+
+
+def interrupted(command: list[str], ready: Path) -> tuple[int, str]:
+    """Send Ctrl-C to a command and its workers, as a terminal does, once a path exists."""
+
+    def heed() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True, preexec_fn=heed,
+    )  # fmt: skip
+    while not ready.exists() and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    return process.returncode, output
+
+
+def test_ctrl_c_reaches_worker_processes_without_a_traceback(tmp_path: Path) -> None:
+    tokenizer = save_tiny(tmp_path / "model")
+    row = '{"prompt": "say {}", "chosen": " a {}", "rejected": " b {}"}\n'
+    rows = "".join(row.replace("{}", str(number)) for number in range(100_000))
+    (tmp_path / "many.jsonl").write_text(rows)
+    out = tmp_path / "out"
+    words = ["build", str(tmp_path / "many.jsonl"), "--tokenizer", tokenizer, "-o", str(out)]
+    command = [sys.executable, "-m", "prefdata", *words, "--workers", "2", "--text", "verbatim"]
+    code, output = interrupted(command, out / ".building")
+
+    assert code == 130
+    assert output.strip() == "stopped; run the same command again: what is done is kept"
 
 
 def test_output_in_ascii_is_escaped_text(tmp_path: Path) -> None:
