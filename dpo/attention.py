@@ -16,13 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
 
 from dpo import flex
 from dpo.causal import attend_causal
 from dpo.flex import How
+from dpo.masks import PackMask, read_mask
 from dpo.packing import Segment
 
 NAME = "shared_prompt"
+HARMLESS = {"position_ids", "cache_position"}
+"""Tensors among the options of a layer that change nothing of its attention."""
 
 
 def attend_packs(
@@ -30,20 +34,20 @@ def attend_packs(
     query_BHTD: Tensor,
     key_BGTD: Tensor,
     value_BGTD: Tensor,
-    attention_mask: Tensor | None,  # noqa: ARG001 — packs need no mask
+    attention_mask: PackMask | Tensor | None,
     *,
     segments: Sequence[Segment],
     **options: Any,
 ) -> tuple[Tensor, None]:
     """The function that transformers calls in each layer: (B, T, H, D), and no weights."""
-    if options.get("s_aux") is not None or options.get("position_bias") is not None:
-        # the self-check before step 1 meets this, and such a model then runs unshared
-        message = "attention sinks and position biases do not run on packs"
+    if asked := [n for n, o in options.items() if isinstance(o, Tensor) and n not in HARMLESS]:
+        # sinks, biases, chosen blocks: the self-check meets this, and the model then runs unshared
+        message = f"attention with {', '.join(sorted(asked))} does not run on packs"
         raise NotImplementedError(message)
     how = How(
         options.get("scaling"),
         options.get("dropout", 0.0),
-        options.get("sliding_window"),
+        _window(attention_mask, options.get("sliding_window"), segments),
         options.get("softcap"),
     )
     # norms of queries and keys leave them in float32 under autocast, which knows not every kernel
@@ -55,6 +59,26 @@ def attend_packs(
         if query.is_cuda and how.dropout == 0:
             return flex.attend(query, key, value, segments, how), None
         return _attend_segments(query, key, value, segments, how), None
+
+
+def _window(
+    mask: PackMask | Tensor | None, named: int | None, segments: Sequence[Segment]
+) -> int | None:
+    """The window of a layer: its mask decides, as in every other attention of transformers.
+
+    Raises NotImplementedError where a mask is not one that packs have, and where a layer names a
+    window that its mask does not have.
+    """
+    longest = max(segment.prompt + max(segment.completions) for segment in segments)
+    if isinstance(mask, PackMask):
+        return mask.window(longest)
+    if mask is not None:
+        message = "a mask that the model lays out by itself does not run on packs"
+        raise NotImplementedError(message)
+    if named is not None and named < longest:
+        message = "a window that the mask does not have does not run on packs"
+        raise NotImplementedError(message)
+    return None
 
 
 def _attend_segments(
@@ -133,3 +157,4 @@ def causal_bias(
 
 
 AttentionInterface.register(NAME, attend_packs)
+AttentionMaskInterface.register(NAME, read_mask)

@@ -4,7 +4,7 @@ Each mismatch is an error with a code of its own. Fingerprints are compared firs
 rows is computed again, which finds what no fingerprint knows, such as another library's rounding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -38,10 +38,10 @@ def check_tokenizer(model: str, build: Build) -> None:
         raise MismatchError("T202", model, problem, remedy)
 
 
-def check_vocabulary(model: PreTrainedModel, pairs: Pairs, *, place: str) -> None:
+def check_vocabulary(model: PreTrainedModel, *splits: Pairs, place: str) -> None:
     """Refuse ids that the model has no embedding for."""
     rows = int(model.get_input_embeddings().weight.size(0))  # type: ignore[operator]
-    largest = pairs.largest_id()
+    largest = max(pairs.largest_id() for pairs in splits)
     if largest >= rows:
         problem = f"has {rows:,} embeddings, and the shards hold the id {largest:,}"
         raise MismatchError("T206", place, problem, "build again with this model's tokenizer")
@@ -81,13 +81,21 @@ def spot_check(policy: Policy, pairs: Pairs, reference: Reference, split: str) -
                 raise MismatchError("T209", f"{reference.folder} {split}", problem, remedy)
 
 
-def check_first_loss(loss: float, *, expected: float, precision: Precision) -> None:
-    """Where the policy starts as the reference, every margin is 0, so the loss is known."""
-    if not abs(loss - expected) <= FIRST_LOSS_TOLERANCE[precision] * max(1.0, abs(expected)):
-        problem = f"is {loss:.6f} where a policy that equals its reference has {expected:.6f}"
-        raise MismatchError(
-            "T210", "the first loss", problem, "delete the reference and run `dpo-ref` again"
-        )
+def check_first_loss(
+    loss: float, *, expected: float, precision: Precision, draws: Callable[[], bool]
+) -> None:
+    """Where the policy starts as the reference, every margin is 0, so the loss is known.
+
+    `draws` finds out if two passes over the same pairs differ; it is asked only then.
+    """
+    if abs(loss - expected) <= FIRST_LOSS_TOLERANCE[precision] * max(1.0, abs(expected)):
+        return
+    problem = f"is {loss:.6f} where a policy that equals its reference has {expected:.6f}"
+    remedy = "delete the reference and run `dpo-ref` again"
+    if draws():
+        problem += "; the model draws at random, though dropout is off: two passes over it differ"
+        remedy = "set its rates of noise to 0 in its config.json, or use another model"
+    raise MismatchError("T210", "the first loss", problem, remedy)
 
 
 def _stored_token_logps(

@@ -28,3 +28,12 @@ class TrainingError(DpoError):
     """A run cannot go on without doing harm."""
 
     exit_code = 1
+
+
+_SAYS_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def is_of_memory(error: Exception) -> bool:
+    """Return whether an error of torch or of Python says that memory does not suffice."""
+    kind, said = type(error).__name__, str(error).lower()
+    return kind in ("OutOfMemoryError", "MemoryError") or any(part in said for part in _SAYS_MEMORY)

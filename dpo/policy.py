@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -15,7 +16,10 @@ from transformers import PreTrainedModel
 from dpo import attention
 from dpo.errors import UsageError
 from dpo.logps import Head, logps_and_collisions
-from dpo.packing import Pack
+from dpo.modes import train_without_dropout
+from dpo.packing import Pack, Segment
+from dpo.parts import Part, split_pack
+from dpo.rotary import length_limits, start_afresh
 from dpo.routing import experts_per_token, router_loads
 
 
@@ -43,8 +47,17 @@ class Policy(nn.Module):
         self.model = model
         self._no_split_modules = model._no_split_modules  # which layers accelerate shards by
         self.own_attention: str = model.config._attn_implementation or "eager"
+        self.limits = length_limits(model)
+        self.dropout = True
         self.shared = self.head_adds = self.collisions = self.loads = False
         self.share(shared=shared)
+
+    def train(self, mode: bool = True) -> "Policy":  # noqa: FBT001, FBT002 — torch's signature
+        """Switch to training, in which nothing is drawn at random unless `dropout`."""
+        super().train(mode)
+        if mode and not self.dropout:
+            train_without_dropout(self.model)
+        return self
 
     def share(self, *, shared: bool) -> None:
         """Run packs with their prompts shared, or one completion a row."""
@@ -80,31 +93,65 @@ class Policy(nn.Module):
             )
 
     def _shared(self, pack: Pack) -> tuple[Tensor, list[Tensor]]:
-        """Hidden states that predict completion tokens, out of one row, (N, H); router logits."""
-        states_TH, routed = self._run(
-            input_ids=pack.input_ids_T[None],
-            position_ids=pack.position_ids_T[None],
-            segments=pack.segments,
-        )
+        """Hidden states that predict completion tokens, out of one row, (N, H); router logits.
+
+        Out of several rows if texts of their lengths must not share one.
+        """
+        if (parts := self._sides(pack)) is not None:
+            return self._in_parts(pack, parts)
+        states_TH, routed = self._run_shared(pack.input_ids_T, pack.position_ids_T, pack.segments)
         return states_TH.index_select(0, pack.predicts_N), list(routed)
 
-    def _unshared(self, pack: Pack) -> tuple[Tensor, list[Tensor]]:
-        """The same from plain rows, one completion each and nothing else in them.
+    def _sides(self, pack: Pack) -> list[Part] | None:
+        """Parts of equal sides of every limit of length; None where that is the whole pack."""
+        if not self.limits:
+            return None
+        lengths = [s.prompt + length for s in pack.segments for length in s.completions]
+        sides = [tuple(limit.side(length) for limit in self.limits) for length in lengths]
+        return split_pack(pack.segments, sides) if len(set(sides)) > 1 else None
 
-        Of a prompt's router logits those of its first row are told, as where it runs once.
-        """
+    def _unshared(self, pack: Pack) -> tuple[Tensor, list[Tensor]]:
+        """The same from plain rows, one completion each and nothing else in them."""
+        return self._in_parts(pack, split_pack(pack.segments, range(pack.num_completions)))
+
+    def _in_parts(self, pack: Pack, parts: Sequence[Part]) -> tuple[Tensor, list[Tensor]]:
+        """Hidden states from several rows; of a prompt's router logits those of its first row."""
+        device = pack.input_ids_T.device
         hidden: list[Tensor] = []
         routed: list[Tensor] = []
-        for row in unshared_rows(pack):
-            states_TH, logits = self._run(input_ids=pack.input_ids_T[row.places][None])
-            hidden.append(states_TH[row.first - 1 : -1])
-            routed += [layer[0 if row.brings_prompt else row.first :] for layer in logits]
-        return torch.cat(hidden), routed
+        for part in parts:
+            places, predicts = (
+                torch.from_numpy(numbers).to(device) for numbers in (part.places_t, part.predicts_n)
+            )
+            if self.shared:
+                states_TH, logits = self._run_shared(
+                    pack.input_ids_T[places], pack.position_ids_T[places], part.segments
+                )
+            else:
+                states_TH, logits = self._run(input_ids=pack.input_ids_T[places][None])
+            hidden.append(states_TH.index_select(0, predicts))
+            is_new = torch.from_numpy(part.is_new_t).to(device)
+            routed += [layer[is_new] for layer in logits]
+        order = np.argsort(np.concatenate([part.tokens_n for part in parts]))
+        return torch.cat(hidden)[torch.from_numpy(order).to(device)], routed
+
+    def _run_shared(
+        self, input_ids_T: Tensor, position_ids_T: Tensor, segments: Sequence[Segment]
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        return self._run(
+            input_ids=input_ids_T[None],
+            # a mask of ones keeps transformers from guessing texts out of the positions
+            attention_mask=torch.ones_like(input_ids_T)[None],
+            position_ids=position_ids_T[None],
+            segments=segments,
+        )
 
     def _run(self, **inputs: Any) -> tuple[Tensor, Sequence[Tensor]]:
         """Hidden states of one row, (T, H), and the router logits of each layer, (T, E)."""
+        if any(limit.grows for limit in self.limits):
+            start_afresh(self.model)
         options = {"output_router_logits": True} if self.loads else {}
-        found = self.model.base_model(**inputs, **options, use_cache=False)
+        found = body_of(self.model)(**inputs, **options, use_cache=False)
         return found.last_hidden_state[0], found.router_logits if self.loads else ()
 
 
@@ -118,7 +165,7 @@ def _cut_off(embedding: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor
         return None
     rows = output.detach().requires_grad_()
     rows.register_hook(partial(_add_rows, embedding, args[0]))  # type: ignore[no-untyped-call]
-    return rows
+    return rows.clone()  # which a model may scale in place
 
 
 def _add_rows(embedding: nn.Embedding, ids: Tensor, gradient: Tensor) -> None:
@@ -130,31 +177,12 @@ def _add_rows(embedding: nn.Embedding, ids: Tensor, gradient: Tensor) -> None:
     weight.grad.index_add_(0, ids.flatten(), gradient.flatten(0, -2).to(weight.grad.dtype))
 
 
-class Row:
-    """Where one completion and its prompt stand in a pack."""
-
-    def __init__(self, prompt: slice, completion: slice, *, brings_prompt: bool) -> None:
-        self.brings_prompt = brings_prompt
-        self.places = torch.cat(
-            (
-                torch.arange(prompt.start, prompt.stop),
-                torch.arange(completion.start, completion.stop),
-            )
-        )
-        self.first = prompt.stop - prompt.start
-
-
-def unshared_rows(pack: Pack) -> list[Row]:
-    """A row for each completion of the pack, in the pack's order."""
-    rows: list[Row] = []
-    start = 0
-    for segment in pack.segments:
-        prompt = slice(start, start + segment.prompt)
-        start = prompt.stop
-        for place, length in enumerate(segment.completions):
-            rows.append(Row(prompt, slice(start, start + length), brings_prompt=place == 0))
-            start += length
-    return rows
+def body_of(model: PreTrainedModel) -> nn.Module:
+    """The model without its head."""
+    base: nn.Module = model.base_model
+    if base is model:  # its class names a prefix that it does not have (Llama 4)
+        base = getattr(model, "model", base)
+    return base
 
 
 def head_of(model: PreTrainedModel) -> Head:

@@ -1,15 +1,13 @@
 """The costliest pack, before the first step: memory that does not suffice is told at the start."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from dpo.errors import TrainingError
+from dpo.errors import TrainingError, is_of_memory
 from dpo.optim import begin_moments
 from dpo.run import Run
 
 COUNTED = 1024
-_SAYS_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def rehearse(run: Run) -> None:
@@ -34,7 +32,7 @@ def rehearse(run: Run) -> None:
             total = found.logps_N.sum()
         run.accelerator.backward(total)
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and not _is_of_memory(error):
+        if not isinstance(error, MemoryError) and not is_of_memory(error):
             raise
         name, longest = pairs.pair_id(rows[0])[:12], int(sizes[chosen[0]])
         tokens = int(sizes[chosen].sum())
@@ -82,8 +80,3 @@ def costliest(sizes: NDArray[np.int64], *, budget: int, most: int) -> list[int]:
         rows.append(int(order[place]))
         room -= int(ascending[place])
     return rows
-
-
-def _is_of_memory(error: Exception) -> bool:
-    said = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or any(part in said for part in _SAYS_MEMORY)

@@ -31,7 +31,7 @@ from dpo.policy import Found, Policy
 from dpo.precision import LossScale, autocast
 from dpo.refstore import Reference, open_reference
 from dpo.routing import check_routing
-from dpo.selfcheck import make_policy
+from dpo.selfcheck import length_notice, make_policy
 from dpo.work import Machine, make_machine
 from prefdata.split_names import rank_of
 from prefdata.store.canonical import fingerprint
@@ -138,6 +138,8 @@ class Run(NamedTuple):
     total_steps: int
     starts_as_reference: bool
     unshared_because: str | None
+    length_notice: str | None
+    """What to say of texts that run in rows of their own for their length."""
     fingerprint: str
     reference_hash: str
 
@@ -159,9 +161,9 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
     test = None
     if config.eval_split is not None and build.splits[config.eval_split].rows:
         test = _with_sources(_split(build, reference, config.eval_split, config), build, config)
-    model = load_model(config.model, dropout=config.dropout, device=accelerator.device)
-    check_vocabulary(model, train.pairs, place=config.model)
-    policy, why = make_policy(model, train.pairs)
+    seen = [split.pairs for split in (train, test) if split is not None]
+    policy, why = _open_policy(config, seen, accelerator.device)
+    model = policy.model
     weights = weights_sha256(model)
     _check_reference(config, policy, weights, train, reference)
     if config.lora is not None:
@@ -176,7 +178,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
         policy.add_gradients_in_place()
     optimizer = make_optimizer(policy.parameters(), config.optimizer)
     prepared, optimizer = accelerator.prepare(policy, optimizer)
-    prepared.train()  # rates of dropout are as the config wants them
+    prepared.train()
     return Run(
         config=config,
         accelerator=accelerator,
@@ -192,9 +194,21 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
         total_steps=num_steps(config, len(order)),
         starts_as_reference=weights == reference.manifest.weights_sha256,
         unshared_because=why,
+        length_notice=length_notice(policy, *seen),
         fingerprint=run_fingerprint(config, build, reference, weights),
         reference_hash=reference.manifest.hash,
     )
+
+
+def _open_policy(
+    config: TrainConfig, seen: list[Pairs], device: torch.device
+) -> tuple[Policy, str | None]:
+    """The policy, whose attention is checked on the pairs that the run sees; why it is unshared."""
+    model = load_model(config.model, dropout=config.dropout, device=device)
+    check_vocabulary(model, *seen, place=config.model)
+    policy, why = make_policy(model, *seen)
+    policy.dropout = config.dropout
+    return policy, why
 
 
 def _require_margins(objective: Objective, pairs: Pairs, *, place: str) -> None:
@@ -210,13 +224,14 @@ def _check_reference(
     config: TrainConfig, policy: Policy, weights: str, train: Split, reference: Reference
 ) -> None:
     """Compare fingerprints, then compute a few rows again under the reference's own model."""
-    place, model = config.model, policy
-    if config.reference.model is not None and config.reference.model != config.model:
-        place = config.reference.model
-        loaded = load_model(place, device=policy.model.device)
-        model, weights = Policy(loaded, shared=policy.shared), weights_sha256(loaded)
-    check_reference(reference, weights, place=place, precision=config.mixed_precision)
-    spot_check(model, train.pairs, reference, "train")
+    name, precision = config.reference.model, config.mixed_precision
+    if name is None or name == config.model:
+        check_reference(reference, weights, place=config.model, precision=precision)
+    else:
+        loaded = load_model(name, device=policy.model.device)
+        check_reference(reference, weights_sha256(loaded), place=name, precision=precision)
+        policy, _ = make_policy(loaded, train.pairs)
+    spot_check(policy, train.pairs, reference, "train")
 
 
 def _split(build: Build, reference: Reference, split: str, config: TrainConfig) -> Split:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from functools import partial
 
 import torch
 from accelerate.utils import gather_object
@@ -28,7 +29,12 @@ def train_step(run: Run, step: int) -> dict[str, float]:
     found, expected = _gradients(run, step)
     _refuse_nonfinite(run, step, found)
     if step == 1 and run.starts_as_reference and not run.config.dropout:
-        check_first_loss(found["loss"], expected=expected, precision=run.config.mixed_precision)
+        check_first_loss(
+            found["loss"],
+            expected=expected,
+            precision=run.config.mixed_precision,
+            draws=partial(_draws_at_random, run, step),
+        )
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     run.scale.settle()
@@ -41,6 +47,16 @@ def train_step(run: Run, step: int) -> dict[str, float]:
         "mfu": run.machine.utilization(work, seconds=seconds, processes=ranks),
         **work.spared(),
     }
+
+
+@torch.no_grad()
+def _draws_at_random(run: Run, step: int) -> bool:
+    """Return whether two passes over the first pack of a step differ."""
+    rows = packs_of(run, step)[0] or run.order.rows(step)[:1]
+    pack = run.train.batch(rows, run.accelerator.device).pack
+    with run.autocast():
+        first, second = (run.policy(pack).logps_N for _ in range(2))
+    return not torch.equal(first, second)
 
 
 def _gradients(run: Run, step: int) -> tuple[dict[str, float], float]:

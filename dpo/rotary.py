@@ -1,0 +1,59 @@
+"""Rotary frequencies that depend on how long a text is: longrope and dynamic NTK.
+
+transformers chooses them by the longest text of a row, so in a pack one long text would change all
+others; dynamic ones also stay as the longest row so far has left them. So texts share a row only
+if their lengths choose the same frequencies, and each row begins as in a model that has run none.
+https://arxiv.org/abs/2402.13753 (longrope).
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from torch import nn
+
+
+class LengthLimit(NamedTuple):
+    """A length of text, in tokens, beyond which frequencies are others."""
+
+    tokens: int
+    grows: bool
+    """Whether each length beyond it has frequencies of its own (dynamic NTK)."""
+
+    def side(self, length: int) -> int:
+        """Texts of equal sides have equal frequencies."""
+        return max(length, self.tokens) if self.grows else int(length > self.tokens)
+
+
+def length_limits(model: nn.Module) -> tuple[LengthLimit, ...]:
+    """The limits of all rotary embeddings of a model; none where length does not matter."""
+    return tuple(sorted({limit for module in model.modules() for limit in _limits(module)}))
+
+
+def start_afresh(model: nn.Module) -> None:
+    """Let dynamic frequencies forget the rows that have run."""
+    for module in model.modules():
+        for kind, prefix in _kinds(module):
+            original: Any = getattr(module, f"{prefix}original_inv_freq", None)
+            if "dynamic" in kind and original is not None:
+                setattr(module, f"{prefix}inv_freq", original.clone())
+                setattr(module, f"{prefix}max_seq_len_cached", module.original_max_seq_len)
+
+
+def _limits(module: nn.Module) -> Iterator[LengthLimit]:
+    for kind, prefix in _kinds(module):
+        if "dynamic" in kind:
+            yield LengthLimit(int(module.original_max_seq_len), grows=True)  # type: ignore[arg-type]
+        elif kind == "longrope":
+            parameters: Any = module.config.rope_parameters  # type: ignore[union-attr]
+            parameters = parameters[prefix.removesuffix("_")] if prefix else parameters
+            yield LengthLimit(int(parameters["original_max_position_embeddings"]), grows=False)
+
+
+def _kinds(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """Kind of frequencies and the prefix of their names, for each type of layer that has some."""
+    kinds: Any = getattr(module, "rope_type", None)
+    if isinstance(kinds, str):
+        yield kinds, ""
+    elif isinstance(kinds, dict):
+        for layer_type, kind in kinds.items():
+            yield str(kind), f"{layer_type}_"
