@@ -29,7 +29,7 @@ from prefdata.read.lines import BOM
 from prefdata.read.rows import Row, Tally, line_rows, long_row, range_rows, unit_refusals
 from prefdata.read.source import InputFile
 from prefdata.read.tabular import arrow_blocks, parquet_blocks, table_rows
-from prefdata.read.unpack import MAGIC, HashedFile, Unpacker
+from prefdata.read.unpack import MAGIC, HashedFile, Unpacker, refuse_foreign
 
 HEAD_BYTES = 64 * 1024
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
@@ -68,9 +68,9 @@ def open_blocks(
     if magic.startswith(ARROW_FILE):
         return arrow_blocks(file.path, file.name)
     if magic.startswith(ARROW_STREAM):
-        problem = "is an Arrow stream, which looks whole when it is cut"
-        raise UsageError("E117", file.name, problem, "write it as an Arrow file or as Parquet")
+        raise _stream(file.name)
     head, blocks = _with_head(Unpacker(source, file.name, limits).blocks(magic))
+    refuse_foreign(head, file.name, is_unpacked=magic.startswith(MAGIC))
     _refuse_other_encodings(head, file.name)
     delimiter = _delimiter(file.path)
     if delimiter:
@@ -84,6 +84,11 @@ def open_blocks(
         return array_blocks(_whole(blocks, file.name, limits), file.name)
     lines = line_blocks(blocks, limits)
     return lines if magic.startswith(MAGIC) else as_ranges(lines, file)
+
+
+def _stream(name: str) -> UsageError:
+    problem = "is an Arrow stream, which looks whole when it is cut"
+    return UsageError("E117", name, problem, "write it as an Arrow file or as Parquet")
 
 
 def _first_bytes(handle: BinaryIO) -> bytes:
@@ -111,6 +116,8 @@ def _delimiter(path: Path) -> str | None:
 def _refuse_other_encodings(head: bytes, name: str) -> None:
     if head.startswith((PARQUET, ARROW_FILE)):
         raise UsageError("E112", name, "is a packed table file", "unpack it first")
+    if head.startswith(ARROW_STREAM):
+        raise _stream(name)
     encoding = None
     if head.startswith(UTF32_MARKS) or WITHOUT_MARK_32.match(head):
         encoding = "UTF-32"

@@ -7,7 +7,7 @@ trailer has been reached and agrees, so a cut download gives an error and no row
 import hashlib
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import zstandard
 
@@ -17,16 +17,70 @@ from prefdata.read.limits import Limits
 BLOCK = 2**20
 ZSTD_SLICE = 512  # one such slice of a bomb unpacks to 16 MiB at most
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-MAGIC = (GZIP, ZSTD)
+SKIPPABLE_STARTS = tuple(bytes([first]) for first in range(0x50, 0x60))
+SKIPPABLE_TAIL, SKIPPABLE_HEAD = b"\x2a\x4d\x18", 8
+SKIPPABLE = tuple(first + SKIPPABLE_TAIL for first in SKIPPABLE_STARTS)
+"""How zstd frames begin that hold no content; a length of four bytes follows."""
+MAGIC = (GZIP, ZSTD, *SKIPPABLE)
 """How packed files begin."""
 ZSTD_WINDOW = 2**27
+_UNPACK = "unpack it, or pack it with gzip or zstd"
+_FETCH = "fetch the file itself"
 FOREIGN = {
-    b"PK\x03\x04": "a zip archive",
-    b"BZh": "packed by bzip2",
-    b"\xfd7zXZ\x00": "packed by xz",
-    b"\x04\x22\x4d\x18": "packed by lz4",
-    b"7z\xbc\xaf": "a 7z archive",
+    b"PK\x03\x04": ("a zip archive, as Excel workbooks are", _UNPACK),
+    b"BZh": ("packed by bzip2", _UNPACK),
+    b"\xfd7zXZ\x00": ("packed by xz", _UNPACK),
+    b"\x04\x22\x4d\x18": ("packed by lz4", _UNPACK),
+    b"7z\xbc\xaf": ("a 7z archive", _UNPACK),
+    b"\xd0\xcf\x11\xe0": ("an old Excel workbook", "save it as CSV in UTF-8"),
+    b"SQLite format 3\x00": ("an SQLite database", "export the table as CSV or JSON Lines"),
+    b"Obj\x01": ("an Avro file", "write it as Parquet"),
+    b"\x89HDF": ("an HDF5 file", "write it as Parquet"),
+    b"%PDF-": ("a PDF file", _FETCH),
+    b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file with `git lfs pull`"),
+    b"<!DOCTYPE": ("a web page", _FETCH),
+    b"<!doctype": ("a web page", _FETCH),
+    b"<html": ("a web page", _FETCH),
 }
+TAR_MARK = slice(257, 262)
+
+
+def refuse_foreign(head: bytes, name: str, *, is_unpacked: bool) -> None:
+    """E112 for content that is a format of its own, in the file or inside of its packing."""
+    found = FOREIGN.get(next((mark for mark in FOREIGN if head.startswith(mark)), b""))
+    if head[TAR_MARK] == b"ustar":
+        found = "a tar archive", "unpack it"
+    if is_unpacked and head.startswith(MAGIC):
+        found = "packed twice", "unpack it once"
+    if found:
+        what, remedy = found
+        inside = "once unpacked, " if is_unpacked else ""
+        raise UsageError("E112", name, f"is {inside}{what}, which is not read", remedy)
+
+
+class _Frames:
+    """What lies between the frames of zstd that hold content."""
+
+    def __init__(self) -> None:
+        self.held, self.to_skip = b"", 0
+        """The head of a skippable frame as far as it is read; what is left of its content."""
+
+    def skip(self, data: bytes) -> bytes:
+        """Return the data from the next frame with content on."""
+        self.held = b""
+        while data:
+            if self.to_skip:
+                data, self.to_skip = data[self.to_skip :], max(0, self.to_skip - len(data))
+            elif not data.startswith(SKIPPABLE_STARTS):
+                break
+            elif len(data) < SKIPPABLE_HEAD:  # the rest of it comes with the next piece
+                self.held, data = data, b""
+            elif not data.startswith(SKIPPABLE):
+                break
+            else:
+                self.to_skip = int.from_bytes(data[4:SKIPPABLE_HEAD], "little")
+                data = data[SKIPPABLE_HEAD:]
+        return data
 
 
 class HashedFile:
@@ -52,12 +106,8 @@ class Unpacker:
     def blocks(self, magic: bytes) -> Iterator[bytes]:
         if magic.startswith(GZIP):
             return self._counted(self._gunzip())
-        if magic.startswith(ZSTD):
+        if magic.startswith(MAGIC):
             return self._counted(self._unzstd())
-        for mark, what in FOREIGN.items():
-            if magic.startswith(mark):
-                remedy = "unpack it, or pack it with gzip or zstd"
-                raise UsageError("E112", self.name, f"is {what}, which is not read", remedy)
         return self.source.blocks()
 
     def _counted(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -75,13 +125,16 @@ class Unpacker:
                 yield block[start : start + BLOCK]
 
     def _gunzip(self) -> Iterator[bytes]:
-        unpack = None
+        unpack, members = None, 0
         for block in self.source.blocks():
             data = block
             while data:
                 if unpack is None:
+                    data = data.lstrip(b"\0") if members else data  # padding, as on tapes
+                    if not data:
+                        break
                     self._require_magic(data, GZIP)
-                    unpack = zlib.decompressobj(wbits=31)
+                    unpack, members = zlib.decompressobj(wbits=31), members + 1
                 try:
                     yield unpack.decompress(data, BLOCK)
                 except zlib.error as error:
@@ -93,23 +146,25 @@ class Unpacker:
             raise self._damaged("it ends before its trailer")
 
     def _unzstd(self) -> Iterator[bytes]:
-        unpack = None
+        unpack: Any = None
+        frames = _Frames()
         for block in self.source.blocks():
             for start in range(0, len(block), ZSTD_SLICE):
-                data = block[start : start + ZSTD_SLICE]
-                while data:
+                data = frames.held + block[start : start + ZSTD_SLICE]
+                while data := data if unpack else frames.skip(data):
                     if unpack is None:
                         self._require_magic(data, ZSTD)
-                        unpack = zstandard.ZstdDecompressor(
-                            max_window_size=ZSTD_WINDOW
-                        ).decompressobj()
+                        unpack = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
+                        unpack = unpack.decompressobj()
                     try:
                         yield unpack.decompress(data)
                     except zstandard.ZstdError as error:
                         raise self._damaged(str(error)) from error
                     data = unpack.unused_data if unpack.eof else b""
                     unpack = None if unpack.eof else unpack
-        if unpack is not None:
+        if frames.held:
+            self._require_magic(frames.held, frames.held[:1] + SKIPPABLE_TAIL)
+        if unpack is not None or frames.held or frames.to_skip:
             raise self._damaged("it ends inside a frame")
 
     def _require_magic(self, data: bytes, magic: bytes) -> None:

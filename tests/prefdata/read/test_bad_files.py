@@ -46,6 +46,11 @@ def flipped(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
+def skippable(content: bytes, first: int = 0x50) -> bytes:
+    """A frame of zstd that every reader passes over, as pzstd and seekable files have them."""
+    return bytes([first]) + b"\x2a\x4d\x18" + len(content).to_bytes(4, "little") + content
+
+
 BAD_FILES = {
     "7 UTF-16 with mark": (TEXT.decode().encode("utf-16"), "E102"),
     "7 UTF-16 without": (TEXT.decode().encode("utf-16-le"), "E102"),
@@ -62,6 +67,22 @@ BAD_FILES = {
     "57 gzip bad CRC": (flipped(GZIP, len(GZIP) - 6), "E110"),
     "58 gzip and garbage": (GZIP + b"garbage", "E111"),
     "60 a zip archive": (b"PK\x03\x04rest", "E112"),
+    "gzip in gzip": (gzip.compress(GZIP), "E112"),
+    "zstd in gzip": (gzip.compress(ZSTD), "E112"),
+    "gzip in zstd": (zstandard.compress(GZIP), "E112"),
+    "a skippable frame in gzip": (gzip.compress(skippable(b"x")), "E112"),
+    "Parquet in gzip": (gzip.compress(b"PAR1" + b"\0" * 100), "E112"),
+    "Arrow in zstd": (zstandard.compress(b"ARROW1\0\0" + b"\0" * 100), "E112"),
+    "an Arrow stream in gzip": (gzip.compress(b"\xff\xff\xff\xff\x10\0\0\0"), "E117"),
+    "a zip archive in gzip": (gzip.compress(b"PK\x03\x04rest"), "E112"),
+    "tar in gzip": (gzip.compress(b"name".ljust(257, b"\0") + b"ustar" + b"\0" * 300), "E112"),
+    "tar": (b"name".ljust(257, b"\0") + b"ustar" + b"\0" * 300, "E112"),
+    "a pointer of Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid x\n", "E112"),
+    "a web page": (b"<!DOCTYPE html><html></html>\n", "E112"),
+    "zstd, its skippable frame cut": (ZSTD + skippable(b"index")[:-1], "E110"),
+    "zstd, its skippable head cut": (ZSTD + skippable(b"index")[:6], "E110"),
+    "zstd and what looks skippable": (ZSTD + b"PARIS", "E111"),
+    "gzip, zeros and garbage": (GZIP + b"\0" * 100 + b"x", "E111"),
     "62 zstd cut in a block": (ZSTD[:-20], "E110"),
     "62 zstd cut between blocks": (zstd_cut_between_blocks(), "E110"),
     "63 zstd bad checksum": (flipped(ZSTD, len(ZSTD) - 2), "E110"),
@@ -90,6 +111,10 @@ FINE_FILES = {
     "59 gzip of two members": (GZIP + GZIP, 400),
     "61 gzip under another name": (GZIP, 200),
     "64 zstd of two frames": (ZSTD + ZSTD, 400),
+    "zstd between skippable frames": (skippable(b"a" * 9) + ZSTD + skippable(b"", 0x5F), 200),
+    "zstd with a large skippable frame": (ZSTD + skippable(bytes(2_000_000)) + ZSTD, 400),
+    "zstd of skippable frames alone": (skippable(b"a") + skippable(b"b"), 0),
+    "gzip padded with zeros": (GZIP + bytes(1000), 200),
     "65 gzip of nothing": (gzip.compress(b""), 0),
 }
 
