@@ -67,6 +67,8 @@ class TableBlock(NamedTuple):
     row: int
     """Number of the first, from 1."""
     batch: pa.RecordBatch
+    schema: pa.Schema
+    """Of the file; the batch has bytes for text where some of it is not UTF-8."""
 
 
 class Member(NamedTuple):

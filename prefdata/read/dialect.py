@@ -86,7 +86,7 @@ def read_header(record: Record, delimiter: str, name: str) -> tuple[list[str], s
             raise UsageError("E103", name, "ends its lines with CR alone", remedy) from None
         problem = f"the header is not a row of CSV: {error}"
         raise UsageError("E164", place, problem, "check its quotes") from None
-    require_distinct([each for each in names if each.strip(UNSEEN)], place)
+    require_distinct([each for each in names if each.strip(UNSEEN)], place, unseen=UNSEEN)
     blank = [number for number, each in enumerate(names, start=1) if not each.strip(UNSEEN)]
     if len(blank) == len(names) or "\0" in text:
         what = "holds NUL bytes" if "\0" in text else "names no column"
@@ -97,11 +97,14 @@ def read_header(record: Record, delimiter: str, name: str) -> tuple[list[str], s
     return names, f"has columns without a name at {places}" if blank else None
 
 
-def require_distinct(names: list[str], place: str) -> None:
-    """E163 where two columns look the same: the last would win, and labels might flip."""
+def require_distinct(names: list[str], place: str, *, unseen: str = "") -> None:
+    """E163 where two columns look the same: the last would win, and labels might flip.
+
+    `unseen` is what names are compared without.
+    """
     seen: dict[str, str] = {}
     for name in names:
-        shown = name.strip(UNSEEN)
+        shown = name.strip(unseen) if unseen else name
         if shown in seen:
             how = "" if seen[shown] == name else ", once with spaces around it"
             problem = f"has the column {shown[:80]!r} twice{how}"

@@ -28,9 +28,10 @@ from prefdata.read.limits import Limits
 from prefdata.read.lines import BOM
 from prefdata.read.rows import Row, Tally, line_rows, long_row, range_rows, unit_refusals
 from prefdata.read.source import InputFile
-from prefdata.read.tabular import arrow_blocks, parquet_blocks, table_rows
+from prefdata.read.tabular import arrow_blocks, encrypted, parquet_blocks, table_rows
 from prefdata.read.unpack import MAGIC, HashedFile, Unpacker, refuse_foreign
 
+ENCRYPTED = b"PARE"
 HEAD_BYTES = 64 * 1024
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 PACKED = (".gz", ".zst")
@@ -64,9 +65,11 @@ def open_blocks(
     """The parts of a file, whatever its format; nothing is read that is not asked for."""
     magic = _first_bytes(source.file)
     if magic.startswith(PARQUET):
-        return parquet_blocks(file.path, file.name)
+        return parquet_blocks(file.path, file.name, limits)
+    if magic.startswith(ENCRYPTED):
+        raise encrypted(file.name)
     if magic.startswith(ARROW_FILE):
-        return arrow_blocks(file.path, file.name)
+        return arrow_blocks(file.path, file.name, limits)
     if magic.startswith(ARROW_STREAM):
         raise _stream(file.name)
     head, blocks = _with_head(Unpacker(source, file.name, limits).blocks(magic))

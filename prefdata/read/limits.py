@@ -22,7 +22,7 @@ class Limits(BaseModel):
     max_array_bytes: PositiveInt = 1024 * MIB
     """Largest file that is one JSON array, which is read whole (E105)."""
     max_output_bytes: PositiveInt = 256 * 1024 * MIB
-    """Most that one compressed file may unpack to (E113)."""
+    """Most that one packed file, or a Parquet or Arrow file, may unpack to (E113)."""
     max_ratio: PositiveInt = 200
     """Most bytes that one compressed byte may give, once `ratio_after_bytes` are out (E113)."""
     ratio_after_bytes: NonNegativeInt = 64 * MIB
