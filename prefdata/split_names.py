@@ -160,13 +160,15 @@ def name_splits(names: Sequence[str], given: Mapping[str, str]) -> list[FileSpli
     kinds = {frozenset(one.reading.kinds if one else [TRAIN]) for one in named.values()}
     if not given and len(kinds) < 2:
         return [FileSplit(_sure_kind(named[name]), "none") for name in names]
+    paths = [PurePath(name) for name, one in named.items() if one is not None]
+    sharded = {path.parent for path in paths if _SHARD_NAME.fullmatch(path.name)}
     for name, found in named.items():
         if name in given:
             continue
         if found is not None:
             _require_one_reading(name, found.reading)
         else:
-            _require_no_own_split(name, [other for other, one in named.items() if one])
+            _require_no_own_split(name, sharded)
             told[name] = FileSplit(TRAIN, "rest")
     return [told[name] for name in names]
 
@@ -176,12 +178,10 @@ def _sure_kind(named: _Named | None) -> str | None:
     return reading.kind if reading and reading.is_sure and not reading.others else None
 
 
-def _require_no_own_split(name: str, named: Sequence[str]) -> None:
+def _require_no_own_split(name: str, folders: Collection[PurePath]) -> None:
     """E185 for `hard-00000-of-00001.parquet` beside `train-00000-of-00001.parquet`: a split too."""
     own = _SHARD_NAME.fullmatch(PurePath(name).name)
-    folder = PurePath(name).parent
-    others = (PurePath(other) for other in named)
-    if own and any(o.parent == folder and _SHARD_NAME.fullmatch(o.name) for o in others):
+    if own and PurePath(name).parent in folders:
         problem = f"may be a split {own[1]!r} of its own, as files here are named, or rows to train"
         raise UsageError("E185", name, problem, _REMEDY.format(split=own[1]))
 
@@ -227,14 +227,30 @@ def _named_by_paths(names: Sequence[str]) -> list[_Named | None]:
     return found
 
 
+class _Beside(NamedTuple):
+    """The names that stand beside each other, as far as one makes another surer."""
+
+    plain: frozenset[frozenset[str]]
+    """The words of each that names no split."""
+    rests: dict[str, set[str]]
+    """The other words of those that name a split, by its kind."""
+    last: frozenset[str]
+    """The kinds of split that end a name."""
+
+
 def _read_all(names: Sequence[list[str]]) -> list[_Reading | None]:
     """What names beside each other say, each by its words; a name without words says nothing."""
     readings = [_read(words) for words in names]
-    plain = {frozenset(w) for w, one in zip(names, readings, strict=True) if w and one is None}
-    return [
-        one and one._replace(is_sure=_is_sure(one, list(filter(None, readings)), plain))
-        for one in readings
-    ]
+    both = list(zip(names, readings, strict=True))
+    rests: dict[str, set[str]] = {}
+    for one in filter(None, readings):
+        rests.setdefault(one.kind, set()).update(one.rest)
+    beside = _Beside(
+        frozenset(frozenset(words) for words, one in both if words and one is None),
+        rests,
+        frozenset(one.kind for one in readings if one and one.is_last),
+    )
+    return [one and one._replace(is_sure=_is_sure(one, beside)) for one in readings]
 
 
 def _read(words: list[str]) -> _Reading | None:
@@ -249,18 +265,17 @@ def _read(words: list[str]) -> _Reading | None:
     return _Reading(word, rest, is_last, others=others)
 
 
-def _is_sure(
-    one: _Reading, readings: Sequence[_Reading], plain: Collection[frozenset[str]]
-) -> bool:
+def _is_sure(one: _Reading, beside: _Beside) -> bool:
     """Whether a name means a split: by itself, or because the names beside it go with it.
 
     `test`, `test_prefs`; `hh_test` beside `hh`; `my_test_rows` beside `my_train_rows`; `a_test`
     beside `b_train`. Not `test-prep-questions` or `turing-test` beside `chat`, nor `valid_rows`.
     """
-    if not one.rest or (one.rest <= _DATA_WORDS and one.word != "valid") or one.rest in plain:
+    if not one.rest or (one.rest <= _DATA_WORDS and one.word != "valid"):
         return True
-    beside = [other for other in readings if other.kind != one.kind]
-    return any(one.rest & other.rest or (one.is_last and other.is_last) for other in beside)
+    if one.rest in beside.plain or (one.is_last and beside.last - {one.kind}):
+        return True
+    return any(one.rest & rest for kind, rest in beside.rests.items() if kind != one.kind)
 
 
 def _words(name: str, *, is_file: bool) -> list[str]:

@@ -8,6 +8,7 @@ from prefdata.config import BuildConfig
 from prefdata.report.figures import percent, split_statement
 from prefdata.report.lengths import PARTS, by_doubling
 from prefdata.report.model import ExamplePair, Report
+from prefdata.report.readings import splits_said
 from prefdata.report.safe import plain, yaml_text
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -35,7 +36,7 @@ def write_card(report: Report, *, name: str) -> str:
         _table(["code", "what", "count", "share", "advice"], _findings(report)),
         "## What is in it",
         _table(["split", "pairs", "prompts", "tokens"], _splits(report)),
-        escape(split_statement(report.split_proof)),
+        f"{splits_said(report)} {escape(split_statement(report.split_proof))}",
         _table(["tokens of", "mean", "median", "95 %", "most"], _lengths(report)),
         _histogram(report),
         f"Tokenizer: {escape(tokenizer)}. The chosen side is the longer one in "

@@ -36,6 +36,14 @@ def split_read(item: InputSeal) -> str:
     return f"{item.split}, {told}" if item.split else told
 
 
+def splits_said(report: Report) -> str:
+    """Where the splits come from, in one sentence; nothing for inputs that are one set."""
+    told = {item.split_told_by for item in report.inputs}
+    if told == {"drawn"}:
+        return "The inputs are one set, and splits are drawn from it by prompt."
+    return "" if told == {"none"} else "The inputs came in splits, which are kept."
+
+
 def how_read(chosen_by: str, said: list[str]) -> str:
     """What was chosen for a file, in one line."""
     return "; ".join([CHOSEN_BY[chosen_by], *said])

@@ -15,7 +15,7 @@ from prefdata.report.console import make_bars
 from prefdata.report.figures import count, percent, split_statement
 from prefdata.report.lengths import PARTS
 from prefdata.report.model import Report
-from prefdata.report.readings import columns_not_read, how_read, split_read
+from prefdata.report.readings import columns_not_read, how_read, split_read, splits_said
 from prefdata.report.safe import plain
 
 _MOST_INPUTS = 40  # rows of the table; a report as a file has all
@@ -177,5 +177,7 @@ def _sentences(report: Report) -> Iterator[str]:
             f"{count(shared.pairs, 'pair')} with {count(shared.groups, 'prompt')} and "
             f"{count(shared.completions, 'distinct completion')}."
         )
+    if splits_said(report):
+        yield splits_said(report)
     if report.split_proof is not None:
         yield split_statement(report.split_proof)

@@ -308,6 +308,8 @@ def test_who_says_the_split_is_on_screen_in_the_report_and_in_the_manifest(
     assert run.exit_code == 0, run.output
     assert "train, as no name says a split" in run.stdout
     assert "test, by its name" in run.stdout
+    assert "The inputs came in splits, which are kept." in run.stdout
+    assert "The inputs came in splits, which are kept." in (out / "README.md").read_text()
     assert "rows.jsonl: no split in the name, so the rows are in train" in run.stderr
     report = orjson.loads((out / "report.json").read_bytes())
     assert [item["split"] for item in report["inputs"]] == ["train", "test"]
@@ -367,3 +369,27 @@ class _StopsAtFirst:
 def stopped(names: list[str], tiny: Path, out: Path) -> None:
     values = {"inputs": names, "tokenizer": str(tiny), "out": out, "workers": 1}
     prefdata.build(make_config(values, place="test"), progress=_Stops())
+
+
+def test_a_split_column_counts_as_read_where_it_names_splits(tmp_path: Path) -> None:
+    files = {
+        "a.jsonl": [*said("train", A), *said("test", B)],
+        "b.jsonl": said("train", C),
+        "c.jsonl": said("funny", D),
+    }
+    names = write_files(tmp_path, files)
+
+    report = validate(names)
+
+    unread = [[column.name for column in item.reading.not_read] for item in report.inputs]
+    assert unread == [[], [], ["split"]]
+    assert any("'funny': not a split, so not used" in note for note in report.notes)
+
+
+def test_validate_says_what_a_single_name_means(tmp_path: Path) -> None:
+    (name,) = write_files(tmp_path, {"test.jsonl": asks(*A)})
+
+    run = CliRunner().invoke(main, ["validate", name])
+
+    assert run.exit_code == 0
+    assert "all rows are of the test split, so they are one set" in run.stderr
