@@ -117,6 +117,7 @@ def _options(config: BuildConfig, target: Target, given: Mapping[str, str]) -> S
         config.near,
         text=text_rule(config.text, target, config.token_options),
         splits=config.split_options(given),
+        columns=config.columns,
     )
 
 

@@ -40,6 +40,33 @@ def _split_options(command: Command) -> Command:
     return command
 
 
+def _column_options(command: Command) -> Command:
+    """Add --prompt-column, --chosen-column and --rejected-column."""
+    sides = {"rejected": "the worse answer", "chosen": "the better answer", "prompt": "the prompt"}
+    for side, what in sides.items():
+        option = click.option(
+            f"--{side}-column",
+            metavar="NAME",
+            help=f"The column that holds {what}, where it has another name.",
+        )
+        command = option(command)
+    return command
+
+
+def _named_columns(options: dict[str, Any]) -> dict[str, str]:
+    """Return the columns that were named, which are taken out of a command's options."""
+    sides = ("prompt", "chosen", "rejected")
+    named = {side: options.pop(f"{side}_column", None) for side in sides}
+    return {side: name for side, name in named.items() if name is not None}
+
+
+def _changes(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what a command's options change in a config; those that were not given change none."""
+    named = {"columns": _named_columns(options), **options}
+    given = {name: value for name, value in named.items() if value not in (None, (), False, {})}
+    return {n: list(value) if isinstance(value, tuple) else value for n, value in given.items()}
+
+
 @click.group(
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -56,6 +83,7 @@ def main() -> None:
 @click.option("--layout", metavar="NAME", help=_LAYOUT_HELP)
 @click.option("--tokenizer", metavar="NAME", help=f"{_TOKENIZER_HELP} Checks tokens too.")
 @click.option("--text", type=_TEXT_MODES, default="auto", help=_TEXT_HELP)
+@_column_options
 @click.option(
     "--severity",
     multiple=True,
@@ -96,6 +124,7 @@ def validate(
     """Read and check preference files; write nothing."""
     from prefdata.config import inputs_by_split
     from prefdata.dedup.near import NearDuplicates
+    from prefdata.read import Columns
     from prefdata.report.baseline import fails, new_findings, read_report
     from prefdata.report.form import check_report_target, examples_for, write_report
     from prefdata.report.terminal import TerminalProgress, print_report
@@ -112,6 +141,7 @@ def validate(
         severity=changes,
         examples=examples_for(report_path),
         near=NearDuplicates() if options.pop("near") else None,
+        columns=Columns(**_named_columns(options)),
         **options,
     )
     reads = [*reads_of(inputs, how), *([Read("the baseline", baseline)] if baseline else [])]
@@ -139,6 +169,7 @@ def validate(
 @click.option("--layout", metavar="NAME", help=_LAYOUT_HELP)
 @click.option("--text", type=_TEXT_MODES, help=_TEXT_HELP)
 @_split_options
+@_column_options
 @click.option("--exclude", multiple=True, metavar="FILE", help="Leave out pairs by these ids.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; changes no byte.")
 @click.option("--replace", is_flag=True, help="Replace another build in the folder.")
@@ -161,8 +192,7 @@ def build(
     from prefdata.store.ownership import Read
 
     num_examples = examples_for(report_path)
-    changes = {name: value for name, value in options.items() if value not in (None, (), False)}
-    changes |= {name: list(value) for name, value in changes.items() if isinstance(value, tuple)}
+    changes = _changes(options)
     of_config: list[Read] = []
     if len(sources) == 1 and Path(sources[0]).suffix in (".yaml", ".yml"):
         of_config = [Read("the config", Path(sources[0]))]

@@ -22,6 +22,7 @@ from prefdata.dedup.near import NearDuplicates
 from prefdata.engine import EngineName
 from prefdata.errors import UsageError
 from prefdata.read.limits import Limits, Pairing
+from prefdata.read.named import Columns
 from prefdata.read.texts import TextMode
 from prefdata.split import Leaks, SplitOptions
 from prefdata.split_names import AUTO, require_split_names
@@ -59,6 +60,8 @@ class BuildConfig(BaseModel):
     text: TextMode = "auto"
     """Plain text (`prompt`, `chosen`, `rejected` as strings) as one turn each of a `chat`, or
     `verbatim`; `auto` decides by what stands where prompt and completion meet, or is an error."""
+    columns: Columns = Columns()
+    """Columns of prompt, chosen and rejected that have other names: `{prompt: task}`."""
     pairing: Pairing = Pairing()
     """How the completions of one prompt become pairs."""
     limits: Limits = Limits()

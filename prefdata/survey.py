@@ -26,6 +26,8 @@ from prefdata.part import (
 )
 from prefdata.progress import Progress
 from prefdata.read import (
+    Columns,
+    Fitted,
     InputFile,
     Layout,
     Limits,
@@ -35,8 +37,9 @@ from prefdata.read import (
     RowOptions,
     TextChoice,
     TextRule,
+    Wanted,
     choose_in_blocks,
-    detect_in_blocks,
+    fit_to_blocks,
     gather_blocks,
     meaning_of,
     notes_of,
@@ -66,6 +69,8 @@ class SurveyOptions(NamedTuple):
     """Which splits the files are, and what becomes of what two of them share."""
     near_for_leaks: bool = False
     """Whether near-duplicates are looked for because of splits alone, without PD402."""
+    columns: Columns = Columns()
+    """Columns of prompt, chosen and rejected that have other names."""
 
 
 class SurveyedFile(NamedTuple):
@@ -153,10 +158,7 @@ def survey(
 
 
 def _surveyed_files(reading: "_Reading", parts: list[MadePart]) -> list[SurveyedFile]:
-    is_named = reading.options.layout is not None
-    found = [
-        _surveyed(opened, layout, parts, is_named=is_named) for opened, layout in reading.opened
-    ]
+    found = [_surveyed(opened, fitted, parts) for opened, fitted in reading.opened]
     return [_with_text(file, reading.texts.get(file.file.index)) for file in found]
 
 
@@ -178,7 +180,7 @@ class _Reading:
         self, files: Sequence[InputFile], options: SurveyOptions, staging: Staging | None
     ) -> None:
         self.files, self.options, self.staging = files, options, staging
-        self.opened: list[tuple[OpenFile, Layout | None]] = []
+        self.opened: list[tuple[OpenFile, Fitted]] = []
         self.texts: dict[int, TextChoice] = {}
         """How plain text is read, by the file's place."""
         self._known: set[str] = set()
@@ -186,11 +188,11 @@ class _Reading:
 
     def tasks(self) -> Iterator[PartTask | Done[MadePart]]:
         for file in self.files:
-            opened, layout = OpenFile(file, self.options.limits), self.options.layout
-            blocks = iter(opened)
-            if layout is None:
-                layout, blocks = detect_in_blocks(file, blocks, self.options.limits)
-            self.opened.append((opened, layout))
+            opened = OpenFile(file, self.options.limits)
+            wanted = Wanted(self.options.layout, self.options.columns)
+            fitted, blocks = fit_to_blocks(file, iter(opened), wanted, self.options.limits)
+            layout = fitted.layout
+            self.opened.append((opened, fitted))
             blocks = gather_blocks(blocks, layout, self.options.limits)
             how = RowOptions(layout, self.options.pairing, self.options.limits)
             choice, blocks = choose_in_blocks(file, blocks, how, self.options.text)
@@ -224,17 +226,15 @@ class _Reading:
         return fresh
 
 
-def _surveyed(
-    opened: OpenFile, layout: Layout | None, parts: list[MadePart], *, is_named: bool
-) -> SurveyedFile:
+def _surveyed(opened: OpenFile, fitted: Fitted, parts: list[MadePart]) -> SurveyedFile:
     assert opened.end is not None
     file, end = opened.file, opened.end
     total = LineCounts(bom=end.bom)
     for part in parts:
         if part.source_index == file.index:
             total = total.plus(part.facts.counts)
-    name = layout.name if layout else ""
-    reading = _reading(layout, total, is_named=is_named)
+    name = fitted.layout.name if fitted.layout else ""
+    reading = _reading(fitted, total)
     notes = notes_of(end, total)
     return SurveyedFile(file, name, end.size_bytes, end.sha256, total, notes, reading)
 
@@ -247,8 +247,9 @@ def _with_split(file: SurveyedFile, splits: Splits) -> SurveyedFile:
     return file._replace(reading=file.reading.model_copy(update={"not_read": not_read}))
 
 
-def _reading(layout: Layout | None, counts: LineCounts, *, is_named: bool) -> Reading:
+def _reading(fitted: Fitted, counts: LineCounts) -> Reading:
     """How a file was read, as the report and the manifest say it."""
+    layout = fitted.layout
     if layout is None:
         return Reading()
     not_read = [
@@ -261,7 +262,12 @@ def _reading(layout: Layout | None, counts: LineCounts, *, is_named: bool) -> Re
         )
         for name, found in counts.unread.items()
     ]
-    return Reading(chosen_by="name" if is_named else "columns", not_read=not_read)
+    said = [*fitted.said]
+    if counts.nulls:
+        said.append(
+            f"{counts.nulls:,} nulls that the table adds to tool calls and tools are left out"
+        )
+    return Reading(chosen_by=fitted.chosen_by, said=said, not_read=not_read)
 
 
 def _with_text(file: SurveyedFile, choice: TextChoice | None) -> SurveyedFile:

@@ -14,7 +14,16 @@ from prefdata.dedup.near import NearDuplicates
 from prefdata.engine.local import Workers, choose_workers
 from prefdata.findings import EXAMPLES
 from prefdata.progress import Progress, Silent
-from prefdata.read import InputFile, Limits, Pairing, TextMode, TextRule, expand_inputs, load_layout
+from prefdata.read import (
+    Columns,
+    InputFile,
+    Limits,
+    Pairing,
+    TextMode,
+    TextRule,
+    expand_inputs,
+    load_layout,
+)
 from prefdata.report.model import Report
 from prefdata.report.numbers import severity_changes
 from prefdata.split import Inputs, Leaks, SplitOptions, expand_splits, splits_of_files
@@ -33,6 +42,8 @@ class ValidateOptions(NamedTuple):
     """How inputs are read and checked; the fields are those of a build's config."""
 
     layout: str | None = None
+    columns: Columns = Columns()
+    """Columns of prompt, chosen and rejected that have other names."""
     tokenizer: str | None = None
     """Its control tokens (PD210) and its chat template are used."""
     text: TextMode = "auto"
@@ -85,6 +96,7 @@ def validate(
         near=options.near,
         text=text_rule(options.text, target, TokenOptions()) if target else TextRule(options.text),
         splits=splits,
+        columns=options.columns,
     )
     if not options.resplit and any(f.told_by != "none" for f in splits_of_files(files, given)):
         how = _with_leaks(how)

@@ -3,14 +3,16 @@
 from prefdata.read.blocks import Block
 from prefdata.read.collect import RowOptions
 from prefdata.read.detect import detect_layout
+from prefdata.read.fit import Fitted, Wanted
 from prefdata.read.gather import gather_blocks
 from prefdata.read.layout import Layout
 from prefdata.read.limits import Limits, Pairing
+from prefdata.read.named import Columns
 from prefdata.read.reader import (
     FileRows,
     LineCounts,
     OpenFile,
-    detect_in_blocks,
+    fit_to_blocks,
     notes_of,
     read_file,
     read_part,
@@ -22,7 +24,9 @@ from prefdata.read.unread import meaning_of
 
 __all__ = [
     "Block",
+    "Columns",
     "FileRows",
+    "Fitted",
     "InputFile",
     "Layout",
     "Limits",
@@ -33,11 +37,12 @@ __all__ = [
     "TextChoice",
     "TextMode",
     "TextRule",
+    "Wanted",
     "choose_in_blocks",
-    "detect_in_blocks",
     "detect_layout",
     "expand_inputs",
     "find_layout",
+    "fit_to_blocks",
     "gather_blocks",
     "load_layout",
     "meaning_of",

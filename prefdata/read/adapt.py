@@ -16,17 +16,20 @@ from prefdata.read.fields import (
 )
 from prefdata.read.layout import Layout
 from prefdata.read.limits import Limits, Pairing
+from prefdata.read.message_cells import holds_messages, parse_columns
 from prefdata.read.messages import read_completion, read_messages, read_tools
 from prefdata.read.order import Candidate
 from prefdata.read.pairs import Draft, Pair
-from prefdata.read.parts import parse_columns
+from prefdata.read.parts import from_json
 from prefdata.read.prompt import PromptReader, at_path
+from prefdata.read.repeated import read_repeated
 from prefdata.read.sides import (
     Split,
     part_dialogues,
     read_transcript,
     split_after_prompt,
     split_chosen_dialogue,
+    split_common_lines,
     split_common_text,
     split_common_turns,
     split_last_turn,
@@ -36,6 +39,14 @@ from prefdata.text import FORM_COLUMN
 
 NUMBERS = ("score_chosen", "score_rejected", "margin")
 TEXTS = ("model_chosen", "model_rejected")
+RANKS = ("chosen_rank", "rejected_rank")
+SPOKEN = ("text", "answer", "dialogue")  # kinds of columns whose texts are somebody's words
+MEDIA = frozenset(
+    {"image", "images", "img", "image_path", "image_paths", "image_url", "image_urls"}
+    | {"chosen_images", "rejected_images", "video", "videos", "audio", "audios"}
+)
+TEXT_SPLITS = {"common_text": split_common_text, "common_lines": split_common_lines}
+MOST_RANK = 2**15 - 1
 
 
 class Adapter:
@@ -46,6 +57,7 @@ class Adapter:
     ) -> None:
         self.layout, self.plain = layout, plain
         self.used, self.known = layout.used | {FORM_COLUMN}, layout.known | {FORM_COLUMN}
+        self.limits = limits
         self.columns = [
             (path, getter(path), TYPES[kind], kind) for path, kind in layout.columns.items()
         ]
@@ -58,28 +70,45 @@ class Adapter:
         self.number = number_reader(layout.missing)
         self.keeps_ties = pairing.ties == "keep"
         self.numbers = _getters(layout, NUMBERS)
-        self.texts = _getters(layout, TEXTS)
+        self.texts, self.ranks = _getters(layout, TEXTS), _getters(layout, RANKS)
+        self.spoken = [path for path, kind in layout.columns.items() if kind in SPOKEN]
+        self.tools = [layout.tools] if isinstance(layout.tools, str) else layout.tools or []
 
     def read(self, row: dict[str, Any]) -> Draft:
         """The row's prompt and pairs, or a RowFault."""
         return self.read_whole(self.check(row))
 
     def check(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row, its JSON texts parsed; a RowFault unless it has the layout's columns."""
+        """The row, its cells parsed; a RowFault unless it is as the layout says."""
+        if not MEDIA.isdisjoint(row):
+            self._refuse_media(row)
         if self.layout.parse:
-            row = parse_columns(row, self.layout.parse)
+            row = parse_columns(row, self.layout.parse, self.limits)
         for path, get, types, kind in self.columns:
             if type(row.get(path)) not in types:  # or the path is dotted, or its kind is `any`
                 require(path, get(row), kind)
+        for path in self.spoken:
+            value = row.get(path)
+            if (
+                type(value) is str
+                and value[:1] in ("[", "{")
+                and holds_messages(value, self.limits)
+            ):
+                raise RowFault("R224", f"`{path}` holds messages as text, unlike other rows")
         if self.layout.ties and not self.keeps_ties and (tie := self._tie(row)):
             said = canonical_json(at_path(tie, row))
             raise RowFault("PD303", f"`{tie}` is {said}: neither side is preferred")
         return row
 
+    def _refuse_media(self, row: dict[str, Any]) -> None:
+        for name in row.keys() & MEDIA - self.known:
+            if row[name] not in (None, "", [], {}):
+                raise RowFault("R223", f"`{name}` is not empty, and token shards hold text alone")
+
     def read_whole(self, row: dict[str, Any]) -> Draft:
         """What `read` gives, of a row that was checked or put together out of such."""
         layout = self.layout
-        tools = layout.tools and read_tools(layout.tools, optional(at_path(layout.tools, row)))
+        tools = self._tools(row) if self.tools else None
         num = 0
         if self.reader:
             prompt, found = self._read_candidates(self.reader, row)
@@ -87,10 +116,10 @@ class Adapter:
             num, group_id = len(found), group_digest(form, prompt, tools)
             pairs = self.reader.pairs(row, found, group_id)
         else:
-            prompt, chosen, rejected = self._split(row)
+            prompt, *splits = self._splits(row)
             form = self._form(row, prompt)
             group_id = group_digest(form, prompt, tools)
-            pairs = [self._pair(row, chosen, rejected)]
+            pairs = [self._pair(row, chosen, rejected) for chosen, rejected in splits]
             if self.keeps_ties and self._tie(row):
                 pairs = [pairs[0]._replace(margin=0.0, chosen_rank=1, rejected_rank=1)]
         weight = self._weight(row, layout.weight) if layout.weight else 1.0
@@ -110,26 +139,60 @@ class Adapter:
             raise RowFault("PD215", f"{problem}: it needs text: chat")
         return "chat"
 
+    def _tools(self, row: dict[str, Any]) -> str | None:
+        """The tool definitions, which all paths that have some agree on."""
+        found = [read_tools(path, optional(at_path(path, row))) for path in self.tools]
+        if len(set(found)) > 1:
+            raise RowFault("R227", f"{' and '.join(self.tools)} differ, and a pair has one prompt")
+        return found[0]
+
     def _read_candidates(
         self, reader: CandidateReader, row: dict[str, Any]
     ) -> tuple[Messages, list[Candidate]]:
         found = reader.read(row)
+        completions = [candidate.completion for candidate in found]
         if self.layout.prompt:
-            return self.prompt.read(row), found
-        dialogues = [candidate.completion for candidate in found]
-        last_turn = self.layout.sides == "last_turn"
-        prompt, *sides = part_dialogues(dialogues, last_turn=last_turn)
+            prompt = self.prompt.read(row)
+            sides = read_repeated(prompt, completions, self.layout.repeated)
+        else:
+            last_turn = self.layout.sides == "last_turn"
+            prompt, *sides = part_dialogues(completions, last_turn=last_turn)
+            prompt = self.prompt.with_system(row, prompt)
         both = zip(found, sides, strict=True)
         return prompt, [candidate._replace(completion=side) for candidate, side in both]
 
-    def _split(self, row: dict[str, Any]) -> Split:
-        sides, roles = self.layout.sides, self.layout.roles
+    def _splits(
+        self, row: dict[str, Any]
+    ) -> tuple[Messages, *tuple[tuple[Messages, Messages], ...]]:
+        """The prompt, and the two sides of each pair."""
         chosen, rejected = self.get_chosen(row), self.get_rejected(row)
+        if (
+            type(rejected) is list
+            and self.layout.columns.get(self.layout.rejected or "") == "answers"
+        ):
+            splits = [self._split(row, chosen, one) for one in rejected]
+            if not splits:
+                raise RowFault("PD303", "fewer than two completions, so nothing is preferred")
+        else:
+            splits = [self._split(row, chosen, rejected)]
+        return (splits[0].prompt, *((one.chosen, one.rejected) for one in splits))
+
+    def _split(self, row: dict[str, Any], chosen: Any, rejected: Any) -> Split:
+        split = self._split_sides(row, chosen, rejected)
+        if self.layout.sides == "completion":
+            sides = read_repeated(split.prompt, split[1:], self.layout.repeated)
+            return Split(split.prompt, *sides)
+        if self.layout.sides != "after_prompt" and self.layout.system:
+            return split._replace(prompt=self.prompt.with_system(row, split.prompt))
+        return split
+
+    def _split_sides(self, row: dict[str, Any], chosen: Any, rejected: Any) -> Split:
+        sides, roles = self.layout.sides, self.layout.roles
         if type(chosen) is str and type(rejected) is str:  # all rows of the text layouts
             if sides == "last_turn":
                 return split_transcripts(chosen, rejected, roles)
-            if sides == "common_text":
-                return split_common_text(chosen, rejected)
+            if sides in TEXT_SPLITS:
+                return TEXT_SPLITS[sides](chosen, rejected)
         require(self.layout.chosen or "", chosen, "any")
         require(self.layout.rejected or "", rejected, "any")
         if sides == "completion":
@@ -162,13 +225,21 @@ class Adapter:
 
     def _pair(self, row: dict[str, Any], chosen: Messages, rejected: Messages) -> Pair:
         pair = Pair(chosen, rejected)
-        if not (self.numbers or self.texts):
+        if not (self.numbers or self.texts or self.ranks):
             return pair
         said: dict[str, Any] = {
             name: self.number(path, get(row)) for name, path, get in self.numbers
         }
-        said |= {name: optional_text(path, get(row)) for name, path, get in self.texts}
+        texts = {name: optional_text(path, get(row)) for name, path, get in self.texts}
+        said |= {n: None if text in self.layout.missing else text for n, text in texts.items()}
+        said |= {name: self._rank(path, get(row)) for name, path, get in self.ranks}
         return pair._replace(**said)
+
+    def _rank(self, path: str, value: Any) -> int | None:
+        rank = self.number(path, value)
+        if rank is not None and not (rank.is_integer() and 1 <= rank <= MOST_RANK):
+            raise RowFault("R210", f"`{path}` is {rank:g}, and ranks are whole numbers from 1")
+        return None if rank is None else int(rank)
 
     def _tie(self, row: dict[str, Any]) -> str | None:
         """The column that says that neither side of the row is preferred."""
@@ -180,6 +251,12 @@ class Adapter:
         return 1.0 if weight is None else weight
 
     def _meta(self, row: dict[str, Any]) -> str:
+        if self.layout.meta:
+            text = optional_text(self.layout.meta, at_path(self.layout.meta, row))
+            meta = from_json(self.layout.meta, text or "{}")
+            if type(meta) is not dict:
+                raise RowFault("R210", f"`{self.layout.meta}` is not an object")
+            return canonical_json(meta)
         if self.used.issuperset(row):
             return "{}"
         rest = {name: value for name, value in row.items() if name not in self.used}

@@ -96,9 +96,10 @@ class RowBlock(NamedTuple):
     refused: list[tuple[int, int, bytes | None, Any]]
     """Rows that belong to no unit: line, offset, raw bytes, fault."""
     lines: int
-    """How many the file has, in its first block; none in the others. So are the next two."""
+    """How many the file has, in its first block; none in the others. So are the next three."""
     blank: int
     bom: int
+    nulls: int = 0
 
 
 Block = LineBlock | LineRange | LongLine | ElementBlock | CsvBlock | TableBlock | RowBlock

@@ -11,6 +11,7 @@ from prefdata.read.blocks import Member, Unit
 from prefdata.read.canonical import canonical_json
 from prefdata.read.columns import RecordColumns, RejectedColumns
 from prefdata.read.faults import RowFault
+from prefdata.read.fields import read_flag
 from prefdata.read.guard import Object, parse_line
 from prefdata.read.layout import Layout, Tree
 from prefdata.read.limits import MIB, Limits, Pairing
@@ -152,8 +153,10 @@ class Collector:
         row = parse_line(member.json, self.limits)
         self._count_extra(row)
         whole, candidates = self.adapter.check(row), self.adapter.layout.candidates
-        label = candidates and candidates.good and at_path(candidates.good, whole)
-        if type(label) is bool:
+        label = (
+            read_flag(at_path(candidates.good, whole)) if candidates and candidates.good else None
+        )
+        if label is not None:
             self.labels[label] += 1
         return whole
 

@@ -4,18 +4,42 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from prefdata.errors import UsageError
+from prefdata.read.canonical import canonical_json
 from prefdata.read.faults import RowFault
-from prefdata.read.fields import MISSING, getter
+from prefdata.read.fields import MISSING, getter, read_flag
+from prefdata.read.implicit import require_prompt, with_lines
 from prefdata.read.layout import Kind, Layout
-from prefdata.read.parts import parse_columns
+from prefdata.read.message_cells import parse_columns
 from prefdata.read.shipped import in_force, shipped_layouts
+from prefdata.read.unread import EMPTY, kind_of
 
 SAMPLE = 64  # rows looked at
 NEAREST = 5  # named in an error
 CONFIDENT = 0.5  # share of them that must have a layout's columns
 # How much a kind says: an HH transcript is text too, so seeing one is the closer fit.
-WEIGHT: dict[Kind, int] = {"any": 1, "text": 2, "list": 2, "hh": 3, "dialogue": 2, "answer": 2}
+WEIGHT: dict[Kind, int] = {
+    "any": 1,
+    "text": 2,
+    "list": 2,
+    "hh": 3,
+    "dialogue": 2,
+    "answer": 2,
+    "question": 1,
+}
 PLAIN_WEIGHT = 3
+SHOWN = 32  # characters of a value in an error
+IN_WORDS: dict[Kind, str] = {
+    "flag": "true or false",
+    "bool": "true or false",
+    "hh": "an HH transcript",
+    "turn": "one message",
+    "turns": "a list of {from, value}",
+    "answer": "text or messages",
+    "answers": "a list of answers",
+    "dialogue": "text or messages",
+    "question": "text or one message",
+    "list": "a list",
+}
 MARKERS = ("\n\nHuman:", "\n\nAssistant:")
 
 
@@ -32,14 +56,18 @@ def detect_layout(first_rows: Sequence[dict[str, Any]], place: str = "input") ->
     rows = first_rows[:SAMPLE]
     best = likely(rows)
     if len(best) == 1:
-        return in_force(best[0].layout, None, place)
+        require_prompt(best[0].layout, first_rows, place)
+        return with_lines(in_force(best[0].layout, None, place))
     columns = ", ".join(sorted({str(name) for row in rows for name in row}))
     if best:
         names = " or ".join(f"{fit.layout.name} ({fit.confidence:.0%} of the rows)" for fit in best)
         problem = f"the columns {columns} may be {names}"
     else:
-        problem = f"no layout has the columns {columns}{_nearest(_fits(rows))}"
-    remedy = "force one with --layout NAME, or write a YAML file of your own (docs/layouts.md)"
+        problem = f"no layout has the columns {columns}{_nearest(rows)}"
+    remedy = (
+        "name columns with --prompt-column, --chosen-column and --rejected-column, force a layout"
+        " with --layout NAME, or write a YAML file of your own (docs/layouts.md)"
+    )
     raise UsageError("PD102", place, problem, remedy)
 
 
@@ -93,27 +121,71 @@ def _is_turn(value: Any) -> bool:
 
 
 def _is_turns(value: Any) -> bool:
-    return _all_have(value, "role") or _all_have(value, "from")
+    return type(value) is list and bool(value) and all(map(_is_turn, value))
+
+
+def _is_answers(value: Any) -> bool:
+    """Several answers: all are texts, or all are lists of turns; a list of turns is one answer."""
+    return (
+        type(value) is list
+        and bool(value)
+        and (all(type(item) is str for item in value) or all(map(_is_turns, value)))
+    )
 
 
 TESTS: dict[Kind, Callable[[Any], bool]] = {
     "any": lambda value: value is not MISSING,
+    "filled": lambda value: value is not MISSING and value not in EMPTY,
     "text": lambda value: type(value) is str,
     "hh": _is_hh,
-    "messages": lambda value: _all_have(value, "role"),
+    "messages": _is_turns,
     "turns": lambda value: _all_have(value, "from"),
     "turn": lambda value: _is_turn(value),
     "answer": lambda value: type(value) is str or _is_turn(value) or _is_turns(value),
-    "dialogue": lambda value: type(value) is str or _all_have(value, "role"),
+    "answers": _is_answers,
+    "dialogue": lambda value: type(value) is str or _is_turns(value),
+    "question": lambda value: type(value) is str or _is_turn(value),
     "list": lambda value: type(value) is list,
     "number": lambda value: type(value) in (int, float),
     "bool": lambda value: type(value) is bool,
+    "flag": lambda value: read_flag(value) is not None,
 }
 
 
-def _nearest(fits: Sequence[Fit]) -> str:
-    """Layouts that some rows fit, for the error message."""
-    some = [
-        f"{fit.layout.name} ({fit.confidence:.0%} of the rows)" for fit in fits if fit.confidence
-    ][:NEAREST]
-    return f"; nearest: {', '.join(some)}" if some else ""
+def _nearest(rows: Sequence[dict[str, Any]]) -> str:
+    """What comes nearest, for the error message: a layout but for a type, or for some rows."""
+    some = [fit for fit in _fits(rows) if fit.confidence][:NEAREST]
+    if some:
+        names = (f"{fit.layout.name} ({fit.confidence:.0%} of the rows)" for fit in some)
+        return f"; nearest: {', '.join(names)}"
+    by_names = [layout for layout in shipped_layouts().values() if _has_columns(layout, rows)]
+    wrong = [(layout, _wrong_kinds(layout, rows)) for layout in by_names]
+    if not wrong:
+        return ""
+    layout, kinds = min(wrong, key=lambda pair: (len(pair[1]), -len(pair[0].columns)))
+    told = " and ".join(f"`{path}` is {has}, not {needs}" for path, has, needs in kinds)
+    return f"; nearest: {layout.name}, but {told}"
+
+
+def _has_columns(layout: Layout, rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether a row has all columns of a layout that is detected, whatever they hold."""
+    paths = [getter(path) for path in layout.columns]
+    return layout.detect and any(all(get(row) is not MISSING for get in paths) for row in rows)
+
+
+def _wrong_kinds(layout: Layout, rows: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """The columns that hold something else than the layout needs: what they have, what it needs."""
+    found = []
+    for path, kind in layout.columns.items():
+        values = [getter(path)(row) for row in rows]
+        first = next((value for value in values if not _is_kind(value, kind)), None)
+        if first is not None:
+            found.append((path, _shown(first), IN_WORDS.get(kind, kind)))
+    return found
+
+
+def _shown(value: Any) -> str:
+    if value is MISSING:
+        return "missing"
+    text = canonical_json(value)
+    return f"{kind_of(value)} ({text if len(text) <= SHOWN else text[: SHOWN - 1] + '…'})"

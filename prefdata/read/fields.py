@@ -22,10 +22,22 @@ TYPES: dict[Kind, tuple[type, ...]] = {
     "turn": (dict,),
     "answer": (str, dict, list),
     "dialogue": (str, list),
+    "question": (str, dict),
     "list": (list,),
     "number": (int, float),
+    "answers": (list,),
     "bool": (bool,),
+    "flag": (bool,),  # and what stands for one, which `require` looks at
     "any": (object,),
+    "filled": (object,),
+}
+FLAGS = {
+    word: said
+    for said, words in (
+        (True, ("true", "1", "1.0", "yes", "y", "t")),
+        (False, ("false", "0", "0.0", "no", "n", "f")),
+    )
+    for word in words
 }
 NAMES = {str: "text", list: "a list", dict: "an object", bool: "true or false"}
 
@@ -49,10 +61,25 @@ def require(path: str, value: Any, kind: Kind) -> Any:
     if value is MISSING or value is None:
         state = "missing" if value is MISSING else "null"
         raise RowFault("R211", f"`{path}` is {state}")
-    if kind != "any" and type(value) not in TYPES[kind]:
-        wanted = " or ".join(NAMES.get(t, "a number") for t in TYPES[kind])
+    if kind == "flag" and read_flag(value) is not None:
+        return value
+    if kind == "flag" and type(value) in (str, int, float):
+        raise RowFault("R210", f"`{path}` is {value!r:.40}, neither true nor false")
+    if kind not in ("any", "filled") and type(value) not in TYPES[kind]:
+        wanted = " or ".join(dict.fromkeys(NAMES.get(t, "a number") for t in TYPES[kind]))
         raise RowFault("R210", f"`{path}` is {NAMES.get(type(value), 'a number')}, not {wanted}")
     return value
+
+
+def read_flag(value: Any) -> bool | None:
+    """True or false by a boolean, 0 and 1, or a word for either; None where it is neither.
+
+    >>> read_flag("False"), read_flag(1), read_flag("1.0"), read_flag("maybe")
+    (False, True, True, None)
+    """
+    if type(value) is str:
+        return FLAGS.get(value.strip().lower())
+    return bool(value) if type(value) in (bool, int, float) and value in (0, 1) else None
 
 
 def optional(value: Any) -> Any:

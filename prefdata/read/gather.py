@@ -7,18 +7,20 @@ are held until the last one is read; layouts without `gather` pass by.
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import orjson
 from blake3 import blake3
 
 from prefdata.read.blocks import Block, CsvBlock, Member, RowBlock, Unit, by_size
 from prefdata.read.canonical import canonical_json
 from prefdata.read.faults import RowFault
 from prefdata.read.fields import MISSING, optional, require
-from prefdata.read.formats import read_rows
 from prefdata.read.guard import Object
 from prefdata.read.layout import Gather, Layout
 from prefdata.read.limits import Limits
+from prefdata.read.message_cells import parse_columns
 from prefdata.read.prompt import at_path
 from prefdata.read.rows import Row, Tally
+from prefdata.read.widened import plain_rows
 from prefdata.split_names import TRAIN, split_of_rows
 
 
@@ -45,17 +47,17 @@ def _unit_blocks(
     gathered = gather(_rows(blocks, limits, tally), layout, how)
     runs = by_size(iter(gathered.units), lambda unit: sum(len(m.raw) for m in unit.members))
     first = next(runs, [])
-    yield RowBlock(first, gathered.refused, tally.lines, tally.blank, tally.bom)
+    yield RowBlock(first, gathered.refused, tally.lines, tally.blank, tally.bom, tally.nulls)
     yield from (RowBlock(run, [], 0, 0, 0) for run in runs)
 
 
 def _rows(blocks: Iterator[Block], limits: Limits, tally: Tally) -> Iterator[tuple[Member, Any]]:
     """Every row with its bytes, and as JSON where those are something else."""
     for block in blocks:
-        for line, offset, raw, value in read_rows(block, limits, tally):
+        for line, offset, raw, value in plain_rows(block, limits, tally):
             json = raw or b""
             if not isinstance(value, RowFault) and (raw is None or isinstance(block, CsvBlock)):
-                json = canonical_json(value).encode()
+                json = orjson.dumps(value, default=str)  # keys in the order given
             yield Member(line, offset, json if raw is None else raw, json), value
 
 
@@ -82,6 +84,8 @@ def gather(rows: Iterator[tuple[Member, Any]], layout: Layout, how: Gather) -> G
 
 def _keys(row: Object, layout: Layout, how: Gather) -> tuple[bytes, bytes | None]:
     """What a row is found by: its prompt, or its own id and its parent's."""
+    if layout.parse:
+        row = parse_columns(row, layout.parse)
     if how.id and how.parent:
         parent = at_path(how.parent, row)
         own = _digest([require(how.id, at_path(how.id, row), "any")])

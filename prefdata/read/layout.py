@@ -15,12 +15,30 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from prefdata.text import FORM_COLUMN
+
 Kind = Literal[
-    "any", "text", "hh", "messages", "turns", "turn", "answer", "dialogue", "list", "number", "bool"
+    "any",
+    "filled",
+    "text",
+    "hh",
+    "messages",
+    "turns",
+    "turn",
+    "answer",
+    "answers",
+    "dialogue",
+    "question",
+    "list",
+    "number",
+    "bool",
+    "flag",
 ]
-"""What a column holds: text; an HH transcript; a list of {role, content}; a list of {from, value};
-one {from, value} or {role, content}; a turn, text or messages; text or messages; any list; a
-number; true or false."""
+"""What a column holds: anything; anything but what is empty; text; an HH transcript; a list of
+{role, content} or of {from, value}; a list of {from, value} alone; one {from, value} or {role,
+content}; a turn, text or messages; a list of several answers, each text or messages; text or
+messages; text or a turn; any list; a number; true or false; the same, or 0 and 1, or a word for
+it."""
 Place = int | Literal["tie"]
 """A candidate's place from 0, or that none is preferred."""
 Paths = str | list[str]
@@ -152,7 +170,13 @@ class Fixture(Strict):
 
 
 Sides = Literal[
-    "completion", "last_turn", "common_turns", "common_text", "after_prompt", "chosen_dialogue"
+    "completion",
+    "last_turn",
+    "common_turns",
+    "common_text",
+    "common_lines",
+    "after_prompt",
+    "chosen_dialogue",
 ]
 
 
@@ -182,9 +206,10 @@ class Layout(Strict):
     text; dialogues are chats."""
     sides: Sides = "completion"
     """What `chosen` and `rejected`, or the candidates, hold: the completion alone; a dialogue whose
-    last turn it is; dialogues that share their first turns; texts that share their beginning;
-    dialogues that begin with the prompt column; a dialogue that ends in the chosen completion, and
-    the rejected one alone."""
+    last turn it is; dialogues that share their first turns; texts that share their first words;
+    texts that share a beginning up to the end of a line, a turn or a marker; dialogues that begin
+    with the prompt column; a dialogue that ends in the chosen completion, and the rejected one
+    alone."""
     prompt: Paths | None = None
     """Path of the prompt; of several, those that are not empty are joined."""
     join: str = "\n\n"
@@ -204,21 +229,29 @@ class Layout(Strict):
     tree: Tree | None = None
     gather: Gather | None = None
     parse: list[str] = []
-    """Columns that may hold their value as JSON text."""
+    """Columns that may hold their value as text: JSON, or a Python literal."""
+    repeated: Literal["keep", "refuse", "cut"] = "refuse"
+    """Where both completions begin with the prompt: `refuse` the row (R220) where the prompt is too
+    long for chance, `cut` it off and refuse rows that lack it (R221), or `keep` it as it stands."""
     missing: list[str] = []
-    """Texts that stand for no number, such as N/A."""
+    """Texts that stand for no number and no model, such as N/A."""
     ties: dict[str, list[str]] = {}
     """Columns with the values that say of a row that neither side is preferred."""
     roles: dict[str, str] = {}
     """The layout's names of roles to ours: system, developer, user, assistant, tool; and to
     tool_calls, where a turn's text is a call."""
-    tools: str | None = None
+    tools: Paths | None = None
+    """Path of the tool definitions; of several, those that are there have to agree."""
     score_chosen: str | None = None
     score_rejected: str | None = None
     margin: str | None = None
     weight: str | None = None
     model_chosen: str | None = None
     model_rejected: str | None = None
+    chosen_rank: str | None = None
+    rejected_rank: str | None = None
+    meta: str | None = None
+    """Path of a JSON object as text that is the record's `meta` by itself."""
     fixture: Fixture
 
     @model_validator(mode="after")
@@ -254,9 +287,11 @@ class Layout(Strict):
         )
 
     def _prompt_holds_together(self) -> None:
-        if self.prompt is None and (self.system or self.history):
-            raise ValueError("`system` and `history` go with a `prompt`")
-        of_dialogues = ("common_text", "after_prompt", "chosen_dialogue")
+        if self.prompt is None and self.history:
+            raise ValueError("`history` goes with a `prompt`")
+        if self.system and self.sides in ("common_text", "common_lines"):
+            raise ValueError(f"`system` does not go with `sides: {self.sides}`")
+        of_dialogues = ("common_text", "common_lines", "after_prompt", "chosen_dialogue")
         if self.candidates and self.sides in of_dialogues:
             raise ValueError(f"`sides: {self.sides}` belongs to layouts with `chosen`")
         if self.weave and not (self.candidates and self.sides == "common_turns"):
@@ -267,10 +302,11 @@ class Layout(Strict):
     @property
     def used(self) -> frozenset[str]:
         """The columns that the layout reads; every other one of a row goes to `meta`."""
-        one = [self.system, self.history, self.chosen, self.rejected, self.tools, self.weight]
+        one = [self.system, self.history, self.chosen, self.rejected, self.weight]
         one += [self.score_chosen, self.score_rejected, self.margin, self.weave]
         one += [self.model_chosen, self.model_rejected]
-        some = [self.prompt, *_candidate_paths(self.candidates)]
+        one += [self.chosen_rank, self.rejected_rank, self.meta]
+        some = [self.prompt, self.tools, *_candidate_paths(self.candidates)]
         if self.tree:
             one += [self.tree.root or self.tree.replies]
         paths = [*one, *(path for paths in some for path in _listed(paths))]
@@ -286,7 +322,7 @@ class Layout(Strict):
             paths += [self.tree.role, self.tree.text]
         if self.candidates and (self.gather or self.tree):
             paths += _inner_paths(self.candidates)
-        return self.used | {path.split(".")[0] for path in paths}
+        return self.used | {FORM_COLUMN, *(path.split(".")[0] for path in paths)}
 
     @property
     def known(self) -> frozenset[str]:

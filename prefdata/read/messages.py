@@ -6,9 +6,9 @@ from typing import Any
 from prefdata.read.canonical import Message, Messages, given_json
 from prefdata.read.faults import RowFault
 from prefdata.read.parts import from_json, read_parts
+from prefdata.read.roles import OURS, TOOL_CALLS, our_role
 
 REASONING = ("reasoning", "reasoning_content", "thinking")
-TOOL_CALLS = "tool_calls"  # a role of ours in a layout's map: the text is a call, not content
 
 
 def text_message(role: str, text: str) -> Message:
@@ -24,7 +24,7 @@ def read_messages(place: str, value: Any, roles: Mapping[str, str]) -> Messages:
     for item in value if type(value) is list else [value]:
         if type(item) is dict and len(item) == 2:  # most messages by far
             role, content = item.get("role"), item.get("content")
-            if type(content) is str and type(role) is str and role not in roles:
+            if type(role) is str and type(content) is str and role in OURS and role not in roles:
                 messages.append((role, content, None, None, None, None))
                 is_plain = is_plain and role != "tool"
                 continue
@@ -73,7 +73,7 @@ def _role(place: str, item: dict[str, Any], roles: Mapping[str, str]) -> str:
         role = item.get("from")
     if type(role) is not str:
         raise RowFault("R211" if role is None else "R210", f"a message of `{place}` has no role")
-    return roles.get(role, role)
+    return our_role(role, roles)
 
 
 def _full_message(place: str, role: str, content: Any, item: dict[str, Any]) -> Message:

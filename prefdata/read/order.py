@@ -5,10 +5,8 @@ from typing import Any, NamedTuple
 
 from prefdata.read.canonical import Messages, canonical_json
 from prefdata.read.faults import RowFault
-from prefdata.read.fields import getter, optional_number, require
+from prefdata.read.fields import getter, optional_number, read_flag, require
 from prefdata.read.layout import Candidates, Label, Place, Strength
-
-TRUE, FALSE = (True, 1, "1", "true", "True"), (False, 0, "0", "false", "False", None)
 
 
 class Candidate(NamedTuple):
@@ -50,11 +48,10 @@ def orderer(spec: Candidates) -> Orderer:
 
 def read_tier(path: str, value: Any) -> int:
     """0 of a good candidate, 1 of another."""
-    require(path, value, "any")
-    for tier, said in enumerate((TRUE, FALSE)):
-        if any(type(value) is type(one) and value == one for one in said):
-            return tier
-    raise RowFault("R210", f"`{path}` is {canonical_json(value)[:40]}, neither true nor false")
+    is_good = read_flag(require(path, value, "any"))
+    if is_good is None:
+        raise RowFault("R210", f"`{path}` is {canonical_json(value)[:40]}, neither true nor false")
+    return 0 if is_good else 1
 
 
 def _by_numbers(found: Sequence[Candidate]) -> Order:

@@ -1,6 +1,6 @@
 """Messages whose content is a list of parts: text, reasoning, tool calls and tools' results."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -95,13 +95,3 @@ def from_json(place: str, value: Any) -> Any:
         return orjson.loads(value)
     except orjson.JSONDecodeError as error:
         raise RowFault("R210", f"`{place}` holds text that is not JSON: {error.msg}") from None
-
-
-def parse_columns(row: dict[str, Any], columns: Sequence[str]) -> dict[str, Any]:
-    """The row, with what JSON text holds in these columns, where it is a list or an object."""
-    texts = {name: row[name] for name in columns if type(row.get(name)) is str}
-    return row | {
-        name: from_json(name, text)
-        for name, text in texts.items()
-        if text.lstrip()[:1] in ("[", "{")
-    }

@@ -9,6 +9,8 @@ from prefdata.read.layout import Layout
 from prefdata.read.messages import read_messages, text_message
 from prefdata.read.sides import drop_open_turn, read_transcript
 
+SYSTEM = ("system", "developer")
+
 
 class PromptReader:
     """The prompts of one layout, compiled."""
@@ -34,16 +36,39 @@ class PromptReader:
             said = self._one(layout.prompt, row)
         if layout.history:
             said = _history(layout.history, row) + said
-        system = (
-            optional_text(layout.system, at_path(layout.system, row)) if layout.system else None
-        )
-        return [text_message("system", system), *said] if system else said
+        return self.with_system(row, said)
+
+    def with_system(self, row: dict[str, Any], turns: Messages) -> Messages:
+        """The turns after the row's system text; R222 where they open with another one."""
+        path = self.layout.system
+        if not path:
+            return turns
+        system = _system(path, optional(at_path(path, row)))
+        own = [turn for turn in turns[:1] if turn[0] in SYSTEM]
+        if not system or (own and own[0][1] == system[0][1]):
+            return turns
+        if own:
+            raise RowFault(
+                "R222", f"`{path}` says another system text than the dialogue's first turn"
+            )
+        return system + turns
 
     def _one(self, path: str, row: dict[str, Any]) -> Messages:
         value = require(path, at_path(path, row), "any")
         if self.is_transcript:
             return drop_open_turn(read_transcript(path, value, self.layout.roles))
         return read_messages(path, value, self.layout.roles)
+
+
+def _system(path: str, value: Any) -> Messages:
+    """The system turn that a text, a message or a list of messages stands for, if any."""
+    if type(value) not in (list, dict):
+        text = optional_text(path, value)
+        return [text_message("system", text)] if text else []
+    turns = read_messages(path, value, {}) if value else []
+    if any(turn[0] not in SYSTEM for turn in turns) or len(turns) > 1:
+        raise RowFault("R210", f"`{path}` is not one system message")
+    return [turn for turn in turns if turn[1]]
 
 
 def _history(path: str, row: dict[str, Any]) -> Messages:

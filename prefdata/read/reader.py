@@ -15,17 +15,19 @@ from prefdata.arrays import empty_table
 from prefdata.keys import MEMBERS
 from prefdata.read.blocks import Block, RowBlock
 from prefdata.read.collect import Collector, RowOptions
-from prefdata.read.detect import SAMPLE, detect_layout
 from prefdata.read.faults import RowFault
-from prefdata.read.formats import open_blocks, read_rows
+from prefdata.read.fit import MOST_ROWS, Fitted, Wanted, fit
+from prefdata.read.formats import open_blocks
 from prefdata.read.gather import gather_blocks
 from prefdata.read.guard import Object
 from prefdata.read.layout import Layout
 from prefdata.read.limits import Limits, Pairing
+from prefdata.read.named import Columns
 from prefdata.read.rows import Tally
 from prefdata.read.source import InputFile, require_unchanged, stamp
 from prefdata.read.unpack import HashedFile
 from prefdata.read.unread import Unread, UnreadColumns, add_unread
+from prefdata.read.widened import plain_rows
 from prefdata.records import RECORDS, REJECTED
 
 SAMPLE_BLOCKS = 2  # looked at for the layout
@@ -48,6 +50,8 @@ class LineCounts(NamedTuple):
     undesirable: int = 0
     unread: UnreadColumns = {}  # noqa: RUF012 - never changed
     """Columns that the layout does not read."""
+    nulls: int = 0
+    """Nulls that a table's types added to tool calls and tools, and that are left out."""
 
     @staticmethod
     def from_json(value: Sequence[Any]) -> "LineCounts":
@@ -70,6 +74,7 @@ class LineCounts(NamedTuple):
             self.desirable + other.desirable,
             self.undesirable + other.undesirable,
             add_unread(self.unread, other.unread),
+            self.nulls + other.nulls,
         )
 
 
@@ -135,6 +140,8 @@ class FileRows(NamedTuple):
     sha256: str
     members: pl.DataFrame
     notes: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
+    """What was decided of how it is read, besides the layout."""
 
 
 def read_file(
@@ -144,6 +151,7 @@ def read_file(
     pairing: Pairing,
     limits: Limits,
     plain: Literal["chat", "text"] | None = None,
+    columns: Columns = Columns(),  # noqa: B008 - immutable
 ) -> FileRows:
     """The records and refused rows of one file; a PrefdataError where the file itself is at fault.
 
@@ -151,9 +159,8 @@ def read_file(
     `plain` is how plain text is read, where the layout leaves it open (read/texts.py).
     """
     opened = OpenFile(file, limits)
-    blocks: Iterator[Block] = iter(opened)
-    if layout is None:
-        layout, blocks = detect_in_blocks(file, blocks, limits)
+    fitted, blocks = fit_to_blocks(file, iter(opened), Wanted(layout, columns), limits)
+    layout = fitted.layout
     options = RowOptions(layout, pairing, limits, plain)
     blocks = gather_blocks(blocks, layout, limits)
     parts = [read_part(file, block, options) for block in blocks]
@@ -169,6 +176,7 @@ def read_file(
         opened.end.sha256,
         pl.concat([pl.DataFrame(schema=MEMBERS), *(part.members for part in parts)]),
         notes_of(opened.end, counts),
+        fitted.said,
     )
 
 
@@ -188,7 +196,7 @@ def read_part(file: InputFile, block: Block, options: RowOptions) -> PartRows:
     tally = Tally()
     collector = Collector(file, options)
     with paused_gc():
-        collector.read(read_rows(block, options.limits, tally))
+        collector.read(plain_rows(block, options.limits, tally))
         for unit in block.units if isinstance(block, RowBlock) else ():
             collector.read_unit(unit)
     records = collector.records.table()
@@ -204,25 +212,25 @@ def read_part(file: InputFile, block: Block, options: RowOptions) -> PartRows:
         desirable=collector.labels[True],
         undesirable=collector.labels[False],
         unread=collector.unread,
+        nulls=tally.nulls,
     )
     return PartRows(records, collector.rejected.table(), counts, collector.members)
 
 
-def detect_in_blocks(
-    file: InputFile, blocks: Iterator[Block], limits: Limits
-) -> tuple[Layout | None, Iterator[Block]]:
-    """The layout of the first rows, and all blocks; no layout where no row is an object."""
+def fit_to_blocks(
+    file: InputFile, blocks: Iterator[Block], wanted: Wanted, limits: Limits
+) -> tuple[Fitted, Iterator[Block]]:
+    """How a file is read, by its first rows, and all blocks."""
     seen: list[Block] = []
     sample: list[Object] = []
     for block in blocks:
         seen.append(block)
-        rows = read_rows(block, limits, Tally())
+        rows = plain_rows(block, limits, Tally())
         objects = (value for *_, value in rows if not isinstance(value, RowFault))
-        sample += islice(objects, SAMPLE - len(sample))
-        if len(sample) >= SAMPLE or len(seen) >= SAMPLE_BLOCKS:
+        sample += islice(objects, MOST_ROWS - len(sample))
+        if len(sample) >= MOST_ROWS or len(seen) >= SAMPLE_BLOCKS:
             break
-    layout = detect_layout(sample, file.name) if sample else None
-    return layout, chain(seen, blocks)
+    return fit(sample, wanted, limits, file.name), chain(seen, blocks)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.lines = self.blank = self.bom = 0
+        self.nulls = 0  # that a table's types added, and that are left out
         self.notes: list[str] = []
 
 
@@ -65,6 +66,7 @@ def unit_refusals(block: RowBlock, _limits: Limits, tally: Tally) -> Iterator[Ro
     tally.lines += block.lines
     tally.blank += block.blank
     tally.bom += block.bom
+    tally.nulls += block.nulls
     yield from block.refused
 
 

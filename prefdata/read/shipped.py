@@ -63,6 +63,12 @@ def find_layout(name: str) -> tuple[Layout, str | None]:
     raise UsageError("C150", name, "no such layout", remedy)
 
 
+def is_shipped(layout: Layout) -> bool:
+    """Whether a layout is one of ours, maybe by one of its dimensions."""
+    name = layout.name.partition(":")[0]
+    return name in _shipped_names() and _shipped(name).about == layout.about
+
+
 def _folder() -> Traversable:
     return resources.files("prefdata.read") / "layouts"
 

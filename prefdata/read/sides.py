@@ -10,6 +10,7 @@ from typing import NamedTuple
 from prefdata.read.canonical import Messages
 from prefdata.read.faults import RowFault
 from prefdata.read.messages import text_message
+from prefdata.read.shared import shared_beginning
 
 # Only these are markers. `\n\nAssistants ...`, a dangling `\n\nHuman` and `Human:` inside a line
 # are what somebody wrote.
@@ -105,11 +106,28 @@ def drop_open_turn(turns: Messages) -> Messages:
 
 def split_after_prompt(prompt: Messages, chosen: Messages, rejected: Messages) -> Split:
     """Dialogues that begin with the prompt column: their first user turn must be its text."""
+    if not any(turn[0] == "user" for turn in (*chosen, *rejected)):
+        return Split(prompt, chosen, rejected)  # the sides are answers alone
     for side, turns in (("chosen", chosen), ("rejected", rejected)):
         first = next((turn[1] for turn in turns if turn[0] == "user"), None)
         if first != prompt[-1][1]:
             raise RowFault("PD207", f"the first user turn of {side} is not the prompt")
     return split_common_turns(chosen, rejected)
+
+
+def split_common_lines(chosen: str, rejected: str) -> Split:
+    """Texts that share a beginning, split where its last line, turn or marker ends."""
+    if chosen == rejected:
+        raise RowFault("PD301", "chosen and rejected are the same text")
+    at = shared_beginning(chosen, rejected)
+    if not at:
+        problem = "chosen and rejected share no beginning that ends at a line, a turn or a marker"
+        raise RowFault("R225", problem)
+    return Split(
+        [text_message("user", chosen[:at])],
+        [text_message("assistant", chosen[at:])],
+        [text_message("assistant", rejected[at:])],
+    )
 
 
 def split_common_text(chosen: str, rejected: str) -> Split:

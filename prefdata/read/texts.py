@@ -18,10 +18,10 @@ import pyarrow as pa
 from prefdata.errors import UsageError
 from prefdata.read.blocks import Block, RowBlock
 from prefdata.read.collect import Collector, RowOptions
-from prefdata.read.formats import read_rows
 from prefdata.read.layout import Layout
 from prefdata.read.rows import Tally
 from prefdata.read.source import InputFile
+from prefdata.read.widened import plain_rows
 from prefdata.text import FORM_COLUMN
 
 TextMode = Literal["auto", "chat", "verbatim"]
@@ -223,7 +223,7 @@ def _shorten(text: str) -> str:
 
 def _first_records(file: InputFile, block: Block, options: RowOptions, most: int) -> pa.Table:
     collector = Collector(file, options)
-    collector.read(islice(read_rows(block, options.limits, Tally()), most))
+    collector.read(islice(plain_rows(block, options.limits, Tally()), most))
     for unit in islice(block.units, most) if isinstance(block, RowBlock) else ():
         collector.read_unit(unit)
     return collector.records.table()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import yaml
 
 from prefdata.check import CHECKS, Check
+from prefdata.check.codes import READING
 from prefdata.errors import UsageError
 from prefdata.tokens.codes import TOKEN_CHECKS
 
@@ -27,22 +28,12 @@ FAULTS = {
     "R210": "wrong_type",
     "R211": "missing_field",
     "R212": "row_too_long",
-    "R213": "unpaired_row",
     "R214": "header_again",
     "R215": "spaced_quotes",
 }
+FAULTS = dict(sorted((FAULTS | {check.code: check.name for check in READING}).items()))
 _FAULT_PARENTS = {"R210": "PD104", "R211": "PD103"}
-_UNPAIRED = Check(
-    "R213",
-    "unpaired_row",
-    "E",
-    "row",
-    "reading",
-    "The row is one of several that make a pair, and part of none: no other row of its prompt can "
-    "be compared with it, or the pairing strategy passed it by.",
-    "Nothing to mend where the prompt has one label only; else try another pairing strategy.",
-    '{"prompt": "q", "completion": "a", "label": true}, alone with its prompt',
-)
+_OWN = {check.code: check for check in READING}
 FAMILIES = {
     "PD1": "Rows and files",
     "PD2": "Conversations",
@@ -98,8 +89,8 @@ def describe_code(code: str) -> Check | ErrorText:
     """What is known of a code; a fault of raw rows has the text of the check it is a case of."""
     if code in errors():
         return errors()[code]
-    if code == _UNPAIRED.code:
-        return _UNPAIRED
+    if code in _OWN:
+        return _OWN[code]
     if code in FAULTS:
         parent = CATALOG[_FAULT_PARENTS.get(code, "PD101")]
         return parent._replace(code=code, name=FAULTS[code])

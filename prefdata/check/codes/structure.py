@@ -22,8 +22,11 @@ STRUCTURE = (
         "E",
         "set",
         "reading",
-        "No layout, or more than one, has the columns of the file.",
-        "Name the layout with --layout, or describe it in a YAML file (docs/layouts.md).",
+        "No layout, or more than one, has the columns of the file; or its layout has no prompt "
+        "column and the prompt is not sure: a column with text is left, or what both sides "
+        "share ends amid a line.",
+        "Name the prompt's column with --prompt-column, or the layout with --layout; or "
+        "describe it in a YAML file (docs/layouts.md).",
         '{"foo": "q", "bar": "a"}',
     ),
     Check(
@@ -92,5 +95,16 @@ STRUCTURE = (
         "Name it in a layout of your own (docs/layouts.md), or under the layout's `optional` where "
         "it is not meant to be read; drop the column where nobody needs it.",
         '{"prompt": "q", "chosen": "a", "rejected": "b", "history": [["q0", "a0"]]}',
+    ),
+    Check(
+        "PD112",
+        "unknown_column",
+        "E",
+        "set",
+        "reading",
+        "A column that the command or the config names as prompt, chosen or rejected is in no "
+        "row of the file, or its layout has nothing that the column could stand for.",
+        "Name one of the file's columns, which the message lists.",
+        "--prompt-column taks, where the column's name is task",
     ),
 )

@@ -100,7 +100,6 @@ def test_a_file_of_a_layout_has_its_name(name: str) -> None:
 
 UNKNOWN = {
     "other names": {"question": "q", "good": "a", "bad": "b"},
-    "an implicit prompt beside a question": {"question": "q", "chosen": "a", "rejected": "b"},
     "a tag that is text": {"prompt": "q", "completion": "a", "label": "good"},
     "sides of two types": {"prompt": "q", "chosen": "a", "rejected": [{"role": "assistant"}]},
 }
@@ -109,6 +108,13 @@ UNKNOWN = {
 @pytest.mark.parametrize("row", UNKNOWN.values(), ids=UNKNOWN.keys())
 def test_an_unknown_layout_is_an_error_that_says_how_to_force_one(row: dict) -> None:
     with pytest.raises(UsageError, match=r"no layout has the columns .*--layout NAME.*\[PD102\]$"):
+        detect_layout([row] * 3)
+
+
+def test_a_column_with_text_beside_two_answers_is_likely_the_prompt() -> None:
+    row = {"question": "q", "chosen": "a", "rejected": "b"}
+
+    with pytest.raises(UsageError, match=r"`question` .*--prompt-column question.*\[PD102\]$"):
         detect_layout([row] * 3)
 
 

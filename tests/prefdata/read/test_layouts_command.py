@@ -43,11 +43,11 @@ trl-std-implicit
   becomes     text, verbatim; parted between words
   seen        trl 1.16.0, docs/source/dataset_formats.md
   rows
-    {"chosen":"The sky is blue.","rejected":"The sky is black."}
+    {"chosen":"Which color?\\nIt is blue.","rejected":"Which color?\\nIt is green."}
   pairs
-    prompt    user: The sky is
+    prompt    user: Which color?\\nIt is
     chosen    assistant:  blue.
-    rejected  assistant:  black.
+    rejected  assistant:  green.
 """)
 
 

@@ -1,0 +1,156 @@
+"""How a file is read, decided by its first rows: each decision is a field of its layout, and said.
+
+In this order: which cells hold messages as text; which layout; which more columns it reads; whether
+the answers begin with their prompt. Rows that are not as was decided are refused one by one later.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+from prefdata.read.adapt import Adapter
+from prefdata.read.detect import detect_layout
+from prefdata.read.faults import RowFault
+from prefdata.read.guard import Object
+from prefdata.read.layout import Layout
+from prefdata.read.limits import Limits, Pairing
+from prefdata.read.message_cells import message_columns, parse_cell, text_list_columns
+from prefdata.read.messages import read_completion
+from prefdata.read.named import Columns, rename, with_names
+from prefdata.read.repeated import cut_prompt, is_long
+from prefdata.read.roles import OURS, our_role
+from prefdata.read.shipped import is_shipped
+from prefdata.read.spellings import usual_columns, with_usual_columns
+
+MOST_ROWS = 1024  # looked at, where a share of the rows decides
+NEARLY_ALL = 0.99
+ENOUGH_ROWS = 8  # so many short prompts at the start of their answers are no chance either
+ChosenBy = Literal["columns", "name", "options", "nothing"]
+
+
+class Wanted(NamedTuple):
+    """What the user says of how files are read."""
+
+    layout: Layout | None = None
+    """None: told by the columns."""
+    columns: Columns = Columns()
+
+
+class Fitted(NamedTuple):
+    """How one file is read."""
+
+    layout: Layout | None
+    """None: no row of the sample was an object."""
+    chosen_by: ChosenBy = "nothing"
+    said: tuple[str, ...] = ()
+
+
+def fit(rows: Sequence[Object], wanted: Wanted, limits: Limits, place: str) -> Fitted:
+    """The layout of a file with all that its first rows decide; PD102 where they are not clear."""
+    if not rows:
+        return Fitted(wanted.layout)
+    rows, parsed, said = _parse_cells(rows, wanted, limits)
+    ours = rename(rows, wanted.columns, place) if wanted.columns.given else list(rows)
+    layout, chosen_by = wanted.layout, "name"
+    if layout is None:
+        layout, chosen_by = detect_layout(ours, place), "columns"
+    if wanted.columns.given:
+        layout, chosen_by = with_names(layout, wanted.columns, place), "options"
+        said += [f"{side} is `{name}`" for side, name in wanted.columns.given.items()]
+    layout = layout.model_copy(update={"parse": [*layout.parse, *parsed]})
+    if wanted.layout is None or is_shipped(wanted.layout):
+        layout, more = _with_usual(layout, rows)
+        said += more
+    if layout.repeated == "refuse" and _is_repeated(layout, rows, limits):
+        layout = layout.model_copy(update={"repeated": "cut"})
+        said.append("the answers begin with the prompt, which is cut off there")
+    said += _roles_said(layout, rows)
+    return Fitted(layout, chosen_by, tuple(said))  # type: ignore[arg-type]
+
+
+def _parse_cells(
+    rows: Sequence[Object], wanted: Wanted, limits: Limits
+) -> tuple[list[Object], list[str], list[str]]:
+    """The rows with their cells parsed, the columns of these, and what is said of them."""
+    names, lists = message_columns(rows, limits), text_list_columns(rows, limits)
+    if wanted.layout is not None:
+        kinds = wanted.layout.columns
+        names = [name for name in names if kinds.get(name) not in ("text", "hh")]
+        lists = [name for name in lists if kinds.get(name) not in ("text", "hh")]
+        names = [name for name in names if name not in wanted.layout.parse]
+    said = [f"`{name}` holds messages as text, which is parsed" for name in names]
+    said += [f"`{name}` holds lists of texts as text, which is parsed" for name in lists]
+    columns = [*names, *lists]
+    return [_parsed(row, columns, limits) for row in rows], columns, said
+
+
+def _parsed(row: Object, columns: Sequence[str], limits: Limits) -> Object:
+    """The row, each cell parsed that can be."""
+    found: dict[str, Any] = {}
+    for name in columns:
+        if type(row.get(name)) is str and row[name].lstrip()[:1] in ("[", "{"):
+            try:
+                found[name] = parse_cell(name, row[name], limits)
+            except RowFault:
+                continue
+    return {**row, **found} if found else row
+
+
+def _with_usual(layout: Layout, rows: Sequence[Object]) -> tuple[Layout, list[str]]:
+    found = usual_columns(layout, rows)
+    said = [f"{field.replace('_', ' ')} is `{name}`" for field, name in found.items()]
+    return with_usual_columns(layout, found), said
+
+
+def _is_repeated(layout: Layout, rows: Sequence[Object], limits: Limits) -> bool:
+    """Whether in nearly all rows every answer begins with the prompt, and not by chance."""
+    if not layout.prompt or layout.sides != "completion":
+        return False
+    reader = Adapter(layout.model_copy(update={"repeated": "keep"}), Pairing(), limits)
+    seen = [found for row in rows if (found := _prompt_and_answers(reader, row))]
+    whole = [
+        (prompt, answers)
+        for prompt, answers in seen
+        if all(cut_prompt(prompt, answer) is not None for answer in answers)
+    ]
+    if not seen or len(whole) < NEARLY_ALL * len(seen):
+        return False
+    long = sum(is_long(prompt, answers) for prompt, answers in whole)
+    return long * 2 >= len(whole) or len(whole) >= ENOUGH_ROWS
+
+
+def _prompt_and_answers(reader: Adapter, row: Object) -> tuple[Any, list[Any]] | None:
+    layout = reader.layout
+    try:
+        whole = reader.check(row)
+        if layout.gather:
+            candidates = layout.candidates
+            if candidates is None or layout.tree is not None:
+                return None
+            said = read_completion("completion", whole.get(candidates.text), layout.roles)
+            return reader.prompt.read(whole), [said]
+        draft = reader.read_whole(whole)
+    except RowFault:
+        return None
+    return draft.prompt, [side for pair in draft.pairs for side in pair[:2]]
+
+
+def _roles_said(layout: Layout, rows: Sequence[Object]) -> list[str]:
+    """Names of roles that are read as ours by custom, with ours."""
+    read, found = layout.read, dict[str, str]()
+    for row in rows:
+        for name in read & row.keys():
+            for role in _roles(row[name]):
+                if role not in OURS and role not in layout.roles:
+                    found[role] = our_role(role, {})
+    named = sorted(f"{role} as {ours}" for role, ours in found.items() if ours != role)
+    return [f"roles: {', '.join(named)}"] if named else []
+
+
+def _roles(value: Any) -> Iterator[str]:
+    items = value if type(value) is list else [value]
+    for item in islice(items, 100):
+        if type(item) is dict:
+            role = item.get("role", item.get("from"))
+            if type(role) is str:
+                yield role

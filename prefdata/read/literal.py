@@ -1,0 +1,77 @@
+"""Python literals in text cells, as `str()` of a list writes them, to values of JSON.
+
+Nothing is run: the text is parsed to a syntax tree, of which only constants, lists, tuples and
+dicts with text keys are taken. Numpy's form of a list, whose items no comma parts, is read too.
+"""
+
+import ast
+import re
+from typing import Any
+
+from prefdata.read.faults import RowFault
+
+MAX_CHARACTERS = 4 * 2**20  # a syntax tree takes about a hundred bytes a character
+MAX_TOKENS = 100_000
+# Whole strings are one token, so that brackets and line breaks inside of them are never seen.
+TOKEN = re.compile(r"""'[^'\\]*+(?:\\.[^'\\]*+)*+'|"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\](){}]""", re.S)
+OPENS = frozenset("[({")
+BETWEEN = re.compile(r"\s+")  # between two items of an array that numpy printed
+
+
+def parse_literal(text: str, max_depth: int) -> Any:
+    """The value that a Python literal stands for; ValueError where it is none."""
+    if len(text) > MAX_CHARACTERS:
+        raise RowFault("R212", f"a Python literal of {len(text):,} characters")
+    try:
+        tree = ast.parse(_with_commas(text.strip(), max_depth), mode="eval")
+    except (SyntaxError, MemoryError, RecursionError, ValueError) as error:
+        raise ValueError("not a Python literal") from error
+    return _value(tree.body)
+
+
+def _with_commas(text: str, max_depth: int) -> str:
+    """The text, a comma between objects that only a space parts; its depth is checked first."""
+    depth = at = 0
+    parts: list[str] = []
+    for number, token in enumerate(TOKEN.finditer(text)):
+        mark = token.group()
+        if number > MAX_TOKENS:
+            raise RowFault("R212", f"a Python literal of more than {MAX_TOKENS:,} parts")
+        if len(mark) == 1 and mark in OPENS:
+            gap = text[at : token.start()]
+            if mark == "{" and text[at - 1 : at] == "}" and BETWEEN.fullmatch(gap):
+                parts.append(",")
+            depth += 1
+            if depth > max_depth:
+                raise RowFault("R208", f"nested deeper than {max_depth} levels")
+        elif len(mark) == 1:
+            depth -= 1
+        parts += [text[at : token.start()], mark]
+        at = token.end()
+    return "".join(parts) + text[at:]
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Constant) and type(node.value) in (str, int, float, bool, type(None)):
+        return node.value
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_value(item) for item in node.elts]
+    if isinstance(node, ast.Dict):
+        return _object(node)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        number = _value(node.operand)
+        if type(number) in (int, float):
+            return -number
+    raise ValueError("not a literal of lists, dicts, texts and numbers")
+
+
+def _object(node: ast.Dict) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in zip(node.keys, node.values, strict=True):
+        name = _value(key) if key is not None else None
+        if type(name) is not str:
+            raise ValueError("a key that is not text")
+        if name in found:
+            raise RowFault("R207", f"the key {name!r} occurs twice in one object")
+        found[name] = _value(value)
+    return found
