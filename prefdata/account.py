@@ -13,12 +13,14 @@ from pyarrow import parquet
 from prefdata.arrays import empty_table
 from prefdata.config import BuildConfig
 from prefdata.decide import CONTRADICTION, EXCLUDED, stage
+from prefdata.errors import EmptyError
 from prefdata.findings import EXAMPLES
 from prefdata.leftovers import duplicates_table, write_rejected
 from prefdata.part import gather
 from prefdata.plan import TOOL_VERSION
 from prefdata.records import RECORDS
 from prefdata.report.card import write_card
+from prefdata.report.explain import describe_code
 from prefdata.report.form import FORMS
 from prefdata.report.lengths import PARTS
 from prefdata.report.measures import (
@@ -43,7 +45,7 @@ from prefdata.store.commit import FileSeal
 from prefdata.store.manifest import Manifest, OtherFile, SeenPair, ShardSeal, SplitSeal
 from prefdata.store.staging import write_staged
 from prefdata.survey import Survey
-from prefdata.tally import Made, codes_met, leak_messages
+from prefdata.tally import NOTHING_MADE, Made, codes_met, leak_messages
 from prefdata.tokens.preview import show_ids
 from prefdata.tokens.render import Refusal
 from prefdata.tokens.target import Target
@@ -51,6 +53,7 @@ from prefdata.tokens.target import Target
 REJECTED_FILE = "rejected/rejected-00000-of-00001.parquet"
 DUPLICATES_FILE = "duplicates.parquet"
 _EXAMPLE_PAIRS = 3
+_MOST_REASONS = 3  # that an error names
 
 
 def make_report(
@@ -60,8 +63,10 @@ def make_report(
     target: Target | None = None,
     *,
     examples: int = EXAMPLES,
+    is_build: bool = True,
 ) -> Report:
     """The numbers of a build or, without shards, of a validation; `examples` places a code."""
+    is_drawn = is_build and bool(made.tasks)
     refusals = made.refusals()
     classes = class_of_lines(found, list(refusals))
     total = total_lines(classes)
@@ -79,12 +84,12 @@ def make_report(
             found,
             classes,
             _seen_pairs(found, made, tokens, target),
-            drawn=bool(made.tasks),
+            drawn=is_drawn,
         ),
         lines=total,
         funnel=funnel,
         findings=list_findings(met, total.lines - total.blank),
-        splits=_splits(made) if made.tasks else None,
+        splits=_splits(made) if is_drawn else None,
         lengths=measured.lengths if measured else None,
         chosen_longer=measured.chosen_longer if measured else None,
         notes=found.notes + made.notes,
@@ -96,8 +101,26 @@ def make_report(
         ),
         languages=measure_languages(profile),
         groups=count_groups(kept),
-        example_pairs=example_pairs(_first_kept(made)),
+        example_pairs=example_pairs(_first_kept(made if is_drawn else NOTHING_MADE)),
     )
+
+
+def nothing_left(report: Report) -> EmptyError:
+    """E120 with why: the codes that took the most, and the words of their first rows."""
+    dropped: Counter[str] = Counter()
+    for part in report.funnel:
+        dropped.update(part.dropped)
+    first = {f.code: f.examples[0] for f in reversed(report.findings) if f.examples}
+    reasons = []
+    for code, count in dropped.most_common(_MOST_REASONS):
+        place = first.get(code)
+        said = f" ({place.source}:{place.line}: {place.message})" if place else ""
+        reasons.append(f"{code} {describe_code(code).name} {count:,}{said}")
+    problem = "no pair is left to build from: " + ("; ".join(reasons) or "the inputs hold no row")
+    codes = " or ".join(f"`prefdata explain {code}`" for code, _ in dropped.most_common(1))
+    error = EmptyError("E120", "inputs", problem, f"see {codes}" if codes else "name other inputs")
+    error.report = report
+    return error
 
 
 def describe_build(

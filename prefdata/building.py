@@ -1,13 +1,19 @@
 """The whole build in one function, read from top to bottom."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 
-from prefdata.account import describe_build, make_manifest, make_report, write_others
+from prefdata.account import (
+    describe_build,
+    make_manifest,
+    make_report,
+    nothing_left,
+    write_others,
+)
 from prefdata.check import RowChecks
 from prefdata.config import BuildConfig
 from prefdata.engine import Done, Engine, open_engine
@@ -35,9 +41,8 @@ from prefdata.store.reader import Build, open_build
 from prefdata.store.shards import read_shard
 from prefdata.store.staging import Staging
 from prefdata.survey import Survey, SurveyOptions, survey
-from prefdata.tally import Made
-from prefdata.tokens.preview import text_rule
-from prefdata.tokens.probe import Probe
+from prefdata.tally import NOTHING_MADE, Made
+from prefdata.tokens.preview import text_rule, trial_of
 from prefdata.tokens.target import Target, load_target
 
 
@@ -63,7 +68,7 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
             return open_build(config.out)
         begun.append(staging := Staging(config.out, mark))
 
-        with _trial(config, target) as trial:
+        with trial_of(target, config.token_options) as trial:
             found = survey(
                 files,
                 _options(config, target, given),
@@ -79,7 +84,7 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
         found = found._replace(notes=found.notes + split_notes(found, config))
         tasks = shard_tasks(found, config, target, staging.root)
         made = Made(tasks, _make_shards(tasks, staging, workers, progress))
-        _require_rows(made.rows)
+        _require_tokens(found, made)
 
         report = make_report(found, made, _read_tokens(made, staging), target)
         report = describe_build(report, found, made, config, (target, mark))
@@ -131,14 +136,6 @@ def _exclusions(config: BuildConfig) -> pl.DataFrame | None:
     return read_exclusions([file.path for file in files]) if files else None
 
 
-def _trial(config: BuildConfig, target: Target) -> AbstractContextManager[Probe | None]:
-    """The chat template's trial, beside the reading."""
-    if not target.templates:
-        return nullcontext()
-    variables = {**target.special_tokens, **config.chat_template_kwargs}
-    return Probe(target.templates, variables, config.template_date)
-
-
 @contextmanager
 def _place(out: Path) -> Iterator[list[Staging]]:
     """Hold the output directory; takes what is begun in it.
@@ -168,17 +165,17 @@ def _require_same_inputs(found: Survey, digests: Mapping[str, str]) -> None:
 def _require_sound_set(found: Survey, config: BuildConfig) -> None:
     """E121 if the set as a whole has what its severity makes an error; see to splits and rows."""
     require_sound_splits(found, config)
-    _require_rows(int(found.decision.stays.sum()))
+    if not found.decision.stays.any():
+        raise nothing_left(make_report(found, NOTHING_MADE, []))
     for one in found.of_set:
         if one.severity == "E":
             remedy = f"see `prefdata explain {one.code}`, or lower severity.{one.code} to W"
             raise EmptyError("E121", "inputs", f"{one.message} ({one.code})", remedy)
 
 
-def _require_rows(number: int) -> None:
-    if not number:
-        remedy = "run `prefdata validate` on the inputs to see why"
-        raise EmptyError("E120", "inputs", "no pair is left to build from", remedy)
+def _require_tokens(found: Survey, made: Made) -> None:
+    if not made.rows:
+        raise nothing_left(make_report(found, made, []))
 
 
 def _make_shards(

@@ -1,7 +1,8 @@
 """The commands: validate · build · show · layouts · explain. Exit codes are in command.py."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -159,6 +160,23 @@ def validate(
     sys.exit(1 if fails(judged, fail_on) else 0)
 
 
+@contextmanager
+def _report_if_empty(report_path: Path | None) -> Iterator[None]:
+    """Show what was found where no pair is left; the error follows."""
+    from prefdata.errors import EmptyError
+    from prefdata.report.form import write_report
+    from prefdata.report.terminal import print_report
+
+    try:
+        yield
+    except EmptyError as error:
+        if error.report is not None:
+            print_report(error.report, PlainConsole())
+            if report_path is not None:
+                write_report(error.report, report_path, root=Path.cwd())
+        raise
+
+
 @main.command(
     epilog="\b\nExamples:\n  prefdata build hh.jsonl.gz --tokenizer Qwen/Qwen3-0.6B -o out/hh\n"
     "  prefdata build hh.yaml"
@@ -204,7 +222,8 @@ def build(
     if report_path is not None:
         reads = [*of_config, *reads_of(config, files_of(config))]
         check_report_target(report_path, reads, build=config.out)
-    made = run(config, replace=replace, progress=TerminalProgress(PlainConsole(stderr=True)))
+    with _report_if_empty(report_path):
+        made = run(config, replace=replace, progress=TerminalProgress(PlainConsole(stderr=True)))
     report = Report.model_validate_json(made.file("report.json").read_bytes())
     print_report(report, PlainConsole())
     if report_path is not None:

@@ -41,6 +41,8 @@ class EmptyError(PrefdataError):
     """No row is left, or none may be used."""
 
     exit_code = 3
+    report: Any = None
+    """The report of what was found, if that is why: a command prints it before the error."""
 
 
 class LockedError(PrefdataError):

@@ -19,10 +19,12 @@ from prefdata.split_names import TRAIN, FileSplit, kind_of
 from prefdata.store.manifest import FORMAT_VERSION
 from prefdata.survey import Survey
 from prefdata.text import FIELD_NAMES
+from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.target import Target
 
 DRAWN = "test"
 """The split that is drawn."""
+_CHECKED_ROWS = 65_536  # in a task of a validation
 TOOL_VERSION = version("prefdata-dpo")
 
 
@@ -63,6 +65,19 @@ def shard_tasks(found: Survey, config: BuildConfig, target: Target, root: Path) 
                 ShardTask(root, split, name, names, places, target, options, fields, has_verbatim)
             )
     return tasks
+
+
+def check_tasks(
+    found: Survey, target: Target, options: TokenOptions, root: Path
+) -> list[ShardTask]:
+    """Every record that stays, in the order of the inputs: tasks whose tokens are only checked."""
+    kept = found.keys.select("part", "row").with_row_index("at")
+    kept = kept.filter(pl.Series(found.decision.stays)).select("at", "part", "row")
+    names = tuple(part.name for part in found.parts)
+    return [
+        ShardTask(root, TRAIN, f"check-{start}", names, places, target, options, ())
+        for start, places in enumerate(kept.iter_slices(_CHECKED_ROWS))
+    ]
 
 
 def _by_split(

@@ -104,10 +104,20 @@ def make_shard(task: ShardTask) -> MadeShard:
         task.tokens_path: write_staged(task.root / task.tokens_path, write_tokens),
         task.text_path: text.seal(rows=tokens.num_rows),
     }
+    return MadeShard(task.name, _facts(done), files)
+
+
+def check_shard(task: ShardTask) -> MadeShard:
+    """Encode the task's records and write nothing: what a validation needs to know."""
+    return MadeShard(task.name, _facts(list(_encode_slices(task, None))), {})
+
+
+def _facts(done: list[TokenRows]) -> ShardFacts:
+    tokens = pa.concat_tables([empty_table(TOKENS), *(made.tokens for made in done)])
     findings: Counter[str] = Counter()
     for made in done:
         findings.update(made.findings)
-    facts = ShardFacts(
+    return ShardFacts(
         rows=tokens.num_rows,
         groups=_count_groups(tokens),
         prompt_tokens=_count_tokens(tokens["prompt_ids"]),
@@ -121,15 +131,15 @@ def make_shard(task: ShardTask) -> MadeShard:
         findings=dict(sorted(findings.items())),
         note=next((made.note for made in done if made.note), None),
     )
-    return MadeShard(task.name, facts, files)
 
 
-def _encode_slices(task: ShardTask, text: "_TextFile") -> Iterator[TokenRows]:
+def _encode_slices(task: ShardTask, text: "_TextFile | None") -> Iterator[TokenRows]:
     """The records in slices, so that few of them are Python's at a time."""
     for start in range(0, len(task.places), SLICE_ROWS):
         records = gather(task.root, task.parts, task.places[start : start + SLICE_ROWS])
         made = encode_table(records, task.target, task.options)
-        text.write(made.kept)
+        if text is not None:
+            text.write(made.kept)
         yield made._replace(kept=made.kept.slice(0, 0))
 
 

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from datetime import date
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -10,9 +12,12 @@ from typing import NamedTuple
 
 from prefdata.account import make_report
 from prefdata.check import CheckLimits, RowChecks
+from prefdata.check.severity import LEVELS
 from prefdata.dedup.near import NearDuplicates
 from prefdata.engine.local import Workers, choose_workers
+from prefdata.errors import UsageError
 from prefdata.findings import EXAMPLES
+from prefdata.plan import check_tasks
 from prefdata.progress import Progress, Silent
 from prefdata.read import (
     Columns,
@@ -26,14 +31,16 @@ from prefdata.read import (
 )
 from prefdata.report.model import Report
 from prefdata.report.numbers import severity_changes
+from prefdata.shard import check_shard
 from prefdata.split import Inputs, Leaks, SplitOptions, expand_splits, splits_of_files
 from prefdata.store.ownership import Read
 from prefdata.store.staging import Staging
-from prefdata.survey import Survey, SurveyOptions, survey
-from prefdata.tally import NOTHING_MADE
-from prefdata.tokens.options import TokenOptions
-from prefdata.tokens.preview import text_rule
-from prefdata.tokens.target import load_target
+from prefdata.survey import SurveyOptions, survey
+from prefdata.tally import NOTHING_MADE, Made
+from prefdata.tokens.codes import TOKEN_CHECKS
+from prefdata.tokens.options import FIXED_CODES, TokenOptions
+from prefdata.tokens.preview import text_rule, trial_of
+from prefdata.tokens.target import Target, load_target
 
 _NO_CHANGES: Mapping[str, str] = MappingProxyType({})
 
@@ -77,34 +84,82 @@ def validate(
     *,
     progress: Progress | None = None,
 ) -> Report:
-    """Read and check files, and report what a build would keep before it tokenizes."""
+    """Read and check files, and report what a build would keep; its tokens with a tokenizer."""
     files, given = expand_splits(inputs)
     splits = SplitOptions(given, options.resplit, options.leaks)
     target = load_target(options.tokenizer) if options.tokenizer else None
+    tokens = _token_options(options) if target else TokenOptions()
     control_tokens = target.control_tokens if target else ()
     how = SurveyOptions(
         load_layout(options.layout) if options.layout else None,
         options.pairing,
         options.limits,
         RowChecks(
-            dict(options.severity),  # a plain one, which goes to other processes
+            {c: level for c, level in options.severity.items() if c not in tokens.severity},
             control_tokens,
             options.checks,
             tuple(options.evaluations),
             options.examples,
         ),
         near=options.near,
-        text=text_rule(options.text, target, TokenOptions()) if target else TextRule(options.text),
+        text=text_rule(options.text, target, tokens) if target else TextRule(options.text),
         splits=splits,
         columns=options.columns,
     )
     if not options.resplit and any(f.told_by != "none" for f in splits_of_files(files, given)):
         how = _with_leaks(how)
-    found = _survey(files, how, options, progress or Silent())
-    if found.splits.is_divided and _with_leaks(how) != how:  # told by rows, and so known only now
-        found = _survey(files, _with_leaks(how), options, progress or Silent())
-    report = make_report(found, NOTHING_MADE, [], examples=options.examples)
+    run = partial(_run, files, options=options, target=target, progress=progress or Silent())
+    report = run(how)
+    if report is None:  # told to be splits by its rows, which is known only now
+        report = run(_with_leaks(how))
+    assert report is not None
     return report.model_copy(update={"severity_changes": severity_changes(options.severity)})
+
+
+def _token_options(options: ValidateOptions) -> TokenOptions:
+    """Checks of tokens as the severities ask for; the date is any, as no text is kept."""
+    changes = {c: level for c, level in options.severity.items() if c in TOKEN_CHECKS}
+    for code, level in changes.items():
+        if level not in LEVELS:
+            problem = f"{level!r} is no severity"
+            raise UsageError("C131", f"severity.{code}", problem, "write E, W, I or off")
+        if code in FIXED_CODES and level != "E":
+            problem = "cannot be lowered: such a pair cannot be trained on"
+            raise UsageError("C132", f"severity.{code}", problem, "leave it at E")
+    return TokenOptions.model_validate({"severity": changes, "template_date": date(2000, 1, 1)})
+
+
+def _run(
+    files: list[InputFile],
+    how: SurveyOptions,
+    *,
+    options: ValidateOptions,
+    target: Target | None,
+    progress: Progress,
+) -> Report | None:
+    """The report, or None if leaks between splits must be looked for and were not."""
+    number = choose_workers(options.workers, sum(file.path.stat().st_size for file in files))
+    tokens = _token_options(options) if target else TokenOptions()
+    is_needed = how.near is not None or target is not None
+    with ExitStack() as stack:
+        workers = stack.enter_context(Workers(number))
+        staging = stack.enter_context(_staging()) if is_needed else None
+        trial = stack.enter_context(trial_of(target, tokens)) if target else None
+        found = survey(files, how, workers=workers, staging=staging, progress=progress)
+        if found.splits.is_divided and _with_leaks(how) != how:
+            return None
+        made = NOTHING_MADE
+        if target is not None and staging is not None:
+            if trial is not None:
+                trial.finish()
+            tasks = check_tasks(found, target, tokens, staging.root)
+            with progress.bar("tokens", sum(len(task.places) for task in tasks)) as advance:
+                shards = []
+                for task, shard in zip(tasks, workers.map(check_shard, tasks), strict=True):
+                    shards.append(shard)
+                    advance(len(task.places))
+            made = Made(tasks, shards)
+        return make_report(found, made, [], examples=options.examples, is_build=False)
 
 
 def _with_leaks(how: SurveyOptions) -> SurveyOptions:
@@ -115,19 +170,8 @@ def _with_leaks(how: SurveyOptions) -> SurveyOptions:
     return how._replace(near=NearDuplicates(), near_for_leaks=True)
 
 
-def _survey(
-    files: list[InputFile], how: SurveyOptions, options: ValidateOptions, progress: Progress
-) -> Survey:
-    number = choose_workers(options.workers, sum(file.path.stat().st_size for file in files))
-    with Workers(number) as workers, _staging(how) as staging:
-        return survey(files, how, workers=workers, staging=staging, progress=progress)
-
-
 @contextmanager
-def _staging(how: SurveyOptions) -> Iterator[Staging | None]:
-    """A place for what near-duplicates are found by; nothing where nobody looks for them."""
-    if how.near is None:
-        yield None
-        return
+def _staging() -> Iterator[Staging]:
+    """A place for records and what near-duplicates are found by, for as long as it is open."""
     with TemporaryDirectory(prefix="prefdata-") as folder:
         yield Staging(Path(folder), "validate")

@@ -1,11 +1,13 @@
 """What the model will see, shown before a build: how texts are read, and one pair rendered."""
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import pyarrow as pa
 
 from prefdata.read.texts import TextMode, TextRule
 from prefdata.tokens.options import TokenOptions
+from prefdata.tokens.probe import Probe
 from prefdata.tokens.render import Refusal, Renderer, read_messages, read_tools
 from prefdata.tokens.target import Target
 
@@ -20,6 +22,14 @@ def text_rule(mode: TextMode, target: Target, options: TokenOptions) -> TextRule
         controls=target.control_tokens,
         preview=partial(preview_chat, target=target, options=options),
     )
+
+
+def trial_of(target: Target, options: TokenOptions) -> AbstractContextManager[Probe | None]:
+    """Return the trial of a tokenizer's templates; None where it has none."""
+    if not target.templates:
+        return nullcontext()
+    variables = {**target.special_tokens, **options.chat_template_kwargs}
+    return Probe(target.templates, variables, options.template_date)
 
 
 def preview_chat(records: pa.Table, target: Target, options: TokenOptions) -> str:
