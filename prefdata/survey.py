@@ -50,6 +50,9 @@ from prefdata.store.manifest import ColumnNotRead, FunnelStage, Reading
 from prefdata.store.staging import Staging
 from prefdata.together import find_together, frame_of
 
+OWN_TEXT = ("prefdata", "prefdata-text")
+"""The layouts of a build's own text shards."""
+
 
 class SurveyOptions(NamedTuple):
     """How inputs are read and checked."""
@@ -130,7 +133,7 @@ def survey(
     _require_text(found, options.text)
     keys = _keys(parts)
     profile = pl.concat([pl.DataFrame(schema=PROFILE), *(part.profile for part in parts)])
-    splits = _splits(files, keys, profile, options.splits)
+    splits = _splits(found, keys, profile, options.splits)
     found = [_with_split(file, splits) for file in found]
     near = None
     if staging is not None and options.near is not None:
@@ -163,13 +166,19 @@ def _surveyed_files(reading: "_Reading", parts: list[MadePart]) -> list[Surveyed
 
 
 def _splits(
-    files: Sequence[InputFile], keys: pl.DataFrame, profile: pl.DataFrame, options: SplitOptions
+    found: Sequence[SurveyedFile], keys: pl.DataFrame, profile: pl.DataFrame, options: SplitOptions
 ) -> Splits:
-    """The split of each record, by what is given, by files' names, and by what rows say."""
+    """The split of each record, by what is given, by files' names, and by what rows say.
+
+    Rows of a build's own text say what they said in its inputs; the name of its file counts.
+    """
     if options.resplit:
-        return mixed(len(files))
+        return mixed(len(found))
+    files = [one.file for one in found]
     told = splits_of_files(files, options.given)
-    rows = keys.select("source_index", "line").with_columns(said=profile["said_split"])
+    own = [at for at, one in enumerate(found) if one.layout in OWN_TEXT and told[at].split]
+    said = pl.when(~pl.col("source_index").is_in(own)).then(profile["said_split"])
+    rows = keys.select("source_index", "line", said=said)
     return settle_splits([file.name for file in files], told, rows)
 
 

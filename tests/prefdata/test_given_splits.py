@@ -393,3 +393,23 @@ def test_validate_says_what_a_single_name_means(tmp_path: Path) -> None:
 
     assert run.exit_code == 0
     assert "all rows are of the test split, so they are one set" in run.stderr
+
+
+@pytest.mark.parametrize("resplit", [False, True])
+def test_own_text_goes_by_its_names_whatever_its_rows_said_before(
+    resplit: bool, tiny: Path, tmp_path: Path
+) -> None:
+    """Under `resplit` pairs lie in another split than the column of their first file says."""
+    rows = [ask(prompt, split="train" if n % 3 else "validation") for n, prompt in enumerate(MANY)]
+    names = write_files(tmp_path, {"a.jsonl": rows})
+    first = build_of(names, tiny, tmp_path / "first", resplit=resplit)
+    texts = sorted(str(path) for path in (tmp_path / "first" / "text").iterdir())
+
+    again = build_of(texts, tiny, tmp_path / "again")
+
+    ids = [
+        {split: sorted(made.tokens(split)["pair_id"].to_pylist()) for split in made.splits}
+        for made in (first, again)
+    ]
+    assert ids[0] == ids[1]
+    assert {item.layout for item in again.manifest.inputs} == {"prefdata"}
