@@ -80,7 +80,7 @@ def _sample(job: Any, config: Any) -> None:
             speed = sampled / (time.perf_counter() - started)
             progress.update(task, completed=done, total=total, speed=f"{speed:,.0f} tokens/s")
 
-        summary = sample_file(job, config, on_prompt)
+        summary = sample_file(job, config, on_prompt, say)
         seconds = time.perf_counter() - started
     rate = f", {sampled / seconds:,.0f} tokens/s" if sampled else ""
     say(

@@ -9,14 +9,17 @@ Letters in shapes: B prompts, R = B·K rows, V vocabulary, T positions.
 """
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
+
+from dpo.limits import start_afresh
 
 NUCLEUS = 256  # tokens looked at first for top-p; the whole vocabulary where they do not suffice
 KEEP = 0.75  # finished rows leave the batch when fewer than this share of it still grows
@@ -53,16 +56,37 @@ def uniforms(seed: int, row: int, k: int, count: int) -> NDArray[np.float64]:
     return np.random.Generator(philox).random(count)
 
 
+class Reader(Protocol):
+    """Runs a model over texts that grow by a token at a time, one row for each text."""
+
+    logits_RV: Tensor
+    """Of the next token of every row."""
+
+    def select(self, index_R: Tensor) -> None:
+        """Keep these rows, each as often as it is named, in this order."""
+
+    def step(self, tokens_R: Tensor) -> None:
+        """Append a token to every row, and run."""
+
+
 @torch.inference_mode()
 def sample_batch(
-    model: PreTrainedModel, prompts: Sequence[Prompt], sampling: Sampling, stop: frozenset[int]
+    model: PreTrainedModel,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    stop: frozenset[int],
+    reader: Callable[[PreTrainedModel, Sequence[list[int]], int], Reader] | None = None,
 ) -> list[list[Sampled]]:
-    """K completions of each prompt; the prompt is run once for all of its K."""
-    rows = _Rows(model, prompts, sampling)
+    """K completions of each prompt; the prompt is run once for all of its K.
+
+    By the model's cache, unless another `reader` is given (`Recomputed`).
+    """
+    read = (reader or Cached)(model, [prompt.ids for prompt in prompts], sampling.max_new_tokens)
+    rows = _Rows(read, prompts)
     stop_ids = torch.tensor(sorted(stop), dtype=torch.long, device=model.device)
     exact = torch.promote_types(model.dtype, torch.float32)
     for place in range(sampling.max_new_tokens):
-        logps_RV = rows.logits_RV.to(exact).log_softmax(-1)
+        logps_RV = read.logits_RV.to(exact).log_softmax(-1)
         tokens_R = draw(logps_RV, rows.uniforms_RT[:, place], sampling)
         rows.record(tokens_R, logps_RV.gather(1, tokens_R[:, None])[:, 0])
         rows.finish(torch.isin(tokens_R, stop_ids))
@@ -73,24 +97,16 @@ def sample_batch(
 
 
 class _Rows:
-    """The rows of a batch while they grow: their cache, their tokens, and which still grow."""
+    """The rows of a batch while they grow: their tokens, and which still grow."""
 
-    def __init__(
-        self, model: PreTrainedModel, prompts: Sequence[Prompt], sampling: Sampling
-    ) -> None:
-        self.model, self.k = model, len(prompts[0].uniforms)
-        ids_BT, mask_BT = _pad_left([prompt.ids for prompt in prompts], sampling.max_new_tokens)
-        device, length = model.device, ids_BT.shape[1]
-        self.mask_RT, self.length = mask_BT.to(device), length
-        self.cache = DynamicCache(config=model.config)
-        positions = (self.mask_RT[:, :length].cumsum(-1) - 1).clamp(min=0)
-        self.logits_RV = self._forward(ids_BT.to(device), positions)
-        self.positions_R = positions[:, -1]
+    def __init__(self, reader: Reader, prompts: Sequence[Prompt]) -> None:
+        self.reader, self.k = reader, len(prompts[0].uniforms)
+        device = reader.logits_RV.device
         self.rows: NDArray[np.int64] = np.arange(len(prompts) * self.k)
         self.uniforms_RT = torch.from_numpy(np.concatenate([p.uniforms for p in prompts]))
         self.uniforms_RT = self.uniforms_RT.to(device)
         self.alive_R = torch.ones(len(self.rows), dtype=torch.bool, device=device)
-        self._select(torch.arange(len(prompts), device=device).repeat_interleave(self.k))
+        reader.select(torch.arange(len(prompts), device=device).repeat_interleave(self.k))
         self.tokens: list[list[int]] = [[] for _ in self.rows]
         self.logps: list[list[float]] = [[] for _ in self.rows]
 
@@ -118,10 +134,8 @@ class _Rows:
             tokens_R = tokens_R[alive]
             self.rows = self.rows[alive.cpu().numpy()]
             self.uniforms_RT, self.alive_R = self.uniforms_RT[alive], self.alive_R[alive]
-            self._select(alive)
-        self.length += 1
-        self.positions_R = self.positions_R + 1
-        self.logits_RV = self._forward(tokens_R[:, None], self.positions_R[:, None])
+            self.reader.select(alive)
+        self.reader.step(tokens_R)
 
     def result(self, stop: frozenset[int]) -> list[list[Sampled]]:
         done = [
@@ -130,10 +144,29 @@ class _Rows:
         ]
         return [done[first : first + self.k] for first in range(0, len(done), self.k)]
 
-    def _select(self, index: Tensor) -> None:
-        self.cache.reorder_cache(cast(torch.LongTensor, index))
-        self.mask_RT, self.positions_R = self.mask_RT[index], self.positions_R[index]
-        self.logits_RV = self.logits_RV[index]
+
+class Cached:
+    """Rows padded at the left, and the cache of all that has run."""
+
+    def __init__(self, model: PreTrainedModel, texts: Sequence[list[int]], room: int) -> None:
+        self.model = model
+        ids_RT, mask_RT = _pad_left(texts, room)
+        device, self.length = model.device, ids_RT.shape[1]
+        self.mask_RT = mask_RT.to(device)
+        self.cache = DynamicCache(config=model.config)
+        positions_RT = (self.mask_RT[:, : self.length].cumsum(-1) - 1).clamp(min=0)
+        self.positions_R = positions_RT[:, -1]
+        self.logits_RV = self._forward(ids_RT.to(device), positions_RT)
+
+    def select(self, index_R: Tensor) -> None:
+        self.cache.reorder_cache(cast(torch.LongTensor, index_R))
+        self.mask_RT, self.positions_R = self.mask_RT[index_R], self.positions_R[index_R]
+        self.logits_RV = self.logits_RV[index_R]
+
+    def step(self, tokens_R: Tensor) -> None:
+        self.length += 1
+        self.positions_R = self.positions_R + 1
+        self.logits_RV = self._forward(tokens_R[:, None], self.positions_R[:, None])
 
     def _forward(self, ids_RT: Tensor, positions_RT: Tensor) -> Tensor:
         """Logits of the last position alone, (R, V)."""
@@ -147,6 +180,50 @@ class _Rows:
             logits_to_keep=1,
         ).logits
         return logits[:, -1]
+
+
+class Recomputed:
+    """Texts that are run whole for every token, without a cache and without padding.
+
+    For models whose cache does not give what a plain pass gives. A step takes as long as all of
+    the text so far. Texts of one length are one batch.
+    """
+
+    def __init__(self, model: PreTrainedModel, texts: Sequence[list[int]], _room: int) -> None:
+        self.model = model
+        self.texts = [torch.tensor(text, device=model.device) for text in texts]
+        self.logits_RV = self._forward()
+
+    def select(self, index_R: Tensor) -> None:
+        self.texts = [self.texts[place] for place in index_R.tolist()]
+        self.logits_RV = self.logits_RV[index_R]
+
+    def step(self, tokens_R: Tensor) -> None:
+        grown = zip(self.texts, tokens_R[:, None], strict=True)
+        self.texts = [torch.cat((text, token)) for text, token in grown]
+        self.logits_RV = self._forward()
+
+    def _forward(self) -> Tensor:
+        """Logits of the last position of every text, (R, V)."""
+        places: dict[int, list[int]] = {}
+        for place, text in enumerate(self.texts):
+            places.setdefault(len(text), []).append(place)
+        found = [
+            last_logits(self.model, torch.stack([self.texts[place] for place in some]), keep=1)
+            for some in places.values()
+        ]
+        order = np.argsort([place for some in places.values() for place in some])
+        return torch.cat(found)[torch.from_numpy(order).to(found[0].device)][:, -1]
+
+
+def last_logits(model: PreTrainedModel, ids_RT: Tensor, *, keep: int) -> Tensor:
+    """Logits of the last positions of whole texts by a plain pass, (R, keep, V)."""
+    start_afresh(model)
+    options: dict[str, Any] = {}
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        options["logits_to_keep"] = keep
+    logits: Tensor = model(input_ids=ids_RT, use_cache=False, **options).logits
+    return logits[:, -keep:]
 
 
 def draw(logps_RV: Tensor, uniforms_R: Tensor, sampling: Sampling) -> Tensor:

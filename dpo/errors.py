@@ -30,6 +30,17 @@ class TrainingError(DpoError):
     exit_code = 1
 
 
+MODEL_ERRORS = (
+    TypeError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    AttributeError,
+    LookupError,
+    AssertionError,
+    ArithmeticError,
+)
+"""What the code of a model raises when it is run in a way that it does not know."""
 _SAYS_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -37,3 +48,8 @@ def is_of_memory(error: Exception) -> bool:
     """Return whether an error of torch or of Python says that memory does not suffice."""
     kind, said = type(error).__name__, str(error).lower()
     return kind in ("OutOfMemoryError", "MemoryError") or any(part in said for part in _SAYS_MEMORY)
+
+
+def first_line(error: Exception) -> str:
+    """Return the kind of an error and the first line of what it says."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

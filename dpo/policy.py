@@ -15,11 +15,11 @@ from transformers import PreTrainedModel
 
 from dpo import attention
 from dpo.errors import UsageError
+from dpo.limits import length_limits, start_afresh
 from dpo.logps import Head, logps_and_collisions
 from dpo.modes import train_without_dropout
 from dpo.packing import Pack, Segment
 from dpo.parts import Part, split_pack
-from dpo.rotary import length_limits, start_afresh
 from dpo.routing import experts_per_token, router_loads
 
 

@@ -16,6 +16,7 @@ from jinja2 import TemplateError
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 from transformers import PreTrainedModel
 
+from dpo.cache_check import Chosen, choose_reader
 from dpo.decode import Prompt, Sampled, Sampling, sample_batch, uniforms
 from dpo.errors import UsageError
 from dpo.tokenizer import Messages, prompt_ids, stop_ids
@@ -69,12 +70,17 @@ def sample_completions(
     config: SampleConfig,
     *,
     first: int = 0,
+    reader: Chosen | None = None,
 ) -> Iterator[list[Completion]]:
-    """The completions of each prompt from `first` on, in the order of the prompts.
+    """Yield the completions of each prompt from `first` on, in the order of the prompts.
 
-    `first` must begin a window for a resumed run to give the same bytes.
+    `first` must begin a window for a resumed run to give the same bytes. Without a `reader` one is
+    chosen by the first prompts (`choose_reader`).
     """
     stop = stop_ids(model, tokenizer)
+    if reader is None and prompts:
+        some = prompts[first : first + config.prompts_per_window] or prompts
+        reader, _ = choose_sampling(some, model, tokenizer, config)
     for start in range(first, len(prompts), config.prompts_per_window):
         window = prompts[start : start + config.prompts_per_window]
         ids = [prompt_ids(prompt, tokenizer, raw=config.raw) for prompt in window]
@@ -83,11 +89,19 @@ def sample_completions(
         for at in range(0, len(order), config.prompts_per_batch):
             places = order[at : at + config.prompts_per_batch]
             batch = [_with_uniforms(ids[place], start + place, config) for place in places]
-            sampled = sample_batch(model, batch, _sampling(config), stop)
+            sampled = sample_batch(model, batch, _sampling(config), stop, reader)
             for place, completions in zip(places, sampled, strict=True):
                 done[place] = completions
         for completions in done:
             yield [_readable(completion, tokenizer) for completion in completions]
+
+
+def choose_sampling(
+    prompts: Sequence[str | Messages], model: PreTrainedModel, tokenizer: Any, config: SampleConfig
+) -> tuple[Chosen, str | None]:
+    """The reader that is right for a model and prompts; why it is not the cache, if it is not."""
+    texts = [prompt_ids(prompt, tokenizer, raw=config.raw) for prompt in prompts]
+    return choose_reader(model, texts, _sampling(config))
 
 
 def check_prompts(

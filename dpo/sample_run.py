@@ -12,7 +12,7 @@ import transformers
 from transformers import PreTrainedModel
 
 from dpo.load import best_device, load_model, weights_sha256
-from dpo.sample import SampleConfig, check_prompts, sample_completions
+from dpo.sample import SampleConfig, check_prompts, choose_sampling, sample_completions
 from dpo.samples_file import append, check_out, output_row, partial_file, read_prompts
 from dpo.scorer import load_scorer, score_completions
 from dpo.tokenizer import as_messages, load_tokenizer, short_name
@@ -42,11 +42,12 @@ def sample_file(
     job: SampleJob,
     config: SampleConfig,
     on_prompt: Callable[[int, int, int], None] = lambda *_: None,
+    notice: Callable[[str], None] = lambda line: None,  # noqa: ARG005
 ) -> SampleSummary:
     """Sample, score and write.
 
     `on_prompt` hears how many prompts are done, of how many, and the tokens of the last of them
-    (0 for what an earlier run left).
+    (0 for what an earlier run left), `notice` what happens once.
     """
     reads = [Read("the prompts", job.prompts)]
     reads += [Read("the model", Path(job.model))] if Path(job.model).exists() else []
@@ -59,10 +60,13 @@ def sample_file(
     model = load_model(job.model, dtype=getattr(torch, job.dtype), device=best_device())
     tokenizer = load_tokenizer(job.model)
     check_prompts([f"{job.prompts}:{row.line}" for row in rows], prompts, model, tokenizer, config)
+    reader, why = choose_sampling(prompts, model, tokenizer, config)
+    if why is not None:
+        notice(f"every token runs the whole text, since the model's cache cannot be used: {why}")
     decides = _what_decides(job, config, model, tokenizer)
     with partial_file(job.out, decides, config.prompts_per_window) as (file, first):
         on_prompt(first, len(rows), 0)
-        sampled = sample_completions(prompts, model, tokenizer, config, first=first)
+        sampled = sample_completions(prompts, model, tokenizer, config, first=first, reader=reader)
         for start in range(first, len(rows), config.prompts_per_window):
             lines = []
             window = rows[start : start + config.prompts_per_window]

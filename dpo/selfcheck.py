@@ -6,8 +6,7 @@ rotary limit) the pair that is just beyond it.
 """
 
 import inspect
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +16,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from dpo.data import Pairs
-from dpo.errors import UsageError, is_of_memory
+from dpo.errors import MODEL_ERRORS, UsageError, first_line, is_of_memory
+from dpo.limits import lengths_named, start_afresh
 from dpo.packing import Pack, Prompted, pack, plan
 from dpo.policy import Policy
-from dpo.rotary import start_afresh
 
 TOLERANCE = 1e-4
 """Nats a token, in float32."""
@@ -28,20 +27,6 @@ COMPARED = 256
 """Tokens of a completion that are compared, at most: a head over all of a long text is large."""
 LIMITS = 4
 """Limits of the config that are looked at, at most; the longest pair is beyond all of them."""
-
-_RUN_ERRORS = (
-    TypeError,
-    ValueError,
-    NotImplementedError,
-    RuntimeError,
-    AttributeError,
-    LookupError,
-    AssertionError,
-    ArithmeticError,
-)
-_NAMES_A_LENGTH = re.compile(
-    r"^(?!.*pattern).*(window|chunk|top_?k|block_size|position|local|seq_len|n_ctx|index_)"
-)
 
 
 class Checked(NamedTuple):
@@ -111,22 +96,6 @@ def longest_texts(pairs: Pairs) -> NDArray[np.int64]:
     return longest
 
 
-def lengths_named(config: Any) -> list[int]:
-    """All numbers in a config, nested ones too, whose names are those of lengths; ascending."""
-    return sorted(set(_lengths(config.to_dict())))
-
-
-def _lengths(value: Any, name: str = "") -> Iterator[int]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _lengths(inner, str(key))
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _lengths(inner, name)
-    elif type(value) is int and value > 1 and _NAMES_A_LENGTH.search(name):
-        yield value
-
-
 def _run_plainly(model: PreTrainedModel, rows: list[Prompted]) -> Checked:
     """Rows as a pack, and their plain log-probs. Raises UsageError (T180, T181)."""
     counts = [len(completion) for row in rows for completion in row.completions]
@@ -134,7 +103,7 @@ def _run_plainly(model: PreTrainedModel, rows: list[Prompted]) -> Checked:
     compared = [start + compared_tokens(n) for start, n in zip(starts, counts, strict=True)]
     try:
         plain = plain_logps(model, rows, compared=COMPARED)
-    except _RUN_ERRORS as error:
+    except MODEL_ERRORS as error:
         texts = [len(row.prompt) + len(c) for row in rows for c in row.completions]
         if is_of_memory(error):
             problem = f"a plain pass over a text of {max(texts):,} tokens does not fit into memory"
@@ -143,7 +112,7 @@ def _run_plainly(model: PreTrainedModel, rows: list[Prompted]) -> Checked:
         problem = f"a plain pass over texts of {min(texts):,} to {max(texts):,} tokens fails"
         remedy = "check its config, build with a smaller max_length, or use another model"
         raise UsageError(
-            "T180", type(model).__name__, f"{problem} ({_first_line(error)})", remedy
+            "T180", type(model).__name__, f"{problem} ({first_line(error)})", remedy
         ) from error
     return Checked(
         pack(rows).to(plain.device),
@@ -165,10 +134,10 @@ def _disagreement(policy: Policy, checked: Sequence[Checked], *, shared: bool) -
             for batch, compared_n, plain_n in checked:
                 gaps = (policy(batch).logps_N[compared_n] - plain_n).abs()
                 worst = max(worst, float(gaps.nan_to_num(torch.inf).max()))
-    except _RUN_ERRORS as error:
+    except MODEL_ERRORS as error:
         if is_of_memory(error):
             raise
-        return _first_line(error)
+        return first_line(error)
     return None if worst <= TOLERANCE else f"off by {worst:.2g} nats a token"
 
 
@@ -202,7 +171,3 @@ def _logits_at(model: PreTrainedModel, ids: Tensor, places: Tensor) -> Tensor:
         return logits[places]
     kept: Tensor = model(input_ids=ids[None], use_cache=False, logits_to_keep=places).logits[0]
     return kept
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -1,5 +1,6 @@
 """Without `dropout` nothing is drawn at random in training, whatever a model calls its rates."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -81,6 +82,8 @@ def test_two_passes_are_one_and_those_of_evaluation(name: str, checkpoints: bool
     for logps, ours in found:
         assert torch.equal(logps, found[0][0])
         assert (logps - expected).abs().max() <= 1e-5
+        margins = pack(ROWS).sums(logps - expected).view(-1, 2) @ torch.tensor([1.0, -1.0])
+        assert (-torch.nn.functional.logsigmoid(margins)).mean() == pytest.approx(math.log(2), 1e-4)
         for one, other in zip(ours, slopes, strict=True):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 

@@ -12,9 +12,10 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from dpo import attention, selfcheck
 from dpo.errors import UsageError
+from dpo.limits import lengths_named
 from dpo.packing import Prompted, pack
 from dpo.policy import Policy
-from dpo.selfcheck import lengths_named, make_policy, probes
+from dpo.selfcheck import make_policy, probes
 from tests.dpo.zoo import MLA, config_of, longrope, model_of, pairs_of, rows_of
 
 WINDOW = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}

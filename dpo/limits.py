@@ -1,15 +1,21 @@
-"""Rotary frequencies that depend on how long a text is: longrope and dynamic NTK.
+"""Lengths of text at which a model's numbers change.
 
-transformers chooses them by the longest text of a row, so in a pack one long text would change all
-others; dynamic ones also stay as the longest row so far has left them. So texts share a row only
-if their lengths choose the same frequencies, and each row begins as in a model that has run none.
+Rotary frequencies depend on length under longrope and dynamic NTK. transformers chooses them by the
+longest text of a row, so in a pack one long text would change all others; dynamic ones also stay as
+the longest row so far has left them. So texts share a row only if their lengths choose the same
+frequencies, and each row begins as in a model that has run none.
 https://arxiv.org/abs/2402.13753 (longrope).
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from torch import nn
+
+_NAMES_A_LENGTH = re.compile(
+    r"^(?!.*pattern).*(window|chunk|top_?k|block_size|position|local|seq_len|n_ctx|index_)"
+)
 
 
 class LengthLimit(NamedTuple):
@@ -57,3 +63,19 @@ def _kinds(module: nn.Module) -> Iterator[tuple[str, str]]:
     elif isinstance(kinds, dict):
         for layer_type, kind in kinds.items():
             yield str(kind), f"{layer_type}_"
+
+
+def lengths_named(config: Any) -> list[int]:
+    """All numbers in a config, nested ones too, whose names are those of lengths; ascending."""
+    return sorted(set(_lengths(config.to_dict())))
+
+
+def _lengths(value: Any, name: str = "") -> Iterator[int]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _lengths(inner, str(key))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _lengths(inner, name)
+    elif type(value) is int and value > 1 and _NAMES_A_LENGTH.search(name):
+        yield value
