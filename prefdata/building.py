@@ -147,8 +147,8 @@ def _place(out: Path) -> Iterator[list[Staging]]:
     try:
         with lock_folder(out):
             yield begun
-    except (UsageError, EmptyError):
-        for staging in begun:
+    except (UsageError, EmptyError) as error:
+        for staging in begun if error.code != "E171" else ():  # the whole build is there by then
             staging.abandon()
         if is_new and not any(out.iterdir()):
             out.rmdir()

@@ -7,17 +7,20 @@ work · 70 a fault of ours (X001) · 130 Ctrl-C · 141 the reader of a pipe went
 
 import errno
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
-from prefdata.errors import CodedError, UsageError
+from prefdata.errors import CodedError, Terminated, UsageError
 from prefdata.report.console import harmless_streams
 from prefdata.report.safe import plain, without_secrets
 from prefdata.store.commit import DISK_REMEDY, disk_fault
@@ -59,7 +62,30 @@ class Group(click.Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run and exit, as click's `main` does."""
-        _run(super().main, args, options)
+        with _clean_ends():
+            _run(super().main, args, options)
+
+
+@contextmanager
+def _clean_ends() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that processes and their semaphores are closed.
+
+    Only where nobody else handles it, and in the main thread, which alone gets signals.
+    """
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+    raise Terminated
 
 
 def say(line: str, *, err: bool = False) -> None:
@@ -136,7 +162,7 @@ def _report(error: BaseException, name: str, *, debug: bool) -> int:
         error = error.__cause__  # click's word for Ctrl-C and for the end of a file
     if isinstance(error, KeyboardInterrupt | click.Abort):
         say_error(_STOPPED)
-        return INTERRUPTED
+        return error.exit_code if isinstance(error, Terminated) else INTERRUPTED
     if isinstance(error, BrokenPipeError):
         _drop_output()
         return PIPE_CLOSED

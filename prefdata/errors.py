@@ -29,6 +29,12 @@ class CodedError(Exception):
         return type(self), (self.code, self.place, self.problem, self.remedy)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as the commands of prefdata get it: like Ctrl-C, all that is open is closed."""
+
+    exit_code = 143
+
+
 class PrefdataError(CodedError):
     """A fault of preference data, or of what was asked of it."""
 

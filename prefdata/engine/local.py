@@ -12,7 +12,7 @@ from threading import Thread
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from prefdata.errors import PrefdataError
+from prefdata.errors import PrefdataError, Terminated
 from prefdata.unexpected import crossing, working_on
 
 Item = TypeVar("Item")
@@ -52,6 +52,8 @@ class Workers:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if kind is not None and issubclass(kind, Terminated):
+            self._end_at_once()
         self.rest()
 
     def map(
@@ -76,6 +78,11 @@ class Workers:
         except BrokenProcessPool as error:
             problem = "a worker process was killed, most likely for want of memory"
             raise PrefdataError("E150", "workers", problem, "lower workers") from error
+
+    def _end_at_once(self) -> None:
+        """End the processes in the middle of their work; what is recorded by then is kept."""
+        for process in list((self._pool._processes or {}).values()) if self._pool else ():
+            process.terminate()
 
     def rest(self) -> None:
         """Let the processes go, with the memory that they hold, until there is work again."""

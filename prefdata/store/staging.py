@@ -16,6 +16,7 @@ when the new one is ready, and moved back where giving names fails or is killed.
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,10 @@ class Staging:
         stale = _placed(self.root / _ASIDE) - files.keys()
         own = {*replaces, *stale, *placed_names(self.out)}
         require_free(self.out, [*files, NAME], own)
+        for name in files:
+            if not (self.root / name).exists():  # it has its name since a build that was finished
+                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.out / name, self.root / name)
         self.record(_COMMIT, files, {})
         fsync_path(self._journal)
         try:
@@ -139,7 +144,7 @@ class Staging:
     def _set_aside(self, replaces: Collection[str]) -> None:
         """Move the old build away, its manifest first."""
         moving = self.root / _MOVING
-        moving.mkdir()
+        moving.mkdir(exist_ok=True)
         for name in sorted(replaces, key=lambda name: name != NAME):
             if os.path.lexists(self.out / name):
                 (moving / name).parent.mkdir(parents=True, exist_ok=True)
@@ -152,8 +157,7 @@ class Staging:
             staged, final = self.root / name, self.out / name
             make_folder(final.parent)
             folders.add(final.parent)
-            if staged.exists():  # else it got its name before an earlier try was killed
-                staged.replace(final)
+            staged.replace(final)
         for folder in sorted(folders):
             fsync_path(folder)
 
@@ -229,7 +233,10 @@ def undo_commit(out: Path) -> None:
     """
     root = out / FOLDER
     moving, replaced = root / _MOVING, root / _REPLACED
-    if os.path.lexists(out / NAME):
+    if not has_own_staging(out):
+        return
+    if os.path.lexists(out / NAME):  # the new build was whole before the kill
+        _remove_tree(replaced)
         return
     if replaced.is_dir():
         for name in _placed(root):

@@ -143,24 +143,30 @@ def heed_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def test_ctrl_c_says_how_to_go_on_and_has_its_own_exit_code(tiny: Path, tmp_path: Path) -> None:
-    """The rows are many enough for the interrupt to come in the middle."""
+@pytest.mark.parametrize(
+    ("number", "workers", "code"),
+    [(signal.SIGINT, 1, 130), (signal.SIGTERM, 1, 143), (signal.SIGTERM, 2, 143)],
+)
+def test_a_signal_ends_a_build_in_one_line_with_its_own_exit_code(
+    number: int, workers: int, code: int, tiny: Path, tmp_path: Path
+) -> None:
+    """The rows are many enough for it to come in the middle; a warning would be a line more."""
     many, out = tmp_path / "many.jsonl", tmp_path / "out"
     row = {"prompt": "say {}", "chosen": " a {}", "rejected": " b {}"}
     many.write_text("".join(json.dumps(row).replace("{}", str(n)) + "\n" for n in range(200_000)))
     command = [sys.executable, "-m", "prefdata", "build", str(many), "--tokenizer", str(tiny)]
     process = subprocess.Popen(
-        [*command, "-o", str(out), "--workers", "1"],
+        [*command, "-o", str(out), "--workers", str(workers)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     while not (out / ".building" / "parts").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
 
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
 
-    assert process.returncode == 130
-    assert errors.rstrip().endswith("run the same command again: what is done is kept")
+    assert process.returncode == code
+    assert errors.strip() == "stopped; run the same command again: what is done is kept"
     assert "Traceback" not in errors
     assert not (out / "manifest.json").exists()
