@@ -122,6 +122,8 @@ def ref(data: Path, **options: Any) -> None:
     started = time.perf_counter()
     with counted("reference") as progress:
         manifest = compute_reference(data, progress=progress, **options)
+    for notice in manifest.notices:
+        click.echo(notice, err=True)
     rows, tokens = (sum(getattr(s, n) for s in manifest.shards) for n in ("rows", "tokens"))
     say(
         f"{data}/reference/{options['name']}: {rows:,} pairs of {tokens:,} tokens under"

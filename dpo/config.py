@@ -10,18 +10,23 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
     model_validator,
 )
 
 from dpo.loss import LOSSES, MOVING, ON_MARGINS, RANKED, settings
 from dpo.precision import Precision
 
+Count = Annotated[int, Field(gt=0, le=2**53)]
+"""A number of steps, pairs or tokens: what JSON and floats hold exactly."""
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""What torch takes and JSON holds."""
+
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class LossConfig(_Model):
@@ -112,7 +117,7 @@ class OptimizerConfig(_Model):
     its moments in a byte a weight (https://arxiv.org/abs/2110.02861), where bitsandbytes is."""
     learning_rate: PositiveFloat = 1e-6
     """Reached after the warm-up."""
-    warmup_steps: NonNegativeInt = 0
+    warmup_steps: Annotated[int, Field(ge=0, le=2**53)] = 0
     """Steps of linear growth from 0; the paper takes 150."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """What follows the warm-up: no change, or a fall to 0 at the last step."""
@@ -125,7 +130,7 @@ class OptimizerConfig(_Model):
 class LoraSettings(_Model):
     """A low-rank adapter, trained in the stead of the weights (https://arxiv.org/abs/2106.09685)."""
 
-    r: PositiveInt = 16
+    r: Count = 16
     """Its rank."""
     alpha: PositiveFloat = 32
     """Its output is scaled by alpha / r."""
@@ -176,7 +181,7 @@ class TrainConfig(_Model):
     """An adapter to train; null trains all weights. The model in `out` has it merged."""
     gradient_checkpointing: bool = False
     """Whether layers are run again in the backward pass: less memory, a third more work."""
-    global_batch_size: PositiveInt = 64
+    global_batch_size: Count = 64
     """Pairs, or groups, per optimizer step, over all devices."""
     batch_unit: Literal["pairs", "groups"] = "pairs"
     """What a step counts. `groups`: a prompt with all its pairs, which are in one step together and
@@ -184,11 +189,11 @@ class TrainConfig(_Model):
     weigh: Literal["pairs", "groups"] = "pairs"
     """What weighs alike in the loss of a step of `groups`: each of its pairs, or each group,
     whatever number of pairs it has."""
-    steps: PositiveInt | None = None
+    steps: Count | None = None
     """Optimizer steps. Null: as many whole steps as `epochs` holds."""
-    epochs: PositiveFloat | None = None
+    epochs: Annotated[float, Field(gt=0, le=1e9)] | None = None
     """Passes over the train split. Null, where `steps` is null too: one."""
-    pack_tokens: PositiveInt = 1024
+    pack_tokens: Count = 1024
     """Tokens that a device runs at once: decides memory, never the pairs or the loss. Small packs
     stay near a CPU's caches; a GPU wants 8,192 or more."""
     mixed_precision: Precision = "no"
@@ -196,23 +201,23 @@ class TrainConfig(_Model):
     its loss scaled, and a step whose gradients overflow is run again at half the scale."""
     dropout: bool = False
     """Whether the model's own dropout is on in training."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the order of pairs and of dropout."""
     eval_split: str | None = "auto"
     """The split to evaluate on; null evaluates nothing. `auto`: test, or else eval, validation, or
     the last by name of the others that are not train."""
-    eval_every: PositiveInt | None = None
+    eval_every: Count | None = None
     """Steps between evaluations; one at the end is always made."""
-    eval_rows: PositiveInt | None = None
+    eval_rows: Count | None = None
     """The first so many pairs of the split; null takes all."""
     skip_nonfinite: Annotated[int, Field(ge=0)] = 0
     """So many steps of a run whose loss or gradient is not finite are left out, the weights as they
     were; the next one, with 0 the first one, stops the run (T301)."""
-    checkpoint_every: PositiveInt | None = None
+    checkpoint_every: Count | None = None
     """Steps between checkpoints. Null: only when the run is stopped by a signal."""
-    keep_checkpoints: PositiveInt = 2
+    keep_checkpoints: Count = 2
     """Older ones are removed once a new one is complete."""
-    log_every: PositiveInt = 1
+    log_every: Count = 1
     """Steps between lines of the metrics file."""
     log_pairs: bool = False
     """Whether `pairs.jsonl` lists the ids of the pairs of each step, as the ranks ran them."""

@@ -13,20 +13,23 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 import prefdata
 from dpo.allocator import steady_memory
-from dpo.checks import check_tokenizer, check_vocabulary
+from dpo.checks import check_lengths, check_tokenizer, check_vocabulary
 from dpo.data import Pairs
+from dpo.errors import TrainingError
 from dpo.forward import RowLogps, row_logps
 from dpo.ledger import Ledger
-from dpo.load import best_device, load_config, load_model, weights_sha256
+from dpo.load import best_device, check_model, load_model, weights_sha256
 from dpo.order import packs_in_order
 from dpo.policy import Policy
 from dpo.precision import Precision
 from dpo.reference_folder import reference_folder, require_own_reference
 from dpo.refstore import COLUMNS, TOKEN_LOGPS, ReferenceManifest
 from dpo.selfcheck import make_policy
+from dpo.weights import left_out
 from prefdata.store.commit import lock_folder, make_folder
 from prefdata.store.reader import Build, Shard
 
@@ -59,17 +62,18 @@ def compute_reference(
     fingerprint is left as it is, one of another is an error. Raises DpoError and PrefdataError.
     """
     steady_memory()
-    build = prefdata.open(data)
+    build = prefdata.open(data, remembers=False)
     folder = reference_folder(build.path, name)
     if isinstance(name, str):  # the directory of a `Path` is its caller's matter
         require_own_reference(folder, build.path)
-    load_config(model)
+    check_model(model)
     check_tokenizer(model, build)
     make_folder(folder)
     with lock_folder(folder):
         loaded = load_model(model, device=best_device())
         pairs = Pairs([shard.read() for split in build.splits for shard in build.shards(split)])
         check_vocabulary(loaded, pairs, place=model)
+        notices = [left_out(model, loaded), check_lengths(loaded, pairs, place=model)]
         policy, _ = make_policy(loaded, pairs)
         plain = ReferenceManifest(
             model=model,
@@ -80,6 +84,7 @@ def compute_reference(
             mixed_precision=mixed_precision,
             shared_prompts=policy.shared,
             token_shards={seal.path: seal.sha256 for seal in build.manifest.shards},
+            notices=[notice for notice in notices if notice is not None],
         )
         ledger = Ledger(folder, plain)
         _write_shards(ledger, build, _Pass(policy, mixed_precision, pack_tokens), progress)
@@ -130,8 +135,24 @@ def _window(
     for some in packs:
         places = np.array(some) - rows.start
         tokens, sums[places] = row_logps(run.policy, pairs, some, precision=run.precision)
+        _refuse_nonfinite(pairs, some, sums[places], run)
         found.update(zip(some, tokens, strict=True))
         progress(rows.start + len(found))
     tokens_of = [pa.array([found[row][side] for row in rows], TOKEN_LOGPS) for side in (0, 1)]
     pair_ids = pa.array([bytes.fromhex(pairs.pair_id(row)) for row in rows], pa.binary(16))
     return pa.table([pair_ids, sums[:, 0], sums[:, 1], *tokens_of], schema=COLUMNS)
+
+
+def _refuse_nonfinite(pairs: Pairs, rows: list[int], sums: NDArray[np.float32], run: _Pass) -> None:
+    """Stop at the first row whose log-probs are NaN or infinite, so that none is stored."""
+    wrong = np.flatnonzero(~np.isfinite(sums).all(1)).tolist()
+    if not wrong:
+        return
+    row, place = min((rows[place], place) for place in wrong)
+    chosen, rejected = sums[place].tolist()
+    problem = f"pair {pairs.pair_id(row)} has log-probs {chosen} and {rejected}"
+    remedy = (
+        "its weights are finite, so numbers overflow on the way: run with mixed_precision bf16 or"
+        " no; if that is so already, use another checkpoint"
+    )
+    raise TrainingError("T199", type(run.policy.model).__name__, problem, remedy)

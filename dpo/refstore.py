@@ -4,9 +4,11 @@ The manifest holds what decides the numbers, and is written last. Rows are those
 shards, one by one.
 """
 
+import operator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import orjson
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,7 +20,7 @@ from prefdata.store.canonical import hash_json, to_json
 from prefdata.store.manifest import ShardSeal
 from prefdata.store.reader import Build, is_inside
 from prefdata.store.shards import read_shard
-from prefdata.store.verify import cache_folder, check_seal
+from prefdata.store.verify import check_seal
 
 TOKEN_LOGPS = pa.list_(pa.field("item", pa.float32(), nullable=False))
 COLUMNS = pa.schema(
@@ -30,6 +32,8 @@ COLUMNS = pa.schema(
         pa.field("ref_rejected_token_logps", TOKEN_LOGPS, nullable=False),
     ]
 )
+
+_NOT_FINITE = "delete it and run `dpo-ref` again, which stops at such a row and says what causes it"
 
 
 class ReferenceManifest(BaseModel):
@@ -52,6 +56,8 @@ class ReferenceManifest(BaseModel):
     token_shards: dict[str, str]
     """sha256 of each token shard, by its path in the build."""
     shards: list[ShardSeal] = []
+    notices: list[str] = Field(default=[], exclude_if=operator.not_)
+    """What of the model was left out, and pairs beyond the length it states; absent if none."""
     hash: str = Field(default="", pattern="^([0-9a-f]{64})?$")
     """sha256 of this file's canonical JSON without this field."""
 
@@ -60,7 +66,7 @@ class ReferenceManifest(BaseModel):
 
     def decides(self) -> dict[str, Any]:
         """What decides the numbers; a model's name does not, its weights do."""
-        return self.model_dump(exclude={"model", "shards", "hash"})
+        return self.model_dump(exclude={"model", "shards", "notices", "hash"})
 
     def with_shards(self, shards: list[ShardSeal]) -> "ReferenceManifest":
         grown = self.model_copy(update={"shards": shards, "hash": ""})
@@ -102,8 +108,25 @@ def open_reference(build: Build, name: str | Path) -> Reference:
         raise MismatchError("T204", str(folder), problem, f"{remedy}, with another name")
     _check_shards(manifest, build, path)
     for seal in manifest.shards:
-        check_seal(folder / seal.path, seal.seal, cache_folder())
-    return Reference(folder, manifest)
+        check_seal(folder / seal.path, seal.seal, None)
+    reference = Reference(folder, manifest)
+    _check_finite(reference)
+    return reference
+
+
+def _check_finite(reference: Reference) -> None:
+    """Refuse stored log-probs that are NaN or infinite (T211): they train nothing."""
+    for split in dict.fromkeys(seal.split for seal in reference.manifest.shards):
+        before = 0
+        for table in reference.tables(split):
+            for name in COLUMNS.names[1:3]:
+                wrong = np.flatnonzero(~np.isfinite(table[name].to_numpy()))
+                if len(wrong):
+                    pair = table["pair_id"][int(wrong[0])].as_py().hex()
+                    problem = f"row {before + int(wrong[0]):,} of {split} (pair {pair[:12]}) has "
+                    problem += f"{name} {table[name][int(wrong[0])].as_py()}; {len(wrong):,} such"
+                    raise MismatchError("T211", str(reference.folder), problem, _NOT_FINITE)
+            before += table.num_rows
 
 
 def _check_shards(manifest: ReferenceManifest, build: Build, path: Path) -> None:

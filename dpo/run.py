@@ -11,17 +11,18 @@ from torch import Tensor
 
 import prefdata
 from dpo.adapters import add_lora
+from dpo.agreement import Spread, spot_check
 from dpo.checks import (
+    check_lengths,
     check_reference,
     check_tokenizer,
     check_vocabulary,
-    spot_check,
 )
 from dpo.config import TrainConfig
 from dpo.counting import Counting, likeliness, weigh, weigh_reference
 from dpo.data import Pairs
 from dpo.errors import UsageError
-from dpo.load import checkpoint_layers, load_config, load_model, weights_sha256
+from dpo.load import check_model, checkpoint_layers, load_model, weights_sha256
 from dpo.loss import PairLogps
 from dpo.objective import Objective, make_objective
 from dpo.optim import make_optimizer
@@ -32,6 +33,7 @@ from dpo.precision import LossScale, autocast
 from dpo.refstore import Reference, open_reference
 from dpo.routing import check_routing
 from dpo.selfcheck import length_notice, make_policy
+from dpo.weights import left_out
 from dpo.work import Machine, make_machine
 from prefdata.split_names import rank_of
 from prefdata.store.canonical import fingerprint
@@ -137,9 +139,12 @@ class Run(NamedTuple):
     machine: Machine
     total_steps: int
     starts_as_reference: bool
+    spread: Spread
+    """How the rows that were computed again differ from the stored log-probs."""
     unshared_because: str | None
-    length_notice: str | None
-    """What to say of texts that run in rows of their own for their length."""
+    notices: tuple[str, ...]
+    """What of the model was left out, pairs beyond the length that it states, and texts that run in
+    rows of their own for their length."""
     fingerprint: str
     reference_hash: str
 
@@ -150,22 +155,21 @@ class Run(NamedTuple):
 
 def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
     """Open data, reference and model, and refuse what does not belong together."""
+    for name in dict.fromkeys((config.model, config.reference.model or config.model)):
+        check_model(name)
     build, config = _open_data(config)
     reference = open_reference(build, config.reference.name)
-    load_config(config.model)  # a wrong name is told before anything is read
     check_tokenizer(config.model, build)
     train = _split(build, reference, "train", config)
     objective = make_objective(config.loss)
     _require_margins(objective, train.pairs, place=str(config.data))
     order = make_order(train.pairs, config)
-    test = None
-    if config.eval_split is not None and build.splits[config.eval_split].rows:
-        test = _with_sources(_split(build, reference, config.eval_split, config), build, config)
+    test = _test_split(build, reference, config)
     seen = [split.pairs for split in (train, test) if split is not None]
-    policy, why = _open_policy(config, seen, accelerator.device)
+    policy, why, notices = _open_policy(config, seen, accelerator.device)
     model = policy.model
     weights = weights_sha256(model)
-    _check_reference(config, policy, weights, train, reference)
+    spread = _check_reference(config, policy, weights, train, reference)
     if config.lora is not None:
         add_lora(model, config.lora, seed=config.seed)
     if config.gradient_checkpointing:
@@ -193,8 +197,9 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
         machine=machine,
         total_steps=num_steps(config, len(order)),
         starts_as_reference=weights == reference.manifest.weights_sha256,
+        spread=spread,
         unshared_because=why,
-        length_notice=length_notice(policy, *seen),
+        notices=notices,
         fingerprint=run_fingerprint(config, build, reference, weights),
         reference_hash=reference.manifest.hash,
     )
@@ -202,13 +207,19 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
 
 def _open_policy(
     config: TrainConfig, seen: list[Pairs], device: torch.device
-) -> tuple[Policy, str | None]:
-    """The policy, whose attention is checked on the pairs that the run sees; why it is unshared."""
+) -> tuple[Policy, str | None, tuple[str, ...]]:
+    """The policy, whose attention is checked on the pairs that the run sees; why it is unshared.
+
+    And what is to be said of the model.
+    """
     model = load_model(config.model, dropout=config.dropout, device=device)
     check_vocabulary(model, *seen, place=config.model)
+    lengths = [check_lengths(model, pairs, place=config.model) for pairs in seen]
     policy, why = make_policy(model, *seen)
     policy.dropout = config.dropout
-    return policy, why
+    by_length = length_notice(policy, *seen) if why is None else None
+    notices = [left_out(config.model, model), *lengths, by_length]
+    return policy, why, tuple(notice for notice in notices if notice is not None)
 
 
 def _require_margins(objective: Objective, pairs: Pairs, *, place: str) -> None:
@@ -222,7 +233,7 @@ def _require_margins(objective: Objective, pairs: Pairs, *, place: str) -> None:
 
 def _check_reference(
     config: TrainConfig, policy: Policy, weights: str, train: Split, reference: Reference
-) -> None:
+) -> Spread:
     """Compare fingerprints, then compute a few rows again under the reference's own model."""
     name, precision = config.reference.model, config.mixed_precision
     if name is None or name == config.model:
@@ -231,7 +242,7 @@ def _check_reference(
         loaded = load_model(name, device=policy.model.device)
         check_reference(reference, weights_sha256(loaded), place=name, precision=precision)
         policy, _ = make_policy(loaded, train.pairs)
-    spot_check(policy, train.pairs, reference, "train")
+    return spot_check(policy, train.pairs, reference, "train")
 
 
 def _split(build: Build, reference: Reference, split: str, config: TrainConfig) -> Split:
@@ -243,6 +254,13 @@ def _split(build: Build, reference: Reference, split: str, config: TrainConfig) 
     columns = ("ref_chosen_logps", "ref_rejected_logps")
     sums = [np.stack([table[name].to_numpy() for name in columns], 1) for table in tables]
     return Split(pairs, np.concatenate(sums) if sums else np.zeros((0, 2), np.float32))
+
+
+def _test_split(build: Build, reference: Reference, config: TrainConfig) -> Split | None:
+    """The split to evaluate on; None where there is none, or no row of it."""
+    if config.eval_split is None or not build.splits[config.eval_split].rows:
+        return None
+    return _with_sources(_split(build, reference, config.eval_split, config), build, config)
 
 
 def _with_sources(split: Split, build: Build, config: TrainConfig) -> Split:
@@ -257,7 +275,7 @@ def _with_sources(split: Split, build: Build, config: TrainConfig) -> Split:
 
 def _open_data(config: TrainConfig) -> tuple[Build, TrainConfig]:
     """Return the build, and the config with the split that it evaluates on."""
-    build = prefdata.open(config.data)
+    build = prefdata.open(config.data, remembers=False)
     return build, config.model_copy(update={"eval_split": _eval_split(build, config.eval_split)})
 
 

@@ -11,7 +11,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from dpo.load import best_device, load_model, weights_sha256
+from dpo.load import best_device, check_model, load_model, weights_sha256
 from dpo.sample import SampleConfig, check_prompts, choose_sampling, sample_completions
 from dpo.samples_file import append, check_out, output_row, partial_file, read_prompts
 from dpo.scorer import load_scorer, score_completions
@@ -53,6 +53,7 @@ def sample_file(
     reads += [Read("the model", Path(job.model))] if Path(job.model).exists() else []
     check_out(job.out, reads)
     scorer = load_scorer(job.scorer) if job.scorer else None
+    check_model(job.model)
     rows = read_prompts(job.prompts)
     if not config.raw:
         rows = [row._replace(prompt=as_messages(row.prompt)) for row in rows]

@@ -18,7 +18,10 @@ import orjson
 import polars as pl
 
 import prefdata
+from dpo.checks import check_lengths
+from dpo.data import Pairs
 from dpo.errors import MismatchError, UsageError
+from dpo.load import check_model
 from dpo.precision import Precision
 from dpo.reference_folder import MANIFEST, PARTIAL, discard_reference, reference_folder
 from dpo.reference_pass import compute_reference
@@ -69,10 +72,15 @@ def score(
     require_subsets(options.subsets)
     reference_folder(out, options.reference_name or "default")
     claim = _claim(data, out, options)
+    names = [name for name in (options.model, options.reference) if name is not None]
+    models = {name: check_model(name) for name in names}  # without weights
     make_folder(out)
     with lock_folder(out):
         claim.save()
         build = _open_data(data, out, options.model)
+        pairs = Pairs([shard.read() for split in build.splits for shard in build.shards(split)])
+        for name, model in models.items():
+            check_lengths(model, pairs, place=name)
         policy = _logps(build, options.model, out / "policy", options, progress)
         if options.reference is None:
             reference = open_reference(build, options.reference_name or "default")
@@ -106,7 +114,7 @@ def _claim(data: Sequence[str], out: Path, options: ScoreOptions) -> Claim:
 
 def _open_data(data: Sequence[str], out: Path, model: str) -> Build:
     if len(data) == 1 and (Path(data[0]) / NAME).exists():
-        return prefdata.open(data[0])
+        return prefdata.open(data[0], remembers=False)
     if any(Path(name).is_dir() for name in data):
         problem = "is no finished build"
         raise UsageError("T150", data[0], problem, "name one build, or files of preferences")

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from accelerate.utils import gather_object
 
-from dpo.checks import check_first_loss
+from dpo.agreement import check_first_loss, check_first_margins
 from dpo.errors import TrainingError
 from dpo.metrics import means
 from dpo.optim import learning_rate
@@ -29,12 +29,7 @@ def train_step(run: Run, step: int) -> dict[str, float]:
     found, expected = _gradients(run, step)
     _refuse_nonfinite(run, step, found)
     if step == 1 and run.starts_as_reference and not run.config.dropout:
-        check_first_loss(
-            found["loss"],
-            expected=expected,
-            precision=run.config.mixed_precision,
-            draws=partial(_draws_at_random, run, step),
-        )
+        _check_first(run, found, expected)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     run.scale.settle()
@@ -57,6 +52,16 @@ def _draws_at_random(run: Run, step: int) -> bool:
     with run.autocast():
         first, second = (run.policy(pack).logps_N for _ in range(2))
     return not torch.equal(first, second)
+
+
+def _check_first(run: Run, found: dict[str, float], expected: float) -> None:
+    """Refuse a first step that is not the reference's, by what its precision can say."""
+    draws = partial(_draws_at_random, run, 1)
+    if run.config.mixed_precision == "no":
+        check_first_loss(found["loss"], expected=expected, draws=draws)
+        return
+    tokens = run.train.pairs.lengths[run.order.rows(1)][:, 1:].sum(1)
+    check_first_margins(found, run.spread, tokens.tolist(), draws=draws)
 
 
 def _gradients(run: Run, step: int) -> tuple[dict[str, float], float]:

@@ -106,8 +106,7 @@ def _said_first(run: Run) -> Iterator[str]:
     config = run.config
     if run.unshared_because is not None:
         yield f"prompts are not shared by their completions: {run.unshared_because}"
-    elif run.length_notice is not None:
-        yield run.length_notice
+    yield from run.notices
     if config.mixed_precision == "fp16" and run.accelerator.device.type == "cpu":
         yield "fp16 on a CPU may take hundreds of times as long as bf16"
     if config.eval_split not in (None, "test"):

@@ -48,7 +48,7 @@ def trl_dataset(data: Path | str, split: str = "train", *, reference: str = "def
     """
     from datasets import Dataset, concatenate_datasets  # optional, and takes a second
 
-    build = prefdata.open(Path(data))
+    build = prefdata.open(Path(data), remembers=False)
     stored = open_reference(build, reference).tables(split)
     parts = []
     for shard, logps in zip(build.shards(split), stored, strict=True):

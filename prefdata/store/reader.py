@@ -34,6 +34,8 @@ class Build(NamedTuple):
 
     path: Path
     manifest: Manifest
+    remembers: bool = True
+    """Whether files that did not change are taken as they were found before."""
 
     @property
     def splits(self) -> dict[str, SplitSeal]:
@@ -66,14 +68,14 @@ class Build(NamedTuple):
         """A file of the build that is not a shard, checked."""
         for entry in self.manifest.files:
             if entry.path == name:
-                _check_file(self.path, entry)
+                _check_file(self.path, entry, remembers=self.remembers)
                 return self.path / name
         raise UsageError("E139", str(self.path), f"has no {name}", "see its manifest")
 
     def _parquet(self, prefix: str) -> pa.Table:
         files = [file for file in self.manifest.files if file.path.startswith(prefix)]
         for file in files:
-            _check_file(self.path, file)
+            _check_file(self.path, file, remembers=self.remembers)
         return pa.concat_tables([parquet.read_table(self.path / file.path) for file in files])
 
     def _check_split(self, split: str) -> None:
@@ -83,25 +85,26 @@ class Build(NamedTuple):
             raise UsageError("E138", str(self.path), problem, remedy)
 
 
-def open_build(path: str | Path) -> Build:
+def open_build(path: str | Path, *, remembers: bool = True) -> Build:
     """Open a finished build; raise a coded error unless every token shard is as it was sealed.
 
-    The digests of shards that did not change are remembered in the user's cache folder.
+    The digests of shards that did not change are remembered in the user's cache folder, or with
+    `remembers=False` every byte is read and hashed, as training and reference passes do.
     """
     folder = Path(path)
     manifest = read_manifest(folder)
     for seal in manifest.shards:
-        _check_file(folder, seal)
+        _check_file(folder, seal, remembers=remembers)
         read_shard(folder / seal.path, rows=seal.rows)
-    return Build(folder, manifest)
+    return Build(folder, manifest, remembers)
 
 
-def _check_file(folder: Path, entry: ShardSeal | OtherFile) -> None:
+def _check_file(folder: Path, entry: ShardSeal | OtherFile, *, remembers: bool) -> None:
     path = folder / entry.path
     if not is_inside(path, folder):
         problem = "is a link that leads out of the build's folder"
         raise UsageError("E130", str(path), problem, "put the file itself in its place")
-    check_seal(path, entry.seal, cache_folder())
+    check_seal(path, entry.seal, cache_folder() if remembers else None)
 
 
 def is_inside(path: Path, folder: Path) -> bool:

@@ -1,0 +1,314 @@
+"""The weights of a checkpoint: which files hold them, and whether they are those of the model.
+
+Nothing here is guessed. A tensor that is missing would be drawn at random, one that is left over
+would be ignored, and an adapter would or would not be applied by what else is installed; each is
+an error before any work.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+import orjson
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from dpo.errors import UsageError
+
+_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "*.bin", "*.pt", "*.pth", "*.ckpt")
+_BUFFERS = (".inv_freq", ".position_ids", ".masked_bias")
+"""Ends of the names of buffers that old checkpoints store and that a config decides."""
+_DERIVED = (*_BUFFERS, ".attn.bias", ".attention.bias")
+"""The same, and masks that only some models know by name."""
+_MERGE = "merge the adapter (peft: merge_and_unload, then save_pretrained) and name that folder"
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_SHOWN = 3
+
+
+class Loading(NamedTuple):
+    """The names by which a model and the files of its checkpoint differ."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+    """With both shapes."""
+
+    @classmethod
+    def of(cls, info: dict[str, Any]) -> "Loading":
+        """Out of the report that transformers gives with `output_loading_info`."""
+        shapes = [
+            f"{name} {tuple(stored)} for {tuple(wanted)}"
+            for name, stored, wanted in sorted(info["mismatched_keys"])
+        ]
+        unexpected = [key for key in sorted(info["unexpected_keys"]) if not key.endswith(_BUFFERS)]
+        return cls(tuple(sorted(info["missing_keys"])), tuple(unexpected), tuple(shapes))
+
+
+def check_files(name: str) -> None:
+    """Refuse a folder whose weights cannot be read as they are; a hub name passes.
+
+    Raises UsageError: T191 cut or absent files, T192 pickles, T197 two readings.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return
+    files = weight_files(folder)
+    if not files:
+        _refuse_no_weights(folder)
+    held = Counter(tensor for file in files for tensor in tensor_names(file))
+    twice = [tensor for tensor, count in held.items() if count > 1]
+    if twice:
+        problem = f"has {_some(twice)} in more than one file"
+        raise UsageError("T197", name, problem, "keep the files of one save")
+    _check_index(folder, held.keys())
+    _check_generation(folder / "generation_config.json")
+
+
+def check_loading(name: str, loading: Loading) -> None:
+    """Refuse a model that is not all of its checkpoint and nothing else.
+
+    Raises UsageError: T193 missing tensors, T194 tensors left over, T195 other shapes.
+    """
+    if loading.mismatched:
+        problem = f"has tensors of other shapes than config.json says: {_some(loading.mismatched)}"
+        remedy = "put the config.json and the weights of one save together"
+        raise UsageError("T195", name, problem, remedy)
+    if loading.missing:
+        problem = f"lacks tensors that the model needs: {_some(loading.missing)}"
+        if loading.unexpected:
+            problem += f"; it has others that the model does not know: {_some(loading.unexpected)}"
+        remedy = "take a whole checkpoint; weights are never made up"
+        raise UsageError("T193", name, problem, remedy)
+    if loading.unexpected:
+        problem = f"has tensors that the model does not know: {_some(loading.unexpected)}"
+        remedy = "correct config.json (as its number of layers), or save the model without them"
+        raise UsageError("T194", name, problem, remedy)
+
+
+def check_doubles(name: str, model: Any) -> None:
+    """Refuse tensors that transformers takes for the same one, of which the last would win (T197).
+
+    It strips and adds the name of the body, so that `model.norm.weight`, `norm.weight` and
+    `model.model.norm.weight` are one.
+    """
+    folder, prefix = Path(name), f"{model.base_model_prefix}."
+    if not folder.is_dir():
+        return
+    seen: dict[str, str] = {}
+    for tensor in (tensor for file in weight_files(folder) for tensor in tensor_names(file)):
+        short = tensor
+        while prefix != "." and short.startswith(prefix):
+            short = short.removeprefix(prefix)
+        if short in seen:
+            problem = f"has both {seen[short]} and {tensor}, which name the same weights"
+            raise UsageError("T197", name, problem, "save the model with one of them")
+        seen[short] = tensor
+
+
+def check_dtypes(name: str, model: Any) -> None:
+    """Refuse weights that are stored as integers or in 8 bits without scales (T195)."""
+    folder = Path(name)
+    if not folder.is_dir() or getattr(model.config, "quantization_config", None) is not None:
+        return
+    own = {tensor for tensor, _ in model.named_parameters()}
+    odd = []
+    for file in weight_files(folder):
+        with safe_open(file, "pt") as opened:
+            dtypes = {tensor: opened.get_slice(tensor).get_dtype() for tensor in tensor_names(file)}
+        odd += [f"{t} {d}" for t, d in dtypes.items() if d not in _FLOATS and _is_held(t, own)]
+    if odd:
+        problem = f"has weights that are not floating point numbers: {_some(odd)}"
+        remedy = "save the model in float32, bfloat16 or float16"
+        raise UsageError("T195", name, problem, remedy)
+
+
+def check_finite(name: str, model: torch.nn.Module) -> None:
+    """Refuse weights that are NaN or infinite (T196)."""
+    for tensor_name, tensor in model.named_parameters():
+        if tensor.device.type == "meta" or not tensor.is_floating_point():
+            continue
+        finite = torch.isfinite(tensor.detach())
+        if not bool(finite.all()):
+            wrong = int(finite.numel() - finite.sum())
+            problem = f"{tensor_name} has {wrong:,} values that are NaN or infinite"
+            remedy = "take an earlier checkpoint of it: these weights give no log-probs"
+            raise UsageError("T196", name, problem, remedy)
+
+
+def left_out(name: str, model: Any) -> str | None:
+    """Say which tensors of the files are not in the model by transformers' own rules, or None.
+
+    Such are the vision towers of multimodal checkpoints and layers for multi-token prediction.
+    Buffers that a config decides are not reported.
+    """
+    folder, rules = Path(name), sorted(model._keys_to_ignore_on_load_unexpected or ())
+    if not folder.is_dir() or not rules:
+        return None
+    own = {tensor for tensor, _ in model.named_parameters()}
+    stored = (tensor for file in weight_files(folder) for tensor in tensor_names(file))
+    outside = sorted(t for t in stored if _is_left_out(t, rules, own))
+    if not outside:
+        return None
+    parts = Counter(_part_of(tensor) for tensor in outside)
+    listed = ", ".join(f"{part}.* ({count})" for part, count in parts.items())
+    return f"{len(outside):,} tensors of {name} are not part of the text model: {listed}"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint's folder, in the order of their names."""
+    whole, index = folder / _WHOLE, folder / _INDEX
+    if whole.exists() and index.exists():
+        problem = f"has both {_WHOLE} and {_INDEX}, which may hold different weights"
+        raise UsageError("T197", str(folder), problem, "keep the files of one save")
+    if whole.exists():
+        return [whole]
+    if not index.exists():
+        return []
+    names = sorted(set(_read_index(index).values()))
+    for name in names:
+        if PurePath(name).name != name or name in ("", ".", ".."):
+            problem = f"names {name!r}, which is not a file beside it"
+            raise UsageError("T191", str(index), problem, "save the checkpoint again")
+        if not (folder / name).is_file():
+            problem = f"names {name}, which is absent"
+            remedy = "copy or download all files of the checkpoint"
+            raise UsageError("T191", str(index), problem, remedy)
+    return [folder / name for name in names]
+
+
+def tensor_names(file: Path) -> list[str]:
+    """Names of the tensors in a safetensors file, which has to be whole (T191)."""
+    try:
+        with safe_open(file, "pt") as opened:
+            names: list[str] = list(opened.keys())
+    except (SafetensorError, OSError, ValueError) as error:
+        problem = f"is not a whole safetensors file ({_said(error)})"
+        if _is_lfs_pointer(file):
+            problem = "is a Git LFS pointer, not the weights"
+            raise UsageError("T191", str(file), problem, "run `git lfs pull` there") from error
+        remedy = "copy, download or save it again"
+        raise UsageError("T191", str(file), problem, remedy) from error
+    return names
+
+
+def refuse_adapter(name: str) -> None:
+    """Refuse an adapter, alone or with a model: peft's presence would decide what counts (T190)."""
+    folder = Path(name)
+    if not folder.is_dir():
+        if find_adapter_config_file(name) is not None:
+            problem = f"has an adapter ({_ADAPTER[0]}), so it is not clear which model is meant"
+            raise UsageError("T190", name, problem, _MERGE)
+        return
+    found = next((file for file in _ADAPTER if (folder / file).exists()), None)
+    if found is None:
+        return
+    if (folder / "config.json").exists() or (folder / _WHOLE).exists():
+        problem = f"has a model and an adapter ({found}), so it is not clear which one is meant"
+        remedy = f"move the adapter's files elsewhere to use the model alone, or {_MERGE}"
+    else:
+        problem, remedy = f"is an adapter of {_base_of(folder)}, not a whole model", _MERGE
+    raise UsageError("T190", name, problem, remedy)
+
+
+def _base_of(folder: Path) -> str:
+    try:
+        config = orjson.loads((folder / "adapter_config.json").read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return "another model"
+    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    return base if isinstance(base, str) else "another model"
+
+
+def _refuse_no_weights(folder: Path) -> None:
+    pickle = next((file.name for glob in _PICKLES for file in sorted(folder.glob(glob))), None)
+    if pickle is not None:
+        problem = f"has its weights as a pickle ({pickle}), which can run code and is not opened"
+        remedy = "where you trust it, load it with transformers and save_pretrained as safetensors"
+        raise UsageError("T192", str(folder), problem, remedy)
+    problem = f"has no {_WHOLE} and no {_INDEX}"
+    raise UsageError("T191", str(folder), problem, "name a checkpoint with safetensors")
+
+
+def _check_index(folder: Path, held: Iterable[str]) -> None:
+    """Refuse an index that lists tensors which its files do not hold."""
+    index = folder / _INDEX
+    if not index.exists():
+        return
+    absent = sorted(_read_index(index).keys() - set(held))
+    if absent:
+        problem = f"lists tensors that its files do not have: {_some(absent)}"
+        raise UsageError("T191", str(index), problem, "copy, download or save it again")
+
+
+def _read_index(index: Path) -> dict[str, str]:
+    """The file of each tensor, by its name."""
+    try:
+        value = orjson.loads(index.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        problem = f"cannot be read ({_said(error)})"
+        raise UsageError("T191", str(index), problem, "save the checkpoint again") from error
+    found = value.get("weight_map") if isinstance(value, dict) else None
+    if not isinstance(found, dict) or not all(isinstance(file, str) for file in found.values()):
+        problem = "has no `weight_map` from tensors to files"
+        raise UsageError("T191", str(index), problem, "save the checkpoint again")
+    return found
+
+
+def _check_generation(path: Path) -> None:
+    """Refuse settings of generation that would be ignored: they say which ids end an answer."""
+    if not path.exists():
+        return
+    remedy = "correct it, or delete it to use the ends of config.json"
+    try:
+        value = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise UsageError("T212", str(path), f"cannot be read ({_said(error)})", remedy) from error
+    if not isinstance(value, dict):
+        raise UsageError("T212", str(path), "is not a JSON object", remedy)
+    ends = value.get("eos_token_id")
+    if not all(type(end) is int for end in (ends if isinstance(ends, list) else [ends or 0])):
+        problem = f"has {ends!r} as eos_token_id, which is an id or a list of ids"
+        raise UsageError("T212", str(path), problem, remedy)
+
+
+def _is_held(tensor: str, own: set[str]) -> bool:
+    """Whether a stored tensor is one of the model's, perhaps under a longer name."""
+    return tensor in own or any(name.endswith(f".{tensor}") for name in own)
+
+
+def _is_left_out(tensor: str, rules: list[str], own: set[str]) -> bool:
+    return (
+        not _is_held(tensor, own)
+        and not tensor.endswith(_DERIVED)
+        and any(re.search(rule, tensor) for rule in rules)
+    )
+
+
+def _part_of(tensor: str) -> str:
+    """The part of a model that a tensor belongs to: the first two words of its name, or one."""
+    words = tensor.split(".")
+    stop = next((at for at, word in enumerate(words) if word.isdigit()), len(words) - 1)
+    return ".".join(words[: max(1, min(stop, 2))])
+
+
+def _is_lfs_pointer(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(24).startswith(b"version https://git-lfs")
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first few names, and how many more there are."""
+    listed = sorted(names)
+    rest = len(listed) - _SHOWN
+    return ", ".join(listed[:_SHOWN]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:120].rstrip(".")
