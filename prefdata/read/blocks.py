@@ -48,9 +48,9 @@ class LongLine(NamedTuple):
 
 
 class ElementBlock(NamedTuple):
-    """Elements of a JSON array: number, offset and bytes of each."""
+    """Elements of a JSON array: number, offset, bytes of each, and whether those are all."""
 
-    elements: list[tuple[int, int, bytes]]
+    elements: list[Any]
 
 
 class CsvBlock(NamedTuple):

@@ -84,7 +84,7 @@ def open_blocks(
     refuse_separated(head, file.name)
     if _is_array(head):
         tally.bom += head.startswith(BOM)
-        return array_blocks(_whole(blocks, file.name, limits), file.name)
+        return array_blocks(blocks, file.name, limits)
     lines = line_blocks(blocks, limits)
     return lines if magic.startswith(MAGIC) else as_ranges(lines, file)
 
@@ -152,13 +152,3 @@ def _is_array(head: bytes) -> bool:
     except orjson.JSONDecodeError:
         return True
     return False
-
-
-def _whole(blocks: Iterator[bytes], name: str, limits: Limits) -> bytes:
-    data = bytearray()
-    for block in blocks:
-        data += block
-        if len(data) > limits.max_array_bytes:
-            problem = f"is one JSON array of more than {limits.max_array_bytes:,} bytes"
-            raise UsageError("E105", name, problem, "write one object a line (JSON Lines)")
-    return bytes(data)

@@ -20,7 +20,7 @@ class Limits(BaseModel):
     max_depth: PositiveInt = 64
     """Deepest nesting of JSON in one row (R208)."""
     max_array_bytes: PositiveInt = 1024 * MIB
-    """Largest file that is one JSON array, which is read whole (E105)."""
+    """Largest file that is one JSON array, unpacked (E105)."""
     max_output_bytes: PositiveInt = 256 * 1024 * MIB
     """Most that one packed file, or a Parquet or Arrow file, may unpack to (E113)."""
     max_ratio: PositiveInt = 200
