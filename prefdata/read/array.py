@@ -19,6 +19,8 @@ TOKEN = re.compile(rb'"' + INSIDE + rb'("?)|[\[\]{},]', re.DOTALL)
 REST = re.compile(INSIDE, re.DOTALL)
 OPENS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 SPACES = b" \t\r\n"
+MAX_NESTING = 100_000
+"""Deeper than any element that could be read; what follows would take long and come to nothing."""
 
 
 class Element(NamedTuple):
@@ -67,9 +69,9 @@ class _Elements:
 
     def read(self, chunk: bytes) -> Iterator[Element]:
         """Yield the elements that end in this chunk."""
+        base, first = self.num_bytes - len(self.cut), 0
+        self.num_bytes += len(chunk)
         data, self.cut = self.cut + chunk, b""
-        base = self.num_bytes
-        first = 0
         for mark, at in self._marks(data):
             opened, self.depth = self.depth == 0, self.depth + OPENS.get(mark, 0)
             if opened:
@@ -80,12 +82,16 @@ class _Elements:
                 self._hold(data[first:at])
                 yield from self._take(base + at, mark)
                 first, self.start = at + 1, base + at + 1
-        end = len(data) - len(self.cut)
+        self._keep_rest(data[first : len(data) - len(self.cut)])
+
+    def _keep_rest(self, data: bytes) -> None:
+        """What a chunk holds behind its last comma or bracket."""
         if self.depth > 0:
-            self._hold(data[first:end])
-        elif self.ended and data[first:end].strip(SPACES):
-            raise self._broken(base + first, "there is more after its closing bracket")
-        self.num_bytes += end
+            self._hold(data)
+        elif self.ended and data.strip(SPACES):
+            raise self._broken(self.num_bytes, "there is more after its closing bracket")
+        if self.depth > MAX_NESTING:
+            raise self._broken(self.num_bytes, f"it is nested deeper than {MAX_NESTING:,} levels")
         if self.num_bytes > self.limits.max_array_bytes:
             problem = f"is one JSON array of more than {self.limits.max_array_bytes:,} bytes"
             raise UsageError("E105", self.name, problem, "write one object a line (JSON Lines)")

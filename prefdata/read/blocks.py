@@ -6,6 +6,7 @@ The bytes of an input alone decide where it is parted, so parts are the same who
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from prefdata.read.limits import MIB, Limits
@@ -14,6 +15,7 @@ from prefdata.read.quotes import Record
 from prefdata.read.source import InputFile, Stamp, stamp
 
 PART_BYTES = 16 * MIB
+PART_LINES = 2**17
 ITEM_BYTES = 256
 """What an item of a run takes besides its bytes: many tiny rows must not be one part."""
 
@@ -125,11 +127,24 @@ def line_blocks(chunks: Iterator[bytes], limits: Limits) -> Iterator[LineBlock |
         elif end:
             with memoryview(held) as view:
                 data = bytes(view[:end])
-            yield LineBlock(line, offset, data)
+            yield from _by_lines(line, offset, data)
             line, offset = line + data.count(b"\n"), offset + end
             del held[:end]
     if held:
-        yield LineBlock(line, offset, bytes(held))
+        yield from _by_lines(line, offset, bytes(held))
+
+
+def _by_lines(line: int, offset: int, data: bytes) -> Iterator[LineBlock]:
+    """The lines as one block, or as several where they are many: each may be a refused row."""
+    if data.count(b"\n") <= PART_LINES:
+        yield LineBlock(line, offset, data)
+        return
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 0x0A)[PART_LINES - 1 :: PART_LINES] + 1
+    start = 0
+    for end in [*ends.tolist(), len(data)]:
+        if end > start:
+            yield LineBlock(line, offset + start, data[start:end])
+            line, start = line + PART_LINES, end
 
 
 def as_ranges(

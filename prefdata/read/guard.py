@@ -23,6 +23,9 @@ LONG_NUMBER = re.compile(rb"[0-9]{400}")
 NOT_A_NUMBER = re.compile(rb"-?(?:NaN|Infinity|inf|nan)")
 NUMBER = re.compile(rb"-?[0-9][0-9.eE+-]*")
 FIRST_INEXACT = 2**63  # orjson turns longer integers into floats
+LONG_LINE = 2**20
+MANY_CONTAINERS, MANY_VALUES = 2**18, 2**21  # at most some 50 MB of Python objects
+OUTSIDE_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{,:]', re.DOTALL)
 TEXTS = {str}
 FLAT = {str, type(None)}  # a row of these alone is one level deep and has no numbers
 Object = dict[str, Any]
@@ -30,6 +33,8 @@ Object = dict[str, Any]
 
 def parse_line(line: bytes, limits: Limits) -> Object:
     """The object on a line, every number and key of it as written, or a RowFault."""
+    if len(line) > LONG_LINE:
+        _refuse_many_values(line)
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -46,6 +51,22 @@ def parse_line(line: bytes, limits: Limits) -> Object:
     if not limits.allow_nul and NUL_ESCAPE in line and _has_nul(value):
         raise RowFault("R204", "a string holds U+0000; allow_nul keeps such rows")
     return _exact_numbers(line) if inexact else value
+
+
+def _refuse_many_values(line: bytes) -> None:
+    """R216 for a line that would take many times its length: empty lists, numbers, keys."""
+    many = line.count(b"[") + line.count(b"{") > MANY_CONTAINERS or line.count(b",") > MANY_VALUES
+    if not many and line.count(b":") <= MANY_CONTAINERS:
+        return
+    counts = dict.fromkeys(b"[{,:", 0)
+    for token in OUTSIDE_STRINGS.finditer(line):
+        first = line[token.start()]
+        if first in counts:
+            counts[first] += 1
+    opens, commas, keys = counts[0x5B] + counts[0x7B], counts[0x2C], counts[0x3A]
+    if max(opens, keys) > MANY_CONTAINERS or commas > MANY_VALUES:
+        most = f"{MANY_CONTAINERS:,} lists, objects or keys, or {MANY_VALUES:,} values"
+        raise RowFault("R216", f"more than {most} in one row")
 
 
 def _survey(row: Object) -> tuple[int, bool]:
@@ -135,6 +156,8 @@ def _kind(value: Any) -> str:
 
 def _explain(line: bytes, error: orjson.JSONDecodeError) -> NoReturn:
     """The code and the place of what orjson refused."""
+    if "recursion" in error.msg or "depth" in error.msg:
+        raise RowFault("R208", "nested deeper than 1024 levels")
     try:
         text = line.decode()
     except UnicodeDecodeError as bad:
@@ -144,8 +167,6 @@ def _explain(line: bytes, error: orjson.JSONDecodeError) -> NoReturn:
     rest, problem = line[at:], error.msg
     if "surrogate" in problem:
         raise RowFault("R203", f"a lone surrogate escape near byte {at} of the row")
-    if "depth" in problem:
-        raise RowFault("R208", "nested deeper than 1024 levels")
     if NOT_A_NUMBER.match(rest):
         raise RowFault("R205", f"{_head(rest)} at byte {at} is not a number of JSON")
     if "infinity" in problem or ("number" in problem and LONG_NUMBER.match(rest.lstrip(b"-"))):

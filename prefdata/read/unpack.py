@@ -7,6 +7,7 @@ trailer has been reached and agrees, so a cut download gives an error and no row
 import hashlib
 import zlib
 from collections.abc import Iterator
+from os import fstat
 from typing import Any, BinaryIO
 
 import zstandard
@@ -21,6 +22,8 @@ SKIPPABLE_STARTS = tuple(bytes([first]) for first in range(0x50, 0x60))
 SKIPPABLE_TAIL, SKIPPABLE_HEAD = b"\x2a\x4d\x18", 8
 SKIPPABLE = tuple(first + SKIPPABLE_TAIL for first in SKIPPABLE_STARTS)
 """How zstd frames begin that hold no content; a length of four bytes follows."""
+TWICE_BYTES = 16 * 2**20
+"""Size up to which a packed file is unpacked once before its rows are read."""
 MAGIC = (GZIP, ZSTD, *SKIPPABLE)
 """How packed files begin."""
 ZSTD_WINDOW = 2**27
@@ -104,11 +107,17 @@ class Unpacker:
         self.num_out = 0
 
     def blocks(self, magic: bytes) -> Iterator[bytes]:
-        if magic.startswith(GZIP):
-            return self._counted(self._gunzip())
-        if magic.startswith(MAGIC):
-            return self._counted(self._unzstd())
-        return self.source.blocks()
+        if not magic.startswith(MAGIC):
+            return self.source.blocks()
+        if fstat(self.source.file.fileno()).st_size <= TWICE_BYTES:
+            for _ in Unpacker(HashedFile(self.source.file), self.name, self.limits)._packed(magic):
+                pass  # a bomb or a cut file is found before its first row is read
+            self.source.file.seek(0)
+        return self._packed(magic)
+
+    def _packed(self, magic: bytes) -> Iterator[bytes]:
+        is_gzip = magic.startswith(GZIP)
+        return self._counted(self._gunzip() if is_gzip else self._unzstd())
 
     def _counted(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
         limits = self.limits

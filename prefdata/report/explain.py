@@ -30,6 +30,7 @@ FAULTS = {
     "R212": "row_too_long",
     "R214": "header_again",
     "R215": "spaced_quotes",
+    "R216": "too_many_values",
 }
 FAULTS = dict(sorted((FAULTS | {check.code: check.name for check in READING}).items()))
 _FAULT_PARENTS = {"R210": "PD104", "R211": "PD103"}

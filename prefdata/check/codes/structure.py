@@ -12,7 +12,7 @@ STRUCTURE = (
         "The row cannot be parsed. Such rows carry the exact fault as a code of their own: R201 "
         "not JSON, R202 not UTF-8, R203 lone surrogate, R204 NUL, R205 not a finite number, R206 "
         "a number too long, R207 duplicate key, R208 too deep, R209 not an object, R212 too long, "
-        "R214 the CSV header again, R215 spaces before quotes in CSV.",
+        "R214 the CSV header again, R215 spaces before quotes in CSV, R216 too many values.",
         "Look at the row's bytes at the file, line and offset given, and mend what wrote them.",
         '{"chosen": "a", "chosen": "b"}',
     ),

@@ -1,5 +1,6 @@
 """Small files that claim to be large: a code, and little memory, measured in their own process."""
 
+import gzip
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
+
+from tests.effort import IS_FULL
 
 MIB = 2**20
 Bomb = Callable[[Path], object]
@@ -141,13 +145,16 @@ TABLES: dict[str, tuple[Bomb, str]] = {
 }
 
 
-def measure(folder: Path, bombs: dict[str, tuple[Bomb, str]], small: Bomb) -> dict[str, str]:
+def measure(
+    folder: Path, bombs: dict[str, tuple[Bomb, str]], small: Bomb, suffix: str = ""
+) -> dict[str, str]:
     """Read all bombs in one process, and return each one's code and growth in MiB so far."""
-    paths = [folder / f"bomb-{number}" for number in range(len(bombs))]
+    paths = [folder / f"bomb-{number}{suffix}" for number in range(len(bombs))]
     for path, (write, _) in zip(paths, bombs.values(), strict=True):
         write(path)
-    small(folder / "small")
-    command = [sys.executable, "-c", READ, *map(str, [folder / "small", *paths])]
+    base = folder / f"small{suffix}"
+    small(base)
+    command = [sys.executable, "-c", READ, *map(str, [base, *paths])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return dict(zip(bombs, done.stdout.splitlines(), strict=True))
 
@@ -162,3 +169,62 @@ def test_a_bomb_of_a_table_takes_no_more_than_256_mib(tmp_path: Path) -> None:
         name: code for name, (_, code) in TABLES.items()
     }
     assert max(int(line.split()[-1]) for line in found.values()) <= 256, found
+
+
+def packed(pack: Callable[[bytes], bytes], block: bytes, number: int) -> Bomb:
+    """A file of many members, which costs little to write."""
+    return lambda path: path.write_bytes(pack(block * (MIB // len(block))) * number)
+
+
+def zstd(data: bytes) -> bytes:
+    return zstandard.compress(data)
+
+
+def repeated(before: bytes, block: bytes, num_bytes: int, after: bytes = b"") -> Bomb:
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            file.write(before)
+            for _ in range(num_bytes // MIB):
+                file.write(block * (MIB // len(block)))
+            file.write(after)
+
+    return write
+
+
+HEADER = b"prompt,chosen,rejected\n"
+LARGE = (1024 if IS_FULL else 128) * MIB
+ONE = 15 * MIB  # just below the limit of a line
+TEXTS: dict[str, tuple[Bomb, str]] = {
+    "gzip of newlines": (packed(gzip.compress, b"\n", 100), "E113"),
+    "gzip of objects": (packed(gzip.compress, b"{}\n", 100), "E113"),
+    "gzip of an array": (packed(gzip.compress, b"[{},", 100), "E113"),
+    "zstd of newlines": (packed(zstd, b"\n", 100), "E113"),
+    "zstd of one line": (packed(zstd, b"x", 100), "E113"),
+    "zstd of brackets": (packed(zstd, b"[", 100), "E113"),
+    "JSON Lines, a line": (repeated(b"", b"x", LARGE, b"\n"), "R212"),
+    "JSON Lines, lists": (repeated(b'{"a": [', b"[],", ONE, b"0]}\n"), "R216"),
+    "JSON Lines, objects": (repeated(b'{"a": [', b'{"a":0},', ONE, b"0]}\n"), "R216"),
+    "JSON Lines, numbers": (repeated(b'{"a": [', b"0.1,", ONE, b"0]}\n"), "R216"),
+    "array, an element": (repeated(b'[{"a": "', b"x", LARGE, b'"}]'), "R212"),
+    "array, lists": (repeated(b'[{"a": [', b"[],", ONE, b"0]}]"), "R216"),
+    "array, brackets": (repeated(b"", b"[", LARGE), "E105"),
+    "CSV, a quote": (repeated(HEADER + b'"', b"x,y\n", LARGE), "E161"),
+    "CSV, a line": (repeated(HEADER, b"x", LARGE, b"\n"), "R212"),
+    "CSV, fields": (repeated(HEADER, b"ab,", ONE, b"\n"), "R201"),
+    "CSV, a header": (repeated(b"", b"ab,", ONE, b"\n"), "E164"),
+    "CSV, gzip": (packed(gzip.compress, b"a,b,c\n", 100), "E113"),
+}
+
+
+@pytest.mark.stress
+def test_a_bomb_of_text_takes_no_more_than_64_mib(tmp_path: Path) -> None:
+    csv = {name: bomb for name, bomb in TEXTS.items() if name.startswith("CSV")}
+    json = {name: bomb for name, bomb in TEXTS.items() if name not in csv}
+    found: dict[str, str] = {}
+    for part, suffix, small in ((json, "", b"{}\n"), (csv, ".csv", HEADER + b"a,b,c\n")):
+        found |= measure(tmp_path, part, repeated(small, b"", 0), suffix)
+
+    assert {name: line.split()[0] for name, line in found.items()} == {
+        name: code for name, (_, code) in TEXTS.items()
+    }
+    assert max(int(line.split()[-1]) for line in found.values()) <= 64, found
