@@ -164,7 +164,7 @@ def _require_same_inputs(found: Survey, digests: Mapping[str, str]) -> None:
 
 def _require_sound_set(found: Survey, config: BuildConfig) -> None:
     """E121 if the set as a whole has what its severity makes an error; see to splits and rows."""
-    require_sound_splits(found, config)
+    require_sound_splits(found, config.leaks)
     if not found.decision.stays.any():
         raise nothing_left(make_report(found, NOTHING_MADE, []))
     for one in found.of_set:

@@ -14,7 +14,7 @@ from prefdata.errors import EmptyError
 from prefdata.keys import GROUP
 from prefdata.read import load_layout
 from prefdata.shard import ShardTask
-from prefdata.split import FEW_ROWS, Splits, draw_test, too_large
+from prefdata.split import FEW_ROWS, Leaks, Splits, draw_test, too_large
 from prefdata.split_names import TRAIN, FileSplit, kind_of
 from prefdata.store.manifest import FORMAT_VERSION
 from prefdata.survey import Survey
@@ -114,7 +114,9 @@ def split_notes(found: Survey, config: BuildConfig) -> list[str]:
     notes = []
     for name in found.splits.names:
         own, size = _dropped_of(name, found)
-        if size and len(own) == size:
+        if not size:
+            notes.append(f"no pair of {name} is left: none of its rows could be read as a pair")
+        elif len(own) == size:
             shared = _count_codes(own)
             notes.append(f"no pair of {name} is left: all {size:,} are in another split ({shared})")
     fraction = _drawn_fraction(found.splits, config)
@@ -144,13 +146,13 @@ def _stuck_notes(found: Survey, fraction: float) -> list[str]:
     ]
 
 
-def require_sound_splits(found: Survey, config: BuildConfig) -> None:
+def require_sound_splits(found: Survey, leaks_are: Leaks) -> None:
     """E187 if two splits share what `leaks: refuse` forbids, E188 and E189 if train would go."""
     leaks, splits = found.decision.leaks, found.splits
     if splits.of_rows is None:
         return
     counts = _count_codes(leaks.filter(pl.col("level") != "I"))
-    if counts and config.leaks == "refuse":
+    if counts and leaks_are == "refuse":
         remedy = "drop them with `leaks: drop_from_train`, or keep them with `leaks: report`"
         raise EmptyError("E187", "inputs", f"splits share pairs or prompts: {counts}", remedy)
     own, size = _dropped_of(TRAIN, found)

@@ -15,9 +15,9 @@ from prefdata.check import CheckLimits, RowChecks
 from prefdata.check.severity import LEVELS
 from prefdata.dedup.near import NearDuplicates
 from prefdata.engine.local import Workers, choose_workers
-from prefdata.errors import UsageError
+from prefdata.errors import EmptyError, UsageError
 from prefdata.findings import EXAMPLES
-from prefdata.plan import check_tasks
+from prefdata.plan import check_tasks, require_sound_splits
 from prefdata.progress import Progress, Silent
 from prefdata.read import (
     Columns,
@@ -35,7 +35,7 @@ from prefdata.shard import check_shard
 from prefdata.split import Inputs, Leaks, SplitOptions, expand_splits, splits_of_files
 from prefdata.store.ownership import Read
 from prefdata.store.staging import Staging
-from prefdata.survey import SurveyOptions, survey
+from prefdata.survey import Survey, SurveyOptions, survey
 from prefdata.tally import NOTHING_MADE, Made
 from prefdata.tokens.codes import TOKEN_CHECKS
 from prefdata.tokens.options import FIXED_CODES, TokenOptions
@@ -148,6 +148,7 @@ def _run(
         found = survey(files, how, workers=workers, staging=staging, progress=progress)
         if found.splits.is_divided and _with_leaks(how) != how:
             return None
+        found = found._replace(notes=found.notes + _stops_here(found, options.leaks))
         made = NOTHING_MADE
         if target is not None and staging is not None:
             if trial is not None:
@@ -160,6 +161,15 @@ def _run(
                     advance(len(task.places))
             made = Made(tasks, shards)
         return make_report(found, made, [], examples=options.examples, is_build=False)
+
+
+def _stops_here(found: Survey, leaks: Leaks) -> list[str]:
+    """A note if a build of these splits ends with an error."""
+    try:
+        require_sound_splits(found, leaks)
+    except EmptyError as error:
+        return [f"a build stops here: {error}"]
+    return []
 
 
 def _with_leaks(how: SurveyOptions) -> SurveyOptions:

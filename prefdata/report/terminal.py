@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -68,7 +68,8 @@ def print_report(report: Report, console: Console) -> None:
 def _table(title: str, *columns: str, text_columns: int = 1) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < text_columns else "right")
+        justify: JustifyMethod = "left" if number < text_columns else "right"
+        table.add_column(column, justify=justify, overflow="fold")  # names and places stay whole
     return table
 
 

@@ -220,6 +220,7 @@ def test_a_train_split_that_would_be_gone_is_an_error(tiny: Path, tmp_path: Path
     with pytest.raises(EmptyError, match="40 of 40 pairs") as near:
         build_of(template, tiny, tmp_path / "out")
     made = build_of(template, tiny, tmp_path / "out", severity={"PD502": "I"})
+    assert any("a build stops here" in note for note in validate(template).notes)
 
     assert (gone.value.code, near.value.code) == ("E189", "E188")
     assert made.splits["train"].rows == 40
@@ -227,6 +228,7 @@ def test_a_train_split_that_would_be_gone_is_an_error(tiny: Path, tmp_path: Path
 
 def test_another_split_that_is_gone_is_said(tiny: Path, tmp_path: Path) -> None:
     files = {"train.jsonl": OTHERS, "dev.jsonl": asks("q"), "test.jsonl": asks("q")}
+    files["eval.jsonl"] = [ask("q", "same", "same")]
 
     made = build_of(write_files(tmp_path, files), tiny, tmp_path / "out")
     report = Report.model_validate_json(made.file("report.json").read_bytes())
@@ -234,6 +236,7 @@ def test_another_split_that_is_gone_is_said(tiny: Path, tmp_path: Path) -> None:
     assert set(made.splits) == {"train", "test"}
     note = "no pair of validation is left: all 1 are in another split (1 PD505)"
     assert note in report.notes
+    assert any("no pair of eval is left: none of its rows" in note for note in report.notes)
 
 
 WORDS = [f"w{n}" for n in range(40)]
