@@ -267,7 +267,7 @@ def _reading(fitted: Fitted, counts: LineCounts) -> Reading:
             rows=found.rows,
             kind=found.kind,
             example=found.example,
-            means=None if name in layout.optional else meaning_of(name),
+            means=None if name in layout.optional else meaning_of(name.rpartition(".")[2]),
         )
         for name, found in counts.unread.items()
     ]

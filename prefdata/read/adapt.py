@@ -16,13 +16,13 @@ from prefdata.read.fields import (
 )
 from prefdata.read.layout import Layout
 from prefdata.read.limits import Limits, Pairing
-from prefdata.read.message_cells import holds_messages, parse_columns
+from prefdata.read.message_cells import looks_like_messages, parse_columns
 from prefdata.read.messages import read_completion, read_messages, read_tools
 from prefdata.read.order import Candidate
 from prefdata.read.pairs import Draft, Pair
 from prefdata.read.parts import from_json
 from prefdata.read.prompt import PromptReader, at_path
-from prefdata.read.repeated import read_repeated
+from prefdata.read.repeated import read_repeated, refuse_dialogue
 from prefdata.read.sides import (
     Split,
     part_dialogues,
@@ -71,6 +71,7 @@ class Adapter:
         self.keeps_ties = pairing.ties == "keep"
         self.numbers = _getters(layout, NUMBERS)
         self.texts, self.ranks = _getters(layout, TEXTS), _getters(layout, RANKS)
+        self.has_many = layout.columns.get(layout.rejected or "") == "answers"
         self.spoken = [path for path, kind in layout.columns.items() if kind in SPOKEN]
         self.tools = [layout.tools] if isinstance(layout.tools, str) else layout.tools or []
 
@@ -89,12 +90,8 @@ class Adapter:
                 require(path, get(row), kind)
         for path in self.spoken:
             value = row.get(path)
-            if (
-                type(value) is str
-                and value[:1] in ("[", "{")
-                and holds_messages(value, self.limits)
-            ):
-                raise RowFault("R224", f"`{path}` holds messages as text, unlike other rows")
+            if type(value) is str and looks_like_messages(value):
+                raise RowFault("R224", f"`{path}` holds messages as text, and was not parsed")
         if self.layout.ties and not self.keeps_ties and (tie := self._tie(row)):
             said = canonical_json(at_path(tie, row))
             raise RowFault("PD303", f"`{tie}` is {said}: neither side is preferred")
@@ -116,10 +113,11 @@ class Adapter:
             num, group_id = len(found), group_digest(form, prompt, tools)
             pairs = self.reader.pairs(row, found, group_id)
         else:
-            prompt, *splits = self._splits(row)
+            splits = self._splits(row)
+            prompt = splits[0].prompt
             form = self._form(row, prompt)
             group_id = group_digest(form, prompt, tools)
-            pairs = [self._pair(row, chosen, rejected) for chosen, rejected in splits]
+            pairs = [self._pair(row, split.chosen, split.rejected) for split in splits]
             if self.keeps_ties and self._tie(row):
                 pairs = [pairs[0]._replace(margin=0.0, chosen_rank=1, rejected_rank=1)]
         weight = self._weight(row, layout.weight) if layout.weight else 1.0
@@ -161,28 +159,23 @@ class Adapter:
         both = zip(found, sides, strict=True)
         return prompt, [candidate._replace(completion=side) for candidate, side in both]
 
-    def _splits(
-        self, row: dict[str, Any]
-    ) -> tuple[Messages, *tuple[tuple[Messages, Messages], ...]]:
-        """The prompt, and the two sides of each pair."""
+    def _splits(self, row: dict[str, Any]) -> list[Split]:
+        """The prompt and the two sides of each pair."""
         chosen, rejected = self.get_chosen(row), self.get_rejected(row)
-        if (
-            type(rejected) is list
-            and self.layout.columns.get(self.layout.rejected or "") == "answers"
-        ):
-            splits = [self._split(row, chosen, one) for one in rejected]
-            if not splits:
-                raise RowFault("PD303", "fewer than two completions, so nothing is preferred")
-        else:
-            splits = [self._split(row, chosen, rejected)]
-        return (splits[0].prompt, *((one.chosen, one.rejected) for one in splits))
+        if not self.has_many:
+            return [self._split(row, chosen, rejected)]
+        if not rejected:
+            raise RowFault("PD303", "fewer than two completions, so nothing is preferred")
+        return [self._split(row, chosen, one) for one in rejected]
 
     def _split(self, row: dict[str, Any], chosen: Any, rejected: Any) -> Split:
         split = self._split_sides(row, chosen, rejected)
-        if self.layout.sides == "completion":
+        if self.layout.sides in ("completion", "after_prompt"):
             sides = read_repeated(split.prompt, split[1:], self.layout.repeated)
             return Split(split.prompt, *sides)
-        if self.layout.sides != "after_prompt" and self.layout.system:
+        if self.layout.sides == "chosen_dialogue":
+            refuse_dialogue(split.prompt, split.rejected)
+        if self.layout.system:
             return split._replace(prompt=self.prompt.with_system(row, split.prompt))
         return split
 

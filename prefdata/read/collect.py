@@ -64,6 +64,7 @@ class Collector:
         self.num_rejected = self.prompts = self.completions = 0
         self.extra_keys: dict[str, int] = {}
         self.columns_read = layout.read if layout else frozenset()
+        self.read_inside = layout.read_inside if layout else {}
         self._unread: dict[str, list[Any]] = {}
         self._order: dict[str, int] = {}
         self.labels = {True: 0, False: 0}
@@ -225,6 +226,11 @@ class Collector:
     def _count_extra(self, row: Object) -> None:
         """Count the columns that are not read, and those that the layout does not name."""
         assert self.adapter is not None
+        for head, keys in self.read_inside.items():
+            inner = row.get(head)
+            if type(inner) is dict and not keys.issuperset(inner):
+                named = {f"{head}.{key}": inner[key] for key in inner.keys() - keys}
+                count_unread(named, self.columns_read, self._unread)
         if self.columns_read.issuperset(row):
             return
         if not self._order.keys() >= row.keys():

@@ -14,7 +14,7 @@ from prefdata.read.faults import RowFault
 from prefdata.read.guard import Object
 from prefdata.read.layout import Layout
 from prefdata.read.limits import Limits, Pairing
-from prefdata.read.message_cells import message_columns, parse_cell, text_list_columns
+from prefdata.read.message_cells import OPENS, message_columns, parse_cell, text_list_columns
 from prefdata.read.messages import read_completion
 from prefdata.read.named import Columns, rename, with_names
 from prefdata.read.repeated import cut_prompt, is_long
@@ -88,7 +88,7 @@ def _parsed(row: Object, columns: Sequence[str], limits: Limits) -> Object:
     """The row, each cell parsed that can be."""
     found: dict[str, Any] = {}
     for name in columns:
-        if type(row.get(name)) is str and row[name].lstrip()[:1] in ("[", "{"):
+        if type(row.get(name)) is str and OPENS.match(row[name]):
             try:
                 found[name] = parse_cell(name, row[name], limits)
             except RowFault:
@@ -104,7 +104,7 @@ def _with_usual(layout: Layout, rows: Sequence[Object]) -> tuple[Layout, list[st
 
 def _is_repeated(layout: Layout, rows: Sequence[Object], limits: Limits) -> bool:
     """Whether in nearly all rows every answer begins with the prompt, and not by chance."""
-    if not layout.prompt or layout.sides != "completion":
+    if not layout.prompt or layout.sides not in ("completion", "after_prompt"):
         return False
     reader = Adapter(layout.model_copy(update={"repeated": "keep"}), Pairing(), limits)
     seen = [found for row in rows if (found := _prompt_and_answers(reader, row))]

@@ -325,6 +325,22 @@ class Layout(Strict):
         return self.used | {FORM_COLUMN, *(path.split(".")[0] for path in paths)}
 
     @property
+    def read_inside(self) -> dict[str, frozenset[str]]:
+        """Of columns that are read by dotted paths alone, the keys that are."""
+        if self.tree:
+            return {}
+        listed = [self.prompt, self.tools, *_candidate_paths(self.candidates)]
+        paths = [path for some in listed for path in _listed(some)]
+        paths += [*self.columns, self.chosen or "", self.rejected or "", self.system or ""]
+        whole = {path for path in paths if "." not in path}
+        inside: dict[str, set[str]] = {}
+        for path in paths:
+            head, *rest = path.split(".")
+            if rest and head not in whole:
+                inside.setdefault(head, set()).add(rest[0])
+        return {head: frozenset(keys) for head, keys in inside.items()}
+
+    @property
     def known(self) -> frozenset[str]:
         """The columns that a row of this layout may have; any other is counted as extra."""
         signature = frozenset(path.split(".")[0] for path in (*self.columns, *self.ties))

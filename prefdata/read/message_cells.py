@@ -9,8 +9,11 @@ from prefdata.read.guard import Object, parse_line
 from prefdata.read.limits import Limits
 from prefdata.read.literal import parse_literal
 
-OPENS = re.compile(r"\s*[\[{]")
-ROLE = re.compile(r"""["'](?:role|from|messages|conversations)["']\s*:""")
+OPENS = re.compile(r"""\s*(?:"\s*)?[\[{]""")  # a quote first: JSON text written as JSON again
+LOOKS = re.compile(
+    r"""\s*(?:"\s*)?(?:array\(\s*)?[\[(]?\s*\{\s*\\?["'](?:role|from|content|value|messages)\\?["']\s*:"""
+)
+ROLE = re.compile(r"""["'\\](?:role|from|messages|conversations)\\?["']\s*:""")
 MOST = 0.5  # share of a column's texts that hold messages, from which all of them must
 
 
@@ -19,7 +22,9 @@ def parse_cell(name: str, text: str, limits: Limits) -> Any:
     try:
         row = parse_line(b'{"":' + text.encode() + b"}", limits)
         if len(row) == 1:
-            return row[""]
+            inner = row[""]
+            is_text = type(inner) is str and OPENS.match(inner) is not None
+            return parse_cell(name, inner, limits) if is_text else inner
     except RowFault as fault:
         if fault.code not in ("R201", "R205"):
             raise RowFault(fault.code, f"`{name}`: {fault.message}") from None
@@ -48,6 +53,15 @@ def holds_messages(text: str, limits: Limits) -> bool:
         return is_messages(parse_cell("", text, limits))
     except RowFault:
         return False
+
+
+def looks_like_messages(text: str) -> bool:
+    """Whether a text begins as messages do, whether it can be parsed or was cut.
+
+    >>> looks_like_messages("[{'role': 'user', 'conte"), looks_like_messages('{"a": 1}')
+    (True, False)
+    """
+    return LOOKS.match(text) is not None
 
 
 def is_messages(value: Any) -> bool:

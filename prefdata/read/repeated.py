@@ -31,7 +31,7 @@ def cut_prompt(prompt: Messages, completion: Messages) -> Messages | None:
 
 def read_repeated(prompt: Messages, completions: Sequence[Messages], how: str) -> list[Messages]:
     """The completions, the prompt cut off where the layout says so; a RowFault where it is not."""
-    if how == "keep":
+    if how == "keep" or (how == "refuse" and _is_plain(prompt, completions)):
         return list(completions)
     for completion in completions:
         _refuse_other_dialogue(prompt, completion)
@@ -50,6 +50,15 @@ def read_repeated(prompt: Messages, completions: Sequence[Messages], how: str) -
     return list(completions)
 
 
+def _is_plain(prompt: Messages, completions: Sequence[Messages]) -> bool:
+    """Whether answers of one turn do not hold the prompt, as nearly all do not."""
+    for completion in completions:
+        if len(completion) != 1 or completion[0][0] != "assistant":
+            return False
+    text = prompt[-1][1].strip() if prompt else ""
+    return text != "" and text not in completions[0][0][1]
+
+
 def is_long(prompt: Messages, completions: Sequence[Messages]) -> bool:
     """Whether a prompt at the start of every answer is no chance: whole turns never are."""
     text = prompt[-1][1].strip()
@@ -65,6 +74,13 @@ def _num_repeated(prompt: Messages, completion: Messages) -> int:
         if is_users and completion[: len(turns)] == turns:
             return len(turns)
     return 0
+
+
+def refuse_dialogue(prompt: Messages, completion: Messages) -> None:
+    """Raise R220 or R226 where a side that should be an answer is a whole dialogue."""
+    if _num_repeated(prompt, completion):
+        raise RowFault("R220", "the rejected side begins with the prompt, which stands before it")
+    _refuse_other_dialogue(prompt, completion)
 
 
 def _refuse_other_dialogue(prompt: Messages, completion: Messages) -> None:

@@ -284,6 +284,14 @@ CELLS = {
     "a deep cell": Case(
         [{k: repr(v) for k, v in TALK.items()}] * 2 + [dict.fromkeys(TALK, DEEP)], ONE * 2, ["R208"]
     ),
+    "JSON written as JSON": Case([{k: cell(cell(v)) for k, v in TALK.items()}], ONE),
+    "cut in every row": Case(
+        [{k: repr(v)[:-9] for k, v in TALK.items()}] * 3, codes=["R224"] * 3, form="csv"
+    ),
+    "an array of numpy": Case(
+        [{"prompt": "Hi", "chosen": f"array({[bot('a')]!r}, dtype=object)", "rejected": "b"}],
+        codes=["R224"],
+    ),
     "forced to be text": Case(
         [{k: cell(v) for k, v in TALK.items()}], codes=["R224"], layout="trl-std-explicit"
     ),
@@ -373,6 +381,37 @@ REPEATED = {
             for row in SUMS
         ],
         [(prompt.replace("user: ", "user: Add up.\n"), a, b) for prompt, a, b in cut()],
+    ),
+    "answers as messages after text": Case(
+        [
+            {"prompt": row["prompt"]} | {side: [bot(row[side])] for side in ("chosen", "rejected")}
+            for row in again()
+        ],
+        cut(),
+    ),
+    "a rejected dialogue after a dialogue": Case(
+        [{"messages": WHOLE["chosen"], "rejected_response": WHOLE["rejected"]}], codes=["R220"]
+    ),
+    "ranked": Case(
+        [
+            {
+                "prompt": row["prompt"],
+                "completions": [
+                    {"text": row["chosen"], "score": 2},
+                    {"text": row["rejected"], "score": 1},
+                ],
+            }
+            for row in again()
+        ],
+        cut(),
+    ),
+    "unpaired": Case(
+        [
+            {"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"}
+            for row in again()
+            for side in ("chosen", "rejected")
+        ],
+        cut(),
     ),
     "a list of answers": Case(
         [

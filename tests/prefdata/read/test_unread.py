@@ -50,6 +50,18 @@ def test_a_column_with_a_meaning_is_a_warning_that_names_it(tmp_path: Path) -> N
     assert "PD110" not in quiet
 
 
+def test_keys_of_an_object_that_is_read_in_part_are_listed(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    worse = [turns[0], {"role": "assistant", "content": "No."}]
+    row = {"chosen": {"messages": turns, "score": 8}, "rejected": {"messages": worse, "mood": "x"}}
+    path = write_rows(tmp_path / "rows.jsonl", [row])
+
+    (found,) = validate([str(path)]).inputs
+
+    listed = [(column.name, column.means) for column in found.reading.not_read]
+    assert listed == [("chosen.score", "scores"), ("rejected.mood", None)]
+
+
 @pytest.mark.parametrize(
     ("name", "meaning"),
     [
