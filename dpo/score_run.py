@@ -152,7 +152,7 @@ def _logps(
 
 
 def _write(out: Path, rows: pl.DataFrame, suspects: pl.DataFrame, report: ScoreReport) -> None:
-    commit_file(out / "scores.parquet", lambda path: rows.write_parquet(path))
+    commit_file(out / "scores.parquet", lambda path: rows.write_parquet(path.absolute()))
     columns = ("pair_id", "source", "line", "ordinal", "margin")
     lines = [orjson.dumps(row) + b"\n" for row in suspects.select(columns).to_dicts()]
     write_bytes(out / "suspects.jsonl", b"".join(lines))

@@ -232,7 +232,10 @@ def _refused(found: Survey, made: Made) -> dict[int, Refusal]:
 
 
 def _write_table(path: Path, table: pa.Table) -> FileSeal:
-    return write_staged(path, lambda path: parquet.write_table(table, path, compression="zstd"))
+    def write(path: Path) -> None:
+        parquet.write_table(table, path.absolute(), compression="zstd")  # `a:b` is no URL
+
+    return write_staged(path, write)
 
 
 def _write_bytes(path: Path, data: bytes) -> FileSeal:

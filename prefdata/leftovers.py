@@ -36,7 +36,7 @@ def write_rejected(
 
     def write(path: Path) -> None:
         nonlocal rows
-        with parquet.ParquetWriter(path, REJECTED, compression="zstd") as writer:
+        with parquet.ParquetWriter(path.absolute(), REJECTED, compression="zstd") as writer:
             for table in _rejected_tables(root, found, refusals):
                 writer.write_table(table)
                 rows += table.num_rows

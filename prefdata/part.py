@@ -177,14 +177,20 @@ def recall_part(root: Path, name: str, source_index: int, entry: dict[str, Any])
     """A part that an earlier process made, as the journal knows it."""
     files = {path: FileSeal(*seal) for path, *seal in entry["files"]}
     keys, profile, lines = (
-        pl.read_ipc(root / path_of(name, kind)) for kind in ("keys", "profile", "lines")
+        _read_ipc(root / path_of(name, kind)) for kind in ("keys", "profile", "lines")
     )
     path, members = path_of(name, "members"), pl.DataFrame(schema=MEMBERS)
     if path in files:
-        members = pl.read_ipc(root / path)
+        members = _read_ipc(root / path)
     facts = PartFacts.from_json(entry["facts"])
     profile = profile.cast(PROFILE)
     return MadePart(name, source_index, facts, files, keys, profile, lines, members)
+
+
+def _read_ipc(path: Path) -> pl.DataFrame:
+    """Return a table; a path would be a glob or a URL to polars."""
+    with path.open("rb") as file:
+        return pl.read_ipc(file)
 
 
 def gather(root: Path, names: Sequence[str], places: pl.DataFrame) -> pa.Table:

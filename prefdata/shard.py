@@ -157,7 +157,11 @@ class _TextFile:
     def write(self, kept: pa.Table) -> None:
         table = text_table(kept, self._task.fields, has_verbatim=self._task.has_verbatim)
         if self._writer is None:
-            self._writer = parquet.ParquetWriter(self._path, table.schema, compression="zstd")
+            self._writer = parquet.ParquetWriter(
+                self._path.absolute(),  # pyarrow takes `a:b` for a URL
+                table.schema,
+                compression="zstd",
+            )
         self._writer.write_table(table)
 
     def __exit__(self, *_: object) -> None:
@@ -166,7 +170,7 @@ class _TextFile:
 
     def seal(self, *, rows: int) -> FileSeal:
         """What was written, on the disk and read back."""
-        assert parquet.read_metadata(self._path).num_rows == rows
+        assert parquet.read_metadata(self._path.absolute()).num_rows == rows
         fsync_path(self._path)
         return seal_file(self._path)
 

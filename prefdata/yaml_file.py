@@ -5,6 +5,7 @@ YAML 1.1, which PyYAML reads, has traps that change what is trained: `no` is fal
 as the setting needs them, and the others are errors.
 """
 
+import errno
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -76,20 +77,25 @@ _Settings.add_constructor("tag:yaml.org,2002:bool", _Settings.word)
 _Settings.add_constructor("tag:yaml.org,2002:int", _Settings.number)
 
 
+def read_small(path: Path, most: int) -> bytes:
+    """Return a file's content. Raises OSError if it has more than `most` bytes, as devices do."""
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MiB", str(path))
+    return content
+
+
 def read_settings(path: Path, refuse: Refuse) -> dict[str, Any]:
     """The settings in a file. Raises what `refuse` makes if there are none."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        text = content.decode("utf-8")
+        text = read_small(path, MAX_BYTES).decode("utf-8")
     except OSError as error:
         raise refuse(f"cannot be read ({error.strerror})", "name a YAML file") from error
     except UnicodeDecodeError as error:
         raise refuse(f"is not UTF-8 (byte {error.start:,})", "save it as UTF-8") from error
     except ValueError as error:  # a NUL in the path
         raise refuse(f"cannot be read ({error})", "name a YAML file") from error
-    if len(content) > MAX_BYTES:
-        raise refuse(f"is larger than {MAX_BYTES >> 20} MiB", "name a YAML file of settings")
     settings = parse_yaml(text, refuse)
     if not isinstance(settings, dict):
         raise refuse("contains no settings", "write `key: value` lines")

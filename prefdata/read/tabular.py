@@ -31,7 +31,7 @@ FAULTS = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, struct
 def parquet_blocks(path: Path, name: str, limits: Limits) -> Iterator[TableBlock]:
     """Rows of a Parquet file, numbered from 1."""
     budget = Budget(name, path.stat().st_size, limits)
-    with _damaged(name, "Parquet"), pq.ParquetFile(path, **_SMALL) as file:
+    with _damaged(name, "Parquet"), pq.ParquetFile(path.absolute(), **_SMALL) as file:
         stated = (file.metadata.metadata or {}).get(b"ARROW:schema", b"")
         message = schema_of_message(base64.b64decode(stated)) if stated else None
         if message is not None:
@@ -62,7 +62,7 @@ def _row_group(
     if not shared:
         yield from file.iter_batches(**how)
         return
-    with pq.ParquetFile(path, read_dictionary=shared, **_SMALL) as again:
+    with pq.ParquetFile(path.absolute(), read_dictionary=shared, **_SMALL) as again:
         yield from again.iter_batches(**how)
 
 

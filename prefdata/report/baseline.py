@@ -7,6 +7,9 @@ from pydantic import ValidationError
 
 from prefdata.errors import UsageError
 from prefdata.report.model import Finding, Report
+from prefdata.yaml_file import read_small
+
+_MOST_BYTES = 256 << 20
 
 
 def new_findings(report: Report, baseline: Report) -> list[Finding]:
@@ -26,7 +29,7 @@ def read_report(path: Path) -> Report:
     """A report that `validate --report` or a build wrote; C160 where it is none."""
     remedy = "write one with `prefdata validate … --report FILE`"
     try:
-        return Report.model_validate_json(path.read_bytes())
+        return Report.model_validate_json(read_small(path, _MOST_BYTES))
     except OSError as error:
         problem = f"cannot be read ({error.strerror})"
         raise UsageError("C160", str(path), problem, remedy) from error

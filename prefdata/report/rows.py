@@ -92,7 +92,7 @@ def _read_shard(
     if not asked:
         return
     tokens, path = shard.read(), build.file(text_path(shard.name))
-    with parquet.ParquetFile(path) as file:
+    with parquet.ParquetFile(path.absolute()) as file:
         start = 0
         for number in range(file.num_row_groups):
             end = start + file.metadata.row_group(number).num_rows

@@ -76,7 +76,8 @@ class Build(NamedTuple):
         files = [file for file in self.manifest.files if file.path.startswith(prefix)]
         for file in files:
             _check_file(self.path, file, remembers=self.remembers)
-        return pa.concat_tables([parquet.read_table(self.path / file.path) for file in files])
+        paths = [(self.path / file.path).absolute() for file in files]  # `a:b` is no URL
+        return pa.concat_tables(parquet.read_table(path) for path in paths)
 
     def _check_split(self, split: str) -> None:
         if split not in self.splits:

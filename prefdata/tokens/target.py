@@ -15,6 +15,9 @@ from prefdata.store.manifest import TokenizerSeal
 from prefdata.tokens.load import load_tokenizer, require_model
 from prefdata.tokens.remember import entry_of, recall, remember
 from prefdata.tokens.template import texts_looked_for
+from prefdata.yaml_file import read_small
+
+_MOST_TEMPLATE = 4 << 20
 
 THOUGHTS = ("<think>", "</think>")
 
@@ -203,7 +206,7 @@ def _load(name: str, revision: str | None) -> Any:
 
 def _read_template(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_small(path, _MOST_TEMPLATE).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         problem = f"cannot be read ({error})"
         raise UsageError("C112", str(path), problem, "name a Jinja file") from error
