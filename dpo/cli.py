@@ -26,7 +26,21 @@ from prefdata.report.console import PlainConsole, make_bars
 @click.option("--max-new-tokens", default=64, show_default=True)
 @click.option("--batch-size", default=64, show_default=True, help="Completions decoded at once.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--raw", is_flag=True, help="Continue string prompts word for word.")
+@click.option(
+    "--text",
+    type=click.Choice(["auto", "chat", "verbatim"]),
+    default="auto",
+    show_default=True,
+    help="String prompts as a chat or verbatim; auto decides by how they end, or refuses (E180).",
+)
+@click.option("--raw", is_flag=True, help="The same as --text verbatim.")
+@click.option(
+    "--control-tokens",
+    type=click.Choice(["encode", "reject", "allow"]),
+    default="encode",
+    show_default=True,
+    help="Control tokens that a prompt spells: plain text, an error, or tokens.",
+)
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16"]),
@@ -54,7 +68,7 @@ def sample(prompts: Path, model: str, out: Path, scorer: str, dtype: str, **opti
         config = SampleConfig(**options)
     except ValidationError as error:
         fault = error.errors()[0]
-        flag = "--" + str(fault["loc"][0]).replace("_", "-")
+        flag = "--" + str(fault["loc"][0] if fault["loc"] else "raw").replace("_", "-")
         raise click.BadParameter(fault["msg"], param_hint=flag) from error
     _sample(SampleJob(prompts, model, out, scorer, dtype), config)
 
@@ -82,6 +96,8 @@ def _sample(job: Any, config: Any) -> None:
 
         summary = sample_file(job, config, on_prompt, say)
         seconds = time.perf_counter() - started
+    for line in summary.readings:
+        say(line)
     rate = f", {sampled / seconds:,.0f} tokens/s" if sampled else ""
     say(
         f"{job.out}: {summary.num_completions:,} completions of"

@@ -12,14 +12,31 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import TemplateError
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    model_validator,
+)
 from transformers import PreTrainedModel
 
 from dpo.cache_check import Chosen, choose_reader
 from dpo.decode import Prompt, Sampled, Sampling, sample_batch, uniforms
 from dpo.errors import UsageError
-from dpo.tokenizer import Messages, prompt_ids, stop_ids
+from dpo.tokenizer import Messages, as_messages, encode_prompt, prompt_encoder, stop_ids
+from prefdata.read.texts import (
+    SAMPLE_ROWS,
+    Joins,
+    TextChoice,
+    TextMode,
+    TextRule,
+    choose,
+    count_joins,
+)
+from prefdata.tokens.options import ControlTokens
+from prefdata.tokens.prompts import PromptEncoder
 
 WINDOW = 8  # batches in a window: what is lost at most when a run is killed
 
@@ -40,8 +57,24 @@ class SampleConfig(BaseModel):
     batch_size: PositiveInt = 64
     """Completions decoded at once."""
     seed: int = 0
+    text: TextMode = "auto"
+    """String prompts as a `chat`'s first turn or `verbatim`; `auto` decides as a build does, by
+    what the prompts end with."""
     raw: bool = False
-    """Continue string prompts word for word, without the chat template."""
+    """The same as `text: verbatim`."""
+    control_tokens: ControlTokens = "encode"
+    """Control tokens that a prompt spells: `encode` them as plain text, as a build does, `reject`
+    the prompt, or `allow` them to steer the model."""
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> "SampleConfig":
+        if self.raw and self.text == "chat":
+            raise ValueError("raw means text: verbatim, and text: chat is set")
+        return self
+
+    @property
+    def mode(self) -> TextMode:
+        return "verbatim" if self.raw else self.text
 
     @property
     def prompts_per_batch(self) -> int:
@@ -77,13 +110,18 @@ def sample_completions(
     `first` must begin a window for a resumed run to give the same bytes. Without a `reader` one is
     chosen by the first prompts (`choose_reader`).
     """
+    encoder = prompt_encoder(tokenizer, control_tokens=config.control_tokens)
+    prompts = read_as(prompts, encoder, config).prompts
     stop = stop_ids(model, tokenizer)
     if reader is None and prompts:
         some = prompts[first : first + config.prompts_per_window] or prompts
-        reader, _ = choose_sampling(some, model, tokenizer, config)
+        reader, _ = choose_sampling(some, model, encoder, config)
     for start in range(first, len(prompts), config.prompts_per_window):
         window = prompts[start : start + config.prompts_per_window]
-        ids = [prompt_ids(prompt, tokenizer, raw=config.raw) for prompt in window]
+        ids = [
+            encode_prompt(prompt, encoder, f"prompt {start + at}")
+            for at, prompt in enumerate(window)
+        ]
         done: list[list[Sampled]] = [[] for _ in window]
         order = sorted(range(len(window)), key=lambda place: len(ids[place]))
         for at in range(0, len(order), config.prompts_per_batch):
@@ -97,33 +135,80 @@ def sample_completions(
 
 
 def choose_sampling(
-    prompts: Sequence[str | Messages], model: PreTrainedModel, tokenizer: Any, config: SampleConfig
+    prompts: Sequence[str | Messages],
+    model: PreTrainedModel,
+    encoder: PromptEncoder,
+    config: SampleConfig,
 ) -> tuple[Chosen, str | None]:
     """The reader that is right for a model and prompts; why it is not the cache, if it is not."""
-    texts = [prompt_ids(prompt, tokenizer, raw=config.raw) for prompt in prompts]
+    texts = [encode_prompt(prompt, encoder, "prompt") for prompt in prompts]
     return choose_reader(model, texts, _sampling(config))
+
+
+class ReadPrompts(NamedTuple):
+    """Prompts as they are sampled from: messages, and strings that are verbatim."""
+
+    prompts: list[str | Messages]
+    choice: TextChoice | None
+    """How strings are read; None where there are none."""
+
+
+def read_as(
+    prompts: Sequence[str | Messages],
+    encoder: PromptEncoder,
+    config: SampleConfig,
+    place: str = "prompts",
+) -> ReadPrompts:
+    """Decide how string prompts are read; E180 where the evidence is for neither reading."""
+    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+    if not texts:
+        return ReadPrompts(list(prompts), None)
+    target = encoder.target
+    rule = TextRule(config.mode, bool(target.templates), target.control_tokens)
+    others = len(prompts) - len(texts)
+    joins = _count_ends(texts, others, rule)
+    choice = choose(joins, rule)
+    if choice is None:  # a space at the end of some prompts is no evidence without an answer
+        stripped = [text.rstrip(" ") for text in texts]
+        choice = choose(_count_ends(stripped, others, rule), rule)
+    if choice is None:
+        chat = encoder.target.backend.decode(
+            encode_prompt(as_messages(texts[0]), encoder, place), skip_special_tokens=False
+        )
+        problem = (
+            f"{joins.running:,} of {joins.rows:,} prompts end in a space, a line break or a marker,"
+            f" {joins.bare:,} do not; the first would be {chat!r} or verbatim {texts[0]!r}"
+        )
+        raise UsageError("E180", place, problem, "choose --text chat or --text verbatim")
+    if choice.form == "text":
+        return ReadPrompts(list(prompts), choice)
+    return ReadPrompts([as_messages(prompt) for prompt in prompts], choice)
+
+
+def _count_ends(texts: Sequence[str], others: int, rule: TextRule) -> Joins:
+    """What prompts end in; conversations beside them count for a chat."""
+    joins = count_joins([(text, ()) for text in texts[:SAMPLE_ROWS]], rule.controls)
+    return joins._replace(rows=joins.rows + others, bare=joins.bare + others)
 
 
 def check_prompts(
     places: Sequence[str],
     prompts: Sequence[str | Messages],
     model: PreTrainedModel,
-    tokenizer: Any,
+    encoder: PromptEncoder,
     config: SampleConfig,
 ) -> None:
     """Refuse what cannot be sampled before any time is spent; `places` name the prompts."""
-    chats = [p for p, prompt in zip(places, prompts, strict=True) if not _verbatim(prompt, config)]
-    if chats and not tokenizer.chat_template:
+    chats = [p for p, prompt in zip(places, prompts, strict=True) if not isinstance(prompt, str)]
+    if chats and not encoder.target.templates:
         problem = "this prompt is a conversation, but the model's tokenizer has no chat template"
-        remedy = "take an instruct model, or pass string prompts with --raw"
+        remedy = "take an instruct model, or pass string prompts"
         raise UsageError("T131", chats[0], problem, remedy)
     longest = getattr(model.config, "max_position_embeddings", None)
     for place, prompt in zip(places, prompts, strict=True):
-        try:
-            length = len(prompt_ids(prompt, tokenizer, raw=config.raw))
-        except TemplateError as error:
-            remedy = "mend the roles and their order"
-            raise UsageError("T132", place, f"the chat template says: {error}", remedy) from error
+        if isinstance(prompt, str) and config.control_tokens == "encode":
+            _require_no_tokens(place, prompt, encoder)
+        length = len(encode_prompt(prompt, encoder, place))
         if length == 0:
             raise UsageError("T132", place, "the prompt has no token", "give it a text")
         if longest and length + config.max_new_tokens > longest:
@@ -134,8 +219,12 @@ def check_prompts(
             raise UsageError("T134", place, problem, "shorten the prompt or --max-new-tokens")
 
 
-def _verbatim(prompt: str | Messages, config: SampleConfig) -> bool:
-    return config.raw and isinstance(prompt, str)
+def _require_no_tokens(place: str, prompt: str, encoder: PromptEncoder) -> None:
+    """E183 where verbatim text has control tokens, which would be plain letters to the model."""
+    if encoder.spells_token(prompt):
+        problem = "this verbatim prompt has control tokens, which would be encoded as plain text"
+        remedy = "let them steer the model with --control-tokens allow"
+        raise UsageError("E183", place, problem, remedy)
 
 
 def _with_uniforms(ids: list[int], row: int, config: SampleConfig) -> Prompt:

@@ -1,7 +1,9 @@
 """A whole `dpo-sample`: prompts in, a ranked file out, and what can be said of it."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable
+from datetime import date
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +14,20 @@ import transformers
 from transformers import PreTrainedModel
 
 from dpo.load import best_device, check_model, load_model, weights_sha256
-from dpo.sample import SampleConfig, check_prompts, choose_sampling, sample_completions
+from dpo.sample import (
+    ReadPrompts,
+    SampleConfig,
+    check_prompts,
+    choose_sampling,
+    read_as,
+    sample_completions,
+)
 from dpo.samples_file import append, check_out, output_row, partial_file, read_prompts
 from dpo.scorer import load_scorer, score_completions
-from dpo.tokenizer import as_messages, load_tokenizer, short_name
+from dpo.tokenizer import encode_prompt, load_tokenizer, prompt_encoder, short_name
 from prefdata.store.ownership import Read
+from prefdata.tokens.preview import show_ids
+from prefdata.tokens.prompts import PromptEncoder
 
 
 class SampleJob(NamedTuple):
@@ -36,6 +47,8 @@ class SampleSummary(NamedTuple):
     num_tokens: int
     num_ended: int
     mean_score: float | None
+    readings: list[str] = []  # noqa: RUF012 - never changed
+    """How the prompts were read."""
 
 
 def sample_file(
@@ -55,19 +68,24 @@ def sample_file(
     scorer = load_scorer(job.scorer) if job.scorer else None
     check_model(job.model)
     rows = read_prompts(job.prompts)
-    if not config.raw:
-        rows = [row._replace(prompt=as_messages(row.prompt)) for row in rows]
-    prompts = [row.prompt for row in rows]
     model = load_model(job.model, dtype=getattr(torch, job.dtype), device=best_device())
     tokenizer = load_tokenizer(job.model)
-    check_prompts([f"{job.prompts}:{row.line}" for row in rows], prompts, model, tokenizer, config)
-    reader, why = choose_sampling(prompts, model, tokenizer, config)
+    encoder = prompt_encoder(tokenizer, control_tokens=config.control_tokens)
+    read = read_as([row.prompt for row in rows], encoder, config, str(job.prompts))
+    rows = [row._replace(prompt=prompt) for row, prompt in zip(rows, read.prompts, strict=True)]
+    config = _settled(config, read)
+    check_prompts(
+        [f"{job.prompts}:{row.line}" for row in rows], read.prompts, model, encoder, config
+    )
+    reader, why = choose_sampling(read.prompts, model, encoder, config)
     if why is not None:
         notice(f"every token runs the whole text, since the model's cache cannot be used: {why}")
     decides = _what_decides(job, config, model, tokenizer)
     with partial_file(job.out, decides, config.prompts_per_window) as (file, first):
         on_prompt(first, len(rows), 0)
-        sampled = sample_completions(prompts, model, tokenizer, config, first=first, reader=reader)
+        sampled = sample_completions(
+            read.prompts, model, tokenizer, config, first=first, reader=reader
+        )
         for start in range(first, len(rows), config.prompts_per_window):
             lines = []
             window = rows[start : start + config.prompts_per_window]
@@ -78,7 +96,29 @@ def sample_file(
                 tokens = sum(len(completion.ids) for completion in completions)
                 on_prompt(start + len(lines), len(rows), tokens)
             append(file, b"".join(orjson.dumps(line) + b"\n" for line in lines))
-    return summarize(map(orjson.loads, job.out.read_bytes().splitlines()))
+    summary = summarize(map(orjson.loads, job.out.read_bytes().splitlines()))
+    return summary._replace(readings=_readings(str(job.prompts), read, encoder))
+
+
+def _settled(config: SampleConfig, read: ReadPrompts) -> SampleConfig:
+    """The config with the reading that was chosen, so that each window has the same."""
+    if read.choice is None:
+        return config
+    return config.model_copy(update={"text": read.choice.name, "raw": False})
+
+
+def _readings(place: str, read: ReadPrompts, encoder: PromptEncoder) -> list[str]:
+    """How prompts were read, and the first of them as the model saw it."""
+    said = []
+    if read.choice is not None:
+        said.append(f"{place}: string prompts as {read.choice.name}: {read.choice.why}")
+    spelled = sum(map(encoder.spells_token, read.prompts))
+    if spelled:
+        what = "steer the model" if encoder.options.control_tokens == "allow" else "are plain text"
+        said.append(f"{place}: {spelled:,} prompts spell control tokens, which {what}")
+    ids = encode_prompt(read.prompts[0], encoder, place)
+    first = json.dumps(show_ids(encoder.target, ids), ensure_ascii=False)
+    return [*said, f"The first prompt as the model sees it: {first}"]
 
 
 def summarize(rows: Iterable[dict[str, Any]]) -> SampleSummary:
@@ -96,6 +136,8 @@ def _what_decides(
     job: SampleJob, config: SampleConfig, model: PreTrainedModel, tokenizer: Any
 ) -> dict[str, Any]:
     """All that the bytes of the output hang on, by the name that a mismatch is told by."""
+    template = orjson.dumps(tokenizer.chat_template).decode()
+    day = {"date": date.today().isoformat()} if "strftime_now" in template else {}
     vocabulary = tokenizer.get_vocab() | {"chat_template": tokenizer.chat_template}
     return {
         "weights": weights_sha256(model),
@@ -106,7 +148,8 @@ def _what_decides(
         "dtype": job.dtype,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        **config.model_dump(),
+        **day,
+        **config.model_dump(exclude={"raw"}),
     }
 
 

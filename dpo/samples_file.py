@@ -22,8 +22,15 @@ from prefdata.read.guard import parse_line
 from prefdata.read.limits import Limits
 from prefdata.store.commit import temporary_name
 from prefdata.store.ownership import Read, require_apart, require_folder_for, require_writable_name
+from prefdata.text import FORM_COLUMN
 
 FORMAT = 1
+
+
+_TAKEN = {
+    "completions": "has `completions` already",
+    "tools": "has `tools`, which would not be shown to the model",
+}
 
 
 class PromptRow(NamedTuple):
@@ -56,8 +63,8 @@ def _prompt_row(path: Path, line: int, raw: bytes) -> PromptRow:
         raise refuse(f"is not a row: {fault.message} ({fault.code})") from fault
     if "prompt" not in row:
         raise refuse("has no `prompt`")
-    if "completions" in row:
-        raise refuse("has `completions` already")
+    if taken := _TAKEN.get(next((name for name in _TAKEN if row.get(name) is not None), "")):
+        raise refuse(taken)
     prompt = row.pop("prompt")
     if isinstance(prompt, list):
         if not prompt or not all(_is_message(message) for message in prompt):
@@ -92,7 +99,8 @@ def output_row(
         scored = zip(items, scores, strict=True)
         items = [item | {"score": score, "rank": ranks[score]} for item, score in scored]
         items.sort(key=lambda item: item["rank"])
-    return {"prompt": row.prompt, **row.rest, "completions": items}
+    form = {FORM_COLUMN: "text"} if isinstance(row.prompt, str) else {}
+    return {"prompt": row.prompt, **form, **row.rest, "completions": items}
 
 
 def partial_of(out: Path) -> Path:

@@ -1,5 +1,6 @@
 """What a prompt is to a model: the ids that it continues, and those that end its answer."""
 
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,10 @@ from transformers import PreTrainedModel
 
 from dpo.errors import UsageError
 from prefdata.tokens.load import load_tokenizer as tokenizer_of
+from prefdata.tokens.options import ControlTokens, TokenOptions
+from prefdata.tokens.prompts import PromptEncoder
+from prefdata.tokens.render import Refusal
+from prefdata.tokens.target import target_of
 
 Messages = list[dict[str, Any]]
 
@@ -22,16 +27,28 @@ def short_name(name: str) -> str:
     return Path(name).resolve().name if Path(name).is_dir() else name
 
 
+def prompt_encoder(tokenizer: Any, *, control_tokens: ControlTokens = "encode") -> PromptEncoder:
+    """Return the encoder of prompts: that of a build, so that both see the same ids."""
+    target = target_of(str(getattr(tokenizer, "name_or_path", "") or "tokenizer"), tokenizer)
+    options = TokenOptions(control_tokens=control_tokens, template_date=date.today())
+    return PromptEncoder(target, options)
+
+
 def prompt_ids(prompt: str | Messages, tokenizer: Any, *, raw: bool) -> list[int]:
-    """The ids that the model continues; a string is a user's turn unless it is `raw`."""
-    if isinstance(prompt, str) and raw:
-        ids: list[int] = tokenizer(prompt).input_ids
+    """Return the ids that the model continues; a string is a user's turn unless it is `raw`."""
+    said = prompt if raw else as_messages(prompt)
+    return encode_prompt(said, prompt_encoder(tokenizer), "prompt")
+
+
+def encode_prompt(prompt: str | Messages, encoder: PromptEncoder, place: str) -> list[int]:
+    """Return the ids that the model continues; a string is verbatim text."""
+    ids = encoder.encode(prompt)
+    if not isinstance(ids, Refusal):
         return ids
-    text = tokenizer.apply_chat_template(
-        as_messages(prompt), tokenize=False, add_generation_prompt=True
-    )
-    chat_ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
-    return chat_ids
+    if ids.code == "PD711":
+        remedy = "fix the roles and their order"
+        raise UsageError("T132", place, f"the chat template says: {ids.message}", remedy)
+    raise UsageError("T132", place, f"{ids.message} ({ids.code})", "fix the row or leave it out")
 
 
 def as_messages(prompt: str | Messages) -> Messages:

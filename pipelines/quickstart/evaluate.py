@@ -26,7 +26,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from dpo.load import load_model
 from dpo.sample import Completion, SampleConfig, sample_completions
-from dpo.tokenizer import load_tokenizer, prompt_ids
+from dpo.tokenizer import as_messages, encode_prompt, load_tokenizer, prompt_encoder
 from pipelines.quickstart.make_data import HERE
 from pipelines.quickstart.page import render_page
 from pipelines.quickstart.result import Example, Result, Samples
@@ -36,7 +36,7 @@ SENTIMENT = SampleConfig(
     k=1, temperature=0.7, top_p=0.95, max_new_tokens=40, batch_size=120, seed=1
 )
 """As the pairs were sampled."""
-KL = SampleConfig(k=1, max_new_tokens=40, batch_size=120, seed=2)
+KL = SampleConfig(k=1, text="chat", max_new_tokens=40, batch_size=120, seed=2)
 """The policy's own distribution, so that the mean log-ratio estimates the KL."""
 BATCH = 16
 ROUNDING = 1e-4  # nats of margin below which policy and reference are the same
@@ -101,6 +101,12 @@ def _bigrams(text: str) -> list[tuple[str, str]]:
     return list(pairwise(words))
 
 
+def encode_prompts(prompts: Sequence[str], tokenizer: Any) -> list[list[int]]:
+    """The ids of prompts as a user's turn each, as they were sampled from."""
+    encoder = prompt_encoder(tokenizer)
+    return [encode_prompt(as_messages(prompt), encoder, prompt) for prompt in prompts]
+
+
 def measure_kl(
     policy: PreTrainedModel, ref: PreTrainedModel, tokenizer: Any, prompts: Sequence[str]
 ) -> tuple[float, float]:
@@ -110,7 +116,7 @@ def measure_kl(
     """
     sampled = sample_completions(prompts, policy, tokenizer, KL)
     drawn = [c for (c,) in track(sampled, "KL", total=len(prompts))]
-    ids = [prompt_ids(prompt, tokenizer, raw=False) for prompt in prompts]
+    ids = encode_prompts(prompts, tokenizer)
     ref_logps = plain_logps(ref, [(prompt, c.ids) for prompt, c in zip(ids, drawn, strict=True)])
     ratios = [c.logp - ref_logp for c, ref_logp in zip(drawn, ref_logps, strict=True)]
     return statistics.mean(ratios), statistics.stdev(ratios) / math.sqrt(len(ratios))
@@ -158,7 +164,7 @@ def evaluate(
     before = answer(ref, tokenizer, prompts, "reference")
     after = answer(policy, tokenizer, prompts, "policy")
     kl, kl_se = measure_kl(policy, ref, tokenizer, prompts[::2])  # its error stays small
-    ids = [prompt_ids(prompt, tokenizer, raw=False) for prompt in prompts]
+    ids = encode_prompts(prompts, tokenizer)
     pairs = [(ids[at], c.ids) for at, done in enumerate(after.completions) for c in done]
     after_logps = plain_logps(ref, pairs)
     before_logps = [c.logp for done in before.completions for c in done]

@@ -82,6 +82,21 @@ class Disguise:
                     found[owners[self._spells(texts)]] = True
         return frozenset(np.flatnonzero(found).tolist())
 
+    @property
+    def hides_all_rows(self) -> bool:
+        """Whether normalizing may make a token of any text."""
+        return self._all_rows
+
+    def spells(self, value: Any) -> bool:
+        """Return whether a text, or one anywhere in JSON, spells a token."""
+        if isinstance(value, str):
+            return self._spelled.search(value) is not None
+        if isinstance(value, list):
+            return any(map(self.spells, value))
+        if isinstance(value, dict):
+            return any(self.spells(part) for item in value.items() for part in item)
+        return False
+
     def _spells(self, texts: Any) -> Bools:
         spells = pl.Series(texts).str.contains_any(list(self._controls))
         return spells.fill_null(value=False).to_numpy(writable=True)

@@ -53,6 +53,16 @@ def judge(
     return None, tuple(dict.fromkeys(one.code for one in found))
 
 
+def find_lost(text: str, prompt: list[Message], renderer: Renderer) -> str | None:
+    """Return what a template loses of a prompt that has no answer yet; None where it is whole."""
+    if dropped := find_dropped_text(text, prompt):
+        return f"the chat template drops the {dropped}"
+    if not is_special(prompt, None):
+        return None
+    found = _lost(Dialogues(prompt, ([], []), None), renderer)
+    return next((one.message for one in found if one.code == "PD707"), None)
+
+
 def _foreign_prompt(texts: PairTexts) -> list[Found]:
     """PD701 where the template ends a prompt alone otherwise than a prompt with its answer."""
     return [

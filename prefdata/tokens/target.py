@@ -168,6 +168,11 @@ def load_target(
     return Target(name=name, revision=revision, **parts)
 
 
+def target_of(name: str, tokenizer: Any) -> Target:
+    """Return the target of a tokenizer that transformers has loaded."""
+    return Target(name=name, revision=None, **_parts(name, tokenizer))
+
+
 def _recall_or_load(name: str, revision: str | None) -> dict[str, Any]:
     require_model(name, partial(UsageError, "C110", name))
     if not Path(name).is_dir():

@@ -106,7 +106,7 @@ CASES = {
         "verbatim", text="verbatim", finds={"PD214", "PD215"},
     ),
     "chat of running text": Case(
-        [{"chosen": "The sky is blue.", "rejected": "The sky is up."}], "E181", text="chat"
+        [{"chosen": "Sky:\nIt is blue.", "rejected": "Sky:\nIt is up."}], "E181", text="chat"
     ),
     "verbatim dialogues": Case(ranked(USER, "a", "b"), "E182", text="verbatim"),
 }  # fmt: skip
