@@ -54,7 +54,7 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
     """
     progress = progress or Silent()
     files, given = expand_splits(config.inputs)
-    told = [] if config.resplit else splits_of_files(files, given)
+    named = [] if config.resplit else splits_of_files(files, given)
     others = expand_inputs([*config.evaluations, *config.exclude])
     target = load_target(
         config.tokenizer, revision=config.revision, chat_template=config.chat_template
@@ -63,7 +63,7 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
     with _place(config.out) as begun, _engine(config, files) as workers:
         old = old_build(config.out)
         digests = {file.name: sha256_file(file.path) for file in [*files, *others]}
-        mark = fingerprint(build_identity(config, target, digests, told))
+        mark = fingerprint(build_identity(config, target, digests, named))
         if is_finished(config.out, old, mark, replace=replace):
             return open_build(config.out)
         begun.append(staging := Staging(config.out, mark))

@@ -46,7 +46,7 @@ class BuildConfig(BaseModel):
 
     inputs: list[str] | dict[str, list[str]]
     """Files or globs: JSON Lines, JSON arrays, Parquet, Arrow, CSV; .gz and .zst too. A list, whose
-    splits are told by the names of files and folders and by a `split` column; or lists by split:
+    splits are found by the names of files and folders and by a `split` column; or lists by split:
     `{train: […], test: […]}`, where `auto` has files that tell it themselves, and `rows` those
     whose rows do."""
     tokenizer: str

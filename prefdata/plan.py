@@ -32,9 +32,9 @@ def build_identity(
     config: BuildConfig,
     target: Target,
     digests: Mapping[str, str],
-    told: Sequence[FileSplit],
+    named: Sequence[FileSplit],
 ) -> dict[str, Any]:
-    """Everything that decides the bytes of a build; `told` are the splits that files' names say."""
+    """Everything that decides the bytes of a build; `named` are the splits of files by name."""
     layout = load_layout(config.layout).model_dump(mode="json") if config.layout else None
     return {
         "format_version": FORMAT_VERSION,
@@ -42,7 +42,7 @@ def build_identity(
         "config": config.identity,
         "layout": layout,
         "inputs": list(digests.items()),
-        "splits": [list(one) for one in told],
+        "splits": [list(one) for one in named],
         "tokenizer": target.seal().model_dump(mode="json"),
         "special_tokens": target.special_tokens,
     }
@@ -83,7 +83,7 @@ def check_tasks(
 def _by_split(
     kept: pl.DataFrame, found: Survey, config: BuildConfig
 ) -> list[tuple[str, pl.DataFrame]]:
-    """The rows of each split: those that the inputs came in, and test drawn from train."""
+    """Return the rows of each split: those that the inputs came in, and test drawn from train."""
     of_rows = found.splits.of_rows
     parts = [(TRAIN, kept)]
     if of_rows is not None:
@@ -102,7 +102,7 @@ def _by_split(
 
 
 def _drawn_fraction(splits: Splits, config: BuildConfig) -> float:
-    """The share of train that is drawn for test: none if the inputs came with a test split."""
+    """Return the share of train that is drawn for test: none if the inputs have a test split."""
     if not splits.is_divided:
         return config.fraction
     has_test = any(kind_of(name) in ("test", "eval") for name in splits.names)
@@ -131,7 +131,7 @@ def split_notes(found: Survey, config: BuildConfig) -> list[str]:
 
 
 def _stuck_notes(found: Survey, fraction: float) -> list[str]:
-    """Pairs that could not go to test."""
+    """Return a note on pairs that could not go to test."""
     stays, of_rows = found.decision.stays, found.splits.of_rows
     if of_rows is not None:
         if TRAIN not in found.splits.names:
@@ -147,7 +147,7 @@ def _stuck_notes(found: Survey, fraction: float) -> list[str]:
 
 
 def require_sound_splits(found: Survey, leaks_are: Leaks) -> None:
-    """E187 if two splits share what `leaks: refuse` forbids, E188 and E189 if train would go."""
+    """Raise E187 for what `leaks: refuse` forbids, E188 and E189 if train would be gone."""
     leaks, splits = found.decision.leaks, found.splits
     if splits.of_rows is None:
         return
@@ -171,7 +171,7 @@ def require_sound_splits(found: Survey, leaks_are: Leaks) -> None:
 
 
 def _dropped_of(split: str, found: Survey) -> tuple[pl.DataFrame, int]:
-    """What leaks take from a split, and how many pairs it came with."""
+    """Return what leaks take from a split, and how many pairs it came with."""
     of_rows, names = found.splits.of_rows, found.splits.names
     if of_rows is None or split not in names:
         return found.decision.leaks.clear(), 0

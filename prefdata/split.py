@@ -1,6 +1,6 @@
 """Which split a record is in: that of its file or row, else drawn by prompt.
 
-Drawn splits are parted by prompt: neither a prompt nor a near-duplicate of it is in both.
+Splits are drawn by prompt: neither a prompt nor a near-duplicate of it is in both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,12 +54,12 @@ class SplitOptions(NamedTuple):
 
 
 def mixed(num_files: int) -> Splits:
-    """All inputs as one set, whatever their names say."""
+    """Return all inputs as one set, whatever their names say."""
     return Splits([FileSplit(None, "none")] * num_files, (), None, [])
 
 
 def expand_splits(inputs: Inputs) -> tuple[list[InputFile], dict[str, str]]:
-    """The files that inputs name, and the split of each file that is given one."""
+    """Return the files that inputs name, and the split of each file that is given one."""
     if not isinstance(inputs, Mapping):
         return expand_inputs(inputs), {}
     given: dict[str, str] = {}
@@ -79,12 +79,12 @@ def expand_splits(inputs: Inputs) -> tuple[list[InputFile], dict[str, str]]:
 
 
 def splits_of_files(files: Sequence[InputFile], given: Mapping[str, str]) -> list[FileSplit]:
-    """The split of each input as far as it is known before it is read."""
+    """Return the split of each input as far as it is known before it is read."""
     return name_splits([file.name for file in files], given)
 
 
-def settle_splits(names: Sequence[str], told: Sequence[FileSplit], rows: pl.DataFrame) -> Splits:
-    """The split of each record, by its file, and else by what its row says.
+def settle_splits(names: Sequence[str], by_file: Sequence[FileSplit], rows: pl.DataFrame) -> Splits:
+    """Return the split of each record, by its file, and else by what its row says.
 
     `rows` has `source_index`, `line` and `said`, the text of the row's split column or null. All
     inputs are one set if they name fewer than two splits and none is given. E186 if a file's name
@@ -92,19 +92,19 @@ def settle_splits(names: Sequence[str], told: Sequence[FileSplit], rows: pl.Data
     """
     said = _said(rows, len(names))
     settled = [
-        _settle_file(name, one, own) for name, one, own in zip(names, told, said, strict=True)
+        _settle_file(name, one, own) for name, one, own in zip(names, by_file, said, strict=True)
     ]
     read = frozenset(at for at, own in enumerate(said) if any(one.kind for one in own))
     unread = _unread_values(settled, said)
-    if all(one.told_by == "none" for one in told) and len(_all_kinds(told, said)) < 2:
+    if all(one.said_by == "none" for one in by_file) and len(_all_kinds(by_file, said)) < 2:
         one_set = [FileSplit(None, "none")] * len(names)
-        return Splits(one_set, (), None, [*_one_set(names, told, said), *unread], read)
-    for name, one, own in zip(names, told, said, strict=True):
+        return Splits(one_set, (), None, [*_one_set(names, by_file, said), *unread], read)
+    for name, one, own in zip(names, by_file, said, strict=True):
         _require_agreement(name, one, own)
-    by_file = pl.Series([one.split for one in settled], dtype=pl.String)
+    of_files = pl.Series([one.split for one in settled], dtype=pl.String)
     kinds = {one.said: one.kind for own in said for one in own if one.said is not None}
     kind = rows["said"].cast(pl.String).replace_strict(kinds, return_dtype=pl.String, default=None)
-    of_file = by_file.gather(rows["source_index"].cast(pl.UInt32))
+    of_file = of_files.gather(rows["source_index"].cast(pl.UInt32))
     split = rows.select(pl.coalesce(of_file, kind, pl.lit(TRAIN)).alias("split"))["split"]
     used = {one.split for one in settled if one.split} | set(split.unique())
     ordered = tuple(sorted(used, key=rank_of))
@@ -127,7 +127,7 @@ class _Said(NamedTuple):
 
 
 def _said(rows: pl.DataFrame, num_files: int) -> list[list[_Said]]:
-    """What the rows of each file say, by the first line of each value."""
+    """Count what the rows of each file say, by the first line of each value."""
     found: list[list[_Said]] = [[] for _ in range(num_files)]
     groups = rows.group_by("source_index", "said").agg(pl.len(), pl.col("line").min())
     groups = groups.with_columns(pl.col("said").cast(pl.String))
@@ -136,15 +136,15 @@ def _said(rows: pl.DataFrame, num_files: int) -> list[list[_Said]]:
     return found
 
 
-def _settle_file(name: str, told: FileSplit, said: Sequence[_Said]) -> FileSplit:
-    """The split of one file of several splits, by its name or else by its rows."""
-    if told.told_by not in ("none", "rest", "rows"):
-        return told
-    if told.told_by == "none" and told.split is not None:
-        return FileSplit(told.split, "name")
+def _settle_file(name: str, by_file: FileSplit, said: Sequence[_Said]) -> FileSplit:
+    """Return the split of one file, by its name or else by its rows."""
+    if by_file.said_by not in ("none", "rest", "rows"):
+        return by_file
+    if by_file.said_by == "none" and by_file.split is not None:
+        return FileSplit(by_file.split, "name")
     known = sorted({one.kind for one in said if one.kind})
     if not known:
-        if told.told_by == "rows":
+        if by_file.said_by == "rows":
             problem = f"is given as `{ROWS}`, and no row of it has a column that names a split"
             raise UsageError("E186", name, problem, "give its split: --split train=FILE")
         return FileSplit(TRAIN, "rest")
@@ -159,25 +159,27 @@ def _settle_file(name: str, told: FileSplit, said: Sequence[_Said]) -> FileSplit
     return FileSplit(None, "rows")
 
 
-def _require_agreement(name: str, told: FileSplit, said: Sequence[_Said]) -> None:
-    """E186 if a file's name would train rows that their column holds out, or the other way."""
-    if told.split is None or told.told_by not in ("none", "name", "folder"):
+def _require_agreement(name: str, by_file: FileSplit, said: Sequence[_Said]) -> None:
+    """Raise E186 if a file's name would train rows that their column holds out, or not train."""
+    if by_file.split is None or by_file.said_by not in ("none", "name", "folder"):
         return
-    against = [one for one in said if one.kind and (one.kind == TRAIN) != (told.split == TRAIN)]
+    against = [one for one in said if one.kind and (one.kind == TRAIN) != (by_file.split == TRAIN)]
     if against:
         rows, total = sum(one.num for one in against), sum(one.num for one in said)
         problem = (
-            f"is {told.split} by its name, and by their column {rows:,} of its {total:,} rows are "
-            f"not: line {against[0].line} says {against[0].said!r}"
+            f"is {by_file.split} by its name, and by their column {rows:,} of its {total:,} rows "
+            f"are not: line {against[0].line} says {against[0].said!r}"
         )
-        remedy = f"say --split {told.split}=FILE for the name, or --split {ROWS}=FILE for the rows"
+        remedy = (
+            f"say --split {by_file.split}=FILE for the name, or --split {ROWS}=FILE for the rows"
+        )
         raise UsageError("E186", name, problem, remedy)
 
 
-def _all_kinds(told: Sequence[FileSplit], said: Sequence[Sequence[_Said]]) -> set[str]:
-    """The splits that names and rows speak of; what no one speaks of is train."""
+def _all_kinds(by_file: Sequence[FileSplit], said: Sequence[Sequence[_Said]]) -> set[str]:
+    """Return the splits that names and rows name; what names none is train."""
     found: set[str] = set()
-    for one, own in zip(told, said, strict=True):
+    for one, own in zip(by_file, said, strict=True):
         found |= {of_rows.kind for of_rows in own if of_rows.kind}
         if one.split is not None:
             found.add(one.split)
@@ -187,10 +189,10 @@ def _all_kinds(told: Sequence[FileSplit], said: Sequence[Sequence[_Said]]) -> se
 
 
 def _one_set(
-    names: Sequence[str], told: Sequence[FileSplit], said: Sequence[Sequence[_Said]]
+    names: Sequence[str], by_file: Sequence[FileSplit], said: Sequence[Sequence[_Said]]
 ) -> list[str]:
-    """A note if inputs that are one set are named as something else than train."""
-    kinds = _all_kinds(told, said) - {TRAIN}
+    """Return a note if inputs that are one set are named as something else than train."""
+    kinds = _all_kinds(by_file, said) - {TRAIN}
     if not kinds:
         return []
     (kind,) = kinds
@@ -203,24 +205,24 @@ def _one_set(
 def _rest(
     names: Sequence[str], settled: Sequence[FileSplit], said: Sequence[Sequence[_Said]]
 ) -> list[str]:
-    """Notes on files and rows that no one speaks of, which go to train."""
-    rest = [name for name, one in zip(names, settled, strict=True) if one.told_by == "rest"]
+    """Return notes on files and rows that name no split, which go to train."""
+    rest = [name for name, one in zip(names, settled, strict=True) if one.said_by == "rest"]
     notes = [f"{_some(rest)}: no split in the name, so the rows are in train"] if rest else []
     for name, one, own in zip(names, settled, said, strict=True):
         silent = sum(rows.num for rows in own if rows.said is None)
-        if silent and one.told_by == "rows":
+        if silent and one.said_by == "rows":
             total = sum(rows.num for rows in own)
             notes.append(f"{name}: {silent:,} of {total:,} rows say no split: they are in train")
     return notes
 
 
 def _unread_values(settled: Sequence[FileSplit], said: Sequence[Sequence[_Said]]) -> list[str]:
-    """A note if a column called split holds other names."""
+    """Return a note if a column called split holds other names."""
     values = {
         str(rows.said)
         for one, own in zip(settled, said, strict=True)
         for rows in own
-        if one.told_by != "given" and rows.said is not None and rows.kind is None
+        if one.said_by != "given" and rows.said is not None and rows.kind is None
     }
     if not values:
         return []

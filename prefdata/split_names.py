@@ -30,7 +30,7 @@ MAX_NAME = 64
 SPLIT_KEYS = ("split", "Split", "SPLIT", "data_split", "dataset_split", "split_name")
 """Columns in which rows say their split."""
 AUTO, ROWS = "auto", "rows"
-"""Keys of `inputs` for files whose splits are told by their names, and by their rows."""
+"""Keys of `inputs` for files whose splits are found by their names, and by their rows."""
 
 _ENDINGS = frozenset(
     (
@@ -55,9 +55,9 @@ _SHARD_NAME = re.compile(r"([A-Za-z0-9_.]+)-\d{5}-of-\d{5}\.(parquet|arrow|jsonl
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")
 _REMEDY = "say which with --split {split}=FILE or --split train=FILE, or mix all with --resplit"
 
-ToldBy = Literal["given", "name", "folder", "rest", "rows", "drawn", "none"]
-"""Who says what split a file is: the config; its name; its folder's name; no one, where others
-have a split; its rows; no one, so that pairs are drawn by prompt, or, in a validation, not."""
+SaidBy = Literal["given", "name", "folder", "rest", "rows", "drawn", "none"]
+"""Who says what split a file is: the config; its name; its folder's name; nobody, while others
+have a split; its rows; nobody, so that pairs are drawn by prompt or, in a validation, not."""
 
 
 class FileSplit(NamedTuple):
@@ -65,7 +65,7 @@ class FileSplit(NamedTuple):
 
     split: str | None
     """None: each row has its own, or all inputs are one set."""
-    told_by: ToldBy
+    said_by: SaidBy
 
 
 class _Reading(NamedTuple):
@@ -93,11 +93,11 @@ class _Named(NamedTuple):
     """The reading that counts of a file's path, and where it stands."""
 
     reading: _Reading
-    told_by: ToldBy
+    said_by: SaidBy
 
 
 def require_split_names(names: Sequence[str]) -> None:
-    """ValueError unless all are plain names, each of a file of its own on any disk."""
+    """Raise ValueError unless all are plain names, each of a file of its own on any disk."""
     for name in names:
         if not SPLIT_NAME.fullmatch(name) or len(name) > MAX_NAME:
             message = f"{name[:MAX_NAME]!r} is no name of a split: letters, digits, _ and dots"
@@ -108,7 +108,7 @@ def require_split_names(names: Sequence[str]) -> None:
 
 @lru_cache(maxsize=1024)
 def kind_of(split: str) -> str | None:
-    """The kind of split that a name is of, one of KINDS' values; None for a name of its own.
+    """Return the kind of split that a name is of, one of KINDS' values; None for any other.
 
     >>> kind_of("valid1"), kind_of("test_hard"), kind_of("chat")
     ('validation', 'test', None)
@@ -120,7 +120,7 @@ def kind_of(split: str) -> str | None:
 
 
 def rank_of(split: str) -> tuple[int, str]:
-    """Sorts splits by who gives way: train, names of their own, validation, eval, test.
+    """Return what sorts splits by who gives way: train, names of their own, validation, eval, test.
 
     >>> sorted(["test", "chat", "train", "validation"], key=rank_of)
     ['train', 'chat', 'validation', 'test']
@@ -132,31 +132,33 @@ def rank_of(split: str) -> tuple[int, str]:
 
 
 def said_split(row: Mapping[str, Any]) -> str | None:
-    """What a row says of its split, as it says it."""
+    """Return what a row says of its split, as it says it."""
     found = (row.get(key) for key in SPLIT_KEYS)
     return next((value[:MAX_NAME] for value in found if isinstance(value, str) and value), None)
 
 
 def split_of_rows(rows: Iterable[Mapping[str, Any]]) -> str | None:
-    """The split of a pair of several rows: of those that they name, the one that gives way last."""
+    """Return the split of a pair of several rows: the one that gives way last of those named."""
     kinds = (kind_of(said) for said in map(said_split, rows) if said is not None)
     return max((kind for kind in kinds if kind), key=rank_of, default=None)
 
 
 def name_splits(names: Sequence[str], given: Mapping[str, str]) -> list[FileSplit]:
-    """The split of each input by what is given, else by its name, else by its folder's name.
+    """Return the split of each input as given, else by its name, else by its folder's name.
 
-    Names divide inputs only if they say at least two splits, or if some split is given: then a
-    file that no one speaks of is `rest`. Otherwise each is `none`, with the split that it names.
+    Names divide inputs only if they name at least two splits, or if some split is given: then a
+    file that names none is `rest`. Otherwise each is `none`, with the split that it names.
     """
     named = dict(zip(names, _named_by_paths(names), strict=True))
-    told: dict[str, FileSplit] = {}
+    by_file: dict[str, FileSplit] = {}
     for name, found in named.items():
         if name in given:
             by_rows = given[name] == ROWS
-            told[name] = FileSplit(None, "rows") if by_rows else FileSplit(given[name], "given")
+            by_file[name] = FileSplit(None, "rows") if by_rows else FileSplit(given[name], "given")
         else:
-            told[name] = FileSplit(found and found.reading.kind, found.told_by if found else "none")
+            by_file[name] = FileSplit(
+                found and found.reading.kind, found.said_by if found else "none"
+            )
     kinds = {frozenset(one.reading.kinds if one else [TRAIN]) for one in named.values()}
     if not given and len(kinds) < 2:
         return [FileSplit(_sure_kind(named[name]), "none") for name in names]
@@ -169,8 +171,8 @@ def name_splits(names: Sequence[str], given: Mapping[str, str]) -> list[FileSpli
             _require_one_reading(name, found.reading)
         else:
             _require_no_own_split(name, sharded)
-            told[name] = FileSplit(TRAIN, "rest")
-    return [told[name] for name in names]
+            by_file[name] = FileSplit(TRAIN, "rest")
+    return [by_file[name] for name in names]
 
 
 def _sure_kind(named: _Named | None) -> str | None:
@@ -179,7 +181,7 @@ def _sure_kind(named: _Named | None) -> str | None:
 
 
 def _require_no_own_split(name: str, folders: Collection[PurePath]) -> None:
-    """E185 for `hard-00000-of-00001.parquet` beside `train-00000-of-00001.parquet`: a split too."""
+    """Raise E185 for `hard-00000-of-00001.parquet` with `train-00000-of-00001.parquet`."""
     own = _SHARD_NAME.fullmatch(PurePath(name).name)
     if own and PurePath(name).parent in folders:
         problem = f"may be a split {own[1]!r} of its own, as files here are named, or rows to train"
@@ -187,7 +189,7 @@ def _require_no_own_split(name: str, folders: Collection[PurePath]) -> None:
 
 
 def _require_one_reading(name: str, reading: _Reading) -> None:
-    """E185 if a name may be read in two ways, of which one is trained and the other is not."""
+    """Raise E185 if a name can be read in two ways, one of which is trained and one not."""
     kinds = reading.kinds
     if TRAIN in kinds and len(kinds) > 1:
         problem = f"has {' and '.join(sorted(kinds))} in its name, and other inputs are of others"
@@ -199,7 +201,7 @@ def _require_one_reading(name: str, reading: _Reading) -> None:
 
 
 def _named_by_paths(names: Sequence[str]) -> list[_Named | None]:
-    """What each path says: the file's name first, then its folders from the nearest upwards.
+    """Read each path: the file's name first, then its folders from the nearest upwards.
 
     Folders that all inputs lie in say nothing, so a set is read the same wherever it lies.
     """
@@ -227,8 +229,8 @@ def _named_by_paths(names: Sequence[str]) -> list[_Named | None]:
     return found
 
 
-class _Beside(NamedTuple):
-    """The names that stand beside each other, as far as one makes another surer."""
+class _Neighbors(NamedTuple):
+    """Names in one directory level, as far as one makes another surer."""
 
     plain: frozenset[frozenset[str]]
     """The words of each that names no split."""
@@ -239,22 +241,22 @@ class _Beside(NamedTuple):
 
 
 def _read_all(names: Sequence[list[str]]) -> list[_Reading | None]:
-    """What names beside each other say, each by its words; a name without words says nothing."""
+    """Read the names of one level, each by its words; a name without words says nothing."""
     readings = [_read(words) for words in names]
     both = list(zip(names, readings, strict=True))
     rests: dict[str, set[str]] = {}
     for one in filter(None, readings):
         rests.setdefault(one.kind, set()).update(one.rest)
-    beside = _Beside(
+    near = _Neighbors(
         frozenset(frozenset(words) for words, one in both if words and one is None),
         rests,
         frozenset(one.kind for one in readings if one and one.is_last),
     )
-    return [one and one._replace(is_sure=_is_sure(one, beside)) for one in readings]
+    return [one and one._replace(is_sure=_is_sure(one, near)) for one in readings]
 
 
 def _read(words: list[str]) -> _Reading | None:
-    """What one part of a path says; None if none of its words is that of a split."""
+    """Read one part of a path; None if none of its words is that of a split."""
     places = [at for at, word in enumerate(words) if word in KINDS]
     if not places:
         return None
@@ -265,21 +267,21 @@ def _read(words: list[str]) -> _Reading | None:
     return _Reading(word, rest, is_last, others=others)
 
 
-def _is_sure(one: _Reading, beside: _Beside) -> bool:
-    """Whether a name means a split: by itself, or because the names beside it go with it.
+def _is_sure(one: _Reading, near: _Neighbors) -> bool:
+    """Return whether a name means a split: by itself, or because other names go with it.
 
-    `test`, `test_prefs`; `hh_test` beside `hh`; `my_test_rows` beside `my_train_rows`; `a_test`
-    beside `b_train`. Not `test-prep-questions` or `turing-test` beside `chat`, nor `valid_rows`.
+    `test`, `test_prefs`; `hh_test` with `hh`; `my_test_en` with `my_train_en`; `a_test` with
+    `b_train`. Not `test-prep-questions` or `turing-test` with `chat`, nor `valid_rows`.
     """
     if not one.rest or (one.rest <= _DATA_WORDS and one.word != "valid"):
         return True
-    if one.rest in beside.plain or (one.is_last and beside.last - {one.kind}):
+    if one.rest in near.plain or (one.is_last and near.last - {one.kind}):
         return True
-    return any(one.rest & rest for kind, rest in beside.rests.items() if kind != one.kind)
+    return any(one.rest & rest for kind, rest in near.rests.items() if kind != one.kind)
 
 
 def _words(name: str, *, is_file: bool) -> list[str]:
-    """Words in lower case, camelCase taken apart, without numbers, versions and a file's endings.
+    """Return words in lower case, camelCase split, without numbers, versions and a file's endings.
 
     >>> _words("trainPrefs_v2-00000-of-00001.jsonl.gz", is_file=True)
     ['train', 'prefs']

@@ -106,11 +106,11 @@ def validate(
         splits=splits,
         columns=options.columns,
     )
-    if not options.resplit and any(f.told_by != "none" for f in splits_of_files(files, given)):
+    if not options.resplit and any(f.said_by != "none" for f in splits_of_files(files, given)):
         how = _with_leaks(how)
     run = partial(_run, files, options=options, target=target, progress=progress or Silent())
     report = run(how)
-    if report is None:  # told to be splits by its rows, which is known only now
+    if report is None:  # its rows name splits, which is known only now
         report = run(_with_leaks(how))
     assert report is not None
     return report.model_copy(update={"severity_changes": severity_changes(options.severity)})

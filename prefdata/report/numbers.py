@@ -86,7 +86,7 @@ def seal_inputs(
     `drawn`: pairs of inputs that are one set are split by prompt.
     """
     splits = [
-        one._replace(told_by="drawn") if drawn and one.told_by == "none" else one
+        one._replace(said_by="drawn") if drawn and one.said_by == "none" else one
         for one in found.splits.files
     ]
     return [
@@ -100,7 +100,7 @@ def seal_inputs(
             text=_seal_text(file.text),
             first_pair=seen.get(file.file.index),
             split=split.split,
-            split_told_by=split.told_by,
+            split_from=split.said_by,
         )
         for file, lines, split in zip(found.files, classes, splits, strict=True)
     ]

@@ -11,7 +11,7 @@ CHOSEN_BY = {
     "options": "by the columns that were named",
     "nothing": "no rows",
 }
-SPLIT_TOLD_BY = {
+SPLIT_FROM = {
     "given": "as given",
     "name": "by its name",
     "folder": "by its folder's name",
@@ -31,17 +31,17 @@ def columns_not_read(report: Report) -> Iterator[tuple[str, float, ColumnNotRead
 
 
 def split_read(item: InputSeal) -> str:
-    """The split of a file, and who says so."""
-    told = SPLIT_TOLD_BY[item.split_told_by]
-    return f"{item.split}, {told}" if item.split else told
+    """Return the split of a file, and who says so."""
+    said = SPLIT_FROM[item.split_from]
+    return f"{item.split}, {said}" if item.split else said
 
 
 def splits_said(report: Report) -> str:
-    """Where the splits come from, in one sentence; nothing for inputs that are one set."""
-    told = {item.split_told_by for item in report.inputs}
-    if told == {"drawn"}:
+    """Return where the splits come from, in one sentence; empty for a validation of one set."""
+    said = {item.split_from for item in report.inputs}
+    if said == {"drawn"}:
         return "The inputs are one set, and splits are drawn from it by prompt."
-    return "" if told == {"none"} else "The inputs came in splits, which are kept."
+    return "" if said == {"none"} else "The inputs came in splits, which are kept."
 
 
 def how_read(chosen_by: str, said: list[str]) -> str:

@@ -7,7 +7,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prefdata.errors import UsageError
-from prefdata.split_names import ToldBy
+from prefdata.split_names import SaidBy
 from prefdata.store.canonical import hash_json, to_json
 from prefdata.store.commit import FileSeal
 
@@ -96,7 +96,7 @@ class InputSeal(_Model):
     """Null where no pair of the input became tokens."""
     split: str | None = None
     """The split of all its rows; null if its rows tell it, or if pairs are drawn by prompt."""
-    split_told_by: ToldBy = "none"
+    split_from: SaidBy = "none"
     """Who says so: the config (`given`), the `name` of the file or of its `folder`, its `rows`, or
     nobody: then it is train where others have splits (`rest`), or `drawn` by prompt; `none`: not
     drawn, in a validation."""

@@ -80,7 +80,7 @@ KEPT: dict[str, tuple[Files, dict[str, Any], dict[str, list[str]]]] = {
         {},
         {"train": A, "validation": B},
     ),
-    "a column beside a named file": (
+    "a column, and a named file": (
         {"a.jsonl": [*said("train", A), *said("dev", B)], "test.jsonl": asks(*C)},
         {},
         {"train": A, "validation": B, "test": C},
@@ -126,8 +126,8 @@ def test_splits_are_kept(case: str, tiny: Path, tmp_path: Path) -> None:
     assert prompts_of(made) == wanted
     assert made.manifest.lines.kept == made.manifest.lines.lines
     report = validate(inputs)
-    of_files = [(item.split, item.split_told_by) for item in report.inputs]
-    assert of_files == [(item.split, item.split_told_by) for item in made.manifest.inputs]
+    of_files = [(item.split, item.split_from) for item in report.inputs]
+    assert of_files == [(item.split, item.split_from) for item in made.manifest.inputs]
     assert all(by not in ("none", "drawn") for _, by in of_files)
 
 
@@ -145,7 +145,7 @@ DRAWN: dict[str, Files] = {
 
 
 @pytest.mark.parametrize("case", DRAWN)
-def test_one_set_is_drawn_as_ever(case: str, tiny: Path, tmp_path: Path) -> None:
+def test_one_set_is_drawn_by_prompt(case: str, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     one = build_of(write_files(tmp_path / "in", {"r.jsonl": asks(*MANY)}), tiny, tmp_path / "one")
 
@@ -153,7 +153,7 @@ def test_one_set_is_drawn_as_ever(case: str, tiny: Path, tmp_path: Path) -> None
 
     assert prompts_of(made) == prompts_of(one)
     assert 0 < made.splits["test"].rows < 30
-    assert {item.split_told_by for item in made.manifest.inputs} == {"drawn"}
+    assert {item.split_from for item in made.manifest.inputs} == {"drawn"}
 
 
 def test_resplit_mixes_whatever_is_named(tiny: Path, tmp_path: Path) -> None:
@@ -314,8 +314,8 @@ def test_who_says_the_split_is_on_screen_in_the_report_and_in_the_manifest(
     report = orjson.loads((out / "report.json").read_bytes())
     assert [item["split"] for item in report["inputs"]] == ["train", "test"]
     assert "test, by its name" in (out / "report.html").read_text()
-    told = [item.split_told_by for item in prefdata.open(out).manifest.inputs]
-    assert told == ["rest", "name"]
+    found = [item.split_from for item in prefdata.open(out).manifest.inputs]
+    assert found == ["rest", "name"]
 
 
 def test_a_build_of_splits_is_the_same_whatever_ran_it(tiny: Path, tmp_path: Path) -> None:

@@ -287,7 +287,7 @@ def test_no_prompt_nor_a_near_one_is_in_two_splits(
             assert not [1 for a in sets[one] for b in sets[other] if jaccard(a, b) >= 0.7]
     require_whole(made)
     assert made.manifest.lines == validate(names).lines
-    if made.manifest.inputs[0].split_told_by == "drawn":
+    if made.manifest.inputs[0].split_from == "drawn":
         return
     last = max(made.splits, key=rank_of)
     file = next(f for f in files if rank_of(f.split(".")[0])[0] == rank_of(last)[0])

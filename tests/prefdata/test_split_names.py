@@ -82,7 +82,7 @@ def test_names_say_the_split_of_each_file(names: list[str], splits: list[str]) -
 
 @pytest.mark.parametrize("names", ONE_SET, ids=lambda names: names[0])
 def test_false_friends_and_a_single_name_divide_nothing(names: list[str]) -> None:
-    assert {one.told_by for one in name_splits(names, {})} == {"none"}
+    assert {one.said_by for one in name_splits(names, {})} == {"none"}
 
 
 @pytest.mark.parametrize(("names", "place"), TWO_READINGS, ids=lambda some: some[0])
