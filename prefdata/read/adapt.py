@@ -45,6 +45,7 @@ MEDIA = frozenset(
     {"image", "images", "img", "image_path", "image_paths", "image_url", "image_urls"}
     | {"chosen_images", "rejected_images", "video", "videos", "audio", "audios"}
 )
+NO_MEDIA: tuple[Any, ...] = (None, "", [], {}, "[]", "{}", "null", "None", "nan", "NaN")
 TEXT_SPLITS = {"common_text": split_common_text, "common_lines": split_common_lines}
 MOST_RANK = 2**15 - 1
 
@@ -99,7 +100,7 @@ class Adapter:
 
     def _refuse_media(self, row: dict[str, Any]) -> None:
         for name in row.keys() & MEDIA - self.known:
-            if row[name] not in (None, "", [], {}):
+            if row[name] not in NO_MEDIA:
                 raise RowFault("R223", f"`{name}` is not empty, and token shards hold text alone")
 
     def read_whole(self, row: dict[str, Any]) -> Draft:

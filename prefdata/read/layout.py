@@ -42,6 +42,10 @@ it."""
 Place = int | Literal["tie"]
 """A candidate's place from 0, or that none is preferred."""
 Paths = str | list[str]
+MESSAGE_KEYS = frozenset(
+    {"role", "content", "from", "value", "name", "tool_calls", "tool_call_id"}
+    | {"reasoning", "reasoning_content", "thinking"}
+)
 
 
 class Strict(BaseModel):
@@ -326,14 +330,18 @@ class Layout(Strict):
 
     @property
     def read_inside(self) -> dict[str, frozenset[str]]:
-        """Of columns that are read by dotted paths alone, the keys that are."""
+        """Of columns that hold an object of which not all is read, the keys that are."""
         if self.tree:
             return {}
         listed = [self.prompt, self.tools, *_candidate_paths(self.candidates)]
         paths = [path for some in listed for path in _listed(some)]
         paths += [*self.columns, self.chosen or "", self.rejected or "", self.system or ""]
         whole = {path for path in paths if "." not in path}
-        inside: dict[str, set[str]] = {}
+        inside = {
+            path: set(MESSAGE_KEYS)
+            for path, kind in self.columns.items()
+            if kind in ("turn", "answer", "question")
+        }
         for path in paths:
             head, *rest = path.split(".")
             if rest and head not in whole:

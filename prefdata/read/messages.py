@@ -5,6 +5,8 @@ from typing import Any
 
 from prefdata.read.canonical import Message, Messages, given_json
 from prefdata.read.faults import RowFault
+from prefdata.read.limits import Limits
+from prefdata.read.message_cells import parse_cell
 from prefdata.read.parts import from_json, read_parts
 from prefdata.read.roles import OURS, TOOL_CALLS, our_role
 
@@ -47,7 +49,7 @@ def read_tools(place: str, value: Any) -> str | None:
     """Tool definitions as JSON text, or None where there are none."""
     if value is None or value in ("", []):
         return None
-    tools = from_json(place, value) if type(value) is str else value
+    tools = parse_cell(place, value, Limits()) if type(value) is str else value
     if type(tools) is not list:
         raise RowFault("R210", f"`{place}` is not a list of tools")
     return given_json(tools) if tools else None

@@ -6,6 +6,7 @@ One such row may be chance ("Hi" and "Hi, how are you?"), a file of them is not.
 decide for a file (`fit.py`), and each row is then cut or refused.
 """
 
+import re
 from collections.abc import Sequence
 
 from prefdata.read.canonical import Message, Messages
@@ -15,6 +16,7 @@ SYSTEM = ("system", "developer")
 LONG_CHARACTERS = 16  # from here on two answers do not begin with the prompt by chance
 LONG_WORDS = 3
 SHOWN = 40
+LABELLED = re.compile(r"[:>\]][ \t\n]*$")  # "Human: ", "<|user|>", "[INST] "
 
 
 def cut_prompt(prompt: Messages, completion: Messages) -> Messages | None:
@@ -41,6 +43,8 @@ def read_repeated(prompt: Messages, completions: Sequence[Messages], how: str) -
         if len(some) < len(rests):
             raise RowFault("R221", "the answers do not begin with the prompt, as in other rows")
         return some
+    if len(some) < len(rests) and any(_num_repeated(prompt, one) for one in completions):
+        raise RowFault("R220", "one side begins with the prompt's turns, and the other does not")
     if len(some) == len(rests) and is_long(prompt, completions):
         text = prompt[-1][1]
         start = text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
@@ -111,13 +115,14 @@ def _text_after(prompt: str, answer: str) -> str | None:
 def _is_wrapped(prompt: Messages, completions: Sequence[Messages]) -> bool:
     """Whether a long prompt stands in what the answers share, behind a marker or a greeting."""
     text = prompt[-1][1].strip() if prompt else ""
-    if len(text) < LONG_CHARACTERS or len(text.split()) < LONG_WORDS or prompt[-1][0] != "user":
+    if not text or prompt[-1][0] != "user":
         return False
     starts = [completion[0][1][: len(text) + 200] for completion in completions if completion]
     if len(starts) < 2 or any(text not in start for start in starts):
         return False
-    ends = {start[: start.index(text)] for start in starts}
-    return len(ends) == 1
+    before, *others = {start[: start.index(text)] for start in starts}
+    is_long_text = len(text) >= LONG_CHARACTERS and len(text.split()) >= LONG_WORDS
+    return not others and before != "" and (is_long_text or LABELLED.search(before) is not None)
 
 
 def _with_text(message: Message, text: str) -> Message:

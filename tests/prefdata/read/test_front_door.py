@@ -177,6 +177,22 @@ READ: dict[str, tuple[Case, dict[str, object]]] = {
         Case([TALK | {"images": []}] * 2 + [TALK | {"images": ["a.png"]}], ONE * 2, ["R223"]),
         {},
     ),
+    "no images in CSV": (
+        Case(
+            [{"prompt": "Hi", "chosen": "Hello.", "rejected": "No.", "images": "[]"}],
+            ONE,
+            form="csv",
+        ),
+        {},
+    ),
+    "tools as Python writes them": (
+        Case(
+            [{k: json.dumps(v) for k, v in TALK.items()} | {"tools": repr(TWO["tools"])}],
+            ONE,
+            form="csv",
+        ),
+        {"tools": json.dumps(TWO["tools"], separators=(",", ":"))},
+    ),
     "images in most rows": (Case([TALK | {"images": ["a.png"]}], error="hold images.*PD102"), {}),
     "a video": (Case([TALK | {"video": {"path": "a.mp4"}}], codes=["R223"]), {}),
 }
@@ -352,6 +368,18 @@ REPEATED = {
     "one of four rows": Case([*PLAIN, again()[0]], TOLD, ["R220"]),
     "one row of a hundred and one is not so": Case(again() * 34 + PLAIN[:1], cut() * 34, ["R221"]),
     "behind a marker": Case(again("\nAssistant: ", "Human: "), codes=["R220"] * 3),
+    "a short prompt behind a marker": Case(
+        [
+            {"prompt": "2+2?", "chosen": "User: 2+2?\nBot: 4", "rejected": "User: 2+2?\nBot: 5"},
+            *PLAIN,
+        ],
+        TOLD,
+        ["R220"],
+    ),
+    "the turns of one side alone": Case(
+        [{"prompt": [user("Hi")], "chosen": WHOLE["chosen"], "rejected": [bot("No.")]}],
+        codes=["R220"],
+    ),
     "one side alone": Case(
         [PLAIN[0] | {"rejected": again()[0]["rejected"]}],
         [(TOLD[0][0], TOLD[0][1], "assistant: What is 1 plus 1? The answer is 1")],

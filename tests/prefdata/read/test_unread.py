@@ -62,6 +62,16 @@ def test_keys_of_an_object_that_is_read_in_part_are_listed(tmp_path: Path) -> No
     assert listed == [("chosen.score", "scores"), ("rejected.mood", None)]
 
 
+def test_a_score_in_a_message_is_listed(tmp_path: Path) -> None:
+    row = {"prompt": "Hi", "chosen": {"role": "assistant", "content": "Hello.", "score": 8}}
+    row |= {"rejected": {"role": "assistant", "content": "No.", "tool_calls": None}}
+    path = write_rows(tmp_path / "rows.jsonl", [row])
+
+    (found,) = validate([str(path)]).inputs
+
+    assert [column.name for column in found.reading.not_read] == ["chosen.score"]
+
+
 @pytest.mark.parametrize(
     ("name", "meaning"),
     [
