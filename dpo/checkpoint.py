@@ -166,12 +166,14 @@ class _Parts:
         return piece_like(like, torch.cat(found)) if is_cut else torch.cat(found)
 
 
-def keep_newest(folder: Path, count: int) -> None:
+def keep_newest(folder: Path, count: int, fingerprint: str) -> None:
     """Remove all but the newest complete checkpoints, and what a killed save left behind.
 
-    Links, and names and files that no checkpoint has, are somebody else's and stay.
+    Links, checkpoints of other runs, and names and files that no checkpoint has, are somebody
+    else's and stay.
     """
-    found = _own_folders(folder)
+    states = {path: _read_state(path) for path in _own_folders(folder)}
+    found = [path for path, s in states.items() if s is None or s.fingerprint == fingerprint]
     complete = [path for path in found if (path / "state.json").exists()]
     for path in found:
         if path not in complete[-count:]:

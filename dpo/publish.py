@@ -10,7 +10,7 @@ from dpo.policy import Policy
 from dpo.run_folder import ADAPTER, MODEL
 from dpo.tokenizer import load_tokenizer
 from prefdata.store.claim import Claim
-from prefdata.store.commit import fsync_path, temporary_name
+from prefdata.store.commit import FileSeal, fsync_path, temporary_name
 
 
 def save_model(
@@ -20,7 +20,7 @@ def save_model(
     *,
     card: str,
     weights: dict[str, Any] | None = None,
-) -> list[str]:
+) -> dict[str, FileSeal]:
     """Write the checkpoint under a temporary name, then give it its name; returns its files.
 
     The folder loads with `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer`, and knows
@@ -30,7 +30,7 @@ def save_model(
     tokenizer = config.model
     shared = policy.shared
     policy.share(shared=False)
-    path, made = claim.folder / MODEL, list[str]()
+    path, made = claim.folder / MODEL, dict[str, FileSeal]()
     temporary = _new_folder(path)
     if config.lora is None:
         policy.model.save_pretrained(temporary, state_dict=weights)
@@ -38,12 +38,12 @@ def save_model(
         adapter = _new_folder(claim.folder / ADAPTER)
         save_adapter(policy.model, adapter, weights)
         merged(config.model, adapter).save_pretrained(temporary)
-        made += claim.place(adapter, ADAPTER)
+        made |= claim.place(adapter, ADAPTER)
     load_tokenizer(tokenizer).save_pretrained(temporary)
     (temporary / "README.md").write_text(card, encoding="utf-8")
     for file in temporary.iterdir():
         fsync_path(file)
-    made += claim.place(temporary, MODEL)
+    made |= claim.place(temporary, MODEL)
     policy.share(shared=shared)
     return made
 

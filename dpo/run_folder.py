@@ -1,7 +1,7 @@
 """The output directory of a run: its names, whose they are, and what a finished run left there."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,11 +80,15 @@ def _adopt(claim: Claim) -> None:
     )
 
 
-def seal_run(out: Path, made: Iterable[str]) -> dict[str, tuple[int, str]]:
+def seal_run(out: Path, made: Mapping[str, FileSeal]) -> dict[str, tuple[int, str]]:
     """Return the seals of a run's files; people edit cards, so those have none."""
-    names = [*(name for name in (METRICS, PAIRS, PAGE) if (out / name).is_file()), *made]
-    seals = {name: seal_file(out / name) for name in sorted(names) if not name.endswith(_CARD)}
-    return {name: (seal.bytes, seal.sha256) for name, seal in seals.items()}
+    logs = [name for name in (METRICS, PAIRS, PAGE) if (out / name).is_file()]
+    seals = {**made, **{name: seal_file(out / name) for name in logs}}
+    return {
+        name: (seal.bytes, seal.sha256)
+        for name, seal in sorted(seals.items())
+        if not name.endswith(_CARD)
+    }
 
 
 def changed_files(out: Path, summary: RunSummary) -> list[str]:

@@ -211,7 +211,7 @@ def checkpoint(run: Run, step: int, skipped: int) -> None:
         )
         save_checkpoint(folder, state, model=model, optimizer=run.optimizer)
     if is_main:
-        keep_newest(folder, run.config.keep_checkpoints)
+        keep_newest(folder, run.config.keep_checkpoints, run.fingerprint)
     run.accelerator.wait_for_everyone()
 
 

@@ -108,7 +108,7 @@ def disk_fault(error: BaseException) -> str | None:
 
 def make_folder(path: Path) -> None:
     """Make an output folder, or say why it cannot be one."""
-    remedy = "name a folder that can be written"
+    remedy = "name a directory that can be written"
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -237,6 +237,7 @@ def undo_commit(out: Path) -> None:
         return
     if os.path.lexists(out / NAME):  # the new build was whole before the kill
         _remove_tree(replaced)
+        _remove_empty(*sorted(moving.rglob("*"), reverse=True), moving)
         return
     if replaced.is_dir():
         for name in _placed(root):

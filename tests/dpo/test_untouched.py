@@ -321,6 +321,22 @@ def test_what_is_ours_is_written_and_nothing_else(case: Allowed, here: Path) -> 
     require_untouched(before, snapshot(here), case.own)
 
 
+def test_an_older_checkpoint_of_another_run_stays(tmp_path: Path) -> None:
+    trained(steps=2)()
+    copied("run", "kept")()
+    trained(steps=4, seed=1, out="other")()
+    shutil.copytree("kept/checkpoints/step-00000001", "other/checkpoints/step-00000000")
+    removed("other/run.json")()
+    removed("other/checkpoints/step-00000003")()
+    before = snapshot(tmp_path / "other/checkpoints/step-00000000")
+
+    train(read_config(Path("train.yaml")))
+
+    assert snapshot(tmp_path / "other/checkpoints/step-00000000") == before
+    names = sorted(path.name for path in Path("other/checkpoints").iterdir())
+    assert names == ["step-00000000", "step-00000002", "step-00000003"]
+
+
 def flipped(name: str) -> Step:
     def step() -> None:
         data = bytearray(Path(name).read_bytes())
