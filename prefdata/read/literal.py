@@ -23,10 +23,9 @@ def parse_literal(text: str, max_depth: int) -> Any:
     if len(text) > MAX_CHARACTERS:
         raise RowFault("R212", f"a Python literal of {len(text):,} characters")
     try:
-        tree = ast.parse(_with_commas(text.strip(), max_depth), mode="eval")
+        return _value(ast.parse(_with_commas(text.strip(), max_depth), mode="eval").body)
     except (SyntaxError, MemoryError, RecursionError, ValueError) as error:
         raise ValueError("not a Python literal") from error
-    return _value(tree.body)
 
 
 def _with_commas(text: str, max_depth: int) -> str:

@@ -1,5 +1,6 @@
 """Text cells that hold messages: JSON, or Python's repr of the same, as CSV exports write them."""
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -31,10 +32,24 @@ def parse_cell(name: str, text: str, limits: Limits) -> Any:
     except UnicodeEncodeError:
         raise RowFault("R203", f"`{name}` holds a lone surrogate") from None
     try:
-        return parse_literal(text, limits.max_depth)
+        value = parse_literal(text, limits.max_depth)
     except ValueError:
         problem = "holds text that is not JSON, nor a Python literal"
         raise RowFault("R210", f"`{name}` {problem}") from None
+    return _guarded(name, value, limits)
+
+
+def _guarded(name: str, value: Any, limits: Limits) -> Any:
+    """The value of a literal, behind the guards that JSON has: NUL, surrogates, infinities."""
+    try:
+        line = json.dumps({"": value}, ensure_ascii=False, allow_nan=False).encode()
+        return parse_line(line, limits)[""]
+    except UnicodeEncodeError:
+        raise RowFault("R203", f"`{name}` holds a lone surrogate") from None
+    except ValueError:
+        raise RowFault("R205", f"`{name}` holds a number that is not finite") from None
+    except RowFault as fault:
+        raise RowFault(fault.code, f"`{name}`: {fault.message}") from None
 
 
 def parse_columns(row: Object, columns: Sequence[str], limits: Limits = Limits()) -> Object:  # noqa: B008 - immutable

@@ -318,6 +318,26 @@ CELLS = {
 }
 
 
+LITERALS = {
+    "a lone surrogate": ("'\\ud800'", "R203"),
+    "U+0000": ("'a\\x00'", "R204"),
+    "an infinity": ("'a', 'w': 1e999", "R205"),
+    "a key twice": ("'a', 'content': 'b'", "R207"),
+    "ten thousand minus signs": (f"'a', 'w': {'-' * 10_000}1", "R210"),
+    "a number of five thousand digits": (f"'a', 'w': {'9' * 5000}", "R210"),
+    "bytes": ("b'a'", "R210"),
+    "an expression": ("'a' * 10 ** 9", "R210"),
+}
+
+
+@pytest.mark.parametrize(("content", "code"), LITERALS.values(), ids=LITERALS.keys())
+def test_python_literals_pass_the_guards_of_json(tmp_path: Path, content: str, code: str) -> None:
+    good = {side: repr(turns) for side, turns in TALK.items()}
+    bad = good | {"chosen": f"[{{'role': 'assistant', 'content': {content}}}]"}
+
+    check(tmp_path, Case([good, good, bad], ONE * 2, [code]))
+
+
 @pytest.mark.parametrize("case", CELLS.values(), ids=CELLS.keys())
 def test_messages_in_text_cells_are_parsed_or_refused(tmp_path: Path, case: Case) -> None:
     check(tmp_path, case)
