@@ -214,8 +214,7 @@ def build(
     of_config: list[Read] = []
     if len(sources) == 1 and Path(sources[0]).suffix in (".yaml", ".yml"):
         of_config = [Read("the config", Path(sources[0]))]
-        changes |= {"inputs": inputs_by_split((), given)} if given else {}
-        config = read_config(Path(sources[0]), changes)
+        config = read_config(Path(sources[0]), changes, given)
     else:
         inputs = inputs_by_split(sources, given)
         config = make_config({"inputs": inputs, **changes}, place="command line")

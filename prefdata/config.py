@@ -204,9 +204,26 @@ def inputs_by_split(files: Sequence[str], given: Sequence[str]) -> list[str] | d
     return found
 
 
-def read_config(path: Path, changes: dict[str, Any] | None = None) -> BuildConfig:
-    """A config from a YAML file; `changes` are what the command line says besides."""
+def _with_given(inputs: Any, given: Sequence[str]) -> Any:
+    """Return a config's inputs and those that the command line gives a split."""
+    more = inputs_by_split((), given)
+    if inputs is None or not isinstance(more, dict):
+        return more
+    found = dict(inputs) if isinstance(inputs, dict) else {AUTO: inputs}
+    found = {split: [files] if isinstance(files, str) else files for split, files in found.items()}
+    return found | {split: [*found.get(split, []), *files] for split, files in more.items()}
+
+
+def read_config(
+    path: Path, changes: dict[str, Any] | None = None, given: Sequence[str] = ()
+) -> BuildConfig:
+    """Return a config from a YAML file, with what the command line changes.
+
+    `given` adds inputs as `SPLIT=FILE`.
+    """
     content = read_settings(path, partial(UsageError, "C100", str(path)))
+    if given:
+        content = {**content, "inputs": _with_given(content.get("inputs"), given)}
     return make_config({**content, **(changes or {})}, place=str(path))
 
 

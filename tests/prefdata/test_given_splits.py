@@ -294,6 +294,24 @@ def test_the_command_line_says_splits(tiny: Path, tmp_path: Path) -> None:
     assert "no file is named" in none.stderr
 
 
+def test_the_command_line_adds_to_the_inputs_of_a_config(tiny: Path, tmp_path: Path) -> None:
+    write_files(tmp_path, {"a.jsonl": asks(*A), "b.jsonl": asks(*B), "c.jsonl": asks(*C)})
+    a, b, c = (str(tmp_path / f"{name}.jsonl") for name in "abc")
+    run, common = CliRunner().invoke, ["--tokenizer", str(tiny), "-o"]
+    config = tmp_path / "build.yaml"
+    config.write_text(f"inputs: {{train: ['{a}'], test: '{b}'}}\n")
+
+    five = run(main, ["build", str(config), f"--split=dev={c}", *common, str(tmp_path / "five")])
+    plain = tmp_path / "plain.yaml"
+    plain.write_text(f"inputs: ['{a}', '{b}']\n")
+    six = run(main, ["build", str(plain), f"--split=test={b}", *common, str(tmp_path / "six")])
+    twice = run(main, ["build", str(config), f"--split=test={a}", *common, str(tmp_path / "x")])
+    assert (five.exit_code, six.exit_code, twice.exit_code) == (0, 0, 2)
+    assert prompts_of(prefdata.open(tmp_path / "five")) == {"train": A, "test": B, "dev": C}
+    assert prompts_of(prefdata.open(tmp_path / "six")) == {"train": A, "test": B}
+    assert "[E185]" in twice.stderr
+
+
 def test_who_says_the_split_is_on_screen_in_the_report_and_in_the_manifest(
     tiny: Path, tmp_path: Path
 ) -> None:
