@@ -10,7 +10,7 @@ from prefdata.read.faults import RowFault
 from prefdata.read.guard import Object, parse_line
 from prefdata.read.limits import Limits
 from prefdata.read.lines import RAW_BYTES_KEPT
-from prefdata.read.rows import Row, Tally, too_long
+from prefdata.read.rows import Row, Tally, kept_of, too_long
 
 # Whole strings are one token, so brackets and commas inside of them are never seen. One that the
 # chunk cuts has no closing quote.
@@ -47,12 +47,13 @@ def element_rows(block: ElementBlock, limits: Limits, tally: Tally) -> Iterator[
     for element in block.elements:
         tally.lines += 1
         value: Object | RowFault = too_long(limits)
+        raw = element.data
         if element.whole:
             try:
-                value = parse_line(element.data, limits)
+                value = parse_line(raw, limits)
             except RowFault as fault:
-                value = fault
-        yield element.number, element.offset, element.data, value
+                value, raw = fault, kept_of(raw, fault)
+        yield element.number, element.offset, raw, value
 
 
 class _Elements:

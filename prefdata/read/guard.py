@@ -24,8 +24,9 @@ NOT_A_NUMBER = re.compile(rb"-?(?:NaN|Infinity|inf|nan)")
 NUMBER = re.compile(rb"-?[0-9][0-9.eE+-]*")
 FIRST_INEXACT = 2**63  # orjson turns longer integers into floats
 LONG_LINE = 2**20
-MANY_CONTAINERS, MANY_VALUES = 2**18, 2**21  # at most some 50 MB of Python objects
+MANY_CONTAINERS, MANY_VALUES = 2**18, 2**19  # at most some 50 MB of Python objects
 OUTSIDE_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{,:]', re.DOTALL)
+QUOTE, COMMA = b'",'
 TEXTS = {str}
 FLAT = {str, type(None)}  # a row of these alone is one level deep and has no numbers
 Object = dict[str, Any]
@@ -58,15 +59,17 @@ def _refuse_many_values(line: bytes) -> None:
     many = line.count(b"[") + line.count(b"{") > MANY_CONTAINERS or line.count(b",") > MANY_VALUES
     if not many and line.count(b":") <= MANY_CONTAINERS:
         return
-    counts = dict.fromkeys(b"[{,:", 0)
+    counts = [0] * 256
     for token in OUTSIDE_STRINGS.finditer(line):
         first = line[token.start()]
-        if first in counts:
-            counts[first] += 1
-    opens, commas, keys = counts[0x5B] + counts[0x7B], counts[0x2C], counts[0x3A]
-    if max(opens, keys) > MANY_CONTAINERS or commas > MANY_VALUES:
-        most = f"{MANY_CONTAINERS:,} lists, objects or keys, or {MANY_VALUES:,} values"
-        raise RowFault("R216", f"more than {most} in one row")
+        counts[first] += 1
+        if (
+            counts[first] > MANY_CONTAINERS
+            and first != QUOTE
+            and (first != COMMA or counts[first] > MANY_VALUES)
+        ):
+            most = f"{MANY_CONTAINERS:,} lists, objects or keys, or {MANY_VALUES:,} values"
+            raise RowFault("R216", f"more than {most} in one row; not read")
 
 
 def _survey(row: Object) -> tuple[int, bool]:

@@ -31,7 +31,8 @@ class Scanner:
     """A state machine over bytes that come in chunks."""
 
     def __init__(self, delimiter: str) -> None:
-        mark = re.escape(delimiter.encode())
+        self._mark = delimiter.encode()
+        mark = re.escape(self._mark)
         self.state = START
         self.broken_at = -1
         """Where text follows a closing quote, in the data that was scanned last."""
@@ -42,6 +43,10 @@ class Scanner:
 
     def find_end(self, data: bytes, at: int) -> int:
         """Return the position behind the record's 0x0A, or -1 when the data ends before it."""
+        if self.state <= TEXT and data.find(b'"', at) < 0:
+            end = data.find(b"\n", at) + 1
+            self.state = START if end or data.endswith(self._mark) else TEXT
+            return end or -1
         while at < len(data):
             field = self._field.match(data, at) if self.state == START else None
             if field is None:

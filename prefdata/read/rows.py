@@ -6,7 +6,7 @@ from prefdata.read.blocks import LineBlock, LineRange, LongLine, RowBlock
 from prefdata.read.faults import RowFault
 from prefdata.read.guard import Object, parse_line
 from prefdata.read.limits import Limits
-from prefdata.read.lines import BOM, LAST, LONG, split_lines
+from prefdata.read.lines import BOM, LAST, LONG, RAW_BYTES_KEPT, split_lines
 from prefdata.read.source import require_unchanged
 
 BLANKS = b" \t\r"
@@ -43,6 +43,7 @@ def line_rows(block: LineBlock, limits: Limits, tally: Tally) -> Iterator[Row]:
             value: Object | RowFault = parse_line(line, limits)
         except RowFault as fault:
             value = _truncated(fault) if state == LAST else fault
+            line = kept_of(line, fault)
         yield number, offset, line, value
 
 
@@ -68,6 +69,11 @@ def unit_refusals(block: RowBlock, _limits: Limits, tally: Tally) -> Iterator[Ro
     tally.bom += block.bom
     tally.nulls += block.nulls
     yield from block.refused
+
+
+def kept_of(raw: bytes, fault: RowFault) -> bytes:
+    """What is kept of a refused row: all of it, but of a row that was not read its beginning."""
+    return raw[:RAW_BYTES_KEPT] if fault.code == "R216" else raw
 
 
 def too_long(limits: Limits) -> RowFault:

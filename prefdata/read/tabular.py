@@ -68,7 +68,7 @@ def _row_group(
 
 def _is_shared(chunk: Chunk, budget: Budget) -> bool:
     """Return whether a list of one row might hold a dictionary's values too often to unpack."""
-    if not chunk.in_list or chunk.longest * chunk.num_shared <= 4 * BATCH_BYTES:
+    if not chunk.in_list or chunk.longest * chunk.num_shared <= 2 * BATCH_BYTES:
         return False
     if chunk.has_prefixes:
         remedy = "write it with the encoding PLAIN or RLE_DICTIONARY"
