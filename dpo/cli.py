@@ -234,6 +234,13 @@ def train(config: Path, overrides: tuple[str, ...], push: str | None, public: bo
     help="List at most this share of the pairs.",
 )
 @click.option("--mixed-precision", type=click.Choice(["no", "bf16", "fp16"]), default="no")
+@click.option(
+    "--text",
+    type=click.Choice(["auto", "chat", "verbatim"]),
+    default="auto",
+    show_default=True,
+    help="Files of plain text as chats or verbatim; auto decides by evidence, or refuses (E180).",
+)
 def score(model: str, data: tuple[str, ...], out: Path, **options: Any) -> None:
     r"""Score the pairs of DATA, a build or preference files, by MODEL's implicit rewards.
 

@@ -29,6 +29,7 @@ from dpo.refstore import Reference, open_reference
 from dpo.score import ScoreReport, find_suspects, require_subsets, score_pairs, summarize
 from prefdata.config import BuildConfig
 from prefdata.errors import PrefdataError
+from prefdata.read.texts import TextMode
 from prefdata.store.canonical import to_json
 from prefdata.store.claim import Claim, open_claim
 from prefdata.store.commit import commit_file, lock_folder, make_folder, write_bytes
@@ -56,6 +57,8 @@ class ScoreOptions(NamedTuple):
     suspects: float = 0.2
     """At most this share of the pairs is listed as suspects."""
     mixed_precision: Precision = "no"
+    text: TextMode = "auto"
+    """How files of plain text are read: as chats, verbatim, or by what their rows are."""
 
 
 def score(
@@ -77,7 +80,7 @@ def score(
     make_folder(out)
     with lock_folder(out):
         claim.save()
-        build = _open_data(data, out, options.model)
+        build = _open_data(data, out, options)
         pairs = Pairs([shard.read() for split in build.splits for shard in build.shards(split)])
         for name, model in models.items():
             check_lengths(model, pairs, place=name)
@@ -112,15 +115,15 @@ def _claim(data: Sequence[str], out: Path, options: ScoreOptions) -> Claim:
     return open_claim(out, "dpo-score", _NAMES, lambda: is_ours(out / "score.json"))
 
 
-def _open_data(data: Sequence[str], out: Path, model: str) -> Build:
+def _open_data(data: Sequence[str], out: Path, options: ScoreOptions) -> Build:
     if len(data) == 1 and (Path(data[0]) / NAME).exists():
         return prefdata.open(data[0], remembers=False)
     if any(Path(name).is_dir() for name in data):
         problem = "is no finished build"
         raise UsageError("T150", data[0], problem, "name one build, or files of preferences")
     config = BuildConfig(
-        inputs=list(data), tokenizer=model, out=out / "data", test_fraction=0.0, resplit=True,
-        severity={"PD402": "off"},
+        inputs=list(data), tokenizer=options.model, out=out / "data", test_fraction=0.0,
+        text=options.text, resplit=True, severity={"PD402": "off"},
     )  # fmt: skip
     try:
         return prefdata.build(config)

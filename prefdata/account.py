@@ -117,8 +117,12 @@ def nothing_left(report: Report) -> EmptyError:
         said = f" ({place.source}:{place.line}: {place.message})" if place else ""
         reasons.append(f"{code} {describe_code(code).name} {count:,}{said}")
     problem = "no pair is left to build from: " + ("; ".join(reasons) or "the inputs hold no row")
-    codes = " or ".join(f"`prefdata explain {code}`" for code, _ in dropped.most_common(1))
-    error = EmptyError("E120", "inputs", problem, f"see {codes}" if codes else "name other inputs")
+    remedy = "name other inputs"
+    for code, _ in dropped.most_common(1):
+        check = describe_code(code)
+        advice = check.advice.rstrip(".")
+        remedy = f"{advice} (prefdata explain {code})"
+    error = EmptyError("E120", "inputs", problem, remedy)
     error.report = report
     return error
 

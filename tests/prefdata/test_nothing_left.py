@@ -86,6 +86,7 @@ def test_a_build_with_nothing_left_names_codes_and_reasons(
     assert "[E120]" in done.stderr
     assert code in done.stderr
     assert words in done.stderr
+    assert f"prefdata explain {code}" in done.stderr
     assert code in done.stdout  # the report is on the screen as well
     assert code in {finding["code"] for finding in json.loads(report.read_bytes())["findings"]}
     assert not (tmp_path / "out").exists()
