@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from dpo import attention
@@ -108,7 +109,9 @@ class Policy(nn.Module):
             return None
         lengths = [s.prompt + length for s in pack.segments for length in s.completions]
         sides = [tuple(limit.side(length) for limit in self.limits) for length in lengths]
-        return split_pack(pack.segments, sides) if len(set(sides)) > 1 else None
+        if len(set(sides)) > 1 or self._is_sharded():
+            return split_pack(pack.segments, sides)
+        return None
 
     def _unshared(self, pack: Pack) -> tuple[Tensor, list[Tensor]]:
         """The same from plain rows, one completion each and nothing else in them."""
@@ -119,21 +122,35 @@ class Policy(nn.Module):
         device = pack.input_ids_T.device
         hidden: list[Tensor] = []
         routed: list[Tensor] = []
+        idle = self._most_passes(len(parts), device) - len(parts)
         for part in parts:
-            places, predicts = (
-                torch.from_numpy(numbers).to(device) for numbers in (part.places_t, part.predicts_n)
-            )
-            if self.shared:
-                states_TH, logits = self._run_shared(
-                    pack.input_ids_T[places], pack.position_ids_T[places], part.segments
-                )
-            else:
-                states_TH, logits = self._run(input_ids=pack.input_ids_T[places][None])
-            hidden.append(states_TH.index_select(0, predicts))
+            states_TH, logits = self._run_part(pack, part)
+            hidden.append(states_TH.index_select(0, torch.from_numpy(part.predicts_n).to(device)))
             is_new = torch.from_numpy(part.is_new_t).to(device)
             routed += [layer[is_new] for layer in logits]
         order = np.argsort(np.concatenate([part.tokens_n for part in parts]))
-        return torch.cat(hidden)[torch.from_numpy(order).to(device)], routed
+        states_NH = torch.cat(hidden)[torch.from_numpy(order).to(device)]
+        for _ in range(idle):
+            states_NH = states_NH + self._run_part(pack, parts[0])[0].sum() * 0.0
+        return states_NH, routed
+
+    def _run_part(self, pack: Pack, part: Part) -> tuple[Tensor, Sequence[Tensor]]:
+        places = torch.from_numpy(part.places_t).to(pack.input_ids_T.device)
+        ids = pack.input_ids_T[places]
+        if not self.shared:
+            return self._run(input_ids=ids[None])
+        return self._run_shared(ids, pack.position_ids_T[places], part.segments)
+
+    def _is_sharded(self) -> bool:
+        return any(isinstance(weight, DTensor) for weight in self.model.parameters())
+
+    def _most_passes(self, mine: int, device: torch.device) -> int:
+        """Passes that every process makes: all of them gather sharded weights at once."""
+        if not self._is_sharded():
+            return mine
+        most = torch.tensor(mine, device=device)
+        torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+        return int(most)
 
     def _run_shared(
         self, input_ids_T: Tensor, position_ids_T: Tensor, segments: Sequence[Segment]

@@ -40,14 +40,14 @@ def save_gpt2(folder: Path, *, seed: int, template: str | None = None) -> Path:
     return folder
 
 
-def save_llama(folder: Path) -> Path:
+def save_llama(folder: Path, **changes: Any) -> Path:
     """A Llama of two layers, which has buffers."""
     tokenizer = tiny_tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
-        bos_token_id=0, eos_token_id=1, initializer_range=0.2,
+        bos_token_id=0, eos_token_id=1, initializer_range=0.2, **changes,
     )  # fmt: skip
     tokenizer.save_pretrained(folder)
     LlamaForCausalLM(config).save_pretrained(folder)

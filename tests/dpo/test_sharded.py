@@ -16,6 +16,7 @@ from dpo.config import TrainConfig
 from dpo.reference_pass import compute_reference
 from tests.dpo.conftest import Arena, build_pairs, save_llama
 from tests.dpo.test_processes import lines, run_in, run_in_one_and_in_two, write_config
+from tests.dpo.zoo import longrope
 
 ConfigOf = Callable[..., TrainConfig]
 RECIPES = Path(__file__).parents[2] / "pipelines" / "accelerate"
@@ -92,6 +93,26 @@ def test_an_adapter_and_coupled_losses_on_a_model_with_buffers(
     ours, theirs = (load_file(out / "adapter" / "adapter_model.safetensors") for out in (one, two))
     assert ours.keys() == theirs.keys()
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
+
+
+def test_ranks_make_as_many_passes_where_texts_run_in_rows_of_their_own(
+    config_of: ConfigOf, tmp_path: Path
+) -> None:
+    """Sharded weights are gathered by all ranks at once; packs have texts of one side or two."""
+    model = save_llama(
+        tmp_path / "model",
+        rope_parameters=longrope() | {"original_max_position_embeddings": 45},
+    )
+    data = build_pairs(tmp_path / "data", tokenizer=model)
+    compute_reference(data, model=str(model))
+    changes: dict[str, Any] = {
+        "model": str(model), "data": str(data), "steps": 4, "pack_tokens": 250, "log_pairs": True,
+        "global_batch_size": 5,
+    }  # fmt: skip
+    path = write_config(tmp_path / "train.yaml", config_of(**changes))
+    one, two = run_in_one_and_in_two(path, tmp_path, **FSDP2)
+
+    assert_alike(one, two)
 
 
 @pytest.mark.parametrize("environment", [{}, FSDP2], ids=["ddp", "fsdp2"])
