@@ -105,17 +105,18 @@ def is_glued(prompt: str, completion: str) -> bool:
 def count_joins(texts: Sequence[tuple[str, Sequence[str]]], controls: Sequence[str] = ()) -> Joins:
     """Return what stands between prompts and their completions.
 
-    A row whose completions differ, or whose prompt only ends in a label, counts for neither.
+    A row whose completions differ, or whose prompt only ends in a label, counts for neither; an
+    empty completion says nothing.
     """
     controls = [token for token in controls if token.strip()]
     running = bare = 0
     for prompt, completions in texts:
         open_end = prompt[-1:].isspace()
-        spaces = [open_end or text[:1].isspace() for text in completions]
+        spaces = [open_end or text[:1].isspace() for text in completions if text]
         marked = has_marker(prompt, controls) or any(map(_MARKER.match, completions))
         if marked or (spaces and all(spaces)) or (open_end and not completions):
             running += 1
-        elif not any(spaces) and not _LABEL.search(prompt):
+        elif (spaces or not completions) and not any(spaces) and not _LABEL.search(prompt):
             bare += 1
     return Joins(len(texts), running, bare)
 
