@@ -42,7 +42,7 @@ def make_policy(model: PreTrainedModel, *splits: Pairs) -> tuple[Policy, str | N
     """A policy that runs packs shared where that is right for the model, else unshared.
 
     A few pairs of the splits run as packs and as plain unpadded passes in float32: two plain
-    passes a pair, six pairs at most beside the median one, and a packed pass for every pack.
+    passes a pair, seven pairs at most, and a packed pass for every one or two of them.
     The second value says why prompts are not shared; None where they are.
     """
     rows = probes(model.config, splits)

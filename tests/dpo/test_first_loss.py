@@ -31,7 +31,7 @@ def once_it_trains(change: Callable[[Tensor], Tensor]) -> Callable[[nn.Module], 
             lambda states: states + torch.randn_like(states),
             "draws at random, though dropout is off",
         ),
-        (lambda states: states.flip(-1), "delete the reference"),
+        (lambda states: states.flip(-1), "training runs another one"),
     ],
     ids=["draws", "is another"],
 )
