@@ -157,7 +157,7 @@ def read_manifest(path: Path) -> ReferenceManifest:
     remedy = "run `dpo-ref` with another --name"
     try:
         manifest = ReferenceManifest.model_validate(orjson.loads(path.read_bytes()))
-    except (orjson.JSONDecodeError, ValidationError) as error:
+    except (OSError, orjson.JSONDecodeError, ValidationError) as error:
         raise MismatchError("T207", str(path), "is not a reference manifest", remedy) from error
     if manifest.hash != manifest.own_hash():
         raise MismatchError("T207", str(path), "was changed after it was written", remedy)

@@ -21,7 +21,7 @@ from dpo.training import train
 from prefdata.building import build
 from prefdata.config import BuildConfig, make_config
 from prefdata.config import read_config as read_build_config
-from prefdata.errors import CodedError
+from prefdata.errors import CodedError, PrefdataError
 from prefdata.report.model import Report
 from prefdata.store.canonical import fingerprint
 from prefdata.validation import ValidateOptions, validate
@@ -127,6 +127,18 @@ def test_an_input_is_read_rightly_or_refused(
             require_untouched(before, snapshot(desk), own=["out"])
         shutil.rmtree("out", ignore_errors=True)
     failures.require_none()
+
+
+def test_size_statistics_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    """pyarrow ended the process over this file: a C++ exception that nothing catches."""
+    made = make_input("parquet", 100_008)
+    path = tmp_path / "in.parquet"
+    path.write_bytes(made.data)
+
+    with pytest.raises(PrefdataError) as caught:
+        validate([str(path)], ValidateOptions(workers=1))
+    assert caught.value.code == "E114"
+    assert "size statistics" in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["build", "train"])

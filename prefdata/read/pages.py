@@ -137,7 +137,7 @@ def _page_header(handle: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
     while True:
         handle.seek(at)
         data = handle.read(size)
-        reader = _Thrift(data)
+        reader = Thrift(data)
         try:
             return reader.read_struct(), reader.at
         except IndexError:
@@ -146,8 +146,8 @@ def _page_header(handle: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
             size *= 16
 
 
-class _Thrift:
-    """As much of Thrift's compact protocol as page headers use."""
+class Thrift:
+    """As much of Thrift's compact protocol as page headers and footers use."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
@@ -190,17 +190,34 @@ class _Thrift:
             size = self._varint()
             self.at += size
             return None
+        if kind in LISTS:
+            return self._list(depth)
+        if kind == DOUBLE:
+            self.at += 8
+            return None
         if kind not in SCALARS:
             raise ValueError("a page header is broken")
         return SCALARS[kind](self)
 
+    def _list(self, depth: int) -> list[Any]:
+        if depth > 8:
+            raise ValueError("a list is nested too deep")
+        head = self.read_byte()
+        size = self._varint() if head >> 4 == 15 else head >> 4
+        if size > len(self.data):
+            raise ValueError("a list is longer than what contains it")
+        kind = head & 15
+        if kind in (1, 2):  # booleans are bytes in lists
+            return [self.read_byte() == 1 for _ in range(size)]
+        return [self._value(kind, depth + 1) for _ in range(size)]
 
-STRUCT, BINARY = 12, 8
-SCALARS: dict[int, Callable[[_Thrift], Any]] = {
+
+STRUCT, BINARY, DOUBLE, LISTS = 12, 8, 7, (9, 10)
+SCALARS: dict[int, Callable[[Thrift], Any]] = {
     1: lambda _: True,
     2: lambda _: False,
-    3: _Thrift.read_byte,
-    4: _Thrift.read_integer,
-    5: _Thrift.read_integer,
-    6: _Thrift.read_integer,
+    3: Thrift.read_byte,
+    4: Thrift.read_integer,
+    5: Thrift.read_integer,
+    6: Thrift.read_integer,
 }

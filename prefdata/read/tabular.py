@@ -14,6 +14,7 @@ from prefdata.read.blocks import ITEM_BYTES, PART_BYTES, TableBlock
 from prefdata.read.budget import Budget
 from prefdata.read.buffers import count_fields, require_small_buffers, schema_of_message
 from prefdata.read.cells import RawRow, as_bytes, python_rows, require_readable
+from prefdata.read.footer import require_sound_sizes
 from prefdata.read.limits import MIB, Limits
 from prefdata.read.pages import Chunk, row_group_chunks
 from prefdata.read.rows import Row, Tally, too_long
@@ -32,6 +33,7 @@ def parquet_blocks(path: Path, name: str, limits: Limits) -> Iterator[TableBlock
     """Rows of a Parquet file, numbered from 1."""
     budget = Budget(name, path.stat().st_size, limits)
     with _damaged(name, "Parquet"), pq.ParquetFile(path.absolute(), **_SMALL) as file:
+        require_sound_sizes(path, file.schema)
         stated = (file.metadata.metadata or {}).get(b"ARROW:schema", b"")
         message = schema_of_message(base64.b64decode(stated)) if stated else None
         if message is not None:

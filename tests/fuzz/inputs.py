@@ -86,7 +86,10 @@ def separated(rows: list[Row], delimiter: str) -> bytes:
 
 ODD_COLUMNS: tuple[Callable[[int], pa.Array], ...] = (
     lambda n: pa.array([datetime(2024, 1, 1, tzinfo=UTC)] * n, pa.timestamp("ns", "UTC")),
+    lambda n: pa.array([2**62] * n, pa.timestamp("us", "Nowhere/Else")),
     lambda n: pa.array([2**50] * n, pa.timestamp("s")),
+    lambda n: pa.array([2**31 - 1] * n, pa.date32()),
+    lambda n: pa.array([1] * n, pa.duration("ns")),
     lambda n: pa.array([float("nan")] * n),
     lambda n: pa.array([float("inf")] * n),
     lambda n: pa.array(["a\0b"] * n),
