@@ -66,6 +66,9 @@ class Failures:
             yield
         except CodedError:
             pass
+        except OSError as error:  # every command has words for one with a name (E192)
+            if not error.filename:
+                self.crash(number, error)
         except AssertionError as error:
             self.add(number, str(error))
         except Exception as error:  # noqa: BLE001 - the very thing that is counted
