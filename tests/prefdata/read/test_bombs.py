@@ -197,7 +197,7 @@ def repeated(before: bytes, block: bytes, num_bytes: int, after: bytes = b"") ->
 
 
 HEADER = b"prompt,chosen,rejected\n"
-LARGE = (1024 if IS_FULL else 128) * MIB
+LARGE = (512 if IS_FULL else 128) * MIB
 ONE = (15 if IS_FULL else 5) * MIB  # below the limit of a line
 TEXTS: dict[str, tuple[Bomb, str]] = {
     "gzip of newlines": (packed(gzip.compress, b"\n", 100), "E113"),
