@@ -144,6 +144,15 @@ def test_size_statistics_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert "size statistics" in str(caught.value)
 
 
+def test_a_footer_that_says_another_number_of_rows_is_refused(tmp_path: Path) -> None:
+    made = make_input("plain parquet", 427)
+    path = tmp_path / "in.parquet"
+    path.write_bytes(made.data)
+
+    with pytest.raises(PrefdataError, match="it has 7 rows, and its footer says 15"):
+        validate([str(path)], ValidateOptions(workers=1))
+
+
 @pytest.mark.parametrize("kind", ["build", "train"])
 def test_a_config_is_read_or_refused(kind: str, desk: Path) -> None:
     failures, path = Failures(), Path("c.yaml")

@@ -42,8 +42,14 @@ def parquet_blocks(path: Path, name: str, limits: Limits) -> Iterator[TableBlock
         budget.require(file.metadata.num_rows * least_bytes(file.schema_arrow), "its rows")
 
         def batches() -> Iterator[pa.RecordBatch]:
+            found = 0
             for group in range(file.num_row_groups):
-                yield from _row_group(file, path, group, budget)
+                for batch in _row_group(file, path, group, budget):
+                    found += batch.num_rows
+                    yield batch
+            if found != file.metadata.num_rows:
+                message = f"it has {found:,} rows, and its footer says {file.metadata.num_rows:,}"
+                raise ValueError(message)
 
         _require_small_rows(batches(), budget)
         yield from _numbered(batches(), file.schema_arrow, budget)
