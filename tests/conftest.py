@@ -1,4 +1,8 @@
-"""What every test shares: hypothesis without deadlines, and one thread."""
+"""What every test shares: hypothesis without deadlines, one thread, and no way to the Hub."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported; it would retry for long
 
 import torch
 from hypothesis import settings

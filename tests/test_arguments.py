@@ -118,7 +118,6 @@ def test_any_name_in_any_place_is_a_result_or_one_coded_line(
     role: str, desk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(desk)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     command, words = ROLES[role]
     faults = []
     for kind, name in NAMES.items():
