@@ -65,4 +65,8 @@ def _override(value: dict[str, Any], override: str) -> None:
             what = "is a list" if isinstance(inner, list) else "holds no settings"
             raise UsageError("T123", override, f"{parent} {what}", remedy)
         value = inner
-    value[last] = parse_yaml(text, partial(UsageError, "T123", override))
+
+    def refuse(problem: str, _remedy: str) -> UsageError:
+        return UsageError("T123", override, problem, "write a YAML value; quote it if it is a text")
+
+    value[last] = parse_yaml(text, refuse)

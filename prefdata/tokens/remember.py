@@ -17,14 +17,20 @@ from prefdata.store.commit import sha256_file
 from prefdata.store.verify import cache_folder
 
 SERIALIZED = "serialized"  # the key of the tokenizer's JSON
+_MORE_TEMPLATES = "additional_chat_templates"
+"""The one directory below its own that transformers reads of a tokenizer."""
 _LIBRARIES = ("tokenizers", "transformers")
 _WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack"})
 
 
 def entry_of(folder: Path) -> Path:
     """Where the tokenizer of a folder, as its files are now, is remembered."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and _matters(path))
-    digests = {str(path.relative_to(folder)): sha256_file(path) for path in files}
+    found = [*folder.glob("*"), *folder.glob(f"{_MORE_TEMPLATES}/*")]
+    files = sorted(path for path in found if path.is_file() and _matters(path))
+    names = [
+        os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace") for path in files
+    ]
+    digests = dict(zip(names, map(sha256_file, files), strict=True))
     versions = {name: version(name) for name in _LIBRARIES}
     return cache_folder() / "tokenizers" / f"{hash_json([digests, versions])[:32]}"
 

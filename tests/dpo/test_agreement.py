@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from accelerate import Accelerator
 from transformers import AutoTokenizer
 
 from dpo.agreement import Spread, check_first_margins, spot_check
@@ -18,6 +17,7 @@ from dpo.data import Pairs
 from dpo.errors import MismatchError
 from dpo.load import load_model
 from dpo.order import make_order
+from dpo.processes import make_accelerator
 from dpo.reference_pass import compute_reference
 from dpo.refstore import COLUMNS, Reference, open_reference, read_manifest
 from dpo.run import Run, open_run
@@ -48,7 +48,7 @@ def ready(arena: Arena, tmp_path_factory: pytest.TempPathFactory) -> Ready:
         "global_batch_size": 8, "mixed_precision": "bf16", "eval_split": None,
     }  # fmt: skip
     config = parse_config(value, place="test")
-    return Ready(arena.model, data, open_run(config, Accelerator(cpu=True, mixed_precision="bf16")))
+    return Ready(arena.model, data, open_run(config, make_accelerator(config)))
 
 
 def sealed(folder: Path, weights: str) -> Reference:

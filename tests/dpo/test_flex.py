@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from transformers.masking_utils import sliding_window_causal_mask_function
 
 from dpo import flex
 from dpo.attention import attend_packs
+from dpo.masks import PackMask
 from dpo.packing import Segment
 
 HEADS, KEY_HEADS, SIZE = 4, 2, 16
@@ -19,6 +21,13 @@ def states(device: str) -> list[torch.Tensor]:
     return [torch.randn(shape, device=device, requires_grad=device != "cpu") for shape in shapes]
 
 
+def mask_of(window: int | None, device: str = "cpu") -> PackMask | None:
+    """Return what a layer with this window gets from transformers."""
+    if window is None:
+        return None
+    return PackMask(sliding_window_causal_mask_function(window), torch.device(device))
+
+
 OPTIONS = pytest.mark.parametrize(
     ("window", "softcap"), [(None, None), (6, None), (None, 2.0), (6, 2.0)]
 )
@@ -30,7 +39,7 @@ def test_one_kernel_gives_what_the_parts_give(window: int | None, softcap: float
     """On a CPU FlexAttention has no gradient, so this is of the values."""
     query, key, value = states("cpu")
     how = {"scaling": 0.3, "softcap": softcap, "sliding_window": window}
-    parts, _ = attend_packs(NOTHING, query, key, value, None, segments=SEGMENTS, **how)
+    parts, _ = attend_packs(NOTHING, query, key, value, mask_of(window), segments=SEGMENTS, **how)
     whole = flex.attend(query, key, value, SEGMENTS, flex.How(0.3, 0.0, window, softcap))
 
     torch.testing.assert_close(whole, parts, atol=2e-6, rtol=1e-5)
@@ -52,7 +61,8 @@ def test_gradients_on_a_gpu(window: int | None, softcap: float | None) -> None:
     how = {"scaling": 0.3, "softcap": softcap, "sliding_window": window}
     given = states("cuda")
     whole = flex.attend(*given, SEGMENTS, flex.How(0.3, 0.0, window, softcap))
-    parts = attend_packs(NOTHING, *given, None, segments=SEGMENTS, dropout=1e-9, **how)[0]
+    mask = mask_of(window, "cuda")
+    parts = attend_packs(NOTHING, *given, mask, segments=SEGMENTS, dropout=1e-9, **how)[0]
     pull = torch.randn_like(whole)
     ours = torch.autograd.grad((whole * pull).sum(), given)
     theirs = torch.autograd.grad((parts * pull).sum(), given)
