@@ -155,8 +155,8 @@ def validate(
         write_report(report, report_path, root=Path.cwd())
     judged = new_findings(report, before) if before else report.findings
     if before:
-        told = ", ".join(f"{finding.code} {finding.name}" for finding in judged) or "nothing"
-        say(f"New since {baseline}: {told}")
+        fresh = ", ".join(f"{finding.code} {finding.name}" for finding in judged) or "nothing"
+        say(f"New since {baseline}: {fresh}")
     sys.exit(1 if fails(judged, fail_on) else 0)
 
 

@@ -175,11 +175,11 @@ def _splits(
     if options.resplit:
         return mixed(len(found))
     files = [one.file for one in found]
-    told = splits_of_files(files, options.given)
-    own = [at for at, one in enumerate(found) if one.layout in OWN_TEXT and told[at].split]
+    by_file = splits_of_files(files, options.given)
+    own = [at for at, one in enumerate(found) if one.layout in OWN_TEXT and by_file[at].split]
     said = pl.when(~pl.col("source_index").is_in(own)).then(profile["said_split"])
     rows = keys.select("source_index", "line", said=said)
-    return settle_splits([file.name for file in files], told, rows)
+    return settle_splits([file.name for file in files], by_file, rows)
 
 
 class _Reading:

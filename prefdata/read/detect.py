@@ -163,8 +163,8 @@ def _nearest(rows: Sequence[dict[str, Any]]) -> str:
     if not wrong:
         return ""
     layout, kinds = min(wrong, key=lambda pair: (len(pair[1]), -len(pair[0].columns)))
-    told = " and ".join(f"`{path}` is {has}, not {needs}" for path, has, needs in kinds)
-    return f"; nearest: {layout.name}, but {told}"
+    reasons = " and ".join(f"`{path}` is {has}, not {needs}" for path, has, needs in kinds)
+    return f"; nearest: {layout.name}, but {reasons}"
 
 
 def _has_columns(layout: Layout, rows: Sequence[dict[str, Any]]) -> bool:

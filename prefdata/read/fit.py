@@ -32,7 +32,7 @@ class Wanted(NamedTuple):
     """What the user says of how files are read."""
 
     layout: Layout | None = None
-    """None: told by the columns."""
+    """None: decided by the columns."""
     columns: Columns = Columns()
 
 
