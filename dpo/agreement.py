@@ -27,7 +27,7 @@ WORST_TOKEN = 1e-3
 FIRST_LOSS = 1e-4
 """In float32, where the policy starts as its reference."""
 FARTHER = 2.0
-"""Stored log-probs may be so many times as far from float32 as those computed here, in the mean of
+"""Stored log-probs may be so many times as far from float32 as those computed here, on average over
 all tokens of the rows."""
 DEVIATIONS = 6.0
 """Standard errors of a mean over pairs: one right reference in a million is beyond, if pairs are
@@ -43,7 +43,7 @@ class Spread(NamedTuple):
     """How recomputed pairs differ from stored ones: chosen, rejected and margins, each (3,)."""
 
     means: NDArray[np.float64]
-    """Nats, in the mean of the pairs."""
+    """Nats, on average over the pairs."""
     per_root_token: NDArray[np.float64]
     """Standard deviation of a pair over the square root of its tokens, nats: that of what differs
     here or, if it is more, that of two roundings of which each is as far from float32 as here."""
@@ -114,7 +114,7 @@ def check_first_margins(
     ):
         if not abs(mean - seen) <= bound:
             problem = (
-                f"has {side} {mean:+.3f} nats from the reference in the mean of {len(tokens):,}"
+                f"has {side} {mean:+.3f} nats from the reference on average over {len(tokens):,}"
                 f" pairs, where rounding explains {seen:+.3f} ± {bound:.3f}"
             )
             raise _first_step_error("the first step", problem, draws=draws)
@@ -163,8 +163,8 @@ def _refuse_far_tokens(
     gap = float(np.abs(theirs - truth).mean())
     if not gap <= FARTHER * rounding:
         problem = (
-            f"its log-probs are {gap:.3g} nats a token from this model's in float32, in the mean of"
-            f" {len(stored):,} pairs, where rounding makes {rounding:.3g}"
+            f"its log-probs are {gap:.3g} nats a token from this model's in float32, on average"
+            f" over {len(stored):,} pairs, where rounding makes {rounding:.3g}"
         )
         raise MismatchError("T209", place, problem, _OTHER_WEIGHTS)
 
@@ -174,7 +174,7 @@ def _refuse_shifted_means(place: str, spread: Spread, tokens: Sequence[int]) -> 
     for side, mean, bound in zip(_SIDES, spread.means, DEVIATIONS * error + _FLOOR, strict=True):
         if not abs(mean) <= bound:
             problem = (
-                f"its {side} are off by {-mean:+.3f} nats in the mean of {spread.pairs:,} pairs,"
+                f"its {side} are off by {-mean:+.3f} nats on average over {spread.pairs:,} pairs,"
                 f" where rounding explains ± {bound:.3f}"
             )
             raise MismatchError("T209", place, problem, _OTHER_WEIGHTS)

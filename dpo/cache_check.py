@@ -28,7 +28,7 @@ from dpo.limits import length_limits, lengths_named
 STEPS = 4
 """Tokens of the check; all that a run may draw if they pass a limit that the config names."""
 TOLERANCE = {torch.bfloat16: 0.25, torch.float16: 0.05}
-"""Nats a token, in the mean; 1e-3 in float32. A lost state is off by whole nats."""
+"""Nats a token, on average; 1e-3 in float32. A lost state is off by whole nats."""
 
 
 Chosen = Callable[[PreTrainedModel, Sequence[list[int]], int], Reader]

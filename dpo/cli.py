@@ -101,7 +101,7 @@ def _sample(job: Any, config: Any) -> None:
     rate = f", {sampled / seconds:,.0f} tokens/s" if sampled else ""
     say(
         f"{job.out}: {summary.num_completions:,} completions of"
-        f" {summary.num_tokens / summary.num_completions:.1f} tokens in the mean{rate};"
+        f" {summary.num_tokens / summary.num_completions:.1f} tokens on average{rate};"
         f" {summary.num_ended / summary.num_completions:.0%} ended by the model"
         + ("" if summary.mean_score is None else f"; mean score {summary.mean_score:.4f}")
     )

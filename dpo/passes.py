@@ -123,7 +123,7 @@ def _seed(name: str) -> None:
 
 
 def _weights(run: Run, rows: list[int], num_pairs: int) -> Tensor:
-    """What each pair weighs in the mean over the step, (rows,)."""
+    """What each pair weighs on average over the step, (rows,)."""
     return torch.from_numpy(run.train.pairs.weights[rows] * run.order.weights(rows, num_pairs))
 
 
