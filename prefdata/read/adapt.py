@@ -75,6 +75,7 @@ class Adapter:
         self.has_many = layout.columns.get(layout.rejected or "") == "answers"
         self.spoken = [path for path, kind in layout.columns.items() if kind in SPOKEN]
         self.tools = [layout.tools] if isinstance(layout.tools, str) else layout.tools or []
+        self.tool_columns = {path.partition(".")[0] for path in self.tools}
 
     def read(self, row: dict[str, Any]) -> Draft:
         """The row's prompt and pairs, or a RowFault."""
@@ -106,7 +107,7 @@ class Adapter:
     def read_whole(self, row: dict[str, Any]) -> Draft:
         """What `read` gives, of a row that was checked or put together out of such."""
         layout = self.layout
-        tools = self._tools(row) if self.tools else None
+        tools = None if self.tool_columns.isdisjoint(row) else self._tools(row)
         num = 0
         if self.reader:
             prompt, found = self._read_candidates(self.reader, row)
@@ -126,9 +127,8 @@ class Adapter:
 
     def _form(self, row: dict[str, Any], prompt: Messages) -> str:
         """Return `chat`, `text`, or what plain text is to be called while that is undecided."""
-        said = row.get(FORM_COLUMN)
-        if said in ("chat", "text"):
-            return str(said)
+        if FORM_COLUMN in row and row[FORM_COLUMN] in ("chat", "text"):
+            return str(row[FORM_COLUMN])
         if not self.layout.plain or self.plain is None:
             return self.layout.form
         if len(prompt) == 1 and self.prompt.is_text(row):
@@ -172,8 +172,9 @@ class Adapter:
     def _split(self, row: dict[str, Any], chosen: Any, rejected: Any) -> Split:
         split = self._split_sides(row, chosen, rejected)
         if self.layout.sides in ("completion", "after_prompt"):
-            sides = read_repeated(split.prompt, split[1:], self.layout.repeated)
-            return Split(split.prompt, *sides)
+            sides = split[1:]
+            found = read_repeated(split.prompt, sides, self.layout.repeated)
+            return split if found is sides else Split(split.prompt, *found)
         if self.layout.sides == "chosen_dialogue":
             refuse_dialogue(split.prompt, split.rejected)
         if self.layout.system:

@@ -31,10 +31,12 @@ def cut_prompt(prompt: Messages, completion: Messages) -> Messages | None:
     return None if rest is None else [_with_text(first, rest), *completion[1:]]
 
 
-def read_repeated(prompt: Messages, completions: Sequence[Messages], how: str) -> list[Messages]:
+def read_repeated(
+    prompt: Messages, completions: Sequence[Messages], how: str
+) -> Sequence[Messages]:
     """The completions, the prompt cut off where the layout says so; a RowFault where it is not."""
     if how == "keep" or (how == "refuse" and _is_plain(prompt, completions)):
-        return list(completions)
+        return completions
     for completion in completions:
         _refuse_other_dialogue(prompt, completion)
     rests = [cut_prompt(prompt, completion) for completion in completions]
@@ -51,7 +53,7 @@ def read_repeated(prompt: Messages, completions: Sequence[Messages], how: str) -
         raise RowFault("R220", f"both answers begin with the prompt {start!r}, which stands before")
     if _is_wrapped(prompt, completions):
         raise RowFault("R220", "both answers hold the prompt before they differ")
-    return list(completions)
+    return completions
 
 
 def _is_plain(prompt: Messages, completions: Sequence[Messages]) -> bool:

@@ -26,7 +26,7 @@ def find_dropped_text(rendered: str, prompt: list[Message]) -> str | None:
     for message in prompt:
         text = message["content"]
         if message["role"] == "assistant":
-            text = _THOUGHTS.split(text)[-1]
+            text = _pieces_by_thought(text)[-1]
         found = rendered.find(text.strip(), at)
         if found >= 0:
             at = found
@@ -41,8 +41,13 @@ def _holds(rendered: str, text: str) -> bool:
     return any(form in rendered for form in forms)
 
 
+def _pieces_by_thought(text: str) -> list[str]:
+    """The text around and within thoughts, piece by piece."""
+    return _THOUGHTS.split(text) if "think>" in text else [text]
+
+
 def _pieces(message: Message, *, is_last: bool) -> Iterator[tuple[str, str]]:
-    said = _THOUGHTS.split(message["content"])
+    said = _pieces_by_thought(message["content"])
     for text in said if is_last else said[-1:]:
         yield f"content of the {message['role']}'s turn", text
     if is_last and "reasoning" in message:

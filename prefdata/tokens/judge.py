@@ -15,7 +15,7 @@ from prefdata.tokens.render import PairTexts, Refusal, Renderer
 from prefdata.tokens.template import TEMPLATE_FAULTS, Message, Tools
 
 # What opens a part of a turn, at the end of a prompt: <think>, [THINK].
-_OPENED = re.compile(r"(<[^<>/\s]{1,40}>|\[[A-Z_]{1,40}\])\s*$")
+_OPENED = re.compile(r"(<[^<>/\s]{1,40}>|\[[A-Z_]{1,40}\])$")
 _TAIL = 80  # characters of a prompt that such a thing is looked for in
 _TWICE = re.compile(r"<think>\s*<think>")
 _SIDES = ("chosen", "rejected")
@@ -65,27 +65,33 @@ def find_lost(text: str, prompt: list[Message], renderer: Renderer) -> str | Non
 
 def _foreign_prompt(texts: PairTexts) -> list[Found]:
     """PD701 where the template ends a prompt alone otherwise than a prompt with its answer."""
-    return [
-        Found("PD701", f"the rendered prompt is not the beginning of prompt + {side}")
-        for side, text in zip(_SIDES, texts[1:], strict=True)
-        if not text.startswith(texts.prompt)
-    ][:1]
+    for side, text in zip(_SIDES, texts[1:], strict=True):
+        if not text.startswith(texts.prompt):
+            problem = f"the rendered prompt is not the beginning of prompt + {side}"
+            return [Found("PD701", problem)]
+    return []
 
 
 def _opened_twice(texts: PairTexts, pair: Dialogues) -> list[Found]:
     """PD715 where a part that is open already is opened again, as `<think>` after `<think>`."""
-    opened = _OPENED.search(texts.prompt[-_TAIL:])
+    tail = texts.prompt[-_TAIL:].rstrip()
+    opened = _OPENED.search(tail) if tail.endswith((">", "]")) else None
     for side, text, turns in zip(_SIDES, texts[1:], pair.sides, strict=True):
         answer = text[len(texts.prompt) :] if text.startswith(texts.prompt) else ""
         if opened and answer.lstrip().startswith(opened.group(1)):
             again = f"the rendered prompt ends with {opened.group(1)}, and {side} begins with it"
             return [Found("PD715", again)]
-        own = any(_TWICE.search(turn["content"]) for turn in turns)
-        if "<think>" in answer and not own and _TWICE.search(answer):
+        if _opens_twice(answer) and not any(_opens_twice(turn["content"]) for turn in turns):
             return [Found("PD715", f"the template and the text of {side} both open <think>")]
-        if any("reasoning" in turn and "<think>" in turn["content"] for turn in turns):
-            return [Found("PD715", f"{side} has its reasoning twice: as a field and in its text")]
+        for turn in turns:
+            if "reasoning" in turn and "<think>" in turn["content"]:
+                twice = f"{side} has its reasoning twice: as a field and in its text"
+                return [Found("PD715", twice)]
     return []
+
+
+def _opens_twice(text: str) -> bool:
+    return "<think>" in text and _TWICE.search(text) is not None
 
 
 def _dropped_texts(texts: PairTexts, pair: Dialogues) -> list[Found]:

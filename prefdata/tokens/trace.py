@@ -57,11 +57,12 @@ class _End(NamedTuple):
     """The end of a trace; no parts where it could not end."""
 
     parts: Parts
+    literals: int
+    """Characters of the parts that are the template's own."""
 
     def reach(self, texts: Texts) -> int:
         """Return more characters than these texts can be joined to."""
-        literals = sum(len(part) for part in self.parts if isinstance(part, str))
-        return literals + len(self.parts) * MOST_CHANGED * sum(map(len, texts))
+        return self.literals + len(self.parts) * MOST_CHANGED * sum(map(len, texts))
 
 
 Shape = tuple[tuple[str, ...], bool]  # the roles of a dialogue, whether the model's turn is next
@@ -140,7 +141,7 @@ class TracedTemplate:
             {"role": role, "content": StandIn((itemgetter(place),), content, log)}
             for place, (role, content) in enumerate(zip(roles, texts, strict=True))
         ]
-        end = _End(())
+        end = _End((), 0)
         try:
             output = self._template.render(
                 messages=messages,
@@ -150,7 +151,8 @@ class TracedTemplate:
                 **self._variables,
             )
             parts = _split(output, log.put_out)
-            end = _End(parts if join_parts(parts, texts) == text else ())
+            if join_parts(parts, texts) == text:
+                end = _End(parts, sum(len(part) for part in parts if isinstance(part, str)))
         except (*TEMPLATE_FAULTS, Unseen):
             pass
         self._trace.add(shape, log.asked, end)
