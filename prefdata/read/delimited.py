@@ -95,6 +95,8 @@ class _Parser:
         return [self._parse_one(data) for data in records]
 
     def _parse_one(self, data: bytes) -> Object | RowFault:
+        if data.count(self.delimiter.encode()) > MANY_FIELDS and self._has_too_many(data):
+            return RowFault("R201", f"more fields than the {len(self.header)} of the header")
         try:
             text = _decoded(data)
             return self._object(self._row(text, data), text)
@@ -103,8 +105,6 @@ class _Parser:
 
     def _row(self, text: str, data: bytes) -> list[str]:
         """Return the fields of a record that is exactly one row, or raise its fault."""
-        if data.count(self.delimiter.encode()) > MANY_FIELDS and self._has_too_many(data):
-            raise RowFault("R201", f"more fields than the {len(self.header)} of the header")
         try:
             with _long_fields(self.limits):
                 rows = list(csv.reader([text], delimiter=self.delimiter, strict=True))

@@ -50,11 +50,12 @@ TAR_MARK = slice(257, 262)
 
 def refuse_foreign(head: bytes, name: str, *, is_unpacked: bool) -> None:
     """E112 for content that is a format of its own, in the file or inside of its packing."""
+    if is_unpacked and head.startswith(MAGIC):
+        problem = "is packed twice: what it unpacks to is gzip or zstd again"
+        raise UsageError("E112", name, problem, "unpack it once")
     found = FOREIGN.get(next((mark for mark in FOREIGN if head.startswith(mark)), b""))
     if head[TAR_MARK] == b"ustar":
         found = "a tar archive", "unpack it"
-    if is_unpacked and head.startswith(MAGIC):
-        found = "packed twice", "unpack it once"
     if found:
         what, remedy = found
         inside = "once unpacked, " if is_unpacked else ""

@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.crash,
     pytest.mark.skipif(not IS_HERE, reason="strace is not here"),
 ]
-POINTS = times(12, 48)
+POINTS = times(6, 48)
 
 
 def command(rows: Path, tokenizer: Path, out: Path, workers: int = 1) -> list[str]:
