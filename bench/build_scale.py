@@ -129,6 +129,7 @@ def watch(command: list[str]) -> Figures:
         time.sleep(0.5)
     seconds = time.perf_counter() - started
     if process.returncode not in (0, 1):  # 1: findings
+        assert process.stderr is not None
         sys.exit(f"{' '.join(command)} failed:\n{process.stderr.read().decode()[-2000:]}")
     return Figures(seconds, most["Pss"] / 1024, most["Rss"] / 1024)
 

@@ -14,6 +14,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def count_forged(target: Target, strings: list[str], folder: Path) -> tuple[int,
     rows = list(distinct([*rows, pair(target, "harmless", "too")]))
     controls = np.array([target.backend.token_to_id(token) for token in tokens])
     made = build(target, rows, folder)
-    counts = {"prompt": [], "chosen": []}
+    counts: dict[str, list[Any]] = {"prompt": [], "chosen": []}
     for shard in made.shards("train"):
         table = shard.read()
         for side, found in counts.items():
@@ -127,7 +128,7 @@ def build(target: Target, rows: list[dict[str, Any]], folder: Path) -> Any:
             tokenizer=target.name,
             out=folder / "out",
             test_fraction=0.0,
-            template_date="2026-01-01",
+            template_date=date(2026, 1, 1),
             severity={"PD201": "W", "PD202": "W", "PD301": "W"},
         )
     )

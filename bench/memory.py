@@ -89,13 +89,13 @@ def run_plain(policy: Any, batch: Any) -> None:
     """Every completion in a row of its own, whole logits, log_softmax."""
     import torch
 
-    from dpo.policy import unshared_rows
+    from dpo.parts import split_pack
 
-    total = torch.zeros(())
-    for row in unshared_rows(batch):
-        ids = batch.input_ids_T[row.places]
+    total: Any = torch.zeros(())
+    for row in split_pack(batch.segments, range(batch.num_completions)):
+        ids = batch.input_ids_T[row.places_t]
         logps = policy.model(input_ids=ids[None], use_cache=False).logits[0].log_softmax(-1)
-        found = logps[row.first - 1 : -1].gather(-1, ids[row.first :, None])
+        found = logps[row.predicts_n].gather(-1, ids[row.predicts_n + 1, None])
         total = total + found.sum()
     total.backward()
 

@@ -45,7 +45,7 @@ def fitting_units(build: Any, options: argparse.Namespace) -> list[list[int]]:
 
 
 def pairs_of_unit(options: argparse.Namespace) -> int:
-    return options.completions * (options.completions - 1) // 2
+    return int(options.completions * (options.completions - 1) // 2)
 
 
 def units_of_step(options: argparse.Namespace) -> int:
@@ -71,13 +71,15 @@ def build_config(data: Path | str, model: str, out: Path) -> Any:
 def train_config(options: argparse.Namespace, data: Path, out: Path) -> Any:
     from dpo.config import TrainConfig
 
-    return TrainConfig(
-        model=options.model, data=data, out=out, global_batch_size=units_of_step(options),
-        batch_unit="groups" if options.completions > 2 else "pairs",
-        steps=options.steps, loss={"name": "dpo", "beta": BETA}, eval_split=None,
-        optimizer={"learning_rate": RATE}, mixed_precision=options.precision,
-        pack_tokens=options.pack_tokens,
-    )  # fmt: skip
+    values = {
+        "model": options.model, "data": data, "out": out,
+        "global_batch_size": units_of_step(options), "steps": options.steps,
+        "batch_unit": "groups" if options.completions > 2 else "pairs",
+        "loss": {"name": "dpo", "beta": BETA}, "eval_split": None,
+        "optimizer": {"learning_rate": RATE}, "mixed_precision": options.precision,
+        "pack_tokens": options.pack_tokens,
+    }  # fmt: skip
+    return TrainConfig.model_validate(values)
 
 
 def plain(row: dict[str, Any]) -> dict[str, Any]:

@@ -85,16 +85,18 @@ def measure(side: str, data: Path, model: str, count: int) -> dict[str, float]:
     from dpo.processes import make_accelerator
     from dpo.run import open_run
 
-    config = TrainConfig(
-        model=model, data=data, out=data.parent / "run", global_batch_size=count, steps=1,
-        loss={"name": "dpo", "beta": BETA}, eval_split=None, optimizer={"learning_rate": RATE},
-    )  # fmt: skip
+    values = {
+        "model": model, "data": data, "out": data.parent / "run", "global_batch_size": count,
+        "steps": 1, "loss": {"name": "dpo", "beta": BETA}, "eval_split": None,
+        "optimizer": {"learning_rate": RATE},
+    }  # fmt: skip
+    config = TrainConfig.model_validate(values)
     steady_memory()
     run = open_run(config, make_accelerator(config))._replace(starts_as_reference=False)
     torch.manual_seed(0)
     with torch.no_grad():
         for weight in run.policy.parameters():
-            weight += 1e-3 * torch.randn_like(weight)
+            weight.add_(torch.randn_like(weight), alpha=1e-3)
     seconds, loss = SIDES[side](run)
     gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return {"seconds": seconds, "loss": loss, "gb": gigabytes}

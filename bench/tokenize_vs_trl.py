@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,7 +78,8 @@ def prepare_with_trl(rows: list[Row], tokenizer: Any) -> list[Row]:
     args = SimpleNamespace(dataset_num_proc=None, max_length=None, truncation_mode="keep_start")
     dataset = datasets.Dataset.from_list(rows)
     done = DPOTrainer._prepare_dataset(trainer, dataset, tokenizer, args, "train")
-    return done.select_columns(list(PARTS)).to_list()
+    found: list[Row] = done.select_columns(list(PARTS)).to_list()
+    return found
 
 
 def render_and_encode(rows: list[Row], tokenizer: Any) -> int:
@@ -142,10 +144,10 @@ def bench_speed(data: Path, name: str, runs: int, folder: Path, times: int) -> N
         seconds["trl"].append(spent)
         seconds["yardstick"].append(timed(lambda: render_and_encode(rows, tokenizer))[0])
         config = build_config(data, name, folder / f"build-{run}")
-        seconds["build"].append(timed(lambda config=config: prefdata.build(config))[0])
+        seconds["build"].append(timed(partial(prefdata.build, config))[0])
         command = [sys.executable, "-m", "prefdata", "build", str(data), "--tokenizer", name]
         command += ["-o", str(folder / f"command-{run}")]
-        run_it = lambda command=command: subprocess.run(command, check=True, capture_output=True)  # noqa: E731
+        run_it = partial(subprocess.run, command, check=True, capture_output=True)
         seconds["command"].append(timed(run_it)[0])
     print_speed(len(rows), seconds)
     ours = [ids for _, (_, ids) in sorted(pairs.items())]

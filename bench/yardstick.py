@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from importlib import import_module
 from typing import Any
 
 
@@ -9,22 +10,22 @@ class Yardstick:
     """Measures torch.mm beside the packs of a step, while it is open."""
 
     def __init__(self, torch: Any, precision: str) -> None:
-        self.torch, self.seconds, self.rates = torch, 0.0, []
+        self.torch, self.seconds = torch, 0.0
+        self.rates: list[float] = []
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 
     def __enter__(self) -> None:
-        import dpo.passes
-
-        self.home, self.run_pack = dpo.passes, dpo.passes._backward
+        self.home: Any = import_module("dpo.passes")
+        self.run_pack = vars(self.home)["_backward"]
 
         def measured(*arguments: Any) -> Any:
             self.measure()
             return self.run_pack(*arguments)
 
-        dpo.passes._backward = measured
+        vars(self.home)["_backward"] = measured
 
     def __exit__(self, *_: object) -> None:
-        self.home._backward = self.run_pack
+        vars(self.home)["_backward"] = self.run_pack
 
     def measure(self) -> None:
         """FLOP/s of torch.mm in the precision of the run, on a shape of its liking."""
@@ -54,7 +55,7 @@ def step_flops(config: Any) -> list[float]:
     from dpo.load import load_model
     from dpo.order import make_order
 
-    model = load_model(config.model)
+    model: Any = load_model(config.model)
     head = model.get_output_embeddings().weight.numel()
     body = sum(parameter.numel() for parameter in model.parameters())
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
