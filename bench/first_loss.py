@@ -22,8 +22,8 @@ from accelerate import Accelerator
 from transformers import AutoTokenizer
 
 import prefdata
-from dpo.agreement import Spread, check_first_margins, spot_check
-from dpo.config import TrainConfig
+from dpo.agreement import Spread, check_first_margins
+from dpo.config import ReferenceConfig, TrainConfig
 from dpo.config_file import parse_config
 from dpo.errors import MismatchError
 from dpo.load import load_model
@@ -69,21 +69,23 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     print(f"{len(run.train.pairs):,} pairs; spot check's spread: {run.spread}", flush=True)
     show("the model's own", run, run.spread, options)
     if options.isa:
-        judge("another machine's", data / "reference/other", run, options)
+        judge("another machine's", "other", run, options)
     for label, make in WRONG.items():
         model = make(folder, data, options)
-        wrong = folder / f"wrong-{model.name}"
-        compute_reference(data, model=str(model), name=wrong, mixed_precision="bf16")
-        agree(wrong, data / "reference/default")
-        judge(label, wrong, run, options)
+        name = f"wrong-{model.name}"
+        compute_reference(data, model=str(model), name=name, mixed_precision="bf16")
+        agree(data / "reference" / name, data / "reference/default")
+        judge(label, name, run, options)
 
 
-def judge(label: str, folder: Path, run: Run, options: argparse.Namespace) -> None:
-    """Check a reference by its numbers, and each seed's first step against it."""
-    reference, spread = open_reference(run.build, folder), run.spread
+def judge(label: str, name: str, run: Run, options: argparse.Namespace) -> None:
+    """Open a run with a reference as `dpo-train` does, and check each seed's first step by it."""
+    reference, spread = open_reference(run.build, name), run.spread
+    other = {"reference": ReferenceConfig(name=name), "out": run.config.out.with_name(name)}
+    config = run.config.model_copy(update=other)
     try:
-        spread = spot_check(run.policy, run.train.pairs, reference, "train")
-        print(f"{label}: TAKEN by the spot check, {spread}", flush=True)
+        spread = open_run(config, Accelerator(cpu=True, mixed_precision="bf16")).spread
+        print(f"{label}: TAKEN before step 1, {spread}", flush=True)
     except MismatchError as error:
         print(f"{label}: refused before step 1, whatever the seed: {error}", flush=True)
     show(f"{label}, the step alone", open_run_sums(run, reference), spread, options)
@@ -164,8 +166,10 @@ def moved(folder: Path, _data: Path, options: argparse.Namespace) -> Path:
 
 
 def trained(folder: Path, data: Path, options: argparse.Namespace) -> Path:
-    """The model after a few steps of DPO."""
-    train(config_of(folder, data, options, precision="bf16"))
+    """The model after a few steps of DPO, in float32, which a CPU trains faster."""
+    compute_reference(data, model=options.model, name="exact")
+    config = config_of(folder, data, options, precision="no")
+    train(config.model_copy(update={"reference": ReferenceConfig(name="exact")}))
     return folder / "run/model"
 
 
