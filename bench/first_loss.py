@@ -34,7 +34,6 @@ from dpo.passes import look_ahead, packs_of
 from dpo.reference_pass import compute_reference
 from dpo.refstore import open_reference, read_manifest
 from dpo.run import Run, open_run
-from dpo.training import train
 from prefdata.config import BuildConfig
 
 MOVED = 0.01
@@ -169,7 +168,10 @@ def trained(folder: Path, data: Path, options: argparse.Namespace) -> Path:
     """The model after a few steps of DPO, in float32, which a CPU trains faster."""
     compute_reference(data, model=options.model, name="exact")
     config = config_of(folder, data, options, precision="no")
-    train(config.model_copy(update={"reference": ReferenceConfig(name="exact")}))
+    config = config.model_copy(update={"reference": ReferenceConfig(name="exact")})
+    path = folder / "exact.yaml"
+    path.write_text(config.model_dump_json(exclude_unset=True))  # JSON is YAML
+    subprocess.run(["dpo-train", str(path)], check=True)  # a process has one precision
     return folder / "run/model"
 
 
