@@ -29,6 +29,7 @@ OUTSIDE_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{,:]', re.DOTALL)
 QUOTE, COMMA = b'",'
 TEXTS = {str}
 FLAT = {str, type(None)}  # a row of these alone is one level deep and has no numbers
+FLAT_DEPTH = 3  # levels of a row of lists of messages
 Object = dict[str, Any]
 
 
@@ -44,9 +45,7 @@ def parse_line(line: bytes, limits: Limits) -> Object:
         raise RowFault("R209", f"the row is {_kind(value)}, not an object")
     keys, inexact = len(value), False
     if not FLAT.issuperset(map(type, value.values())):
-        if line.count(b"[") + line.count(b"{") > limits.max_depth:
-            _refuse_depth(value, limits.max_depth)
-        keys, inexact = _survey(value)
+        keys, inexact = _survey(value, line, limits)
     if len(KEY_ENDS(line)) != keys:
         _refuse_duplicate_keys(line)
     if not limits.allow_nul and NUL_ESCAPE in line and _has_nul(value):
@@ -72,18 +71,28 @@ def _refuse_many_values(line: bytes) -> None:
             raise RowFault("R216", f"more than {most} in one row; not read")
 
 
-def _survey(row: Object) -> tuple[int, bool]:
+def _survey(row: Object, line: bytes, limits: Limits) -> tuple[int, bool]:
     """How many keys a row has, all levels together; whether a float may be a cut integer."""
+    keys = _keys_of_flat(row)
+    if keys is not None and limits.max_depth >= FLAT_DEPTH:
+        return keys, False
+    if line.count(b"[") + line.count(b"{") > limits.max_depth:
+        _refuse_depth(row, limits.max_depth)
+    return _survey_deep(row)
+
+
+def _keys_of_flat(row: Object) -> int | None:
+    """How many keys a row of texts and lists of flat messages has, as most are; None of others."""
     keys = len(row)
-    for value in row.values():  # texts and lists of messages, as in most rows
+    for value in row.values():
         if type(value) is list:
             for item in value:
                 if type(item) is not dict or not TEXTS.issuperset(map(type, item.values())):
-                    return _survey_deep(row)
+                    return None
                 keys += len(item)
         elif type(value) is not str:
-            return _survey_deep(row)
-    return keys, False
+            return None
+    return keys
 
 
 def _survey_deep(value: Any) -> tuple[int, bool]:
