@@ -99,6 +99,12 @@ def test_a_bad_file_is_one_error(read: Read, content: bytes, code: str) -> None:
         read(content)
 
 
+@pytest.mark.parametrize("content", [gzip.compress(GZIP), zstandard.compress(GZIP)])
+def test_a_file_that_is_packed_twice_is_said_to_be(read: Read, content: bytes) -> None:
+    with pytest.raises(UsageError, match=r"packed twice: .* gzip or zstd again; unpack it once"):
+        read(content)
+
+
 FINE_FILES = {
     "8 CRLF": (TEXT.replace(b"\n", b"\r\n"), 200),
     "10 mixed ends": (TEXT.replace(b"\n", b"\r\n", 50), 200),

@@ -6,6 +6,8 @@ import orjson
 import pytest
 
 from prefdata.read import FileRows, Limits
+from prefdata.read.faults import RowFault
+from prefdata.read.guard import parse_line
 
 Read = Callable[..., FileRows]
 
@@ -171,3 +173,29 @@ def test_a_type_change_late_in_the_file_is_refused(read: Read) -> None:
     rows = read(b"\n".join([*GOOD * 600, row(b"a", b"[]")]))
 
     assert (rows.counts.pairs, rows.rejected["code"].to_pylist()) == (3000, ["R210"])
+
+
+ROWS_BY_DEPTH: dict[str, tuple[object, int]] = {
+    "texts": ({"prompt": "a", "chosen": None}, 1),
+    "an empty list": ({"prompt": []}, 2),
+    "a list of texts": ({"prompt": ["[[[[", "{{{{"]}, 2),
+    "messages": ({"prompt": [{"role": "user", "content": "a"}] * 100}, 3),
+    "messages with nulls": ({"prompt": [{"role": "user", "content": "a", "name": None}]}, 3),
+    "empty messages": ({"prompt": [{}, {}]}, 3),
+    "parts": ({"prompt": [{"role": "user", "content": [{"type": "text"}]}]}, 5),
+    "a number beside messages": ({"prompt": [{"role": "user"}], "score": 1.5}, 3),
+}
+
+
+@pytest.mark.parametrize("limit", range(1, 7))
+@pytest.mark.parametrize(("row", "depth"), ROWS_BY_DEPTH.values(), ids=ROWS_BY_DEPTH.keys())
+def test_a_row_is_refused_exactly_where_it_is_deeper_than_the_limit(
+    row: object, depth: int, limit: int
+) -> None:
+    line, limits = orjson.dumps(row), Limits(max_depth=limit)
+    if depth <= limit:
+        assert parse_line(line, limits) == row
+        return
+    with pytest.raises(RowFault, match="deeper") as caught:
+        parse_line(line, limits)
+    assert caught.value.code == "R208"
