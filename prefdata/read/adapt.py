@@ -127,8 +127,9 @@ class Adapter:
 
     def _form(self, row: dict[str, Any], prompt: Messages) -> str:
         """Return `chat`, `text`, or what plain text is to be called while that is undecided."""
-        if FORM_COLUMN in row and row[FORM_COLUMN] in ("chat", "text"):
-            return str(row[FORM_COLUMN])
+        said = row.get(FORM_COLUMN)
+        if said in ("chat", "text"):
+            return str(said)
         if not self.layout.plain or self.plain is None:
             return self.layout.form
         if len(prompt) == 1 and self.prompt.is_text(row):
