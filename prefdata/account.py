@@ -17,7 +17,7 @@ from prefdata.errors import EmptyError
 from prefdata.findings import EXAMPLES
 from prefdata.leftovers import duplicates_table, write_rejected
 from prefdata.part import gather
-from prefdata.plan import TOOL_VERSION
+from prefdata.plan import LIBRARIES, TOOL_VERSION, BuildSeal
 from prefdata.records import RECORDS
 from prefdata.report.card import write_card
 from prefdata.report.explain import describe_code
@@ -34,12 +34,14 @@ from prefdata.report.numbers import (
     class_of_lines,
     count_groups,
     example_pairs,
+    hide_contents,
     list_findings,
     measure_characters,
     measure_tokens,
     seal_inputs,
     severity_changes,
     total_lines,
+    without_examples,
 )
 from prefdata.store.commit import FileSeal
 from prefdata.store.manifest import Manifest, OtherFile, SeenPair, ShardSeal, SplitSeal
@@ -97,7 +99,7 @@ def make_report(
         histograms=measured.histograms if measured else None,
         biases=measure_biases(profile),
         sources=measure_sources(
-            profile, kept["source_index"], {f.file.index: f.file.name for f in found.files}
+            profile, kept["source_index"], {f.file.index: f.file.source for f in found.files}
         ),
         languages=measure_languages(profile),
         groups=count_groups(kept),
@@ -128,14 +130,12 @@ def nothing_left(report: Report) -> EmptyError:
 
 
 def describe_build(
-    report: Report, found: Survey, made: Made, config: BuildConfig, sealed: tuple[Target, str]
+    report: Report, found: Survey, made: Made, config: BuildConfig, seal: BuildSeal
 ) -> Report:
     """The report with what was asked for: config, tokenizer, fingerprint; and what splits hold."""
-    target, mark = sealed
     changes = {
-        "config": config.identity,
-        "tokenizer": target.seal(),
-        "fingerprint": mark,
+        **seal._asdict(),
+        "inputs": [without_examples(one) for one in report.inputs],
         "severity_changes": severity_changes(config.severity),
     }
     if config.near is not None:
@@ -210,6 +210,8 @@ def write_others(
         root, root / REJECTED_FILE, found, _refused(found, made)
     )
     rows = {DUPLICATES_FILE: copies.num_rows, REJECTED_FILE: rejected}
+    places = parquet.read_table((root / REJECTED_FILE).absolute(), columns=["source", "line"])
+    report = hide_contents(report, places)
     for name in ("report.json", "report.html"):
         data = FORMS[Path(name).suffix](report, root)
         seals[name] = _write_bytes(root / name, data)
@@ -246,9 +248,7 @@ def _write_bytes(path: Path, data: bytes) -> FileSeal:
     return write_staged(path, lambda path: path.write_bytes(data))
 
 
-def make_manifest(
-    config: BuildConfig, target: Target, mark: str, report: Report, made: Made
-) -> Manifest:
+def make_manifest(report: Report, made: Made, seal: BuildSeal, *, content_hash: str) -> Manifest:
     """The manifest but for its list of other files, and so not yet sealed."""
     shards = [
         ShardSeal(
@@ -263,10 +263,12 @@ def make_manifest(
     ]
     return Manifest(
         tool_version=TOOL_VERSION,
-        fingerprint=mark,
-        config=config.identity,
+        libraries=LIBRARIES,
+        fingerprint=seal.fingerprint,
+        content_hash=content_hash,
+        config=seal.config,
         inputs=report.inputs,
-        tokenizer=target.seal(),
+        tokenizer=seal.tokenizer,
         lines=report.lines,
         funnel=report.funnel,
         splits=report.splits or {},

@@ -22,6 +22,7 @@ from prefdata.exclusions import read_exclusions
 from prefdata.place import (
     CARD,
     check_place,
+    files_of,
     is_finished,
     name_card,
     old_build,
@@ -29,13 +30,20 @@ from prefdata.place import (
     reads_of,
     replaced_names,
 )
-from prefdata.plan import build_identity, require_sound_splits, shard_tasks, split_notes
+from prefdata.plan import (
+    BuildSeal,
+    read_inputs,
+    require_sound_splits,
+    seal_build,
+    shard_tasks,
+    split_notes,
+)
 from prefdata.progress import Progress, Silent
-from prefdata.read import InputFile, expand_inputs, load_layout
+from prefdata.read import expand_inputs, load_layout
 from prefdata.shard import MadeShard, ShardFacts, ShardTask, make_shard
-from prefdata.split import expand_splits, splits_of_files
-from prefdata.store.canonical import fingerprint
-from prefdata.store.commit import FileSeal, lock_folder, sha256_file
+from prefdata.split import expand_splits
+from prefdata.store.commit import FileSeal, lock_folder
+from prefdata.store.content import hash_content
 from prefdata.store.manifest import Manifest
 from prefdata.store.reader import Build, open_build
 from prefdata.store.shards import read_shard
@@ -43,6 +51,7 @@ from prefdata.store.staging import Staging
 from prefdata.survey import Survey, SurveyOptions, survey
 from prefdata.tally import NOTHING_MADE, Made
 from prefdata.tokens.preview import text_rule, trial_of
+from prefdata.tokens.remember import remember_place
 from prefdata.tokens.target import Target, load_target
 
 
@@ -53,32 +62,30 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
     `replace`. Raises a `PrefdataError` with its code; nothing then stands under a final name.
     """
     progress = progress or Silent()
-    files, given = expand_splits(config.inputs)
-    named = [] if config.resplit else splits_of_files(files, given)
-    others = expand_inputs([*config.evaluations, *config.exclude])
+    check_place(config.out, reads_of(config, files_of(config)))
     target = load_target(
         config.tokenizer, revision=config.revision, chat_template=config.chat_template
     )
-    check_place(config.out, reads_of(config, [*files, *others]))
-    with _place(config.out) as begun, _engine(config, files) as workers:
+    with _place(config.out) as begun, _engine(config) as workers:
         old = old_build(config.out)
-        digests = {file.name: sha256_file(file.path) for file in [*files, *others]}
-        mark = fingerprint(build_identity(config, target, digests, named))
-        if is_finished(config.out, old, mark, replace=replace):
+        inputs = read_inputs(config)
+        seal = seal_build(config, target, inputs)
+        remember_place(seal.tokenizer.tokenizer_sha256, config.tokenizer)
+        if is_finished(config.out, old, seal.fingerprint, replace=replace):
             return open_build(config.out)
-        begun.append(staging := Staging(config.out, mark))
+        begun.append(staging := Staging(config.out, seal.fingerprint))
 
         with trial_of(target, config.token_options) as trial:
             found = survey(
-                files,
-                _options(config, target, given),
+                inputs.files,
+                _options(config, target, inputs.given),
                 workers=workers,
                 staging=staging,
                 progress=progress,
             )
             if trial is not None:
                 trial.finish()
-        _require_same_inputs(found, digests)
+        _require_same_inputs(found, inputs.digests)
         _require_sound_set(found, config)
 
         found = found._replace(notes=found.notes + split_notes(found, config))
@@ -86,10 +93,11 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
         made = Made(tasks, _make_shards(tasks, staging, workers, progress))
         _require_tokens(found, made)
 
-        report = make_report(found, made, _read_tokens(made, staging), target)
-        report = describe_build(report, found, made, config, (target, mark))
+        tokens = _read_tokens(made, staging)
+        report = make_report(found, made, tokens, target)
+        report = describe_build(report, found, made, config, seal)
         rest = write_others(staging.root, found, made, report, config)
-        manifest = make_manifest(config, target, mark, report, made)
+        manifest = make_manifest(report, made, seal, content_hash=_hash_tokens(made, tokens, seal))
         manifest = manifest.model_copy(update={"files": manifest.files + rest.listed}).sealed()
         kept = _commit(staging, {**made.seals, **rest.seals}, manifest, old)
     for note in [*kept, *report.notes]:
@@ -110,6 +118,13 @@ def _commit(
     return [f"{CARD} was edited since the last build, so it stays; the new card is {card}"]
 
 
+def _hash_tokens(made: Made, tokens: list[pa.Table], seal: BuildSeal) -> str:
+    splits: dict[str, list[pa.Table]] = {}
+    for task, table in zip(made.tasks, tokens, strict=True):
+        splits.setdefault(task.split, []).append(table)
+    return hash_content(splits, tokenizer_sha256=seal.tokenizer.tokenizer_sha256)
+
+
 def _options(config: BuildConfig, target: Target, given: Mapping[str, str]) -> SurveyOptions:
     return SurveyOptions(
         load_layout(config.layout) if config.layout else None,
@@ -126,8 +141,8 @@ def _options(config: BuildConfig, target: Target, given: Mapping[str, str]) -> S
     )
 
 
-def _engine(config: BuildConfig, files: list[InputFile]) -> Engine:
-    total = sum(file.path.stat().st_size for file in files)
+def _engine(config: BuildConfig) -> Engine:
+    total = sum(file.path.stat().st_size for file in expand_splits(config.inputs)[0])
     return open_engine(config.engine, workers=config.workers, total_bytes=total)
 
 

@@ -1,5 +1,9 @@
-"""The commands: validate · build · show · layouts · explain. Exit codes are in command.py."""
+"""The commands: validate · build · show · push · pull · verify · layouts · explain.
 
+Exit codes are in command.py.
+"""
+
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,6 +70,12 @@ def _changes(options: dict[str, Any]) -> dict[str, Any]:
     named = {"columns": _named_columns(options), **options}
     given = {name: value for name, value in named.items() if value not in (None, (), False, {})}
     return {n: list(value) if isinstance(value, tuple) else value for n, value in given.items()}
+
+
+def _quiet_bars() -> None:
+    """Let the Hub's client draw its bars on a terminal alone; it reads this when it is imported."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 @click.group(
@@ -224,9 +234,10 @@ def build(
     with _report_if_empty(report_path):
         made = run(config, replace=replace, progress=TerminalProgress(PlainConsole(stderr=True)))
     report = Report.model_validate_json(made.file("report.json").read_bytes())
+    report = name_rows(report, made.rejected(), num_examples)
     print_report(report, PlainConsole())
     if report_path is not None:
-        write_report(name_rows(report, made.rejected(), num_examples), report_path, root=Path.cwd())
+        write_report(report, report_path, root=Path.cwd())
     say(f"{made.path} is built; its manifest's hash is {made.manifest.hash[:16]}…")
 
 
@@ -236,6 +247,7 @@ def build(
 )
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--row", type=click.IntRange(min=0), help="Show one pair: tokens, difference.")
+@click.option("--tokenizer", metavar="NAME", help="Where the build's tokenizer lies, if not known.")
 @click.option(
     "--html", type=click.Path(path_type=Path), help="Write pairs as pages: FILE.html or a folder."
 )
@@ -246,10 +258,12 @@ def build(
     show_default=True,
     help="Pairs in the pages, evenly spread.",
 )
-def show(out: Path, row: int | None, html: Path | None, rows: int) -> None:
+def show(out: Path, row: int | None, tokenizer: str | None, html: Path | None, rows: int) -> None:
     """What is in a finished build."""
+    from prefdata.findings import EXAMPLES
     from prefdata.report.figures import count
     from prefdata.report.model import Report
+    from prefdata.report.numbers import name_rows
     from prefdata.report.pair import show_pair
     from prefdata.report.rows import num_rows
     from prefdata.report.terminal import print_report
@@ -259,16 +273,90 @@ def show(out: Path, row: int | None, html: Path | None, rows: int) -> None:
     if html is not None:
         from prefdata.report.html.browser import write_browser
 
-        pages = write_browser(made, html, most=rows)
+        pages = write_browser(made, html, most=rows, tokenizer=tokenizer)
         shown = min(rows, num_rows(made))
         say(f"{pages[0]} shows {shown:,} of {count(num_rows(made), 'pair')}")
         return
     if row is None:
-        report = made.file("report.json")
-        print_report(Report.model_validate_json(report.read_bytes()), console)
+        report = Report.model_validate_json(made.file("report.json").read_bytes())
+        if made.has_rejected:
+            report = name_rows(report, made.rejected(), EXAMPLES)
+        print_report(report, console)
         return
-    for text in show_pair(made, row):
+    for text in show_pair(made, row, tokenizer):
         console.print(text, soft_wrap=True)
+
+
+@main.command(
+    epilog="\b\nExamples:\n  prefdata push out/hh ORG/hh-pairs --dry-run\n"
+    "  prefdata push out/hh ORG/hh-pairs --license mit"
+)
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("repo", metavar="ORG/NAME")
+@click.option("--public", is_flag=True, help="Make a new repo public, or push to a public one.")
+@click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be uploaded; change nothing.")
+@click.option("--with-rejected", is_flag=True, help="Share the refused rows too, as they were.")
+@click.option("--replace", is_flag=True, help="Remove files from the repo that no push made.")
+@click.option("--revision", "branch", metavar="BRANCH", help="Commit to a branch, made if needed.")
+@click.option("--license", "licence", metavar="NAME", help="Of the set: mit, cc-by-4.0 …")
+@click.option("--no-license", "no_licence", is_flag=True, help="Share a set without a licence.")
+@click.option("--allow-secrets", is_flag=True, help="Share texts with what looks like secrets.")
+def push(out: Path, repo: str, **options: Any) -> None:
+    """Share a build on the Hub: text, tokens and reference log-probs in one commit."""
+    _quiet_bars()
+    from prefdata.hub.push import PushOptions, say_pushed
+    from prefdata.hub.push import push as run
+    from prefdata.report.terminal import TerminalProgress
+
+    progress = TerminalProgress(PlainConsole(stderr=True))
+    for line in say_pushed(repo, run(out, repo, PushOptions(**options), progress=progress)):
+        say(line)
+
+
+@main.command(
+    epilog="\b\nExamples:\n  prefdata pull ORG/hh-pairs -o out/hh\n"
+    "  prefdata pull ORG/hh-pairs@v1 -o out/hh"
+)
+@click.argument("name", metavar="ORG/NAME[@REV]")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FOLDER",
+    help="Where the build goes.",
+)
+@click.option("--replace", is_flag=True, help="Replace another build in the folder.")
+def pull(name: str, out: Path, *, replace: bool) -> None:
+    """Write a shared set as the build it was made from, hash by hash; resume by itself."""
+    _quiet_bars()
+    from prefdata.hub.pull import find_set, split_revision
+    from prefdata.hub.pull import pull as run
+    from prefdata.report.terminal import TerminalProgress
+
+    found = find_set(*split_revision(name))
+    made = run(found, out, replace=replace, progress=TerminalProgress(PlainConsole(stderr=True)))
+    rows = sum(split.rows for split in made.splits.values())
+    say(f"{out} is {found.repo.name} at {found.commit}: {rows:,} pairs, every file as shared")
+
+
+@main.command(epilog="\b\nExamples:\n  prefdata verify out/hh\n  prefdata verify ORG/hh-pairs@v1")
+@click.argument("name", metavar="OUT | ORG/NAME[@REV]")
+def verify(name: str) -> None:
+    """Hash every file of a build, or of a shared set, again; exit 1 if one is missing or other."""
+    _quiet_bars()
+    from prefdata.hub.pull import find_set, split_revision
+    from prefdata.hub.verify import verify_build, verify_set
+
+    is_here = Path(name).exists()
+    found = verify_build(Path(name)) if is_here else verify_set(find_set(*split_revision(name)))
+    for line in found.faults:
+        say(line)
+    for path in found.absent:
+        say(f"{path} is not here: refused rows stay where a set was built, unless they are shared")
+    say(f"{name}: {found.num_files:,} files are as they were sealed, {len(found.faults):,} are not")
+    sys.exit(1 if found.faults else 0)
 
 
 @main.command(epilog="\b\nExamples:\n  prefdata layouts\n  prefdata layouts helpsteer2-ratings")

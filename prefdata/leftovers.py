@@ -68,7 +68,7 @@ def duplicates_table(found: Survey) -> pa.Table:
     """Each copy and what is kept in its stead, as rows of DUPLICATES."""
     copies = found.decision.duplicates
     own, stays = (found.keys[copies[name]] for name in ("at", "kept"))
-    names = pl.Series([file.file.name for file in found.files])
+    names = pl.Series([file.file.source for file in found.files])
     columns = {
         "source": names[own["source_index"]],
         "source_index": own["source_index"],

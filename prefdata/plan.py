@@ -1,9 +1,9 @@
 """What a build will do, before it does it: its identity, and the shards to make."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -12,11 +12,21 @@ from numpy.typing import NDArray
 from prefdata.config import BuildConfig
 from prefdata.errors import EmptyError
 from prefdata.keys import GROUP
-from prefdata.read import load_layout
+from prefdata.read import InputFile, expand_inputs, label_sources, load_layout
 from prefdata.shard import ShardTask
-from prefdata.split import FEW_ROWS, Leaks, Splits, draw_test, too_large
-from prefdata.split_names import TRAIN, FileSplit, kind_of
-from prefdata.store.manifest import FORMAT_VERSION
+from prefdata.split import (
+    FEW_ROWS,
+    Leaks,
+    Splits,
+    draw_test,
+    expand_splits,
+    splits_of_files,
+    too_large,
+)
+from prefdata.split_names import AUTO, TRAIN, kind_of
+from prefdata.store.canonical import fingerprint
+from prefdata.store.commit import sha256_file
+from prefdata.store.manifest import FORMAT_VERSION, TokenizerSeal, shared_name
 from prefdata.survey import Survey
 from prefdata.text import FIELD_NAMES
 from prefdata.tokens.options import TokenOptions
@@ -26,26 +36,83 @@ DRAWN = "test"
 """The split that is drawn."""
 _CHECKED_ROWS = 65_536  # in a task of a validation
 TOOL_VERSION = version("prefdata-dpo")
+LIBRARIES = {
+    name: version(name) for name in ("orjson", "polars", "pyarrow", "tokenizers", "transformers")
+}
 
 
-def build_identity(
-    config: BuildConfig,
-    target: Target,
-    digests: Mapping[str, str],
-    named: Sequence[FileSplit],
-) -> dict[str, Any]:
-    """Everything that decides the bytes of a build; `named` are the splits of files by name."""
+class BuildInputs(NamedTuple):
+    """The files of a build, labelled, as they are when it begins."""
+
+    files: list[InputFile]
+    """Of rows."""
+    evaluations: list[InputFile]
+    exclude: list[InputFile]
+    given: Mapping[str, str]
+    """The split of each file of rows that is given one, by its name."""
+    digests: Mapping[str, str]
+    """sha256 of each file, by its name."""
+
+
+class BuildSeal(NamedTuple):
+    """What manifest and report say of a build before it is made."""
+
+    config: dict[str, Any]
+    """The resolved config, sealed."""
+    tokenizer: TokenizerSeal
+    fingerprint: str
+
+
+def read_inputs(config: BuildConfig) -> BuildInputs:
+    """Find and hash every file that a build reads."""
+    files, given = expand_splits(config.inputs)
+    evaluations, exclude = expand_inputs(config.evaluations), expand_inputs(config.exclude)
+    digests = {f.name: sha256_file(f.path) for f in (*files, *evaluations, *exclude)}
+    return BuildInputs(
+        label_sources(files, digests),
+        label_sources(evaluations, digests),
+        label_sources(exclude, digests),
+        given,
+        digests,
+    )
+
+
+def seal_config(config: BuildConfig, inputs: BuildInputs) -> dict[str, Any]:
+    """Return what decides the bytes of a build, as JSON without any path of this machine.
+
+    Files are named by their labels, directories by their last part: what they hold is sealed by
+    its hash elsewhere.
+    """
+    sealed = config.identity
+    by_split: dict[str, list[str]] = {}
+    for file in inputs.files:
+        by_split.setdefault(inputs.given.get(file.name, AUTO), []).append(file.label)
+    sealed["inputs"] = by_split if inputs.given else by_split.get(AUTO, [])
+    sealed["evaluations"] = [file.label for file in inputs.evaluations]
+    sealed["exclude"] = [file.label for file in inputs.exclude]
+    for key in ("tokenizer", "layout", "chat_template"):
+        if sealed[key] is not None:
+            sealed[key] = shared_name(sealed[key])
+    return sealed
+
+
+def seal_build(config: BuildConfig, target: Target, inputs: BuildInputs) -> BuildSeal:
+    """Return the config and the tokenizer, sealed, and a hash of all that decides the bytes."""
+    sealed, tokenizer = seal_config(config, inputs), target.seal()
+    named = [] if config.resplit else splits_of_files(inputs.files, inputs.given)
     layout = load_layout(config.layout).model_dump(mode="json") if config.layout else None
-    return {
+    read = [*inputs.files, *inputs.evaluations, *inputs.exclude]
+    decides = {
         "format_version": FORMAT_VERSION,
         "tool_version": TOOL_VERSION,
-        "config": config.identity,
+        "config": sealed,
         "layout": layout,
-        "inputs": list(digests.items()),
+        "inputs": [(file.label, inputs.digests[file.name]) for file in read],
         "splits": [list(one) for one in named],
-        "tokenizer": target.seal().model_dump(mode="json"),
+        "tokenizer": tokenizer.model_dump(mode="json"),
         "special_tokens": target.special_tokens,
     }
+    return BuildSeal(sealed, tokenizer, fingerprint(decides))
 
 
 def shard_tasks(found: Survey, config: BuildConfig, target: Target, root: Path) -> list[ShardTask]:

@@ -161,6 +161,8 @@ class _TextFile:
                 self._path.absolute(),  # pyarrow takes `a:b` for a URL
                 table.schema,
                 compression="zstd",
+                write_page_index=True,
+                use_content_defined_chunking=True,  # a changed row changes few bytes of the file
             )
         self._writer.write_table(table)
 

@@ -154,7 +154,7 @@ def survey(
         decision,
         find_together(stays, parts, counts, [file.reading for file in found], options.checks),
         [*_funnel(found, parts), *decision.funnel],
-        [f"{file.file.name}: {note}" for file in found for note in file.notes]
+        [f"{file.file.source}: {note}" for file in found for note in file.notes]
         + changed_severities(options.checks.severity)
         + splits.notes,
     )
@@ -179,7 +179,7 @@ def _splits(
     own = [at for at, one in enumerate(found) if one.layout in OWN_TEXT and by_file[at].split]
     said = pl.when(~pl.col("source_index").is_in(own)).then(profile["said_split"])
     rows = keys.select("source_index", "line", said=said)
-    return settle_splits([file.name for file in files], by_file, rows)
+    return settle_splits([file.source for file in files], by_file, rows)
 
 
 class _Reading:

@@ -93,7 +93,7 @@ def leak_messages(found: Survey, leaks: pl.DataFrame) -> list[tuple[int, str]]:
     """What each row of `Decision.leaks` shares with which row of the split that keeps it."""
     of_rows, names = found.splits.of_rows, found.splits.names
     assert of_rows is not None
-    files = [file.file.name for file in found.files]
+    files = [file.file.source for file in found.files]
     kept = found.keys.select("source_index", "line")[leaks["kept"]]
     return [
         (at, f"{LEAK_NAMES[code]} is in {names[of_rows[other]]}: {files[source]}:{line}")
@@ -106,7 +106,7 @@ def leak_messages(found: Survey, leaks: pl.DataFrame) -> list[tuple[int, str]]:
 def _near_messages(found: Survey, examples: int) -> list[tuple[int, str]]:
     """What each near-duplicate is near, for as many as a report names."""
     near = found.decision.near
-    names = [file.file.name for file in found.files]
+    names = [file.file.source for file in found.files]
     kept = found.keys.select("source_index", "line")[near["kept"].head(examples)]
     said = [
         f"near_duplicate: similarity {similarity:.2f} to {names[source]}:{line}"
@@ -121,5 +121,5 @@ def _placed(found: Survey, pairs: list[tuple[int, str]], examples: int) -> Met:
     first = []
     for at, message in pairs[:examples]:
         source, line = found.keys.select("source_index", "line").row(at)
-        first.append(Place(found.files[source].file.name, line, message))
+        first.append(Place(found.files[source].file.source, line, message))
     return Met(len(pairs), tuple(first))

@@ -18,7 +18,7 @@ from prefdata.read.reader import (
     read_part,
 )
 from prefdata.read.shipped import find_layout, load_layout, shipped_layouts
-from prefdata.read.source import InputFile, expand_inputs
+from prefdata.read.source import InputFile, expand_inputs, label_sources
 from prefdata.read.texts import TextChoice, TextMode, TextRule, choose_in_blocks
 from prefdata.read.unread import meaning_of
 
@@ -44,6 +44,7 @@ __all__ = [
     "find_layout",
     "fit_to_blocks",
     "gather_blocks",
+    "label_sources",
     "load_layout",
     "meaning_of",
     "notes_of",

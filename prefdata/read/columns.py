@@ -93,7 +93,7 @@ class RecordColumns:
             return
         columns = dict(zip(SCALARS, zip(*self.scalars, strict=True), strict=True))
         arrays = {name: arrow_array(columns[name], RECORDS.field(name).type) for name in SCALARS}
-        arrays["source"] = arrow_array([self.file.name] * num, pa.string())
+        arrays["source"] = arrow_array([self.file.source] * num, pa.string())
         arrays["source_index"] = arrow_array([self.file.index] * num, pa.int32())
         for name in ("prompt", "chosen", "rejected"):
             arrays[name] = getattr(self, name).array()
@@ -116,13 +116,13 @@ class RejectedColumns:
     def add_row(
         self, line: int, offset: int, fault: RowFault, raw: bytes, ordinal: int = -1
     ) -> None:
-        place = (self.file.name, self.file.index, line, offset, ordinal)
+        place = (self.file.source, self.file.index, line, offset, ordinal)
         self.rows.append((*place, fault.code, fault.message, raw))
 
     def add_tie(self, line: int, offset: int, ordinal: int, draft: Draft, tie: int) -> None:
         """The draft's pair at `tie` under the ordinal that it has in its line."""
         pair = draft.pairs[tie]
-        place = (self.file.name, self.file.index, line, offset, ordinal)
+        place = (self.file.source, self.file.index, line, offset, ordinal)
         raw = pair_json(draft.prompt, pair.chosen, pair.rejected)
         self.rows.append((*place, "PD303", "both completions rank the same", raw))
 

@@ -3,8 +3,9 @@
 import glob
 import os
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,12 @@ class InputFile:
     path: Path
     name: str
     index: int
+    label: str = ""
+
+    @property
+    def source(self) -> str:
+        """Its name in what is written: in a build without its path, in a validation as given."""
+        return self.label or self.name
 
 
 class Stamp(NamedTuple):
@@ -44,6 +51,25 @@ def expand_inputs(patterns: Sequence[str]) -> list[InputFile]:
         _require_text(file.name)
         stamp(file)
     return files
+
+
+def label_sources(files: Sequence[InputFile], digests: Mapping[str, str]) -> list[InputFile]:
+    """Return the files, each with a label that says nothing of where it lies.
+
+    A label is the base name; where several files share it, `@` and the beginning of the content's
+    sha256 follow (`train.jsonl@1a2b3c4d`), and a number where the content is the same too.
+    """
+    shared = Counter(file.path.name for file in files)
+    used: Counter[str] = Counter()
+    labelled = []
+    for file in files:
+        label = file.path.name
+        if shared[label] > 1:
+            label = f"{label}@{digests[file.name][:8]}"
+        used[label] += 1
+        label = label if used[label] == 1 else f"{label}.{used[label]}"
+        labelled.append(replace(file, label=label))
+    return labelled
 
 
 def _require_text(name: str) -> None:

@@ -10,6 +10,7 @@ from prefdata.report.lengths import PARTS, by_doubling
 from prefdata.report.model import ExamplePair, Report
 from prefdata.report.readings import splits_said
 from prefdata.report.safe import plain, yaml_text
+from prefdata.split_names import rank_of
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _MOST_INPUTS = 50  # rows of the table; the report has all
@@ -22,10 +23,14 @@ _LIST = re.compile(r"^(\d+)([.)])|^([-+=])")
 
 def write_card(report: Report, *, name: str) -> str:
     """The card's text; everything that comes from data or names is escaped."""
+    header = yaml_text(card_header(report), sort_keys=True)
+    return f"---\n{header}---\n\n# {escape(name)}\n\n{card_body(report, name)}\n"
+
+
+def card_body(report: Report, name: str) -> str:
+    """Return what a card says below its title."""
     tokenizer = report.tokenizer.name if report.tokenizer else "none"
     parts = [
-        f"---\n{yaml_text(_header(report), sort_keys=True)}---",
-        f"# {escape(name)}",
         "Preference pairs, checked and tokenized by prefdata: `text/` holds them as messages for "
         "any trainer,\n`tokens/` as token ids, `rejected/` every row that was left out, with its "
         "reason. `report.html` shows all of this\nas one page.",
@@ -43,7 +48,7 @@ def write_card(report: Report, *, name: str) -> str:
         f"{percent(report.chosen_longer or 0)} of the pairs.",
         *_command(report, name),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(part for part in parts if part)
 
 
 def escape(text: str) -> str:
@@ -55,11 +60,12 @@ def escape(text: str) -> str:
     return _SPECIAL.sub(r"\\\g<0>", plain(text))
 
 
-def _header(report: Report) -> dict[str, Any]:
+def card_header(report: Report) -> dict[str, Any]:
     """What the Hub reads; license and language only where they are known of every pair."""
     splits = report.splits or {}
     rows = sum(split.rows for split in splits.values())
-    files = [{"split": name, "path": f"text/{name}-*.parquet"} for name in sorted(splits)]
+    ordered = sorted(splits, key=rank_of)
+    files = [{"split": name, "path": f"text/{name}-*.parquet"} for name in ordered]
     licences = {source.licence for source in report.sources}
     known = {"language": report.languages} if report.languages else {}
     if len(licences) == 1 and None not in licences:
@@ -114,7 +120,7 @@ def _splits(report: Report) -> list[list[str]]:
             f"{split.groups:,}",
             f"{split.prompt_tokens + split.chosen_tokens + split.rejected_tokens:,}",
         ]
-        for name, split in sorted((report.splits or {}).items())
+        for name, split in sorted((report.splits or {}).items(), key=lambda of: rank_of(of[0]))
     ]
 
 
@@ -156,15 +162,20 @@ def _command(report: Report, name: str) -> Iterator[str]:
         return
     fields = BuildConfig.model_fields
     asked = {
-        key: value
-        for key, value in report.config.items()
-        if fields[key].is_required() or value != _default(key)
+        key: _in_order(report.config[key])
+        for key, field in fields.items()
+        if key in report.config and (field.is_required() or report.config[key] != _default(key))
     }
     safe_name = re.sub(r"[^\w.-]", "-", plain(name), flags=re.ASCII).lstrip("-") or "build"
     yield "## Build it again"
     yield "The same inputs and this `build.yaml` give the same bytes:"
     yield _fenced(yaml_text(asked, sort_keys=False).rstrip(), "yaml")
     yield _fenced(f"prefdata build build.yaml -o {safe_name}", "sh")
+
+
+def _in_order(value: Any) -> Any:
+    """A value with the keys of its mappings sorted, so that a card is the same from any report."""
+    return {key: value[key] for key in sorted(value)} if isinstance(value, dict) else value
 
 
 def _default(key: str) -> Any:

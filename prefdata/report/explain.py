@@ -50,6 +50,7 @@ _SCOPES = {"row": "a row", "set": "the whole set", "tokens": "a row's tokens"}
 
 ERROR_FAMILIES = {
     "E1": "Files, directories and the machine",
+    "E2": "Sharing on the Hub",
     "C1": "Configs and options",
     "T1": "Models, prompts and configs of the trainer",
     "T2": "What does not belong together",
@@ -63,6 +64,10 @@ _EXIT_CODES = {
     "E188": 3,
     "E189": 3,
     "E141": 4,
+    "E203": 1,
+    "E204": 1,
+    "E209": 1,
+    "E211": 1,
     "X001": 70,
     "T301": 1,
     "T303": 1,

@@ -1,5 +1,6 @@
 """Tables to the numbers of a report: the conservation law, findings, lengths, examples."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from prefdata.report.model import Example, ExamplePair, Finding, Groups, Report,
 from prefdata.store.manifest import InputSeal, LineClasses, SeenPair, TextSeal
 from prefdata.survey import Survey
 
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _PAIR_CHARACTERS = 600  # of each part of an example pair
 
 
@@ -91,7 +93,7 @@ def seal_inputs(
     ]
     return [
         InputSeal(
-            name=file.file.name,
+            name=file.file.source,
             bytes=file.size_bytes,
             sha256=file.sha256,
             layout=file.layout,
@@ -130,6 +132,31 @@ def name_rows(report: Report, rejected: pa.Table, most: int) -> Report:
         else finding
         for finding in report.findings
     ]
+    return report.model_copy(update={"findings": findings})
+
+
+def without_examples(seal: InputSeal) -> InputSeal:
+    """An input without values of columns that are not in the build; a validation shows them."""
+    columns = [column.model_copy(update={"example": ""}) for column in seal.reading.not_read]
+    reading = seal.reading.model_copy(update={"not_read": columns})
+    return seal.model_copy(update={"reading": reading})
+
+
+def hide_contents(report: Report, rejected: pa.Table) -> Report:
+    """The report without what messages quote of refused rows, which are not to leave the house.
+
+    `name_rows` brings the messages back where the refused rows are.
+    """
+    refused = set(zip(*(rejected[name].to_pylist() for name in ("source", "line")), strict=True))
+    findings = []
+    for finding in report.findings:
+        examples = [
+            example.model_copy(update={"message": _QUOTED.sub("'…'", example.message)})
+            if (example.source, example.line) in refused
+            else example
+            for example in finding.examples
+        ]
+        findings.append(finding.model_copy(update={"examples": examples}))
     return report.model_copy(update={"findings": findings})
 
 

@@ -10,17 +10,16 @@ from prefdata.report.pieces import decoder_of, pieces_of
 from prefdata.report.rows import ShownPair, read_pair
 from prefdata.report.safe import plain
 from prefdata.store.reader import Build
-from prefdata.tokens.target import load_target
+from prefdata.tokens.sealed import load_sealed
 
 _STYLES = {"prompt": "cyan", "chosen": "green", "rejected": "red"}
 _MARKS = {"chosen": ("{+", "+}"), "rejected": ("[-", "-]")}  # as `git diff --word-diff` has them
 
 
-def show_pair(build: Build, row: int) -> Iterator[Text]:
+def show_pair(build: Build, row: int, tokenizer: str | None = None) -> Iterator[Text]:
     """The parts of a pair, token by token, then its difference; rows count over all splits."""
     pair = read_pair(build, row)
-    revision = build.manifest.config.get("revision")
-    decode = decoder_of(load_target(build.manifest.tokenizer.name, revision=revision))
+    decode = decoder_of(load_sealed(build.manifest.tokenizer, tokenizer))
     place = plain(f"{pair.text['source']}:{pair.text['line']}")
     about = f"row {row}: {pair.split}[{pair.at}], pair {pair.tokens['pair_id'].hex()}, {place}"
     yield Text(about, style="bold")

@@ -1,5 +1,7 @@
 """The manifest: what a finished build is, sealed by its own hash."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -43,7 +45,7 @@ class ColumnNotRead(_Model):
     kind: str
     """What it holds: text, number, messages, list of texts, object."""
     example: str
-    """Its first value as JSON, cut."""
+    """Its first value as JSON, cut; empty in a build, which holds no value that it does not use."""
     means: str | None = None
     """What its name says of training, such as `system` or `scores`; null where it says nothing."""
 
@@ -84,7 +86,8 @@ class InputSeal(_Model):
     """One input file as it was read."""
 
     name: str
-    """As the user gave it."""
+    """In a build the file's base name, with a part of its sha256 where others share it; in a
+    validation as the user gave it."""
     bytes: int
     sha256: str
     layout: str
@@ -106,7 +109,7 @@ class TokenizerSeal(_Model):
     """What decides the ids of a build."""
 
     name: str
-    """A folder or a hub name, as the user gave it."""
+    """A name on the Hub, or that of a directory without the path to it."""
     revision: str | None
     tokenizer_sha256: str
     """sha256 of the fast tokenizer's JSON, as the library serializes it."""
@@ -176,10 +179,15 @@ class Manifest(_Model):
     format: Literal["prefdata-build"] = "prefdata-build"
     format_version: Literal[1] = 1
     tool_version: str
+    libraries: dict[str, str] = {}
+    """Versions of what read, cut and wrote the rows."""
     fingerprint: str
     """Sixteen hex digits of config, inputs, tokenizer and version: equal where a build would be."""
+    content_hash: str = Field(default="", pattern="^([0-9a-f]{64})?$")
+    """sha256 of what is trained: ids, tokens, masks, weights, margins and ranks of each split, and
+    the tokenizer; the same whatever the paths, the cuts into shards or the libraries' versions."""
     config: dict[str, Any]
-    """The resolved config, without what only says where and how fast."""
+    """The resolved config, without what only says where and how fast, and without any path."""
     inputs: list[InputSeal]
     tokenizer: TokenizerSeal
     lines: LineClasses
@@ -203,6 +211,15 @@ class Manifest(_Model):
     def is_whole(self) -> bool:
         """Whether the hash in the manifest is that of its content."""
         return self.hash == self._own_hash()
+
+
+def shared_name(name: str) -> str:
+    """Return a model's, tokenizer's or file's name as manifests hold it: without its directories.
+
+    >>> shared_name("org/model"), shared_name(__file__)
+    ('org/model', 'manifest.py')
+    """
+    return Path(os.path.abspath(name)).name if os.path.lexists(name) else name  # noqa: PTH100
 
 
 def _is_whole(value: dict[str, Any]) -> bool:
@@ -249,7 +266,7 @@ def _parse(path: Path, data: bytes) -> tuple[Manifest, bool]:
         raise UsageError("E133", str(path), problem, _ELSEWHERE) from error
 
 
-def check_paths(manifest: Path, entries: list[ShardSeal | OtherFile]) -> None:
+def check_paths(manifest: Path, entries: Sequence[ShardSeal | OtherFile]) -> None:
     """Refuse names that lead out of the folder, or that one disk would hold as the same file."""
     seen: set[str] = set()
     for entry in entries:

@@ -1,5 +1,6 @@
 """How a finished build is read: through its manifest alone, and only if each byte is as sealed."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ from pyarrow import parquet
 
 from prefdata.arrays import empty_table
 from prefdata.errors import UsageError
+from prefdata.store.content import hash_content
 from prefdata.store.manifest import Manifest, OtherFile, ShardSeal, SplitSeal, read_manifest
 from prefdata.store.shards import TOKENS, read_shard
 from prefdata.store.verify import cache_folder, check_seal
@@ -38,6 +40,15 @@ class Build(NamedTuple):
     """Whether files that did not change are taken as they were found before."""
 
     @property
+    def content_hash(self) -> str:
+        """The manifest's; of a build that an earlier version made, it is computed."""
+        seal = self.manifest.tokenizer.tokenizer_sha256
+        return self.manifest.content_hash or hash_content(
+            {split: (shard.read() for shard in self.shards(split)) for split in self.splits},
+            tokenizer_sha256=seal,
+        )
+
+    @property
     def splits(self) -> dict[str, SplitSeal]:
         return self.manifest.splits
 
@@ -60,9 +71,23 @@ class Build(NamedTuple):
         self._check_split(split)
         return self._parquet(f"text/{split}-")
 
+    def text_parts(self, split: str) -> Iterator[pa.Table]:
+        """The kept pairs of a split, a row group at a time."""
+        self._check_split(split)
+        for file in self._checked(f"text/{split}-"):
+            reader = parquet.ParquetFile(file)
+            for group in range(reader.num_row_groups):
+                yield reader.read_row_group(group)
+
     def rejected(self) -> pa.Table:
         """Every row that was refused, with its code."""
         return self._parquet("rejected/")
+
+    @property
+    def has_rejected(self) -> bool:
+        """Whether refused rows are here, as they are where the build was made."""
+        files = [file for file in self.manifest.files if file.path.startswith("rejected/")]
+        return all((self.path / file.path).is_file() for file in files)
 
     def file(self, name: str) -> Path:
         """A file of the build that is not a shard, checked."""
@@ -73,11 +98,13 @@ class Build(NamedTuple):
         raise UsageError("E139", str(self.path), f"has no {name}", "see its manifest")
 
     def _parquet(self, prefix: str) -> pa.Table:
+        return pa.concat_tables(parquet.read_table(path) for path in self._checked(prefix))
+
+    def _checked(self, prefix: str) -> list[Path]:
         files = [file for file in self.manifest.files if file.path.startswith(prefix)]
         for file in files:
             _check_file(self.path, file, remembers=self.remembers)
-        paths = [(self.path / file.path).absolute() for file in files]  # `a:b` is no URL
-        return pa.concat_tables(parquet.read_table(path) for path in paths)
+        return [(self.path / file.path).absolute() for file in files]  # `a:b` is no URL
 
     def _check_split(self, split: str) -> None:
         if split not in self.splits:

@@ -25,6 +25,18 @@ TOKENS = pa.schema(
     ]
 )
 
+TOKEN_LOGPS = pa.list_(pa.field("item", pa.float32(), nullable=False))
+REFERENCE = pa.schema(
+    [
+        pa.field("pair_id", pa.binary(16), nullable=False),
+        pa.field("ref_chosen_logps", pa.float32(), nullable=False),  # sums, in nats
+        pa.field("ref_rejected_logps", pa.float32(), nullable=False),
+        pa.field("ref_chosen_token_logps", TOKEN_LOGPS, nullable=False),
+        pa.field("ref_rejected_token_logps", TOKEN_LOGPS, nullable=False),
+    ]
+)
+"""Reference log-probs, row by row as the tokens."""
+
 
 def write_shard(path: Path, table: pa.Table) -> None:
     """Write a table as an Arrow file of one batch, so that its columns map without a copy."""

@@ -5,6 +5,8 @@ not from running for ever or filling the memory, so it is tried once where that 
 reads its task from stdin: `python -m prefdata.tokens.probe`.
 """
 
+import errno
+import os
 import resource
 import subprocess
 import sys
@@ -74,6 +76,8 @@ class Probe:
         finally:
             self.stop()
         remedy = "name another template with chat_template: FILE"
+        if self._process.returncode == os.EX_IOERR:  # no fault of the template's
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         if self._process.returncode != 0:
             problem = f"takes more than {SECONDS} s or {BYTES >> 30} GiB for a short dialogue"
             raise UsageError("C117", "chat template", problem, remedy)
@@ -142,9 +146,12 @@ def main() -> None:
     task = orjson.loads(sys.stdin.buffer.read())
     day = date.fromisoformat(task["day"]) if task["day"] else None
     _limit()
-    sys.stdout.write(
-        orjson.dumps(find_trespass(task["templates"], task["variables"], day)).decode()
-    )
+    answer = orjson.dumps(find_trespass(task["templates"], task["variables"], day))
+    try:
+        sys.stdout.buffer.write(answer)
+        sys.stdout.buffer.flush()
+    except OSError:
+        os._exit(os.EX_IOERR)  # at a usual end what is buffered would be written again
 
 
 if __name__ == "__main__":

@@ -53,13 +53,36 @@ def remember(entry: Path, value: dict[str, Any]) -> None:
     """
     facts = orjson.dumps({key: item for key, item in value.items() if key != SERIALIZED})
     serialized = value[SERIALIZED].encode()
+    _write(entry, b"\n".join((_digest(facts, serialized), facts, serialized)))
+
+
+def _write(entry: Path, data: bytes) -> None:
     temporary = entry.with_name(f"{entry.name}.{os.getpid()}")
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(b"\n".join((_digest(facts, serialized), facts, serialized)))
+        temporary.write_bytes(data)
         temporary.replace(entry)
     except OSError:
         return
+
+
+def recall_place(tokenizer_sha256: str) -> str | None:
+    """Return the directory or the name on the Hub that a tokenizer was last loaded from."""
+    try:
+        place = os.fsdecode(_place_of(tokenizer_sha256).read_bytes())
+    except OSError:
+        return None
+    return None if place.startswith("/") and not Path(place).is_dir() else place
+
+
+def remember_place(tokenizer_sha256: str, name: str) -> None:
+    """Note where a tokenizer lies on this machine, which no build says."""
+    place = str(Path(name).absolute()) if Path(name).is_dir() else name
+    _write(_place_of(tokenizer_sha256), os.fsencode(place))
+
+
+def _place_of(tokenizer_sha256: str) -> Path:
+    return cache_folder() / "tokenizers" / f"at-{tokenizer_sha256[:32]}"
 
 
 def _digest(facts: bytes, serialized: bytes) -> bytes:

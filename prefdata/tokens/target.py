@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from prefdata.errors import UsageError
 from prefdata.store.canonical import hash_json
-from prefdata.store.manifest import TokenizerSeal
+from prefdata.store.manifest import TokenizerSeal, shared_name
 from prefdata.tokens.load import load_tokenizer, require_model
 from prefdata.tokens.remember import entry_of, recall, remember
 from prefdata.tokens.template import texts_looked_for
@@ -147,7 +147,7 @@ class Target:
     def seal(self) -> TokenizerSeal:
         """What the manifest says of it."""
         return TokenizerSeal(
-            name=self.name,
+            name=shared_name(self.name),
             revision=self.revision,
             tokenizer_sha256=hashlib.sha256(self.serialized.encode()).hexdigest(),
             template_sha256=hash_json(self.templates) if self.templates else None,

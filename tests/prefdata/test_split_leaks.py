@@ -152,7 +152,7 @@ def test_a_message_names_the_row_that_keeps_it(tiny: Path, tmp_path: Path) -> No
 
     rejected = build_of(names, tiny, tmp_path / "out").rejected().to_pylist()
 
-    place = f"is in test: {names[2]}:2"
+    place = f"is in test: {Path(names[2]).name}:2"
     assert [row["message"] for row in rejected] == [
         f"pair_in_two_splits: the same pair {place}"
     ] * 2

@@ -25,7 +25,7 @@ from prefdata.store.ownership import (
 )
 from prefdata.store.reader import Build
 from prefdata.store.staging import FOLDERS
-from prefdata.tokens.target import load_target
+from prefdata.tokens.sealed import load_sealed
 
 PAGE_PAIRS = 20
 MOST_CHARACTERS = 12_000  # of one part of a pair; the rest is counted
@@ -71,7 +71,9 @@ class Leaf(NamedTuple):
     codes: Sequence[str]
 
 
-def write_browser(build: Build, out: Path, *, most: int) -> list[Path]:
+def write_browser(
+    build: Build, out: Path, *, most: int, tokenizer: str | None = None
+) -> list[Path]:
     """Pages over at most so many pairs, evenly spread over the build.
 
     One page where `out` ends in .html; else a folder with `index.html` and the pages after it.
@@ -86,7 +88,7 @@ def write_browser(build: Build, out: Path, *, most: int) -> list[Path]:
     for path in names:
         require_new_or(path, is_page_of("prefdata show"), "a page that prefdata show wrote")
         require_unsealed(path)
-    leaves = _leaves(build, rows)
+    leaves = _leaves(build, rows, tokenizer)
     for number, path in enumerate(names):
         values = {
             "build": build.path.resolve().name,
@@ -115,9 +117,8 @@ def _names(number: int) -> list[str]:
     return ["index.html", *(f"page-{page:04d}.html" for page in range(2, number + 1))]
 
 
-def _leaves(build: Build, rows: Sequence[int]) -> Iterator[Leaf]:
-    revision = build.manifest.config.get("revision")
-    decode = decoder_of(load_target(build.manifest.tokenizer.name, revision=revision))
+def _leaves(build: Build, rows: Sequence[int], tokenizer: str | None) -> Iterator[Leaf]:
+    decode = decoder_of(load_sealed(build.manifest.tokenizer, tokenizer))
     report = Report.model_validate_json(build.file("report.json").read_bytes())
     codes = codes_by_place(report)
     return (leaf_of(pair, decode, codes) for pair in read_pairs(build, rows))

@@ -102,7 +102,9 @@ def test_a_header_reads_back_whatever_a_licence_holds() -> None:
     assert header_of(card.replace(licence, "?"))["license"] == [licence.lower()]
 
 
-def test_a_card_repeats_its_build(rows_file: Path, tiny: Path, tmp_path: Path) -> None:
+def test_a_card_repeats_its_build(
+    rows_file: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = BuildConfig(
         inputs=[str(rows_file)], tokenizer=str(tiny), out=tmp_path / "a", max_length=80
     )
@@ -110,8 +112,11 @@ def test_a_card_repeats_its_build(rows_file: Path, tiny: Path, tmp_path: Path) -
     card = (made.path / "README.md").read_text()
     block = re.search(r"```yaml\n(.*?)\n```", card, re.DOTALL)
     assert block is not None
+    assert str(tmp_path) not in card
     config = tmp_path / "build.yaml"
     config.write_text(block[1])
+    monkeypatch.chdir(rows_file.parent)  # the card names inputs and tokenizer, not where they lie
+    (rows_file.parent / tiny.name).symlink_to(tiny)
     again = prefdata.build(read_config(config, {"out": str(tmp_path / "b")}))
 
     assert again.manifest.hash == made.manifest.hash

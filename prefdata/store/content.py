@@ -1,0 +1,79 @@
+"""The content hash: what a build trains, whatever wrote it and however it is packed.
+
+Two builds have the same one where every split has the same rows in the same order: ids, tokens,
+masks, weights, margins and ranks, made by the same tokenizer. Paths, cuts into shards, compression
+and versions of libraries do not count. Each column of a split is hashed as one stream of
+little-endian numbers: lengths and values of lists, and which values are null, apart.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from prefdata.store.canonical import hash_json
+from prefdata.store.shards import TOKENS
+
+_VERSION = 1
+_KINDS = {pa.uint8(): "u1", pa.int16(): "<i2", pa.int32(): "<i4", pa.float32(): "<f4"}
+
+
+class _Sink(Protocol):
+    def update(self, data: bytes | memoryview, /) -> None: ...
+
+
+def hash_content(splits: Mapping[str, Iterable[pa.Table]], *, tokenizer_sha256: str) -> str:
+    """Return the content hash, sha256 in hex, of token tables in the columns of `TOKENS`."""
+    return hash_json(
+        {
+            "version": _VERSION,
+            "tokenizer_sha256": tokenizer_sha256,
+            "splits": {split: _hash_split(tables) for split, tables in splits.items()},
+        }
+    )
+
+
+def _hash_split(tables: Iterable[pa.Table]) -> dict[str, str]:
+    """Return the rows of a split and the digest of each of its streams, by column and stream."""
+    streams = {f"{n}.{part}": hashlib.sha256() for n in TOKENS.names for part in _parts(n)}
+    rows = 0
+    for table in tables:
+        rows += table.num_rows
+        for name in TOKENS.names:
+            sinks = {part: streams[f"{name}.{part}"] for part in _parts(name)}
+            for chunk in table[name].chunks:
+                _feed(chunk, sinks)
+    return {"rows": str(rows)} | {name: stream.hexdigest() for name, stream in streams.items()}
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """Return the streams of a column."""
+    field = TOKENS.field(name)
+    lengths = ("lengths",) if pa.types.is_list(field.type) else ()
+    return (*lengths, "values", *(("nulls",) if field.nullable else ()))
+
+
+def _feed(array: pa.Array, sinks: Mapping[str, _Sink]) -> None:
+    if "nulls" in sinks:
+        sinks["nulls"].update(_bytes_of(array.is_null().cast(pa.uint8()), "u1"))
+    if "lengths" in sinks:
+        sinks["lengths"].update(_bytes_of(pc.list_value_length(array), "<i4"))
+        array = array.flatten()
+    if pa.types.is_fixed_size_binary(array.type):
+        width = array.type.byte_width
+        start = array.offset * width
+        sinks["values"].update(memoryview(array.buffers()[1])[start : start + len(array) * width])
+        return
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.uint8())
+    sinks["values"].update(_bytes_of(array, _KINDS[array.type]))
+
+
+def _bytes_of(array: pa.Array, kind: str) -> memoryview:
+    """Return numbers as bytes, 0 for each null."""
+    numbers = pl.Series(array).fill_null(0).to_numpy()
+    return np.ascontiguousarray(numbers, dtype=kind).data.cast("B")

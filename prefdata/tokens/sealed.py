@@ -1,0 +1,27 @@
+"""The tokenizer of a finished build, found again: a build says its hash, not where it lies."""
+
+from pathlib import Path
+
+from prefdata.errors import UsageError
+from prefdata.store.manifest import TokenizerSeal
+from prefdata.tokens.remember import recall_place
+from prefdata.tokens.target import Target, load_target
+
+
+def load_sealed(seal: TokenizerSeal, name: str | None = None) -> Target:
+    """Load the tokenizer that made a build: `name`, or where it was last seen, or on the Hub.
+
+    Raises UsageError: E123 where it is not found or is another one.
+    """
+    known = recall_place(seal.tokenizer_sha256)
+    found = name or known or seal.name
+    remedy = "name its directory or its model on the Hub with --tokenizer"
+    if found == seal.name and "/" not in found and not Path(found).is_dir():
+        problem = f"was made with the tokenizer {seal.name!a}, which is not known on this machine"
+        raise UsageError("E123", "the build", problem, remedy)
+    target = load_target(found, revision=None if known or name else seal.revision)
+    if target.seal().tokenizer_sha256 != seal.tokenizer_sha256:
+        raise UsageError(
+            "E123", found, f"is another tokenizer than the build's {seal.name}", remedy
+        )
+    return target
