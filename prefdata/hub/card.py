@@ -1,0 +1,142 @@
+"""The card of a shared set: what a build's card says, its configs, and how to load it.
+
+Text that people wrote around our marks stays, and so do keys of the header that are not ours.
+"""
+
+import re
+from typing import Any, NamedTuple
+
+import yaml
+
+from prefdata.hub.record import Names
+from prefdata.report.card import card_body, card_header, escape
+from prefdata.report.figures import count
+from prefdata.report.model import Report
+from prefdata.report.safe import yaml_text
+from prefdata.split_names import rank_of
+
+BEGIN = "<!-- prefdata: what follows is written by a push; text around it stays -->"
+END = "<!-- prefdata: end -->"
+_HEADER = re.compile(r"\A---\r?\n(.*?)\r?\n---[ \t]*\r?\n?", re.DOTALL)
+_TASK = "text-generation"
+
+
+class SharedReference(NamedTuple):
+    """What a card says of reference log-probs."""
+
+    name: str
+    model: str
+    weights_sha256: str
+    precision: str
+
+
+class Shared(NamedTuple):
+    """What a card says of a set besides its report."""
+
+    repo: str
+    names: Names
+    references: list[SharedReference]
+    licence: str | None
+    manifest_hash: str
+    content_hash: str
+
+
+def write_shared_card(report: Report, shared: Shared, theirs: str | None = None) -> str:
+    """Return the card's text; `theirs` is the one that is there, whose own words stay."""
+    body = "\n\n".join([*_usage(report, shared), card_body(report, shared.repo)])
+    return merge_card(shared_header(report, shared), body, theirs)
+
+
+def merge_card(header: dict[str, Any], body: str, theirs: str | None) -> str:
+    """Return a card with our header and, between marks, our words; those of `theirs` stay."""
+    known, around = parse_card(theirs or "")
+    merged = known | header
+    for key in ("tags", "task_categories"):
+        more = known.get(key)
+        both = [*header.get(key, []), *(more if isinstance(more, list) else [])]
+        merged |= {key: list(dict.fromkeys(both))} if both else {}
+    ours = f"{BEGIN}\n\n{body.strip()}\n\n{END}"
+    if BEGIN in around and END in around:
+        before, _, rest = around.partition(BEGIN)
+        around = before + ours + rest.partition(END)[2]
+    else:
+        around = f"{around.rstrip()}\n\n{ours}\n" if around.strip() else f"{ours}\n"
+    return f"---\n{yaml_text(merged, sort_keys=True)}---\n\n{around.lstrip()}"
+
+
+def parse_card(text: str) -> tuple[dict[str, Any], str]:
+    """Return a card's header and the rest; a header that is not YAML is part of the rest."""
+    found = _HEADER.match(text)
+    if found is None:
+        return {}, text
+    try:
+        header = yaml.safe_load(found[1])
+    except yaml.YAMLError:
+        return {}, text
+    return (header, text[found.end() :]) if isinstance(header, dict) else ({}, text)
+
+
+def shared_header(report: Report, shared: Shared) -> dict[str, Any]:
+    """Return what the Hub reads: configs, sizes, tags, licence."""
+    splits = sorted(report.splits or {}, key=rank_of)
+    folders = {shared.names.tokens: shared.names.tokens}
+    folders |= {folder: folder for folder in shared.names.references.values()}
+    licence = {} if shared.licence is None else {"license": [shared.licence]}
+    return {
+        **card_header(report),
+        **licence,
+        "pretty_name": shared.repo.rpartition("/")[2],
+        "task_categories": [_TASK],
+        "configs": [
+            {"config_name": name, "data_files": _data_files(folder, splits), **default}
+            for name, folder, default in [
+                ("default", "text", {"default": True}),
+                *((name, folder, {}) for name, folder in folders.items()),
+            ]
+        ],
+    }
+
+
+def _data_files(folder: str, splits: list[str]) -> list[dict[str, str]]:
+    return [{"split": split, "path": f"{folder}/{split}-*.parquet"} for split in splits]
+
+
+def _usage(report: Report, shared: Shared) -> list[str]:
+    names, repo = shared.names, shared.repo
+    splits = sorted(report.splits or {}, key=rank_of)
+    first = splits[0] if splits else "train"
+    rows = sum(split.rows for split in (report.splits or {}).values())
+    tokenizer = escape(report.tokenizer.name if report.tokenizer else "?")
+    parts = [
+        f"# {escape(repo)}",
+        f"{count(rows, 'preference pair')}, shared with prefdata: messages for any trainer "
+        f"(config `default`), token ids of {tokenizer} (`{names.tokens}`)"
+        + (" and the log-probs of a reference model." if names.references else "."),
+        "## Use",
+        "```python\n"
+        "from datasets import load_dataset\n"
+        "from trl import DPOConfig, DPOTrainer\n\n"
+        f'pairs = load_dataset("{repo}", split="{first}")\n'
+        'trainer = DPOTrainer("MODEL", args=DPOConfig("out"), train_dataset=pairs)\n'
+        "trainer.train()\n```",
+    ]
+    if names.references:
+        name = next(iter(names.references))
+        parts.append(
+            f"With dpo-train nothing is computed again: the reference is in the set.\n\n"
+            f"```yaml\nmodel: {shared.references[0].model}\ndata: {repo}\n"
+            f"reference: {{name: {name}}}\nout: runs/dpo\n```"
+        )
+        rows_of = [
+            f"| `{one.name}` | `{names.references[one.name]}` | {escape(one.model)} | "
+            f"{one.precision} | `{one.weights_sha256[:16]}` |"
+            for one in shared.references
+        ]
+        head = "| reference | config | model | precision | sha256 of its weights |"
+        parts.append("\n".join([head, "| - | - | - | - | - |", *rows_of]))
+    parts.append(
+        f"The build as it was made, byte for byte: `prefdata pull {repo} -o FOLDER`. Its "
+        f"manifest's hash is `{shared.manifest_hash[:16]}`, its content hash "
+        f"`{shared.content_hash[:16]}`."
+    )
+    return parts

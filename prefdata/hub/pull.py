@@ -1,0 +1,228 @@
+"""`prefdata pull`: a shared set as the build it was, hash by hash, with its reference log-probs."""
+
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import pyarrow as pa
+
+from prefdata.errors import UsageError
+from prefdata.hub.errors import HubError
+from prefdata.hub.fetch import fetch_file, fetch_sealed, forget
+from prefdata.hub.record import NAME, Record, parquet_name, parse_record
+from prefdata.hub.references import (
+    FOLDER,
+    hash_reference,
+    read_reference,
+)
+from prefdata.hub.references import MANIFEST as REFERENCE_MANIFEST
+from prefdata.hub.repo import Repo, check_name
+from prefdata.hub.tables import read_parquet
+from prefdata.place import (
+    name_card,
+    old_build,
+    open_place,
+    replaced_names,
+)
+from prefdata.progress import Progress, Silent
+from prefdata.report.card import write_card
+from prefdata.report.model import Report
+from prefdata.store.canonical import to_json
+from prefdata.store.commit import FileSeal, commit_file, lock_folder, make_folder, write_bytes
+from prefdata.store.content import hash_content
+from prefdata.store.manifest import NAME as MANIFEST
+from prefdata.store.manifest import Manifest, ShardSeal, read_manifest
+from prefdata.store.ownership import require_writable_name
+from prefdata.store.reader import Build, open_build
+from prefdata.store.shards import REFERENCE, TOKENS, read_shard, write_shard
+from prefdata.store.staging import Staging, write_staged
+
+
+class SharedSet(NamedTuple):
+    """A shared set whose record was read."""
+
+    repo: Repo
+    commit: str
+    """40 hex digits."""
+    record: Record
+
+    @property
+    def place(self) -> str:
+        return f"{self.repo.name}@{self.commit[:12]}"
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """Return a name and its revision.
+
+    >>> split_revision("org/set@v1"), split_revision("org/set")
+    (('org/set', 'v1'), ('org/set', None))
+    """
+    repo, _, revision = name.partition("@")
+    return repo, revision or None
+
+
+def find_set(name: str, revision: str | None = None) -> SharedSet:
+    """Find a shared set by `ORG/NAME` and a branch, tag or commit; offline, in the cache.
+
+    Raises PrefdataError: E201 for a name or revision that is not there, E210 for a repo that no
+    `prefdata push` made.
+    """
+    repo = Repo(name)
+    check_name(repo)
+    try:
+        path = fetch_file(repo, NAME, revision)
+    except UsageError as error:
+        if error.code == "E201" and "such file" in error.problem:
+            problem = "is not a set that `prefdata push` shared"
+            remedy = f"read its rows with `prefdata build {name} --tokenizer NAME -o FOLDER`"
+            raise UsageError("E210", name, problem, remedy) from error
+        raise
+    try:
+        return SharedSet(repo, path.parent.name, parse_record(path.read_bytes(), name))
+    except UsageError:
+        forget(path)
+        raise
+
+
+def pull(
+    found: SharedSet,
+    out: Path,
+    *,
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> Build:
+    """Write a shared set as the build it was made from, and every reference beside it.
+
+    What arrived before is not fetched again. Another build in the directory is refused (E142)
+    unless `replace`; other files are never touched. Raises PrefdataError.
+    """
+    require_writable_name(out)
+    if is_here(found, out):
+        return open_build(out)
+    root = fetch_sealed(found.repo, _wanted(found.record), found.commit)
+    manifest = read_manifest(root)
+    if manifest.hash != found.record.manifest_hash:
+        raise UsageError("E210", found.place, "has the manifest of another build", "push it again")
+    open_place(out)
+    with lock_folder(out):
+        old = old_build(out)
+        if old is not None and old.fingerprint != manifest.fingerprint and not replace:
+            problem = f"holds another build ({old.fingerprint}; this one is {manifest.fingerprint})"
+            remedy = "name another output directory, or replace that build with --replace"
+            raise UsageError("E142", str(out), problem, remedy)
+        if old is None or old.hash != manifest.hash:
+            manifest = _write_build(found, manifest, root, out, old, progress or Silent())
+        for name in found.record.references:
+            _write_reference(found, manifest, name, root, out)
+    return open_build(out)
+
+
+def is_here(found: SharedSet, out: Path) -> bool:
+    """Return whether a directory holds all of a shared set: the build and every reference."""
+    if not (out / MANIFEST).is_file():
+        return False
+    names = found.record.references
+    has_references = all((out / FOLDER / name / REFERENCE_MANIFEST).is_file() for name in names)
+    return has_references and read_manifest(out).content_hash == found.record.content_hash
+
+
+def _wanted(record: Record) -> list[Any]:
+    """The files of a record that a build is made of: of tokens once, with each reference."""
+    again = f"{record.tokens}/" if record.references else None
+    return [file for file in record.files if again is None or not file.path.startswith(again)]
+
+
+def _write_build(
+    found: SharedSet,
+    manifest: Manifest,
+    root: Path,
+    out: Path,
+    old: Manifest | None,
+    progress: Progress,
+) -> Manifest:
+    staging = Staging(out, manifest.fingerprint)
+    folder = next(iter(found.record.references.values()), found.record.tokens)
+    seals: dict[str, FileSeal] = {}
+    with progress.bar("writing", sum(shard.rows for shard in manifest.shards)) as advance:
+        for shard in manifest.shards:
+            table = read_parquet(root / parquet_name(folder, shard.path), TOKENS)
+            seals[shard.path] = _stage_shard(staging.root / shard.path, table, shard.rows)
+            advance(shard.rows)
+    manifest = _as_written(found, manifest, seals, staging.root)
+    shared = {file.path for file in found.record.files}
+    for file in manifest.files:
+        if file.path in shared:
+            source = root / file.path
+            copy = partial(shutil.copyfile, source)
+            seals[file.path] = write_staged(staging.root / file.path, copy)
+    report = Report.model_validate_json((root / "report.json").read_bytes())
+    replaces = replaced_names(out, old)
+    card = name_card(out, replaces)
+    text = write_card(report, name=out.name).encode()
+    seals[card] = write_staged(staging.root / card, lambda path: path.write_bytes(text))
+    staging.commit(seals, manifest.to_bytes(), replaces=replaces)
+    return manifest
+
+
+def _stage_shard(path: Path, table: pa.Table, rows: int) -> FileSeal:
+    def write(path: Path) -> None:
+        write_shard(path, table)
+        read_shard(path, rows=rows)
+
+    return write_staged(path, write)
+
+
+def _as_written(
+    found: SharedSet, manifest: Manifest, seals: dict[str, FileSeal], root: Path
+) -> Manifest:
+    """The manifest of the shards as they are here.
+
+    Another version of Arrow's library may write other bytes of the same rows; then the content
+    hash decides, and the manifest seals the bytes that were written.
+    """
+    if all(seals[shard.path] == shard.seal for shard in manifest.shards):
+        return manifest
+    splits: dict[str, list[pa.Table]] = {}
+    for shard in manifest.shards:
+        table = read_shard(root / shard.path, rows=shard.rows)
+        splits.setdefault(shard.split, []).append(table)
+    content = hash_content(splits, tokenizer_sha256=manifest.tokenizer.tokenizer_sha256)
+    if content != found.record.content_hash:
+        raise HubError("E209", found.place, "holds other rows than were shared", "push it again")
+    shards = [_sealed_as(shard, seals[shard.path]) for shard in manifest.shards]
+    return manifest.model_copy(update={"shards": shards}).sealed()
+
+
+def _sealed_as(shard: ShardSeal, seal: FileSeal) -> ShardSeal:
+    return shard.model_copy(update=seal._asdict())
+
+
+def _write_reference(
+    found: SharedSet, manifest: Manifest, name: str, root: Path, out: Path
+) -> None:
+    """Write the log-probs of one name, their manifest last; what is there already stays."""
+    shared = root / FOLDER / name / REFERENCE_MANIFEST
+    value = read_reference(shared.read_bytes(), f"{found.place}/{FOLDER}/{name}")
+    folder = out / FOLDER / name
+    if (folder / REFERENCE_MANIFEST).is_file():
+        _require_same_reference(folder / REFERENCE_MANIFEST, value)
+        return
+    make_folder(folder)
+    seals = {seal["path"]: seal for seal in value["shards"]}
+    for shard in manifest.shards:
+        source = root / parquet_name(found.record.references[name], shard.path)
+        path = folder / Path(shard.path).name
+        seal = commit_file(path, partial(write_shard, table=read_parquet(source, REFERENCE)))
+        seals[path.name] = {**seals[path.name], **seal._asdict()}
+    value["shards"] = [seals[seal["path"]] for seal in value["shards"]]
+    value["hash"] = hash_reference(value)
+    write_bytes(folder / REFERENCE_MANIFEST, to_json(value))
+
+
+def _require_same_reference(path: Path, value: dict[str, Any]) -> None:
+    there = orjson.loads(path.read_bytes())
+    if there.get("weights_sha256") != value["weights_sha256"]:
+        problem = "holds log-probs of another model under the name of a shared one"
+        raise UsageError("E171", str(path.parent), problem, "move it away, and pull again")

@@ -1,0 +1,304 @@
+"""`prefdata push`: a build and its reference log-probs in one commit, checked at arrival."""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from prefdata.check.private import find_private, suspects
+from prefdata.errors import UsageError
+from prefdata.hub.card import Shared, SharedReference, write_shared_card
+from prefdata.hub.fetch import fetch_file
+from prefdata.hub.record import (
+    CARD,
+    NAME,
+    Names,
+    Record,
+    parquet_name,
+    parse_record,
+    seal_files,
+)
+from prefdata.hub.references import MANIFEST as REFERENCE_MANIFEST
+from prefdata.hub.references import StoredReference, find_references
+from prefdata.hub.repo import (
+    Commit,
+    Remote,
+    Repo,
+    Target,
+    changed_files,
+    check_login,
+    commit_files,
+    create_branch,
+    create_repo,
+    look_at,
+    require_not_public,
+    require_ours,
+    tag_commit,
+)
+from prefdata.hub.tables import write_parquet
+from prefdata.progress import Progress, Silent
+from prefdata.report.figures import count
+from prefdata.report.model import Report
+from prefdata.store.manifest import NAME as MANIFEST
+from prefdata.store.reader import Build, open_build
+
+_LICENCE = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}")
+_MOST_NAMED = 5
+
+
+class PushOptions(NamedTuple):
+    """What a push is asked for, and what it may do that it would refuse."""
+
+    public: bool = False
+    create_pr: bool = False
+    dry_run: bool = False
+    with_rejected: bool = False
+    replace: bool = False
+    """Whether files that no push made are removed from the repo."""
+    branch: str | None = None
+    licence: str | None = None
+    """Of the set, in the card; absent: what its sources say."""
+    no_licence: bool = False
+    """Whether a set of which no licence is known is pushed."""
+    allow_secrets: bool = False
+
+
+_PLAIN = PushOptions()
+
+
+class Pushed(NamedTuple):
+    """What a push did, or would do in a dry run."""
+
+    commit: str | None
+    """40 hex digits of the commit that holds the set; None in a dry run."""
+    url: str | None
+    """Of a new commit or pull request; None if the repo held all of it."""
+    uploaded: dict[str, int]
+    """Bytes of each file that was new or changed."""
+    removed: list[str]
+    names: Names
+    is_private: bool
+
+
+def push(
+    out: Path,
+    name: str,
+    options: PushOptions = _PLAIN,
+    *,
+    progress: Progress | None = None,
+) -> Pushed:
+    """Share a finished build as a dataset repo; the repo holds the old set or the new one.
+
+    Every byte of the build is verified first. Nothing of other people is removed (E205), nothing
+    becomes public by accident (E206), nothing without a licence (E207) or with a secret (E208) is
+    shared unless `options` say so. Raises PrefdataError; the build stays as it is.
+    """
+    repo = Repo(name)
+    build = open_build(out, remembers=False)
+    report = Report.model_validate_json(build.file("report.json").read_bytes())
+    licence = require_licence(report, options)
+    if not options.allow_secrets:
+        require_no_secrets(build)
+    check_login(repo)
+    remote = look_at(repo)
+    require_not_public(repo, remote, public=options.public)
+    if options.branch is not None and remote is not None:
+        remote = look_at(repo, options.branch) or remote
+    with tempfile.TemporaryDirectory(prefix="prefdata-push-") as folder:
+        root, references = Path(folder), find_references(build)
+        names = Names.of(build.manifest, [one.name for one in references])
+        files = shared_files(build, references, names, root, options, progress or Silent())
+        files[NAME] = _write_record(build, names, files, root)
+        before = _record_at(repo, remote)
+        ours = before.paths if before is not None else {CARD}
+        gone = sorted(require_ours(repo, remote, ours, replace=options.replace) - {*files, CARD})
+        shared = Shared(
+            name,
+            names,
+            [_described(one) for one in references],
+            licence,
+            build.manifest.hash,
+            build.content_hash,
+        )
+        theirs = _card_at(repo, remote)
+        (root / CARD).write_text(write_shared_card(report, shared, theirs), encoding="utf-8")
+        files[CARD] = root / CARD
+        plan = _Plan(repo, remote, files, gone, names, f"build-{build.manifest.hash[:16]}")
+        return _send(plan, options)
+
+
+def say_pushed(name: str, done: Pushed) -> Iterator[str]:
+    """Return what happened, and how the set is loaded now, in lines."""
+    some = count(len(done.uploaded), "file")
+    size = f"{sum(done.uploaded.values()) / 1e6:,.1f} MB"
+    seen = "private" if done.is_private else "public"
+    for path, num_bytes in done.uploaded.items() if done.commit is None else ():
+        yield f"{num_bytes:>14,}  {path}"
+    for path in done.removed:
+        yield f"{'removed':>14}  {path}"
+    if done.commit is None:
+        yield f"dry run: {some} ({size}) would go to {name} ({seen}); nothing was changed"
+        return
+    if done.url is None:
+        yield f"{name} ({seen}) holds this set already, at {done.commit}"
+    else:
+        yield f"{name} ({seen}) holds the set at {done.commit}: {some} uploaded ({size})"
+        yield done.url
+    yield f'datasets   load_dataset("{name}", revision="{done.commit}")'
+    yield f'TRL        DPOTrainer(…, train_dataset=load_dataset("{name}", split="train"))'
+    yield f"dpo-train  data: {name}@{done.commit[:12]}"
+
+
+class _Plan(NamedTuple):
+    """What a repo is to hold."""
+
+    repo: Repo
+    remote: Remote | None
+    files: dict[str, Path]
+    gone: list[str]
+    names: Names
+    title: str
+    """Of the build."""
+
+
+def _send(plan: _Plan, options: PushOptions) -> Pushed:
+    repo, remote, files, gone, names, title = plan
+    is_private = remote.is_private if remote is not None else not options.public
+    changed = files if remote is None else changed_files(remote, files)
+    sizes = {name: path.stat().st_size for name, path in changed.items()}
+    if options.dry_run:
+        return Pushed(None, None, sizes, gone, names, is_private)
+    if remote is None:
+        create_repo(repo, public=options.public)
+        remote = look_at(repo)
+        assert remote is not None
+    if options.branch is not None:
+        create_branch(repo, options.branch)
+        remote = look_at(repo, options.branch)
+        assert remote is not None
+    target = Target(repo, remote, options.branch, options.create_pr)
+    made = commit_files(target, files, gone=gone, message=f"prefdata {title}")
+    commit = made or Commit(remote.head, None)
+    if not options.create_pr:
+        tag_commit(repo, title, commit.oid)
+    return Pushed(commit.oid, commit.url, sizes, gone, names, is_private)
+
+
+def shared_files(
+    build: Build,
+    references: list[StoredReference],
+    names: Names,
+    root: Path,
+    options: PushOptions,
+    progress: Progress,
+) -> dict[str, Path]:
+    """Return every file to share, by its name in the repo; tokens are written to `root`."""
+    files = {MANIFEST: build.path / MANIFEST}
+    for entry in build.manifest.files:
+        if options.with_rejected or not entry.path.startswith("rejected/"):
+            files[entry.path] = build.file(entry.path)
+    shards = [shard for split in build.splits for shard in build.shards(split)]
+    kinds: list[tuple[str, StoredReference | None]] = [(names.tokens, None)]
+    kinds += [(names.references[one.name], one) for one in references]
+    with progress.bar("writing", sum(shard.rows for shard in shards) * len(kinds)) as advance:
+        for (folder, reference), shard in product(kinds, shards):
+            name = parquet_name(folder, shard.name)
+            logps = None if reference is None else reference.read(shard)
+            write_parquet(root / name, shard.read(), logps)
+            files[name] = root / name
+            advance(shard.rows)
+    for one in references:
+        files[f"reference/{one.name}/{REFERENCE_MANIFEST}"] = one.folder / REFERENCE_MANIFEST
+    return files
+
+
+def require_licence(report: Report, options: PushOptions) -> str | None:
+    """Return the licence for the card; E207 where none is known and nobody said that none is."""
+    if options.licence is not None:
+        if not _LICENCE.fullmatch(options.licence):
+            remedy = "write an identifier, such as mit, apache-2.0 or cc-by-4.0"
+            raise UsageError("E207", f"--license {options.licence!a}", "is not one", remedy)
+        return options.licence.lower()
+    known = {source.licence for source in report.sources}
+    if len(known) == 1 and None not in known:
+        return None  # the report's header says it
+    if options.no_licence:
+        return None
+    several = sorted(one for one in known if one)
+    said = f"its sources name {', '.join(several)}" if several else "none of its sources names one"
+    if several and None in known:
+        said += ", and others none"
+    problem = f"has no one licence: {said}"
+    raise UsageError("E207", "the build", problem, "say --license NAME, or --no-license")
+
+
+def require_no_secrets(build: Build) -> None:
+    """Raise E208 where a text to be shared holds what looks like a key, a token or a password."""
+    found = [str(one) for one in _secrets(build)]
+    if found:
+        shown = ", ".join(found[:_MOST_NAMED])
+        more = f" and {len(found) - _MOST_NAMED:,} more" if len(found) > _MOST_NAMED else ""
+        problem = f"holds what looks like secrets: {shown}{more}"
+        remedy = "revoke and remove them, or say --allow-secrets if they are none"
+        raise UsageError("E208", str(build.path), problem, remedy)
+
+
+def _secrets(build: Build) -> Iterator[Any]:
+    for split in build.splits:
+        for table in build.text_parts(split):
+            frame = pl.DataFrame(table.select(["source", "line", "prompt", "chosen", "rejected"]))
+            for part in ("prompt", "chosen", "rejected"):
+                yield from _secrets_in(frame.select("source", "line", part), part)
+
+
+def _secrets_in(frame: pl.DataFrame, part: str) -> Iterator[str]:
+    texts = frame
+    if frame.schema[part] != pl.String:
+        texts = frame.explode(part).unnest(part).rename({"content": part})
+    for source, line, text in (
+        texts.select("source", "line", part).filter(suspects(pl.col(part))).iter_rows()
+    ):
+        for one in find_private(text):
+            if one.is_secret:
+                yield f"{source}:{line} {part}: {one}"
+
+
+def _write_record(build: Build, names: Names, files: dict[str, Path], root: Path) -> Path:
+    record = Record(
+        tool_version=build.manifest.tool_version,
+        manifest_hash=build.manifest.hash,
+        content_hash=build.content_hash,
+        tokens=names.tokens,
+        references=names.references,
+        files=seal_files(files),
+    )
+    (root / NAME).write_bytes(record.sealed().to_bytes())
+    return root / NAME
+
+
+def _record_at(repo: Repo, remote: Remote | None) -> Record | None:
+    """The record of what an earlier push left, if there is one that is whole."""
+    if remote is None or NAME not in remote.digests:
+        return None
+    data = fetch_file(repo, NAME, remote.head).read_bytes()
+    try:
+        return parse_record(data, repo.name)
+    except UsageError:
+        return None
+
+
+def _card_at(repo: Repo, remote: Remote | None) -> str | None:
+    if remote is None or CARD not in remote.digests:
+        return None
+    return fetch_file(repo, CARD, remote.head).read_text(encoding="utf-8", errors="replace")
+
+
+def _described(reference: StoredReference) -> SharedReference:
+    said = reference.manifest
+    return SharedReference(
+        reference.name, said["model"], said["weights_sha256"], said["mixed_precision"]
+    )

@@ -1,0 +1,199 @@
+"""A repo on the Hub: looked at, changed by one commit on top of what was seen, then checked."""
+
+import hashlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from prefdata.errors import UsageError
+from prefdata.hub.errors import HubError, hub_faults
+from prefdata.store.commit import sha256_file
+
+Kind = Literal["dataset", "model"]
+HUBS_OWN = frozenset({".gitattributes"})
+"""Files that the Hub makes by itself in a new repo."""
+
+
+_MOST_NAMED = 5
+
+
+class Repo(NamedTuple):
+    """A repo by its name, `org/name`."""
+
+    name: str
+    kind: Kind = "dataset"
+
+
+class Remote(NamedTuple):
+    """What a repo holds at one commit."""
+
+    head: str
+    """The commit, 40 hex digits."""
+    is_private: bool
+    digests: dict[str, str]
+    """Of each file: sha256 of a large one, git's checksum of a small one."""
+
+
+def check_name(repo: Repo) -> None:
+    """Raise E200 for what is not the name of a repo with its owner."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(repo.name)
+    except HFValidationError as error:
+        problem = "is not the name of a repo"
+        raise UsageError("E200", repo.name, problem, "write org/name") from error
+    if repo.name.count("/") != 1:
+        raise UsageError("E200", repo.name, "has no owner", "write it as org/name")
+
+
+def check_login(repo: Repo) -> None:
+    """Refuse a name or a login that cannot be used, before anything is computed."""
+    from huggingface_hub import HfApi
+
+    check_name(repo)
+    with hub_faults(repo.name, "log in"):
+        HfApi().whoami()
+
+
+def look_at(repo: Repo, revision: str | None = None) -> Remote | None:
+    """Return what a repo holds; None if there is none, or no such branch in it."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    with hub_faults(repo.name, "look at it"):
+        try:
+            about = HfApi().repo_info(repo.name, repo_type=repo.kind, revision=revision)
+        except (RepositoryNotFoundError, RevisionNotFoundError):
+            return None
+        entries = HfApi().list_repo_tree(
+            repo.name, recursive=True, revision=about.sha, repo_type=repo.kind
+        )
+        digests = {one.path: _digest_of(one) for one in entries if hasattr(one, "blob_id")}
+    return Remote(str(about.sha), bool(about.private), digests)
+
+
+def require_not_public(repo: Repo, remote: Remote | None, *, public: bool) -> None:
+    """Raise E206 for a public repo that nobody said is to be one."""
+    if remote is not None and not remote.is_private and not public:
+        problem = "is public, and what is pushed there everybody can read"
+        raise UsageError("E206", repo.name, problem, "say --public, or name another repo")
+
+
+def require_ours(
+    repo: Repo, remote: Remote | None, ours: Collection[str], *, replace: bool
+) -> set[str]:
+    """Return the files of a repo that a push may remove: those that an earlier one made.
+
+    Raises E205 for files that no push made, unless they may go too.
+    """
+    if remote is None:
+        return set()
+    foreign = sorted(remote.digests.keys() - ours - HUBS_OWN)
+    if foreign and not replace:
+        shown = ", ".join(foreign[:_MOST_NAMED]) + (" …" if len(foreign) > _MOST_NAMED else "")
+        problem = f"holds {len(foreign):,} files that no push made: {shown}"
+        remedy = "name another repo, or remove them from it with --replace"
+        raise UsageError("E205", repo.name, problem, remedy)
+    return remote.digests.keys() - HUBS_OWN
+
+
+def create_repo(repo: Repo, *, public: bool) -> None:
+    """Create a repo where there is none; one that is there stays as it is."""
+    from huggingface_hub import HfApi
+
+    with hub_faults(repo.name, "create it"):
+        HfApi().create_repo(repo.name, repo_type=repo.kind, private=not public, exist_ok=True)
+
+
+def create_branch(repo: Repo, branch: str) -> None:
+    """Create a branch at the head of the main one, where it is not there."""
+    from huggingface_hub import HfApi
+
+    with hub_faults(repo.name, f"create the branch {branch}"):
+        HfApi().create_branch(repo.name, branch=branch, repo_type=repo.kind, exist_ok=True)
+
+
+def tag_commit(repo: Repo, tag: str, commit: str) -> None:
+    """Name a commit; a tag that is there stays where it is."""
+    from huggingface_hub import HfApi
+
+    with hub_faults(repo.name, f"tag it {tag}"):
+        HfApi().create_tag(repo.name, tag=tag, revision=commit, repo_type=repo.kind, exist_ok=True)
+
+
+def changed_files(remote: Remote, files: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the files that a repo does not hold, or holds with other bytes."""
+    return {name: path for name, path in files.items() if not _holds(remote, name, path)}
+
+
+class Commit(NamedTuple):
+    """A commit, and where people see it."""
+
+    oid: str
+    url: str | None
+
+
+class Target(NamedTuple):
+    """Where a commit goes: on top of what was seen of a repo."""
+
+    repo: Repo
+    remote: Remote
+    branch: str | None = None
+    create_pr: bool = False
+
+
+def commit_files(
+    target: Target, files: Mapping[str, Path], *, gone: Collection[str] = (), message: str
+) -> Commit | None:
+    """Upload what differs and name it by one commit on top of the one that was seen.
+
+    Returns None if nothing differs. The repo then holds the old files or the new ones, never some
+    of both. Raises HubError: E203 if somebody else committed, E209 if other bytes arrived.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    repo, remote, branch, create_pr = target
+    changed = changed_files(remote, files)
+    if not changed and not gone:
+        return None
+    with hub_faults(repo.name, "push to it"):
+        made = HfApi().create_commit(
+            repo.name,
+            [
+                *(CommitOperationAdd(name, path) for name, path in changed.items()),
+                *(CommitOperationDelete(name) for name in sorted(gone)),
+            ],
+            commit_message=message,
+            repo_type=repo.kind,
+            revision=branch,
+            create_pr=create_pr,
+            parent_commit=remote.head,
+        )
+        there = HfApi().get_paths_info(
+            repo.name, list(changed), revision=made.oid, repo_type=repo.kind
+        )
+    arrived = Remote(made.oid, remote.is_private, {one.path: _digest_of(one) for one in there})
+    wrong = sorted(changed_files(arrived, changed))
+    if wrong:
+        problem = f"commit {made.oid[:12]} holds other bytes than were sent in {', '.join(wrong)}"
+        raise HubError("E209", repo.name, problem, "do not use that commit; push again")
+    return Commit(made.oid, str(made.pr_url or made.commit_url))
+
+
+def _holds(remote: Remote, name: str, path: Path) -> bool:
+    """Whether a repo holds a file with these bytes."""
+    digest = remote.digests.get(name)
+    if digest is None:
+        return False
+    return digest == (sha256_file(path) if len(digest) == 64 else _git_digest(path))
+
+
+def _git_digest(path: Path) -> str:
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def _digest_of(entry: Any) -> str:
+    return str(entry.lfs.sha256 if entry.lfs is not None else entry.blob_id)
