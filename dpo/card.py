@@ -7,6 +7,8 @@ from typing import Any
 
 from dpo.loss import LOSSES
 from dpo.summary import RunSummary
+from prefdata.hub.local import SCHEME, is_set_name
+from prefdata.hub.pull import split_revision
 from prefdata.report.card import escape
 from prefdata.report.safe import yaml_text
 
@@ -47,7 +49,12 @@ def write_card(summary: RunSummary, *, name: str) -> str:
 
 
 def _header(summary: RunSummary) -> dict[str, Any]:
-    known = {"base_model": summary.config.model} if _is_hub_name(summary.config.model) else {}
+    known: dict[str, Any] = {}
+    if _is_hub_name(summary.config.model):
+        known["base_model"] = summary.config.model
+    data = str(summary.config.data)
+    if is_set_name(data):
+        known["datasets"] = [split_revision(data.removeprefix(SCHEME))[0]]
     return {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",

@@ -173,8 +173,11 @@ def _list_losses(context: click.Context, _option: click.Parameter, wanted: bool)
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--push", metavar="ORG/NAME", help="Publish the model on the Hub at the end.")
-@click.option("--public", is_flag=True, help="Let everybody see what --push creates.")
-def train(config: Path, overrides: tuple[str, ...], push: str | None, public: bool) -> None:  # noqa: FBT001
+@click.option("--public", is_flag=True, help="Make the pushed repository public.")
+@click.option("--replace", is_flag=True, help="Let --push remove files that no push made.")
+def train(
+    config: Path, overrides: tuple[str, ...], push: str | None, *, public: bool, replace: bool
+) -> None:
     r"""Train a policy as the YAML file CONFIG says; KEY=VALUE changes a setting.
 
     \b
@@ -192,16 +195,16 @@ def train(config: Path, overrides: tuple[str, ...], push: str | None, public: bo
     from transformers.utils.logging import disable_progress_bar
 
     from dpo.config_file import read_config
-    from dpo.hub import check_login, push_model
+    from dpo.hub import check_target, push_model
     from dpo.training import train as run
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     settings = read_config(config, overrides)
     is_main = os.environ.get("RANK", "0") == "0"  # of several processes one speaks
-    if public and push is None:
-        raise click.UsageError("--public is used with --push alone")
+    if (public or replace) and push is None:
+        raise click.UsageError("--public and --replace are used with --push alone")
     if push is not None and is_main:
-        check_login(push)
+        check_target(push, public=public, replace=replace)
     view = TrainingView(settings.out, is_shown=is_main)
     with view:
         finished = run(settings, report=view.report, notice=view.notice)
@@ -213,7 +216,8 @@ def train(config: Path, overrides: tuple[str, ...], push: str | None, public: bo
     if is_main:
         say(summary_line(finished.out, finished.summary))
     if push is not None and is_main:
-        say(push_model(settings.out / "model", push, public=public))
+        model, summary = settings.out / "model", finished.summary
+        say(push_model(model, push, summary, public=public, replace=replace))
 
 
 @click.command(cls=Command)

@@ -159,7 +159,7 @@ class TrainConfig(_Model):
     model: str
     """The policy as it starts: a transformers checkpoint's folder, or a hub name."""
     data: Path
-    """The folder of a finished `prefdata build`."""
+    """The folder of a finished `prefdata build`, or a set on the Hub: `ORG/NAME[@REVISION]`."""
     out: Path
     """Where metrics, checkpoints and the final model go."""
     reference: ReferenceConfig = ReferenceConfig()

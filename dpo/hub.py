@@ -1,94 +1,136 @@
-"""A trained model on the Hub: all of its files in one commit, and checked there."""
+"""A trained model on the Hub: its files, settings and card in one commit, checked there.
 
-import hashlib
+`dpo-shared.json` lists what a push made, so that the next one removes that and nothing else.
+"""
+
+import tempfile
 from pathlib import Path
 from typing import Any
 
-import httpx2
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
-from huggingface_hub.utils._validators import validate_repo_id
+import orjson
 
 from dpo.errors import TrainingError, UsageError
-from prefdata.store.commit import seal_file
+from dpo.summary import RunSummary
+from prefdata.errors import PrefdataError
+from prefdata.errors import UsageError as PlaceError
+from prefdata.hub.card import merge_card, parse_card
+from prefdata.hub.fetch import fetch_file
+from prefdata.hub.repo import (
+    Remote,
+    Repo,
+    Target,
+    commit_files,
+    create_repo,
+    look_at,
+    require_not_public,
+    require_ours,
+)
+from prefdata.hub.repo import check_login as check_hub_login
+from prefdata.report.safe import yaml_text
+from prefdata.store.canonical import to_json
+from prefdata.store.manifest import shared_name
 
-KEPT = {".gitattributes"}
-_REMEDIES = {
-    401: "log in with `hf auth login`, or set HF_TOKEN",
-    403: "take a token that may write there",
-    412: "somebody else has changed it; run the same command again",
-    429: "wait, then run the same command again",
-}
+RECORD, CARD, SETTINGS, RUN = "dpo-shared.json", "README.md", "train.yaml", "run.json"
+_FORMAT = "dpo-shared"
 
 
-def check_login(repo: str) -> None:
-    """Refuse a name or a token that cannot be used, before anything is computed.
+def check_target(name: str, *, public: bool, replace: bool) -> None:
+    """Refuse a repo that a push could not or may not change, before anything is computed.
 
-    Raises UsageError (T173).
+    Raises UsageError (T173) for a name or a login that cannot be used, and PrefdataError: E205 for
+    a repo with files of somebody else, E206 for a public one.
     """
+    repo = Repo(name, "model")
     try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise UsageError("T173", repo, "is no name of a repo", "write it as org/name") from error
-    if repo.count("/") != 1:
-        raise UsageError("T173", repo, "has no owner", "write it as org/name")
-    try:
-        HfApi().whoami()
-    except (LocalTokenNotFoundError, HfHubHTTPError, httpx2.HTTPError) as error:
-        problem = f"cannot be pushed to ({_said(error)})"
-        raise UsageError("T173", repo, problem, _REMEDIES[401]) from error
+        check_hub_login(repo)
+    except PlaceError as error:
+        raise UsageError("T173", error.place, error.problem, error.remedy) from error
+    remote = look_at(repo)
+    require_not_public(repo, remote, public=public)
+    require_ours(repo, remote, _own_files(repo, remote), replace=replace)
 
 
-def push_model(folder: Path, repo: str, *, public: bool) -> str:
-    """Publish a model's folder; returns the address of the commit, the last one if none was needed.
+def push_model(
+    folder: Path, name: str, summary: RunSummary, *, public: bool, replace: bool = False
+) -> str:
+    """Publish a model's folder; returns the address of the commit, the head if none was needed.
 
     The files are uploaded first, then named by one commit on top of the one that was seen, so the
     repo holds the old model or the new one. Raises TrainingError (T310); the folder stays as it is.
     """
-    api, files = HfApi(), sorted(path for path in folder.rglob("*") if path.is_file())
-    additions = {file.relative_to(folder).as_posix(): file for file in files}
+    repo = Repo(name, "model")
     try:
-        api.create_repo(repo, private=not public, exist_ok=True)
-        head = api.model_info(repo).sha
-        gone = set(api.list_repo_files(repo, revision=head)) - additions.keys() - KEPT
-        commit = api.create_commit(
-            repo,
-            [
-                *(CommitOperationAdd(name, file) for name, file in additions.items()),
-                *(CommitOperationDelete(name) for name in sorted(gone)),
-            ],
-            commit_message="A model trained by dpo-train",
-            parent_commit=head,
-        )
-        there = api.get_paths_info(repo, list(additions), revision=commit.oid)
-    except (httpx2.HTTPError, OSError, RuntimeError) as caught:
-        error = caught.__cause__ or caught  # uploads are wrapped in a RuntimeError
-        status = getattr(getattr(error, "response", None), "status_code", 0)
-        again = f"the model is in {folder}; run the same command again"
-        problem = f"was not pushed to ({_said(error)})"
-        raise TrainingError("T310", repo, problem, _REMEDIES.get(status, again)) from caught
-    wrong = sorted(additions.keys() - {file.path for file in there if _is_alike(file, additions)})
-    if wrong:
-        problem = f"commit {commit.oid[:12]} holds other bytes than {folder} in {', '.join(wrong)}"
-        raise TrainingError("T310", repo, problem, "do not use that commit; push again")
-    return str(commit.commit_url)
+        remote = look_at(repo)
+        require_not_public(repo, remote, public=public)
+        gone = require_ours(repo, remote, _own_files(repo, remote), replace=replace)
+        if remote is None:
+            create_repo(repo, public=public)
+            remote = look_at(repo)
+            assert remote is not None
+        with tempfile.TemporaryDirectory(prefix="dpo-push-") as more:
+            files = _files(folder, summary, Path(more))
+            files |= _card(folder, repo, remote, Path(more)) | _record(files, Path(more))
+            target = Target(repo, remote)
+            left = sorted(gone - files.keys())
+            made = commit_files(target, files, gone=left, message="A model trained by dpo-train")
+    except PrefdataError as error:
+        problem = f"{error.problem} ({error.code})"
+        remedy = f"{error.remedy}; the model is in {folder}"
+        raise TrainingError("T310", error.place, problem, remedy) from error
+    return f"{name} at {remote.head}" if made is None else str(made.url)
 
 
-def _is_alike(there: Any, here: dict[str, Path]) -> bool:
-    """Whether the Hub's checksum of a file is that of ours: sha256, or git's for small ones."""
-    file = here[there.path]
-    if there.lfs is not None:
-        return bool(there.lfs.sha256 == seal_file(file).sha256)
-    data = file.read_bytes()
-    git = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
-    return bool(there.blob_id == git.hexdigest())
+def _files(folder: Path, summary: RunSummary, more: Path) -> dict[str, Path]:
+    """The model's files, and the settings and results of its run without paths of this machine."""
+    shared = shared_summary(summary)
+    (more / SETTINGS).write_text(
+        yaml_text(shared.config.model_dump(mode="json", exclude_unset=True), sort_keys=False),
+        encoding="utf-8",
+    )
+    (more / RUN).write_bytes(to_json(shared.model_dump(mode="json")))
+    found = {
+        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
+    }
+    return found | {SETTINGS: more / SETTINGS, RUN: more / RUN}
 
 
-def _said(error: BaseException) -> str:
-    """An error in one line, without the request's headers or address."""
-    if isinstance(error, LocalTokenNotFoundError):
-        return "no token was found"
-    response = getattr(error, "response", None)
-    if response is not None:
-        return f"HTTP {response.status_code} {response.reason_phrase}".rstrip()
-    return type(error).__name__
+def shared_summary(summary: RunSummary) -> RunSummary:
+    """A run's summary whose config names models, data and output without their directories."""
+    config = summary.config
+    reference = config.reference
+    if reference.model is not None:
+        reference = reference.model_copy(update={"model": shared_name(reference.model)})
+    changes: dict[str, Any] = {
+        "model": shared_name(config.model),
+        "data": Path(shared_name(str(config.data))),
+        "out": Path(config.out.name),
+        "reference": reference,
+    }
+    return summary.model_copy(update={"config": config.model_copy(update=changes)})
+
+
+def _card(folder: Path, repo: Repo, remote: Remote, more: Path) -> dict[str, Path]:
+    header, body = parse_card((folder / CARD).read_text(encoding="utf-8"))
+    theirs = None
+    if CARD in remote.digests:
+        theirs = fetch_file(repo, CARD, remote.head).read_text(encoding="utf-8", errors="replace")
+    text = merge_card(header, body.replace('"PATH"', f'"{repo.name}"'), theirs)
+    (more / CARD).write_text(text, encoding="utf-8")
+    return {CARD: more / CARD}
+
+
+def _record(files: dict[str, Path], more: Path) -> dict[str, Path]:
+    value = {"format": _FORMAT, "format_version": 1, "files": sorted(files)}
+    (more / RECORD).write_bytes(to_json(value))
+    return {RECORD: more / RECORD}
+
+
+def _own_files(repo: Repo, remote: Remote | None) -> set[str]:
+    """The files that an earlier push made; people's words in the card stay in any case."""
+    if remote is None or RECORD not in remote.digests:
+        return {CARD}
+    try:
+        value = orjson.loads(fetch_file(repo, RECORD, remote.head).read_bytes())
+        return {RECORD, CARD, *map(str, value["files"])}
+    except (orjson.JSONDecodeError, TypeError, KeyError):
+        return {CARD}

@@ -13,12 +13,12 @@ import pyarrow as pa
 
 from dpo.errors import MismatchError
 from dpo.reference_folder import MANIFEST, PARTIAL, PIECE
-from dpo.refstore import COLUMNS, ReferenceManifest, read_manifest
+from dpo.refstore import ReferenceManifest, read_manifest
 from prefdata.errors import UsageError as OutputError
 from prefdata.store.commit import commit_file, write_bytes
 from prefdata.store.manifest import ShardSeal
 from prefdata.store.reader import Shard
-from prefdata.store.shards import read_shard, write_shard
+from prefdata.store.shards import REFERENCE, read_shard, write_shard
 from prefdata.store.verify import check_seal
 
 _PIECE = re.compile(r"\.from-\d{8}")
@@ -39,7 +39,7 @@ class Ledger:
             if not path.exists():
                 continue
             before = read_manifest(path)
-            if before.decides() != plain.decides():
+            if not before.decides_as(plain):
                 problem = "holds log-probs of another model, build or precision"
                 raise MismatchError("T205", str(folder), problem, "choose another --name")
             _check_names(before, path)
@@ -58,7 +58,7 @@ class Ledger:
     def pieces(self, name: str) -> list[pa.Table]:
         """The rows of a shard that are done, from its front."""
         return [
-            read_shard(self.folder / seal.path, rows=seal.rows, schema=COLUMNS)
+            read_shard(self.folder / seal.path, rows=seal.rows, schema=REFERENCE)
             for seal in self.done.shards
             if seal.path.startswith(name + PIECE)
         ]
@@ -121,6 +121,6 @@ def _is_logps(path: Path) -> bool:
     """Whether a file is a whole one of log-probs: a run that dies before its list leaves one."""
     try:
         with pa.memory_map(str(path)) as source:
-            return bool(pa.ipc.open_file(source).schema.equals(COLUMNS))
+            return bool(pa.ipc.open_file(source).schema.equals(REFERENCE))
     except (OSError, pa.ArrowInvalid):
         return False

@@ -27,11 +27,13 @@ from dpo.order import packs_in_order
 from dpo.policy import Policy
 from dpo.precision import Precision
 from dpo.reference_folder import reference_folder, require_own_reference
-from dpo.refstore import COLUMNS, TOKEN_LOGPS, ReferenceManifest
+from dpo.refstore import ReferenceManifest
 from dpo.selfcheck import make_policy
 from dpo.weights import left_out
 from prefdata.store.commit import lock_folder, make_folder
+from prefdata.store.manifest import shared_name
 from prefdata.store.reader import Build, Shard
+from prefdata.store.shards import REFERENCE, TOKEN_LOGPS
 
 Progress = Callable[[int, int], None]
 KEEP_EVERY = 30.0
@@ -76,11 +78,12 @@ def compute_reference(
         notices = [left_out(model, loaded), check_lengths(loaded, pairs, place=model)]
         policy, _ = make_policy(loaded, pairs)
         plain = ReferenceManifest(
-            model=model,
+            model=shared_name(model),
             weights_sha256=weights_sha256(loaded),
             tokenizer_sha256=build.manifest.tokenizer.tokenizer_sha256,
             template_sha256=build.manifest.tokenizer.template_sha256,
             build_hash=build.manifest.hash,
+            content_hash=build.content_hash,
             mixed_precision=mixed_precision,
             shared_prompts=policy.shared,
             token_shards={seal.path: seal.sha256 for seal in build.manifest.shards},
@@ -111,7 +114,7 @@ def _write_shard(ledger: Ledger, shard: Shard, run: _Pass, progress: Callable[[i
     name, pairs = Path(shard.name).name, Pairs([shard.read()])
     pieces = ledger.pieces(name)
     kept = first = sum(map(len, pieces))
-    fresh = [COLUMNS.empty_table()]
+    fresh = [REFERENCE.empty_table()]
     since = time.monotonic()
     for (packs,) in packs_in_order(pairs, len(pairs), budget=run.pack_tokens):
         last = max(map(max, packs)) + 1
@@ -122,7 +125,7 @@ def _write_shard(ledger: Ledger, shard: Shard, run: _Pass, progress: Callable[[i
         if time.monotonic() - since > KEEP_EVERY and first < len(pairs):
             pieces.append(pa.concat_tables(fresh))
             ledger.keep(name, shard, pieces[-1], first=first - len(pieces[-1]))
-            fresh, since = [COLUMNS.empty_table()], time.monotonic()
+            fresh, since = [REFERENCE.empty_table()], time.monotonic()
     ledger.finish(name, shard, pa.concat_tables([*pieces, *fresh]))
 
 
@@ -140,7 +143,7 @@ def _window(
         progress(rows.start + len(found))
     tokens_of = [pa.array([found[row][side] for row in rows], TOKEN_LOGPS) for side in (0, 1)]
     pair_ids = pa.array([bytes.fromhex(pairs.pair_id(row)) for row in rows], pa.binary(16))
-    return pa.table([pair_ids, sums[:, 0], sums[:, 1], *tokens_of], schema=COLUMNS)
+    return pa.table([pair_ids, sums[:, 0], sums[:, 1], *tokens_of], schema=REFERENCE)
 
 
 def _refuse_nonfinite(pairs: Pairs, rows: list[int], sums: NDArray[np.float32], run: _Pass) -> None:

@@ -19,19 +19,8 @@ from dpo.reference_folder import reference_folder
 from prefdata.store.canonical import hash_json, to_json
 from prefdata.store.manifest import ShardSeal
 from prefdata.store.reader import Build, is_inside
-from prefdata.store.shards import read_shard
+from prefdata.store.shards import REFERENCE, read_shard
 from prefdata.store.verify import check_seal
-
-TOKEN_LOGPS = pa.list_(pa.field("item", pa.float32(), nullable=False))
-COLUMNS = pa.schema(
-    [
-        pa.field("pair_id", pa.binary(16), nullable=False),
-        pa.field("ref_chosen_logps", pa.float32(), nullable=False),
-        pa.field("ref_rejected_logps", pa.float32(), nullable=False),
-        pa.field("ref_chosen_token_logps", TOKEN_LOGPS, nullable=False),
-        pa.field("ref_rejected_token_logps", TOKEN_LOGPS, nullable=False),
-    ]
-)
 
 _NOT_FINITE = "delete it and run `dpo-ref` again, which stops at such a row and says what causes it"
 
@@ -44,12 +33,15 @@ class ReferenceManifest(BaseModel):
     format: Literal["dpo-reference"] = "dpo-reference"
     format_version: Literal[1] = 1
     model: str
-    """As the user gave it; `weights_sha256` is what counts."""
+    """A name on the Hub, or that of a directory without the path to it; `weights_sha256` is what
+    counts."""
     weights_sha256: str
     tokenizer_sha256: str
     template_sha256: str | None
     build_hash: str
     """The hash in the manifest of the build."""
+    content_hash: str = Field(default="", exclude_if=operator.not_)
+    """The content hash of the build, by which log-probs and build belong together."""
     mixed_precision: Precision
     shared_prompts: bool
     """Whether each prompt ran once for its completions."""
@@ -64,9 +56,26 @@ class ReferenceManifest(BaseModel):
     def own_hash(self) -> str:
         return hash_json(self.model_dump(mode="json", exclude={"hash"}))
 
-    def decides(self) -> dict[str, Any]:
-        """What decides the numbers; a model's name does not, its weights do."""
-        return self.model_dump(exclude={"model", "shards", "notices", "hash"})
+    def decides_as(self, other: "ReferenceManifest") -> bool:
+        """Return whether what decides the numbers is the same; a model's name does not.
+
+        Builds are the same by their content hash, or byte by byte where one is not stated.
+        """
+        return self._decides(other) == other._decides(self)
+
+    def _decides(self, other: "ReferenceManifest") -> dict[str, Any]:
+        says_nothing = {"model", "shards", "notices", "hash"}
+        if not (self.content_hash and other.content_hash):
+            return self.model_dump(exclude=says_nothing | {"content_hash"})
+        decides = self.model_dump(exclude=says_nothing | {"build_hash", "token_shards"})
+        return decides | {"token_shards": list(self.token_shards)}
+
+    def is_of(self, build: Build) -> bool:
+        """Return whether the log-probs are those of a build's tokens, row by row."""
+        if self.content_hash:
+            return self.content_hash == build.content_hash
+        shards = {seal.path: seal.sha256 for seal in build.manifest.shards}
+        return self.build_hash == build.manifest.hash and self.token_shards == shards
 
     def with_shards(self, shards: list[ShardSeal]) -> "ReferenceManifest":
         grown = self.model_copy(update={"shards": shards, "hash": ""})
@@ -88,7 +97,7 @@ class Reference(NamedTuple):
     def tables(self, split: str) -> list[pa.Table]:
         """The tables of one split, mapped, in the order of its token shards."""
         return [
-            read_shard(self.folder / seal.path, rows=seal.rows, schema=COLUMNS)
+            read_shard(self.folder / seal.path, rows=seal.rows, schema=REFERENCE)
             for seal in self.manifest.shards
             if seal.split == split
         ]
@@ -102,8 +111,7 @@ def open_reference(build: Build, name: str | Path) -> Reference:
     if not path.exists():
         raise MismatchError("T203", str(folder), "holds no finished reference log-probs", remedy)
     manifest = read_manifest(path)
-    shards = {seal.path: seal.sha256 for seal in build.manifest.shards}
-    if manifest.build_hash != build.manifest.hash or manifest.token_shards != shards:
+    if not manifest.is_of(build):
         problem = "was computed from other token shards than the build has now"
         raise MismatchError("T204", str(folder), problem, f"{remedy}, with another name")
     _check_shards(manifest, build, path)
@@ -119,7 +127,7 @@ def _check_finite(reference: Reference) -> None:
     for split in dict.fromkeys(seal.split for seal in reference.manifest.shards):
         before = 0
         for table in reference.tables(split):
-            for name in COLUMNS.names[1:3]:
+            for name in REFERENCE.names[1:3]:
                 wrong = np.flatnonzero(~np.isfinite(table[name].to_numpy()))
                 if len(wrong):
                     pair = table["pair_id"][int(wrong[0])].as_py().hex()

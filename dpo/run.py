@@ -35,6 +35,7 @@ from dpo.routing import check_routing
 from dpo.selfcheck import length_notice, make_policy
 from dpo.weights import left_out
 from dpo.work import Machine, make_machine
+from prefdata.hub.local import is_set_name, pull_cached
 from prefdata.split_names import rank_of
 from prefdata.store.canonical import fingerprint
 from prefdata.store.reader import Build
@@ -157,7 +158,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
     """Open data, reference and model, and refuse what does not belong together."""
     for name in dict.fromkeys((config.model, config.reference.model or config.model)):
         check_model(name)
-    build, config = _open_data(config)
+    build, config = _open_data(config, accelerator)
     reference = open_reference(build, config.reference.name)
     check_tokenizer(config.model, build)
     train = _split(build, reference, "train", config)
@@ -273,9 +274,17 @@ def _with_sources(split: Split, build: Build, config: TrainConfig) -> Split:
     return split._replace(sources=tuple(names), source_numbers=np.array(column.indices))
 
 
-def _open_data(config: TrainConfig) -> tuple[Build, TrainConfig]:
-    """Return the build, and the config with the split that it evaluates on."""
-    build = prefdata.open(config.data, remembers=False)
+def _open_data(config: TrainConfig, accelerator: Accelerator) -> tuple[Build, TrainConfig]:
+    """Return the build, and the config with the split that it evaluates on.
+
+    A set of the Hub is named by its exact commit from then on.
+    """
+    path = config.data
+    if is_set_name(str(config.data)):
+        with accelerator.main_process_first():  # one process fetches it
+            path, pinned = pull_cached(str(config.data))
+        config = config.model_copy(update={"data": Path(pinned)})
+    build = prefdata.open(path, remembers=False)
     return build, config.model_copy(update={"eval_split": _eval_split(build, config.eval_split)})
 
 
@@ -310,5 +319,5 @@ def run_fingerprint(config: TrainConfig, build: Build, reference: Reference, wei
     )
     if config.optimizer.schedule == "constant":  # more steps of it continue the same run
         del decides["steps"], decides["epochs"]
-    seals = [build.manifest.hash, reference.manifest.hash, weights]
+    seals = [build.content_hash, reference.manifest.hash, weights]
     return fingerprint([decides, seals])

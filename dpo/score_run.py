@@ -29,6 +29,7 @@ from dpo.refstore import Reference, open_reference
 from dpo.score import ScoreReport, find_suspects, require_subsets, score_pairs, summarize
 from prefdata.config import BuildConfig
 from prefdata.errors import PrefdataError
+from prefdata.hub.local import is_set_name, pull_cached
 from prefdata.read.texts import TextMode
 from prefdata.store.canonical import to_json
 from prefdata.store.claim import Claim, open_claim
@@ -74,6 +75,8 @@ def score(
         raise UsageError("T151", "reference and reference-name", problem, "give one of them")
     require_subsets(options.subsets)
     reference_folder(out, options.reference_name or "default")
+    if len(data) == 1 and is_set_name(data[0]):
+        data = [str(pull_cached(data[0])[0])]
     claim = _claim(data, out, options)
     names = [name for name in (options.model, options.reference) if name is not None]
     models = {name: check_model(name) for name in names}  # without weights

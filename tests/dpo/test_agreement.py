@@ -19,11 +19,11 @@ from dpo.load import load_model
 from dpo.order import make_order
 from dpo.processes import make_accelerator
 from dpo.reference_pass import compute_reference
-from dpo.refstore import COLUMNS, Reference, open_reference, read_manifest
+from dpo.refstore import Reference, open_reference, read_manifest
 from dpo.run import Run, open_run
 from dpo.step import train_step
 from prefdata.store.commit import seal_file
-from prefdata.store.shards import write_shard
+from prefdata.store.shards import REFERENCE, write_shard
 from tests.dpo.conftest import Arena, build_pairs, save_gpt2
 
 Sides = list[np.ndarray]
@@ -65,12 +65,12 @@ def spoiled(folder: Path, change: Change) -> None:
     manifest = read_manifest(folder / "manifest.json")
     for seal in manifest.shards:
         table = pa.ipc.open_file((folder / seal.path).read_bytes()).read_all()
-        lists = [[np.array(row) for row in table[name].to_pylist()] for name in COLUMNS.names[3:]]
+        lists = [[np.array(row) for row in table[name].to_pylist()] for name in REFERENCE.names[3:]]
         sides = [[row.astype(np.float32) for row in side] for side in change(*lists)]
         sums = [np.array([row.sum() for row in side], np.float32) for side in sides]
         columns = [table["pair_id"].combine_chunks(), *sums, *(map(list, side) for side in sides)]
-        arrays = [pa.array(c, COLUMNS.field(n).type) if n else c for n, c in enumerate(columns)]
-        write_shard(folder / seal.path, pa.table(arrays, schema=COLUMNS))
+        arrays = [pa.array(c, REFERENCE.field(n).type) if n else c for n, c in enumerate(columns)]
+        write_shard(folder / seal.path, pa.table(arrays, schema=REFERENCE))
 
 
 def other_weights(change: Callable[[torch.nn.Module], None]) -> Callable[[Ready, Path], None]:

@@ -11,12 +11,12 @@ import pytest
 from dpo.config import TrainConfig
 from dpo.errors import DpoError
 from dpo.reference_pass import compute_reference
-from dpo.refstore import COLUMNS, read_manifest
+from dpo.refstore import read_manifest
 from dpo.training import train
 from prefdata.errors import PrefdataError
 from prefdata.store.canonical import to_json
 from prefdata.store.commit import seal_file
-from prefdata.store.shards import write_shard
+from prefdata.store.shards import REFERENCE, write_shard
 from tests.dpo.conftest import Arena, build_pairs, save_gpt2
 from tests.dpo.tiny import CHATML
 
@@ -100,7 +100,7 @@ def wrong_numbers(own: Arena) -> dict[str, object]:
         moved = pa.ListArray.from_arrays(
             tokens.offsets, pa.array(tokens.values.to_numpy() - 0.01), type=tokens.type
         )
-        write_shard(path, table.set_column(3, COLUMNS.field(3), moved).cast(COLUMNS))
+        write_shard(path, table.set_column(3, REFERENCE.field(3), moved).cast(REFERENCE))
         shards.append(seal.model_copy(update=seal_file(path)._asdict()))
     (folder / "manifest.json").write_bytes(manifest.with_shards(shards).to_bytes())
     return {}

@@ -1,5 +1,6 @@
 """A model on the Hub, as the command puts it there: a real client, a server on loopback."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,9 +9,14 @@ from click.testing import CliRunner, Result
 
 from dpo.cli import train as main
 from dpo.config import TrainConfig
+from dpo.score_run import ScoreOptions, score
 from dpo.training import train
-from tests.dpo.fake_hub import TOKEN, FakeHub
+from prefdata.errors import UsageError
+from prefdata.hub.push import PushOptions
+from prefdata.hub.push import push as push_set
+from tests.dpo.conftest import Arena
 from tests.dpo.test_processes import write_config
+from tests.hub import TOKEN, FakeHub, use_loopback
 
 ConfigOf = Callable[..., TrainConfig]
 REPO = "org/model"
@@ -33,11 +39,7 @@ def trained(config_of: ConfigOf, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def on_loopback(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.address)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    use_loopback(hub, monkeypatch, tmp_path)
 
 
 def push(config: Path, *words: str) -> Result:
@@ -52,9 +54,14 @@ def test_a_model_is_pushed_whole_privately_and_once(trained: Path, hub: FakeHub)
 
     assert done.exit_code == 0, done.output
     folder = trained.parent / "run" / "model"
-    wanted = {file.name: file.read_bytes() for file in folder.iterdir()}
+    wanted = {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "README.md"}
     sha, files = hub.head(REPO)
-    assert {name: data for name, data in files.items() if name != ".gitattributes"} == wanted
+    assert files.items() >= wanted.items()
+    more = {".gitattributes", "README.md", "dpo-shared.json", "run.json", "train.yaml"}
+    assert files.keys() - wanted.keys() == more
+    assert f'from_pretrained("{REPO}")' in files["README.md"].decode()
+    assert not [name for name, data in files.items() if str(trained.parent).encode() in data]
+    assert not [name for name, data in files.items() if b"/arena" in data]
     assert f"{hub.address}/{REPO}/commit/{sha}" in done.output
     assert hub.private[REPO] is True
     assert push(trained).exit_code == 0
@@ -62,10 +69,10 @@ def test_a_model_is_pushed_whole_privately_and_once(trained: Path, hub: FakeHub)
 
 
 def test_files_of_an_older_model_go_with_the_same_commit(trained: Path, hub: FakeHub) -> None:
-    hub.commits[REPO] = []
-    hub.commit(REPO, {".gitattributes": b"", "model-00001-of-00002.safetensors": b"old"})
+    old = "model-00001-of-00002.safetensors"
+    hub.create(REPO, {old: b"old", "dpo-shared.json": json.dumps({"files": [old]}).encode()})
 
-    assert push(trained, REPO, "--public").exit_code == 0
+    assert push(trained, REPO).exit_code == 0
     assert len(hub.commits[REPO]) == 2
     assert "model-00001-of-00002.safetensors" not in hub.head(REPO)[1]
 
@@ -74,9 +81,9 @@ def test_files_of_an_older_model_go_with_the_same_commit(trained: Path, hub: Fak
     ("fault", "code", "says"),
     [
         ({"whoami": 401}, "T173", "hf auth login"),
-        ({"/commit/": 403}, "T310", "a token that may write"),
+        ({"/commit/": 403}, "T310", "a token that may do it"),
         ({"objects/batch": 400}, "T310", "run the same command again"),
-        ({"/commit/": 412}, "T310", "somebody else has changed it"),
+        ({"/commit/": 412}, "T310", "changed by somebody else"),
         ({"/commit/": 404}, "T310", "run the same command again"),
         ({"/objects/": 400}, "T310", "HTTP 400"),
         ({"/objects/": "flip"}, "T310", "holds other bytes"),
@@ -86,8 +93,8 @@ def test_files_of_an_older_model_go_with_the_same_commit(trained: Path, hub: Fak
 def test_a_fault_is_one_coded_line_and_the_old_model_stays(
     fault: dict[str, object], code: str, says: str, trained: Path, hub: FakeHub
 ) -> None:
-    hub.commits[REPO] = []
-    hub.commit(REPO, {"model.safetensors": b"old"})
+    record = {"dpo-shared.json": b'{"files": ["model.safetensors"]}'}
+    hub.create(REPO, {"model.safetensors": b"old"} | record)
     hub.faults = fault
 
     done = push(trained)
@@ -98,7 +105,27 @@ def test_a_fault_is_one_coded_line_and_the_old_model_stays(
     assert says in last
     assert (trained.parent / "run" / "model" / "model.safetensors").exists()
     if fault != {"/objects/": "flip"}:
-        assert hub.head(REPO)[1] == {"model.safetensors": b"old"}
+        assert hub.head(REPO)[1]["model.safetensors"] == b"old"
+
+
+def test_files_of_somebody_else_stop_a_push_before_training(
+    config_of: ConfigOf, hub: FakeHub, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path / "train.yaml", config_of(steps=1))
+    mine = {"LICENSE": b"mine", "gguf/model.gguf": b"x", "README.md": b"# My words"}
+    head = hub.create(REPO, mine)
+    hub.create("org/public", private=False)
+    refused, public = push(config), push(config, "org/public")
+
+    assert "[E205]" in refused.output
+    assert "LICENSE, gguf/model.gguf" in refused.output
+    assert "[E206]" in public.output
+    assert not (tmp_path / "run").exists()
+    assert hub.head(REPO)[0] == head
+    assert push(config, REPO, "--replace").exit_code == 0
+    assert "LICENSE" not in hub.head(REPO)[1]
+    assert "# My words" in hub.head(REPO)[1]["README.md"].decode()
+    assert push(config, "org/public", "--public").exit_code == 0
 
 
 @pytest.mark.parametrize("name", ["model", "a/b/c", "org/ü"])
@@ -121,7 +148,7 @@ def test_without_a_token_it_says_how_to_log_in(
     done = push(trained)
 
     assert done.exit_code == 2
-    assert "(no token was found); log in with `hf auth login`" in done.output
+    assert "no token was found; log in with `hf auth login`" in done.output
     assert not hub.commits
 
 
@@ -130,3 +157,57 @@ def test_public_alone_is_a_wrong_command(trained: Path) -> None:
 
     assert done.exit_code == 2
     assert "with --push alone" in done.output
+
+
+def losses_of(out: Path) -> list[float]:
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    return [row["loss"] for row in map(json.loads, lines) if "loss" in row]
+
+
+@pytest.fixture
+def shared(arena: Arena, hub: FakeHub) -> str:
+    """A set on the Hub with its reference log-probs; returns its commit."""
+    done = push_set(arena.data, "org/set", PushOptions(licence="mit"))
+    assert done.commit == hub.head("datasets/org/set")[0]
+    return str(done.commit)
+
+
+def test_a_run_from_the_name_of_a_set_is_that_from_its_folder_bit_by_bit(
+    config_of: ConfigOf, shared: str, hub: FakeHub, tmp_path: Path
+) -> None:
+    here = config_of(out=tmp_path / "here", steps=5)
+    there = config_of(out=tmp_path / "there", steps=5, data="org/set")
+    train(here)
+    asked = len(hub.seen)
+    train(there)
+
+    assert losses_of(tmp_path / "there") == losses_of(tmp_path / "here")
+    assert len(losses_of(tmp_path / "there")) == 5
+    summary = json.loads((tmp_path / "there" / "run.json").read_text())
+    assert summary["config"]["data"] == f"org/set@{shared}"
+    assert len(hub.seen) > asked
+
+
+def test_a_later_commit_changes_no_run_that_names_an_earlier_one(
+    config_of: ConfigOf, shared: str, hub: FakeHub, tmp_path: Path
+) -> None:
+    hub.commit("datasets/org/set", {"README.md": b"emptied"})
+
+    train(config_of(out=tmp_path / "pinned", steps=2, data=f"org/set@{shared}"))
+    with pytest.raises(UsageError, match="E210"):
+        train(config_of(out=tmp_path / "newest", steps=2, data="org/set"))
+
+    assert len(losses_of(tmp_path / "pinned")) == 2
+
+
+def test_a_set_is_scored_by_its_name_with_its_own_reference(
+    arena: Arena, shared: str, tmp_path: Path
+) -> None:
+    options = ScoreOptions(model=str(arena.model))
+    here = score([str(arena.data)], tmp_path / "here", options)
+    there = score(["org/set"], tmp_path / "there", options)
+
+    assert shared
+    assert there == here
+    for name in ("scores.parquet", "suspects.jsonl"):
+        assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
