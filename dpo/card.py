@@ -7,10 +7,10 @@ from typing import Any
 
 from dpo.loss import LOSSES
 from dpo.summary import RunSummary
-from prefdata.hub.local import SCHEME, is_set_name
-from prefdata.hub.pull import split_revision
+from prefdata.hub.inputs import SCHEME, is_hub_name
 from prefdata.report.card import escape
 from prefdata.report.safe import yaml_text
+from prefdata.sharing.pull import split_revision
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _SHOWN = {
@@ -53,7 +53,7 @@ def _header(summary: RunSummary) -> dict[str, Any]:
     if _is_hub_name(summary.config.model):
         known["base_model"] = summary.config.model
     data = str(summary.config.data)
-    if is_set_name(data):
+    if is_hub_name(data):
         known["datasets"] = [split_revision(data.removeprefix(SCHEME))[0]]
     return {
         "library_name": "transformers",

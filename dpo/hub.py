@@ -13,7 +13,6 @@ from dpo.errors import TrainingError, UsageError
 from dpo.summary import RunSummary
 from prefdata.errors import PrefdataError
 from prefdata.errors import UsageError as PlaceError
-from prefdata.hub.card import merge_card, parse_card
 from prefdata.hub.fetch import fetch_file
 from prefdata.hub.repo import (
     Remote,
@@ -27,6 +26,7 @@ from prefdata.hub.repo import (
 )
 from prefdata.hub.repo import check_login as check_hub_login
 from prefdata.report.safe import yaml_text
+from prefdata.sharing.card import merge_card, parse_card
 from prefdata.store.canonical import to_json
 from prefdata.store.manifest import shared_name
 

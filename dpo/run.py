@@ -35,7 +35,8 @@ from dpo.routing import check_routing
 from dpo.selfcheck import length_notice, make_policy
 from dpo.weights import left_out
 from dpo.work import Machine, make_machine
-from prefdata.hub.local import is_set_name, pull_cached
+from prefdata.hub.inputs import is_hub_name
+from prefdata.sharing.local import pull_cached
 from prefdata.split_names import rank_of
 from prefdata.store.canonical import fingerprint
 from prefdata.store.reader import Build
@@ -280,7 +281,7 @@ def _open_data(config: TrainConfig, accelerator: Accelerator) -> tuple[Build, Tr
     A set of the Hub is named by its exact commit from then on.
     """
     path = config.data
-    if is_set_name(str(config.data)):
+    if is_hub_name(str(config.data)):
         with accelerator.main_process_first():  # one process fetches it
             path, pinned = pull_cached(str(config.data))
         config = config.model_copy(update={"data": Path(pinned)})

@@ -29,8 +29,9 @@ from dpo.refstore import Reference, open_reference
 from dpo.score import ScoreReport, find_suspects, require_subsets, score_pairs, summarize
 from prefdata.config import BuildConfig
 from prefdata.errors import PrefdataError
-from prefdata.hub.local import is_set_name, pull_cached
+from prefdata.hub.inputs import is_hub_name
 from prefdata.read.texts import TextMode
+from prefdata.sharing.local import pull_cached
 from prefdata.store.canonical import to_json
 from prefdata.store.claim import Claim, open_claim
 from prefdata.store.commit import commit_file, lock_folder, make_folder, write_bytes
@@ -75,7 +76,7 @@ def score(
         raise UsageError("T151", "reference and reference-name", problem, "give one of them")
     require_subsets(options.subsets)
     reference_folder(out, options.reference_name or "default")
-    if len(data) == 1 and is_set_name(data[0]):
+    if len(data) == 1 and is_hub_name(data[0]):
         data = [str(pull_cached(data[0])[0])]
     claim = _claim(data, out, options)
     names = [name for name in (options.model, options.reference) if name is not None]

@@ -29,6 +29,7 @@ from prefdata.place import (
     open_place,
     reads_of,
     replaced_names,
+    with_fetched_inputs,
 )
 from prefdata.plan import (
     BuildSeal,
@@ -62,6 +63,7 @@ def build(config: BuildConfig, *, replace: bool = False, progress: Progress | No
     `replace`. Raises a `PrefdataError` with its code; nothing then stands under a final name.
     """
     progress = progress or Silent()
+    config = with_fetched_inputs(config)
     check_place(config.out, reads_of(config, files_of(config)))
     target = load_target(
         config.tokenizer, revision=config.revision, chat_template=config.chat_template

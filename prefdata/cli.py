@@ -1,4 +1,4 @@
-"""The commands: validate · build · show · push · pull · verify · layouts · explain.
+"""The commands: validate · build · show · diff · push · pull · verify · layouts · explain.
 
 Exit codes are in command.py.
 """
@@ -135,6 +135,7 @@ def validate(
     """Read and check preference files; write nothing."""
     from prefdata.config import inputs_by_split
     from prefdata.dedup.near import NearDuplicates
+    from prefdata.hub.inputs import fetch_inputs
     from prefdata.read import Columns
     from prefdata.report.baseline import fails, new_findings, read_report
     from prefdata.report.form import check_report_target, examples_for, write_report
@@ -146,7 +147,7 @@ def validate(
     progress = TerminalProgress(PlainConsole(stderr=True))
     before = read_report(baseline) if baseline else None
     changes = dict(change.partition("=")[::2] for change in severity)
-    inputs = inputs_by_split(files, options.pop("given"))
+    inputs = fetch_inputs(inputs_by_split(files, options.pop("given")))
     options = {name: value for name, value in options.items() if value is not None}
     how = ValidateOptions(
         severity=changes,
@@ -212,7 +213,7 @@ def build(
     """Make token shards; resume by itself after a kill."""
     from prefdata.building import build as run
     from prefdata.config import inputs_by_split, make_config, read_config
-    from prefdata.place import files_of, reads_of
+    from prefdata.place import files_of, reads_of, with_fetched_inputs
     from prefdata.report.form import check_report_target, examples_for, write_report
     from prefdata.report.model import Report
     from prefdata.report.numbers import name_rows
@@ -229,6 +230,7 @@ def build(
         inputs = inputs_by_split(sources, given)
         config = make_config({"inputs": inputs, **changes}, place="command line")
     if report_path is not None:
+        config = with_fetched_inputs(config)
         reads = [*of_config, *reads_of(config, files_of(config))]
         check_report_target(report_path, reads, build=config.out)
     with _report_if_empty(report_path):
@@ -305,9 +307,9 @@ def show(out: Path, row: int | None, tokenizer: str | None, html: Path | None, r
 def push(out: Path, repo: str, **options: Any) -> None:
     """Share a build on the Hub: text, tokens and reference log-probs in one commit."""
     _quiet_bars()
-    from prefdata.hub.push import PushOptions, say_pushed
-    from prefdata.hub.push import push as run
     from prefdata.report.terminal import TerminalProgress
+    from prefdata.sharing.push import PushOptions, say_pushed
+    from prefdata.sharing.push import push as run
 
     progress = TerminalProgress(PlainConsole(stderr=True))
     for line in say_pushed(repo, run(out, repo, PushOptions(**options), progress=progress)):
@@ -331,9 +333,9 @@ def push(out: Path, repo: str, **options: Any) -> None:
 def pull(name: str, out: Path, *, replace: bool) -> None:
     """Write a shared set as the build it was made from, hash by hash; resume by itself."""
     _quiet_bars()
-    from prefdata.hub.pull import find_set, split_revision
-    from prefdata.hub.pull import pull as run
     from prefdata.report.terminal import TerminalProgress
+    from prefdata.sharing.pull import find_set, split_revision
+    from prefdata.sharing.pull import pull as run
 
     found = find_set(*split_revision(name))
     made = run(found, out, replace=replace, progress=TerminalProgress(PlainConsole(stderr=True)))
@@ -346,8 +348,8 @@ def pull(name: str, out: Path, *, replace: bool) -> None:
 def verify(name: str) -> None:
     """Hash every file of a build, or of a shared set, again; exit 1 if one is missing or other."""
     _quiet_bars()
-    from prefdata.hub.pull import find_set, split_revision
-    from prefdata.hub.verify import verify_build, verify_set
+    from prefdata.sharing.pull import find_set, split_revision
+    from prefdata.sharing.verify import verify_build, verify_set
 
     is_here = Path(name).exists()
     found = verify_build(Path(name)) if is_here else verify_set(find_set(*split_revision(name)))
@@ -357,6 +359,33 @@ def verify(name: str) -> None:
         say(f"{path} is not here: refused rows stay where a set was built, unless they are shared")
     say(f"{name}: {found.num_files:,} files are as they were sealed, {len(found.faults):,} are not")
     sys.exit(1 if found.faults else 0)
+
+
+@main.command(
+    epilog="\b\nExamples:\n  prefdata diff out/v1 out/v2\n"
+    "  prefdata diff ORG/hh-pairs@v1 out/v2 --report diff.html"
+)
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option(
+    "--report", "report_path", type=click.Path(path_type=Path), help="Write it as .json or .html."
+)
+def diff(first: str, second: str, report_path: Path | None) -> None:
+    """Compare two builds or shared sets, pair by pair; exit 1 if they differ."""
+    _quiet_bars()
+    from prefdata.diff.compare import compare_builds
+    from prefdata.diff.show import check_target, say_comparison, write_comparison
+    from prefdata.sharing.local import open_named
+
+    if report_path is not None:
+        check_target(report_path)
+    builds = [open_named(name) for name in (first, second)]
+    found = compare_builds(builds[0], builds[1], names=(first, second))
+    for line in say_comparison(found):
+        say(line)
+    if report_path is not None:
+        write_comparison(found, report_path, tool_version=builds[1].manifest.tool_version)
+    sys.exit(1 if found.differs else 0)
 
 
 @main.command(epilog="\b\nExamples:\n  prefdata layouts\n  prefdata layouts helpsteer2-ratings")

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from prefdata.config import BuildConfig
 from prefdata.errors import UsageError
+from prefdata.hub.inputs import fetch_inputs
 from prefdata.read import InputFile, expand_inputs
 from prefdata.report.card import write_card
 from prefdata.report.model import Report
@@ -34,6 +35,11 @@ from prefdata.store.staging import (
 )
 
 CARD = "README.md"
+
+
+def with_fetched_inputs(config: BuildConfig) -> BuildConfig:
+    """Return a config whose inputs are all on this machine: sets of the Hub are fetched."""
+    return config.model_copy(update={"inputs": fetch_inputs(config.inputs)})
 
 
 def files_of(config: BuildConfig) -> list[InputFile]:

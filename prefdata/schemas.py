@@ -8,18 +8,22 @@ from typing import Any
 from pydantic import BaseModel
 
 from prefdata.config import BuildConfig
+from prefdata.diff.compare import Comparison
 from prefdata.read.layout import Layout
 from prefdata.record_model import Record
 from prefdata.report.model import Report
+from prefdata.sharing.record import Record as SharedRecord
 from prefdata.store.canonical import to_json
 from prefdata.store.manifest import Manifest
 
 MODELS: dict[str, type[BaseModel]] = {
+    "prefdata-comparison": Comparison,
     "prefdata-config": BuildConfig,
     "prefdata-layout": Layout,
     "prefdata-manifest": Manifest,
     "prefdata-record": Record,
     "prefdata-report": Report,
+    "prefdata-shared": SharedRecord,
 }
 
 

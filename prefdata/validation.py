@@ -17,6 +17,7 @@ from prefdata.dedup.near import NearDuplicates
 from prefdata.engine.local import Workers, choose_workers
 from prefdata.errors import EmptyError, UsageError
 from prefdata.findings import EXAMPLES
+from prefdata.hub.inputs import fetch_inputs
 from prefdata.plan import check_tasks, require_sound_splits
 from prefdata.progress import Progress, Silent
 from prefdata.read import (
@@ -85,6 +86,7 @@ def validate(
     progress: Progress | None = None,
 ) -> Report:
     """Read and check files, and report what a build would keep; its tokens with a tokenizer."""
+    inputs = fetch_inputs(inputs)
     files, given = expand_splits(inputs)
     splits = SplitOptions(given, options.resplit, options.leaks)
     target = load_target(options.tokenizer) if options.tokenizer else None

@@ -1,1 +1,1 @@
-"""Sharing on the Hub: push, pull, verify; a shared set by its name."""
+"""The Hub: repos, their files, and sets of others by name."""

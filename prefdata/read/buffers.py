@@ -9,9 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from prefdata.errors import UsageError
 from prefdata.read.budget import Budget
 
 TAIL = b"ARROW1"
+CONTINUES, END_OF_STREAM = 0xFFFFFFFF, b"\xff\xff\xff\xff\0\0\0\0"
+SCHEMA, DICTIONARY = 1, 2
+"""Kinds of messages."""
 BLOCK_BYTES, NODE_BYTES, BUFFER_BYTES = 24, 16, 16
 MAX_FIELDS = 20_000
 MAX_MESSAGE = 2**26
@@ -34,6 +38,48 @@ def require_small_buffers(path: Path, budget: Budget) -> None:
         budget.require(dictionaries, "its dictionaries")
         for place in footer.blocks(3):
             budget.require(dictionaries + _unpacked(handle, place), "a record batch")
+
+
+def require_whole_stream(path: Path, budget: Budget) -> None:
+    """Walk the messages of an Arrow stream up to the mark of its end.
+
+    Raises UsageError: E117 for a stream that ends without one, as a cut one does, E113 where a
+    record batch, or all dictionaries together, unpack to too much.
+    """
+    dictionaries = 0
+    with path.open("rb") as handle:
+        at = 0
+        while True:
+            handle.seek(at)
+            head = handle.read(8)
+            if head == END_OF_STREAM:
+                if at + len(head) != budget.file_bytes:
+                    raise ValueError("bytes follow its end")
+                return
+            if len(head) < 8 or at + len(head) > budget.file_bytes:
+                raise _cut(budget.name)
+            mark, size = struct.unpack("<Ii", head)
+            if mark != CONTINUES or not 0 < size <= MAX_MESSAGE:
+                raise ValueError("a message is broken")
+            data = handle.read(size)
+            if len(data) < size:
+                raise _cut(budget.name)
+            message = _root(data)
+            kind, schema, body = message.byte(1), message.table(2), message.long(3)
+            if kind == SCHEMA and schema is not None:
+                count_fields(schema)
+            end = at + 8 + size + body
+            if body < 0 or end > budget.file_bytes:
+                raise _cut(budget.name)
+            unpacked = 0 if kind == SCHEMA else _unpacked(handle, (at, 8 + size, body))
+            dictionaries += unpacked if kind == DICTIONARY else 0
+            budget.require(dictionaries + unpacked, "a record batch")
+            at = end
+
+
+def _cut(name: str) -> UsageError:
+    problem = "is an Arrow stream without an end: it was cut, or is still being written"
+    return UsageError("E117", name, problem, "fetch or save it again")
 
 
 def count_fields(schema: "Table") -> int:
@@ -103,6 +149,10 @@ class Table:
     def byte(self, number: int) -> int:
         place = self.place(number)
         return self.data[place] if place else 0
+
+    def long(self, number: int) -> int:
+        place = self.place(number)
+        return int(struct.unpack_from("<q", self.data, place)[0]) if place else 0
 
     def table(self, number: int) -> "Table | None":
         place = self.place(number)

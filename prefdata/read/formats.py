@@ -28,7 +28,7 @@ from prefdata.read.limits import Limits
 from prefdata.read.lines import BOM
 from prefdata.read.rows import Row, Tally, line_rows, long_row, range_rows, unit_refusals
 from prefdata.read.source import InputFile
-from prefdata.read.tabular import arrow_blocks, encrypted, parquet_blocks, table_rows
+from prefdata.read.tabular import arrow_blocks, encrypted, parquet_blocks, stream_blocks, table_rows
 from prefdata.read.unpack import MAGIC, HashedFile, Unpacker, refuse_foreign
 
 ENCRYPTED = b"PARE"
@@ -68,10 +68,9 @@ def open_blocks(
         return parquet_blocks(file.path, file.name, limits)
     if magic.startswith(ENCRYPTED):
         raise encrypted(file.name)
-    if magic.startswith(ARROW_FILE):
-        return arrow_blocks(file.path, file.name, limits)
-    if magic.startswith(ARROW_STREAM):
-        raise _stream(file.name)
+    if magic.startswith((ARROW_FILE, ARROW_STREAM)):
+        read = arrow_blocks if magic.startswith(ARROW_FILE) else stream_blocks
+        return read(file.path, file.name, limits)
     head, blocks = _with_head(Unpacker(source, file.name, limits).blocks(magic))
     refuse_foreign(head, file.name, is_unpacked=magic.startswith(MAGIC))
     _refuse_other_encodings(head, file.name)
@@ -90,8 +89,7 @@ def open_blocks(
 
 
 def _stream(name: str) -> UsageError:
-    problem = "is an Arrow stream, which looks whole when it is cut"
-    return UsageError("E117", name, problem, "write it as an Arrow file or as Parquet")
+    return UsageError("E117", name, "is a packed Arrow stream", "unpack it first")
 
 
 def _first_bytes(handle: BinaryIO) -> bytes:

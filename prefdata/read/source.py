@@ -9,7 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import orjson
+
 from prefdata.errors import UsageError
+from prefdata.hub.inputs import origin_of
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ def expand_inputs(patterns: Sequence[str]) -> list[InputFile]:
     names: dict[str, None] = {}
     for pattern in patterns:
         literal = os.path.lexists(pattern)  # a name may hold brackets of its own
-        found = [pattern] if literal else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+        saved = _saved_files(Path(pattern)) if literal else []
+        found = saved or [pattern] if literal else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
         if not found:
             raise UsageError(
                 "E100", pattern, "no such file", "check the path; globs are expanded here too"
@@ -53,17 +57,41 @@ def expand_inputs(patterns: Sequence[str]) -> list[InputFile]:
     return files
 
 
+def _saved_files(folder: Path) -> list[str]:
+    """Return the files of a set that `datasets` saved to disk, split by split; else none.
+
+    Raises UsageError (E100) for a file that its own list names and that is not there.
+    """
+    try:
+        if (folder / "dataset_dict.json").is_file():
+            splits = orjson.loads((folder / "dataset_dict.json").read_bytes())["splits"]
+            return [file for split in splits for file in _saved_files(folder / str(split))]
+        if not (folder / "state.json").is_file():
+            return []
+        listed = orjson.loads((folder / "state.json").read_bytes())["_data_files"]
+        names = [str(file["filename"]) for file in listed]
+    except (OSError, orjson.JSONDecodeError, TypeError, KeyError) as error:
+        problem = "is a saved set whose state.json or dataset_dict.json cannot be read"
+        raise UsageError("E100", str(folder), problem, "save it again") from error
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            problem = f"is a saved set whose state.json names {name!a}, which is not there"
+            raise UsageError("E100", str(folder), problem, "save it again")
+    return [str(folder / name) for name in names]
+
+
 def label_sources(files: Sequence[InputFile], digests: Mapping[str, str]) -> list[InputFile]:
     """Return the files, each with a label that says nothing of where it lies.
 
-    A label is the base name; where several files share it, `@` and the beginning of the content's
-    sha256 follow (`train.jsonl@1a2b3c4d`), and a number where the content is the same too.
+    A label is the base name, or the name on the Hub with its commit. Where several files share it,
+    `@` and the beginning of the content's sha256 follow (`train.jsonl@1a2b3c4d`), and a number
+    where the content is the same too.
     """
     shared = Counter(file.path.name for file in files)
     used: Counter[str] = Counter()
     labelled = []
     for file in files:
-        label = file.path.name
+        label = origin_of(file.path) or file.path.name
         if shared[label] > 1:
             label = f"{label}@{digests[file.name][:8]}"
         used[label] += 1

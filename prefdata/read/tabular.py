@@ -12,7 +12,12 @@ import pyarrow.parquet as pq
 from prefdata.errors import UsageError
 from prefdata.read.blocks import ITEM_BYTES, PART_BYTES, TableBlock
 from prefdata.read.budget import Budget
-from prefdata.read.buffers import count_fields, require_small_buffers, schema_of_message
+from prefdata.read.buffers import (
+    count_fields,
+    require_small_buffers,
+    require_whole_stream,
+    schema_of_message,
+)
 from prefdata.read.cells import RawRow, as_bytes, python_rows, require_readable
 from prefdata.read.footer import require_sound_sizes
 from prefdata.read.limits import MIB, Limits
@@ -102,6 +107,26 @@ def arrow_blocks(path: Path, name: str, limits: Limits) -> Iterator[TableBlock]:
 
             _require_small_rows(batches(), budget)
             yield from _numbered(batches(), file.schema, budget)
+
+
+def stream_blocks(path: Path, name: str, limits: Limits) -> Iterator[TableBlock]:
+    """Rows of an Arrow IPC stream that has its end, as `save_to_disk` writes, numbered from 1."""
+    budget = Budget(name, path.stat().st_size, limits)
+    with _damaged(name, "Arrow"):
+        require_whole_stream(path, budget)
+        with pa.ipc.open_stream(pa.OSFile(str(path))) as stream:
+            schema = stream.schema
+        require_readable(schema, name, limits)
+        least = least_bytes(schema)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            with pa.OSFile(str(path)) as source, pa.ipc.open_stream(source) as stream:
+                for batch in stream:
+                    budget.require(batch.num_rows * least, "its rows")
+                    yield batch
+
+        _require_small_rows(batches(), budget)
+        yield from _numbered(batches(), schema, budget)
 
 
 def _numbered(

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import polars as pl
 import pyarrow as pa
 from pyarrow import parquet
 
@@ -13,6 +14,9 @@ from prefdata.store.content import hash_content
 from prefdata.store.manifest import Manifest, OtherFile, ShardSeal, SplitSeal, read_manifest
 from prefdata.store.shards import TOKENS, read_shard
 from prefdata.store.verify import cache_folder, check_seal
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 class Shard(NamedTuple):
@@ -78,6 +82,16 @@ class Build(NamedTuple):
             reader = parquet.ParquetFile(file)
             for group in range(reader.num_row_groups):
                 yield reader.read_row_group(group)
+
+    def dataset(self, split: str) -> "Dataset":
+        """The kept pairs of a split as a `datasets.Dataset`."""
+        from datasets import Dataset
+
+        return Dataset(self.text(split))
+
+    def frame(self, split: str) -> pl.DataFrame:
+        """The kept pairs of a split as a polars frame."""
+        return pl.DataFrame(self.text(split))
 
     def rejected(self) -> pa.Table:
         """Every row that was refused, with its code."""

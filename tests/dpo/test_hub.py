@@ -12,8 +12,8 @@ from dpo.config import TrainConfig
 from dpo.score_run import ScoreOptions, score
 from dpo.training import train
 from prefdata.errors import UsageError
-from prefdata.hub.push import PushOptions
-from prefdata.hub.push import push as push_set
+from prefdata.sharing.push import PushOptions
+from prefdata.sharing.push import push as push_set
 from tests.dpo.conftest import Arena
 from tests.dpo.test_processes import write_config
 from tests.hub import TOKEN, FakeHub, use_loopback

@@ -11,15 +11,7 @@ import pyarrow as pa
 from prefdata.errors import UsageError
 from prefdata.hub.errors import HubError
 from prefdata.hub.fetch import fetch_file, fetch_sealed, forget
-from prefdata.hub.record import NAME, Record, parquet_name, parse_record
-from prefdata.hub.references import (
-    FOLDER,
-    hash_reference,
-    read_reference,
-)
-from prefdata.hub.references import MANIFEST as REFERENCE_MANIFEST
 from prefdata.hub.repo import Repo, check_name
-from prefdata.hub.tables import read_parquet
 from prefdata.place import (
     name_card,
     old_build,
@@ -29,6 +21,14 @@ from prefdata.place import (
 from prefdata.progress import Progress, Silent
 from prefdata.report.card import write_card
 from prefdata.report.model import Report
+from prefdata.sharing.record import NAME, Record, parquet_name, parse_record
+from prefdata.sharing.references import (
+    FOLDER,
+    hash_reference,
+    read_reference,
+)
+from prefdata.sharing.references import MANIFEST as REFERENCE_MANIFEST
+from prefdata.sharing.tables import read_parquet
 from prefdata.store.canonical import to_json
 from prefdata.store.commit import FileSeal, commit_file, lock_folder, make_folder, write_bytes
 from prefdata.store.content import hash_content

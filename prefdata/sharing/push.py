@@ -11,19 +11,7 @@ import polars as pl
 
 from prefdata.check.private import find_private, suspects
 from prefdata.errors import UsageError
-from prefdata.hub.card import Shared, SharedReference, write_shared_card
 from prefdata.hub.fetch import fetch_file
-from prefdata.hub.record import (
-    CARD,
-    NAME,
-    Names,
-    Record,
-    parquet_name,
-    parse_record,
-    seal_files,
-)
-from prefdata.hub.references import MANIFEST as REFERENCE_MANIFEST
-from prefdata.hub.references import StoredReference, find_references
 from prefdata.hub.repo import (
     Commit,
     Remote,
@@ -39,10 +27,22 @@ from prefdata.hub.repo import (
     require_ours,
     tag_commit,
 )
-from prefdata.hub.tables import write_parquet
 from prefdata.progress import Progress, Silent
 from prefdata.report.figures import count
 from prefdata.report.model import Report
+from prefdata.sharing.card import Shared, SharedReference, write_shared_card
+from prefdata.sharing.record import (
+    CARD,
+    NAME,
+    Names,
+    Record,
+    parquet_name,
+    parse_record,
+    seal_files,
+)
+from prefdata.sharing.references import MANIFEST as REFERENCE_MANIFEST
+from prefdata.sharing.references import StoredReference, find_references
+from prefdata.sharing.tables import write_parquet
 from prefdata.store.manifest import NAME as MANIFEST
 from prefdata.store.reader import Build, open_build
 

@@ -1,24 +1,12 @@
 """A shared set by its name, as a build on this machine: pulled once for each commit."""
 
-import re
 from pathlib import Path
 
-from prefdata.hub.pull import find_set, pull, split_revision
+from prefdata.hub.inputs import SCHEME, is_hub_name
 from prefdata.progress import Progress
+from prefdata.sharing.pull import find_set, pull, split_revision
+from prefdata.store.reader import Build, open_build
 from prefdata.store.verify import cache_folder
-
-SCHEME = "hf://datasets/"
-_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[^\s@]+)?", re.ASCII)
-
-
-def is_set_name(name: str) -> bool:
-    """Return whether `ORG/NAME[@REV]` names a set on the Hub, and no path of this machine.
-
-    A path whose first directory is here is a path, though the rest of it may be missing.
-    """
-    if name.startswith(SCHEME):
-        return True
-    return _NAME.fullmatch(name) is not None and not Path(Path(name).parts[0]).exists()
 
 
 def pull_cached(name: str, progress: Progress | None = None) -> tuple[Path, str]:
@@ -31,3 +19,8 @@ def pull_cached(name: str, progress: Progress | None = None) -> tuple[Path, str]
     folder.parent.mkdir(parents=True, exist_ok=True)
     pull(found, folder, progress=progress)
     return folder, f"{found.repo.name}@{found.commit}"
+
+
+def open_named(name: str) -> Build:
+    """Open a build by its directory, or a shared set by its name."""
+    return open_build(pull_cached(name)[0] if is_hub_name(name) else name)

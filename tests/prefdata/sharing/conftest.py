@@ -11,7 +11,7 @@ import pytest
 
 import prefdata
 from prefdata.config import BuildConfig
-from prefdata.hub.references import FORMAT, hash_reference
+from prefdata.sharing.references import FORMAT, hash_reference
 from prefdata.store.canonical import to_json
 from prefdata.store.commit import seal_file
 from prefdata.store.reader import Build

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from prefdata.hub.pull import find_set, pull
-from prefdata.hub.push import push
+from prefdata.sharing.pull import find_set, pull
+from prefdata.sharing.push import push
 from prefdata.store.reader import Build
 from tests.effort import times
 from tests.hub import TOKEN, FakeHub
-from tests.prefdata.hub.conftest import make_build
-from tests.prefdata.hub.test_share import NAME, REPO, digests, run
+from tests.prefdata.sharing.conftest import make_build
+from tests.prefdata.sharing.test_share import NAME, REPO, digests, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 

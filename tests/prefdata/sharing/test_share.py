@@ -16,12 +16,12 @@ from click.testing import CliRunner, Result
 
 import prefdata
 from prefdata.cli import main
-from prefdata.hub.pull import find_set, pull
-from prefdata.hub.push import PushOptions, push
-from prefdata.hub.record import plain_name
+from prefdata.sharing.pull import find_set, pull
+from prefdata.sharing.push import PushOptions, push
+from prefdata.sharing.record import plain_name
 from prefdata.store.reader import Build
 from tests.hub import TOKEN, FakeHub
-from tests.prefdata.hub.conftest import make_build
+from tests.prefdata.sharing.conftest import make_build
 
 NAME = "org/set"
 REPO = f"datasets/{NAME}"
@@ -60,6 +60,23 @@ def test_what_is_pulled_is_what_was_pushed_hash_by_hash(
     assert run("verify", tmp_path / "back" / "out").exit_code == 0
     assert run("verify", NAME).exit_code == 0
     assert hub.private[REPO] is True
+
+
+def test_a_shared_set_is_built_again_by_its_name(
+    build: Build, hub: FakeHub, tiny: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    push(build.path, NAME)
+    words = ["build", NAME, "--tokenizer", str(tiny), "-o", str(tmp_path / "again")]
+    done = subprocess.run(
+        [sys.executable, "-m", "prefdata", *words],
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr.decode()
+    assert prefdata.open(tmp_path / "again").content_hash == build.content_hash
+    assert hub.head(REPO)[0] in prefdata.open(tmp_path / "again").manifest.inputs[0].name
 
 
 def test_refused_rows_are_shared_only_if_asked_for(

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from prefdata.errors import CodedError
 from prefdata.hub.fetch import fetch_sealed
-from prefdata.hub.pull import SharedSet
-from prefdata.hub.references import StoredReference, find_references
+from prefdata.sharing.pull import SharedSet
+from prefdata.sharing.references import StoredReference, find_references
 from prefdata.store.manifest import Manifest, OtherFile, ShardSeal, read_manifest
 from prefdata.store.reader import Build, is_inside
 from prefdata.store.shards import read_shard

@@ -1,0 +1,208 @@
+"""Two builds compared, pair by pair: what was added, is gone, changed its label, moved, or differs.
+
+A pair is known by its id, which is over its prompt and both completions. A pair whose label is
+flipped has another id, so it is found by its prompt and its two completions the other way round.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from prefdata.report.explain import describe_code
+from prefdata.report.model import Report
+from prefdata.split_names import rank_of
+from prefdata.store.reader import Build
+
+_IDS = ("prompt_ids", "chosen_ids", "rejected_ids", "chosen_mask", "rejected_mask")
+_NUMBERS = ("weight", "margin", "chosen_rank", "rejected_rank")
+_KEYS = ("group_id", "chosen", "rejected")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+
+class Change(_Model):
+    """A pair that is not in both builds as it is in one of them."""
+
+    pair_id: str
+    """In the build that `split`, `source` and `line` are of: the second, or for what is gone the
+    first."""
+    split: str
+    source: str
+    line: int
+    before: str | None = None
+    """The split in the first build of a pair that moved."""
+
+
+class CodeChange(_Model):
+    """How often a code was found."""
+
+    code: str
+    name: str
+    before: int
+    after: int
+
+
+class SettingChange(_Model):
+    """A setting of the config, or what the tokenizer is."""
+
+    name: str
+    before: Any
+    after: Any
+
+
+class Comparison(_Model):
+    """What the second build has that the first has not, and the other way round."""
+
+    format: Literal["prefdata-comparison"] = "prefdata-comparison"
+    format_version: Literal[1] = 1
+    first: str
+    second: str
+    content_hashes: list[str]
+    """Of both; equal if the same is trained."""
+    same: int
+    """Pairs that are in the same split of both, with the same tokens, weight and margin."""
+    added: list[Change]
+    gone: list[Change]
+    flipped: list[Change]
+    """Pairs whose chosen completion is the rejected one of the first build."""
+    moved: list[Change]
+    """Pairs that are in another split."""
+    tokens: list[Change]
+    """Pairs whose text is the same, and whose tokens or masks are not."""
+    numbers: list[Change]
+    """Pairs whose weight, margin or ranks are other ones."""
+    splits: dict[str, list[int]]
+    """Pairs of each split in both."""
+    codes: list[CodeChange]
+    """Codes that were not found as often in both."""
+    settings: list[SettingChange]
+
+    @property
+    def differs(self) -> bool:
+        """Whether something else is trained, or the same was made in another way."""
+        return bool(self.content_hashes[0] != self.content_hashes[1] or self.codes or self.settings)
+
+
+def compare_builds(first: Build, second: Build, *, names: tuple[str, str]) -> Comparison:
+    """Compare two builds whose files are as their manifests say."""
+    before, after = _rows_of(first), _rows_of(second)
+    both = after.join(before, on="pair_id", suffix="_before")
+    added = after.join(before, on="pair_id", how="anti")
+    gone = before.join(after, on="pair_id", how="anti")
+    swapped = {"chosen": "rejected", "rejected": "chosen"}
+    flipped = added.join(gone.rename(swapped).select(*_KEYS), on=_KEYS, how="semi")
+    unflipped = gone.join(added.rename(swapped).select(*_KEYS), on=_KEYS, how="anti")
+    moved = both.filter(pl.col("split") != pl.col("split_before"))
+    tokens = both.filter(pl.col("tokens") != pl.col("tokens_before"))
+    numbers = both.filter(pl.col("numbers") != pl.col("numbers_before"))
+    same = both.filter(
+        (pl.col("split") == pl.col("split_before"))
+        & (pl.col("tokens") == pl.col("tokens_before"))
+        & (pl.col("numbers") == pl.col("numbers_before"))
+    )
+    counts = {
+        split: [one.splits[split].rows if split in one.splits else 0 for one in (first, second)]
+        for split in sorted({*first.splits, *second.splits}, key=rank_of)
+    }
+    return Comparison(
+        first=names[0],
+        second=names[1],
+        content_hashes=[first.content_hash, second.content_hash],
+        same=len(same),
+        added=_changes(added.join(flipped, on="pair_id", how="anti")),
+        gone=_changes(unflipped),
+        flipped=_changes(flipped),
+        moved=_changes(moved),
+        tokens=_changes(tokens),
+        numbers=_changes(numbers),
+        splits=counts,
+        codes=list(_codes(first, second)),
+        settings=list(_settings(first, second)),
+    )
+
+
+def _rows_of(build: Build) -> pl.DataFrame:
+    """Each pair: its place, and a hash of its completions, its tokens and its numbers."""
+    frames = []
+    for split in build.splits:
+        start, tokens = 0, build.tokens(split)
+        for table in build.text_parts(split):
+            texts = pl.DataFrame(table)
+            ids = pl.DataFrame(tokens.select(_IDS).slice(start, len(texts)))
+            numbers = pl.DataFrame(tokens.select(_NUMBERS).slice(start, len(texts)))
+            start += len(texts)
+            frames.append(
+                texts.select(
+                    "pair_id",
+                    "group_id",
+                    "source",
+                    pl.col("line").cast(pl.Int64),
+                    _words_of(texts.schema, "chosen"),
+                    _words_of(texts.schema, "rejected"),
+                    split=pl.lit(split),
+                    tokens=ids.hash_rows(),
+                    numbers=numbers.hash_rows(),
+                )
+            )
+    empty = {"pair_id": pl.String, "group_id": pl.String, "source": pl.String, "line": pl.Int64}
+    hashes = dict.fromkeys(("chosen", "rejected", "tokens", "numbers"), pl.UInt64)
+    schema = {**empty, "chosen": pl.UInt64, "rejected": pl.UInt64, "split": pl.String} | hashes
+    return pl.concat([pl.DataFrame(schema=schema), *frames], how="diagonal")
+
+
+def _words_of(schema: pl.Schema, side: str) -> pl.Expr:
+    """A hash of a side, whatever fields messages have: those that are null do not count."""
+    kind = schema[side]
+    if not isinstance(kind, pl.List):
+        return pl.col(side).hash()
+    assert isinstance(kind.inner, pl.Struct)
+    parts = [
+        pl.when(field.is_not_null()).then(pl.lit(f"\x1f{name}=") + field).otherwise(pl.lit(""))
+        for name, field in (
+            (one.name, pl.element().struct.field(one.name).cast(pl.String))
+            for one in kind.inner.fields
+        )
+    ]
+    return pl.col(side).list.eval(pl.concat_str(parts)).list.join("\x1e").hash()
+
+
+def _changes(rows: pl.DataFrame) -> list[Change]:
+    columns = ["pair_id", "split", "source", "line"]
+    has_before = "split_before" in rows.columns
+    chosen = rows.select(*columns, *(["split_before"] if has_before else []))
+    return [
+        Change(pair_id=one[0], split=one[1], source=one[2], line=one[3],
+               before=one[4] if has_before and one[4] != one[1] else None)
+        for one in chosen.iter_rows()
+    ]  # fmt: skip
+
+
+def _codes(first: Build, second: Build) -> Iterator[CodeChange]:
+    found = []
+    for build in (first, second):
+        report = Report.model_validate_json(build.file("report.json").read_bytes())
+        found.append({finding.code: finding.count for finding in report.findings})
+    for code in sorted(found[0].keys() | found[1].keys()):
+        before, after = (counts.get(code, 0) for counts in found)
+        if before != after:
+            name = describe_code(code).name
+            yield CodeChange(code=code, name=name, before=before, after=after)
+
+
+def _settings(first: Build, second: Build) -> Iterator[SettingChange]:
+    """Settings that differ, but for the names of files, and what the tokenizer is made of."""
+    configs = [build.manifest.config for build in (first, second)]
+    seals = [build.manifest.tokenizer.model_dump() for build in (first, second)]
+    for key in dict.fromkeys([*configs[0], *configs[1]]):
+        before, after = (config.get(key) for config in configs)
+        if before != after and key != "inputs":
+            yield SettingChange(name=key, before=before, after=after)
+    for key in ("tokenizer_sha256", "template_sha256"):
+        if seals[0][key] != seals[1][key]:
+            yield SettingChange(name=key, before=seals[0][key], after=seals[1][key])

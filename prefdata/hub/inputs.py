@@ -1,0 +1,177 @@
+"""Sets of the Hub as inputs: which files a name stands for, at an exact commit, and checked.
+
+    org/name                                  all files of its one config, its splits kept
+    org/name@v1                               the same at a branch, tag or commit
+    hf://datasets/org/name@v1/config:split    one config and one split
+    hf://datasets/org/name/data/rows.jsonl    one file
+
+`datasets` says which files belong to which split, by the repo's card or by their names.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from prefdata.errors import UsageError
+from prefdata.hub.errors import HubError, hub_faults
+from prefdata.hub.fetch import fetch_file, forget
+from prefdata.hub.repo import Remote, Repo, changed_files, look_at
+from prefdata.split_names import AUTO, kind_of
+
+SCHEME = "hf://datasets/"
+_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^\s@:/]+))?", re.ASCII)
+_URL = re.compile(
+    _NAME.pattern + r"(?:/(?P<rest>[^\s:]*[^\s:/]))?(?::(?P<split>[\w.]+))?", re.ASCII
+)
+_CACHED = re.compile(
+    r"/datasets--(?P<org>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})/(?P<path>.+)"
+)
+_FILES = frozenset(
+    (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".zst")
+)
+Inputs = Sequence[str] | Mapping[str, Sequence[str]]
+
+
+class Named(NamedTuple):
+    """A set of the Hub as an input names it."""
+
+    repo: str
+    revision: str | None
+    rest: str | None
+    """A config, or a file."""
+    split: str | None
+
+
+def is_hub_name(name: str) -> bool:
+    """Return whether a name is of the Hub.
+
+    What ends as a file of data does is a path, and so is one whose first directory is here.
+    """
+    if name.startswith(SCHEME):
+        return True
+    is_file = Path(name).suffix.lower() in _FILES or Path(Path(name).parts[0]).exists()
+    return not is_file and _NAME.fullmatch(name) is not None
+
+
+def origin_of(path: Path) -> str | None:
+    """Return where a file of the Hub's cache comes from, with its exact commit.
+
+    >>> origin_of(Path("/c/hub/datasets--org--set/snapshots/" + "0" * 40 + "/data/a.jsonl"))
+    'hf://datasets/org/set@0000000000000000000000000000000000000000/data/a.jsonl'
+    """
+    found = _CACHED.search(str(path))
+    if found is None:
+        return None
+    return f"{SCHEME}{found['org']}/{found['name']}@{found['commit']}/{found['path']}"
+
+
+def fetch_inputs(inputs: Inputs) -> list[str] | dict[str, list[str]]:
+    """Return inputs as paths: names of the Hub stand for their files, which are fetched.
+
+    A set with several splits keeps them. Raises PrefdataError: E201 for what is not there, E213 for
+    a set that has to say which of its configs or splits is meant.
+    """
+    if isinstance(inputs, Mapping):
+        return {
+            split: [path for name in names for path in _paths_of(name)]
+            for split, names in inputs.items()
+        }
+    found: dict[str, list[str]] = {}
+    for name in inputs:
+        splits = _fetch(name) if is_hub_name(name) else {AUTO: [name]}
+        one = next(iter(splits.values())) if len(splits) == 1 else None
+        for split, paths in ({AUTO: one} if one is not None else splits).items():
+            found.setdefault(split, []).extend(paths)
+    return found.get(AUTO, []) if found.keys() <= {AUTO} else found
+
+
+def _paths_of(name: str) -> list[str]:
+    """The files of an input whose split is given."""
+    if not is_hub_name(name):
+        return [name]
+    splits = _fetch(name)
+    if len(splits) > 1:
+        problem = f"has the splits {', '.join(splits)}, and one is given for all of it"
+        remedy = f"name one of them: {SCHEME}{_parse(name).repo}:{next(iter(splits))}"
+        raise UsageError("E213", name, problem, remedy)
+    return next(iter(splits.values()))
+
+
+def _parse(name: str) -> Named:
+    found = _URL.fullmatch(name.removeprefix(SCHEME))
+    if found is None:
+        remedy = f"write {SCHEME}ORG/NAME[@REVISION][/CONFIG][:SPLIT]"
+        raise UsageError("E213", name, "is not the name of a set", remedy)
+    return Named(found["repo"], found["revision"], found["rest"], found["split"])
+
+
+def _fetch(name: str) -> dict[str, list[str]]:
+    """The files of a set by split, in the cache, each as the Hub says that it is."""
+    asked = _parse(name)
+    repo = Repo(asked.repo)
+    try:
+        remote = look_at(repo, asked.revision)
+    except HubError as error:
+        problem = f"is no path here; as a set on the Hub it {error.problem}"
+        raise HubError(error.code, name, problem, error.remedy) from error
+    if remote is None:
+        problem = "is no path here, and not on the Hub, or this login cannot see it"
+        remedy = "check the name and the revision; `hf auth login` for a private one"
+        raise UsageError("E201", name, problem, remedy)
+    if asked.rest in remote.digests:
+        return {AUTO: [_fetch_checked(repo, remote, str(asked.rest))]}
+    splits = _files_by_split(name, asked, remote)
+    if asked.split is not None:
+        if asked.split not in splits:
+            remedy = f"it has {', '.join(splits)}"
+            raise UsageError("E213", name, f"has no split {asked.split}", remedy)
+        splits = {asked.split: splits[asked.split]}
+    named = _by_kind(name, asked, list(splits)) if len(splits) > 1 else {one: one for one in splits}
+    return {
+        named[split]: [_fetch_checked(repo, remote, path) for path in paths]
+        for split, paths in splits.items()
+    }
+
+
+def _files_by_split(name: str, asked: Named, remote: Remote) -> dict[str, list[str]]:
+    """What `datasets` takes for the data of each split, as paths in the repo."""
+    from datasets import load_dataset_builder
+    from datasets.exceptions import DatasetNotFoundError
+
+    start = f"{SCHEME}{asked.repo}@{remote.head}/"
+    with hub_faults(asked.repo, "read its card and its list of files"):
+        try:
+            builder = load_dataset_builder(asked.repo, asked.rest, revision=remote.head)
+        except (ValueError, DatasetNotFoundError) as error:
+            said = " ".join(str(error).split())[:300]
+            remedy = f"write {SCHEME}{asked.repo}/CONFIG, or name a file of it"
+            raise UsageError("E213", name, f"cannot be read as it is: {said}", remedy) from error
+    files = builder.config.data_files or {}
+    found = {
+        str(split): [str(url).removeprefix(start) for url in urls] for split, urls in files.items()
+    }
+    if not any(found.values()):
+        raise UsageError("E213", name, "holds no data files", f"name one: {start}FILE")
+    return found
+
+
+def _by_kind(name: str, asked: Named, splits: list[str]) -> dict[str, str]:
+    """The names of splits here: `train_prefs` is train, unless another one is that too."""
+    kinds = {split: kind_of(split) or split for split in splits}
+    same = [split for split in splits if list(kinds.values()).count(kinds[split]) > 1]
+    if same:
+        problem = f"has several splits of one kind: {', '.join(same)}"
+        remedy = f"name one of each, such as --split train={SCHEME}{asked.repo}:{same[0]}"
+        raise UsageError("E213", name, problem, remedy)
+    return kinds
+
+
+def _fetch_checked(repo: Repo, remote: Remote, path: str) -> str:
+    """A file in the cache, whose checksum is the one that the Hub states."""
+    fetched = fetch_file(repo, path, remote.head)
+    if changed_files(remote, {path: fetched}):
+        forget(fetched)
+        problem = f"sent other bytes of {path} than it has at {remote.head[:12]}"
+        raise HubError("E209", repo.name, problem, "run the same command again")
+    return str(fetched)

@@ -1,0 +1,1 @@
+"""Sharing builds on the Hub: push, pull, verify; a shared set by its name."""

@@ -1,0 +1,164 @@
+"""Sets of the Hub as inputs: by name, by split, by file; the same pairs as from files on disk."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import polars as pl
+import pytest
+
+import prefdata
+from prefdata.hub.inputs import is_hub_name, origin_of
+from prefdata.store.reader import Build
+from tests.hub import TOKEN, FakeHub, use_loopback
+
+NAME = "org/raw"
+REPO = f"datasets/{NAME}"
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with FakeHub() as server:
+        yield server
+
+
+@pytest.fixture
+def environment(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
+    return use_loopback(hub, monkeypatch, tmp_path)
+
+
+def lines(start: int, stop: int) -> bytes:
+    rows = [
+        {"prompt": f"What is {n}?", "chosen": f"It is {n}.", "rejected": f"Who knows {n}?"}
+        for n in range(start, stop)
+    ]
+    return b"".join(orjson.dumps(row) + b"\n" for row in rows)
+
+
+def table(start: int, stop: int, path: Path) -> bytes:
+    pl.read_ndjson(lines(start, stop)).write_parquet(path)
+    return path.read_bytes()
+
+
+def prefdata_of(words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own: `datasets` reads its environment when imported."""
+    command = [sys.executable, "-m", "prefdata", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert TOKEN not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def build(names: list[str], tiny: Path, out: Path, environment: dict[str, str]) -> Build:
+    words = ["build", *names, "--tokenizer", str(tiny), "-o", str(out)]
+    done = prefdata_of(words, environment)
+    assert done.returncode == 0, done.stderr
+    return prefdata.open(out)
+
+
+def test_a_set_by_name_is_that_of_its_files_with_its_own_splits(
+    hub: FakeHub, environment: dict[str, str], tiny: Path, tmp_path: Path
+) -> None:
+    files = {
+        "data/train_prefs-00000-of-00001.parquet": table(0, 40, tmp_path / "a"),
+        "data/test_prefs-00000-of-00001.parquet": table(40, 50, tmp_path / "b"),
+    }
+    sha = hub.create(REPO, files)
+    for name, data in files.items():
+        (tmp_path / "local" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "local" / name).write_bytes(data)
+    here = build([str(tmp_path / "local" / "data" / "*")], tiny, tmp_path / "here", environment)
+    there = build([NAME], tiny, tmp_path / "there", environment)
+    pinned = build([f"hf://datasets/{NAME}@{sha}"], tiny, tmp_path / "pinned", environment)
+
+    assert there.splits.keys() == {"train", "test"}
+    assert there.content_hash == here.content_hash == pinned.content_hash
+    names = {one.name for one in there.manifest.inputs}
+    assert names == {f"hf://datasets/{NAME}@{sha}/{name}" for name in files}
+    assert there.manifest.hash == pinned.manifest.hash
+
+
+def test_one_split_one_config_and_one_file_are_named(
+    hub: FakeHub, environment: dict[str, str], tiny: Path, tmp_path: Path
+) -> None:
+    card = (
+        b"---\nconfigs:\n- config_name: one\n  data_files:\n  - split: train\n    path: a.jsonl\n"
+        b"  - split: test\n    path: b.jsonl\n- config_name: two\n  data_files: c.jsonl\n---\n"
+    )
+    files = {"a.jsonl": lines(0, 30), "b.jsonl": lines(30, 40), "c.jsonl": lines(50, 70)}
+    hub.create(REPO, {"README.md": card, **files})
+    of_split = build([f"hf://datasets/{NAME}/one:test"], tiny, tmp_path / "1", environment)
+    of_config = build([f"hf://datasets/{NAME}/two"], tiny, tmp_path / "2", environment)
+    of_file = build([f"hf://datasets/{NAME}/c.jsonl"], tiny, tmp_path / "3", environment)
+    unclear = prefdata_of(["validate", NAME], environment)
+    wrong = prefdata_of(["validate", f"hf://datasets/{NAME}/one:dev"], environment)
+
+    assert sum(seal.rows for seal in of_split.splits.values()) == 10
+    assert of_config.content_hash == of_file.content_hash
+    assert (unclear.returncode, wrong.returncode) == (2, 2)
+    assert "[E213]" in unclear.stderr
+    assert "'one', 'two'" in unclear.stderr
+    assert "has no split dev; it has train, test [E213]" in wrong.stderr
+
+
+def test_several_splits_of_one_kind_are_a_question(
+    hub: FakeHub, environment: dict[str, str]
+) -> None:
+    names = ("train_prefs", "train_sft", "test_prefs")
+    hub.create(REPO, {f"data/{name}-00000-of-00001.jsonl": lines(0, 9) for name in names})
+    unclear = prefdata_of(["validate", NAME], environment)
+    start = f"hf://datasets/{NAME}"
+    words = ["validate", f"{start}:train_prefs", "--split", f"test={start}:test_prefs"]
+    clear = prefdata_of([*words, "--leaks", "report"], environment)
+
+    assert "train_prefs, train_sft" in unclear.stderr
+    assert "[E213]" in unclear.stderr
+    assert clear.returncode in (0, 1), clear.stderr
+    assert "The inputs came in splits, which are kept." in clear.stdout
+
+
+def test_a_changed_or_missing_file_is_refused(hub: FakeHub, environment: dict[str, str]) -> None:
+    hub.create(REPO, {"data.jsonl": lines(0, 9)})
+    hub.faults = {"resolve/": "flip"}
+    flipped = prefdata_of(["validate", f"hf://datasets/{NAME}/data.jsonl"], environment)
+    hub.faults = {}
+    again = prefdata_of(["validate", f"hf://datasets/{NAME}/data.jsonl"], environment)
+    missing = prefdata_of(["validate", "org/nothing"], environment)
+
+    assert "[E209]" in flipped.stderr
+    assert again.returncode == 0, again.stderr
+    assert "is no path here, and not on the Hub" in missing.stderr
+    assert "[E201]" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "is_named"),
+    [
+        ("org/name", True),
+        ("org/name@v1.2", True),
+        ("hf://datasets/org/name/config:train", True),
+        ("data/train.jsonl", False),
+        ("tests/nothing", False),
+        ("name", False),
+        ("./org/name", False),
+        ("/org/name", False),
+        ("a/b/c", False),
+        ("org/*.x", False),
+        ("org/name.PARQUET", False),
+    ],
+)
+def test_a_path_is_never_taken_for_a_name(
+    name: str, is_named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[3])
+
+    assert is_hub_name(name) is is_named
+
+
+def test_an_origin_is_read_from_the_place_in_the_cache() -> None:
+    place = f"/x/datasets--a-b--c--d/snapshots/{'0' * 40}/data/e.jsonl"
+
+    assert origin_of(Path(place)) == f"hf://datasets/a-b/c--d@{'0' * 40}/data/e.jsonl"
+    assert origin_of(Path("/x/data/e.jsonl")) is None
