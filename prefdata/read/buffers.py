@@ -48,33 +48,39 @@ def require_whole_stream(path: Path, budget: Budget) -> None:
     """
     dictionaries = 0
     with path.open("rb") as handle:
-        at = 0
-        while True:
-            handle.seek(at)
-            head = handle.read(8)
-            if head == END_OF_STREAM:
-                if at + len(head) != budget.file_bytes:
-                    raise ValueError("bytes follow its end")
-                return
-            if len(head) < 8 or at + len(head) > budget.file_bytes:
-                raise _cut(budget.name)
-            mark, size = struct.unpack("<Ii", head)
-            if mark != CONTINUES or not 0 < size <= MAX_MESSAGE:
-                raise ValueError("a message is broken")
-            data = handle.read(size)
-            if len(data) < size:
-                raise _cut(budget.name)
-            message = _root(data)
-            kind, schema, body = message.byte(1), message.table(2), message.long(3)
-            if kind == SCHEMA and schema is not None:
-                count_fields(schema)
-            end = at + 8 + size + body
-            if body < 0 or end > budget.file_bytes:
-                raise _cut(budget.name)
-            unpacked = 0 if kind == SCHEMA else _unpacked(handle, (at, 8 + size, body))
+        for place, message in _messages(handle, budget):
+            kind, schema = message.byte(1), message.table(2)
+            if kind == SCHEMA:
+                if schema is not None:
+                    count_fields(schema)
+                continue
+            unpacked = _unpacked(handle, place)
             dictionaries += unpacked if kind == DICTIONARY else 0
             budget.require(dictionaries + unpacked, "a record batch")
-            at = end
+
+
+def _messages(handle: BinaryIO, budget: Budget) -> Iterator[tuple[tuple[int, int, int], "Table"]]:
+    """The messages of a stream with their places, as `blocks` has them; E117 if its end is not."""
+    at = 0
+    while True:
+        handle.seek(at)
+        head = handle.read(8)
+        if head == END_OF_STREAM:
+            if at + len(head) != budget.file_bytes:
+                raise ValueError("bytes follow its end")
+            return
+        mark, size = struct.unpack("<Ii", head) if len(head) == 8 else (CONTINUES, 0)
+        if mark != CONTINUES or not 0 <= size <= MAX_MESSAGE:
+            raise ValueError("a message is broken")
+        data = handle.read(size)
+        if not data or len(data) < size:
+            raise _cut(budget.name)
+        message = _root(data)
+        body = message.long(3)
+        if body < 0 or at + 8 + size + body > budget.file_bytes:
+            raise _cut(budget.name)
+        yield (at, 8 + size, body), message
+        at += 8 + size + body
 
 
 def _cut(name: str) -> UsageError:
