@@ -1,0 +1,67 @@
+"""docs/sharing.md, run as it stands: every command of it, against a server on loopback."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prefdata.store.reader import Build
+from tests.hub import TOKEN, FakeHub
+from tests.prefdata.sharing.conftest import make_build
+
+GUIDE = Path(__file__).parents[3] / "docs" / "sharing.md"
+DIFFERS = 1
+_SPLITS = {"train_prefs": "train", "test_prefs": "test", "SPLIT": "validation"}
+"""Of the set of somebody else, and of the build that gives the rows."""
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
+    return [
+        line.replace("ORG/", "org/").replace("--tokenizer M", "--tokenizer tok") for line in lines
+    ]
+
+
+def test_every_command_of_the_guide_runs(
+    build: Build, hub: FakeHub, tiny: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    here = tmp_path / "guide"
+    shutil.copytree(tiny, here / "tok")
+    shutil.copytree(build.path, here / "out" / "hh")
+    shutil.copytree(build.path, here / "out" / "v1")
+    other = make_build(tmp_path, tiny, "other", max_length=400)
+    shutil.copytree(other.path, here / "out" / "v2")
+    rows = build.text("train").select(["prompt", "chosen", "rejected"])
+    datasets.Dataset(rows).save_to_disk(here / "saved")
+    lines = {
+        split: b"".join(part for part in _lines(build, kind)) for split, kind in _SPLITS.items()
+    }
+    files = {f"CONFIG/{split}.jsonl": data for split, data in lines.items()}
+    card = "---\nconfigs:\n- config_name: CONFIG\n  data_files:\n"
+    card += "".join(f"  - split: {split}\n    path: CONFIG/{split}.jsonl\n" for split in lines)
+    card += "---\n"
+    sha = hub.create("datasets/org/NAME", {"README.md": card.encode(), **files})
+    hub.tags["datasets/org/NAME"] = {"REV": sha}
+
+    for line in commands():
+        if line.startswith("prefdata pull"):
+            repo = "datasets/org/hh-pairs"
+            hub.tags[repo]["v1"] = hub.head(repo)[0]
+            shutil.rmtree(here / "out" / "hh")
+        if line.startswith("prefdata diff org/NAME"):
+            line = line.replace("org/NAME", "org/hh-pairs")
+        words = [sys.executable, "-m", *line.split()]
+        done = subprocess.run(words, cwd=here, env=environment, capture_output=True, check=False)
+        output = (done.stdout + done.stderr).decode()
+        assert done.returncode == (DIFFERS if " diff " in line else 0), (line, output)
+        assert TOKEN not in output
+
+
+def _lines(build: Build, split: str) -> list[bytes]:
+    rows = build.frame(split).select("prompt", "chosen", "rejected")
+    return [rows.write_ndjson().encode()]
