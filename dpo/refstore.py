@@ -68,7 +68,7 @@ class ReferenceManifest(BaseModel):
         if not (self.content_hash and other.content_hash):
             return self.model_dump(exclude=says_nothing | {"content_hash"})
         decides = self.model_dump(exclude=says_nothing | {"build_hash", "token_shards"})
-        return decides | {"token_shards": list(self.token_shards)}
+        return decides | {"token_shards": sorted(self.token_shards)}
 
     def is_of(self, build: Build) -> bool:
         """Return whether the log-probs are those of a build's tokens, row by row."""
