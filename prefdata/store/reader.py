@@ -150,8 +150,13 @@ def _check_file(folder: Path, entry: ShardSeal | OtherFile, *, remembers: bool) 
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Return whether a file lies in a directory after all links are followed."""
+    """Return whether a file lies in a directory after all links are followed.
+
+    A snapshot in the Hub's cache links to the blobs of its own repo, which belong to it.
+    """
     try:
-        return path.resolve().is_relative_to(folder.resolve())
+        real = path.resolve()
+        blobs = [up.parent / "blobs" for up in folder.absolute().parents if up.name == "snapshots"]
+        return any(real.is_relative_to(place.resolve()) for place in (folder, *blobs[:1]))
     except (OSError, RuntimeError):  # a loop of links
         return False

@@ -76,6 +76,32 @@ def error_code(folder: Path) -> str:
     return caught.value.code
 
 
+def test_a_snapshot_in_the_cache_of_the_hub_opens_and_other_links_do_not(
+    rows_file: Path, tiny: Path, tmp_path: Path
+) -> None:
+    """As `snapshot_download` lays a build down that was uploaded as a directory."""
+    made = prefdata.build(
+        prefdata.BuildConfig(inputs=[str(rows_file)], tokenizer=str(tiny), out=tmp_path / "out")
+    )
+    repo = tmp_path / "hub" / "datasets--org--set"
+    snapshot = repo / "snapshots" / ("0" * 40)
+    for number, file in enumerate(path for path in made.path.rglob("*") if path.is_file()):
+        blob, link = repo / "blobs" / str(number), snapshot / file.relative_to(made.path)
+        for folder in (blob.parent, link.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(file.read_bytes())
+        link.symlink_to(blob)
+    assert prefdata.open(snapshot).manifest.hash == made.manifest.hash
+
+    shard = snapshot / made.manifest.shards[0].path
+    outside = tmp_path / "elsewhere"
+    outside.write_bytes(shard.read_bytes())
+    shard.unlink()
+    shard.symlink_to(outside)
+    with pytest.raises(PrefdataError, match="E130"):
+        prefdata.open(snapshot)
+
+
 def test_a_finished_build_opens_and_maps_its_tokens(folder: Path) -> None:
     build = prefdata.open(folder)
 
