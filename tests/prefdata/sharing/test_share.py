@@ -19,9 +19,10 @@ from prefdata.cli import main
 from prefdata.sharing.pull import find_set, pull
 from prefdata.sharing.push import PushOptions, push
 from prefdata.sharing.record import plain_name
+from prefdata.store.canonical import hash_json, to_json
 from prefdata.store.reader import Build
 from tests.hub import TOKEN, FakeHub
-from tests.prefdata.sharing.conftest import make_build
+from tests.prefdata.sharing.conftest import add_reference, make_build
 
 NAME = "org/set"
 REPO = f"datasets/{NAME}"
@@ -77,6 +78,26 @@ def test_a_shared_set_is_built_again_by_its_name(
     assert done.returncode == 0, done.stderr.decode()
     assert prefdata.open(tmp_path / "again").content_hash == build.content_hash
     assert hub.head(REPO)[0] in prefdata.open(tmp_path / "again").manifest.inputs[0].name
+
+
+def test_a_build_of_an_earlier_version_is_shared_as_it_is(
+    hub: FakeHub, tiny: Path, tmp_path: Path
+) -> None:
+    made = make_build(tmp_path, tiny)
+    path = made.path / "manifest.json"
+    value = orjson.loads(path.read_bytes())
+    old = {key: value[key] for key in value if key not in ("content_hash", "libraries", "hash")}
+    path.write_bytes(to_json(old | {"hash": hash_json(old)}))
+    add_reference(prefdata.open(made.path), "one")
+    push(made.path, NAME, PushOptions(no_licence=True))
+    back = pull(find_set(NAME), tmp_path / "back" / "out")
+
+    assert back.manifest.hash == hash_json(old)
+    assert back.content_hash == made.content_hash
+    assert run("verify", back.path).exit_code == 0
+    asked = len(hub.seen)
+    pull(find_set(NAME, hub.head(REPO)[0]), back.path)
+    assert not [line for line in hub.seen[asked:] if line.startswith("GET")]
 
 
 def test_refused_rows_are_shared_only_if_asked_for(
