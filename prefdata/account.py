@@ -210,7 +210,10 @@ def write_others(
         root, root / REJECTED_FILE, found, _refused(found, made)
     )
     rows = {DUPLICATES_FILE: copies.num_rows, REJECTED_FILE: rejected}
-    places = parquet.read_table((root / REJECTED_FILE).absolute(), columns=["source", "line"])
+    with parquet.ParquetFile(
+        (root / REJECTED_FILE).absolute()
+    ) as file:  # `read_table` imports pandas
+        places = file.read(columns=["source", "line"])
     report = hide_contents(report, places)
     for name in ("report.json", "report.html"):
         data = FORMS[Path(name).suffix](report, root)

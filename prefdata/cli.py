@@ -3,7 +3,6 @@
 Exit codes are in command.py.
 """
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import click
 
 from prefdata.command import Group, say
 from prefdata.report.console import PlainConsole
+from prefdata.sharing_cli import pull, push, quiet_bars, verify
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -72,12 +72,6 @@ def _changes(options: dict[str, Any]) -> dict[str, Any]:
     return {n: list(value) if isinstance(value, tuple) else value for n, value in given.items()}
 
 
-def _quiet_bars() -> None:
-    """Let the Hub's client draw its bars on a terminal alone; it reads this when it is imported."""
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-
 @click.group(
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -87,6 +81,10 @@ def _quiet_bars() -> None:
 @click.version_option(package_name="prefdata-dpo")
 def main() -> None:
     """Raw preference files in, token shards out."""
+
+
+for command in (push, pull, verify):
+    main.add_command(command)
 
 
 @main.command(epilog="\b\nExample:\n  prefdata validate data/*.jsonl.gz --fail-on warning")
@@ -290,78 +288,6 @@ def show(out: Path, row: int | None, tokenizer: str | None, html: Path | None, r
 
 
 @main.command(
-    epilog="\b\nExamples:\n  prefdata push out/hh ORG/hh-pairs --dry-run\n"
-    "  prefdata push out/hh ORG/hh-pairs --license mit"
-)
-@click.argument("out", type=click.Path(path_type=Path))
-@click.argument("repo", metavar="ORG/NAME")
-@click.option("--public", is_flag=True, help="Make a new repo public, or push to a public one.")
-@click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
-@click.option("--dry-run", is_flag=True, help="Show what would be uploaded; change nothing.")
-@click.option("--with-rejected", is_flag=True, help="Share the refused rows too, as they were.")
-@click.option("--replace", is_flag=True, help="Remove files from the repo that no push made.")
-@click.option("--revision", "branch", metavar="BRANCH", help="Commit to a branch, made if needed.")
-@click.option("--license", "licence", metavar="NAME", help="Of the set: mit, cc-by-4.0 …")
-@click.option("--no-license", "no_licence", is_flag=True, help="Share a set without a licence.")
-@click.option("--allow-secrets", is_flag=True, help="Share texts with what looks like secrets.")
-def push(out: Path, repo: str, **options: Any) -> None:
-    """Share a build on the Hub: text, tokens and reference log-probs in one commit."""
-    _quiet_bars()
-    from prefdata.report.terminal import TerminalProgress
-    from prefdata.sharing.push import PushOptions, say_pushed
-    from prefdata.sharing.push import push as run
-
-    progress = TerminalProgress(PlainConsole(stderr=True))
-    for line in say_pushed(repo, run(out, repo, PushOptions(**options), progress=progress)):
-        say(line)
-
-
-@main.command(
-    epilog="\b\nExamples:\n  prefdata pull ORG/hh-pairs -o out/hh\n"
-    "  prefdata pull ORG/hh-pairs@v1 -o out/hh"
-)
-@click.argument("name", metavar="ORG/NAME[@REV]")
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="FOLDER",
-    help="Where the build goes.",
-)
-@click.option("--replace", is_flag=True, help="Replace another build in the folder.")
-def pull(name: str, out: Path, *, replace: bool) -> None:
-    """Write a shared set as the build it was made from, hash by hash; resume by itself."""
-    _quiet_bars()
-    from prefdata.report.terminal import TerminalProgress
-    from prefdata.sharing.pull import find_set, split_revision
-    from prefdata.sharing.pull import pull as run
-
-    found = find_set(*split_revision(name))
-    made = run(found, out, replace=replace, progress=TerminalProgress(PlainConsole(stderr=True)))
-    rows = sum(split.rows for split in made.splits.values())
-    say(f"{out} is {found.repo.name} at {found.commit}: {rows:,} pairs, every file as shared")
-
-
-@main.command(epilog="\b\nExamples:\n  prefdata verify out/hh\n  prefdata verify ORG/hh-pairs@v1")
-@click.argument("name", metavar="OUT | ORG/NAME[@REV]")
-def verify(name: str) -> None:
-    """Hash every file of a build, or of a shared set, again; exit 1 if one is missing or other."""
-    _quiet_bars()
-    from prefdata.sharing.pull import find_set, split_revision
-    from prefdata.sharing.verify import verify_build, verify_set
-
-    is_here = Path(name).exists()
-    found = verify_build(Path(name)) if is_here else verify_set(find_set(*split_revision(name)))
-    for line in found.faults:
-        say(line)
-    for path in found.absent:
-        say(f"{path} is not here: refused rows stay where a set was built, unless they are shared")
-    say(f"{name}: {found.num_files:,} files are as they were sealed, {len(found.faults):,} are not")
-    sys.exit(1 if found.faults else 0)
-
-
-@main.command(
     epilog="\b\nExamples:\n  prefdata diff out/v1 out/v2\n"
     "  prefdata diff ORG/hh-pairs@v1 out/v2 --report diff.html"
 )
@@ -372,7 +298,7 @@ def verify(name: str) -> None:
 )
 def diff(first: str, second: str, report_path: Path | None) -> None:
     """Compare two builds or shared sets, pair by pair; exit 1 if they differ."""
-    _quiet_bars()
+    quiet_bars()
     from prefdata.diff.compare import compare_builds
     from prefdata.diff.show import check_target, say_comparison, write_comparison
     from prefdata.sharing.local import open_named

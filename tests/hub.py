@@ -196,7 +196,8 @@ class _Handler(BaseHTTPRequestHandler):
         if sha is None and verb not in ("tag", "branch"):
             return self.answer({"error": "no such revision"}, 404, "RevisionNotFound")
         call = getattr(self, verb.replace("-", "_"))
-        return call(repo, sha, body, revision=revision, rest=rest)
+        call(repo, sha, body, revision=revision, rest=rest)
+        return None
 
     def create(self, asked: dict[str, Any]) -> None:
         kind = "datasets/" if asked.get("type") == "dataset" else ""

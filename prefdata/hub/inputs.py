@@ -16,7 +16,7 @@ from typing import NamedTuple
 from prefdata.errors import UsageError
 from prefdata.hub.errors import HubError, hub_faults
 from prefdata.hub.fetch import fetch_file, forget
-from prefdata.hub.repo import Remote, Repo, changed_files, look_at
+from prefdata.hub.repo import Remote, Repo, changed_files, check_name, look_at
 from prefdata.split_names import AUTO, kind_of
 
 SCHEME = "hf://datasets/"
@@ -50,8 +50,9 @@ def is_hub_name(name: str) -> bool:
     """
     if name.startswith(SCHEME):
         return True
-    is_file = Path(name).suffix.lower() in _FILES or Path(Path(name).parts[0]).exists()
-    return not is_file and _NAME.fullmatch(name) is not None
+    if _NAME.fullmatch(name) is None or Path(name).suffix.lower() in _FILES:
+        return False
+    return not Path(Path(name).parts[0]).exists()
 
 
 def origin_of(path: Path) -> str | None:
@@ -110,6 +111,7 @@ def _fetch(name: str) -> dict[str, list[str]]:
     """The files of a set by split, in the cache, each as the Hub says that it is."""
     asked = _parse(name)
     repo = Repo(asked.repo)
+    check_name(repo)
     try:
         remote = look_at(repo, asked.revision)
     except HubError as error:
