@@ -19,6 +19,12 @@ from pathlib import Path
 from tests.hub import TOKEN, FakeHub
 
 NAME = "org/big"
+MEASURE = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+"""A process between, so that the memory of this one, which holds the repo, is not counted."""
 
 
 def main() -> None:
@@ -41,24 +47,25 @@ def main() -> None:
 def run(words: list[str], hub: FakeHub, folder: Path, kill: tuple[str, int] = ("", 0)) -> None:
     """Run a command, kill it at the n-th request of a kind, and print what it took."""
     asked, begun = len(hub.seen), time.monotonic()
+    command = [sys.executable, "-c", MEASURE, sys.executable, "-m", "prefdata", *words]
     process = subprocess.Popen(
-        [sys.executable, "-m", "prefdata", *words],
-        env=os.environ | environment(hub, folder), stdout=subprocess.DEVNULL,
+        command, env=os.environ | environment(hub, folder), stdout=subprocess.PIPE,
+        text=True, start_new_session=True,
     )  # fmt: skip
 
     def strike(_number: int, _line: str) -> None:
         same = sum(line.startswith(kill[0]) for line in hub.seen[asked:])
         if kill[1] and same == kill[1]:
-            os.kill(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
 
     hub.on_request = strike
-    _, status, usage = os.wait4(process.pid, 0)
+    output, _ = process.communicate()
     hub.on_request = lambda _number, _line: None
     sent = sum(line.startswith("PUT") for line in hub.seen[asked:])
     fetched = sum("resolve" in line and line.startswith("GET") for line in hub.seen[asked:])
-    took, memory = time.monotonic() - begun, usage.ru_maxrss / 1024
-    print(f"{words[0]}: status {status}, {took:.1f} s, {memory:,.0f} MiB", end=", ")
-    print(f"{sent} files sent, {fetched} fetched", flush=True)
+    memory = "killed" if process.returncode else f"{int(output.split()[-1]) / 1024:,.0f} MiB"
+    print(f"{words[0]}: {time.monotonic() - begun:.1f} s, {memory}, {sent} files sent, "
+          f"{fetched} fetched", flush=True)  # fmt: skip
 
 
 def environment(hub: FakeHub, folder: Path) -> dict[str, str]:
