@@ -119,8 +119,10 @@ def _sample(job: Any, config: Any) -> None:
     help="As in the config of the training that will read them.",
 )
 @click.option("--pack-tokens", default=2048, show_default=True, help="Tokens run at once.")
-def ref(data: Path, **options: Any) -> None:
-    r"""Compute reference log-probs of the pairs in DATA, a folder that `prefdata build` made.
+@click.option("--push", "shares", is_flag=True, help="Add them to DATA, a set on the Hub.")
+@click.option("--public", is_flag=True, help="Let --push change a public repo.")
+def ref(data: Path, *, shares: bool, public: bool, **options: Any) -> None:
+    r"""Compute reference log-probs of the pairs in DATA, a build's folder or ORG/NAME on the Hub.
 
     \b
     They are written beside the shards, one file a shard. A run that was killed continues within the
@@ -129,12 +131,22 @@ def ref(data: Path, **options: Any) -> None:
     \b
     Example:
       dpo-ref builds/hh --model HuggingFaceTB/SmolLM2-135M-Instruct
+      dpo-ref ORG/hh-pairs --model HuggingFaceTB/SmolLM2-135M-Instruct --name smollm --push
     """
     from transformers.utils.logging import disable_progress_bar  # torch takes seconds
 
     from dpo.reference_pass import compute_reference
+    from prefdata.hub.inputs import is_hub_name
+    from prefdata.sharing.local import pull_cached, push_references
+    from prefdata.sharing.push import say_pushed
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
+    named = str(data) if is_hub_name(str(data)) else None
+    if shares and named is None:
+        raise click.UsageError("--push adds to a set on the Hub: name DATA as ORG/NAME")
+    pinned = ""
+    if named is not None:
+        data, pinned = pull_cached(named)
     started = time.perf_counter()
     with counted("reference") as progress:
         manifest = compute_reference(data, progress=progress, **options)
@@ -146,6 +158,9 @@ def ref(data: Path, **options: Any) -> None:
         f" {manifest.model} in {time.perf_counter() - started:,.1f} s;"
         f" prompts {'shared' if manifest.shared_prompts else 'not shared'}"
     )
+    if shares:
+        for line in say_pushed(*push_references(data, pinned, public=public)):
+            say(line)
 
 
 def _list_losses(context: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001

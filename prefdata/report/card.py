@@ -24,16 +24,18 @@ _LIST = re.compile(r"^(\d+)([.)])|^([-+=])")
 def write_card(report: Report, *, name: str) -> str:
     """The card's text; everything that comes from data or names is escaped."""
     header = yaml_text(card_header(report), sort_keys=True)
-    return f"---\n{header}---\n\n# {escape(name)}\n\n{card_body(report, name)}\n"
+    about = (
+        "Preference pairs, checked and tokenized by prefdata: `text/` holds them as messages for "
+        "any trainer,\n`tokens/` as token ids, `rejected/` every row that was left out, with its "
+        "reason. `report.html` shows all of this\nas one page."
+    )
+    return f"---\n{header}---\n\n# {escape(name)}\n\n{about}\n\n{card_body(report, name)}\n"
 
 
 def card_body(report: Report, name: str) -> str:
-    """Return what a card says below its title."""
+    """Return what a card says of the pairs, wherever they are."""
     tokenizer = report.tokenizer.name if report.tokenizer else "none"
     parts = [
-        "Preference pairs, checked and tokenized by prefdata: `text/` holds them as messages for "
-        "any trainer,\n`tokens/` as token ids, `rejected/` every row that was left out, with its "
-        "reason. `report.html` shows all of this\nas one page.",
         *_examples(report.example_pairs),
         "## Where every line went",
         _table(["input", "lines", "blank", "kept", "duplicates", "rejected"], _lines(report)),

@@ -11,6 +11,7 @@ import polars as pl
 
 from prefdata.check.private import find_private, suspects
 from prefdata.errors import UsageError
+from prefdata.hub.errors import HubError
 from prefdata.hub.fetch import fetch_file
 from prefdata.hub.repo import (
     Commit,
@@ -60,6 +61,8 @@ class PushOptions(NamedTuple):
     replace: bool = False
     """Whether files that no push made are removed from the repo."""
     branch: str | None = None
+    onto: str | None = None
+    """The commit that has to be the head, so that nothing newer is replaced."""
     licence: str | None = None
     """Of the set, in the card; absent: what its sources say."""
     no_licence: bool = False
@@ -106,6 +109,9 @@ def push(
     check_login(repo)
     remote = look_at(repo)
     require_not_public(repo, remote, public=options.public)
+    if options.onto is not None and (remote is None or remote.head != options.onto):
+        problem = f"has another head than {options.onto[:12]}, which this is made from"
+        raise HubError("E203", name, problem, "run the same command again, with its newest commit")
     if options.branch is not None and remote is not None:
         remote = look_at(repo, options.branch) or remote
     with tempfile.TemporaryDirectory(prefix="prefdata-push-") as folder:

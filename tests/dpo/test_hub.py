@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from dpo.cli import ref as ref_main
 from dpo.cli import train as main
 from dpo.config import TrainConfig
 from dpo.score_run import ScoreOptions, score
 from dpo.training import train
 from prefdata.errors import UsageError
+from prefdata.sharing.pull import find_set
+from prefdata.sharing.pull import pull as pull_set
 from prefdata.sharing.push import PushOptions
 from prefdata.sharing.push import push as push_set
-from tests.dpo.conftest import Arena
+from tests.dpo.conftest import Arena, save_gpt2
 from tests.dpo.test_processes import write_config
 from tests.hub import TOKEN, FakeHub, use_loopback
 
@@ -198,6 +201,42 @@ def test_a_later_commit_changes_no_run_that_names_an_earlier_one(
         train(config_of(out=tmp_path / "newest", steps=2, data="org/set"))
 
     assert len(losses_of(tmp_path / "pinned")) == 2
+
+
+def test_log_probs_are_added_to_a_set_and_nobody_computes_them_again(
+    shared: str, hub: FakeHub, tmp_path: Path, config_of: ConfigOf
+) -> None:
+    other = save_gpt2(tmp_path / "other", seed=7)
+    words = ["org/set", "--model", str(other), "--name", "seven", "--push"]
+    done = CliRunner().invoke(ref_main, words)
+    assert done.exit_code == 0, done.output
+    head, files = hub.head("datasets/org/set")
+    back = pull_set(find_set("org/set"), tmp_path / "back")
+
+    assert head != shared
+    assert {path.parent.name for path in back.path.glob("reference/*/manifest.json")} == {
+        "default",
+        "seven",
+    }
+    assert "license:\n- mit" in files["README.md"].decode()
+    assert f"{tmp_path}" not in files["reference/seven/manifest.json"].decode()
+    train(config_of(out=tmp_path / "run", steps=1, data="org/set", model=str(other),
+                    reference={"name": "seven"}))  # fmt: skip
+    again = CliRunner().invoke(ref_main, words)
+    assert again.exit_code == 0, again.output
+    assert hub.head("datasets/org/set")[0] == head, "nothing new makes no commit"
+
+
+def test_log_probs_of_an_old_commit_replace_nothing_newer(
+    arena: Arena, shared: str, hub: FakeHub
+) -> None:
+    newer = hub.commit("datasets/org/set", hub.head("datasets/org/set")[1] | {"README.md": b"x"})
+    words = [f"org/set@{shared}", "--model", str(arena.model), "--name", "late", "--push"]
+    done = CliRunner().invoke(ref_main, words)
+
+    assert done.exit_code == 1
+    assert "[E203]" in done.output
+    assert hub.head("datasets/org/set")[0] == newer
 
 
 def test_a_set_is_scored_by_its_name_with_its_own_reference(
