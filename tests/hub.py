@@ -94,8 +94,6 @@ def use_loopback(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, folder: Path) ->
         "HF_HUB_DISABLE_XET": True,
         "HF_TOKEN_PATH": str(folder / "none"),
         "HF_HUB_CACHE": str(folder / "hub-cache"),
-        "HF_HUB_ETAG_TIMEOUT": 2,
-        "HF_HUB_DOWNLOAD_TIMEOUT": 2,
     }.items():
         monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
     monkeypatch.setenv("HF_TOKEN", TOKEN)

@@ -93,7 +93,7 @@ def pull(
     replace: bool = False,
     progress: Progress | None = None,
 ) -> Build:
-    """Write a shared set as the build it was made from, and every reference beside it.
+    """Write a shared set as the build it was made from, and every reference of it.
 
     What arrived before is not fetched again. Another build in the directory is refused (E142)
     unless `replace`; other files are never touched. Raises PrefdataError.
