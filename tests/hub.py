@@ -96,6 +96,8 @@ def use_loopback(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, folder: Path) ->
         "HF_HUB_CACHE": str(folder / "hub-cache"),
     }.items():
         monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+    monkeypatch.setattr("datasets.config.HF_ENDPOINT", hub.address)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     more = {

@@ -1,15 +1,15 @@
 """Sets of the Hub as inputs: by name, by split, by file; the same pairs as from files on disk."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
 import polars as pl
 import pytest
+from click.testing import CliRunner, Result
 
 import prefdata
+from prefdata.cli import main
 from prefdata.hub.inputs import is_hub_name, origin_of
 from prefdata.store.reader import Build
 from tests.hub import TOKEN, FakeHub, use_loopback
@@ -24,9 +24,9 @@ def hub() -> Iterator[FakeHub]:
         yield server
 
 
-@pytest.fixture
-def environment(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
-    return use_loopback(hub, monkeypatch, tmp_path)
+@pytest.fixture(autouse=True)
+def on_loopback(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    use_loopback(hub, monkeypatch, tmp_path)
 
 
 def lines(start: int, stop: int) -> bytes:
@@ -42,24 +42,22 @@ def table(start: int, stop: int, path: Path) -> bytes:
     return path.read_bytes()
 
 
-def prefdata_of(words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own: `datasets` reads its environment when imported."""
-    command = [sys.executable, "-m", "prefdata", *words]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert TOKEN not in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
+def prefdata_of(words: list[str]) -> Result:
+    done = CliRunner().invoke(main, words)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    assert TOKEN not in done.output
     return done
 
 
-def build(names: list[str], tiny: Path, out: Path, environment: dict[str, str]) -> Build:
+def build(names: list[str], tiny: Path, out: Path) -> Build:
     words = ["build", *names, "--tokenizer", str(tiny), "-o", str(out)]
-    done = prefdata_of(words, environment)
-    assert done.returncode == 0, done.stderr
+    done = prefdata_of(words)
+    assert done.exit_code == 0, done.output
     return prefdata.open(out)
 
 
 def test_a_set_by_name_is_that_of_its_files_with_its_own_splits(
-    hub: FakeHub, environment: dict[str, str], tiny: Path, tmp_path: Path
+    hub: FakeHub, tiny: Path, tmp_path: Path
 ) -> None:
     files = {
         "data/train_prefs-00000-of-00001.parquet": table(0, 40, tmp_path / "a"),
@@ -69,9 +67,9 @@ def test_a_set_by_name_is_that_of_its_files_with_its_own_splits(
     for name, data in files.items():
         (tmp_path / "local" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "local" / name).write_bytes(data)
-    here = build([str(tmp_path / "local" / "data" / "*")], tiny, tmp_path / "here", environment)
-    there = build([NAME], tiny, tmp_path / "there", environment)
-    pinned = build([f"hf://datasets/{NAME}@{sha}"], tiny, tmp_path / "pinned", environment)
+    here = build([str(tmp_path / "local" / "data" / "*")], tiny, tmp_path / "here")
+    there = build([NAME], tiny, tmp_path / "there")
+    pinned = build([f"hf://datasets/{NAME}@{sha}"], tiny, tmp_path / "pinned")
 
     assert there.splits.keys() == {"train", "test"}
     assert there.content_hash == here.content_hash == pinned.content_hash
@@ -81,7 +79,7 @@ def test_a_set_by_name_is_that_of_its_files_with_its_own_splits(
 
 
 def test_one_split_one_config_and_one_file_are_named(
-    hub: FakeHub, environment: dict[str, str], tiny: Path, tmp_path: Path
+    hub: FakeHub, tiny: Path, tmp_path: Path
 ) -> None:
     card = (
         b"---\nconfigs:\n- config_name: one\n  data_files:\n  - split: train\n    path: a.jsonl\n"
@@ -89,48 +87,46 @@ def test_one_split_one_config_and_one_file_are_named(
     )
     files = {"a.jsonl": lines(0, 30), "b.jsonl": lines(30, 40), "c.jsonl": lines(50, 70)}
     hub.create(REPO, {"README.md": card, **files})
-    of_split = build([f"hf://datasets/{NAME}/one:test"], tiny, tmp_path / "1", environment)
-    of_config = build([f"hf://datasets/{NAME}/two"], tiny, tmp_path / "2", environment)
-    of_file = build([f"hf://datasets/{NAME}/c.jsonl"], tiny, tmp_path / "3", environment)
-    unclear = prefdata_of(["validate", NAME], environment)
-    wrong = prefdata_of(["validate", f"hf://datasets/{NAME}/one:dev"], environment)
+    of_split = build([f"hf://datasets/{NAME}/one:test"], tiny, tmp_path / "1")
+    of_config = build([f"hf://datasets/{NAME}/two"], tiny, tmp_path / "2")
+    of_file = build([f"hf://datasets/{NAME}/c.jsonl"], tiny, tmp_path / "3")
+    unclear = prefdata_of(["validate", NAME])
+    wrong = prefdata_of(["validate", f"hf://datasets/{NAME}/one:dev"])
 
     assert sum(seal.rows for seal in of_split.splits.values()) == 10
     assert of_config.content_hash == of_file.content_hash
-    assert (unclear.returncode, wrong.returncode) == (2, 2)
-    assert "[E213]" in unclear.stderr
-    assert "'one', 'two'" in unclear.stderr
-    assert "has no split dev; it has train, test [E213]" in wrong.stderr
+    assert (unclear.exit_code, wrong.exit_code) == (2, 2)
+    assert "[E213]" in unclear.output
+    assert "'one', 'two'" in unclear.output
+    assert "has no split dev; it has train, test [E213]" in wrong.output
 
 
-def test_several_splits_of_one_kind_are_a_question(
-    hub: FakeHub, environment: dict[str, str]
-) -> None:
+def test_several_splits_of_one_kind_are_a_question(hub: FakeHub) -> None:
     names = ("train_prefs", "train_sft", "test_prefs")
     hub.create(REPO, {f"data/{name}-00000-of-00001.jsonl": lines(0, 9) for name in names})
-    unclear = prefdata_of(["validate", NAME], environment)
+    unclear = prefdata_of(["validate", NAME])
     start = f"hf://datasets/{NAME}"
     words = ["validate", f"{start}:train_prefs", "--split", f"test={start}:test_prefs"]
-    clear = prefdata_of([*words, "--leaks", "report"], environment)
+    clear = prefdata_of([*words, "--leaks", "report"])
 
-    assert "train_prefs, train_sft" in unclear.stderr
-    assert "[E213]" in unclear.stderr
-    assert clear.returncode in (0, 1), clear.stderr
-    assert "The inputs came in splits, which are kept." in clear.stdout
+    assert "train_prefs, train_sft" in unclear.output
+    assert "[E213]" in unclear.output
+    assert clear.exit_code in (0, 1), clear.output
+    assert "The inputs came in splits, which are kept." in clear.output
 
 
-def test_a_changed_or_missing_file_is_refused(hub: FakeHub, environment: dict[str, str]) -> None:
+def test_a_changed_or_missing_file_is_refused(hub: FakeHub) -> None:
     hub.create(REPO, {"data.jsonl": lines(0, 9)})
     hub.faults = {"resolve/": "flip"}
-    flipped = prefdata_of(["validate", f"hf://datasets/{NAME}/data.jsonl"], environment)
+    flipped = prefdata_of(["validate", f"hf://datasets/{NAME}/data.jsonl"])
     hub.faults = {}
-    again = prefdata_of(["validate", f"hf://datasets/{NAME}/data.jsonl"], environment)
-    missing = prefdata_of(["validate", "org/nothing"], environment)
+    again = prefdata_of(["validate", f"hf://datasets/{NAME}/data.jsonl"])
+    missing = prefdata_of(["validate", "org/nothing"])
 
-    assert "[E209]" in flipped.stderr
-    assert again.returncode == 0, again.stderr
-    assert "is no path here, and not on the Hub" in missing.stderr
-    assert "[E201]" in missing.stderr
+    assert "[E209]" in flipped.output
+    assert again.exit_code == 0, again.output
+    assert "is no path here, and not on the Hub" in missing.output
+    assert "[E201]" in missing.output
 
 
 @pytest.mark.parametrize(

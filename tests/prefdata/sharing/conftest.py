@@ -31,10 +31,10 @@ def environment(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     return use_loopback(hub, monkeypatch, tmp_path)
 
 
-@pytest.fixture
-def build(tiny: Path, tmp_path: Path) -> Build:
+@pytest.fixture(scope="session")
+def build(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Build:
     """Pairs of three files in three splits, one of them refused, with two references."""
-    made = make_build(tmp_path, tiny)
+    made = make_build(tmp_path_factory.mktemp("shared"), tiny)
     for number, name in enumerate(("one", "two")):
         add_reference(made, name, seed=number)
     return made

@@ -2,18 +2,18 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from prefdata.store.reader import Build
-from tests.hub import TOKEN, FakeHub
+from tests.hub import FakeHub
 from tests.prefdata.sharing.conftest import make_build
+from tests.prefdata.sharing.test_share import run
 
 GUIDE = Path(__file__).parents[3] / "docs" / "sharing.md"
 DIFFERS = 1
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 _SPLITS = {"train_prefs": "train", "test_prefs": "test", "SPLIT": "validation"}
 """Of the set of somebody else, and of the build that gives the rows."""
 
@@ -27,7 +27,7 @@ def commands() -> list[str]:
 
 
 def test_every_command_of_the_guide_runs(
-    build: Build, hub: FakeHub, tiny: Path, tmp_path: Path, environment: dict[str, str]
+    build: Build, hub: FakeHub, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datasets = pytest.importorskip("datasets")
     here = tmp_path / "guide"
@@ -48,6 +48,7 @@ def test_every_command_of_the_guide_runs(
     sha = hub.create("datasets/org/NAME", {"README.md": card.encode(), **files})
     hub.tags["datasets/org/NAME"] = {"REV": sha}
 
+    monkeypatch.chdir(here)
     for line in commands():
         if line.startswith("prefdata pull"):
             repo = "datasets/org/hh-pairs"
@@ -55,11 +56,8 @@ def test_every_command_of_the_guide_runs(
             shutil.rmtree(here / "out" / "hh")
         if line.startswith("prefdata diff org/NAME"):
             line = line.replace("org/NAME", "org/hh-pairs")
-        words = [sys.executable, "-m", *line.split()]
-        done = subprocess.run(words, cwd=here, env=environment, capture_output=True, check=False)
-        output = (done.stdout + done.stderr).decode()
-        assert done.returncode == (DIFFERS if " diff " in line else 0), (line, output)
-        assert TOKEN not in output
+        done = run(*line.split()[1:])
+        assert done.exit_code == (DIFFERS if " diff " in line else 0), (line, done.output)
 
 
 def _lines(build: Build, split: str) -> list[bytes]:

@@ -4,11 +4,11 @@ import getpass
 import hashlib
 import io
 import socket
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
+from typing import Any
 
+import datasets
 import orjson
 import polars as pl
 import pytest
@@ -64,18 +64,12 @@ def test_what_is_pulled_is_what_was_pushed_hash_by_hash(
 
 
 def test_a_shared_set_is_built_again_by_its_name(
-    build: Build, hub: FakeHub, tiny: Path, tmp_path: Path, environment: dict[str, str]
+    build: Build, hub: FakeHub, tiny: Path, tmp_path: Path
 ) -> None:
     push(build.path, NAME)
-    words = ["build", NAME, "--tokenizer", str(tiny), "-o", str(tmp_path / "again")]
-    done = subprocess.run(
-        [sys.executable, "-m", "prefdata", *words],
-        env=environment,
-        capture_output=True,
-        check=False,
-    )
+    done = run("build", NAME, "--tokenizer", tiny, "-o", tmp_path / "again")
 
-    assert done.returncode == 0, done.stderr.decode()
+    assert done.exit_code == 0, done.output
     assert prefdata.open(tmp_path / "again").content_hash == build.content_hash
     assert hub.head(REPO)[0] in prefdata.open(tmp_path / "again").manifest.inputs[0].name
 
@@ -120,29 +114,26 @@ def test_a_second_push_makes_no_commit(build: Build, hub: FakeHub) -> None:
     assert hub.tags[REPO] == {f"build-{build.manifest.hash[:16]}": first.commit}
 
 
-READ = """
-import json, sys
-import datasets
-name, commit, streaming = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
-found = {}
-for config in datasets.get_dataset_config_names(name, revision=commit):
-    for split in datasets.get_dataset_split_names(name, config, revision=commit):
-        asked = dict(split=split, revision=commit, streaming=streaming)
-        found[f"{config} {split}"] = list(datasets.load_dataset(name, config, **asked))
-print(json.dumps(found))
-"""
+def load_all(commit: str, cache: Path, *, streaming: bool) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every split of every config, by both names."""
+    found = {}
+    for config in datasets.get_dataset_config_names(NAME, revision=commit):
+        for split in datasets.get_dataset_split_names(NAME, config, revision=commit):
+            loaded = datasets.load_dataset(
+                NAME, config, split=split, revision=commit, streaming=streaming,
+                cache_dir=str(cache),
+            )  # fmt: skip
+            found[f"{config} {split}"] = list(loaded)
+    return found
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_every_config_loads_with_datasets_and_equals_the_rows(
-    streaming: bool, build: Build, hub: FakeHub, environment: dict[str, str]
+    streaming: bool, build: Build, hub: FakeHub, tmp_path: Path
 ) -> None:
     commit = push(build.path, NAME).commit
     hub.commit(REPO, {"README.md": b"later"})  # what is pinned does not change
-    command = [sys.executable, "-c", READ, NAME, str(commit), str(streaming)]
-    done = subprocess.run(command, env=environment, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    found = orjson.loads(done.stdout)
+    found = load_all(str(commit), tmp_path / "datasets", streaming=streaming)
 
     tokens = f"tokens-{plain_name(build.manifest.tokenizer.name)}"
     configs = ["default", tokens, f"{tokens}-one", f"{tokens}-two"]
@@ -161,12 +152,12 @@ def test_every_config_loads_with_datasets_and_equals_the_rows(
             assert sums == pytest.approx([row["ref_chosen_logps"] for row in rows], rel=1e-5)
 
 
-def test_nothing_local_is_published(build: Build, hub: FakeHub, tmp_path: Path) -> None:
+def test_nothing_local_is_published(build: Build, hub: FakeHub) -> None:
     run("push", build.path, NAME)
     secrets = [
-        str(tmp_path), "data of mine", "refused row of mine", "unread value of mine",
+        str(build.path.parent), "data of mine", "refused row of mine", "unread value of mine",
         "odd role of mine", TOKEN, socket.gethostname(),
-        tmp_path.parent.name,
+        build.path.parent.parent.name,
     ]  # fmt: skip
     if getpass.getuser() != "root":  # a word that texts may hold
         secrets.append(getpass.getuser())
