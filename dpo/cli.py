@@ -142,6 +142,8 @@ def ref(data: Path, *, shares: bool, public: bool, **options: Any) -> None:
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     named = str(data) if is_hub_name(str(data)) else None
+    if public and not shares:
+        raise click.UsageError("--public is used with --push alone")
     if shares and named is None:
         raise click.UsageError("--push adds to a set on the Hub: name DATA as ORG/NAME")
     pinned = ""

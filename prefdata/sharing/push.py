@@ -225,6 +225,9 @@ def shared_files(
 def require_licence(report: Report, options: PushOptions) -> str | None:
     """Return the licence for the card; E207 where none is known and nobody said that none is."""
     if options.licence is not None:
+        if options.no_licence:
+            problem = "is given with --no-license"
+            raise UsageError("E207", f"--license {options.licence!a}", problem, "give one of them")
         if not _LICENCE.fullmatch(options.licence):
             remedy = "write an identifier, such as mit, apache-2.0 or cc-by-4.0"
             raise UsageError("E207", f"--license {options.licence!a}", "is not one", remedy)

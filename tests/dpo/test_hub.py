@@ -227,6 +227,13 @@ def test_log_probs_are_added_to_a_set_and_nobody_computes_them_again(
     assert hub.head("datasets/org/set")[0] == head, "nothing new makes no commit"
 
 
+def test_an_option_of_a_push_is_refused_without_one(arena: Arena) -> None:
+    for words in (["--public"], ["--push"]):
+        done = CliRunner().invoke(ref_main, [str(arena.data), "--model", str(arena.model), *words])
+        assert done.exit_code == 2
+        assert "--push" in done.output
+
+
 def test_log_probs_of_an_old_commit_replace_nothing_newer(
     arena: Arena, shared: str, hub: FakeHub
 ) -> None:

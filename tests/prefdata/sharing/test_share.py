@@ -232,6 +232,7 @@ def test_without_a_licence_or_with_a_secret_nothing_is_sent(
     unlicensed = run("push", out, NAME)
     secret = run("push", out, NAME, "--license", "mit")
 
+    assert "[E207]" in run("push", out, NAME, "--license", "mit", "--no-license").output
     assert "[E207]" in unlicensed.output
     assert "[E208]" in secret.output
     assert "rows.jsonl:1 chosen" in secret.output
