@@ -27,6 +27,7 @@ from prefdata.hub.repo import (
 from prefdata.hub.repo import check_login as check_hub_login
 from prefdata.report.safe import yaml_text
 from prefdata.sharing.card import merge_card, parse_card
+from prefdata.sharing.licence import find_licence
 from prefdata.store.canonical import to_json
 from prefdata.store.manifest import shared_name
 
@@ -69,7 +70,8 @@ def push_model(
             assert remote is not None
         with tempfile.TemporaryDirectory(prefix="dpo-push-") as more:
             files = _files(folder, summary, Path(more))
-            files |= _card(folder, repo, remote, Path(more)) | _record(files, Path(more))
+            known = {"license": licence} if (licence := find_licence(summary.config.model)) else {}
+            files |= _card(folder, repo, remote, Path(more), known) | _record(files, Path(more))
             target = Target(repo, remote)
             left = sorted(gone - files.keys())
             made = commit_files(target, files, gone=left, message="A model trained by dpo-train")
@@ -109,12 +111,15 @@ def shared_summary(summary: RunSummary) -> RunSummary:
     return summary.model_copy(update={"config": config.model_copy(update=changes)})
 
 
-def _card(folder: Path, repo: Repo, remote: Remote, more: Path) -> dict[str, Path]:
+def _card(
+    folder: Path, repo: Repo, remote: Remote, more: Path, known: dict[str, str]
+) -> dict[str, Path]:
+    """The card of a run with what else is known, around which people's own words stay."""
     header, body = parse_card((folder / CARD).read_text(encoding="utf-8"))
     theirs = None
     if CARD in remote.digests:
         theirs = fetch_file(repo, CARD, remote.head).read_text(encoding="utf-8", errors="replace")
-    text = merge_card(header, body.replace('"PATH"', f'"{repo.name}"'), theirs)
+    text = merge_card(known | header, body.replace('"PATH"', f'"{repo.name}"'), theirs)
     (more / CARD).write_text(text, encoding="utf-8")
     return {CARD: more / CARD}
 

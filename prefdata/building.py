@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -15,7 +16,7 @@ from prefdata.account import (
     write_others,
 )
 from prefdata.check import RowChecks
-from prefdata.config import BuildConfig
+from prefdata.config import BuildConfig, make_config
 from prefdata.engine import Done, Engine, open_engine
 from prefdata.errors import EmptyError, UsageError
 from prefdata.exclusions import read_exclusions
@@ -41,6 +42,7 @@ from prefdata.plan import (
 )
 from prefdata.progress import Progress, Silent
 from prefdata.read import expand_inputs, load_layout
+from prefdata.read.memory import Data, named_inputs
 from prefdata.shard import MadeShard, ShardFacts, ShardTask, make_shard
 from prefdata.split import expand_splits
 from prefdata.store.commit import FileSeal, lock_folder
@@ -56,13 +58,35 @@ from prefdata.tokens.remember import remember_place
 from prefdata.tokens.target import Target, load_target
 
 
-def build(config: BuildConfig, *, replace: bool = False, progress: Progress | None = None) -> Build:
-    """Make the build that a config asks for, or take up what a killed one left.
+def build(
+    source: BuildConfig | Data,
+    *,
+    replace: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Build:
+    """Make the build that a config asks for, or continue one that was stopped.
 
-    A finished build of the same config is opened as it is; another one is refused (E142) unless
-    `replace`. Raises a `PrefdataError` with its code; nothing then stands under a final name.
+        build(BuildConfig(inputs=["hh.jsonl"], tokenizer="Qwen/Qwen3-0.6B", out="out/hh"))
+        build(load_dataset("org/name"), tokenizer="Qwen/Qwen3-0.6B", out="out/name", seed=1)
+
+    `source` is a config; or the inputs, by name or as rows (`Data`), with `settings` as the other
+    keys of a config. A finished build of the same config is opened as it is; another one is refused
+    (E142) unless `replace`. Raises a `PrefdataError` with its code; nothing then stands under a
+    final name.
     """
     progress = progress or Silent()
+    if isinstance(source, BuildConfig):
+        if settings:
+            problem = f"{next(iter(settings))} is given twice: as a setting, and by the config"
+            raise UsageError("C102", "prefdata.build", problem, "change the config")
+        return _build(source, replace=replace, progress=progress)
+    with named_inputs(source) as inputs:
+        config = make_config({"inputs": inputs, **settings}, place="prefdata.build")
+        return _build(config, replace=replace, progress=progress)
+
+
+def _build(config: BuildConfig, *, replace: bool, progress: Progress) -> Build:
     config = with_fetched_inputs(config)
     check_place(config.out, reads_of(config, files_of(config)))
     target = load_target(

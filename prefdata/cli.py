@@ -299,18 +299,17 @@ def show(out: Path, row: int | None, tokenizer: str | None, html: Path | None, r
 def diff(first: str, second: str, report_path: Path | None) -> None:
     """Compare two builds or shared sets, pair by pair; exit 1 if they differ."""
     quiet_bars()
-    from prefdata.diff.compare import compare_builds
-    from prefdata.diff.show import check_target, say_comparison, write_comparison
-    from prefdata.sharing.local import open_named
+    from prefdata.comparison.show import check_target, say_comparison, write_comparison
+    from prefdata.plan import TOOL_VERSION
+    from prefdata.sharing.local import diff_named
 
     if report_path is not None:
         check_target(report_path)
-    builds = [open_named(name) for name in (first, second)]
-    found = compare_builds(builds[0], builds[1], names=(first, second))
+    found = diff_named(first, second)
     for line in say_comparison(found):
         say(line)
     if report_path is not None:
-        write_comparison(found, report_path, tool_version=builds[1].manifest.tool_version)
+        write_comparison(found, report_path, tool_version=TOOL_VERSION)
     sys.exit(1 if found.differs else 0)
 
 

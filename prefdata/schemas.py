@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from prefdata.comparison.compare import Comparison
 from prefdata.config import BuildConfig
-from prefdata.diff.compare import Comparison
 from prefdata.read.layout import Layout
 from prefdata.record_model import Record
 from prefdata.report.model import Report

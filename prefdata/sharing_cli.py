@@ -48,7 +48,7 @@ def push(out: Path, repo: str, **options: Any) -> None:
 @click.command(
     cls=Command,
     epilog="\b\nExamples:\n  prefdata pull ORG/hh-pairs -o out/hh\n"
-    "  prefdata pull ORG/hh-pairs@v1 -o out/hh",
+    "  prefdata pull ORG/hh-pairs@v1 --split test -o out/hh-test",
 )
 @click.argument("name", metavar="ORG/NAME[@REV]")
 @click.option(
@@ -59,18 +59,22 @@ def push(out: Path, repo: str, **options: Any) -> None:
     metavar="FOLDER",
     help="Where the build goes.",
 )
+@click.option(
+    "--split", "splits", multiple=True, metavar="NAME", help="One split alone. Can be given again."
+)
 @click.option("--replace", is_flag=True, help="Replace another build in the folder.")
-def pull(name: str, out: Path, *, replace: bool) -> None:
+def pull(name: str, out: Path, splits: tuple[str, ...], *, replace: bool) -> None:
     """Write a shared set as the build it was made from, hash by hash; resume by itself."""
     quiet_bars()
     from prefdata.report.terminal import TerminalProgress
     from prefdata.sharing.pull import find_set, split_revision
     from prefdata.sharing.pull import pull as run
 
-    found = find_set(*split_revision(name))
+    found = find_set(*split_revision(name))._replace(splits=splits)
     made = run(found, out, replace=replace, progress=TerminalProgress(PlainConsole(stderr=True)))
     rows = sum(split.rows for split in made.splits.values())
-    say(f"{out} is {found.repo.name} at {found.commit}: {rows:,} pairs, every file as shared")
+    part = f" ({', '.join(made.splits)} alone)" if made.manifest.part_of else ""
+    say(f"{out} is {found.repo.name} at {found.commit}{part}: {rows:,} pairs, every row as shared")
 
 
 @click.command(
@@ -80,11 +84,9 @@ def pull(name: str, out: Path, *, replace: bool) -> None:
 def verify(name: str) -> None:
     """Hash every file of a build, or of a shared set, again; exit 1 if one is missing or other."""
     quiet_bars()
-    from prefdata.sharing.pull import find_set, split_revision
-    from prefdata.sharing.verify import verify_build, verify_set
+    from prefdata.sharing.local import verify_named
 
-    is_here = Path(name).exists()
-    found = verify_build(Path(name)) if is_here else verify_set(find_set(*split_revision(name)))
+    found = verify_named(name)
     for line in found.faults:
         say(line)
     for path in found.absent:

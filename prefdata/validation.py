@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from prefdata.read import (
     expand_inputs,
     load_layout,
 )
+from prefdata.read.memory import Data, is_in_memory, named_inputs
 from prefdata.report.model import Report
 from prefdata.report.numbers import severity_changes
 from prefdata.shard import check_shard
@@ -80,14 +82,28 @@ def reads_of(inputs: Inputs, options: ValidateOptions) -> list[Read]:
 
 
 def validate(
-    inputs: Inputs,
+    source: Data,
     options: ValidateOptions = ValidateOptions(),  # noqa: B008 - immutable
     *,
     progress: Progress | None = None,
 ) -> Report:
-    """Read and check files, and report what a build would keep; its tokens with a tokenizer."""
-    inputs = fetch_inputs(inputs)
-    files, given = expand_splits(inputs)
+    """Read and check inputs, and report what a build would keep; its tokens with a tokenizer.
+
+    `source` names files, or holds rows. Raises a `PrefdataError` with its code.
+    """
+    with named_inputs(source) as inputs:
+        files, given = expand_splits(fetch_inputs(inputs))
+        if is_in_memory(source):
+            files = [replace(file, label=file.path.name) for file in files]
+        return _validate(files, given, options, progress or Silent())
+
+
+def _validate(
+    files: list[InputFile],
+    given: Mapping[str, str],
+    options: ValidateOptions,
+    progress: Progress,
+) -> Report:
     splits = SplitOptions(given, options.resplit, options.leaks)
     target = load_target(options.tokenizer) if options.tokenizer else None
     tokens = _token_options(options) if target else TokenOptions()
@@ -110,7 +126,7 @@ def validate(
     )
     if not options.resplit and any(f.said_by != "none" for f in splits_of_files(files, given)):
         how = _with_leaks(how)
-    run = partial(_run, files, options=options, target=target, progress=progress or Silent())
+    run = partial(_run, files, options=options, target=target, progress=progress)
     report = run(how)
     if report is None:  # its rows name splits, which is known only now
         report = run(_with_leaks(how))

@@ -21,6 +21,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
+from tests.croissant import describe_set
+
 TOKEN = "hf_" + "a" * 34
 LARGE = (".safetensors", ".parquet", ".arrow")
 Files = dict[str, bytes]
@@ -179,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Find the repo and what is asked of it."""
         found = re.fullmatch(
             r"(?:/api)?/(?:(?P<kind>datasets|models)/)?(?P<name>[^/]+/[^/]+?)(?:\.git)?"
-            r"(?:/(?P<verb>revision|tree|preupload|commit|tag|branch|paths-info|resolve|refs|info)"
+            r"(?:/(?P<verb>revision|tree|preupload|commit|tag|branch|paths-info|resolve|refs|info|croissant)"
             r"(?:/(?P<rest>.*))?)?",
             path,
         )
@@ -228,6 +230,11 @@ class _Handler(BaseHTTPRequestHandler):
                 "siblings": [{"rfilename": name} for name in files],
             }
         )
+
+    def croissant(self, repo: str, sha: str, *_: object, **__: str) -> None:
+        card = self.server.files_at(repo, sha)["README.md"].decode()
+        name = repo.removeprefix("datasets/")
+        self.answer(describe_set(name, card, self.server.address))
 
     def refs(self, repo: str) -> None:
         def of(named: dict[str, str], kind: str) -> list[dict[str, str]]:

@@ -19,6 +19,9 @@ BEGIN = "<!-- prefdata: what follows is written by a push; text around it stays 
 END = "<!-- prefdata: end -->"
 _HEADER = re.compile(r"\A---\r?\n(.*?)\r?\n---[ \t]*\r?\n?", re.DOTALL)
 _TASK = "text-generation"
+_HUB_INPUT = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)@")
+DEFAULT = "default"
+"""The config of messages."""
 
 
 class SharedReference(NamedTuple):
@@ -28,6 +31,8 @@ class SharedReference(NamedTuple):
     model: str
     weights_sha256: str
     precision: str
+    licence: str | None
+    """Of the model, as its card states it."""
 
 
 class Shared(NamedTuple):
@@ -39,6 +44,8 @@ class Shared(NamedTuple):
     licence: str | None
     manifest_hash: str
     content_hash: str
+    info: list[dict[str, Any]]
+    """`dataset_info`: columns, rows and bytes of each config."""
 
 
 def write_shared_card(report: Report, shared: Shared, theirs: str | None = None) -> str:
@@ -77,24 +84,35 @@ def parse_card(text: str) -> tuple[dict[str, Any], str]:
 
 
 def shared_header(report: Report, shared: Shared) -> dict[str, Any]:
-    """Return what the Hub reads: configs, sizes, tags, licence."""
+    """Return what the Hub reads: configs, columns, sizes, sources, tags, licence."""
     splits = sorted(report.splits or {}, key=rank_of)
-    folders = {shared.names.tokens: shared.names.tokens}
-    folders |= {folder: folder for folder in shared.names.references.values()}
     licence = {} if shared.licence is None else {"license": [shared.licence]}
     return {
         **card_header(report),
         **licence,
         "pretty_name": shared.repo.rpartition("/")[2],
         "task_categories": [_TASK],
+        "source_datasets": _sources(report),
         "configs": [
-            {"config_name": name, "data_files": _data_files(folder, splits), **default}
-            for name, folder, default in [
-                ("default", "text", {"default": True}),
-                *((name, folder, {}) for name, folder in folders.items()),
-            ]
+            {"config_name": name, "data_files": _data_files(folder, splits)}
+            | ({"default": True} if name == DEFAULT else {})
+            for name, folder in folders_of(shared.names).items()
         ],
+        "dataset_info": shared.info,
     }
+
+
+def folders_of(names: Names) -> dict[str, str]:
+    """Return the directory of each config's Parquet files, by the config's name."""
+    folders = [names.tokens, *names.references.values()]
+    return {DEFAULT: "text", **{folder: folder for folder in folders}}
+
+
+def _sources(report: Report) -> list[str]:
+    """Return the sets of the Hub that a set is made from; `original` for files of its own."""
+    found = [_HUB_INPUT.match(item.name) for item in report.inputs]
+    names = ["original" if one is None else one["repo"] for one in found]
+    return list(dict.fromkeys(names))
 
 
 def _data_files(folder: str, splits: list[str]) -> list[dict[str, str]]:
@@ -129,11 +147,12 @@ def _usage(report: Report, shared: Shared) -> list[str]:
         )
         rows_of = [
             f"| `{one.name}` | `{names.references[one.name]}` | {escape(one.model)} | "
-            f"{one.precision} | `{one.weights_sha256[:16]}` |"
+            f"{escape(one.licence or 'not stated')} | {one.precision} | "
+            f"`{one.weights_sha256[:16]}` |"
             for one in shared.references
         ]
-        head = "| reference | config | model | precision | sha256 of its weights |"
-        parts.append("\n".join([head, "| - | - | - | - | - |", *rows_of]))
+        head = "| reference | config | model | its license | precision | sha256 of its weights |"
+        parts.append("\n".join([head, "| - | - | - | - | - | - |", *rows_of]))
     parts.append(
         f"The build as it was made, byte for byte: `prefdata pull {repo} -o FOLDER`. Its "
         f"manifest's hash is `{shared.manifest_hash[:16]}`, its content hash "

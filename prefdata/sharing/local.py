@@ -1,11 +1,14 @@
-"""A shared set by its name, as a build on this machine: pulled once for each commit."""
+"""Builds by name: a directory, or a shared set, which is pulled once for each commit."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from prefdata.comparison.compare import Comparison, compare_builds
 from prefdata.hub.inputs import SCHEME, is_hub_name
 from prefdata.progress import Progress
 from prefdata.sharing.pull import find_set, pull, split_revision
 from prefdata.sharing.push import Pushed, PushOptions, push
+from prefdata.sharing.verify import Verified, verify_build, verify_set
 from prefdata.store.reader import Build, open_build
 from prefdata.store.verify import cache_folder
 
@@ -22,9 +25,42 @@ def pull_cached(name: str, progress: Progress | None = None) -> tuple[Path, str]
     return folder, f"{found.repo.name}@{found.commit}"
 
 
-def open_named(name: str) -> Build:
+def open_named(name: str | Path) -> Build:
     """Open a build by its directory, or a shared set by its name."""
-    return open_build(pull_cached(name)[0] if is_hub_name(name) else name)
+    return open_build(pull_cached(str(name))[0] if is_hub_name(str(name)) else name)
+
+
+def pull_named(
+    name: str,
+    out: Path | str,
+    *,
+    splits: Sequence[str] = (),
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> Build:
+    """Write a shared set, `ORG/NAME[@REV]`, as the build it was made from; or some splits of it.
+
+    Every row is checked against what was shared. Raises PrefdataError: E142 where another build is
+    in `out`, unless `replace`; E209 for other bytes than were shared.
+    """
+    found = find_set(*split_revision(name))._replace(splits=tuple(splits))
+    return pull(found, Path(out), replace=replace, progress=progress)
+
+
+def verify_named(name: str | Path) -> Verified:
+    """Hash every file of a build's directory, or of a shared set `ORG/NAME[@REV]`, again.
+
+    `faults` says what is missing or other. Raises PrefdataError.
+    """
+    if Path(name).exists():
+        return verify_build(Path(name))
+    return verify_set(find_set(*split_revision(str(name))))
+
+
+def diff_named(first: str | Path, second: str | Path) -> Comparison:
+    """Compare two builds pair by pair, each a directory or a shared set. Raises PrefdataError."""
+    names = (str(first), str(second))
+    return compare_builds(open_named(first), open_named(second), names=names)
 
 
 def push_references(folder: Path, pinned: str, *, public: bool) -> tuple[str, Pushed]:

@@ -1,6 +1,7 @@
 """`prefdata pull`: a shared set as the build it was, hash by hash, with its reference log-probs."""
 
 import shutil
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +48,8 @@ class SharedSet(NamedTuple):
     commit: str
     """40 hex digits."""
     record: Record
+    splits: tuple[str, ...] = ()
+    """Those to pull; all if none is named."""
 
     @property
     def place(self) -> str:
@@ -95,23 +98,19 @@ def pull(
 ) -> Build:
     """Write a shared set as the build it was made from, and every reference of it.
 
-    What arrived before is not fetched again. Another build in the directory is refused (E142)
-    unless `replace`; other files are never touched. Raises PrefdataError.
+    Some splits alone are a build of their own, whose manifest says what it is part of. What arrived
+    before is not fetched again. Another build in the directory is refused (E142) unless `replace`;
+    other files are never touched. Raises PrefdataError.
     """
     require_writable_name(out)
     if is_here(found, out):
         return open_build(out)
-    root = fetch_sealed(found.repo, _wanted(found.record), found.commit)
-    manifest = read_manifest(root)
-    if manifest.hash != found.record.manifest_hash:
-        raise UsageError("E210", found.place, "has the manifest of another build", "push it again")
+    root, manifest = _fetch(found)
     open_place(out)
     with lock_folder(out):
         old = old_build(out)
-        if old is not None and old.fingerprint != manifest.fingerprint and not replace:
-            problem = f"holds another build ({old.fingerprint}; this one is {manifest.fingerprint})"
-            remedy = "name another output directory, or replace that build with --replace"
-            raise UsageError("E142", str(out), problem, remedy)
+        if old is not None and not replace:
+            _require_same_build(out, old, manifest)
         if old is None or old.hash != manifest.hash:
             manifest = _write_build(found, manifest, root, out, old, progress or Silent())
         for name in found.record.references:
@@ -120,20 +119,75 @@ def pull(
 
 
 def is_here(found: SharedSet, out: Path) -> bool:
-    """Return whether a directory holds all of a shared set: the build and every reference."""
+    """Return whether a directory holds all that is to be pulled: the build and every reference."""
     if not (out / MANIFEST).is_file():
         return False
     names = found.record.references
     has_references = all((out / FOLDER / name / REFERENCE_MANIFEST).is_file() for name in names)
     there, record = read_manifest(out), found.record
     is_same = record.manifest_hash == there.hash or record.content_hash == there.content_hash
-    return has_references and is_same
+    is_part = there.part_of == record.manifest_hash and set(there.splits) == set(found.splits)
+    return has_references and (is_same or is_part)
 
 
-def _wanted(record: Record) -> list[Any]:
-    """The files of a record that a build is made of: of tokens once, with each reference."""
+def _fetch(found: SharedSet) -> tuple[Path, Manifest]:
+    """Fetch what a build is made of: its directory in the cache, and the manifest to write.
+
+    Of tokens each shard once, with the log-probs of each reference.
+    """
+    record = found.record
+    sealed = [file for file in record.files if file.path == MANIFEST]
+    whole = read_manifest(fetch_sealed(found.repo, sealed, found.commit))
+    if whole.hash != record.manifest_hash:
+        raise UsageError("E210", found.place, "has the manifest of another build", "push it again")
     again = f"{record.tokens}/" if record.references else None
-    return [file for file in record.files if again is None or not file.path.startswith(again)]
+    files = [file for file in record.files if again is None or not file.path.startswith(again)]
+    if not found.splits:
+        return fetch_sealed(found.repo, files, found.commit), whole
+    for split in found.splits:
+        if split not in whole.splits:
+            remedy = f"it has {', '.join(whole.splits)}"
+            raise UsageError("E213", found.place, f"has no split {split}", remedy)
+    files = [file for file in files if _is_of(file.path, whole, found.splits)]
+    root = fetch_sealed(found.repo, files, found.commit)
+    return root, _part_of(whole, root, found)
+
+
+def _is_of(path: str, whole: Manifest, splits: Collection[str]) -> bool:
+    """Return whether a file is of some splits, or of no single one; names of splits have no `-`."""
+    split, dash, _ = Path(path).name.partition("-")
+    return split in splits or not dash or split not in whole.splits
+
+
+def _part_of(whole: Manifest, root: Path, found: SharedSet) -> Manifest:
+    """Return the manifest of some splits of a set."""
+    shards = [shard for shard in whole.shards if shard.split in found.splits]
+    folder = next(iter(found.record.references.values()), found.record.tokens)
+    tables: dict[str, list[pa.Table]] = {}
+    for shard in shards:
+        table = read_parquet(root / parquet_name(folder, shard.path), TOKENS)
+        tables.setdefault(shard.split, []).append(table)
+    content = hash_content(tables, tokenizer_sha256=whole.tokenizer.tokenizer_sha256)
+    part = {
+        "part_of": whole.hash,
+        "content_hash": content,
+        "shards": shards,
+        "splits": {name: one for name, one in whole.splits.items() if name in found.splits},
+        "files": [file for file in whole.files if _is_of(file.path, whole, found.splits)],
+    }
+    return whole.model_copy(update=part).sealed()
+
+
+def _require_same_build(out: Path, old: Manifest, new: Manifest) -> None:
+    """Raise E142 where a directory holds another build, or splits that would be removed."""
+    remedy = "name another output directory, or replace that build with --replace"
+    if old.fingerprint != new.fingerprint:
+        problem = f"holds another build ({old.fingerprint}; this one is {new.fingerprint})"
+        raise UsageError("E142", str(out), problem, remedy)
+    more = sorted(old.splits.keys() - new.splits.keys())
+    if more:
+        problem = f"holds the split {more[0]} of this set, which is not asked for"
+        raise UsageError("E142", str(out), problem, remedy)
 
 
 def _write_build(
@@ -154,7 +208,7 @@ def _write_build(
             advance(shard.rows)
     sealed = (root / MANIFEST).read_bytes()  # of an earlier version with fewer fields, maybe
     written = _as_written(found, manifest, seals, staging.root)
-    if written is not manifest:
+    if written is not manifest or manifest.part_of:
         manifest, sealed = written, written.to_bytes()
     shared = {file.path for file in found.record.files}
     for file in manifest.files:
@@ -194,7 +248,7 @@ def _as_written(
         table = read_shard(root / shard.path, rows=shard.rows)
         splits.setdefault(shard.split, []).append(table)
     content = hash_content(splits, tokenizer_sha256=manifest.tokenizer.tokenizer_sha256)
-    if content != found.record.content_hash:
+    if content != manifest.content_hash:
         raise HubError("E209", found.place, "holds other rows than were shared", "push it again")
     shards = [_sealed_as(shard, seals[shard.path]) for shard in manifest.shards]
     return manifest.model_copy(update={"shards": shards}).sealed()
@@ -211,9 +265,12 @@ def _write_reference(
     shared = root / FOLDER / name / REFERENCE_MANIFEST
     value = read_reference(shared.read_bytes(), f"{found.place}/{FOLDER}/{name}")
     folder = out / FOLDER / name
+    if manifest.part_of:
+        value |= {"build_hash": manifest.hash, "content_hash": manifest.content_hash}
     if (folder / REFERENCE_MANIFEST).is_file():
-        _require_same_reference(folder / REFERENCE_MANIFEST, value)
-        return
+        there = _require_same_reference(folder / REFERENCE_MANIFEST, value)
+        if there.get("content_hash") == value.get("content_hash"):
+            return
     make_folder(folder)
     seals = {seal["path"]: seal for seal in value["shards"]}
     for shard in manifest.shards:
@@ -221,13 +278,15 @@ def _write_reference(
         path = folder / Path(shard.path).name
         seal = commit_file(path, partial(write_shard, table=read_parquet(source, REFERENCE)))
         seals[path.name] = {**seals[path.name], **seal._asdict()}
-    value["shards"] = [seals[seal["path"]] for seal in value["shards"]]
+    here = [Path(shard.path).name for shard in manifest.shards]
+    value["shards"] = [seal for name, seal in seals.items() if name in here]
     value["hash"] = hash_reference(value)
     write_bytes(folder / REFERENCE_MANIFEST, to_json(value))
 
 
-def _require_same_reference(path: Path, value: dict[str, Any]) -> None:
-    there = orjson.loads(path.read_bytes())
+def _require_same_reference(path: Path, value: dict[str, Any]) -> dict[str, Any]:
+    there: dict[str, Any] = orjson.loads(path.read_bytes())
     if there.get("weights_sha256") != value["weights_sha256"]:
         problem = "holds log-probs of another model under the name of a shared one"
         raise UsageError("E171", str(path.parent), problem, "move it away, and pull again")
+    return there

@@ -31,7 +31,9 @@ from prefdata.hub.repo import (
 from prefdata.progress import Progress, Silent
 from prefdata.report.figures import count
 from prefdata.report.model import Report
-from prefdata.sharing.card import Shared, SharedReference, write_shared_card
+from prefdata.sharing.card import Shared, SharedReference, folders_of, write_shared_card
+from prefdata.sharing.info import describe_configs
+from prefdata.sharing.licence import find_licence
 from prefdata.sharing.record import (
     CARD,
     NAME,
@@ -88,7 +90,7 @@ class Pushed(NamedTuple):
 
 
 def push(
-    out: Path,
+    out: Path | str,
     name: str,
     options: PushOptions = _PLAIN,
     *,
@@ -101,7 +103,7 @@ def push(
     shared unless `options` say so. Raises PrefdataError; the build stays as it is.
     """
     repo = Repo(name)
-    build = open_build(out, remembers=False)
+    build = _open_whole(out)
     report = Report.model_validate_json(build.file("report.json").read_bytes())
     licence = require_licence(report, options)
     if not options.allow_secrets:
@@ -129,12 +131,21 @@ def push(
             licence,
             build.manifest.hash,
             build.content_hash,
+            describe_configs(folders_of(names), files),
         )
         theirs = _card_at(repo, remote)
         (root / CARD).write_text(write_shared_card(report, shared, theirs), encoding="utf-8")
         files[CARD] = root / CARD
         plan = _Plan(repo, remote, files, gone, names, f"build-{build.manifest.hash[:16]}")
         return _send(plan, options)
+
+
+def _open_whole(out: Path | str) -> Build:
+    build = open_build(out, remembers=False)
+    if build.manifest.part_of:
+        problem = f"holds some splits alone ({', '.join(build.splits)}) of a set"
+        raise UsageError("E214", str(out), problem, "pull all of it, or build the splits anew")
+    return build
 
 
 def say_pushed(name: str, done: Pushed) -> Iterator[str]:
@@ -309,5 +320,9 @@ def _card_at(repo: Repo, remote: Remote | None) -> str | None:
 def _described(reference: StoredReference) -> SharedReference:
     said = reference.manifest
     return SharedReference(
-        reference.name, said["model"], said["weights_sha256"], said["mixed_precision"]
+        reference.name,
+        said["model"],
+        said["weights_sha256"],
+        said["mixed_precision"],
+        find_licence(said["model"]),
     )

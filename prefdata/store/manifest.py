@@ -186,6 +186,9 @@ class Manifest(_Model):
     content_hash: str = Field(default="", pattern="^([0-9a-f]{64})?$")
     """sha256 of what is trained: ids, tokens, masks, weights, margins and ranks of each split, and
     the tokenizer; the same whatever the paths, the cuts into shards or the libraries' versions."""
+    part_of: str | None = None
+    """Of some splits of a shared set: the hash of the manifest of all of it, which `inputs`,
+    `lines`, `funnel` and the report are of."""
     config: dict[str, Any]
     """The resolved config, without what only says where and how fast, and without any path."""
     inputs: list[InputSeal]

@@ -1,6 +1,7 @@
 """A model on the Hub, as the command puts it there: a real client, a server on loopback."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -69,6 +70,18 @@ def test_a_model_is_pushed_whole_privately_and_once(trained: Path, hub: FakeHub)
     assert hub.private[REPO] is True
     assert push(trained).exit_code == 0
     assert len(hub.commits[REPO]) == 2, "the same model again makes no commit"
+
+
+def test_the_card_has_the_license_that_the_base_states(
+    config_of: ConfigOf, arena: Arena, hub: FakeHub, tmp_path: Path
+) -> None:
+    base = shutil.copytree(arena.model, tmp_path / "base")
+    (base / "README.md").write_text("---\nlicense: [apache-2.0]\n---\n# Base\n")
+    config = write_config(tmp_path / "train.yaml", config_of(steps=1, model=str(base)))
+
+    assert push(config).exit_code == 0
+    header = hub.head(REPO)[1]["README.md"].decode().split("---")[1]
+    assert "license: apache-2.0" in header
 
 
 def test_files_of_an_older_model_go_with_the_same_commit(trained: Path, hub: FakeHub) -> None:

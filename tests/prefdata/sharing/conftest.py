@@ -69,7 +69,7 @@ def make_build(folder: Path, tiny: Path, name: str = "out", **changes: Any) -> B
     return prefdata.build(BuildConfig(**(values | changes)))
 
 
-def add_reference(build: Build, name: str, *, seed: int = 0) -> None:
+def add_reference(build: Build, name: str, *, seed: int = 0, model: str = "some-model") -> None:
     """Log-probs of no model, in the files that `dpo-ref` writes."""
     generator = np.random.default_rng(seed)
     folder = build.path / "reference" / name
@@ -101,7 +101,7 @@ def add_reference(build: Build, name: str, *, seed: int = 0) -> None:
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "format_version": 1,
-        "model": "some-model",
+        "model": model,
         "weights_sha256": f"{seed:064x}",
         "mixed_precision": "no",
         "build_hash": build.manifest.hash,

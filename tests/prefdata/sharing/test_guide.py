@@ -3,9 +3,11 @@
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from prefdata.sharing.push import push
 from prefdata.store.reader import Build
 from tests.hub import FakeHub
 from tests.prefdata.sharing.conftest import make_build
@@ -53,11 +55,30 @@ def test_every_command_of_the_guide_runs(
         if line.startswith("prefdata pull"):
             repo = "datasets/org/hh-pairs"
             hub.tags[repo]["v1"] = hub.head(repo)[0]
-            shutil.rmtree(here / "out" / "hh")
+            shutil.rmtree(here / line.split()[-1], ignore_errors=True)
         if line.startswith("prefdata diff org/NAME"):
             line = line.replace("org/NAME", "org/hh-pairs")
         done = run(*line.split()[1:])
         assert done.exit_code == (DIFFERS if " diff " in line else 0), (line, done.output)
+
+
+def test_the_python_of_the_guide_runs(
+    build: Build, hub: FakeHub, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    push(build.path, "org/NAME")
+    push(build.path, "org/pairs")
+    repo = "datasets/org/pairs"
+    hub.tags[repo]["v1"] = commit = hub.head(repo)[0]
+    shutil.copytree(tiny, tmp_path / "M")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+
+    for block in blocks:
+        text = block.replace("ORG/hh-pairs", "org/pairs").replace("COMMIT", commit)
+        names: dict[str, Any] = {}
+        exec(text.replace("ORG/", "org/"), names)
+    assert names["build"].content_hash == build.content_hash
 
 
 def _lines(build: Build, split: str) -> list[bytes]:

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 import prefdata
 from prefdata.cli import main
-from prefdata.diff.compare import Comparison
+from prefdata.comparison.compare import Comparison
 from prefdata.store.reader import Build
 
 Row = dict[str, Any]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from prefdata.diff.compare import Change, Comparison
+from prefdata.comparison.compare import Change, Comparison
 from prefdata.errors import UsageError
 from prefdata.report.figures import count
 from prefdata.report.html.page import render
