@@ -63,21 +63,27 @@ class Probe:
             [sys.executable, "-m", "prefdata.tokens.probe"],
             stdin=self._input,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            # the packages of this process, however it came to them
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
 
     def finish(self) -> None:
         """Raise C117 or C118 for a template that no build may run."""
         try:
             # a busy machine may need long to start the process; its own time is limited there
-            output, _ = self._process.communicate(timeout=20 * SECONDS)
+            output, said = self._process.communicate(timeout=20 * SECONDS)
         except subprocess.TimeoutExpired:
-            output = b""
+            output = said = b""
         finally:
             self.stop()
         remedy = "name another template with chat_template: FILE"
         if self._process.returncode == os.EX_IOERR:  # no fault of the template's
             raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if self._process.returncode > 0 and self._process.returncode != os.EX_UNAVAILABLE:
+            last = said.decode(errors="replace").strip().rpartition("\n")[2]
+            message = f"the trial of the chat template did not run: {last[:500]}"
+            raise RuntimeError(message)
         if self._process.returncode != 0:
             problem = f"takes more than {SECONDS} s or {BYTES >> 30} GiB for a short dialogue"
             raise UsageError("C117", "chat template", problem, remedy)
@@ -102,8 +108,9 @@ class Probe:
         self._process.kill()
         self._process.wait()
         self._input.close()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 def find_trespass(
@@ -146,7 +153,10 @@ def main() -> None:
     task = orjson.loads(sys.stdin.buffer.read())
     day = date.fromisoformat(task["day"]) if task["day"] else None
     _limit()
-    answer = orjson.dumps(find_trespass(task["templates"], task["variables"], day))
+    try:
+        answer = orjson.dumps(find_trespass(task["templates"], task["variables"], day))
+    except MemoryError:
+        os._exit(os.EX_UNAVAILABLE)
     try:
         sys.stdout.buffer.write(answer)
         sys.stdout.buffer.flush()

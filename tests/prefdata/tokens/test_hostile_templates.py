@@ -83,3 +83,14 @@ def test_a_build_with_a_hostile_template_writes_nothing(tmp_path: Path, tiny: Pa
     with pytest.raises(UsageError, match="C118"):
         prefdata.build(config)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_trial_that_could_not_begin_is_not_blamed_on_the_template(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with (
+        Probe({"default": "{{ messages }}"}, {}, None) as probe,
+        pytest.raises(RuntimeError, match="did not run"),
+    ):
+        probe.finish()
