@@ -1,7 +1,7 @@
 """Golden files: what must not change unnoticed; only `make golden` writes them.
 
 * `ids.jsonl`: token ids of twenty pairs with emoji, right-to-left text, an empty system turn, …
-* `build.json`: the hash of a build of those pairs.
+* `shards.json`: the hash of a build of those pairs.
 * `losses.txt`: fifty steps on a tiny model, `step loss` a line.
 """
 

@@ -110,12 +110,14 @@ def line_plot(title: str, series: Sequence[Series], *, x_label: str = "step") ->
     return _svg(title, parts)
 
 
-def histogram(title: str, groups: Sequence[tuple[str, str, list[float]]], *, bins: int) -> Markup:
+def histogram(
+    title: str, groups: Sequence[tuple[str, str, list[float]]], *, bins: int, x_label: str
+) -> Markup:
     """Bars side by side of values in [0, 1]; a group is (label, CSS class, values)."""
     counts = {label: _count(values, bins) for label, _, values in groups}
     marks = ticks([0, *(count for found in counts.values() for count in found)])
     frame = _Frame(0, 1, marks[0], marks[-1])
-    parts = [_grid(frame, marks, "sentiment")]
+    parts = [_grid(frame, marks, x_label)]
     width = 1 / bins / len(groups)
     for place, (label, kind, _) in enumerate(groups):
         for at, count in enumerate(counts[label]):

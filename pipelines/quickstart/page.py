@@ -26,5 +26,5 @@ def render_page(
 
 def sentiment_figure(before: list[float], after: list[float]) -> Figure:
     groups = [("before", "before", before), ("after", "after", after)]
-    svg = histogram("Sentiment of samples", groups, bins=10)
+    svg = histogram("Sentiment of samples", groups, bins=10, x_label="sentiment")
     return Figure("Sentiment of samples", svg, [("before bar", "before"), ("after bar", "after")])

@@ -5,6 +5,7 @@ scanning look for. `keywords` are texts of which one is in every match: without 
 is not tried. What a pattern finds counts only where its `proof` holds.
 """
 
+import ipaddress
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -51,10 +52,11 @@ def _is_iban(text: str) -> bool:
 
 
 def _is_ip(text: str) -> bool:
-    """A public IPv4 address: those of one's own machine and network tell nothing of anybody."""
-    parts = [int(part) for part in text.split(".")]
-    private = parts[0] in (0, 10, 127, 255) or parts[:2] in ([192, 168], [169, 254], [172, 16])
-    return all(part <= 255 for part in parts) and not private and max(parts) > 9
+    """Return whether a text is a public IPv4 address; four digits and dots are a version."""
+    try:
+        return ipaddress.IPv4Address(text).is_global and max(map(int, text.split("."))) > 9
+    except ValueError:
+        return False
 
 
 def _is_ssn(text: str) -> bool:

@@ -206,3 +206,23 @@ def test_a_short_secret_shows_nothing() -> None:
     assert describe([Sighting("ip_address", is_secret=False, ending="????")]) == "ip_address …????"
     (seen,) = find_private("call 212-45-1234")
     assert str(seen) == "social_security_number …????"
+
+
+@pytest.mark.parametrize(
+    ("address", "is_public"),
+    [
+        ("8.8.8.8", False),  # of four digits, as versions are
+        ("8.8.8.80", True),
+        ("172.15.1.30", True),
+        *((address, False) for address in ("172.16.1.30", "172.20.1.30", "172.31.255.254")),
+        *((address, False) for address in ("10.1.2.30", "127.0.0.1", "192.168.1.20")),
+        *((address, False) for address in ("100.64.3.12", "169.254.7.70", "198.51.100.7")),
+        *((address, False) for address in ("203.0.113.9", "192.0.2.44", "240.1.2.30")),
+        *((address, False) for address in ("300.1.2.3", "08.8.8.80", "0.10.0.10")),
+        ("104.16.132.229", True),
+    ],
+)
+def test_only_public_addresses_are_personal(address: str, is_public: bool) -> None:
+    found = [one.kind for one in find_private(f"It came from {address} yesterday.")]
+
+    assert found == (["ip_address"] if is_public else [])
