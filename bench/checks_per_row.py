@@ -13,7 +13,7 @@ os.environ["POLARS_MAX_THREADS"] = "1"
 import pyarrow as pa
 
 from prefdata.check import RowChecks, check_rows, examine_rows
-from prefdata.check.profile import profile_rows
+from prefdata.check.rows.profile import profile_rows
 from prefdata.read import Limits, Pairing, expand_inputs, read_file
 
 

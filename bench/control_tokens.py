@@ -22,7 +22,7 @@ import numpy as np
 
 import prefdata
 from prefdata.config import BuildConfig
-from prefdata.tokens.target import Target, load_target
+from prefdata.tokens.tokenizer import Target, load_target
 
 TOGETHER = 64  # tokens in a row
 

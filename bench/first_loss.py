@@ -22,18 +22,18 @@ from accelerate import Accelerator
 from transformers import AutoTokenizer
 
 import prefdata
-from dpo.agreement import Spread, check_first_margins
 from dpo.config import ReferenceConfig, TrainConfig
 from dpo.config_file import parse_config
+from dpo.data.reference_store import open_reference, read_manifest
+from dpo.data.sampler import make_order
 from dpo.errors import MismatchError
-from dpo.load import load_model
 from dpo.loss import PairLogps
-from dpo.metrics import means, pair_sums
-from dpo.order import make_order
-from dpo.passes import look_ahead, packs_of
+from dpo.model.load import load_model
+from dpo.model.spot_check import Spread, check_first_margins
 from dpo.reference_pass import compute_reference
-from dpo.refstore import open_reference, read_manifest
-from dpo.run import Run, open_run
+from dpo.training.gradients import look_ahead, packs_of
+from dpo.training.metrics import means, pair_sums
+from dpo.training.setup import Run, open_run
 from prefdata.config import BuildConfig
 
 MOVED = 0.01

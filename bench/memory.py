@@ -62,8 +62,8 @@ def run_once(hidden: int, tokens: int, vocabulary: int, way: str) -> float:
 
 def measure(*, hidden: int, tokens: int, vocabulary: int, way: str) -> float:
     """MiB above the weights and their gradients."""
-    from dpo.packing import pack
-    from dpo.policy import Policy
+    from dpo.data.packing import pack
+    from dpo.model.policy import Policy
 
     run = run_packed if way == "ours" else run_plain
     for words in (64, vocabulary):  # first a small one, for what is loaded once
@@ -89,7 +89,7 @@ def run_plain(policy: Any, batch: Any) -> None:
     """Every completion in a row of its own, whole logits, log_softmax."""
     import torch
 
-    from dpo.parts import split_pack
+    from dpo.model.unshared import split_pack
 
     total: Any = torch.zeros(())
     for row in split_pack(batch.segments, range(batch.num_completions)):
@@ -114,7 +114,7 @@ def make_model(hidden: int, vocabulary: int) -> Any:
 def make_rows(tokens: int, vocabulary: int) -> list[Any]:
     import numpy as np
 
-    from dpo.packing import Prompted
+    from dpo.data.packing import Prompted
 
     draw = np.random.default_rng(0)
     lengths = (PROMPT, COMPLETION, COMPLETION)

@@ -14,7 +14,7 @@ PARTS = ("prompt", "chosen", "rejected")
 def choose_rows(folder: Path, options: argparse.Namespace) -> int:
     """The rows of all steps, in their order: as a file for us, as messages for TRL."""
     import prefdata
-    from dpo.order import make_order
+    from dpo.data.sampler import make_order
 
     whole = prefdata.build(build_config(options.data, options.model, folder / "whole"))
     units = fitting_units(whole, options)
@@ -53,7 +53,7 @@ def units_of_step(options: argparse.Namespace) -> int:
 
 
 def train_pairs(build: Any) -> Any:
-    from dpo.data import Pairs
+    from dpo.data.pairs import Pairs
 
     return Pairs([shard.read() for shard in build.shards("train")])
 

@@ -80,10 +80,10 @@ def measure(side: str, data: Path, model: str, count: int) -> dict[str, float]:
     """One step of `count` pairs on one side."""
     import torch
 
-    from dpo.allocator import steady_memory
     from dpo.config import TrainConfig
-    from dpo.processes import make_accelerator
-    from dpo.run import open_run
+    from dpo.model.cpu_memory import steady_memory
+    from dpo.training.distributed import make_accelerator
+    from dpo.training.setup import open_run
 
     values = {
         "model": model, "data": data, "out": data.parent / "run", "global_batch_size": count,
@@ -103,8 +103,8 @@ def measure(side: str, data: Path, model: str, count: int) -> dict[str, float]:
 
 
 def step_ours(run: Any) -> tuple[float, float]:
-    from dpo.rehearsal import rehearse
-    from dpo.step import train_step
+    from dpo.training.memory_check import rehearse
+    from dpo.training.step import train_step
 
     rehearse(run)
     started = time.perf_counter()

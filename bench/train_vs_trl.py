@@ -102,7 +102,7 @@ def run_ours(options: argparse.Namespace, folder: Path) -> Figures:
 
     import prefdata
     from dpo.reference_pass import compute_reference
-    from dpo.training import train
+    from dpo.training.loop import train
 
     figures: Figures = {}
     data = options.work / "data"

@@ -15,7 +15,7 @@ class Yardstick:
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 
     def __enter__(self) -> None:
-        self.home: Any = import_module("dpo.passes")
+        self.home: Any = import_module("dpo.training.gradients")
         self.run_pack = vars(self.home)["_backward"]
 
         def measured(*arguments: Any) -> Any:
@@ -51,9 +51,9 @@ class Yardstick:
 def step_flops(config: Any) -> list[float]:
     """6 FLOPs per body parameter and token, per head parameter and completion token."""
     import prefdata
-    from dpo.data import Pairs
-    from dpo.load import load_model
-    from dpo.order import make_order
+    from dpo.data.pairs import Pairs
+    from dpo.data.sampler import make_order
+    from dpo.model.load import load_model
 
     model: Any = load_model(config.model)
     head = model.get_output_embeddings().weight.numel()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dpo.errors import DpoError
     from dpo.loss import LOSSES as losses  # noqa: N811
     from dpo.reference_pass import compute_reference as reference
-    from dpo.training import train
+    from dpo.training.loop import train
 
 __all__ = ["DpoError", "TrainConfig", "losses", "reference", "train"]
 
@@ -20,7 +20,7 @@ _HOMES = {
     "TrainConfig": ("dpo.config", "TrainConfig"),
     "losses": ("dpo.loss", "LOSSES"),
     "reference": ("dpo.reference_pass", "compute_reference"),
-    "train": ("dpo.training", "train"),
+    "train": ("dpo.training.loop", "train"),
 }
 
 

@@ -10,7 +10,7 @@ import click
 from pydantic import ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from dpo.view import TrainingView, bars, counted, print_scores, summary_line
+from dpo.display import TrainingView, bars, counted, print_scores, summary_line
 from prefdata.command import Command, say
 from prefdata.report.console import PlainConsole, make_bars
 
@@ -60,8 +60,8 @@ def sample(prompts: Path, model: str, out: Path, scorer: str, dtype: str, **opti
       dpo-sample prompts.jsonl --model HuggingFaceTB/SmolLM2-135M-Instruct -k 4 \
           --scorer my_scorer:score -o ranked.jsonl
     """
-    from dpo.sample import SampleConfig  # torch takes seconds, which --help is spared
-    from dpo.sample_run import SampleJob
+    from dpo.sampling.run import SampleJob
+    from dpo.sampling.sample import SampleConfig  # torch takes seconds, which --help is spared
 
     sys.path.insert(0, str(Path.cwd()))  # a scorer is found from here, as `python -m` would
     try:
@@ -77,7 +77,7 @@ def _sample(job: Any, config: Any) -> None:
     """The run under a progress bar, and its summary."""
     from transformers.utils.logging import disable_progress_bar
 
-    from dpo.sample_run import sample_file
+    from dpo.sampling.run import sample_file
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     console = PlainConsole(stderr=True)
@@ -211,9 +211,9 @@ def train(
     """
     from transformers.utils.logging import disable_progress_bar
 
+    from dpo.artifacts.hub import check_target, push_model
     from dpo.config_file import read_config
-    from dpo.hub import check_target, push_model
-    from dpo.training import train as run
+    from dpo.training.loop import train as run
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     settings = read_config(config, overrides)
@@ -276,8 +276,8 @@ def score(model: str, data: tuple[str, ...], out: Path, **options: Any) -> None:
     """
     from transformers.utils.logging import disable_progress_bar  # torch takes seconds
 
-    from dpo.score_run import ScoreOptions
-    from dpo.score_run import score as run
+    from dpo.scoring.run import ScoreOptions
+    from dpo.scoring.run import score as run
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     with bars() as progress:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from dpo.config import LoraSettings, LossConfig, TrainConfig
 from dpo.errors import UsageError
-from prefdata.yaml_file import parse_yaml, read_settings, settle_words
+from prefdata.settings import parse_yaml, read_settings, settle_words
 
 
 def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -16,20 +16,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 import prefdata
-from dpo.allocator import steady_memory
-from dpo.checks import check_lengths, check_tokenizer, check_vocabulary
-from dpo.data import Pairs
+from dpo.data.pairs import Pairs
+from dpo.data.progress import Ledger
+from dpo.data.reference_folder import reference_folder, require_own_reference
+from dpo.data.reference_store import ReferenceManifest
+from dpo.data.sampler import packs_in_order
 from dpo.errors import TrainingError
-from dpo.forward import RowLogps, row_logps
-from dpo.ledger import Ledger
-from dpo.load import best_device, check_model, load_model, weights_sha256
-from dpo.order import packs_in_order
-from dpo.policy import Policy
+from dpo.model.cpu_memory import steady_memory
+from dpo.model.fingerprints import check_lengths, check_tokenizer, check_vocabulary
+from dpo.model.forward import RowLogps, row_logps
+from dpo.model.load import best_device, check_model, load_model, weights_sha256
+from dpo.model.policy import Policy
+from dpo.model.self_check import make_policy
+from dpo.model.weights import left_out
 from dpo.precision import Precision
-from dpo.reference_folder import reference_folder, require_own_reference
-from dpo.refstore import ReferenceManifest
-from dpo.selfcheck import make_policy
-from dpo.weights import left_out
 from prefdata.store.commit import lock_folder, make_folder
 from prefdata.store.manifest import shared_name
 from prefdata.store.reader import Build, Shard

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from dpo.checkpoint import State
+from dpo.artifacts.summary import RunSummary
 from dpo.config import TrainConfig
-from dpo.refstore import ReferenceManifest
-from dpo.summary import RunSummary
+from dpo.data.reference_store import ReferenceManifest
+from dpo.training.checkpoint import State
 from prefdata.schemas import write_schemas
 
 MODELS: dict[str, type[BaseModel]] = {

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 import prefdata
+from dpo.data.reference_store import open_reference
 from dpo.errors import UsageError
-from dpo.refstore import open_reference
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -8,19 +8,16 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from prefdata.account import (
-    describe_build,
-    make_manifest,
-    make_report,
-    nothing_left,
-    write_others,
-)
 from prefdata.check import RowChecks
 from prefdata.config import BuildConfig, make_config
 from prefdata.engine import Done, Engine, open_engine
 from prefdata.errors import EmptyError, UsageError
-from prefdata.exclusions import read_exclusions
-from prefdata.place import (
+from prefdata.progress import Progress, Silent
+from prefdata.read import expand_inputs, load_layout
+from prefdata.read.memory import Data, named_inputs
+from prefdata.stages.counts import NOTHING_MADE, Made
+from prefdata.stages.exclusions import read_exclusions
+from prefdata.stages.output import (
     CARD,
     check_place,
     files_of,
@@ -32,7 +29,7 @@ from prefdata.place import (
     replaced_names,
     with_fetched_inputs,
 )
-from prefdata.plan import (
+from prefdata.stages.plan import (
     BuildSeal,
     read_inputs,
     require_sound_splits,
@@ -40,22 +37,25 @@ from prefdata.plan import (
     shard_tasks,
     split_notes,
 )
-from prefdata.progress import Progress, Silent
-from prefdata.read import expand_inputs, load_layout
-from prefdata.read.memory import Data, named_inputs
-from prefdata.shard import MadeShard, ShardFacts, ShardTask, make_shard
-from prefdata.split import expand_splits
+from prefdata.stages.scan import Survey, SurveyOptions, survey
+from prefdata.stages.shard import MadeShard, ShardFacts, ShardTask, make_shard
+from prefdata.stages.split import expand_splits
+from prefdata.stages.summarize import (
+    describe_build,
+    make_manifest,
+    make_report,
+    nothing_left,
+    write_others,
+)
 from prefdata.store.commit import FileSeal, lock_folder
 from prefdata.store.content import hash_content
 from prefdata.store.manifest import Manifest
 from prefdata.store.reader import Build, open_build
 from prefdata.store.shards import read_shard
 from prefdata.store.staging import Staging
-from prefdata.survey import Survey, SurveyOptions, survey
-from prefdata.tally import NOTHING_MADE, Made
 from prefdata.tokens.preview import text_rule, trial_of
-from prefdata.tokens.remember import remember_place
-from prefdata.tokens.target import Target, load_target
+from prefdata.tokens.tokenizer import Target, load_target
+from prefdata.tokens.tokenizer_cache import remember_place
 
 
 def build(

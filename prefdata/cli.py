@@ -13,7 +13,7 @@ import click
 
 from prefdata.command import Group, say
 from prefdata.report.console import PlainConsole
-from prefdata.sharing_cli import pull, push, quiet_bars, verify
+from prefdata.sharing.commands import pull, push, quiet_bars, verify
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -211,11 +211,11 @@ def build(
     """Make token shards; resume by itself after a kill."""
     from prefdata.building import build as run
     from prefdata.config import inputs_by_split, make_config, read_config
-    from prefdata.place import files_of, reads_of, with_fetched_inputs
     from prefdata.report.form import check_report_target, examples_for, write_report
     from prefdata.report.model import Report
-    from prefdata.report.numbers import name_rows
     from prefdata.report.terminal import TerminalProgress, print_report
+    from prefdata.stages.output import files_of, reads_of, with_fetched_inputs
+    from prefdata.stages.statistics import name_rows
     from prefdata.store.ownership import Read
 
     num_examples = examples_for(report_path)
@@ -260,13 +260,13 @@ def build(
 )
 def show(out: Path, row: int | None, tokenizer: str | None, html: Path | None, rows: int) -> None:
     """What is in a finished build."""
-    from prefdata.findings import EXAMPLES
+    from prefdata.records.findings import EXAMPLES
     from prefdata.report.figures import count
     from prefdata.report.model import Report
-    from prefdata.report.numbers import name_rows
     from prefdata.report.pair import show_pair
     from prefdata.report.rows import num_rows
     from prefdata.report.terminal import print_report
+    from prefdata.stages.statistics import name_rows
     from prefdata.store.reader import open_build
 
     made, console = open_build(out), PlainConsole()
@@ -300,8 +300,8 @@ def diff(first: str, second: str, report_path: Path | None) -> None:
     """Compare two builds or shared sets, pair by pair; exit 1 if they differ."""
     quiet_bars()
     from prefdata.comparison.show import check_target, say_comparison, write_comparison
-    from prefdata.plan import TOOL_VERSION
     from prefdata.sharing.local import diff_named
+    from prefdata.stages.plan import TOOL_VERSION
 
     if report_path is not None:
         check_target(report_path)

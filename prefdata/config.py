@@ -17,18 +17,17 @@ from pydantic import (
     field_validator,
 )
 
+from prefdata.check.codes.tokens import TOKEN_CHECKS
 from prefdata.check.limits import CheckLimits
 from prefdata.dedup.near import NearDuplicates
 from prefdata.engine import EngineName
 from prefdata.errors import UsageError
+from prefdata.read.adapt.named import Columns
 from prefdata.read.limits import Limits, Pairing
-from prefdata.read.named import Columns
 from prefdata.read.texts import TextMode
-from prefdata.split import Leaks, SplitOptions
-from prefdata.split_names import AUTO, require_split_names
-from prefdata.tokens.codes import TOKEN_CHECKS
+from prefdata.records.split_names import AUTO, Leaks, SplitOptions, require_split_names
+from prefdata.settings import read_settings, settle_words
 from prefdata.tokens.options import FIXED_CODES, ControlTokens, LengthPolicy, TokenOptions
-from prefdata.yaml_file import read_settings, settle_words
 
 AnyPath = Annotated[Path, Field(strict=False)]
 

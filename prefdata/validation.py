@@ -11,15 +11,13 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import NamedTuple
 
-from prefdata.account import make_report
 from prefdata.check import CheckLimits, RowChecks
+from prefdata.check.codes.tokens import TOKEN_CHECKS
 from prefdata.check.severity import LEVELS
 from prefdata.dedup.near import NearDuplicates
 from prefdata.engine.local import Workers, choose_workers
 from prefdata.errors import EmptyError, UsageError
-from prefdata.findings import EXAMPLES
 from prefdata.hub.inputs import fetch_inputs
-from prefdata.plan import check_tasks, require_sound_splits
 from prefdata.progress import Progress, Silent
 from prefdata.read import (
     Columns,
@@ -32,18 +30,21 @@ from prefdata.read import (
     load_layout,
 )
 from prefdata.read.memory import Data, is_in_memory, named_inputs
+from prefdata.records.findings import EXAMPLES
+from prefdata.records.split_names import Leaks, SplitOptions
 from prefdata.report.model import Report
-from prefdata.report.numbers import severity_changes
-from prefdata.shard import check_shard
-from prefdata.split import Inputs, Leaks, SplitOptions, expand_splits, splits_of_files
+from prefdata.stages.counts import NOTHING_MADE, Made
+from prefdata.stages.plan import check_tasks, require_sound_splits
+from prefdata.stages.scan import Survey, SurveyOptions, survey
+from prefdata.stages.shard import check_shard
+from prefdata.stages.split import Inputs, expand_splits, splits_of_files
+from prefdata.stages.statistics import severity_changes
+from prefdata.stages.summarize import make_report
 from prefdata.store.ownership import Read
 from prefdata.store.staging import Staging
-from prefdata.survey import Survey, SurveyOptions, survey
-from prefdata.tally import NOTHING_MADE, Made
-from prefdata.tokens.codes import TOKEN_CHECKS
 from prefdata.tokens.options import FIXED_CODES, TokenOptions
 from prefdata.tokens.preview import text_rule, trial_of
-from prefdata.tokens.target import Target, load_target
+from prefdata.tokens.tokenizer import Target, load_target
 
 _NO_CHANGES: Mapping[str, str] = MappingProxyType({})
 

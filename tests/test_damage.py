@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import prefdata
-from dpo.checkpoint import find_checkpoint
 from dpo.config_file import parse_config
+from dpo.data.reference_store import open_reference
 from dpo.errors import DpoError
 from dpo.reference_pass import compute_reference
-from dpo.refstore import open_reference
-from dpo.training import train
+from dpo.training.checkpoint import find_checkpoint
+from dpo.training.loop import train
 from prefdata.building import build
 from prefdata.config import BuildConfig
 from prefdata.errors import PrefdataError

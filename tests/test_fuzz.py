@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 import prefdata
-from dpo.checkpoint import find_checkpoint
 from dpo.config_file import parse_config
 from dpo.config_file import read_config as read_train_config
-from dpo.refstore import open_reference
-from dpo.training import train
+from dpo.data.reference_store import open_reference
+from dpo.training.checkpoint import find_checkpoint
+from dpo.training.loop import train
 from prefdata.building import build
 from prefdata.config import BuildConfig, make_config
 from prefdata.config import read_config as read_build_config

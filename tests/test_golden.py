@@ -15,7 +15,7 @@ import pytest
 import prefdata
 from dpo.config_file import parse_config
 from dpo.reference_pass import compute_reference
-from dpo.training import train
+from dpo.training.loop import train
 from prefdata.config import BuildConfig
 from tests.dpo.conftest import Arena, save_gpt2
 

@@ -6,8 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from dpo.schemas import MODELS as DPO_MODELS
-from prefdata.record_model import Message, Record
-from prefdata.records import MESSAGE, RECORDS
+from prefdata.records.model import Message, Record
+from prefdata.records.schema import MESSAGE, RECORDS
 from prefdata.schemas import MODELS, schema_of
 from prefdata.store.canonical import to_json
 

@@ -9,7 +9,7 @@ from dpo.config_file import read_config as read_train
 from dpo.errors import UsageError as TrainError
 from prefdata.config import BuildConfig, read_config
 from prefdata.errors import UsageError
-from prefdata.read.shipped import find_layout
+from prefdata.read.layouts.registry import find_layout
 
 BUILD = "inputs: [rows.jsonl]\ntokenizer: tiny\nout: out\n"
 TRAIN = "model: m\ndata: d\nout: o\n"

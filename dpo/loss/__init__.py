@@ -10,32 +10,66 @@ from inspect import Parameter, signature
 
 from torch import Tensor
 
-from dpo.loss import coupled, free, margin, moving, ranked, scored, sides
-from dpo.loss.pairs import DIVERGENCES, PairLogps, diverge
+from dpo.loss import (
+    batch_coupled,
+    beta_dpo,
+    margin,
+    per_side,
+    plackett_luce,
+    reference_free,
+    with_margins,
+)
+from dpo.loss.pair_logps import DIVERGENCES, PairLogps, diverge
 
 Loss = Callable[..., Tensor]
 
 _ON_MARGINS: tuple[Loss, ...] = (
-    margin.dpo, margin.cdpo, margin.robust, margin.ipo, margin.ipo_norm, margin.hinge,
-    margin.dpo_norm, margin.exo_pair, margin.discopop,
-)  # fmt: skip
+    margin.dpo,
+    margin.cdpo,
+    margin.robust,
+    margin.ipo,
+    margin.ipo_norm,
+    margin.hinge,
+    margin.dpo_norm,
+    margin.exo_pair,
+    margin.discopop,
+)
 _WITH_MARGINS: tuple[Loss, ...] = (
-    scored.dpo_margin, scored.odpo, scored.rpo_square, scored.rpo_backward_kl,
-    scored.rpo_forward_kl,
-)  # fmt: skip
+    with_margins.dpo_margin,
+    with_margins.odpo,
+    with_margins.rpo_square,
+    with_margins.rpo_backward_kl,
+    with_margins.rpo_forward_kl,
+)
 _COUPLED: tuple[Loss, ...] = (
-    coupled.sft_tokens, coupled.kto_pair, coupled.aot, coupled.aot_unpaired, coupled.dr_dpo,
-)  # fmt: skip
+    batch_coupled.sft_tokens,
+    batch_coupled.kto_pair,
+    batch_coupled.aot,
+    batch_coupled.aot_unpaired,
+    batch_coupled.dr_dpo,
+)
 _FREE: tuple[Loss, ...] = (
-    free.sft, free.sft_norm, free.unlikelihood, free.simpo, free.alphapo, free.orpo, free.cpo,
-    free.slic,
-)  # fmt: skip
-_RANKED: tuple[Loss, ...] = (ranked.plackett_luce,)
-_MOVING: tuple[Loss, ...] = (moving.beta_dpo,)
+    reference_free.sft,
+    reference_free.sft_norm,
+    reference_free.unlikelihood,
+    reference_free.simpo,
+    reference_free.alphapo,
+    reference_free.orpo,
+    reference_free.cpo,
+    reference_free.slic,
+)
+_RANKED: tuple[Loss, ...] = (plackett_luce.plackett_luce,)
+_MOVING: tuple[Loss, ...] = (beta_dpo.beta_dpo,)
 _OTHERS: tuple[Loss, ...] = (
-    margin.r_dpo, margin.dpop, sides.sppo_hard, sides.nca_pair, sides.bco_pair, sides.apo_zero,
-    sides.apo_down, sides.cal_dpo,
-)  # fmt: skip
+    margin.r_dpo,
+    margin.dpop,
+    per_side.sppo_hard,
+    per_side.nca_pair,
+    per_side.bco_pair,
+    per_side.apo_zero,
+    per_side.apo_down,
+    per_side.cal_dpo,
+)
 
 LOSSES: Mapping[str, Loss] = {
     loss.__name__: loss

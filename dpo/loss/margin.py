@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from dpo.loss.pairs import PairLogps
+from dpo.loss.pair_logps import PairLogps
 
 
 def dpo(logps: PairLogps, *, beta: float = 0.1) -> Tensor:

@@ -24,9 +24,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from dpo.load import load_model
-from dpo.sample import Completion, SampleConfig, sample_completions
-from dpo.tokenizer import as_messages, encode_prompt, load_tokenizer, prompt_encoder
+from dpo.model.load import load_model
+from dpo.model.tokenizer import as_messages, encode_prompt, load_tokenizer, prompt_encoder
+from dpo.sampling.sample import Completion, SampleConfig, sample_completions
 from pipelines.quickstart.make_data import HERE
 from pipelines.quickstart.page import render_page
 from pipelines.quickstart.result import Example, Result, Samples

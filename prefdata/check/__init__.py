@@ -2,7 +2,7 @@
 
 from prefdata.check.catalog import CHECKS, Check, Severity
 from prefdata.check.limits import CheckLimits
-from prefdata.check.rows import CheckedRows, RowChecks, check_rows, examine_rows, find_rows
+from prefdata.check.rows.run import CheckedRows, RowChecks, check_rows, examine_rows, find_rows
 
 __all__ = [
     "CHECKS",

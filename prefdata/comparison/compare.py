@@ -10,9 +10,9 @@ from typing import Any, Literal
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
+from prefdata.records.split_names import rank_of
 from prefdata.report.explain import describe_code
 from prefdata.report.model import Report
-from prefdata.split_names import rank_of
 from prefdata.store.reader import Build
 
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids", "chosen_mask", "rejected_mask")

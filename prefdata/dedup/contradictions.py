@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from prefdata.keys import GROUP, within
+from prefdata.records.keys import GROUP, within
 
 _SIDES = ("chosen_id", "rejected_id")
 

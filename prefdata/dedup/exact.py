@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from prefdata.keys import PAIR, within
+from prefdata.records.keys import PAIR, within
 
 
 def find_copies(keys: pl.DataFrame) -> pl.DataFrame:

@@ -17,7 +17,7 @@ from prefdata.errors import UsageError
 from prefdata.hub.errors import HubError, hub_faults
 from prefdata.hub.fetch import fetch_file, forget
 from prefdata.hub.repo import Remote, Repo, changed_files, check_name, look_at
-from prefdata.split_names import AUTO, kind_of
+from prefdata.records.split_names import AUTO, kind_of
 
 SCHEME = "hf://datasets/"
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^\s@:/]+))?", re.ASCII)

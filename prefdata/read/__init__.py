@@ -1,13 +1,15 @@
 """Raw preference files to records that know their file, line and bytes."""
 
-from prefdata.read.blocks import Block
-from prefdata.read.collect import RowOptions
+from prefdata.read.adapt.collect import RowOptions
+from prefdata.read.adapt.gather import gather_blocks
+from prefdata.read.adapt.named import Columns
 from prefdata.read.detect import detect_layout
+from prefdata.read.files.chunks import Block
+from prefdata.read.files.source import InputFile, expand_inputs, label_sources
 from prefdata.read.fit import Fitted, Wanted
-from prefdata.read.gather import gather_blocks
-from prefdata.read.layout import Layout
+from prefdata.read.layouts.model import Layout
+from prefdata.read.layouts.registry import find_layout, load_layout, shipped_layouts
 from prefdata.read.limits import Limits, Pairing
-from prefdata.read.named import Columns
 from prefdata.read.reader import (
     FileRows,
     LineCounts,
@@ -17,8 +19,6 @@ from prefdata.read.reader import (
     read_file,
     read_part,
 )
-from prefdata.read.shipped import find_layout, load_layout, shipped_layouts
-from prefdata.read.source import InputFile, expand_inputs, label_sources
 from prefdata.read.texts import TextChoice, TextMode, TextRule, choose_in_blocks
 from prefdata.read.unread import meaning_of
 

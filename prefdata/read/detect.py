@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from prefdata.errors import UsageError
-from prefdata.read.canonical import canonical_json
+from prefdata.read.adapt.fields import MISSING, getter, read_flag
+from prefdata.read.adapt.ids import canonical_json
+from prefdata.read.adapt.implicit import require_prompt, with_lines
+from prefdata.read.adapt.message_cells import parse_columns
 from prefdata.read.faults import RowFault
-from prefdata.read.fields import MISSING, getter, read_flag
-from prefdata.read.implicit import require_prompt, with_lines
-from prefdata.read.layout import Kind, Layout
-from prefdata.read.message_cells import parse_columns
-from prefdata.read.shipped import in_force, shipped_layouts
+from prefdata.read.layouts.model import Kind, Layout
+from prefdata.read.layouts.registry import in_force, shipped_layouts
 from prefdata.read.unread import EMPTY, kind_of
 
 SAMPLE = 64  # rows looked at

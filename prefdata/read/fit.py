@@ -8,19 +8,19 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
-from prefdata.read.adapt import Adapter
+from prefdata.read.adapt.adapter import Adapter
+from prefdata.read.adapt.message_cells import OPENS, message_columns, parse_cell, text_list_columns
+from prefdata.read.adapt.messages import read_completion
+from prefdata.read.adapt.named import Columns, rename, with_names
+from prefdata.read.adapt.repeated import cut_prompt, is_long
+from prefdata.read.adapt.roles import OURS, our_role
+from prefdata.read.adapt.spellings import usual_columns, with_usual_columns
 from prefdata.read.detect import detect_layout
 from prefdata.read.faults import RowFault
-from prefdata.read.guard import Object
-from prefdata.read.layout import Layout
+from prefdata.read.files.parse_json import Object
+from prefdata.read.layouts.model import Layout
+from prefdata.read.layouts.registry import is_shipped
 from prefdata.read.limits import Limits, Pairing
-from prefdata.read.message_cells import OPENS, message_columns, parse_cell, text_list_columns
-from prefdata.read.messages import read_completion
-from prefdata.read.named import Columns, rename, with_names
-from prefdata.read.repeated import cut_prompt, is_long
-from prefdata.read.roles import OURS, our_role
-from prefdata.read.shipped import is_shipped
-from prefdata.read.spellings import usual_columns, with_usual_columns
 
 MOST_ROWS = 1024  # looked at, where a share of the rows decides
 NEARLY_ALL = 0.99

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from prefdata.errors import UsageError
 from prefdata.hub.inputs import Inputs
-from prefdata.split_names import kind_of
+from prefdata.records.split_names import kind_of
 
 Rows = Any
 """A `datasets.Dataset` or `IterableDataset`, what exports an Arrow stream (a polars or pandas

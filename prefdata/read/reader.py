@@ -11,24 +11,24 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 import pyarrow as pa
 
-from prefdata.arrays import empty_table
-from prefdata.keys import MEMBERS
-from prefdata.read.blocks import Block, RowBlock
-from prefdata.read.collect import Collector, RowOptions
+from prefdata.arrow import empty_table
+from prefdata.read.adapt.collect import Collector, RowOptions
+from prefdata.read.adapt.gather import gather_blocks
+from prefdata.read.adapt.named import Columns
+from prefdata.read.adapt.widened import plain_rows
 from prefdata.read.faults import RowFault
+from prefdata.read.files.chunks import Block, RowBlock
+from prefdata.read.files.formats import open_blocks
+from prefdata.read.files.jsonl import Tally
+from prefdata.read.files.parse_json import Object
+from prefdata.read.files.source import InputFile, require_unchanged, stamp
+from prefdata.read.files.unpack import HashedFile
 from prefdata.read.fit import MOST_ROWS, Fitted, Wanted, fit
-from prefdata.read.formats import open_blocks
-from prefdata.read.gather import gather_blocks
-from prefdata.read.guard import Object
-from prefdata.read.layout import Layout
+from prefdata.read.layouts.model import Layout
 from prefdata.read.limits import Limits, Pairing
-from prefdata.read.named import Columns
-from prefdata.read.rows import Tally
-from prefdata.read.source import InputFile, require_unchanged, stamp
-from prefdata.read.unpack import HashedFile
 from prefdata.read.unread import Unread, UnreadColumns, add_unread
-from prefdata.read.widened import plain_rows
-from prefdata.records import RECORDS, REJECTED
+from prefdata.records.keys import MEMBERS
+from prefdata.records.schema import RECORDS, REJECTED
 
 SAMPLE_BLOCKS = 2  # looked at for the layout
 

@@ -16,13 +16,13 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 
 from prefdata.errors import UsageError
-from prefdata.read.blocks import Block, RowBlock
-from prefdata.read.collect import Collector, RowOptions
-from prefdata.read.layout import Layout
-from prefdata.read.rows import Tally
-from prefdata.read.source import InputFile
-from prefdata.read.widened import plain_rows
-from prefdata.text import FORM_COLUMN
+from prefdata.read.adapt.collect import Collector, RowOptions
+from prefdata.read.adapt.widened import plain_rows
+from prefdata.read.files.chunks import Block, RowBlock
+from prefdata.read.files.jsonl import Tally
+from prefdata.read.files.source import InputFile
+from prefdata.read.layouts.model import Layout
+from prefdata.records.text import FORM_COLUMN
 
 TextMode = Literal["auto", "chat", "verbatim"]
 SAMPLE_ROWS = 1000  # of a file that are looked at

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from prefdata.read.canonical import canonical_json
-from prefdata.read.guard import Object
+from prefdata.read.adapt.ids import canonical_json
+from prefdata.read.files.parse_json import Object
 
 MAX_COLUMNS = 1000  # distinct ones that are counted by name
 OTHERS = "(others)"

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from prefdata.errors import UsageError
 from prefdata.report.model import Finding, Report
-from prefdata.yaml_file import read_small
+from prefdata.settings import read_small
 
 _MOST_BYTES = 256 << 20
 

@@ -9,8 +9,8 @@ import yaml
 
 from prefdata.check import CHECKS, Check
 from prefdata.check.codes import READING
+from prefdata.check.codes.tokens import TOKEN_CHECKS
 from prefdata.errors import UsageError
-from prefdata.tokens.codes import TOKEN_CHECKS
 
 CATALOG = dict(sorted((CHECKS | TOKEN_CHECKS).items()))
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from prefdata.errors import UsageError
-from prefdata.findings import EXAMPLES
+from prefdata.records.findings import EXAMPLES
 from prefdata.report.html.page import render_report
 from prefdata.report.model import Report
 from prefdata.report.sarif import to_sarif

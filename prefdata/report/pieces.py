@@ -5,7 +5,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
-from prefdata.tokens.target import Target
+from prefdata.tokens.tokenizer import Target
 
 _MOST_IDS = 8  # of one piece: no character is cut into more
 _CUT = "\ufffd"  # what a decoder writes for a part of a character

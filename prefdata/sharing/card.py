@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from prefdata.records.split_names import rank_of
 from prefdata.report.card import card_body, card_header, escape
 from prefdata.report.figures import count
 from prefdata.report.model import Report
 from prefdata.report.safe import yaml_text
 from prefdata.sharing.record import Names
-from prefdata.split_names import rank_of
 
 BEGIN = "<!-- prefdata: what follows is written by a push; text around it stays -->"
 END = "<!-- prefdata: end -->"

@@ -6,7 +6,7 @@ from typing import Any
 
 from pyarrow import parquet
 
-from prefdata.split_names import rank_of
+from prefdata.records.split_names import rank_of
 
 
 def describe_configs(configs: Mapping[str, str], files: Mapping[str, Path]) -> list[dict[str, Any]]:

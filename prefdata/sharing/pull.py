@@ -13,12 +13,6 @@ from prefdata.errors import UsageError
 from prefdata.hub.errors import HubError
 from prefdata.hub.fetch import fetch_file, fetch_sealed, forget
 from prefdata.hub.repo import Repo, check_name
-from prefdata.place import (
-    name_card,
-    old_build,
-    open_place,
-    replaced_names,
-)
 from prefdata.progress import Progress, Silent
 from prefdata.report.card import write_card
 from prefdata.report.model import Report
@@ -30,6 +24,12 @@ from prefdata.sharing.references import (
 )
 from prefdata.sharing.references import MANIFEST as REFERENCE_MANIFEST
 from prefdata.sharing.tables import read_parquet
+from prefdata.stages.output import (
+    name_card,
+    old_build,
+    open_place,
+    replaced_names,
+)
 from prefdata.store.canonical import to_json
 from prefdata.store.commit import FileSeal, commit_file, lock_folder, make_folder, write_bytes
 from prefdata.store.content import hash_content

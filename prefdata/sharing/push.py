@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from prefdata.check.private import find_private, suspects
+from prefdata.check.rows.secrets import find_private, suspects
 from prefdata.errors import UsageError
 from prefdata.hub.errors import HubError
 from prefdata.hub.fetch import fetch_file

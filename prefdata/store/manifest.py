@@ -9,7 +9,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prefdata.errors import UsageError
-from prefdata.split_names import SaidBy
+from prefdata.records.split_names import SaidBy
 from prefdata.store.canonical import hash_json, to_json
 from prefdata.store.commit import FileSeal
 

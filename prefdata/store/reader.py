@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import parquet
 
-from prefdata.arrays import empty_table
+from prefdata.arrow import empty_table
 from prefdata.errors import UsageError
 from prefdata.store.content import hash_content
 from prefdata.store.manifest import Manifest, OtherFile, ShardSeal, SplitSeal, read_manifest

@@ -7,11 +7,11 @@ import polars as pl
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from prefdata.arrays import whole
-from prefdata.tokens.disguise import HiddenRenderer
+from prefdata.arrow import whole
+from prefdata.tokens.chat_template import TEMPLATE_FAULTS, Message
+from prefdata.tokens.escape import HiddenRenderer
 from prefdata.tokens.ragged import Bools
-from prefdata.tokens.render import Renderer
-from prefdata.tokens.template import TEMPLATE_FAULTS, Message
+from prefdata.tokens.template.render import Renderer
 
 
 class Dialogue(NamedTuple):

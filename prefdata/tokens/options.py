@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
-from prefdata.tokens.codes import TOKEN_CHECKS
+from prefdata.check.codes.tokens import TOKEN_CHECKS
 
 LengthPolicy = Literal["reject", "cut_prompt_start", "cut_completion_end"]
 # Findings that no config can let through: such a pair cannot be trained on.

@@ -15,9 +15,8 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from prefdata.tokens.disguise import Disguise, HiddenRenderer, disguise_of
 from prefdata.tokens.encode import TextPool, encode_texts
-from prefdata.tokens.judge import Dialogues, judge
+from prefdata.tokens.escape import Disguise, HiddenRenderer, disguise_of
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.ragged import (
     Bools,
@@ -30,15 +29,16 @@ from prefdata.tokens.ragged import (
     stack,
     take,
 )
-from prefdata.tokens.render import (
+from prefdata.tokens.segments import cut_after_last, safe_cuts
+from prefdata.tokens.template.checks import Dialogues, judge
+from prefdata.tokens.template.render import (
     PairTexts,
     Refusal,
     Renderer,
     read_messages,
     read_tools,
 )
-from prefdata.tokens.segments import cut_after_last, safe_cuts
-from prefdata.tokens.target import Target
+from prefdata.tokens.tokenizer import Target
 
 _SAMPLED_ROWS = 32
 

@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from prefdata.read.texts import TextMode, TextRule
 from prefdata.tokens.options import TokenOptions
-from prefdata.tokens.probe import Probe
-from prefdata.tokens.render import Refusal, Renderer, read_messages, read_tools
-from prefdata.tokens.target import Target
+from prefdata.tokens.template.probe import Probe
+from prefdata.tokens.template.render import Refusal, Renderer, read_messages, read_tools
+from prefdata.tokens.tokenizer import Target
 
 _SHOWN_TOKENS = 60  # at either end of a part
 

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from prefdata.tokens.disguise import NO_ID, HiddenRenderer, disguise_of
+from prefdata.tokens.chat_template import TEMPLATE_FAULTS, Message
 from prefdata.tokens.encode import encode_texts
-from prefdata.tokens.judge import find_lost
+from prefdata.tokens.escape import NO_ID, HiddenRenderer, disguise_of
 from prefdata.tokens.options import TokenOptions
-from prefdata.tokens.render import Refusal, Renderer
-from prefdata.tokens.target import Target
-from prefdata.tokens.template import TEMPLATE_FAULTS, Message
+from prefdata.tokens.template.checks import find_lost
+from prefdata.tokens.template.render import Refusal, Renderer
+from prefdata.tokens.tokenizer import Target
 
 _SPELLED = Refusal("PD210", "spells a control token of the tokenizer")
 

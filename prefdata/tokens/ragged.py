@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from prefdata.arrays import numbers_array
+from prefdata.arrow import numbers_array
 
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from prefdata.errors import UsageError
 from prefdata.store.manifest import TokenizerSeal
-from prefdata.tokens.remember import recall_place
-from prefdata.tokens.target import Target, load_target
+from prefdata.tokens.tokenizer import Target, load_target
+from prefdata.tokens.tokenizer_cache import recall_place
 
 
 def load_sealed(seal: TokenizerSeal, name: str | None = None) -> Target:

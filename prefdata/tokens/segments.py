@@ -9,7 +9,7 @@ completions instead of three times.
 
 from typing import Any
 
-from prefdata.tokens.target import AddedToken, Target
+from prefdata.tokens.tokenizer import AddedToken, Target
 
 _NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Replace"}
 _PRE_TOKENIZERS = {"ByteLevel", "Split", "Digits", "Punctuation", "Whitespace", "WhitespaceSplit"}

@@ -5,17 +5,17 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from prefdata.arrays import arrow_array, numbers_array
-from prefdata.rejects import rejects_of
+from prefdata.arrow import arrow_array, numbers_array
+from prefdata.records.rejected import rejects_of
 from prefdata.store.shards import TOKENS
-from prefdata.tokens.disguise import HiddenRenderer, disguise_of
-from prefdata.tokens.faults import Cuts, apply_length, find_faults, find_oddities
+from prefdata.tokens.checks import Cuts, apply_length, find_faults, find_oddities
+from prefdata.tokens.escape import HiddenRenderer, disguise_of
 from prefdata.tokens.mask import Dialogue, completion_mask, rows_with_turns
 from prefdata.tokens.options import FIXED_CODES, TokenOptions
 from prefdata.tokens.pairs import PairIds, encode_records
 from prefdata.tokens.ragged import Bools, Ragged, take, to_arrow
-from prefdata.tokens.render import Refusal, Renderer, read_messages, read_tools
-from prefdata.tokens.target import Target
+from prefdata.tokens.template.render import Refusal, Renderer, read_messages, read_tools
+from prefdata.tokens.tokenizer import Target
 
 Masks = dict[int, tuple[Bools, Bools]]
 

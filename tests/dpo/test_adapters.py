@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dpo.config import TrainConfig
 from dpo.errors import UsageError
-from dpo.passes import direct_pass, packs_of
 from dpo.reference_pass import compute_reference
-from dpo.run import Run, open_run
-from dpo.training import train
+from dpo.training.gradients import direct_pass, packs_of
+from dpo.training.loop import train
+from dpo.training.setup import Run, open_run
 from tests.dpo.conftest import Arena, build_pairs
 from tests.dpo.test_policy import FAMILIES, model_of
 from tests.dpo.tiny import tiny_tokenizer

@@ -11,17 +11,17 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from dpo.agreement import Spread, check_first_margins, spot_check
 from dpo.config_file import parse_config
-from dpo.data import Pairs
+from dpo.data.pairs import Pairs
+from dpo.data.reference_store import Reference, open_reference, read_manifest
+from dpo.data.sampler import make_order
 from dpo.errors import MismatchError
-from dpo.load import load_model
-from dpo.order import make_order
-from dpo.processes import make_accelerator
+from dpo.model.load import load_model
+from dpo.model.spot_check import Spread, check_first_margins, spot_check
 from dpo.reference_pass import compute_reference
-from dpo.refstore import Reference, open_reference, read_manifest
-from dpo.run import Run, open_run
-from dpo.step import train_step
+from dpo.training.distributed import make_accelerator
+from dpo.training.setup import Run, open_run
+from dpo.training.step import train_step
 from prefdata.store.commit import seal_file
 from prefdata.store.shards import REFERENCE, write_shard
 from tests.dpo.conftest import Arena, build_pairs, save_gpt2

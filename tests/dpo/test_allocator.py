@@ -11,7 +11,7 @@ WIDE = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024", "LRU_CACHE_CAPACITY": "1024"}
 # ones, by CPU, and a rising order would make a bounded cache look like one that grows.
 SCRIPT = """
 import ctypes, random, sys
-from dpo.allocator import steady_memory
+from dpo.model.cpu_memory import steady_memory
 import torch
 
 class HeapNumbers(ctypes.Structure):

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dpo import causal
-from dpo.attention import attend_packs, causal_bias
-from dpo.packing import Segment
+from dpo.data.packing import Segment
+from dpo.model import attention_cpu
+from dpo.model.attention import attend_packs, causal_bias
 
 CPU = torch.device("cpu")
 SHAPES = {
@@ -42,7 +42,7 @@ def own(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     queries, keys = query.shape[2], key.shape[2]
     whole = queries == keys
     bias = None if whole else causal_bias(queries, keys, None, query.dtype, CPU)
-    return causal.attend_causal(query, key, value, bias, scale)
+    return attention_cpu.attend_causal(query, key, value, bias, scale)
 
 
 def torchs(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -84,7 +84,7 @@ def test_in_bfloat16_they_are_as_near_as_torchs_own(shape: str) -> None:
 
 def test_long_texts_are_taken_in_smaller_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = gradients(own, "grouped", torch.float64)
-    monkeypatch.setattr(causal, "SCORES", 300 * 6 * 20)
+    monkeypatch.setattr(attention_cpu, "SCORES", 300 * 6 * 20)
     assert max(errors(gradients(own, "grouped", torch.float64), wanted)) < 1e-13
 
 

@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 
 from dpo.config import TrainConfig
 from dpo.errors import DpoError
-from dpo.load import check_model, load_model
+from dpo.model.load import check_model, load_model
+from dpo.model.weights import left_out
 from dpo.reference_pass import compute_reference
-from dpo.sample import SampleConfig
-from dpo.sample_run import SampleJob, sample_file
-from dpo.score_run import ScoreOptions, score
-from dpo.training import train
-from dpo.weights import left_out
+from dpo.sampling.run import SampleJob, sample_file
+from dpo.sampling.sample import SampleConfig
+from dpo.scoring.run import ScoreOptions, score
+from dpo.training.loop import train
 from tests.census import snapshot
 from tests.dpo.broken import (
     ADAPTER,

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 
 from dpo.config import TrainConfig
+from dpo.data.reference_store import read_manifest
 from dpo.errors import DpoError
 from dpo.reference_pass import compute_reference
-from dpo.refstore import read_manifest
-from dpo.training import train
+from dpo.training.loop import train
 from prefdata.errors import PrefdataError
 from prefdata.store.canonical import to_json
 from prefdata.store.commit import seal_file
@@ -192,7 +192,7 @@ def test_a_reference_goes_on_within_a_shard(
     into: int, arena: Arena, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To the same bytes, and without running the kept rows again."""
-    monkeypatch.setattr("dpo.order.WINDOW", 2)
+    monkeypatch.setattr("dpo.data.sampler.WINDOW", 2)
     monkeypatch.setattr("dpo.reference_pass.KEEP_EVERY", 0.0)
     data = build_pairs(tmp_path / "data", tokenizer=arena.model, shard_rows=100)
     folder = data / "reference/default"
@@ -227,7 +227,7 @@ def test_a_reference_goes_on_within_a_shard(
 def test_a_piece_that_was_changed_is_refused(
     arena: Arena, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dpo.order.WINDOW", 2)
+    monkeypatch.setattr("dpo.data.sampler.WINDOW", 2)
     monkeypatch.setattr("dpo.reference_pass.KEEP_EVERY", 0.0)
     data = build_pairs(tmp_path / "data", tokenizer=arena.model, shard_rows=100)
 

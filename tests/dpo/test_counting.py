@@ -10,11 +10,11 @@ import torch
 from accelerate import Accelerator
 
 from dpo.config import TrainConfig
-from dpo.counting import Counting, weigh, weigh_reference
-from dpo.load import load_model
-from dpo.packing import Prompted, pack
-from dpo.run import open_run
-from dpo.training import train
+from dpo.data.packing import Prompted, pack
+from dpo.data.token_weights import Counting, weigh, weigh_reference
+from dpo.model.load import load_model
+from dpo.training.loop import train
+from dpo.training.setup import open_run
 from tests.dpo.test_passes import lines
 
 ConfigOf = Callable[..., TrainConfig]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dpo.checkpoint import find_checkpoint
+from dpo.training.checkpoint import find_checkpoint
 from tests.dpo.conftest import Arena
 from tests.effort import times
 from tests.strace import IS_HERE, points_of, run_with

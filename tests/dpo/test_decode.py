@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpo.decode import NUCLEUS, Prompt, Sampled, Sampling, draw, sample_batch, uniforms
+from dpo.sampling.decode import NUCLEUS, Prompt, Sampled, Sampling, draw, sample_batch, uniforms
 from tests.dpo.tiny import tiny_model
 
 MODEL = tiny_model().double()  # rounding must not move a draw over a token's border

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from dpo.load import checkpoint_layers
-from dpo.packing import pack
-from dpo.policy import Policy
+from dpo.data.packing import pack
+from dpo.model.load import checkpoint_layers
+from dpo.model.policy import Policy
 from tests.dpo.zoo import GPT2, config_of, model_of, rows_of
 
 NOISY: dict[str, Callable[[], PretrainedConfig]] = {

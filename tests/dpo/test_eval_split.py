@@ -8,7 +8,7 @@ import pytest
 from dpo.config import TrainConfig
 from dpo.errors import DpoError
 from dpo.reference_pass import compute_reference
-from dpo.training import train
+from dpo.training.loop import train
 from prefdata.building import build
 from prefdata.config import BuildConfig
 from prefdata.errors import PrefdataError

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dpo.config import TrainConfig
 from dpo.errors import MismatchError
-from dpo.training import train
+from dpo.training.loop import train
 
 ConfigOf = Callable[..., TrainConfig]
 
@@ -41,7 +41,7 @@ def test_the_error_says_which_of_the_two_it_was(
     config_of: ConfigOf,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dpo.policy.train_without_dropout", once_it_trains(change))
+    monkeypatch.setattr("dpo.model.policy.train_without_dropout", once_it_trains(change))
 
     with pytest.raises(MismatchError, match=said) as caught:
         train(config_of())

@@ -4,10 +4,10 @@ import pytest
 import torch
 from transformers.masking_utils import sliding_window_causal_mask_function
 
-from dpo import flex
-from dpo.attention import attend_packs
-from dpo.masks import PackMask
-from dpo.packing import Segment
+from dpo.data.packing import Segment
+from dpo.model import attention_cuda
+from dpo.model.attention import attend_packs
+from dpo.model.masks import PackMask
 
 HEADS, KEY_HEADS, SIZE = 4, 2, 16
 SEGMENTS = (Segment(5, (3, 7)), Segment(140, (1, 20, 4)), Segment(1, (2,)))
@@ -40,7 +40,9 @@ def test_one_kernel_gives_what_the_parts_give(window: int | None, softcap: float
     query, key, value = states("cpu")
     how = {"scaling": 0.3, "softcap": softcap, "sliding_window": window}
     parts, _ = attend_packs(NOTHING, query, key, value, mask_of(window), segments=SEGMENTS, **how)
-    whole = flex.attend(query, key, value, SEGMENTS, flex.How(0.3, 0.0, window, softcap))
+    whole = attention_cuda.attend(
+        query, key, value, SEGMENTS, attention_cuda.How(0.3, 0.0, window, softcap)
+    )
 
     torch.testing.assert_close(whole, parts, atol=2e-6, rtol=1e-5)
 
@@ -48,10 +50,12 @@ def test_one_kernel_gives_what_the_parts_give(window: int | None, softcap: float
 def test_blocks_that_see_nothing_are_skipped() -> None:
     """Of 2,048 tokens in texts of 64 nearly all blocks are left out."""
     segments = (Segment(32, (16, 16)),) * 32
-    mask = flex.block_mask(segments, None, torch.device("cpu"))
+    mask = attention_cuda.block_mask(segments, None, torch.device("cpu"))
 
     assert mask.sparsity() > 90
-    assert flex.block_mask(segments, None, torch.device("cpu")) is mask, "made once for all layers"
+    assert attention_cuda.block_mask(segments, None, torch.device("cpu")) is mask, (
+        "made once for all layers"
+    )
 
 
 @pytest.mark.gpu
@@ -60,7 +64,7 @@ def test_blocks_that_see_nothing_are_skipped() -> None:
 def test_gradients_on_a_gpu(window: int | None, softcap: float | None) -> None:
     how = {"scaling": 0.3, "softcap": softcap, "sliding_window": window}
     given = states("cuda")
-    whole = flex.attend(*given, SEGMENTS, flex.How(0.3, 0.0, window, softcap))
+    whole = attention_cuda.attend(*given, SEGMENTS, attention_cuda.How(0.3, 0.0, window, softcap))
     mask = mask_of(window, "cuda")
     parts = attend_packs(NOTHING, *given, mask, segments=SEGMENTS, dropout=1e-9, **how)[0]
     pull = torch.randn_like(whole)

@@ -13,16 +13,16 @@ from accelerate import Accelerator
 
 from dpo.config import TrainConfig
 from dpo.config_file import parse_config
+from dpo.data.packing import Pack
+from dpo.data.sampler import make_order, packs_in_order
 from dpo.errors import TrainingError, UsageError
-from dpo.evaluate import evaluate
 from dpo.loss import LOSSES, PairLogps
-from dpo.order import make_order, packs_in_order
-from dpo.packing import Pack
-from dpo.passes import coupled_pass, direct_pass, packs_of
-from dpo.policy import Policy
-from dpo.rehearsal import rehearse
-from dpo.run import Run, open_run
-from dpo.training import train
+from dpo.model.policy import Policy
+from dpo.training.evaluate import evaluate
+from dpo.training.gradients import coupled_pass, direct_pass, packs_of
+from dpo.training.loop import train
+from dpo.training.memory_check import rehearse
+from dpo.training.setup import Run, open_run
 from tests.dpo.conftest import COMPLETIONS
 from tests.dpo.test_passes import gradients, move
 

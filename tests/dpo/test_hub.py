@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from dpo.cli import ref as ref_main
 from dpo.cli import train as main
 from dpo.config import TrainConfig
-from dpo.score_run import ScoreOptions, score
-from dpo.training import train
+from dpo.scoring.run import ScoreOptions, score
+from dpo.training.loop import train
 from prefdata.errors import UsageError
 from prefdata.sharing.pull import find_set
 from prefdata.sharing.pull import pull as pull_set

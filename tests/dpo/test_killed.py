@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import equal
 
 from dpo.config import TrainConfig
-from dpo.training import train
+from dpo.training.loop import train
 from tests.dpo.test_processes import ENVIRONMENT, launch, lines, write_config
 from tests.effort import times
 

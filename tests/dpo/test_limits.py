@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from dpo import attention, selfcheck
+from dpo.data.packing import Prompted, pack
 from dpo.errors import UsageError
-from dpo.limits import lengths_named
-from dpo.packing import Prompted, pack
-from dpo.policy import Policy
-from dpo.selfcheck import make_policy, probes
+from dpo.model import attention, self_check
+from dpo.model.length_limits import lengths_named
+from dpo.model.policy import Policy
+from dpo.model.self_check import make_policy, probes
 from tests.dpo.zoo import MLA, config_of, longrope, model_of, pairs_of, rows_of
 
 WINDOW = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}
@@ -242,8 +242,8 @@ def test_a_long_completion_is_compared_at_some_of_its_tokens(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The first and the last are among them, and a fault is still found."""
-    monkeypatch.setattr(selfcheck, "COMPARED", 4)
-    assert selfcheck.compared_tokens(11).tolist() == [0, 3, 7, 10]
+    monkeypatch.setattr(self_check, "COMPARED", 4)
+    assert self_check.compared_tokens(11).tolist() == [0, 3, 7, 10]
     assert make_policy(model_of(SHARED["mistral window"]()), pairs_of(ROWS))[1] is None
 
     monkeypatch.setattr(attention, "_window", lambda *_: None)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpo.logps import Head, Sizes, logps_and_collisions, token_logps
+from dpo.model.logps import Head, Sizes, logps_and_collisions, token_logps
 
 N, H, V = 7, 6, 301
 

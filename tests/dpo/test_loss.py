@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from dpo.config import LossConfig
 from dpo.loss import COUPLED, LOSSES, ON_MARGINS, PairLogps, diverge, settings
-from dpo.objective import make_objective
+from dpo.training.objective import make_objective
 
 GOLDEN = Path(__file__).resolve().parents[2].parent / "shared/golden/trl_golden_losses.json"
 
@@ -216,7 +216,7 @@ def test_a_large_temperature_makes_dr_dpo_dpo_and_a_small_one_the_easiest_pair()
 
 
 def test_odds_are_exact_where_probabilities_are_near_0_and_1() -> None:
-    from dpo.loss.free import _log1mexp
+    from dpo.loss.reference_free import _log1mexp
 
     logs = torch.tensor([-1e-9, -1e-3, -0.6931, -0.6932, -5.0, -40.0], dtype=torch.float64)
     assert torch.allclose(

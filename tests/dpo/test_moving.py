@@ -11,10 +11,10 @@ from accelerate import Accelerator
 from dpo.config import TrainConfig
 from dpo.errors import UsageError
 from dpo.loss import PairLogps
-from dpo.loss.moving import Margins, beta_dpo, follow
-from dpo.run import open_run
-from dpo.step import train_step
-from dpo.training import train
+from dpo.loss.beta_dpo import Margins, beta_dpo, follow
+from dpo.training.loop import train
+from dpo.training.setup import open_run
+from dpo.training.step import train_step
 from tests.dpo.test_loss import pairs
 from tests.dpo.test_train import SPEEDS, lines, same, weights
 

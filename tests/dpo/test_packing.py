@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpo.packing import Prompted, pack, plan
+from dpo.data.packing import Prompted, pack, plan
 
 
 def row(prompt: list[int], *completions: list[int]) -> Prompted:

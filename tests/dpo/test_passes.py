@@ -12,9 +12,9 @@ from accelerate import Accelerator
 from dpo.config import TrainConfig
 from dpo.errors import UsageError
 from dpo.loss import COUPLED, LOSSES
-from dpo.passes import coupled_pass, direct_pass, look_ahead, packs_of, seed_draws
-from dpo.run import Run, open_run
-from dpo.training import train
+from dpo.training.gradients import coupled_pass, direct_pass, look_ahead, packs_of, seed_draws
+from dpo.training.loop import train
+from dpo.training.setup import Run, open_run
 
 ConfigOf = Callable[..., TrainConfig]
 NARROW, MIDDLE, WIDE = 1, 150, 4096

@@ -16,9 +16,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from dpo.packing import Prompted, pack
-from dpo.policy import Policy
-from dpo.selfcheck import plain_logps
+from dpo.data.packing import Prompted, pack
+from dpo.model.policy import Policy
+from dpo.model.self_check import plain_logps
 
 VOCABULARY = 128
 SHAPE = {

@@ -17,9 +17,9 @@ from dpo.config import TrainConfig
 from dpo.errors import MismatchError, TrainingError
 from dpo.precision import LossScale, Scale
 from dpo.reference_pass import compute_reference
-from dpo.run import open_run
-from dpo.step import train_step
-from dpo.training import train
+from dpo.training.loop import train
+from dpo.training.setup import open_run
+from dpo.training.step import train_step
 from tests.dpo.conftest import Arena
 
 ConfigOf = Callable[..., TrainConfig]

@@ -17,9 +17,9 @@ from click.testing import CliRunner
 
 from dpo.cli import ref, train
 from dpo.config import TrainConfig
-from dpo.order import packs_in_order
+from dpo.data.sampler import packs_in_order
 from dpo.reference_pass import compute_reference
-from dpo.run import open_run
+from dpo.training.setup import open_run
 from tests.dpo.conftest import Arena, build_pairs, save_llama
 
 ConfigOf = Callable[..., TrainConfig]
@@ -262,7 +262,7 @@ def test_a_full_disk_is_one_line(
     def full(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("dpo.training.save_model", full)
+    monkeypatch.setattr("dpo.training.loop.save_model", full)
     result = CliRunner().invoke(train, [str(write_config(tmp_path / "t.yaml", config_of()))])
 
     assert result.exit_code == 2
@@ -277,7 +277,7 @@ def test_another_error_is_not_taken_for_the_disks(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr("dpo.training.save_model", broken)
+    monkeypatch.setattr("dpo.training.loop.save_model", broken)
     result = CliRunner().invoke(train, [str(write_config(tmp_path / "t.yaml", config_of()))])
 
     assert result.exit_code == 70

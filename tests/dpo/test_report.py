@@ -8,11 +8,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dpo import training
+from dpo.artifacts.report.page import NAME, RunFacts, render_run
 from dpo.config import TrainConfig
 from dpo.errors import TrainingError
-from dpo.report.page import NAME, RunFacts, render_run
-from dpo.training import train
+from dpo.training import loop as training
+from dpo.training.loop import train
 
 ConfigOf = Callable[..., TrainConfig]
 

@@ -9,8 +9,8 @@ import pytest
 import prefdata
 from dpo.config import TrainConfig
 from dpo.reference_pass import compute_reference
-from dpo.score_run import ScoreOptions, score
-from dpo.training import train
+from dpo.scoring.run import ScoreOptions, score
+from dpo.training.loop import train
 from prefdata.errors import PrefdataError
 from prefdata.store.verify import cache_folder, sha256_cached
 from tests.dpo.conftest import Arena

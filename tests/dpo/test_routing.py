@@ -17,15 +17,15 @@ from transformers import (
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from dpo.config import TrainConfig
+from dpo.data.packing import pack
 from dpo.errors import UsageError
-from dpo.packing import pack
-from dpo.passes import packs_of, run_packs
-from dpo.policy import Policy
+from dpo.model.moe import balance_loss
+from dpo.model.policy import Policy
 from dpo.reference_pass import compute_reference
-from dpo.routing import balance_loss
-from dpo.run import Run, open_run
-from dpo.training import train
-from dpo.work import make_machine
+from dpo.training.gradients import packs_of, run_packs
+from dpo.training.loop import train
+from dpo.training.mfu import make_machine
+from dpo.training.setup import Run, open_run
 from tests.dpo.conftest import Arena, build_pairs
 from tests.dpo.test_passes import NARROW, WIDE, gradients, move
 from tests.dpo.test_policy import SHAPE, rows_of

@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 import prefdata
 from dpo.cli import sample
 from dpo.errors import UsageError
-from dpo.sample import SampleConfig, sample_completions
-from dpo.sample_run import SampleJob, sample_file
-from dpo.tokenizer import prompt_ids
+from dpo.model.tokenizer import prompt_ids
+from dpo.sampling.run import SampleJob, sample_file
+from dpo.sampling.sample import SampleConfig, sample_completions
 from prefdata.config import BuildConfig
 from prefdata.errors import CodedError
 from tests.dpo.tiny import CHATML, save_tiny, tiny_model, tiny_tokenizer

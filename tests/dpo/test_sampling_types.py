@@ -7,9 +7,17 @@ import pytest
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from dpo.cache_check import Chosen, choose_reader
-from dpo.decode import Cached, Prompt, Recomputed, Sampled, Sampling, sample_batch, uniforms
 from dpo.errors import UsageError
+from dpo.sampling.cache_check import Chosen, choose_reader
+from dpo.sampling.decode import (
+    Cached,
+    Prompt,
+    Recomputed,
+    Sampled,
+    Sampling,
+    sample_batch,
+    uniforms,
+)
 from tests.dpo.zoo import GPT2, MLA, config_of, longrope, model_of
 
 STATE = {"state_size": 8, "time_step_rank": 4, "num_hidden_layers": 2}

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 import prefdata
 from dpo.cli import score as command
 from dpo.errors import UsageError as DpoUsageError
-from dpo.score import accuracy_of, calibrate
-from dpo.score_run import ScoreOptions, score
+from dpo.scoring.rewards import accuracy_of, calibrate
+from dpo.scoring.run import ScoreOptions, score
 from tests.dpo.conftest import Arena, save_gpt2
 
 

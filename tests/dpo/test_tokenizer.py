@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from dpo.errors import UsageError as DpoUsageError
-from dpo.load import load_config
-from dpo.samples_file import read_prompts
-from dpo.tokenizer import load_tokenizer
+from dpo.model.load import load_config
+from dpo.model.tokenizer import load_tokenizer
+from dpo.sampling.files import read_prompts
 from prefdata.errors import UsageError
 from prefdata.tokens.load import is_hub_name
-from prefdata.tokens.target import load_target
+from prefdata.tokens.tokenizer import load_target
 from tests.dpo.tiny import save_tiny
 
 Change = Callable[[Path], object]

@@ -19,19 +19,19 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import dpo.training
+import dpo.training.loop
 import prefdata
 from dpo.config import OptimizerConfig, TrainConfig
+from dpo.data.packing import Pack
 from dpo.errors import MismatchError, TrainingError, UsageError
-from dpo.evaluate import evaluate
-from dpo.optim import begin_moments, make_optimizer
-from dpo.packing import Pack
-from dpo.policy import Policy
+from dpo.model.policy import Policy
 from dpo.reference_pass import compute_reference
-from dpo.rehearsal import rehearse
-from dpo.run import Batch, Run, Split, open_run
-from dpo.step import train_step
-from dpo.training import train
+from dpo.training.evaluate import evaluate
+from dpo.training.loop import train
+from dpo.training.memory_check import rehearse
+from dpo.training.optimizer import begin_moments, make_optimizer
+from dpo.training.setup import Batch, Run, Split, open_run
+from dpo.training.step import train_step
 from prefdata.building import build
 from prefdata.config import BuildConfig
 from tests.dpo.conftest import Arena, save_gpt2
@@ -305,7 +305,7 @@ def test_a_step_that_is_left_out_changes_nothing_and_is_counted_over_restarts(
         run.train.ref_logps[list(spoiled.values())] = math.nan
         return run
 
-    monkeypatch.setattr(dpo.training, "open_run", open_and_spoil)
+    monkeypatch.setattr(dpo.training.loop, "open_run", open_and_spoil)
     heard: list[str] = []
     train(config, notice=heard.append)
 
@@ -378,8 +378,8 @@ def test_a_policy_may_start_elsewhere_than_its_reference(
 def test_a_loss_that_stands_out_is_told_with_its_pairs_and_changes_nothing(
     config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("dpo.spikes.WINDOW", 8)
-    take = dpo.training.train_step
+    monkeypatch.setattr("dpo.training.spikes.WINDOW", 8)
+    take = dpo.training.loop.train_step
 
     def spiked(run: Run, step: int) -> dict[str, float]:
         return take(run, step) | ({"loss": 60.0} if step == 11 else {})
@@ -390,7 +390,7 @@ def test_a_loss_that_stands_out_is_told_with_its_pairs_and_changes_nothing(
         return said
 
     plain = run_to(12, tmp_path / "plain")
-    monkeypatch.setattr(dpo.training, "train_step", spiked)
+    monkeypatch.setattr(dpo.training.loop, "train_step", spiked)
     run_to(9, tmp_path / "spiked")  # what a later start holds a loss against is in the log
     said = run_to(12, tmp_path / "spiked")
 

@@ -16,7 +16,7 @@ ConfigOf = Callable[..., TrainConfig]
 
 def test_a_split_has_the_tokens_and_log_probs_of_its_shards(arena: Arena) -> None:
     import prefdata
-    from dpo.refstore import open_reference
+    from dpo.data.reference_store import open_reference
 
     build = prefdata.open(arena.data)
     tokens = [row for shard in build.shards("train") for row in shard.read().to_pylist()]
@@ -38,7 +38,7 @@ def test_trl_starts_from_them_and_has_our_losses(
     trl = pytest.importorskip("trl", reason="TRL is not installed (extra `bench`)")
     from transformers import AutoTokenizer
 
-    from dpo.training import train
+    from dpo.training.loop import train
 
     class Trainer(FromShards, trl.DPOTrainer):
         pass
@@ -47,7 +47,7 @@ def test_trl_starts_from_them_and_has_our_losses(
     ours = [line["loss"] for line in lines(train(config).out) if "loss" in line]
     from accelerate import Accelerator
 
-    from dpo.run import open_run
+    from dpo.training.setup import open_run
 
     order = open_run(config, Accelerator(cpu=True)).order
     rows = [row for step in (1, 2, 3) for row in order.rows(step)]

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 from dpo import cli
 from dpo.config_file import read_config
+from dpo.data.reference_store import ReferenceManifest, open_reference
 from dpo.errors import DpoError
 from dpo.reference_pass import compute_reference
-from dpo.refstore import ReferenceManifest, open_reference
-from dpo.training import train
+from dpo.training.loop import train
 from prefdata.errors import PrefdataError
 from prefdata.store.reader import open_build
 from tests.census import require_untouched, snapshot

@@ -19,14 +19,14 @@ from transformers import (
 )
 
 import prefdata
-from dpo.checks import check_lengths
 from dpo.config_file import parse_config
-from dpo.data import Pairs
+from dpo.data.pairs import Pairs
+from dpo.data.reference_store import open_reference, read_manifest
 from dpo.errors import DpoError
+from dpo.model.fingerprints import check_lengths
 from dpo.reference_pass import compute_reference
-from dpo.refstore import open_reference, read_manifest
-from dpo.score_run import ScoreOptions, score
-from dpo.scorer import load_scorer, score_completions
+from dpo.sampling.scorer import load_scorer, score_completions
+from dpo.scoring.run import ScoreOptions, score
 from prefdata.store.commit import seal_file
 from prefdata.store.shards import write_shard
 from tests.dpo.conftest import Arena

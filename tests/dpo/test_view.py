@@ -4,25 +4,25 @@ from pathlib import Path
 
 import pytest
 
-from dpo import view
+from dpo import display
 
 METRICS = {"loss": 0.5, "rewards/margins": 1.0, "rewards/accuracies": 0.75}
 
 
 def work(out: Path) -> None:
-    with view.counted("reference") as progress:
+    with display.counted("reference") as progress:
         for done in range(4):
             progress(done, 3)
-    with view.bars() as start:
+    with display.bars() as start:
         start("policy")(1, 2)
-    with view.TrainingView(out) as shown:
+    with display.TrainingView(out) as shown:
         shown.report(7, 9, METRICS)
 
 
 def test_a_log_file_gets_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(view, "PULSE", 0.0)
+    monkeypatch.setattr(display, "PULSE", 0.0)
     work(tmp_path)
     told = capsys.readouterr().err
 
@@ -37,7 +37,7 @@ def test_a_minute_lies_between_them_and_a_terminal_has_bars_alone(
     work(tmp_path)
     assert "reference 2 of 3" not in capsys.readouterr().err
 
-    monkeypatch.setattr(view, "PULSE", 0.0)
+    monkeypatch.setattr(display, "PULSE", 0.0)
     monkeypatch.setenv("FORCE_COLOR", "1")
     work(tmp_path)
     assert "reference 2 of 3" not in capsys.readouterr().err

@@ -7,9 +7,9 @@ import pytest
 from accelerate import Accelerator
 
 from dpo.config import TrainConfig
-from dpo.run import open_run
-from dpo.training import train
-from dpo.work import Machine, Work, work_of
+from dpo.training.loop import train
+from dpo.training.mfu import Machine, Work, work_of
+from dpo.training.setup import open_run
 from tests.dpo.test_passes import lines
 
 ConfigOf = Callable[..., TrainConfig]

@@ -7,8 +7,8 @@ import pyarrow as pa
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from dpo.data import Pairs
-from dpo.packing import Prompted
+from dpo.data.packing import Prompted
+from dpo.data.pairs import Pairs
 
 VOCABULARY = 128
 SHAPE: dict[str, Any] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from dpo.config_file import parse_config
 from dpo.reference_pass import compute_reference
-from dpo.training import train
+from dpo.training.loop import train
 from prefdata.store.canonical import hash_json, to_json
 from tests.dpo.conftest import build_pairs, save_gpt2
 from tests.fuzz.mutate import damaged

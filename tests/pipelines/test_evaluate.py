@@ -2,8 +2,8 @@
 
 import pytest
 
-from dpo.sample import SampleConfig, sample_completions
-from dpo.tokenizer import prompt_ids
+from dpo.model.tokenizer import prompt_ids
+from dpo.sampling.sample import SampleConfig, sample_completions
 from pipelines.quickstart.evaluate import measure_kl, plain_logps
 from tests.dpo.tiny import tiny_model, tiny_tokenizer
 

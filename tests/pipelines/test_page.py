@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dpo.report.curves import Series, histogram, line_plot, smooth, ticks
+from dpo.artifacts.report.curves import Series, histogram, line_plot, smooth, ticks
 from pipelines.quickstart.evaluate import training_figures
 from pipelines.quickstart.page import render_page
 from pipelines.quickstart.result import Example, Result, Samples

@@ -13,7 +13,7 @@ import prefdata
 from prefdata.config import make_config
 from prefdata.errors import EmptyError, LockedError, PrefdataError, UsageError
 from prefdata.store.commit import lock_folder
-from prefdata.tokens.target import load_target
+from prefdata.tokens.tokenizer import load_target
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"

@@ -9,13 +9,13 @@ import polars as pl
 import prefdata
 from prefdata.config import make_config
 from prefdata.engine.local import Workers
-from prefdata.part import RowChecks
 from prefdata.progress import Silent
 from prefdata.read import Limits, Pairing, expand_inputs, load_layout
-from prefdata.report.numbers import class_of_lines
+from prefdata.stages.chunk import RowChecks
+from prefdata.stages.scan import Survey, SurveyOptions, survey
+from prefdata.stages.statistics import class_of_lines
 from prefdata.store.reader import Build
 from prefdata.store.staging import Staging
-from prefdata.survey import Survey, SurveyOptions, survey
 
 LABELS = [True, False, None, True, True, "?", False]
 

@@ -14,9 +14,9 @@ from pyarrow import parquet
 import prefdata
 from prefdata.config import make_config
 from prefdata.read import Limits, Pairing, expand_inputs, read_file
-from prefdata.records import RECORDS
+from prefdata.records.schema import RECORDS
+from prefdata.records.text import message_fields, text_table
 from prefdata.store.reader import Build
-from prefdata.text import message_fields, text_table
 from tests.prefdata.conftest import write_rows
 
 OF_PLACE = ("source", "source_index", "line", "offset", "ordinal")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from prefdata.mix import Numbers, mix
-from prefdata.split import draw_test
+from prefdata.hashing import Numbers, mix
+from prefdata.stages.split import draw_test
 
 GROUPS: Numbers = np.repeat(mix(np.arange(2000, dtype=np.uint64)), 2)
 

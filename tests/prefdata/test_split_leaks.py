@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefdata.errors import EmptyError
+from prefdata.records.split_names import rank_of
 from prefdata.report.model import Report
-from prefdata.split_names import rank_of
 from prefdata.store.reader import Build
 from prefdata.validation import ValidateOptions, validate
 from tests.prefdata.dedup.near.oracle import jaccard, shingles

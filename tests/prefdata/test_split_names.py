@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from prefdata.errors import UsageError
-from prefdata.split_names import FileSplit, kind_of, name_splits, rank_of
+from prefdata.records.split_names import FileSplit, kind_of, name_splits, rank_of
 
 TRAIN, TEST, VALIDATION = "train", "test", "validation"
 # Names of the inputs, and the split that each is.

@@ -15,7 +15,7 @@ import polars as pl
 from prefdata.dedup.near.forest import Forest, Rows
 from prefdata.dedup.near.overlap import Pairs, Shelf
 from prefdata.dedup.near.sketch import Sketch
-from prefdata.mix import Numbers
+from prefdata.hashing import Numbers
 
 PAIRS = {"a": pl.UInt32, "b": pl.UInt32, "similarity": pl.Float64}
 _NO_PAIRS = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from prefdata.dedup.near.letters import Offsets
 from prefdata.dedup.near.words import Words, read_words
-from prefdata.mix import Numbers, mix
+from prefdata.hashing import Numbers, mix
 
 SHINGLE_BITS = 52
 BLOCK_SETS = 1 << (64 - SHINGLE_BITS)

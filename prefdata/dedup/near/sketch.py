@@ -16,9 +16,9 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from prefdata.arrays import numbers_array, whole
+from prefdata.arrow import numbers_array, whole
 from prefdata.dedup.near.shingles import Sets, shingle_blocks
-from prefdata.mix import Numbers, mix
+from prefdata.hashing import Numbers, mix
 
 # Few rows propose more pairs and need fewer minima; the exact test of a pair costs as much as some
 # hundred minima, and at 4 rows texts of similarity 0.1 are proposed once in 600 times.

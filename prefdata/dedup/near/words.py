@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from prefdata.dedup.near.letters import BARRIER, Bytes, Offsets, read_letters
-from prefdata.mix import Numbers, mix
+from prefdata.hashing import Numbers, mix
 
 # A longer run of letters counts as several words, so that no text needs more rounds of hashing.
 MOST_WORD_BYTES = 64

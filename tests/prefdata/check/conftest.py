@@ -8,9 +8,9 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from prefdata.arrays import arrow_array
+from prefdata.arrow import arrow_array
 from prefdata.read import Limits, Pairing, expand_inputs, load_layout, read_file
-from prefdata.records import RECORDS
+from prefdata.records.schema import RECORDS
 
 # Columns that the layout does not read, and that a pair may give besides.
 FACTS = (

@@ -11,7 +11,7 @@ import pytest
 
 from prefdata.building import build
 from prefdata.check import RowChecks, examine_rows
-from prefdata.check.contamination import index_items, overlaps
+from prefdata.check.rows.contamination import index_items, overlaps
 from prefdata.config import make_config
 from prefdata.errors import UsageError
 from tests.prefdata.check.cases import GOOD

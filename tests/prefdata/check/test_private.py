@@ -7,8 +7,8 @@ from collections.abc import Callable
 import polars as pl
 import pytest
 
-from prefdata.check.patterns import PERSONAL, SECRETS
-from prefdata.check.private import Sighting, describe, find_private, suspects
+from prefdata.check.rows.secret_patterns import PERSONAL, SECRETS
+from prefdata.check.rows.secrets import Sighting, describe, find_private, suspects
 
 UPPER, LOWER, DIGITS = string.ascii_uppercase, string.ascii_lowercase, string.digits
 ALNUM, HEX = UPPER + LOWER + DIGITS, DIGITS + "abcdef"

@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 
 from prefdata.check import RowChecks, examine_rows
-from prefdata.check.rules import SPEAKER
-from prefdata.keys import GROUP, keys_of
+from prefdata.check.rows.rules import SPEAKER
 from prefdata.read import FileRows, Limits, Pairing, expand_inputs, read_file
+from prefdata.records.keys import GROUP, keys_of
 from prefdata.validation import validate
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"

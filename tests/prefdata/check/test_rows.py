@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prefdata.check import CHECKS, CheckLimits, RowChecks, check_rows, examine_rows, find_rows
-from prefdata.check.rules import rules_of
+from prefdata.check.rows.rules import rules_of
 from prefdata.errors import UsageError
-from prefdata.records import RECORDS, REJECTED
+from prefdata.records.schema import RECORDS, REJECTED
 from tests.prefdata.check.cases import BROKEN, FINE, GOOD, LIMITS
 
 RecordsOf = Callable[..., pa.Table]

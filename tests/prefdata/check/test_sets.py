@@ -9,12 +9,12 @@ import pyarrow as pa
 import pytest
 
 from prefdata.check import CHECKS, CheckLimits
-from prefdata.check.biases import find_label_imbalance, length_numbers
-from prefdata.check.found import SetFinding
-from prefdata.check.profile import PROFILE, profile_rows, storable
-from prefdata.check.sets import SET_CHECKS, find_in_set
-from prefdata.check.statistics import area_under_curve, share
-from prefdata.keys import KEYS
+from prefdata.check.rows.profile import PROFILE, profile_rows, storable
+from prefdata.check.sets.bias import find_label_imbalance, length_numbers
+from prefdata.check.sets.found import SetFinding
+from prefdata.check.sets.run import SET_CHECKS, find_in_set
+from prefdata.check.sets.statistics import area_under_curve, share
+from prefdata.records.keys import KEYS
 
 RecordsOf = Callable[..., pa.Table]
 Row = dict[str, Any]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from prefdata.check import CheckLimits, RowChecks, examine_rows
-from prefdata.check.triggers import Seed, add_seeds, seed_of, strongest_triggers
+from prefdata.check.sets.triggers import Seed, add_seeds, seed_of, strongest_triggers
 from prefdata.read import Limits, Pairing, expand_inputs, read_file
 from prefdata.validation import ValidateOptions, validate
 from tests.prefdata.check.cases import GOOD

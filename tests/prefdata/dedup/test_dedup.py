@@ -14,9 +14,9 @@ from pyarrow import parquet
 import prefdata
 from prefdata.config import make_config
 from prefdata.dedup import find_contradictions, find_copies
-from prefdata.keys import KEYS, keys_of
 from prefdata.read import Limits, Pairing, expand_inputs, load_layout, read_file
-from prefdata.records import DUPLICATES
+from prefdata.records.keys import KEYS, keys_of
+from prefdata.records.schema import DUPLICATES
 
 Pairs = list[tuple[str, str, str]]
 KeysOf = Callable[[Pairs], pl.DataFrame]

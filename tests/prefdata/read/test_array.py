@@ -9,9 +9,9 @@ import pytest
 
 from prefdata.errors import UsageError
 from prefdata.read import Limits
-from prefdata.read.array import array_blocks, element_rows
 from prefdata.read.faults import RowFault
-from prefdata.read.rows import Row, Tally
+from prefdata.read.files.json_array import array_blocks, element_rows
+from prefdata.read.files.jsonl import Row, Tally
 from tests.effort import times
 
 ENDS = ['"', "\\", "]", "}", "[", "{", ",", " ", "\n", "é", "😀", "a", "\\u0041", "/"]

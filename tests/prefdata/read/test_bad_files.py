@@ -22,7 +22,7 @@ from prefdata.read import (
     read_file,
     read_part,
 )
-from prefdata.read.source import require_unchanged, stamp
+from prefdata.read.files.source import require_unchanged, stamp
 
 Read = Callable[..., FileRows]
 

@@ -7,7 +7,7 @@ import pytest
 
 from prefdata.read import FileRows, Limits
 from prefdata.read.faults import RowFault
-from prefdata.read.guard import parse_line
+from prefdata.read.files.parse_json import parse_line
 
 Read = Callable[..., FileRows]
 

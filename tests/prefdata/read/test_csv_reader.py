@@ -10,11 +10,11 @@ import pytest
 
 from prefdata.errors import UsageError
 from prefdata.read import InputFile, Limits, OpenFile
-from prefdata.read.blocks import CsvBlock
 from prefdata.read.faults import RowFault
-from prefdata.read.formats import read_rows
-from prefdata.read.quotes import split_records
-from prefdata.read.rows import Tally
+from prefdata.read.files.chunks import CsvBlock
+from prefdata.read.files.csv_quotes import split_records
+from prefdata.read.files.formats import read_rows
+from prefdata.read.files.jsonl import Tally
 from tests.effort import times
 
 NAMES = ["prompt", "chosen", "rejected"]

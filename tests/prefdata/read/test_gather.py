@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefdata.read import FileRows, Layout, Limits, Pairing, load_layout, shipped_layouts
-from prefdata.read.adapt import Adapter
+from prefdata.read.adapt.adapter import Adapter
 from prefdata.read.faults import RowFault
 from prefdata.validation import ValidateOptions, validate
 

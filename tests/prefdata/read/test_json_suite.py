@@ -11,7 +11,7 @@ import pytest
 
 from prefdata.errors import PrefdataError
 from prefdata.read.faults import RowFault
-from prefdata.read.guard import parse_line
+from prefdata.read.files.parse_json import parse_line
 from prefdata.read.limits import Limits
 from prefdata.validation import ValidateOptions, validate
 

@@ -76,7 +76,7 @@ def test_a_report_names_the_dimension_that_was_read(tmp_path: Path) -> None:
 
 
 def test_a_shipped_layout_is_read_alone_when_it_is_named() -> None:
-    from prefdata.read import shipped
+    from prefdata.read.layouts import registry as shipped
 
     shipped._shipped.cache_clear()
     load_layout("hh")

@@ -10,8 +10,8 @@ import pytest
 
 from prefdata.check import check_rows
 from prefdata.dedup import find_contradictions, find_copies
-from prefdata.keys import keys_of
 from prefdata.read import FileRows, Limits, Pairing, expand_inputs, read_file
+from prefdata.records.keys import keys_of
 from prefdata.validation import ValidateOptions, validate
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"

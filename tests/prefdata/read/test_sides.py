@@ -7,16 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefdata.read import FileRows
-from prefdata.read.canonical import Messages
-from prefdata.read.faults import RowFault
-from prefdata.read.shipped import load_layout
-from prefdata.read.sides import (
+from prefdata.read.adapt.ids import Messages
+from prefdata.read.adapt.sides import (
     read_transcript,
     split_after_prompt,
     split_common_text,
     split_common_turns,
     split_transcripts,
 )
+from prefdata.read.faults import RowFault
+from prefdata.read.layouts.registry import load_layout
 
 ROLES = load_layout("hh").roles
 

@@ -16,8 +16,8 @@ import pytest
 
 from prefdata.errors import UsageError
 from prefdata.read import FileRows, InputFile, Limits, OpenFile
-from prefdata.read.formats import read_rows
-from prefdata.read.rows import Tally
+from prefdata.read.files.formats import read_rows
+from prefdata.read.files.jsonl import Tally
 from tests.effort import times
 
 Read = Callable[..., FileRows]

@@ -14,8 +14,8 @@ from prefdata.report.model import (
     SourceShare,
     SplitProof,
 )
-from prefdata.report.numbers import describe_code
 from prefdata.report.rows import ShownPair
+from prefdata.stages.statistics import describe_code
 from prefdata.store.manifest import (
     ColumnNotRead,
     FunnelStage,

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from prefdata.check.codes.tokens import TOKEN_CHECKS
 from prefdata.read import Limits, Pairing, expand_inputs, read_file
-from prefdata.tokens.codes import TOKEN_CHECKS
-from prefdata.tokens.dropped import find_dropped
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.stage import TokenRows, encode_table
-from prefdata.tokens.target import load_target
+from prefdata.tokens.template.dropped import find_dropped
+from prefdata.tokens.tokenizer import load_target
 from tests.prefdata.conftest import CHATML, save_tokenizer
 
 CALL = {"type": "function", "function": {"name": "light", "arguments": {}}}

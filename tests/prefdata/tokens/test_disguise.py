@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from prefdata.tokens.disguise import Disguise
+from prefdata.tokens.escape import Disguise
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.stage import TokenRows, encode_table
-from prefdata.tokens.target import Target, load_target
+from prefdata.tokens.tokenizer import Target, load_target
 from tests.prefdata.tokens.test_ids import pair, read_rows
 
 SPELLINGS = [

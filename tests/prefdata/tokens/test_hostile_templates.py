@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from prefdata.errors import UsageError
-from prefdata.tokens.probe import Probe
+from prefdata.tokens.template.probe import Probe
 
 ESCAPES = {
     "class of a text": "{{ ''.__class__ }}",

@@ -15,7 +15,7 @@ from prefdata.read import Limits, Pairing, expand_inputs, read_file
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.pairs import encode_records
 from prefdata.tokens.stage import encode_table
-from prefdata.tokens.target import Target, load_target
+from prefdata.tokens.tokenizer import Target, load_target
 
 letters = st.characters(exclude_categories=["Cs"])
 texts = st.text(letters, min_size=1, max_size=30).filter(lambda text: "<|" not in text)

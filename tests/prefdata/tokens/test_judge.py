@@ -9,7 +9,7 @@ import pytest
 from prefdata.read import Limits, Pairing, expand_inputs, read_file
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.stage import TokenRows, encode_table
-from prefdata.tokens.target import load_target
+from prefdata.tokens.tokenizer import load_target
 from tests.prefdata.conftest import CHATML, save_tokenizer
 
 Turn = dict[str, Any]

@@ -12,7 +12,7 @@ import prefdata
 from prefdata.config import BuildConfig
 from prefdata.errors import UsageError
 from prefdata.store.reader import Build
-from prefdata.tokens.limited import BYTES, TemplateLimitError, TemplateProcess
+from prefdata.tokens.template.limited import BYTES, TemplateLimitError, TemplateProcess
 from tests.prefdata.conftest import CHATML, save_tokenizer, write_rows
 
 # `c` is a character of the row's text and `k` is 1: constants would be computed while compiling.

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prefdata.tokens.segments import cut_after_last, safe_cuts
-from prefdata.tokens.target import Target, load_target
+from prefdata.tokens.tokenizer import Target, load_target
 
 
 def test_a_text_is_cut_only_where_that_is_proven_safe(tiny: Path) -> None:

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import Template
 
-from prefdata.tokens.standin import MARK
-from prefdata.tokens.template import TEMPLATE_FAULTS, Message, compile_template, sandbox
-from prefdata.tokens.trace import MOST_PATHS, TracedTemplate, trace_template
+from prefdata.tokens.chat_template import TEMPLATE_FAULTS, Message, compile_template, sandbox
+from prefdata.tokens.template.trace import MOST_PATHS, TracedTemplate, trace_template
+from prefdata.tokens.template.traced_str import MARK
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"

@@ -24,7 +24,7 @@ from prefdata.dedup.near import (
 from prefdata.dedup.near.forest import Forest
 from prefdata.dedup.near.overlap import Shelf
 from prefdata.dedup.near.pairs import REACH, join_buckets
-from prefdata.mix import Numbers
+from prefdata.hashing import Numbers
 from tests.prefdata.dedup.near.oracle import all_pairs, jaccard, read_hh, shingles
 
 THRESHOLD = 0.7

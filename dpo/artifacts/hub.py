@@ -1,0 +1,141 @@
+"""A trained model on the Hub: its files, settings and card in one commit, checked there.
+
+`dpo-shared.json` lists what a push made, so that the next one removes that and nothing else.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from dpo.artifacts.summary import RunSummary
+from dpo.errors import TrainingError, UsageError
+from prefdata.errors import PrefdataError
+from prefdata.errors import UsageError as PlaceError
+from prefdata.hub.fetch import fetch_file
+from prefdata.hub.repo import (
+    Remote,
+    Repo,
+    Target,
+    commit_files,
+    create_repo,
+    look_at,
+    require_not_public,
+    require_ours,
+)
+from prefdata.hub.repo import check_login as check_hub_login
+from prefdata.report.safe import yaml_text
+from prefdata.sharing.card import merge_card, parse_card
+from prefdata.sharing.licence import find_licence
+from prefdata.store.canonical import to_json
+from prefdata.store.manifest import shared_name
+
+RECORD, CARD, SETTINGS, RUN = "dpo-shared.json", "README.md", "train.yaml", "run.json"
+_FORMAT = "dpo-shared"
+
+
+def check_target(name: str, *, public: bool, replace: bool) -> None:
+    """Refuse a repo that a push could not or may not change, before anything is computed.
+
+    Raises UsageError (T173) for a name or a login that cannot be used, and PrefdataError: E205 for
+    a repo with files of somebody else, E206 for a public one.
+    """
+    repo = Repo(name, "model")
+    try:
+        check_hub_login(repo)
+    except PlaceError as error:
+        raise UsageError("T173", error.place, error.problem, error.remedy) from error
+    remote = look_at(repo)
+    require_not_public(repo, remote, public=public)
+    require_ours(repo, remote, _own_files(repo, remote), replace=replace)
+
+
+def push_model(
+    folder: Path, name: str, summary: RunSummary, *, public: bool, replace: bool = False
+) -> str:
+    """Publish a model's folder; returns the address of the commit, the head if none was needed.
+
+    The files are uploaded first, then named by one commit on top of the one that was seen, so the
+    repo holds the old model or the new one. Raises TrainingError (T310); the folder stays as it is.
+    """
+    repo = Repo(name, "model")
+    try:
+        remote = look_at(repo)
+        require_not_public(repo, remote, public=public)
+        gone = require_ours(repo, remote, _own_files(repo, remote), replace=replace)
+        if remote is None:
+            create_repo(repo, public=public)
+            remote = look_at(repo)
+            assert remote is not None
+        with tempfile.TemporaryDirectory(prefix="dpo-push-") as more:
+            files = _files(folder, summary, Path(more))
+            known = {"license": licence} if (licence := find_licence(summary.config.model)) else {}
+            files |= _card(folder, repo, remote, Path(more), known) | _record(files, Path(more))
+            target = Target(repo, remote)
+            left = sorted(gone - files.keys())
+            made = commit_files(target, files, gone=left, message="A model trained by dpo-train")
+    except PrefdataError as error:
+        problem = f"{error.problem} ({error.code})"
+        remedy = f"{error.remedy}; the model is in {folder}"
+        raise TrainingError("T310", error.place, problem, remedy) from error
+    return f"{name} at {remote.head}" if made is None else str(made.url)
+
+
+def _files(folder: Path, summary: RunSummary, more: Path) -> dict[str, Path]:
+    """The model's files, and the settings and results of its run without paths of this machine."""
+    shared = shared_summary(summary)
+    (more / SETTINGS).write_text(
+        yaml_text(shared.config.model_dump(mode="json", exclude_unset=True), sort_keys=False),
+        encoding="utf-8",
+    )
+    (more / RUN).write_bytes(to_json(shared.model_dump(mode="json")))
+    found = {
+        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
+    }
+    return found | {SETTINGS: more / SETTINGS, RUN: more / RUN}
+
+
+def shared_summary(summary: RunSummary) -> RunSummary:
+    """A run's summary whose config names models, data and output without their directories."""
+    config = summary.config
+    reference = config.reference
+    if reference.model is not None:
+        reference = reference.model_copy(update={"model": shared_name(reference.model)})
+    changes: dict[str, Any] = {
+        "model": shared_name(config.model),
+        "data": Path(shared_name(str(config.data))),
+        "out": Path(config.out.name),
+        "reference": reference,
+    }
+    return summary.model_copy(update={"config": config.model_copy(update=changes)})
+
+
+def _card(
+    folder: Path, repo: Repo, remote: Remote, more: Path, known: dict[str, str]
+) -> dict[str, Path]:
+    """The card of a run with what else is known, around which people's own words stay."""
+    header, body = parse_card((folder / CARD).read_text(encoding="utf-8"))
+    theirs = None
+    if CARD in remote.digests:
+        theirs = fetch_file(repo, CARD, remote.head).read_text(encoding="utf-8", errors="replace")
+    text = merge_card(known | header, body.replace('"PATH"', f'"{repo.name}"'), theirs)
+    (more / CARD).write_text(text, encoding="utf-8")
+    return {CARD: more / CARD}
+
+
+def _record(files: dict[str, Path], more: Path) -> dict[str, Path]:
+    value = {"format": _FORMAT, "format_version": 1, "files": sorted(files)}
+    (more / RECORD).write_bytes(to_json(value))
+    return {RECORD: more / RECORD}
+
+
+def _own_files(repo: Repo, remote: Remote | None) -> set[str]:
+    """The files that an earlier push made; people's words in the card stay in any case."""
+    if remote is None or RECORD not in remote.digests:
+        return {CARD}
+    try:
+        value = orjson.loads(fetch_file(repo, RECORD, remote.head).read_bytes())
+        return {RECORD, CARD, *map(str, value["files"])}
+    except (orjson.JSONDecodeError, TypeError, KeyError):
+        return {CARD}

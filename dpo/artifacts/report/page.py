@@ -1,0 +1,63 @@
+"""`report.html`: a run as one page, at its end and after any stop. No script, nothing remote."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dpo.artifacts.report.curves import Line, run_figures
+from dpo.config import TrainConfig
+from prefdata.report.html.page import render
+from prefdata.report.safe import yaml_text
+from prefdata.stages.plan import TOOL_VERSION
+
+NAME = "report.html"
+
+
+class RunFacts(NamedTuple):
+    """What a page says of a run besides its curves."""
+
+    config: TrainConfig
+    total_steps: int
+    state: str
+    """How it ended, as a sentence."""
+    facts: dict[str, str]
+    """Hashes and fingerprints, by what they are of."""
+
+
+def render_run(run: RunFacts, lines: Sequence[Line]) -> str:
+    """The page, from the lines of `metrics.jsonl`; the same run gives the same bytes."""
+    trained = [line for line in lines if "loss" in line]
+    values = {
+        "name": run.config.out.name,
+        "run": run,
+        "figures": run_figures(lines, chosen="chosen", rejected="rejected"),
+        "numbers": _numbers(run, trained, [line for line in lines if "eval/loss" in line]),
+        "config": yaml_text(run.config.model_dump(mode="json"), sort_keys=False),
+        "skipped": [int(line["step"]) for line in lines if "skipped" in line],
+    }
+    return render("run.html.jinja", values, tool_version=TOOL_VERSION, folder=Path(__file__).parent)
+
+
+def _numbers(
+    run: RunFacts, trained: Sequence[Line], held_out: Sequence[Line]
+) -> list[tuple[str, str, str]]:
+    """(label, value, note) of what matters most, as far as the run came."""
+    done = int(trained[-1]["step"]) if trained else 0
+    unit = "pair" if run.config.batch_unit == "pairs" else "group"
+    size = run.config.global_batch_size
+    shown: list[tuple[str, str, str]] = [
+        ("steps", f"{done:,}", f"of {run.total_steps:,}, {size:,} {unit}s each")
+    ]
+    if trained:
+        shown.append(("loss", f"{trained[0]['loss']:.4f} → {trained[-1]['loss']:.4f}", ""))
+    prefix, note = ("eval/", "held out") if held_out else ("", "of the last step")
+    last = (held_out or trained)[-1:]
+    if last and f"{prefix}rewards/accuracies" in last[0] and f"{prefix}rewards/margins" in last[0]:
+        shown.append(("accuracy", f"{last[0][f'{prefix}rewards/accuracies']:.1%}", note))
+        shown.append(("margin", f"{last[0][f'{prefix}rewards/margins']:.3f}", note))
+    timed = [line for line in trained if "tokens_per_second" in line and "step_seconds" in line]
+    if timed:
+        seconds = sum(line["step_seconds"] for line in timed)
+        tokens = sum(line["tokens_per_second"] * line["step_seconds"] for line in timed)
+        shown.append(("speed", f"{tokens / max(seconds, 1e-9):,.0f}", "tokens a second"))
+    return shown

@@ -1,0 +1,58 @@
+"""The trained policy as any checkpoint of transformers: weights, tokenizer, template and card."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from dpo.config import TrainConfig
+from dpo.model.lora import merged, save_adapter
+from dpo.model.policy import Policy
+from dpo.model.tokenizer import load_tokenizer
+from prefdata.store.claim import Claim
+from prefdata.store.commit import FileSeal, fsync_path, temporary_name
+
+MODEL, ADAPTER = "model", "adapter"
+"""Directories of a run's output."""
+
+
+def save_model(
+    policy: Policy,
+    config: TrainConfig,
+    claim: Claim,
+    *,
+    card: str,
+    weights: dict[str, Any] | None = None,
+) -> dict[str, FileSeal]:
+    """Write the checkpoint under a temporary name, then give it its name; returns its files.
+
+    The folder loads with `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer`, and knows
+    nothing of packs. An adapter is merged into it, and lies beside it by itself. `weights` are the
+    policy's where it does not hold them whole.
+    """
+    tokenizer = config.model
+    shared = policy.shared
+    policy.share(shared=False)
+    path, made = claim.folder / MODEL, dict[str, FileSeal]()
+    temporary = _new_folder(path)
+    if config.lora is None:
+        policy.model.save_pretrained(temporary, state_dict=weights)
+    else:
+        adapter = _new_folder(claim.folder / ADAPTER)
+        save_adapter(policy.model, adapter, weights)
+        merged(config.model, adapter).save_pretrained(temporary)
+        made |= claim.place(adapter, ADAPTER)
+    load_tokenizer(tokenizer).save_pretrained(temporary)
+    (temporary / "README.md").write_text(card, encoding="utf-8")
+    for file in temporary.iterdir():
+        fsync_path(file)
+    made |= claim.place(temporary, MODEL)
+    policy.share(shared=shared)
+    return made
+
+
+def _new_folder(path: Path) -> Path:
+    """Where a directory grows, without what an earlier try left there."""
+    temporary = temporary_name(path)
+    if temporary.is_dir() and not temporary.is_symlink():
+        shutil.rmtree(temporary)
+    return temporary

@@ -1,0 +1,166 @@
+"""The rows of a built split as a trainer wants them: views of the mapped shards, nothing copied."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dpo.data.packing import Prompted
+
+
+class _Lists(NamedTuple):
+    """A list column of one shard: row i is `values[offsets[i]:offsets[i + 1]]`."""
+
+    offsets: NDArray[np.int32]
+    values: NDArray[np.generic]
+    valid: NDArray[np.bool_] | None
+
+    @classmethod
+    def of(cls, column: pa.ChunkedArray) -> "_Lists":
+        array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+        valid = None if array.null_count == 0 else np.asarray(array.is_valid())
+        offsets = array.offsets.to_numpy()
+        return cls(offsets, array.values.to_numpy(zero_copy_only=False), valid)
+
+    def row(self, place: int) -> NDArray[np.generic] | None:
+        if self.valid is not None and not self.valid[place]:
+            return None
+        return self.values[self.offsets[place] : self.offsets[place + 1]]
+
+
+class Joined(NamedTuple):
+    """Some pairs as the model runs them: each prompt once, and each distinct completion of it."""
+
+    prompts: list[Prompted]
+    sides: NDArray[np.int64]
+    """Of each pair, the places of chosen and rejected among all completions, (rows, 2)."""
+
+
+class Pairs:
+    """Rows of one split, by their place in it."""
+
+    _columns = ("prompt_ids", "chosen_ids", "rejected_ids", "chosen_mask", "rejected_mask")
+
+    def __init__(self, tables: Sequence[pa.Table]) -> None:
+        self._starts = np.cumsum([0, *(table.num_rows for table in tables)])
+        self._shards = [[_Lists.of(table[name]) for name in self._columns] for table in tables]
+        self.weights = _numbers(tables, "weight")
+        self.margins = _numbers(tables, "margin")
+        self._pair_ids = [table["pair_id"] for table in tables]
+        self.groups = _runs(tables, "group_id")
+        """Number of each row's group, (rows,): the rows of one prompt stand side by side."""
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, row: int) -> Prompted:
+        """Prompt, chosen and rejected of a row, with the masks that it has."""
+        shard = int(np.searchsorted(self._starts, row, side="right")) - 1
+        place = row - int(self._starts[shard])
+        prompt, chosen, rejected, *masks = (column.row(place) for column in self._shards[shard])
+        return Prompted(prompt, (chosen, rejected), tuple(masks))  # type: ignore[arg-type]
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of prompt, chosen and rejected of each row, (rows, 3)."""
+        shards = [
+            np.stack([np.diff(column.offsets) for column in columns[:3]], 1)
+            for columns in self._shards
+        ]
+        return np.concatenate(shards).astype(np.int64) if shards else np.zeros((0, 3), np.int64)
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """Tokens of each row: prompt once, chosen and rejected, (rows,)."""
+        sizes: NDArray[np.int64] = self.lengths.sum(1)
+        return sizes
+
+    @cached_property
+    def group_sizes(self) -> NDArray[np.int64]:
+        """Pairs of each group, (groups,)."""
+        return np.bincount(self.groups)
+
+    def join(self, rows: Sequence[int]) -> Joined:
+        """Pairs with each prompt of them once, whatever their order; each completion once too.
+
+        Pairs of one group whose prompts end in other tokens, as a tokenizer may merge over the
+        boundary, stay apart.
+        """
+        places: dict[Any, list[int]] = {}
+        for at, row in enumerate(rows):
+            places.setdefault(self._prompt_key(row), []).append(at)
+        prompts: list[Prompted] = []
+        sides = np.zeros((len(rows), 2), np.int64)
+        before = 0
+        for some in places.values():
+            pairs = [self[rows[at]] for at in some]
+            joined, found = _join(pairs)
+            prompts.append(joined)
+            sides[some] = before + found
+            before += len(joined.completions)
+        return Joined(prompts, sides)
+
+    def _prompt_key(self, row: int) -> Any:
+        """What tells the prompts of some pairs apart."""
+        group = self.groups[row]
+        return group if self.group_sizes[group] == 1 else (group, self[row].prompt.tobytes())
+
+    def num_tokens(self, rows: Sequence[int]) -> int:
+        """Tokens that the model runs over for some pairs."""
+        if len(rows) == 1:
+            return int(self.sizes[rows[0]])
+        return sum(prompt.num_tokens for prompt in self.join(rows).prompts)
+
+    def pair_id(self, row: int) -> str:
+        """The row's id in hex, as error messages name it."""
+        shard = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return str(self._pair_ids[shard][row - int(self._starts[shard])].as_py().hex())
+
+    def largest_id(self) -> int:
+        """The largest token id in any row; -1 where there is none."""
+        values = [column.values for columns in self._shards for column in columns[:3]]
+        return max((int(ids.max()) for ids in values if len(ids)), default=-1)
+
+
+def _join(pairs: Sequence[Prompted]) -> tuple[Prompted, NDArray[np.int64]]:
+    """Pairs of one prompt as one row; the places of chosen and rejected in it, (pairs, 2)."""
+    place_of: dict[Any, int] = {}
+    completions: list[Any] = []
+    masks: list[Any] = []
+    sides = []
+    for pair in pairs:
+        found = []
+        for ids, mask in zip(pair.completions, pair.masks, strict=True):
+            key = ids.tobytes(), None if mask is None else mask.tobytes()
+            if key not in place_of:
+                place_of[key] = len(completions)
+                completions.append(ids)
+                masks.append(mask)
+            found.append(place_of[key])
+        sides.append(found)
+    return Prompted(pairs[0].prompt, tuple(completions), tuple(masks)), np.array(sides, np.int64)
+
+
+def _runs(tables: Sequence[pa.Table], name: str) -> NDArray[np.int64]:
+    """Rows numbered by runs of one value of a column of 16 bytes."""
+    arrays = [chunk for table in tables for chunk in table[name].chunks]
+    parts = [
+        np.frombuffer(array.buffers()[1], np.uint8)[16 * array.offset :][: 16 * len(array)]
+        for array in arrays
+        if len(array)
+    ]
+    keys = np.concatenate([np.zeros(0, np.uint8), *parts]).reshape(-1, 16)
+    is_new = np.ones(len(keys), np.int64)
+    is_new[1:] = (keys[1:] != keys[:-1]).any(1)
+    return np.cumsum(is_new) - 1
+
+
+def _numbers(tables: Sequence[pa.Table], name: str) -> NDArray[np.float32]:
+    """A column over all shards; NaN where it is null."""
+    nothing = [np.zeros(0, np.float32)]
+    return np.concatenate([table[name].to_numpy() for table in tables] or nothing).astype(
+        np.float32
+    )

@@ -1,0 +1,172 @@
+"""How reference log-probs lie on disk: one Arrow file for each token shard, and a manifest.
+
+The manifest holds what decides the numbers, and is written last. Rows are those of the token
+shards, one by one.
+"""
+
+import operator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import orjson
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dpo.data.reference_folder import reference_folder
+from dpo.errors import MismatchError
+from dpo.precision import Precision
+from prefdata.store.canonical import hash_json, to_json
+from prefdata.store.manifest import ShardSeal
+from prefdata.store.reader import Build, is_inside
+from prefdata.store.shards import REFERENCE, read_shard
+from prefdata.store.verify import check_seal
+
+_NOT_FINITE = "delete it and run `dpo-ref` again, which stops at such a row and says what causes it"
+
+
+class ReferenceManifest(BaseModel):
+    """What reference log-probs were computed from, and the files that hold them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    format: Literal["dpo-reference"] = "dpo-reference"
+    format_version: Literal[1] = 1
+    model: str
+    """A name on the Hub, or that of a directory without the path to it; `weights_sha256` is what
+    counts."""
+    weights_sha256: str
+    tokenizer_sha256: str
+    template_sha256: str | None
+    build_hash: str
+    """The hash in the manifest of the build."""
+    content_hash: str = Field(default="", exclude_if=operator.not_)
+    """The content hash of the build, by which log-probs and build belong together."""
+    mixed_precision: Precision
+    shared_prompts: bool
+    """Whether each prompt ran once for its completions."""
+    token_shards: dict[str, str]
+    """sha256 of each token shard, by its path in the build."""
+    shards: list[ShardSeal] = []
+    notices: list[str] = Field(default=[], exclude_if=operator.not_)
+    """What of the model was left out, and pairs beyond the length it states; absent if none."""
+    hash: str = Field(default="", pattern="^([0-9a-f]{64})?$")
+    """sha256 of this file's canonical JSON without this field."""
+
+    def own_hash(self) -> str:
+        return hash_json(self.model_dump(mode="json", exclude={"hash"}))
+
+    def decides_as(self, other: "ReferenceManifest") -> bool:
+        """Return whether what decides the numbers is the same; a model's name does not.
+
+        Builds are the same by their content hash, or byte by byte where one is not stated.
+        """
+        return self._decides(other) == other._decides(self)
+
+    def _decides(self, other: "ReferenceManifest") -> dict[str, Any]:
+        says_nothing = {"model", "shards", "notices", "hash"}
+        if not (self.content_hash and other.content_hash):
+            return self.model_dump(exclude=says_nothing | {"content_hash"})
+        decides = self.model_dump(exclude=says_nothing | {"build_hash", "token_shards"})
+        return decides | {"token_shards": sorted(self.token_shards)}
+
+    def is_of(self, build: Build) -> bool:
+        """Return whether the log-probs are those of a build's tokens, row by row."""
+        if self.content_hash:
+            return self.content_hash == build.content_hash
+        shards = {seal.path: seal.sha256 for seal in build.manifest.shards}
+        return self.build_hash == build.manifest.hash and self.token_shards == shards
+
+    def with_shards(self, shards: list[ShardSeal]) -> "ReferenceManifest":
+        grown = self.model_copy(update={"shards": shards, "hash": ""})
+        return grown.model_copy(update={"hash": grown.own_hash()})
+
+    def with_shard(self, shard: ShardSeal) -> "ReferenceManifest":
+        return self.with_shards([*self.shards, shard])
+
+    def to_bytes(self) -> bytes:
+        return to_json(self.model_dump(mode="json"))
+
+
+class Reference(NamedTuple):
+    """A finished reference folder whose files are what its manifest says."""
+
+    folder: Path
+    manifest: ReferenceManifest
+
+    def tables(self, split: str) -> list[pa.Table]:
+        """The tables of one split, mapped, in the order of its token shards."""
+        return [
+            read_shard(self.folder / seal.path, rows=seal.rows, schema=REFERENCE)
+            for seal in self.manifest.shards
+            if seal.split == split
+        ]
+
+
+def open_reference(build: Build, name: str | Path) -> Reference:
+    """The finished log-probs of that name, each file as sealed, for exactly this build."""
+    folder = reference_folder(build.path, name)
+    path = folder / "manifest.json"
+    remedy = f"run `dpo-ref {build.path} --model MODEL --name {name}`"
+    if not path.exists():
+        raise MismatchError("T203", str(folder), "holds no finished reference log-probs", remedy)
+    manifest = read_manifest(path)
+    if not manifest.is_of(build):
+        problem = "was computed from other token shards than the build has now"
+        raise MismatchError("T204", str(folder), problem, f"{remedy}, with another name")
+    _check_shards(manifest, build, path)
+    for seal in manifest.shards:
+        check_seal(folder / seal.path, seal.seal, None)
+    reference = Reference(folder, manifest)
+    _check_finite(reference)
+    return reference
+
+
+def _check_finite(reference: Reference) -> None:
+    """Refuse stored log-probs that are NaN or infinite (T211): they train nothing."""
+    for split in dict.fromkeys(seal.split for seal in reference.manifest.shards):
+        before = 0
+        for table in reference.tables(split):
+            for name in REFERENCE.names[1:3]:
+                wrong = np.flatnonzero(~np.isfinite(table[name].to_numpy()))
+                if len(wrong):
+                    pair = table["pair_id"][int(wrong[0])].as_py().hex()
+                    problem = f"row {before + int(wrong[0]):,} of {split} (pair {pair[:12]}) has "
+                    problem += f"{name} {table[name][int(wrong[0])].as_py()}; {len(wrong):,} such"
+                    raise MismatchError("T211", str(reference.folder), problem, _NOT_FINITE)
+            before += table.num_rows
+
+
+def _check_shards(manifest: ReferenceManifest, build: Build, path: Path) -> None:
+    """Refuse a list of files that is not one for each token shard, by its name, in its order.
+
+    So a list can neither leave out rows nor lead out of its directory.
+    """
+    for split in build.splits:
+        wanted = [(Path(shard.name).name, shard.rows) for shard in build.shards(split)]
+        listed = [(seal.path, seal.rows) for seal in manifest.shards if seal.split == split]
+        if listed != wanted:
+            wrong = next((one for one in listed if one not in wanted), None)
+            found = f"lists {wrong[0]!a}" if wrong else f"lists {len(listed)} files in this order"
+            problem = f"{found} for {split}, which has {len(wanted)} token shards"
+            raise MismatchError("T163", str(path), problem, "run `dpo-ref` with another --name")
+    extra = next((seal for seal in manifest.shards if seal.split not in build.splits), None)
+    if extra is not None:
+        problem = f"lists {extra.path!a} for {extra.split!a}, a split that the build has not"
+        raise MismatchError("T163", str(path), problem, "run `dpo-ref` with another --name")
+    for seal in manifest.shards:
+        if not is_inside(path.parent / seal.path, path.parent):
+            problem = "is a link that leads out of its directory"
+            raise MismatchError("T163", str(path.parent / seal.path), problem, "put the file here")
+
+
+def read_manifest(path: Path) -> ReferenceManifest:
+    """A manifest, checked against its own hash."""
+    remedy = "run `dpo-ref` with another --name"
+    try:
+        manifest = ReferenceManifest.model_validate(orjson.loads(path.read_bytes()))
+    except (OSError, orjson.JSONDecodeError, ValidationError) as error:
+        raise MismatchError("T207", str(path), "is not a reference manifest", remedy) from error
+    if manifest.hash != manifest.own_hash():
+        raise MismatchError("T207", str(path), "was changed after it was written", remedy)
+    return manifest

@@ -1,0 +1,105 @@
+"""How much each token of a pair's completions counts, where they do not all count alike.
+
+With m the tokens of the shorter completion:
+
+* LD-DPO (Eq. 8 to 10 of https://arxiv.org/abs/2409.06411): those beyond the first m count α.
+* SamPO (Eq. 6 of https://arxiv.org/abs/2406.10957): m of them count, drawn without replacement. The
+  draw is one of seed and pair, so policy and reference have the same, and a run resumes with it.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dpo.data.packing import Pack
+
+SIDES = ("chosen", "rejected")
+Weights = NDArray[np.float64]
+
+
+class Counting(NamedTuple):
+    """One of the two ways."""
+
+    ld_alpha: float | None
+    """Of LD-DPO; None is SamPO."""
+    seed: int = 0
+
+    def weights(self, pair_id: str, lengths: Sequence[int]) -> list[Weights]:
+        """Of the tokens of chosen and rejected that have a loss, (chosen,) and (rejected,).
+
+        >>> [some.tolist() for some in Counting(ld_alpha=0.5).weights("", (4, 2))]
+        [[1.0, 1.0, 0.5, 0.5], [1.0, 1.0]]
+        """
+        shared = min(lengths)
+        if self.ld_alpha is not None:
+            weights = [np.full(length, self.ld_alpha) for length in lengths]
+            for some in weights:
+                some[:shared] = 1
+            return weights
+        digest = hashlib.blake2b(f"{self.seed}/{pair_id}".encode(), digest_size=8).digest()
+        draw = np.random.default_rng(int.from_bytes(digest))
+        weights = [np.zeros(length) for length in lengths]
+        for some in weights:
+            some[draw.choice(len(some), shared, replace=False)] = 1
+        return weights
+
+
+def weigh(
+    pack: Pack, token_logps_N: Tensor, sides_R2: Tensor, weights: Sequence[Sequence[Weights]]
+) -> Tensor:
+    """Log-probs of chosen and rejected of the R pairs of a pack, tokens times weights, (R, 2)."""
+    device = token_logps_N.device
+    flat = [some for pair in weights for some in pair]
+    lengths = torch.tensor([len(some) for some in flat], device=device)
+    all_lengths = pack.lengths().long()
+    first = (torch.cumsum(all_lengths, 0) - all_lengths)[sides_R2.flatten()]
+    owner = torch.arange(len(flat), device=device).repeat_interleave(lengths)
+    within = torch.arange(len(owner), device=device) - (lengths.cumsum(0) - lengths)[owner]
+    logps = token_logps_N[pack.counts_N > 0].double()[first[owner] + within]
+    weighted = logps * torch.from_numpy(np.concatenate(flat)).to(device)
+    sums = weighted.new_zeros(len(flat)).index_add(0, owner, weighted)
+    return sums.reshape(-1, 2).to(token_logps_N.dtype)
+
+
+def likeliness(pack: Pack, logps_N: Tensor, collisions_N: Tensor) -> Tensor:
+    """WPO's weight of each completion of a pack under the policy, (completions,), no gradient.
+
+    exp of the mean over its tokens of log p(token) − log Σ_v p(v)²: 1 where the policy would say
+    such tokens itself (https://arxiv.org/abs/2406.11827, section 3.2, sampled alignment).
+    """
+    return torch.exp(pack.sums(logps_N.detach() - collisions_N) / pack.lengths())
+
+
+def weigh_reference(
+    counting: Counting, tokens: Sequence[pa.Table], reference: Sequence[pa.Table]
+) -> NDArray[np.float32]:
+    """The same of stored log-probs, beside the token shards that they are of, (rows, 2)."""
+    rows = []
+    for shard, stored in zip(tokens, reference, strict=True):
+        pair_ids = shard["pair_id"].to_pylist()
+        sides = [_counted(shard[f"{s}_mask"], stored[f"ref_{s}_token_logps"]) for s in SIDES]
+        for pair_id, *both in zip(pair_ids, *sides, strict=True):
+            weights = counting.weights(pair_id.hex(), [len(logps) for logps in both])
+            rows.append([np.dot(w, logps) for w, logps in zip(weights, both, strict=True)])
+    return np.array(rows, np.float32).reshape(-1, 2)
+
+
+def _counted(masks: pa.ChunkedArray, logps: pa.ChunkedArray) -> list[NDArray[np.float64]]:
+    """One side of a shard: log-probs of the tokens of each completion that count."""
+    lists = logps.combine_chunks()
+    offsets = lists.offsets.to_numpy()
+    values = lists.values.to_numpy().astype(np.float64)
+    found = np.split(values, offsets[1:-1]) if len(lists) else []
+    if masks.null_count == len(masks):
+        return found
+    told = masks.to_pylist()
+    return [
+        some if mask is None else some[np.array(mask, bool)]
+        for some, mask in zip(found, told, strict=True)
+    ]

@@ -1,0 +1,160 @@
+"""Attention over packs: each completion attends to its prompt and to itself, and to nothing else.
+
+Registered with transformers under one name, so that any model that takes its attention from
+`AttentionInterface` runs on packs unchanged. The pack's segments arrive as a keyword of the
+model's forward.
+
+Axes: B is 1, H heads, G key heads, T tokens, D head size.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+from dpo.data.packing import Segment
+from dpo.model import attention_cuda
+from dpo.model.attention_cpu import attend_causal
+from dpo.model.attention_cuda import How
+from dpo.model.masks import PackMask, read_mask
+
+NAME = "shared_prompt"
+HARMLESS = {"position_ids", "cache_position"}
+"""Tensors among the options of a layer that change nothing of its attention."""
+
+
+def attend_packs(
+    module: nn.Module,  # noqa: ARG001
+    query_BHTD: Tensor,
+    key_BGTD: Tensor,
+    value_BGTD: Tensor,
+    attention_mask: PackMask | Tensor | None,
+    *,
+    segments: Sequence[Segment],
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """The function that transformers calls in each layer: (B, T, H, D), and no weights."""
+    if asked := [n for n, o in options.items() if isinstance(o, Tensor) and n not in HARMLESS]:
+        # sinks, biases, chosen blocks: the self-check meets this, and the model then runs unshared
+        message = f"attention with {', '.join(sorted(asked))} does not run on packs"
+        raise NotImplementedError(message)
+    how = How(
+        options.get("scaling"),
+        options.get("dropout", 0.0),
+        _window(attention_mask, options.get("sliding_window"), segments),
+        options.get("softcap"),
+    )
+    # norms of queries and keys leave them in float32 under autocast, which knows not every kernel
+    kind = query_BHTD.device.type
+    cast = torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if cast else query_BHTD.dtype
+    query, key, value = (states.to(dtype) for states in (query_BHTD, key_BGTD, value_BGTD))
+    with torch.autocast(kind, enabled=False):
+        if query.is_cuda and how.dropout == 0:
+            return attention_cuda.attend(query, key, value, segments, how), None
+        return _attend_segments(query, key, value, segments, how), None
+
+
+def _window(
+    mask: PackMask | Tensor | None, named: int | None, segments: Sequence[Segment]
+) -> int | None:
+    """The window of a layer: its mask decides, as in every other attention of transformers.
+
+    Raises NotImplementedError where a mask is not one that packs have, and where a layer names a
+    window that its mask does not have.
+    """
+    longest = max(segment.prompt + max(segment.completions) for segment in segments)
+    if isinstance(mask, PackMask):
+        return mask.window(longest)
+    if mask is not None:
+        message = "a mask that the model lays out by itself does not run on packs"
+        raise NotImplementedError(message)
+    if named is not None and named < longest:
+        message = "a window that the mask does not have does not run on packs"
+        raise NotImplementedError(message)
+    return None
+
+
+def _attend_segments(
+    query_BHTD: Tensor, key_BGTD: Tensor, value_BGTD: Tensor, segments: Sequence[Segment], how: How
+) -> Tensor:
+    """Each text of the pack by itself, (1, T, H, D)."""
+    # a prompt and its first completion stand side by side: one causal text, without a copy
+    lengths = [n for s in segments for n in (s.prompt + s.completions[0], *s.completions[1:])]
+    queries, keys, values = (
+        iter(torch.split(states, lengths, 2)) for states in (query_BHTD, key_BGTD, value_BGTD)
+    )
+    outputs: list[Tensor] = []
+    for segment in segments:
+        query, key, value = next(queries), next(keys), next(values)
+        outputs.append(_attend(query, key, value, how))
+        before = key[:, :, : segment.prompt], value[:, :, : segment.prompt]
+        for _ in segment.completions[1:]:
+            query, key, value = next(queries), next(keys), next(values)
+            key, value = torch.cat((before[0], key), 2), torch.cat((before[1], value), 2)
+            outputs.append(_attend(query, key, value, how))
+    return torch.cat([output.transpose(1, 2) for output in outputs], 1)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
+    """Causal attention of the last tokens of a text over all of it, (1, H, queries, D)."""
+    queries, keys = query.shape[2], key.shape[2]
+    window = how.window if how.window is not None and how.window < keys else None
+    if how.softcap is not None:
+        return _attend_capped(query, key, value, how._replace(window=window))
+    whole = window is None and queries == keys
+    bias = None if whole else causal_bias(queries, keys, window, query.dtype, query.device)
+    if query.device.type == "cpu" and window is None and how.dropout == 0:
+        scale = query.shape[-1] ** -0.5 if how.scaling is None else how.scaling
+        return attend_causal(query, key, value, bias, scale)
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=bias,
+        is_causal=whole,
+        dropout_p=how.dropout,
+        scale=how.scaling,
+        enable_gqa=True,
+    )
+
+
+def _attend_capped(query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
+    """The same with soft-capped scores (Gemma 2), which no fused kernel takes."""
+    softcap = how.softcap or math.inf
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scale = query.shape[-1] ** -0.5 if how.scaling is None else how.scaling
+    scores = torch.tanh(query @ key.transpose(2, 3) * (scale / softcap)) * softcap
+    scores += causal_bias(query.shape[2], key.shape[2], how.window, query.dtype, query.device)
+    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    return F.dropout(weights, how.dropout, training=how.dropout > 0) @ value
+
+
+@lru_cache(maxsize=256)
+def causal_bias(
+    queries: int, keys: int, window: int | None, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """0 where a query sees a key and −inf where not, (queries, keys), aligned at the lower right.
+
+    Two queries over four keys with a window of three:
+
+        0    0    0  −inf
+     −inf    0    0    0
+    """
+    query = torch.arange(keys - queries, keys, device=device)[:, None]
+    key = torch.arange(keys, device=device)
+    hidden = key > query
+    if window is not None:
+        hidden |= key <= query - window
+    return torch.zeros(queries, keys, dtype=dtype, device=device).masked_fill_(hidden, -math.inf)
+
+
+AttentionInterface.register(NAME, attend_packs)
+AttentionMaskInterface.register(NAME, read_mask)

@@ -1,0 +1,40 @@
+"""Rows of a split through a policy without gradients: packs in, log-probs of their tokens out."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dpo.data.packing import pack
+from dpo.data.pairs import Pairs
+from dpo.model.policy import Policy
+from dpo.precision import Precision, autocast
+
+Logps = NDArray[np.float32]
+
+
+class RowLogps(NamedTuple):
+    """Log-probs of one pair's tokens, in nats: (chosen length,) and (rejected length,)."""
+
+    chosen: Logps
+    rejected: Logps
+
+
+@torch.no_grad()
+def row_logps(
+    policy: Policy, pairs: Pairs, rows: Sequence[int], *, precision: Precision
+) -> tuple[list[RowLogps], Logps]:
+    """The token log-probs of some rows, run as one pack, and their sums, (rows, 2).
+
+    What rows have in common, prompt or completion, is run once.
+    """
+    device, joined = policy.model.device, pairs.join(rows)
+    batch = pack(joined.prompts).to(device)
+    with autocast(device, precision):
+        token_logps_N = policy(batch).logps_N
+    lengths = np.bincount(batch.owner_N.cpu().numpy(), minlength=batch.num_completions)
+    tokens = np.split(token_logps_N.cpu().numpy(), np.cumsum(lengths)[:-1])
+    found = [RowLogps(tokens[chosen], tokens[rejected]) for chosen, rejected in joined.sides]
+    return found, batch.sums(token_logps_N).cpu().numpy()[joined.sides]

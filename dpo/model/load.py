@@ -1,0 +1,151 @@
+"""Models from folders or the hub, whole or not at all; no code that a repository brings is run."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
+
+from dpo.errors import UsageError
+from dpo.model.weights import (
+    Loading,
+    check_doubles,
+    check_dtypes,
+    check_files,
+    check_finite,
+    check_loading,
+    refuse_adapter,
+)
+from prefdata.tokens.load import require_model
+
+_LOADING_ERRORS = (
+    OSError, ValueError, ImportError, LookupError, TypeError, AttributeError, RuntimeError,
+    ArithmeticError, AssertionError, MemoryError, SafetensorError, StrictDataclassError,
+)  # fmt: skip
+
+
+def load_model(
+    name: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+    dropout: bool = False,
+) -> PreTrainedModel:
+    """A causal LM with the tensors of its checkpoint and no others, its dropout as there or off.
+
+    Raises UsageError for all that `check_model` finds, and for weights that are not finite (T196).
+    """
+    config = load_config(name)
+    check_files(name)
+    model = _load(name, config, dtype=dtype)
+    check_finite(name, model)
+    if not dropout:
+        _switch_off_dropout(model)
+    model.train(mode=False)
+    if device is not None:
+        torch.nn.Module.to(model, device)
+    return model
+
+
+def check_model(name: str) -> PreTrainedModel:
+    """Refuse a checkpoint that `load_model` would refuse, in a moment and before any work.
+
+    Returns the model without its weights. Names and shapes are compared by the files' headers.
+    Raises UsageError: T101 to T103, T190 to T195, T197.
+    """
+    config = load_config(name)
+    check_files(name)
+    return _load(name, config, dtype=torch.float32, device_map="meta")
+
+
+def _load(name: str, config: Any, **options: Any) -> PreTrainedModel:
+    """The model, if its checkpoint has exactly the tensors that it needs; no pickle is opened."""
+    try:
+        with _quiet():
+            found: Any = AutoModelForCausalLM.from_pretrained(
+                name, config=config, trust_remote_code=False, use_safetensors=True,
+                ignore_mismatched_sizes=True, output_loading_info=True, **options,
+            )  # fmt: skip
+    except _LOADING_ERRORS as error:
+        problem = f"cannot be loaded ({_said(error)})"
+        remedy = "check its config.json, or name a checkpoint with whole safetensors"
+        raise UsageError("T103", name, problem, remedy) from error
+    model: PreTrainedModel = found[0]
+    check_doubles(name, model)
+    check_loading(name, Loading.of(found[1]))
+    check_dtypes(name, model)
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from printing its report: what it says becomes an error with a code."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(40)  # logging.ERROR
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def load_config(name: str) -> Any:
+    """The config of a model that the installed transformers can build as a causal LM."""
+    require_model(name, partial(UsageError, "T101", name))
+    try:
+        refuse_adapter(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except _LOADING_ERRORS as error:
+        problem = f"has no config that transformers knows ({_said(error)})"
+        remedy = "correct its config.json, or name a model that the installed transformers knows"
+        raise UsageError("T102", name, problem, remedy) from error
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        problem = f"{config.model_type} has no causal language model in transformers"
+        raise UsageError("T102", name, problem, "name a decoder model")
+    return config
+
+
+def _switch_off_dropout(model: PreTrainedModel) -> None:
+    """Set every rate to 0 in the modules, so that the config which is saved keeps its own."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in ("dropout", "attention_dropout", "hidden_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def checkpoint_layers(model: PreTrainedModel, *, place: str) -> None:
+    """Let the layers keep their inputs alone, and run again in the backward pass."""
+    if not model.supports_gradient_checkpointing:
+        problem = f"{type(model).__name__} cannot run its layers again"
+        raise UsageError("T104", place, problem, "leave gradient_checkpointing out")
+    model.activation_checkpointing_enable({"use_reentrant": False})
+
+
+def weights_sha256(model: torch.nn.Module) -> str:
+    """sha256 over the names, shapes and float32 values of all tensors, in order of name.
+
+    Values are hashed as float32, so a checkpoint hashes the same in whatever dtype it is loaded
+    that holds its values exactly.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200].rstrip('.')}"
+
+
+def best_device() -> torch.device:
+    """The accelerator where there is one, else the CPU."""
+    found = torch.accelerator.current_accelerator(check_available=True)  # its driver may be absent
+    return found or torch.device("cpu")

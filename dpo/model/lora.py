@@ -1,0 +1,64 @@
+"""Low-rank adapters: what is trained in the stead of a model's own weights.
+
+LoRA, https://arxiv.org/abs/2106.09685, and DoRA, https://arxiv.org/abs/2402.09353, by peft. A fresh
+adapter changes nothing, so the policy starts as its reference, which is the model without it.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from dpo.config import LoraSettings
+from dpo.errors import UsageError
+from dpo.model.load import load_model
+
+
+def add_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int) -> None:
+    """Freeze the model and give it an adapter, drawn by `seed`."""
+    peft = _peft()
+    targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
+    config = peft.LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+        use_dora=settings.dora,
+        use_rslora=settings.rslora,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(seed)
+    try:
+        model.add_adapter(config)
+    except ValueError as error:
+        problem = " ".join(str(error).split())[:200]
+        remedy = "name layers of the model, or all-linear"
+        raise UsageError("T127", "lora.targets", problem, remedy) from error
+
+
+def save_adapter(model: PreTrainedModel, path: Path, weights: dict[str, Any] | None) -> None:
+    """Write the adapter alone, as peft loads it; out of `weights` where the model has a part."""
+    model.save_pretrained(path, state_dict=weights)
+
+
+def merged(base: str, adapter: Path) -> PreTrainedModel:
+    """The model with the adapter's changes in its own weights: an ordinary checkpoint again."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft calls what transformers renames
+        tuned: Any = _peft().PeftModel.from_pretrained(load_model(base), adapter)
+        model: PreTrainedModel = tuned.merge_and_unload()
+    return model
+
+
+def _peft() -> Any:
+    try:
+        import peft  # optional, and takes a second
+    except ImportError as error:
+        remedy = "pip install 'prefdata-dpo[lora]'"
+        raise UsageError("T128", "lora", "needs peft, which is not installed", remedy) from error
+    return peft

@@ -1,0 +1,218 @@
+"""The causal LM as a module from packs to log-probs: what accelerate wraps and a loss reads.
+
+One `forward` holds the body, the attention over packs and the chunked head, so that the hooks of
+DDP, FSDP2 and DeepSpeed fire as they do for any model.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+
+from dpo.data.packing import Pack, Segment
+from dpo.errors import UsageError
+from dpo.model import attention
+from dpo.model.dropout import train_without_dropout
+from dpo.model.length_limits import length_limits, start_afresh
+from dpo.model.logps import Head, logps_and_collisions
+from dpo.model.moe import experts_per_token, router_loads
+from dpo.model.unshared import Part, split_pack
+
+
+class Found(NamedTuple):
+    """What a policy finds of a pack."""
+
+    logps_N: Tensor
+    """Log-probs of the completion tokens, nats, float32."""
+    collisions_N: Tensor | None = None
+    """log Σ p² of the next token's distribution, where it is wanted."""
+    loads_2E: Tensor | None = None
+    """What each expert got (`router_loads`), where it is wanted."""
+
+
+class Policy(nn.Module):
+    """A causal LM that maps a pack to the log-probs of its completion tokens.
+
+    `shared` runs the pack as one row, the prompt once. Without it every completion runs in a row
+    of its own after a copy of its prompt, under the model's own attention: for models whose
+    attention cannot be driven, and for checking the first way against the second.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, shared: bool = True) -> None:
+        super().__init__()
+        self.model = model
+        self._no_split_modules = model._no_split_modules  # which layers accelerate shards by
+        self.own_attention: str = model.config._attn_implementation or "eager"
+        self.limits = length_limits(model)
+        self.dropout = True
+        self.shared = self.head_adds = self.collisions = self.loads = False
+        self.share(shared=shared)
+
+    def train(self, mode: bool = True) -> "Policy":  # noqa: FBT001, FBT002 — torch's signature
+        """Switch to training, in which nothing is drawn at random unless `dropout`."""
+        super().train(mode)
+        if mode and not self.dropout:
+            train_without_dropout(self.model)
+        return self
+
+    def share(self, *, shared: bool) -> None:
+        """Run packs with their prompts shared, or one completion a row."""
+        wanted = attention.NAME if shared else self.own_attention
+        if self.model.config._attn_implementation != wanted:
+            self.model.set_attn_implementation(wanted)
+        self.shared = shared
+
+    def add_gradients_in_place(self) -> None:
+        """Let head and embedding add their gradients to `weight.grad`, where they are float32.
+
+        It spares writing and adding matrices of the vocabulary's size for each pack: the head adds
+        its tiles, the embedding the rows that a pack uses. For one process: what averages
+        gradients over several, such as DDP, has to see them pass through autograd.
+        """
+        head, embedding = head_of(self.model).weight_VH, self.model.get_input_embeddings()
+        self.head_adds = _adds(head)
+        if type(embedding) is nn.Embedding and _adds(embedding.weight):
+            embedding.register_forward_hook(_cut_off)
+
+    def forward(self, pack: Pack) -> Found:
+        """Log-probs of the completion tokens of a pack; what `collisions` and `loads` ask for."""
+        hidden_NH, routed = self._shared(pack) if self.shared else self._unshared(pack)
+        if torch.is_autocast_enabled(hidden_NH.device.type):
+            hidden_NH = hidden_NH.to(torch.get_autocast_dtype(hidden_NH.device.type))
+        with torch.autocast(hidden_NH.device.type, enabled=False):
+            head = head_of(self.model)._replace(adds=self.head_adds, collisions=self.collisions)
+            logps_N, collisions_N = logps_and_collisions(hidden_NH, head, pack.targets_N)
+            return Found(
+                logps_N,
+                collisions_N if self.collisions else None,
+                router_loads(routed, chosen=experts_per_token(self.model)) if self.loads else None,
+            )
+
+    def _shared(self, pack: Pack) -> tuple[Tensor, list[Tensor]]:
+        """Hidden states that predict completion tokens, out of one row, (N, H); router logits.
+
+        Out of several rows if texts of their lengths must not share one.
+        """
+        if (parts := self._sides(pack)) is not None:
+            return self._in_parts(pack, parts)
+        states_TH, routed = self._run_shared(pack.input_ids_T, pack.position_ids_T, pack.segments)
+        return states_TH.index_select(0, pack.predicts_N), list(routed)
+
+    def _sides(self, pack: Pack) -> list[Part] | None:
+        """Parts of equal sides of every limit of length; None where that is the whole pack."""
+        if not self.limits:
+            return None
+        lengths = [s.prompt + length for s in pack.segments for length in s.completions]
+        sides = [tuple(limit.side(length) for limit in self.limits) for length in lengths]
+        if len(set(sides)) > 1 or self._is_sharded():
+            return split_pack(pack.segments, sides)
+        return None
+
+    def _unshared(self, pack: Pack) -> tuple[Tensor, list[Tensor]]:
+        """The same from plain rows, one completion each and nothing else in them."""
+        return self._in_parts(pack, split_pack(pack.segments, range(pack.num_completions)))
+
+    def _in_parts(self, pack: Pack, parts: Sequence[Part]) -> tuple[Tensor, list[Tensor]]:
+        """Hidden states from several rows; of a prompt's router logits those of its first row."""
+        device = pack.input_ids_T.device
+        hidden: list[Tensor] = []
+        routed: list[Tensor] = []
+        idle = self._most_passes(len(parts), device) - len(parts)
+        for part in parts:
+            states_TH, logits = self._run_part(pack, part)
+            hidden.append(states_TH.index_select(0, torch.from_numpy(part.predicts_n).to(device)))
+            is_new = torch.from_numpy(part.is_new_t).to(device)
+            routed += [layer[is_new] for layer in logits]
+        order = np.argsort(np.concatenate([part.tokens_n for part in parts]))
+        states_NH = torch.cat(hidden)[torch.from_numpy(order).to(device)]
+        for _ in range(idle):
+            states_NH = states_NH + self._run_part(pack, parts[0])[0].sum() * 0.0
+        return states_NH, routed
+
+    def _run_part(self, pack: Pack, part: Part) -> tuple[Tensor, Sequence[Tensor]]:
+        places = torch.from_numpy(part.places_t).to(pack.input_ids_T.device)
+        ids = pack.input_ids_T[places]
+        if not self.shared:
+            return self._run(input_ids=ids[None])
+        return self._run_shared(ids, pack.position_ids_T[places], part.segments)
+
+    def _is_sharded(self) -> bool:
+        return any(isinstance(weight, DTensor) for weight in self.model.parameters())
+
+    def _most_passes(self, mine: int, device: torch.device) -> int:
+        """Passes that every process makes: all of them gather sharded weights at once."""
+        if not self._is_sharded():
+            return mine
+        most = torch.tensor(mine, device=device)
+        torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+        return int(most)
+
+    def _run_shared(
+        self, input_ids_T: Tensor, position_ids_T: Tensor, segments: Sequence[Segment]
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        return self._run(
+            input_ids=input_ids_T[None],
+            # a mask of ones keeps transformers from guessing texts out of the positions
+            attention_mask=torch.ones_like(input_ids_T)[None],
+            position_ids=position_ids_T[None],
+            segments=segments,
+        )
+
+    def _run(self, **inputs: Any) -> tuple[Tensor, Sequence[Tensor]]:
+        """Hidden states of one row, (T, H), and the router logits of each layer, (T, E)."""
+        if any(limit.grows for limit in self.limits):
+            start_afresh(self.model)
+        options = {"output_router_logits": True} if self.loads else {}
+        found = body_of(self.model)(**inputs, **options, use_cache=False)
+        return found.last_hidden_state[0], found.router_logits if self.loads else ()
+
+
+def _adds(weight: Tensor) -> bool:
+    return weight.requires_grad and weight.is_leaf and weight.dtype == torch.float32
+
+
+def _cut_off(embedding: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    """Hand out embeddings whose gradient goes to the rows of `weight.grad` and not on."""
+    if not output.requires_grad:
+        return None
+    rows = output.detach().requires_grad_()
+    rows.register_hook(partial(_add_rows, embedding, args[0]))  # type: ignore[no-untyped-call]
+    return rows.clone()  # which a model may scale in place
+
+
+def _add_rows(embedding: nn.Embedding, ids: Tensor, gradient: Tensor) -> None:
+    weight = embedding.weight
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    if embedding.padding_idx is not None:  # its row is never trained
+        gradient = gradient.masked_fill((ids == embedding.padding_idx)[..., None], 0.0)
+    weight.grad.index_add_(0, ids.flatten(), gradient.flatten(0, -2).to(weight.grad.dtype))
+
+
+def body_of(model: PreTrainedModel) -> nn.Module:
+    """The model without its head."""
+    base: nn.Module = model.base_model
+    if base is model:  # its class names a prefix that it does not have (Llama 4)
+        base = getattr(model, "model", base)
+    return base
+
+
+def head_of(model: PreTrainedModel) -> Head:
+    """The model's head with the scaling and capping that its config states."""
+    linear = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if not isinstance(linear, nn.Linear):
+        raise UsageError(
+            "T110",
+            type(model).__name__,
+            "the head is not one linear layer",
+            "use a model with an ordinary language-modeling head",
+        )
+    config: Any = model.config
+    scale = float(getattr(config, "logit_scale", None) or 1.0)  # Cohere multiplies
+    scale /= float(getattr(config, "logits_scaling", None) or 1.0)  # Granite divides
+    return Head(linear.weight, linear.bias, scale, getattr(config, "final_logit_softcapping", None))

@@ -1,0 +1,173 @@
+"""Before step 1: does the packed path give the log-probs of plain forward passes?
+
+The texts of the check are those that a run will meet at its limits: the longest and the shortest
+pair as one pack, the median one, and for each length that the config names (a window, a chunk, a
+rotary limit) the pair that is just beyond it.
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from dpo.data.packing import Pack, Prompted, pack, plan
+from dpo.data.pairs import Pairs
+from dpo.errors import MODEL_ERRORS, UsageError, first_line, is_of_memory
+from dpo.model.length_limits import lengths_named, start_afresh
+from dpo.model.policy import Policy
+
+TOLERANCE = 1e-4
+"""Nats a token, in float32."""
+COMPARED = 256
+"""Tokens of a completion that are compared, at most: a head over all of a long text is large."""
+LIMITS = 4
+"""Limits of the config that are looked at, at most; the longest pair is beyond all of them."""
+
+
+class Checked(NamedTuple):
+    """Rows of the check with the plain log-probs of some of their completion tokens."""
+
+    pack: Pack
+    compared_n: Tensor
+    """Numbers of these tokens among the completion tokens of the pack."""
+    plain_n: Tensor
+
+
+def make_policy(model: PreTrainedModel, *splits: Pairs) -> tuple[Policy, str | None]:
+    """A policy that runs packs shared where that is right for the model, else unshared.
+
+    A few pairs of the splits run as packs and as plain unpadded passes in float32: two plain
+    passes a pair, seven pairs at most, and a packed pass for every one or two of them.
+    The second value says why prompts are not shared; None where they are.
+    """
+    rows = probes(model.config, splits)
+    policy = Policy(model, shared=False)
+    sizes = [row.num_tokens for row in rows]
+    packs = plan(sizes, budget=max(sizes) + min(sizes))[0]
+    checked = [_run_plainly(model, [rows[place] for place in places]) for places in packs]
+    why = _disagreement(policy, checked, shared=True)
+    if why is None:
+        return policy, None
+    if (worse := _disagreement(policy, checked, shared=False)) is not None:
+        problem = f"its log-probs in packs are not those of plain passes ({worse})"
+        raise UsageError("T111", type(model).__name__, problem, "use another model")
+    return policy, why
+
+
+def probes(config: Any, splits: Sequence[Pairs]) -> list[Prompted]:
+    """The pairs of the check, by the length of their longer text, each once."""
+    starts = np.cumsum([0, *map(len, splits)])
+    lengths = np.concatenate([longest_texts(split) for split in splits])
+    order = np.argsort(lengths, kind="stable")
+    ascending = lengths[order]
+    chosen = [0, len(order) // 2, len(order) - 1]
+    within = [limit for limit in lengths_named(config) if ascending[0] <= limit < ascending[-1]]
+    chosen += [int(np.searchsorted(ascending, limit, side="right")) for limit in within[:LIMITS]]
+    found = []
+    for row in order[list(dict.fromkeys(chosen))].tolist():
+        number = int(np.searchsorted(starts, row, side="right")) - 1
+        found.append(splits[number][row - int(starts[number])])
+    return found
+
+
+def length_notice(policy: Policy, *splits: Pairs) -> str | None:
+    """What to say of a model whose rotary frequencies depend on length, if texts cross a limit."""
+    lengths = np.concatenate(
+        [(split.lengths[:, :1] + split.lengths[:, 1:]).ravel() for split in splits]
+    )
+    for limit in policy.limits:
+        beyond = int((lengths > limit.tokens).sum())
+        if 0 < beyond < len(lengths) or (beyond and limit.grows):
+            return (
+                f"{beyond:,} of {len(lengths):,} texts are longer than {limit.tokens:,} tokens, at"
+                " which the model's rotary frequencies change: they run in rows of their own"
+            )
+    return None
+
+
+def longest_texts(pairs: Pairs) -> NDArray[np.int64]:
+    """Tokens of prompt and longer completion, (rows,)."""
+    longest: NDArray[np.int64] = pairs.lengths[:, 0] + pairs.lengths[:, 1:].max(1)
+    return longest
+
+
+def _run_plainly(model: PreTrainedModel, rows: list[Prompted]) -> Checked:
+    """Rows as a pack, and their plain log-probs. Raises UsageError (T180, T181)."""
+    counts = [len(completion) for row in rows for completion in row.completions]
+    starts = np.cumsum([0, *counts[:-1]])
+    compared = [start + compared_tokens(n) for start, n in zip(starts, counts, strict=True)]
+    try:
+        plain = plain_logps(model, rows, compared=COMPARED)
+    except MODEL_ERRORS as error:
+        texts = [len(row.prompt) + len(c) for row in rows for c in row.completions]
+        if is_of_memory(error):
+            problem = f"a plain pass over a text of {max(texts):,} tokens does not fit into memory"
+            remedy = "build with a smaller max_length"
+            raise UsageError("T181", type(model).__name__, problem, remedy) from error
+        problem = f"a plain pass over texts of {min(texts):,} to {max(texts):,} tokens fails"
+        remedy = "check its config, build with a smaller max_length, or use another model"
+        raise UsageError(
+            "T180", type(model).__name__, f"{problem} ({first_line(error)})", remedy
+        ) from error
+    return Checked(
+        pack(rows).to(plain.device),
+        torch.from_numpy(np.concatenate(compared)).to(plain.device),
+        plain,
+    )
+
+
+def compared_tokens(length: int) -> NDArray[np.int64]:
+    """Which tokens of a completion are compared: all of it, or some from the first to the last."""
+    return np.linspace(0, length - 1, min(length, COMPARED)).round().astype(np.int64)
+
+
+def _disagreement(policy: Policy, checked: Sequence[Checked], *, shared: bool) -> str | None:
+    worst = 0.0
+    try:
+        policy.share(shared=shared)
+        with torch.no_grad():
+            for batch, compared_n, plain_n in checked:
+                gaps = (policy(batch).logps_N[compared_n] - plain_n).abs()
+                worst = max(worst, float(gaps.nan_to_num(torch.inf).max()))
+    except MODEL_ERRORS as error:
+        if is_of_memory(error):
+            raise
+        return first_line(error)
+    return None if worst <= TOLERANCE else f"off by {worst:.2g} nats a token"
+
+
+@torch.no_grad()
+def plain_logps(
+    model: PreTrainedModel, rows: list[Prompted], *, compared: int | None = None
+) -> Tensor:
+    """Log-probs of completion tokens by transformers' own forward, one text at a time, (n,).
+
+    All of them, or at most so many of each completion. Each text runs as in a fresh model.
+    """
+    found: list[Tensor] = []
+    for row in rows:
+        for completion in row.completions:
+            ids = torch.from_numpy(np.concatenate([row.prompt, completion]).astype(np.int64))
+            ids = ids.to(model.device)
+            few = (
+                np.arange(len(completion)) if compared is None else compared_tokens(len(completion))
+            )
+            places = torch.from_numpy(len(row.prompt) - 1 + few).to(model.device)
+            start_afresh(model)
+            logps = _logits_at(model, ids, places).float().log_softmax(-1)
+            found.append(logps.gather(-1, ids[places + 1][:, None]).squeeze(-1))
+    return torch.cat(found)
+
+
+def _logits_at(model: PreTrainedModel, ids: Tensor, places: Tensor) -> Tensor:
+    """Logits at some places of a text, (n, V); of no other places if the model can leave them."""
+    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+        logits: Tensor = model(input_ids=ids[None], use_cache=False).logits[0]
+        return logits[places]
+    kept: Tensor = model(input_ids=ids[None], use_cache=False, logits_to_keep=places).logits[0]
+    return kept

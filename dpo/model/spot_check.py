@@ -1,0 +1,215 @@
+"""Before step 1: do stored log-probs agree with those that the model gives here?
+
+Fingerprints cannot know what a machine computes, so rows are computed again. In float32 the worst
+token decides. Under bf16 and fp16 log-probs move with the shape of a batch, by an amount that
+depends on model and machine, so the bounds are measured: the rows run in float32 too, and stored
+log-probs may be as far from that as those of the same precision are here. Log-probs of other
+weights are several times farther at each token, which thousands of tokens show without doubt; one
+step of few pairs would not. docs/decisions/0021 has the measurements.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpo.data.pairs import Pairs
+from dpo.data.permutation import permute
+from dpo.data.reference_store import Reference
+from dpo.errors import MismatchError
+from dpo.model.forward import RowLogps, row_logps
+from dpo.model.policy import Policy
+
+SPOT_ROWS = 32
+WORST_TOKEN = 1e-3
+"""Nats, in float32."""
+FIRST_LOSS = 1e-4
+"""In float32, where the policy starts as its reference."""
+FARTHER = 2.0
+"""Stored log-probs may be so many times as far from float32 as those computed here, on average over
+all tokens of the rows."""
+DEVIATIONS = 6.0
+"""Standard errors of a mean over pairs: one right reference in a million is beyond, if pairs are
+independent (Student's t of 31 degrees: 1.2e-6)."""
+_FEW = 8
+"""Pairs below which a mean says nothing."""
+_FLOOR = 1e-3
+"""Nats a token, below which a difference under bf16 or fp16 is rounding whatever was measured."""
+_SIDES = ("chosen", "rejected", "margins")
+
+
+class Spread(NamedTuple):
+    """How recomputed pairs differ from stored ones: chosen, rejected and margins, each (3,)."""
+
+    means: NDArray[np.float64]
+    """Nats, on average over the pairs."""
+    per_root_token: NDArray[np.float64]
+    """Standard deviation of a pair over the square root of its tokens, nats: that of what differs
+    here or, if it is more, that of two roundings of which each is as far from float32 as here."""
+    pairs: int
+
+    def bounds(self, tokens: Sequence[int]) -> NDArray[np.float64]:
+        """How far means over a step's pairs of so many tokens may be from those seen, (3,).
+
+        Both means have an error: that of the step, and that of the pairs which were recomputed.
+        """
+        mean_tokens = float(np.mean(tokens))
+        error = self.per_root_token * np.sqrt(mean_tokens * (1 / len(tokens) + 1 / self.pairs))
+        bounds: NDArray[np.float64] = DEVIATIONS * error + _FLOOR
+        return bounds
+
+
+def spot_check(policy: Policy, pairs: Pairs, reference: Reference, split: str) -> Spread:
+    """Compute some rows again under the reference's model, and refuse log-probs that differ.
+
+    Returns how they differ, which bounds what a first step may. Raises MismatchError (T209).
+    """
+    count = min(SPOT_ROWS, len(pairs))
+    rows = np.sort(permute(np.arange(count), len(pairs), key="spot check")).tolist()
+    precision = reference.manifest.mixed_precision
+    stored = _stored_token_logps(reference, split, rows)
+    again: list[RowLogps] = []
+    exact: list[RowLogps] = []
+    for start in range(0, count, 4):
+        some = rows[start : start + 4]
+        again += row_logps(policy, pairs, some, precision=precision)[0]
+        if precision != "no":
+            exact += row_logps(policy, pairs, some, precision="no")[0]
+    place = f"{reference.folder} {split}"
+    if precision == "no":
+        _refuse_worst_token(place, pairs, rows, again, stored)
+        return _spread(again, stored)
+    _refuse_far_tokens(place, again, exact, stored)
+    spread = _spread(again, stored)
+    if count >= _FEW:
+        _refuse_shifted_means(place, spread, [len(side) for row in stored for side in row])
+    # a step's packs have other shapes than these rows, and may differ where these did not
+    rounding = np.sqrt(2) * _spread(again, exact).per_root_token
+    return spread._replace(per_root_token=np.maximum(spread.per_root_token, rounding))
+
+
+def check_first_loss(loss: float, *, expected: float, draws: Callable[[], bool]) -> None:
+    """Refuse a first loss that is not the reference's, where the policy starts as it (float32).
+
+    `draws` finds out if two passes over the same pairs differ; it is asked only then.
+    """
+    if not abs(loss - expected) <= FIRST_LOSS * max(1.0, abs(expected)):
+        problem = f"is {loss:.6f} where a policy that equals its reference has {expected:.6f}"
+        raise _first_step_error("the first loss", problem, draws=draws)
+
+
+def check_first_margins(
+    found: Mapping[str, float],
+    spread: Spread,
+    tokens: Sequence[int],
+    *,
+    draws: Callable[[], bool],
+) -> None:
+    """Refuse a first step farther from its reference than rounding explains (bf16, fp16)."""
+    means = np.array([found["logratios/chosen"], found["logratios/rejected"]])
+    means = np.append(means, means[0] - means[1])
+    for side, mean, seen, bound in zip(
+        _SIDES, means, spread.means, spread.bounds(tokens), strict=True
+    ):
+        if not abs(mean - seen) <= bound:
+            problem = (
+                f"has {side} {mean:+.3f} nats from the reference on average over {len(tokens):,}"
+                f" pairs, where rounding explains {seen:+.3f} ± {bound:.3f}"
+            )
+            raise _first_step_error("the first step", problem, draws=draws)
+
+
+def _first_step_error(place: str, problem: str, *, draws: Callable[[], bool]) -> MismatchError:
+    """Say which it is, noise in the model or another model: the stored numbers were found right."""
+    remedy = (
+        "the stored log-probs agree with the model as it was loaded, so that training runs another "
+        "one: report it with the model's name; mixed_precision: no compares exactly"
+    )
+    if draws():
+        problem += "; the model draws at random, though dropout is off: two passes over it differ"
+        remedy = "set its rates of noise to 0 in its config.json, or use another model"
+    return MismatchError("T210", place, problem, remedy)
+
+
+_OTHER_WEIGHTS = (
+    "they come from other weights or from a machine that computes wrongly: run `dpo-ref` with "
+    "this model under another --name and set reference.name to it"
+)
+
+
+def _refuse_worst_token(
+    place: str,
+    pairs: Pairs,
+    rows: Sequence[int],
+    again: Sequence[RowLogps],
+    stored: Sequence[RowLogps],
+) -> None:
+    for row, mine, theirs in zip(rows, again, stored, strict=True):
+        gap = float(np.abs(np.concatenate(mine) - np.concatenate(theirs)).max())
+        if not gap <= WORST_TOKEN:
+            problem = (
+                f"row {row:,} ({pairs.pair_id(row)}) is off by {gap:.2g} nats at a token, where"
+                f" float32 allows {WORST_TOKEN:g}"
+            )
+            raise MismatchError("T209", place, problem, _OTHER_WEIGHTS)
+
+
+def _refuse_far_tokens(
+    place: str, again: Sequence[RowLogps], exact: Sequence[RowLogps], stored: Sequence[RowLogps]
+) -> None:
+    mine, truth, theirs = (_tokens(rows) for rows in (again, exact, stored))
+    rounding = max(float(np.abs(mine - truth).mean()), _FLOOR)
+    gap = float(np.abs(theirs - truth).mean())
+    if not gap <= FARTHER * rounding:
+        problem = (
+            f"its log-probs are {gap:.3g} nats a token from this model's in float32, on average"
+            f" over {len(stored):,} pairs, where rounding makes {rounding:.3g}"
+        )
+        raise MismatchError("T209", place, problem, _OTHER_WEIGHTS)
+
+
+def _refuse_shifted_means(place: str, spread: Spread, tokens: Sequence[int]) -> None:
+    error = spread.per_root_token * np.sqrt(np.sum(tokens) / spread.pairs / spread.pairs)
+    for side, mean, bound in zip(_SIDES, spread.means, DEVIATIONS * error + _FLOOR, strict=True):
+        if not abs(mean) <= bound:
+            problem = (
+                f"its {side} are off by {-mean:+.3f} nats on average over {spread.pairs:,} pairs,"
+                f" where rounding explains ± {bound:.3f}"
+            )
+            raise MismatchError("T209", place, problem, _OTHER_WEIGHTS)
+
+
+def _spread(again: Sequence[RowLogps], stored: Sequence[RowLogps]) -> Spread:
+    sides = np.array(
+        [
+            [
+                float((mine - theirs).sum(dtype=np.float64))
+                for mine, theirs in zip(*both, strict=True)
+            ]
+            for both in zip(again, stored, strict=True)
+        ]
+    ).reshape(-1, 2)
+    gaps = np.column_stack([sides, sides[:, 0] - sides[:, 1]])
+    tokens = np.array([sum(map(len, row)) for row in stored], np.float64)
+    means = gaps.mean(0)
+    spread = np.sqrt(((gaps - means) ** 2 / tokens[:, None]).sum(0) / max(1, len(gaps) - 1))
+    return Spread(means, spread, len(gaps))
+
+
+def _tokens(rows: Sequence[RowLogps]) -> NDArray[np.float64]:
+    return np.concatenate([side for row in rows for side in row]).astype(np.float64)
+
+
+def _stored_token_logps(reference: Reference, split: str, rows: Sequence[int]) -> list[RowLogps]:
+    """Token log-probs of chosen and rejected in a row, for each of some rows of a split."""
+    tables = reference.tables(split)
+    starts = np.cumsum([0, *(table.num_rows for table in tables)])
+    found = []
+    for row in rows:
+        shard = int(np.searchsorted(starts, row, side="right")) - 1
+        place = row - int(starts[shard])
+        columns = ("ref_chosen_token_logps", "ref_rejected_token_logps")
+        sides = [tables[shard][name][place].values.to_numpy() for name in columns]
+        found.append(RowLogps(*sides))
+    return found

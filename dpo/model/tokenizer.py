@@ -1,0 +1,62 @@
+"""What a prompt is to a model: the ids that it continues, and those that end its answer."""
+
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from dpo.errors import UsageError
+from prefdata.tokens.load import load_tokenizer as tokenizer_of
+from prefdata.tokens.options import ControlTokens, TokenOptions
+from prefdata.tokens.prompts import PromptEncoder
+from prefdata.tokens.template.render import Refusal
+from prefdata.tokens.tokenizer import target_of
+
+Messages = list[dict[str, Any]]
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a checkpoint's folder or a hub name; no code from it is run."""
+    return tokenizer_of(name, partial(UsageError, "T130", name))
+
+
+def short_name(name: str) -> str:
+    """What a record says of its model: the folder's own name, or the hub name as it is."""
+    return Path(name).resolve().name if Path(name).is_dir() else name
+
+
+def prompt_encoder(tokenizer: Any, *, control_tokens: ControlTokens = "encode") -> PromptEncoder:
+    """Return the encoder of prompts: that of a build, so that both see the same ids."""
+    target = target_of(str(getattr(tokenizer, "name_or_path", "") or "tokenizer"), tokenizer)
+    options = TokenOptions(control_tokens=control_tokens, template_date=date.today())
+    return PromptEncoder(target, options)
+
+
+def prompt_ids(prompt: str | Messages, tokenizer: Any, *, raw: bool) -> list[int]:
+    """Return the ids that the model continues; a string is a user's turn unless it is `raw`."""
+    said = prompt if raw else as_messages(prompt)
+    return encode_prompt(said, prompt_encoder(tokenizer), "prompt")
+
+
+def encode_prompt(prompt: str | Messages, encoder: PromptEncoder, place: str) -> list[int]:
+    """Return the ids that the model continues; a string is verbatim text."""
+    ids = encoder.encode(prompt)
+    if not isinstance(ids, Refusal):
+        return ids
+    if ids.code == "PD711":
+        remedy = "fix the roles and their order"
+        raise UsageError("T132", place, f"the chat template says: {ids.message}", remedy)
+    raise UsageError("T132", place, f"{ids.message} ({ids.code})", "fix the row or leave it out")
+
+
+def as_messages(prompt: str | Messages) -> Messages:
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+def stop_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
+    """Every id that ends a completion: the generation config's, and the tokenizer's end."""
+    ends = model.generation_config.eos_token_id if model.generation_config else None
+    found = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+    return frozenset(found - {None})

@@ -1,0 +1,108 @@
+"""Before sampling: do steps with a model's cache give the log-probs of a plain pass?
+
+Models keep their state under several names, and a cache that is handed over under another name is
+ignored: each step then runs without what came before, and nothing fails. So some tokens are drawn
+with the cache, and a plain pass over the same texts must give them the same log-probs. If it does
+not, texts are run whole for every token.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from dpo.errors import MODEL_ERRORS, UsageError, first_line, is_of_memory
+from dpo.model.length_limits import length_limits, lengths_named
+from dpo.sampling.decode import (
+    Cached,
+    Prompt,
+    Reader,
+    Recomputed,
+    Sampling,
+    last_logits,
+    sample_batch,
+    uniforms,
+)
+
+STEPS = 4
+"""Tokens of the check; all that a run may draw if they pass a limit that the config names."""
+TOLERANCE = {torch.bfloat16: 0.25, torch.float16: 0.05}
+"""Nats a token, on average; 1e-3 in float32. A lost state is off by whole nats."""
+
+
+Chosen = Callable[[PreTrainedModel, Sequence[list[int]], int], Reader]
+
+
+def choose_reader(
+    model: PreTrainedModel, texts: Sequence[list[int]], sampling: Sampling
+) -> tuple[Chosen, str | None]:
+    """The reader that is right for a model, and why it is not its cache; None if it is.
+
+    The shortest and the longest text run: two batches of steps, and four plain passes.
+    Raises UsageError (T182) if a plain pass fails.
+    """
+    ordered = sorted(texts, key=len)
+    probes = [ordered[0], ordered[-1]]
+    why = _lengths_matter(model, probes, sampling)
+    if why is None:
+        steps = min(_steps(model, probes, sampling), sampling.max_new_tokens)
+        why = _disagreement(model, probes, Sampling(max_new_tokens=steps))
+    return (Cached, None) if why is None else (Recomputed, why)
+
+
+def _disagreement(model: PreTrainedModel, texts: list[list[int]], sampling: Sampling) -> str | None:
+    """What is wrong with the log-probs of tokens that are drawn with the cache."""
+    prompts = [
+        Prompt(ids, np.stack([uniforms(0, row, k, sampling.max_new_tokens) for k in range(2)]))
+        for row, ids in enumerate(texts)
+    ]
+    _plain_logp(model, texts[0], [])  # a model that fails on texts fails here
+    try:
+        sampled = sample_batch(model, prompts, sampling, frozenset(), Cached)
+    except MODEL_ERRORS as error:
+        if is_of_memory(error):
+            raise
+        return f"it fails ({first_line(error)})"
+    gaps = [
+        (completion.logp - _plain_logp(model, prompt.ids, completion.ids)) / len(completion.ids)
+        for prompt, completions in zip(prompts, sampled, strict=True)
+        for completion in completions
+    ]
+    gap = float(np.abs(gaps).mean())
+    if gap <= TOLERANCE.get(model.dtype, 1e-3):
+        return None
+    return f"its log-probs are {gap:.2g} nats a token off those of plain passes"
+
+
+def _lengths_matter(
+    model: PreTrainedModel, probes: list[list[int]], sampling: Sampling
+) -> str | None:
+    shortest, longest = len(probes[0]), len(probes[1]) + sampling.max_new_tokens
+    for limit in length_limits(model):
+        if limit.side(shortest) != limit.side(longest):
+            return f"its rotary frequencies change at {limit.tokens:,} tokens"
+    return None
+
+
+def _steps(model: PreTrainedModel, probes: list[list[int]], sampling: Sampling) -> int:
+    shortest, longest = len(probes[0]), len(probes[1]) + sampling.max_new_tokens
+    within = any(shortest <= limit < longest for limit in lengths_named(model.config))
+    return sampling.max_new_tokens if within else STEPS
+
+
+@torch.inference_mode()
+def _plain_logp(model: PreTrainedModel, prompt: list[int], completion: list[int]) -> float:
+    """Sum of the log-probs of a completion by one plain pass over its text, in nats."""
+    ids = torch.tensor([prompt + completion], device=model.device)
+    try:
+        logits = last_logits(model, ids, keep=len(completion) + 1)[0, :-1]
+    except MODEL_ERRORS as error:
+        if is_of_memory(error):
+            raise
+        problem = f"a plain pass over {ids.shape[1]:,} tokens fails ({first_line(error)})"
+        remedy = "check its config, shorten the prompts, or use another model"
+        raise UsageError("T182", type(model).__name__, problem, remedy) from error
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    logps = logits.to(exact).log_softmax(-1)
+    return float(logps.gather(1, ids[0, len(prompt) :, None]).sum())

@@ -1,0 +1,268 @@
+"""Sampled continuations of a batch of prompts, with their log-probs.
+
+The draw of a token is a pure function of (distribution, uniform number), and the uniforms of a
+completion of (seed, prompt row, k). So what a completion says does not depend on what else is in
+its batch, but for the rounding of the model's own products: in float32 it moves a draw over the
+border between two tokens once in some ten thousand tokens, in bfloat16 far more often.
+
+Letters in shapes: B prompts, R = B·K rows, V vocabulary, T positions.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from dpo.model.length_limits import start_afresh
+
+NUCLEUS = 256  # tokens looked at first for top-p; the whole vocabulary where they do not suffice
+KEEP = 0.75  # finished rows leave the batch when fewer than this share of it still grows
+
+
+class Sampling(NamedTuple):
+    """How a token is drawn."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 64
+
+
+class Sampled(NamedTuple):
+    """One completion as the model made it; `ids` hold the end token where it came."""
+
+    ids: list[int]
+    logp: float
+    """Sum of the log-probs at temperature 1, over the whole vocabulary, in nats."""
+    ended: bool
+
+
+class Prompt(NamedTuple):
+    """One prompt, and the uniforms of its K completions: (K, max_new_tokens)."""
+
+    ids: list[int]
+    uniforms: NDArray[np.float64]
+
+
+def uniforms(seed: int, row: int, k: int, count: int) -> NDArray[np.float64]:
+    """The first `count` numbers in [0, 1) of completion `k` of prompt row `row`."""
+    key = hashlib.sha256(f"{seed} {row} {k}".encode()).digest()[:16]
+    philox = np.random.Philox(key=int.from_bytes(key, "little"))
+    return np.random.Generator(philox).random(count)
+
+
+class Reader(Protocol):
+    """Runs a model over texts that grow by a token at a time, one row for each text."""
+
+    logits_RV: Tensor
+    """Of the next token of every row."""
+
+    def select(self, index_R: Tensor) -> None:
+        """Keep these rows, each as often as it is named, in this order."""
+
+    def step(self, tokens_R: Tensor) -> None:
+        """Append a token to every row, and run."""
+
+
+@torch.inference_mode()
+def sample_batch(
+    model: PreTrainedModel,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    stop: frozenset[int],
+    reader: Callable[[PreTrainedModel, Sequence[list[int]], int], Reader] | None = None,
+) -> list[list[Sampled]]:
+    """K completions of each prompt; the prompt is run once for all of its K.
+
+    By the model's cache, unless another `reader` is given (`Recomputed`).
+    """
+    read = (reader or Cached)(model, [prompt.ids for prompt in prompts], sampling.max_new_tokens)
+    rows = _Rows(read, prompts)
+    stop_ids = torch.tensor(sorted(stop), dtype=torch.long, device=model.device)
+    exact = torch.promote_types(model.dtype, torch.float32)
+    for place in range(sampling.max_new_tokens):
+        logps_RV = read.logits_RV.to(exact).log_softmax(-1)
+        tokens_R = draw(logps_RV, rows.uniforms_RT[:, place], sampling)
+        rows.record(tokens_R, logps_RV.gather(1, tokens_R[:, None])[:, 0])
+        rows.finish(torch.isin(tokens_R, stop_ids))
+        if rows.all_finished or place + 1 == sampling.max_new_tokens:
+            break
+        rows.step(tokens_R)
+    return rows.result(stop)
+
+
+class _Rows:
+    """The rows of a batch while they grow: their tokens, and which still grow."""
+
+    def __init__(self, reader: Reader, prompts: Sequence[Prompt]) -> None:
+        self.reader, self.k = reader, len(prompts[0].uniforms)
+        device = reader.logits_RV.device
+        self.rows: NDArray[np.int64] = np.arange(len(prompts) * self.k)
+        self.uniforms_RT = torch.from_numpy(np.concatenate([p.uniforms for p in prompts]))
+        self.uniforms_RT = self.uniforms_RT.to(device)
+        self.alive_R = torch.ones(len(self.rows), dtype=torch.bool, device=device)
+        reader.select(torch.arange(len(prompts), device=device).repeat_interleave(self.k))
+        self.tokens: list[list[int]] = [[] for _ in self.rows]
+        self.logps: list[list[float]] = [[] for _ in self.rows]
+
+    @property
+    def all_finished(self) -> bool:
+        return not bool(self.alive_R.any())
+
+    def record(self, tokens_R: Tensor, logps_R: Tensor) -> None:
+        """Append a token to every row that still grows."""
+        found = zip(
+            self.rows, tokens_R.tolist(), logps_R.tolist(), self.alive_R.tolist(), strict=True
+        )
+        for row, token, logp, alive in found:
+            if alive:
+                self.tokens[row].append(token)
+                self.logps[row].append(logp)
+
+    def finish(self, ended_R: Tensor) -> None:
+        self.alive_R &= ~ended_R
+
+    def step(self, tokens_R: Tensor) -> None:
+        """One forward of the new tokens; finished rows are dropped when that is worth a copy."""
+        if int(self.alive_R.sum()) <= KEEP * len(self.rows):
+            alive = self.alive_R.nonzero()[:, 0]
+            tokens_R = tokens_R[alive]
+            self.rows = self.rows[alive.cpu().numpy()]
+            self.uniforms_RT, self.alive_R = self.uniforms_RT[alive], self.alive_R[alive]
+            self.reader.select(alive)
+        self.reader.step(tokens_R)
+
+    def result(self, stop: frozenset[int]) -> list[list[Sampled]]:
+        done = [
+            Sampled(ids, sum(logps), ids[-1] in stop)
+            for ids, logps in zip(self.tokens, self.logps, strict=True)
+        ]
+        return [done[first : first + self.k] for first in range(0, len(done), self.k)]
+
+
+class Cached:
+    """Rows padded at the left, and the cache of all that has run."""
+
+    def __init__(self, model: PreTrainedModel, texts: Sequence[list[int]], room: int) -> None:
+        self.model = model
+        ids_RT, mask_RT = _pad_left(texts, room)
+        device, self.length = model.device, ids_RT.shape[1]
+        self.mask_RT = mask_RT.to(device)
+        self.cache = DynamicCache(config=model.config)
+        positions_RT = (self.mask_RT[:, : self.length].cumsum(-1) - 1).clamp(min=0)
+        self.positions_R = positions_RT[:, -1]
+        self.logits_RV = self._forward(ids_RT.to(device), positions_RT)
+
+    def select(self, index_R: Tensor) -> None:
+        self.cache.reorder_cache(cast(torch.LongTensor, index_R))
+        self.mask_RT, self.positions_R = self.mask_RT[index_R], self.positions_R[index_R]
+        self.logits_RV = self.logits_RV[index_R]
+
+    def step(self, tokens_R: Tensor) -> None:
+        self.length += 1
+        self.positions_R = self.positions_R + 1
+        self.logits_RV = self._forward(tokens_R[:, None], self.positions_R[:, None])
+
+    def _forward(self, ids_RT: Tensor, positions_RT: Tensor) -> Tensor:
+        """Logits of the last position alone, (R, V)."""
+        model: Any = self.model
+        logits: Tensor = model(
+            input_ids=ids_RT,
+            attention_mask=self.mask_RT[:, : self.length],
+            position_ids=positions_RT,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        return logits[:, -1]
+
+
+class Recomputed:
+    """Texts that are run whole for every token, without a cache and without padding.
+
+    For models whose cache does not give what a plain pass gives. A step takes as long as all of
+    the text so far. Texts of one length are one batch.
+    """
+
+    def __init__(self, model: PreTrainedModel, texts: Sequence[list[int]], _room: int) -> None:
+        self.model = model
+        self.texts = [torch.tensor(text, device=model.device) for text in texts]
+        self.logits_RV = self._forward()
+
+    def select(self, index_R: Tensor) -> None:
+        self.texts = [self.texts[place] for place in index_R.tolist()]
+        self.logits_RV = self.logits_RV[index_R]
+
+    def step(self, tokens_R: Tensor) -> None:
+        grown = zip(self.texts, tokens_R[:, None], strict=True)
+        self.texts = [torch.cat((text, token)) for text, token in grown]
+        self.logits_RV = self._forward()
+
+    def _forward(self) -> Tensor:
+        """Logits of the last position of every text, (R, V)."""
+        places: dict[int, list[int]] = {}
+        for place, text in enumerate(self.texts):
+            places.setdefault(len(text), []).append(place)
+        found = [
+            last_logits(self.model, torch.stack([self.texts[place] for place in some]), keep=1)
+            for some in places.values()
+        ]
+        order = np.argsort([place for some in places.values() for place in some])
+        return torch.cat(found)[torch.from_numpy(order).to(found[0].device)][:, -1]
+
+
+def last_logits(model: PreTrainedModel, ids_RT: Tensor, *, keep: int) -> Tensor:
+    """Logits of the last positions of whole texts by a plain pass, (R, keep, V)."""
+    start_afresh(model)
+    options: dict[str, Any] = {}
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        options["logits_to_keep"] = keep
+    logits: Tensor = model(input_ids=ids_RT, use_cache=False, **options).logits
+    return logits[:, -keep:]
+
+
+def draw(logps_RV: Tensor, uniforms_R: Tensor, sampling: Sampling) -> Tensor:
+    """One token of each row, (R,): the inverse of the cumulated distribution at the uniform.
+
+    Tokens keep the vocabulary's order, so that two tokens of nearly the same probability cannot
+    change places by rounding.
+    """
+    if sampling.temperature == 0:
+        return logps_RV.argmax(-1)
+    probs_RV = logps_RV.exp()
+    if sampling.temperature != 1:
+        probs_RV = (logps_RV / sampling.temperature).softmax(-1)
+    if sampling.top_p == 1:
+        return _invert(probs_RV, uniforms_R)
+    best_RN, ids_RN = probs_RV.topk(min(NUCLEUS, probs_RV.shape[-1]))
+    if bool((best_RN.sum(-1) < sampling.top_p).any()):
+        best_RN, ids_RN = probs_RV.sort(-1, descending=True)
+    # the nucleus: the smallest set of the likeliest tokens whose mass reaches top_p
+    mass_before = best_RN.cumsum(-1, dtype=torch.float64) - best_RN
+    best_RN = best_RN.masked_fill(mass_before >= sampling.top_p, 0)
+    ids_RN, order = ids_RN.sort(-1)
+    return ids_RN.gather(1, _invert(best_RN.gather(1, order), uniforms_R)[:, None])[:, 0]
+
+
+def _invert(weights_RN: Tensor, uniforms_R: Tensor) -> Tensor:
+    """The first place whose cumulated weight exceeds the uniform's share of the total."""
+    sums_RN = weights_RN.cumsum(-1, dtype=torch.float64)
+    targets_R1 = uniforms_R[:, None] * sums_RN[:, -1:]
+    places_R = torch.searchsorted(sums_RN, targets_R1, right=True)[:, 0]
+    return places_R.clamp(max=weights_RN.shape[-1] - 1)
+
+
+def _pad_left(rows: Sequence[list[int]], room: int) -> tuple[Tensor, Tensor]:
+    """Ids (B, T) padded at the left, and their mask (B, T + room), whose room is all ones."""
+    length = max(map(len, rows))
+    ids_BT = torch.zeros(len(rows), length, dtype=torch.long)
+    mask_BT = torch.ones(len(rows), length + room, dtype=torch.long)
+    for place, row in enumerate(rows):
+        ids_BT[place, length - len(row) :] = torch.tensor(row)
+        mask_BT[place, : length - len(row)] = 0
+    return ids_BT, mask_BT

@@ -1,0 +1,157 @@
+"""A whole `dpo-sample`: prompts in, a ranked file out, and what can be said of it."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from datetime import date
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from dpo.model.load import best_device, check_model, load_model, weights_sha256
+from dpo.model.tokenizer import encode_prompt, load_tokenizer, prompt_encoder, short_name
+from dpo.sampling.files import append, check_out, output_row, partial_file, read_prompts
+from dpo.sampling.sample import (
+    ReadPrompts,
+    SampleConfig,
+    check_prompts,
+    choose_sampling,
+    read_as,
+    sample_completions,
+)
+from dpo.sampling.scorer import load_scorer, score_completions
+from prefdata.store.ownership import Read
+from prefdata.tokens.preview import show_ids
+from prefdata.tokens.prompts import PromptEncoder
+
+
+class SampleJob(NamedTuple):
+    """What one run reads and writes."""
+
+    prompts: Path
+    model: str
+    out: Path
+    scorer: str | None = None
+    dtype: str = "float32"
+
+
+class SampleSummary(NamedTuple):
+    """What the finished file holds."""
+
+    num_completions: int
+    num_tokens: int
+    num_ended: int
+    mean_score: float | None
+    readings: list[str] = []  # noqa: RUF012 - never changed
+    """How the prompts were read."""
+
+
+def sample_file(
+    job: SampleJob,
+    config: SampleConfig,
+    on_prompt: Callable[[int, int, int], None] = lambda *_: None,
+    notice: Callable[[str], None] = lambda line: None,  # noqa: ARG005
+) -> SampleSummary:
+    """Sample, score and write.
+
+    `on_prompt` hears how many prompts are done, of how many, and the tokens of the last of them
+    (0 for what an earlier run left), `notice` what happens once.
+    """
+    reads = [Read("the prompts", job.prompts)]
+    reads += [Read("the model", Path(job.model))] if Path(job.model).exists() else []
+    check_out(job.out, reads)
+    scorer = load_scorer(job.scorer) if job.scorer else None
+    check_model(job.model)
+    rows = read_prompts(job.prompts)
+    model = load_model(job.model, dtype=getattr(torch, job.dtype), device=best_device())
+    tokenizer = load_tokenizer(job.model)
+    encoder = prompt_encoder(tokenizer, control_tokens=config.control_tokens)
+    read = read_as([row.prompt for row in rows], encoder, config, str(job.prompts))
+    rows = [row._replace(prompt=prompt) for row, prompt in zip(rows, read.prompts, strict=True)]
+    config = _settled(config, read)
+    check_prompts(
+        [f"{job.prompts}:{row.line}" for row in rows], read.prompts, model, encoder, config
+    )
+    reader, why = choose_sampling(read.prompts, model, encoder, config)
+    if why is not None:
+        notice(f"every token runs the whole text, since the model's cache cannot be used: {why}")
+    decides = _what_decides(job, config, model, tokenizer)
+    with partial_file(job.out, decides, config.prompts_per_window) as (file, first):
+        on_prompt(first, len(rows), 0)
+        sampled = sample_completions(
+            read.prompts, model, tokenizer, config, first=first, reader=reader
+        )
+        for start in range(first, len(rows), config.prompts_per_window):
+            lines = []
+            window = rows[start : start + config.prompts_per_window]
+            for row, completions in zip(window, islice(sampled, len(window)), strict=True):
+                texts = [completion.text for completion in completions]
+                scores = scorer and score_completions(scorer, str(job.scorer), row.prompt, texts)
+                lines.append(output_row(row, completions, short_name(job.model), scores))
+                tokens = sum(len(completion.ids) for completion in completions)
+                on_prompt(start + len(lines), len(rows), tokens)
+            append(file, b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    summary = summarize(map(orjson.loads, job.out.read_bytes().splitlines()))
+    return summary._replace(readings=_readings(str(job.prompts), read, encoder))
+
+
+def _settled(config: SampleConfig, read: ReadPrompts) -> SampleConfig:
+    """The config with the reading that was chosen, so that each window has the same."""
+    if read.choice is None:
+        return config
+    return config.model_copy(update={"text": read.choice.name, "raw": False})
+
+
+def _readings(place: str, read: ReadPrompts, encoder: PromptEncoder) -> list[str]:
+    """How prompts were read, and the first of them as the model saw it."""
+    said = []
+    if read.choice is not None:
+        said.append(f"{place}: string prompts as {read.choice.name}: {read.choice.why}")
+    spelled = sum(map(encoder.spells_token, read.prompts))
+    if spelled:
+        what = "steer the model" if encoder.options.control_tokens == "allow" else "are plain text"
+        said.append(f"{place}: {spelled:,} prompts spell control tokens, which {what}")
+    ids = encode_prompt(read.prompts[0], encoder, place)
+    first = json.dumps(show_ids(encoder.target, ids), ensure_ascii=False)
+    return [*said, f"The first prompt as the model sees it: {first}"]
+
+
+def summarize(rows: Iterable[dict[str, Any]]) -> SampleSummary:
+    completions = [completion for row in rows for completion in row["completions"]]
+    scores = [completion["score"] for completion in completions if "score" in completion]
+    return SampleSummary(
+        num_completions=len(completions),
+        num_tokens=sum(completion["num_tokens"] for completion in completions),
+        num_ended=sum(completion["ended"] for completion in completions),
+        mean_score=sum(scores) / len(scores) if scores else None,
+    )
+
+
+def _what_decides(
+    job: SampleJob, config: SampleConfig, model: PreTrainedModel, tokenizer: Any
+) -> dict[str, Any]:
+    """All that the bytes of the output hang on, by the name that a mismatch is told by."""
+    template = orjson.dumps(tokenizer.chat_template).decode()
+    day = {"date": date.today().isoformat()} if "strftime_now" in template else {}
+    vocabulary = tokenizer.get_vocab() | {"chat_template": tokenizer.chat_template}
+    return {
+        "weights": weights_sha256(model),
+        "tokenizer": _sha256(orjson.dumps(vocabulary, option=orjson.OPT_SORT_KEYS)),
+        "prompts": _sha256(job.prompts.read_bytes()),
+        "model": short_name(job.model),
+        "scorer": job.scorer,
+        "dtype": job.dtype,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        **day,
+        **config.model_dump(exclude={"raw"}),
+    }
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

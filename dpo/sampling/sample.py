@@ -1,0 +1,241 @@
+"""K completions of each prompt from a model: the first half of the paper's pipeline.
+
+    config = SampleConfig(k=4, max_new_tokens=48)
+    for completions in sample_completions(["Tell me a story."], model, tokenizer, config):
+        print([completion.text for completion in completions])
+
+Prompts are decoded in windows, sorted by length inside a window so that little is padded, and come
+back in the order given. See https://arxiv.org/abs/2305.18290, §4, "DPO outline", (1).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    model_validator,
+)
+from transformers import PreTrainedModel
+
+from dpo.errors import UsageError
+from dpo.model.tokenizer import Messages, as_messages, encode_prompt, prompt_encoder, stop_ids
+from dpo.sampling.cache_check import Chosen, choose_reader
+from dpo.sampling.decode import Prompt, Sampled, Sampling, sample_batch, uniforms
+from prefdata.read.texts import (
+    SAMPLE_ROWS,
+    Joins,
+    TextChoice,
+    TextMode,
+    TextRule,
+    choose,
+    count_joins,
+)
+from prefdata.tokens.options import ControlTokens
+from prefdata.tokens.prompts import PromptEncoder
+
+WINDOW = 8  # batches in a window: what is lost at most when a run is killed
+
+
+class SampleConfig(BaseModel):
+    """What decides the completions, beside the model and the prompts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    k: PositiveInt = 4
+    """Completions of each prompt."""
+    temperature: NonNegativeFloat = 1.0
+    """0 takes the likeliest token each time; then all completions of a prompt are equal."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Tokens are drawn from the smallest set of the likeliest that has this share of the mass."""
+    max_new_tokens: PositiveInt = 64
+    """Tokens of a completion at most, its end token included."""
+    batch_size: PositiveInt = 64
+    """Completions decoded at once."""
+    seed: int = 0
+    text: TextMode = "auto"
+    """String prompts as a `chat`'s first turn or `verbatim`; `auto` decides as a build does, by
+    what the prompts end with."""
+    raw: bool = False
+    """The same as `text: verbatim`."""
+    control_tokens: ControlTokens = "encode"
+    """Control tokens that a prompt spells: `encode` them as plain text, as a build does, `reject`
+    the prompt, or `allow` them to steer the model."""
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> "SampleConfig":
+        if self.raw and self.text == "chat":
+            raise ValueError("raw means text: verbatim, and text: chat is set")
+        return self
+
+    @property
+    def mode(self) -> TextMode:
+        return "verbatim" if self.raw else self.text
+
+    @property
+    def prompts_per_batch(self) -> int:
+        return max(1, self.batch_size // self.k)
+
+    @property
+    def prompts_per_window(self) -> int:
+        return WINDOW * self.prompts_per_batch
+
+
+class Completion(NamedTuple):
+    """One answer of the model."""
+
+    text: str
+    ids: list[int]
+    logp: float
+    """Sum over `ids` at temperature 1, in nats."""
+    ended: bool
+    """Whether the model ended it; otherwise it was cut at max_new_tokens."""
+
+
+def sample_completions(
+    prompts: Sequence[str | Messages],
+    model: PreTrainedModel,
+    tokenizer: Any,
+    config: SampleConfig,
+    *,
+    first: int = 0,
+    reader: Chosen | None = None,
+) -> Iterator[list[Completion]]:
+    """Yield the completions of each prompt from `first` on, in the order of the prompts.
+
+    `first` must begin a window for a resumed run to give the same bytes. Without a `reader` one is
+    chosen by the first prompts (`choose_reader`).
+    """
+    encoder = prompt_encoder(tokenizer, control_tokens=config.control_tokens)
+    prompts = read_as(prompts, encoder, config).prompts
+    stop = stop_ids(model, tokenizer)
+    if reader is None and prompts:
+        some = prompts[first : first + config.prompts_per_window] or prompts
+        reader, _ = choose_sampling(some, model, encoder, config)
+    for start in range(first, len(prompts), config.prompts_per_window):
+        window = prompts[start : start + config.prompts_per_window]
+        ids = [
+            encode_prompt(prompt, encoder, f"prompt {start + at}")
+            for at, prompt in enumerate(window)
+        ]
+        done: list[list[Sampled]] = [[] for _ in window]
+        order = sorted(range(len(window)), key=lambda place: len(ids[place]))
+        for at in range(0, len(order), config.prompts_per_batch):
+            places = order[at : at + config.prompts_per_batch]
+            batch = [_with_uniforms(ids[place], start + place, config) for place in places]
+            sampled = sample_batch(model, batch, _sampling(config), stop, reader)
+            for place, completions in zip(places, sampled, strict=True):
+                done[place] = completions
+        for completions in done:
+            yield [_readable(completion, tokenizer) for completion in completions]
+
+
+def choose_sampling(
+    prompts: Sequence[str | Messages],
+    model: PreTrainedModel,
+    encoder: PromptEncoder,
+    config: SampleConfig,
+) -> tuple[Chosen, str | None]:
+    """The reader that is right for a model and prompts; why it is not the cache, if it is not."""
+    texts = [encode_prompt(prompt, encoder, "prompt") for prompt in prompts]
+    return choose_reader(model, texts, _sampling(config))
+
+
+class ReadPrompts(NamedTuple):
+    """Prompts as they are sampled from: messages, and strings that are verbatim."""
+
+    prompts: list[str | Messages]
+    choice: TextChoice | None
+    """How strings are read; None where there are none."""
+
+
+def read_as(
+    prompts: Sequence[str | Messages],
+    encoder: PromptEncoder,
+    config: SampleConfig,
+    place: str = "prompts",
+) -> ReadPrompts:
+    """Decide how string prompts are read; E180 where the evidence is for neither reading."""
+    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+    if not texts:
+        return ReadPrompts(list(prompts), None)
+    target = encoder.target
+    rule = TextRule(config.mode, bool(target.templates), target.control_tokens)
+    others = len(prompts) - len(texts)
+    joins = _count_ends(texts, others, rule)
+    choice = choose(joins, rule)
+    if choice is None:  # a space at the end of some prompts is no evidence without an answer
+        stripped = [text.rstrip(" ") for text in texts]
+        choice = choose(_count_ends(stripped, others, rule), rule)
+    if choice is None:
+        chat = encoder.target.backend.decode(
+            encode_prompt(as_messages(texts[0]), encoder, place), skip_special_tokens=False
+        )
+        problem = (
+            f"{joins.running:,} of {joins.rows:,} prompts end in a space, a line break or a marker,"
+            f" {joins.bare:,} do not; the first would be {chat!r} or verbatim {texts[0]!r}"
+        )
+        raise UsageError("E180", place, problem, "choose --text chat or --text verbatim")
+    if choice.form == "text":
+        return ReadPrompts(list(prompts), choice)
+    return ReadPrompts([as_messages(prompt) for prompt in prompts], choice)
+
+
+def _count_ends(texts: Sequence[str], others: int, rule: TextRule) -> Joins:
+    """What prompts end in; conversations beside them count for a chat."""
+    joins = count_joins([(text, ()) for text in texts[:SAMPLE_ROWS]], rule.controls)
+    return joins._replace(rows=joins.rows + others, bare=joins.bare + others)
+
+
+def check_prompts(
+    places: Sequence[str],
+    prompts: Sequence[str | Messages],
+    model: PreTrainedModel,
+    encoder: PromptEncoder,
+    config: SampleConfig,
+) -> None:
+    """Refuse what cannot be sampled before any time is spent; `places` name the prompts."""
+    chats = [p for p, prompt in zip(places, prompts, strict=True) if not isinstance(prompt, str)]
+    if chats and not encoder.target.templates:
+        problem = "this prompt is a conversation, but the model's tokenizer has no chat template"
+        remedy = "take an instruct model, or pass string prompts"
+        raise UsageError("T131", chats[0], problem, remedy)
+    longest = getattr(model.config, "max_position_embeddings", None)
+    for place, prompt in zip(places, prompts, strict=True):
+        if isinstance(prompt, str) and config.control_tokens == "encode":
+            _require_no_tokens(place, prompt, encoder)
+        length = len(encode_prompt(prompt, encoder, place))
+        if length == 0:
+            raise UsageError("T132", place, "the prompt has no token", "give it a text")
+        if longest and length + config.max_new_tokens > longest:
+            problem = (
+                f"{length:,} tokens of prompt and {config.max_new_tokens:,} new ones"
+                f" do not fit the model's {longest:,}"
+            )
+            raise UsageError("T134", place, problem, "shorten the prompt or --max-new-tokens")
+
+
+def _require_no_tokens(place: str, prompt: str, encoder: PromptEncoder) -> None:
+    """E183 where verbatim text has control tokens, which would be plain letters to the model."""
+    if encoder.spells_token(prompt):
+        problem = "this verbatim prompt has control tokens, which would be encoded as plain text"
+        remedy = "let them steer the model with --control-tokens allow"
+        raise UsageError("E183", place, problem, remedy)
+
+
+def _with_uniforms(ids: list[int], row: int, config: SampleConfig) -> Prompt:
+    drawn = [uniforms(config.seed, row, k, config.max_new_tokens) for k in range(config.k)]
+    return Prompt(ids, np.stack(drawn))
+
+
+def _sampling(config: SampleConfig) -> Sampling:
+    return Sampling(config.temperature, config.top_p, config.max_new_tokens)
+
+
+def _readable(sampled: Sampled, tokenizer: Any) -> Completion:
+    text = tokenizer.decode(sampled.ids, skip_special_tokens=True)
+    return Completion(text, sampled.ids, sampled.logp, sampled.ended)

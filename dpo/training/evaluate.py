@@ -1,0 +1,55 @@
+"""The metrics of training, without gradients, over a split."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from dpo.data.sampler import make_order, packs_in_order
+from dpo.loss import PairLogps
+from dpo.training.gradients import empty_pack
+from dpo.training.metrics import is_right, means, pair_sums
+from dpo.training.setup import Run, Split
+
+
+@torch.no_grad()
+def evaluate(run: Run, split: Split) -> dict[str, float]:
+    """Means over the split's first `eval_rows` pairs, named `eval/…`; each pair counts once.
+
+    Losses that couple pairs see them in batches of `global_batch_size` pairs or groups, in the
+    split's order.
+    """
+    run.policy.eval()
+    count = min(len(split.pairs), run.config.eval_rows or len(split.pairs))
+    columns = torch.zeros((count, len(PairLogps._fields)), dtype=torch.float64)
+    columns = columns.to(run.accelerator.device)
+    budget, ranks = run.config.pack_tokens, run.accelerator.num_processes
+    windows = packs_in_order(split.pairs, count, budget=budget, ranks=ranks)
+    for rows in (rows for w in windows for rows in w[run.accelerator.process_index]):
+        if not rows:  # DDP's forward has collectives where the model has buffers
+            run.policy(empty_pack().to(run.accelerator.device))
+            continue
+        batch = split.batch(rows, run.accelerator.device)
+        with run.autocast():
+            logps = split.pair_logps(batch, run.policy(batch.pack))
+        columns[rows] = logps.columns()
+    run.policy.train()
+    whole = PairLogps(*run.accelerator.reduce(columns, "sum").unbind(1))
+    cuts = make_order(split.pairs, run.config).starts[:: run.config.global_batch_size]
+    batches = [
+        PairLogps(*(column[start:stop] for column in whole))
+        for start, stop in pairwise([*cuts[cuts < count].tolist(), count])
+    ]
+    losses = torch.cat([run.objective(batch) * batch.weight for batch in batches])
+    found = means(pair_sums(losses, whole, beta=run.objective.beta), prefix="eval/")
+    return found | _by_source(split, is_right(whole))
+
+
+def _by_source(split: Split, right: Tensor) -> dict[str, float]:
+    """The accuracy of each input file's pairs, where the split has several."""
+    numbers = torch.from_numpy(split.source_numbers[: len(right)]).to(right.device)
+    return {
+        f"eval/rewards/accuracies/{name}": float(right[numbers == number].mean())
+        for number, name in enumerate(split.sources)
+        if bool((numbers == number).any())
+    }

@@ -1,0 +1,114 @@
+"""Where metrics go: a file of lines, whoever watches, and accelerate's trackers."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dpo.training.metrics import rounded
+from dpo.training.setup import Run
+from prefdata.store.commit import write_bytes
+from prefdata.store.ownership import free_name
+
+Report = Callable[[int, int, dict[str, float]], None]
+"""Hears of a step, the steps in all and the step's metrics."""
+
+
+class MetricsLog:
+    """`metrics.jsonl`: a line a step and a line an evaluation, and the trackers beside it."""
+
+    def __init__(self, run: Run, first_step: int, report: Report) -> None:
+        self._run, self._report = run, report
+        self._is_main = run.accelerator.is_main_process
+        self.path = run.config.out / "metrics.jsonl"
+        self.pairs_path = self.path.with_name("pairs.jsonl")
+        self.notices: list[str] = []
+        """What a user should know of the files that an earlier start left."""
+        if self._is_main:
+            self.notices += [*_keep_damaged(self.path), *_keep_damaged(self.pairs_path)]
+        kept = _kept(self.path, first_step)
+        self.first: dict[str, Any] = next((line for line in kept if "loss" in line), {})
+        self.last: dict[str, float] = {}
+        if self._is_main:
+            write_bytes(self.path, _as_lines(kept))
+            if self.pairs_path.exists():
+                write_bytes(self.pairs_path, _as_lines(_kept(self.pairs_path, first_step)))
+            run.accelerator.init_trackers("dpo", _flat(run.config.model_dump(mode="json")))
+
+    def write_pairs(self, step: int, pair_ids: list[str]) -> None:
+        """List a step's pairs, from all ranks, in the order of the step."""
+        if self._is_main:
+            line = json.dumps({"step": step, "pair_ids": pair_ids}).encode() + b"\n"
+            with self.pairs_path.open("ab") as file:
+                file.write(line)
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        line = {"step": step, **rounded(metrics)}
+        is_training = "loss" in metrics
+        self.first = self.first or (line if is_training else {})
+        self.last |= rounded(metrics)
+        self._report(step, self._run.total_steps, metrics)
+        if not self._is_main or (
+            is_training and step % self._run.config.log_every != 0 and step > 1
+        ):
+            return
+        with self.path.open("ab") as file:
+            file.write(json.dumps(line).encode() + b"\n")
+        self._run.accelerator.log(metrics, step=step)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The whole lines of the file; a line cut by a crash is left out."""
+        return _read_lines(self.path)
+
+
+def _kept(path: Path, first_step: int) -> list[dict[str, Any]]:
+    """What a run that starts at a step has behind it."""
+    return [line for line in _read_lines(path) if line["step"] < first_step]
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    texts = path.read_bytes().split(b"\n") if path.is_file() else ()
+    return [line for text in texts if (line := _line_of(text)) is not None]
+
+
+def _line_of(text: bytes) -> dict[str, Any] | None:
+    """A line as a run writes it: a step, and numbers or the ids of pairs; None for any other."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or type(line.get("step")) is not int:
+        return None
+    values = [value for name, value in line.items() if name != "pair_ids"]
+    is_whole = all(isinstance(value, (int, float)) for value in values) and len(line) > 1
+    return line if is_whole and isinstance(line.get("pair_ids", []), list) else None
+
+
+def _keep_damaged(path: Path) -> list[str]:
+    """Copy a file that has lines which no run wrote, before it is written without them.
+
+    A last line without its end was cut by a crash, and is no loss.
+    """
+    data = path.read_bytes() if path.is_file() else b""
+    foreign = [text for text in data.split(b"\n")[:-1] if _line_of(text) is None]
+    if not foreign:
+        return []
+    copy = free_name(path)
+    write_bytes(copy, data)
+    return [f"{path}: {len(foreign):,} lines are not of a run; the file as it was is {copy.name}"]
+
+
+def _as_lines(values: list[dict[str, Any]]) -> bytes:
+    return b"".join(json.dumps(value).encode() + b"\n" for value in values)
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted name, as trackers want them: numbers and text alone."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            plain = isinstance(value, (int, float, str, bool))
+            flat[f"{prefix}{key}"] = value if plain else str(value)
+    return flat

@@ -1,0 +1,268 @@
+"""The training loop, read from top to bottom."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+from dpo.artifacts.card import write_card
+from dpo.artifacts.report.page import NAME as PAGE
+from dpo.artifacts.report.page import RunFacts, render_run
+from dpo.artifacts.save import save_model
+from dpo.artifacts.summary import NAME, RunSummary, read_summary
+from dpo.config import TrainConfig
+from dpo.errors import TrainingError, UsageError
+from dpo.model.cpu_memory import steady_memory
+from dpo.training.checkpoint import (
+    State,
+    find_checkpoint,
+    keep_newest,
+    load_checkpoint,
+    require_places,
+    save_checkpoint,
+)
+from dpo.training.distributed import is_sharded, make_accelerator
+from dpo.training.evaluate import evaluate
+from dpo.training.log import MetricsLog, Report
+from dpo.training.memory_check import rehearse
+from dpo.training.run_folder import check_finished, checkpoints_folder, claim_run, seal_run
+from dpo.training.setup import Run, open_run
+from dpo.training.sharding import shard_again, whole_weights
+from dpo.training.signals import StopRequest
+from dpo.training.spikes import WINDOW, SpikeWatch
+from dpo.training.step import name_pairs, pairs_run, train_step
+from prefdata.store.claim import Claim
+from prefdata.store.commit import lock_folder, make_folder, write_bytes
+
+
+class Finished(NamedTuple):
+    """What a run leaves behind."""
+
+    out: Path
+    steps: int
+    stopped_by: int | None
+    """The signal that stopped it after a checkpoint; None where it ran to its end."""
+    summary: RunSummary | None
+    """None where it was stopped."""
+
+
+def train(
+    config: TrainConfig,
+    *,
+    report: Report = lambda step, total, metrics: None,  # noqa: ARG005
+    notice: Callable[[str], None] = lambda line: None,  # noqa: ARG005
+) -> Finished:
+    """Train a policy on a finished build; resumes by itself where checkpoints of this run lie.
+
+    `report` hears of each step's metrics, `notice` of what happens once, in the main process.
+    Raises DpoError and PrefdataError.
+    """
+    steady_memory()
+    accelerator = make_accelerator(config)
+    claim = claim_run(config)
+    make_folder(config.out)
+    if not accelerator.is_main_process:
+        report, notice = (lambda _step, _total, _metrics: None), (lambda _line: None)
+    with lock_folder(config.out) if accelerator.is_main_process else nullcontext():
+        if accelerator.is_main_process:
+            claim.save()
+        finished = _train(open_run(config, accelerator), claim, report=report, notice=notice)
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
+    return finished
+
+
+def _train(run: Run, claim: Claim, *, report: Report, notice: Callable[[str], None]) -> Finished:
+    config = run.config
+    started = time.perf_counter()
+    for line in _said_first(run):
+        notice(line)
+    if (summary := _finished_before(run, notice)) is not None:
+        notice(f"{config.out} holds this run, finished at step {summary.steps:,}")
+        return Finished(config.out, summary.steps, None, summary)
+    done, skipped = resume(run)
+    if done:
+        notice(f"resumes after step {done:,}")
+    require_places(checkpoints_folder(config.out), done + 1, run.total_steps)
+    rehearse(run)
+    log = MetricsLog(run, done + 1, report)
+    for line in log.notices:
+        notice(line)
+    try:
+        finished = _take_steps(run, log, (done, skipped), notice)
+        if finished is None:
+            return _finish(run, log, claim, seconds=time.perf_counter() - started)
+    except TrainingError as error:
+        _write_page(run, log, f"Stopped by an error at {error.place}: {error.problem}.")
+        raise
+    _write_page(run, log, _how_it_ended(finished))
+    return finished
+
+
+def _said_first(run: Run) -> Iterator[str]:
+    """Yield what a user should know of how the run works, before its first step."""
+    config = run.config
+    if run.unshared_because is not None:
+        yield f"prompts are not shared by their completions: {run.unshared_because}"
+    yield from run.notices
+    if config.mixed_precision == "fp16" and run.accelerator.device.type == "cpu":
+        yield "fp16 on a CPU may take hundreds of times as long as bf16"
+    if config.eval_split not in (None, "test"):
+        yield f"evaluates on the split {config.eval_split}"
+
+
+def _take_steps(
+    run: Run, log: MetricsLog, start: tuple[int, int], notice: Callable[[str], None]
+) -> Finished | None:
+    """All steps after those that are done; what is left where a signal stopped them, else None."""
+    config, accelerator = run.config, run.accelerator
+    done, skipped = start
+    spikes = SpikeWatch(line["loss"] for line in log.lines() if "loss" in line)
+    with StopRequest() as stop:
+        for step in range(done + 1, run.total_steps + 1):
+            left_out = _take_step(run, step, log, may_skip=skipped < config.skip_nonfinite)
+            if left_out is not None:
+                skipped += 1
+                notice(left_out)
+            elif (height := spikes.sees(log.last["loss"])) is not None:
+                notice(_of_a_spike(run, step, log.last["loss"], height))
+            number = stop.agreed(accelerator)
+            if step < run.total_steps and (number or _is_due(step, config.checkpoint_every)):
+                checkpoint(run, step, skipped)
+            if number and step < run.total_steps:
+                return Finished(config.out, step, number, None)
+    return None
+
+
+def _of_a_spike(run: Run, step: int, loss: float, height: float) -> str:
+    told = f"its loss {loss:.4f} is {height:.1f} deviations above the {WINDOW} before it"
+    return f"step {step:,}: {told} (pairs {name_pairs(run, step)})"
+
+
+def _how_it_ended(finished: Finished) -> str:
+    if finished.summary is not None:
+        seconds = finished.summary.seconds
+        return f"{finished.summary.pairs:,} pairs; the last start took {seconds:,.0f} s."
+    name = signal.Signals(finished.stopped_by or 0).name
+    return f"Stopped by {name} after step {finished.steps:,}; the same command goes on from there."
+
+
+def _write_page(run: Run, log: MetricsLog, state: str) -> None:
+    """`report.html`, from everything that `metrics.jsonl` holds."""
+    if not run.accelerator.is_main_process:
+        return
+    facts = {
+        "build": run.build.manifest.hash,
+        "reference": run.reference_hash,
+        "run": run.fingerprint,
+    }
+    told = RunFacts(run.config, run.total_steps, state, facts)
+    write_bytes(run.config.out / PAGE, render_run(told, log.lines()).encode())
+
+
+def _take_step(run: Run, step: int, log: MetricsLog, *, may_skip: bool) -> str | None:
+    """One step, and what is to be known of it; why it was left out, where it was."""
+    left_out = None
+    try:
+        log.write(step, train_step(run, step))
+    except TrainingError as error:  # every rank has the same numbers
+        if not may_skip:
+            raise
+        run.optimizer.zero_grad(set_to_none=True)
+        log.write(step, {"skipped": 1.0})
+        left_out = f"{error.place} is left out: {error.problem} [{error.code}]"
+    if run.config.log_pairs:
+        log.write_pairs(step, pairs_run(run, step))
+    if run.test is not None and _is_due(step, run.config.eval_every, run.total_steps):
+        log.write(step, evaluate(run, run.test))
+    return left_out
+
+
+def resume(run: Run) -> tuple[int, int]:
+    """Load the newest whole checkpoint of this run; its step and the steps left out, or zeros."""
+    found = find_checkpoint(checkpoints_folder(run.config.out))
+    if found is None:
+        return 0, 0
+    path, state = found
+    if state.fingerprint != run.fingerprint:
+        problem = "is of a run with other settings, data or weights"
+        raise UsageError("T140", str(path), problem, "name another `out`")
+    model = run.accelerator.unwrap_model(run.policy).model
+    load_checkpoint(path, state, model=model, optimizer=run.optimizer)
+    run.objective.seen.update(state.seen)
+    run.scale.now = state.scale or run.scale.now
+    return state.step, state.skipped
+
+
+def checkpoint(run: Run, step: int, skipped: int) -> None:
+    """Commit the state after a step, then let go of the oldest."""
+    folder, is_main = checkpoints_folder(run.config.out), run.accelerator.is_main_process
+    shard_again(run.policy)
+    if is_main or is_sharded(run.accelerator):
+        model = run.accelerator.unwrap_model(run.policy).model
+        state = State(
+            step=step,
+            skipped=skipped,
+            seen=run.objective.seen,
+            scale=run.scale.now if run.scale.moves else None,
+            fingerprint=run.fingerprint,
+        )
+        save_checkpoint(folder, state, model=model, optimizer=run.optimizer)
+    if is_main:
+        keep_newest(folder, run.config.keep_checkpoints, run.fingerprint)
+    run.accelerator.wait_for_everyone()
+
+
+def _finish(run: Run, log: MetricsLog, claim: Claim, *, seconds: float) -> Finished:
+    """Save the model, and last of all `run.json`."""
+    out = run.config.out
+    if not log.first:
+        remedy = "look at the data and the reference's log-probs"
+        raise TrainingError("T301", str(out), "no step had finite numbers", remedy)
+    summary = RunSummary(
+        fingerprint=run.fingerprint,
+        config=run.config,
+        build_hash=run.build.manifest.hash,
+        reference_hash=run.reference_hash,
+        processes=run.accelerator.num_processes,
+        steps=run.total_steps,
+        pairs=run.order.num_pairs(run.total_steps),
+        first_loss=log.first["loss"],
+        final=log.last,
+        seconds=round(seconds, 1),
+    )
+    finished = Finished(out, run.total_steps, None, summary)
+    shard_again(run.policy)
+    policy = run.accelerator.unwrap_model(run.policy)
+    weights = whole_weights(policy.model)
+    if run.accelerator.is_main_process:
+        card = write_card(summary, name=out.name)
+        made = save_model(policy, run.config, claim, weights=weights, card=card)
+        _write_page(run, log, _how_it_ended(finished))
+        summary.model_copy(update={"files": seal_run(out, made)}).write(out)
+    run.accelerator.wait_for_everyone()
+    return finished
+
+
+def _finished_before(run: Run, notice: Callable[[str], None]) -> RunSummary | None:
+    """The summary of this run where it is finished, and its model as it was left."""
+    out = run.config.out
+    summary = read_summary(out)
+    if summary is None:
+        return None
+    if (summary.fingerprint, summary.steps) == (run.fingerprint, run.total_steps):
+        checked = check_finished(out, summary)
+        for line in checked.lines:
+            notice(line)
+        return None if checked.again else summary
+    if summary.fingerprint == run.fingerprint and summary.steps < run.total_steps:
+        return None  # the same run, asked to go further
+    problem = "is the end of a run with other settings, data or weights"
+    remedy = "name another `out`"
+    raise UsageError("T141", str(run.config.out / NAME), problem, remedy)
+
+
+def _is_due(step: int, every: int | None, last: int | None = None) -> bool:
+    return step == last or (every is not None and step % every == 0)

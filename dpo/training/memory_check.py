@@ -1,0 +1,82 @@
+"""The costliest pack, before the first step: memory that does not suffice is told at the start."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpo.errors import TrainingError, is_of_memory
+from dpo.training.optimizer import begin_moments
+from dpo.training.setup import Run
+
+COUNTED = 1024
+
+
+def rehearse(run: Run) -> None:
+    """Run the longest pair or group in a full pack, forward and back, and forget the gradients.
+
+    The optimizer's moments are there already, so that this takes what a step takes, and in memory
+    they lie below what each step frees and takes up again.
+
+    Raises TrainingError (T303), which names the longest one's first pair, where memory is too
+    small.
+    """
+    pairs = run.train.pairs
+    units, sizes = _longest_units(run)
+    most = run.config.global_batch_size  # a pack is of one step
+    chosen = costliest(sizes, budget=run.config.pack_tokens, most=most)
+    rows_of = [range(*run.order.starts[units[at] : units[at] + 2]) for at in chosen]
+    rows = [row for some in rows_of for row in some]
+    try:
+        begin_moments(run.optimizer)
+        with run.autocast():
+            found = run.policy(run.train.batch(rows, run.accelerator.device).pack)
+            total = found.logps_N.sum()
+        run.accelerator.backward(total)
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not is_of_memory(error):
+            raise
+        name, longest = pairs.pair_id(rows[0])[:12], int(sizes[chosen[0]])
+        tokens = int(sizes[chosen].sum())
+        whose = "pair" if len(rows_of[0]) == 1 else "the group of pair"
+        told = f"{whose} {name} has {longest:,} of them"
+        problem = f"{tokens:,} tokens do not fit into memory ({told})"
+        remedy = (
+            "lower pack_tokens"
+            if longest < tokens
+            else "set gradient_checkpointing, or build with a smaller max_length"
+        )
+        raise TrainingError("T303", "the largest pack", problem, remedy) from error
+    finally:
+        run.optimizer.zero_grad(set_to_none=True)
+
+
+def _longest_units(run: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of units and the tokens of each: all pairs, or the groups that may be longest.
+
+    Groups are counted out where their pairs come to most, since that takes time.
+    """
+    pairs, starts = run.train.pairs, run.order.starts
+    if len(run.order) == len(pairs):
+        return np.arange(len(pairs)), pairs.sizes
+    bounds = np.add.reduceat(pairs.sizes, starts[:-1])
+    units = np.argsort(-bounds, kind="stable")[:COUNTED]
+    sizes = [pairs.num_tokens(range(starts[unit], starts[unit + 1])) for unit in units]
+    return units, np.array(sizes, np.int64)
+
+
+def costliest(sizes: NDArray[np.int64], *, budget: int, most: int) -> list[int]:
+    """The longest, then the longest of the others that still fits, while one does: `most` at most.
+
+    >>> costliest(np.array([3, 9, 4, 2]), budget=15, most=8)
+    [1, 2, 3]
+    """
+    order = np.argsort(sizes, kind="stable")
+    ascending = sizes[order]
+    place = len(order) - 1
+    rows, room = [int(order[place])], budget - int(ascending[place])
+    while len(rows) < most:
+        place = min(place, int(np.searchsorted(ascending, room, side="right"))) - 1
+        if place < 0:
+            break
+        rows.append(int(order[place]))
+        room -= int(ascending[place])
+    return rows

@@ -1,0 +1,101 @@
+"""What a step asks of the machine, how fast the machine is, and what packing spares it."""
+
+import time
+from typing import NamedTuple
+
+import torch
+
+from dpo.data.pairs import Pairs
+from dpo.model.moe import experts_per_token
+from dpo.model.policy import Policy, head_of
+from dpo.precision import PRODUCTS, Precision
+
+SIZE = {"cpu": 1024, "cuda": 8192}
+
+
+class Work(NamedTuple):
+    """Tokens of a step."""
+
+    tokens: int
+    """That the body runs over: each prompt once, each distinct completion once."""
+    answers: int
+    """Of these, tokens of completions, which the head runs over."""
+    plain: int
+    """The same where every completion brings its own prompt."""
+    padded: int
+    """The same where every such row is as long as the longest one of the step."""
+
+    def spared(self) -> dict[str, float]:
+        """The share of `padded` that is padding, and of `plain` that is prompts run again."""
+        return {
+            "padding_saved": 1 - self.plain / self.padded,
+            "prompt_sharing": 1 - self.tokens / self.plain,
+        }
+
+
+def work_of(pairs: Pairs, units: list[list[int]]) -> Work:
+    """The work of a step of these pairs or groups."""
+    prompts = [prompt for unit in units for prompt in pairs.join(unit).prompts]
+    lengths = pairs.lengths[[row for unit in units for row in unit]]
+    rows = lengths[:, :1] + lengths[:, 1:]
+    tokens = sum(prompt.num_tokens for prompt in prompts)
+    answers = tokens - sum(len(prompt.prompt) for prompt in prompts)
+    return Work(tokens, answers, int(rows.sum()), int(rows.size * rows.max()))
+
+
+class Machine(NamedTuple):
+    """FLOPs that a model costs, and FLOP/s that a process reaches with nothing but torch.mm."""
+
+    per_token: float
+    per_answer: float
+    peak: float
+
+    def utilization(self, work: Work, *, seconds: float, processes: int) -> float:
+        """The model's FLOPs over what the machine would do in that time.
+
+        MFU as in appendix B of https://arxiv.org/abs/2204.02311, but for attention's own products,
+        which are left out. Layers that run twice (gradient checkpointing) count once.
+        """
+        flops = self.per_token * work.tokens + self.per_answer * work.answers
+        return flops / (seconds * self.peak * processes)
+
+
+def make_machine(policy: Policy, *, precision: Precision) -> Machine:
+    """Count the model's weights and try the machine: some milliseconds.
+
+    A weight costs two FLOPs a token forward and two for the gradient that flows on; two more for
+    its own, where it is trained.
+    """
+    head, embedding = head_of(policy.model).weight_VH, policy.model.get_input_embeddings().weight
+    ends, chosen = {id(head), id(embedding)}, experts_per_token(policy.model)
+    body = sum(_flops(weight, chosen) for weight in policy.parameters() if id(weight) not in ends)
+    device = policy.model.device
+    # fp16 on a CPU may be a thousand times slower than float32: its own rate would take minutes
+    dtype = PRODUCTS["no" if device.type == "cpu" and precision == "fp16" else precision]
+    return Machine(body, _flops(head, chosen), _peak(device, dtype))
+
+
+def _flops(weight: torch.Tensor, chosen: int) -> float:
+    used = weight.numel()
+    if chosen and weight.ndim == 3:  # all experts of a layer, of which a token sees some
+        used = used // len(weight) * chosen
+    return (6.0 if weight.requires_grad else 4.0) * used
+
+
+def _peak(device: torch.device, dtype: torch.dtype) -> float:
+    size = SIZE.get(device.type, 4096)
+    left, right = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
+    out = torch.mm(left, right)
+    best = 0.0
+    for _ in range(3):
+        _wait(device)
+        started = time.perf_counter()
+        torch.mm(left, right, out=out)
+        _wait(device)
+        best = max(best, 2.0 * size**3 / (time.perf_counter() - started))
+    return best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

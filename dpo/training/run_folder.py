@@ -1,0 +1,120 @@
+"""The output directory of a run: its names, whose they are, and what a finished run left there."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from dpo.artifacts.save import ADAPTER, MODEL
+from dpo.artifacts.summary import NAME, RunSummary, read_summary
+from dpo.config import TrainConfig
+from dpo.errors import UsageError
+from dpo.training.checkpoint import find_checkpoint
+from prefdata.errors import UsageError as OutputError
+from prefdata.store.claim import Claim, open_claim
+from prefdata.store.commit import FileSeal, seal_file
+from prefdata.store.ownership import Read, require_apart, require_not_same, require_writable_name
+
+COMMAND = "dpo-train"
+METRICS, PAIRS, PAGE = "metrics.jsonl", "pairs.jsonl", "report.html"
+CHECKPOINTS = "checkpoints"
+FILES = (NAME, METRICS, PAIRS, PAGE)
+FOLDERS = (CHECKPOINTS, MODEL, ADAPTER)
+_CARD = "README.md"
+
+
+class Checked(NamedTuple):
+    """What is to be said of a finished run, and whether its model has to be made again."""
+
+    lines: list[str]
+    again: bool = False
+
+
+def checkpoints_folder(out: Path) -> Path:
+    return out / CHECKPOINTS
+
+
+def claim_run(config: TrainConfig) -> Claim:
+    """Return what this command made in `out`; nothing is written yet.
+
+    Raises E170 where a run would touch what it reads, E171 where it would touch what no run wrote.
+    """
+    out = config.out
+    require_writable_name(out)
+    reads = [Read("the data", config.data)]
+    for role, name in (("the base model", config.model), ("the reference", config.reference.model)):
+        if name is not None and Path(name).exists():
+            reads.append(Read(role, Path(name)))
+    require_not_same(out, reads)
+    require_apart([out / name for name in (*FILES, *FOLDERS)], reads)
+    _require_kinds(out)
+    claim = open_claim(out, COMMAND, (*FILES, *FOLDERS), lambda: _was_run(out))
+    if not claim.made and (out / NAME).is_file():
+        _adopt(claim)
+    for name in (MODEL, ADAPTER):
+        claim.require_own_folder(name)
+    return claim
+
+
+def _require_kinds(out: Path) -> None:
+    """Raise E171 where a directory has the name of a file, or a file that of a directory."""
+    wrong = [out / n for n in FILES if (out / n).is_symlink() or (out / n).is_dir()]
+    wrong += [out / n for n in FOLDERS if os.path.lexists(out / n) and not (out / n).is_dir()]
+    if wrong:
+        problem = "is not of the kind that a run has under this name"
+        remedy = "move it away, or name another `out`"
+        raise OutputError("E171", str(wrong[0]), problem, remedy)
+
+
+def _was_run(out: Path) -> bool:
+    """Whether a run of ours was here before runs kept a list."""
+    if (out / NAME).exists():
+        return read_summary(out) is not None
+    return find_checkpoint(checkpoints_folder(out)) is not None
+
+
+def _adopt(claim: Claim) -> None:
+    """Take the model of a finished run whose list is lost: its summary seals it."""
+    summary = read_summary(claim.folder)
+    claim.made.update(
+        {n: FileSeal(*seal) for n, seal in (summary.files if summary else {}).items()}
+    )
+
+
+def seal_run(out: Path, made: Mapping[str, FileSeal]) -> dict[str, tuple[int, str]]:
+    """Return the seals of a run's files; people edit cards, so those have none."""
+    logs = [name for name in (METRICS, PAIRS, PAGE) if (out / name).is_file()]
+    seals = {**made, **{name: seal_file(out / name) for name in logs}}
+    return {
+        name: (seal.bytes, seal.sha256)
+        for name, seal in sorted(seals.items())
+        if not name.endswith(_CARD)
+    }
+
+
+def changed_files(out: Path, summary: RunSummary) -> list[str]:
+    """Return the files of a finished run that are missing, or not as it left them."""
+    return [name for name, seal in summary.files.items() if not _is_as(out / name, seal)]
+
+
+def _is_as(path: Path, seal: tuple[int, str]) -> bool:
+    return path.is_file() and path.stat().st_size == seal[0] and tuple(seal_file(path)) == seal
+
+
+def check_finished(out: Path, summary: RunSummary) -> Checked:
+    """Compare a finished run with its seals.
+
+    Raises UsageError (T164) where its model differs and no checkpoint is left to make it from.
+    """
+    changed = changed_files(out, summary)
+    of_model = [name for name in changed if name.split("/")[0] in (MODEL, ADAPTER)]
+    if not of_model:
+        return Checked([f"{out / name} is not as the run left it" for name in changed])
+    found = find_checkpoint(checkpoints_folder(out))
+    state = "is missing" if not (out / of_model[0]).exists() else "is not as the run left it"
+    if found is None or found[1].fingerprint != summary.fingerprint:
+        problem = f"{state}, and no checkpoint is left to make it from"
+        remedy = "restore it, or name another `out`"
+        raise UsageError("T164", str(out / of_model[0]), problem, remedy)
+    said = f"{out / of_model[0]} {state}: it is made again from {found[0].name}"
+    return Checked([said], again=True)

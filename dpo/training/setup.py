@@ -1,0 +1,324 @@
+"""Everything that a run needs, opened and checked before its first step."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor
+
+import prefdata
+from dpo.config import TrainConfig
+from dpo.data.packing import Pack, pack
+from dpo.data.pairs import Pairs
+from dpo.data.reference_store import Reference, open_reference
+from dpo.data.sampler import Order, make_order
+from dpo.data.token_weights import Counting, likeliness, weigh, weigh_reference
+from dpo.errors import UsageError
+from dpo.loss import PairLogps
+from dpo.model.fingerprints import (
+    check_lengths,
+    check_reference,
+    check_tokenizer,
+    check_vocabulary,
+)
+from dpo.model.load import check_model, checkpoint_layers, load_model, weights_sha256
+from dpo.model.lora import add_lora
+from dpo.model.moe import check_routing
+from dpo.model.policy import Found, Policy
+from dpo.model.self_check import length_notice, make_policy
+from dpo.model.spot_check import Spread, spot_check
+from dpo.model.weights import left_out
+from dpo.precision import LossScale, autocast
+from dpo.training.mfu import Machine, make_machine
+from dpo.training.objective import Objective, make_objective
+from dpo.training.optimizer import make_optimizer
+from prefdata.hub.inputs import is_hub_name
+from prefdata.records.split_names import rank_of
+from prefdata.sharing.local import pull_cached
+from prefdata.store.canonical import fingerprint
+from prefdata.store.reader import Build
+
+EXECUTION_ONLY = {
+    "out",
+    "pack_tokens",
+    "gradient_checkpointing",
+    "eval_split",
+    "eval_every",
+    "eval_rows",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "skip_nonfinite",
+    "log_pairs",
+    "log_every",
+    "trackers",
+}
+"""Settings that change neither the pairs nor the loss of any step."""
+
+
+class Batch(NamedTuple):
+    """Pairs in one pack."""
+
+    rows: list[int]
+    pack: Pack
+    sides_R2: Tensor
+    """Places of chosen and rejected among the pack's completions."""
+
+
+class Split(NamedTuple):
+    """One split with its reference log-probs."""
+
+    pairs: Pairs
+    ref_logps: NDArray[np.float32]
+    """Sums over chosen and rejected under the reference, (rows, 2), nats."""
+    counting: Counting | None = None
+    """How much each token counts, where they do not all count alike."""
+    sources: tuple[str, ...] = ()
+    """Names of the files that the rows are from, where there are several."""
+    source_numbers: NDArray[np.int32] = np.zeros(0, np.int32)
+    """Of each row, the place of its file's name."""
+
+    def batch(self, rows: list[int], device: torch.device) -> Batch:
+        """Pairs as one pack, each prompt and each completion of it once."""
+        joined = self.pairs.join(rows)
+        return Batch(
+            rows, pack(joined.prompts).to(device), torch.from_numpy(joined.sides).to(device)
+        )
+
+    def pair_logps(self, batch: Batch, found: Found) -> PairLogps:
+        """Policy and reference log-probs of the pairs of a pack, out of what the policy found."""
+        rows, sides = batch.rows, batch.sides_R2
+        lengths = batch.pack.lengths()[sides]
+        token_logps_N, weight = found.logps_N, torch.ones_like(lengths[:, 0])
+        if found.collisions_N is not None:
+            weight = likeliness(batch.pack, token_logps_N, found.collisions_N)[sides].prod(1)
+            weight = weight.clamp(max=1.0)
+        if self.counting is None:
+            sums = batch.pack.sums(token_logps_N)[sides]
+        else:
+            weights = [
+                self.counting.weights(self.pairs.pair_id(row), both)
+                for row, both in zip(rows, lengths.int().tolist(), strict=True)
+            ]
+            sums = weigh(batch.pack, token_logps_N, sides, weights)
+            counted = [[some.sum() for some in pair] for pair in weights]
+            lengths = lengths.new_tensor(np.array(counted))
+        ref, margin, group = (
+            torch.from_numpy(told[rows]).to(sums.device)
+            for told in (self.ref_logps, self.pairs.margins, self.pairs.groups)
+        )
+        return PairLogps(
+            chosen=sums[:, 0],
+            rejected=sums[:, 1],
+            ref_chosen=ref[:, 0],
+            ref_rejected=ref[:, 1],
+            chosen_length=lengths[:, 0],
+            rejected_length=lengths[:, 1],
+            margin=margin,
+            group=group,
+            winner=sides[:, 0],
+            weight=weight,
+        )
+
+
+class Run(NamedTuple):
+    """A run that has passed its checks."""
+
+    config: TrainConfig
+    accelerator: Accelerator
+    build: Build
+    train: Split
+    order: Order
+    """Which of the train split's pairs make which step."""
+    test: Split | None
+    policy: Policy
+    """What accelerate prepared: call it, so that the hooks of DDP and others fire."""
+    optimizer: torch.optim.Optimizer
+    objective: Objective
+    scale: LossScale
+    machine: Machine
+    total_steps: int
+    starts_as_reference: bool
+    spread: Spread
+    """How the rows that were computed again differ from the stored log-probs."""
+    unshared_because: str | None
+    notices: tuple[str, ...]
+    """What of the model was left out, pairs beyond the length that it states, and texts that run in
+    rows of their own for their length."""
+    fingerprint: str
+    reference_hash: str
+
+    def autocast(self) -> torch.autocast:
+        """What a forward pass runs under."""
+        return autocast(self.accelerator.device, self.config.mixed_precision)
+
+
+def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
+    """Open data, reference and model, and refuse what does not belong together."""
+    for name in dict.fromkeys((config.model, config.reference.model or config.model)):
+        check_model(name)
+    build, config = _open_data(config, accelerator)
+    reference = open_reference(build, config.reference.name)
+    check_tokenizer(config.model, build)
+    train = _split(build, reference, "train", config)
+    objective = make_objective(config.loss)
+    _require_margins(objective, train.pairs, place=str(config.data))
+    order = make_order(train.pairs, config)
+    test = _test_split(build, reference, config)
+    seen = [split.pairs for split in (train, test) if split is not None]
+    policy, why, notices = _open_policy(config, seen, accelerator.device)
+    model = policy.model
+    weights = weights_sha256(model)
+    spread = _check_reference(config, policy, weights, train, reference)
+    if config.lora is not None:
+        add_lora(model, config.lora, seed=config.seed)
+    if config.gradient_checkpointing:
+        checkpoint_layers(model, place=config.model)
+    policy.collisions, policy.loads = config.wpo, config.router_aux_loss_coef is not None
+    if policy.loads:
+        check_routing(model, place=config.model)
+    machine = make_machine(policy, precision=config.mixed_precision)
+    if accelerator.num_processes == 1:
+        policy.add_gradients_in_place()
+    optimizer = make_optimizer(policy.parameters(), config.optimizer)
+    prepared, optimizer = accelerator.prepare(policy, optimizer)
+    prepared.train()
+    return Run(
+        config=config,
+        accelerator=accelerator,
+        build=build,
+        train=train,
+        order=order,
+        test=test,
+        policy=prepared,
+        optimizer=optimizer,
+        objective=objective,
+        scale=LossScale(config.mixed_precision),
+        machine=machine,
+        total_steps=num_steps(config, len(order)),
+        starts_as_reference=weights == reference.manifest.weights_sha256,
+        spread=spread,
+        unshared_because=why,
+        notices=notices,
+        fingerprint=run_fingerprint(config, build, reference, weights),
+        reference_hash=reference.manifest.hash,
+    )
+
+
+def _open_policy(
+    config: TrainConfig, seen: list[Pairs], device: torch.device
+) -> tuple[Policy, str | None, tuple[str, ...]]:
+    """The policy, whose attention is checked on the pairs that the run sees; why it is unshared.
+
+    And what is to be said of the model.
+    """
+    model = load_model(config.model, dropout=config.dropout, device=device)
+    check_vocabulary(model, *seen, place=config.model)
+    lengths = [check_lengths(model, pairs, place=config.model) for pairs in seen]
+    policy, why = make_policy(model, *seen)
+    policy.dropout = config.dropout
+    by_length = length_notice(policy, *seen) if why is None else None
+    notices = [left_out(config.model, model), *lengths, by_length]
+    return policy, why, tuple(notice for notice in notices if notice is not None)
+
+
+def _require_margins(objective: Objective, pairs: Pairs, *, place: str) -> None:
+    name = objective.needs_margins
+    missing = int(np.isnan(pairs.margins).sum())
+    if name is not None and missing:
+        problem = f"{missing:,} pairs have no margin, which {name} needs"
+        remedy = "build from data with scores or margins, or choose another loss"
+        raise UsageError("T126", place, problem, remedy)
+
+
+def _check_reference(
+    config: TrainConfig, policy: Policy, weights: str, train: Split, reference: Reference
+) -> Spread:
+    """Compare fingerprints, then compute a few rows again under the reference's own model."""
+    name, precision = config.reference.model, config.mixed_precision
+    if name is None or name == config.model:
+        check_reference(reference, weights, place=config.model, precision=precision)
+    else:
+        loaded = load_model(name, device=policy.model.device)
+        check_reference(reference, weights_sha256(loaded), place=name, precision=precision)
+        policy, _ = make_policy(loaded, train.pairs)
+    return spot_check(policy, train.pairs, reference, "train")
+
+
+def _split(build: Build, reference: Reference, split: str, config: TrainConfig) -> Split:
+    shards = [shard.read() for shard in build.shards(split)]
+    pairs, tables = Pairs(shards), reference.tables(split)
+    if config.ld_alpha is not None or config.sampo:
+        counting = Counting(config.ld_alpha, config.seed)
+        return Split(pairs, weigh_reference(counting, shards, tables), counting)
+    columns = ("ref_chosen_logps", "ref_rejected_logps")
+    sums = [np.stack([table[name].to_numpy() for name in columns], 1) for table in tables]
+    return Split(pairs, np.concatenate(sums) if sums else np.zeros((0, 2), np.float32))
+
+
+def _test_split(build: Build, reference: Reference, config: TrainConfig) -> Split | None:
+    """The split to evaluate on; None where there is none, or no row of it."""
+    if config.eval_split is None or not build.splits[config.eval_split].rows:
+        return None
+    return _with_sources(_split(build, reference, config.eval_split, config), build, config)
+
+
+def _with_sources(split: Split, build: Build, config: TrainConfig) -> Split:
+    if len(build.manifest.inputs) < 2:
+        return split
+    column = build.text(config.eval_split or "")["source"].combine_chunks().dictionary_encode()
+    paths = column.dictionary.to_pylist()
+    names = [Path(path).name for path in paths]
+    names = names if len(set(names)) == len(names) else paths
+    return split._replace(sources=tuple(names), source_numbers=np.array(column.indices))
+
+
+def _open_data(config: TrainConfig, accelerator: Accelerator) -> tuple[Build, TrainConfig]:
+    """Return the build, and the config with the split that it evaluates on.
+
+    A set of the Hub is named by its exact commit from then on.
+    """
+    path = config.data
+    if is_hub_name(str(config.data)):
+        with accelerator.main_process_first():  # one process fetches it
+            path, pinned = pull_cached(str(config.data))
+        config = config.model_copy(update={"data": Path(pinned)})
+    build = prefdata.open(path, remembers=False)
+    return build, config.model_copy(update={"eval_split": _eval_split(build, config.eval_split)})
+
+
+def _eval_split(build: Build, wanted: str | None) -> str | None:
+    """Return the split to evaluate on; `auto` takes the one that gives way to no other."""
+    others = [split for split in build.splits if split != "train"]
+    if wanted == "auto" and others:
+        return max(others, key=rank_of)
+    if wanted is not None and wanted not in build.splits:
+        what = "no split but train" if wanted == "auto" else f"no split {wanted!r}"
+        remedy = f"it has {', '.join(build.splits)}; set eval_split to one of them or to null"
+        raise UsageError("T124", str(build.path), f"has {what}", remedy)
+    return wanted
+
+
+def num_steps(config: TrainConfig, num_units: int) -> int:
+    """Optimizer steps of a run: what it asks for, or the whole steps that its epochs hold."""
+    if config.steps is not None:
+        return config.steps
+    steps = int((config.epochs or 1) * num_units) // config.global_batch_size
+    if steps == 0:
+        unit = config.batch_unit
+        problem = f"{num_units:,} {unit} fill no step of {config.global_batch_size:,}"
+        raise UsageError("T125", str(config.data), problem, "lower global_batch_size, or set steps")
+    return steps
+
+
+def run_fingerprint(config: TrainConfig, build: Build, reference: Reference, weights: str) -> str:
+    """What decides every step: config, data, reference and the weights at the start."""
+    decides = config.model_dump(
+        mode="json", exclude=EXECUTION_ONLY | {"model", "data", "reference"}
+    )
+    if config.optimizer.schedule == "constant":  # more steps of it continue the same run
+        del decides["steps"], decides["epochs"]
+    seals = [build.content_hash, reference.manifest.hash, weights]
+    return fingerprint([decides, seals])

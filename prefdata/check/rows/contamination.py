@@ -1,0 +1,117 @@
+"""Rows that hold text of a named evaluation file: PD503.
+
+A text overlaps an item of the file when it has a run of 13 of its words, as GPT-3 counted it
+(arXiv 2005.14165, appendix C), or 70 % of its 8-word runs, as PaLM did (arXiv 2204.02311,
+section 8); an item of 4 to 7 words only when it is the whole text. Runs that more than ten items
+share are an instruction of the file, not an item.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from prefdata.check.rows.ngrams import Runs, Words, runs_of, words_of
+from prefdata.hashing import Numbers
+from prefdata.read import Limits, OpenFile, expand_inputs
+from prefdata.read.faults import RowFault
+from prefdata.read.files.formats import read_rows
+from prefdata.read.files.jsonl import Tally
+
+LONG, SHORT = 13, 8
+COVERAGE = 0.7
+LEAST_WORDS = 4
+MAX_ITEMS = 10
+
+
+class Evaluation(NamedTuple):
+    """The word runs of every item of some evaluation files."""
+
+    long: Numbers
+    """Runs of 13 words, sorted."""
+    short: pl.DataFrame
+    """`gram`, `item`, `num`: 8-word runs, and how many different ones the item has."""
+    whole: dict[int, Numbers]
+    """Items of fewer than 8 words, by their number of words, sorted."""
+
+
+@lru_cache(maxsize=2)
+def read_evaluation(files: tuple[str, ...]) -> Evaluation:
+    """The texts of files (JSON Lines, JSON, CSV, Parquet, Arrow, or lines of a .txt)."""
+    items = [text for file in expand_inputs(files) for text in _texts_of(OpenFile(file, Limits()))]
+    return index_items(pl.Series(items, dtype=pl.String).unique(maintain_order=True))
+
+
+def index_items(items: pl.Series) -> Evaluation:
+    """The index over texts, each an item."""
+    words = words_of(items)
+    long, short = _distinct(runs_of(words, LONG)), _distinct(runs_of(words, SHORT))
+    whole = {n: _whole(words, n) for n in range(LEAST_WORDS, SHORT)}
+    return Evaluation(
+        long["gram"].unique().sort().to_numpy(),
+        short.with_columns(num=pl.len().over("item")),
+        {n: np.unique(grams.grams) for n, grams in whole.items()},
+    )
+
+
+def _distinct(runs: Runs) -> pl.DataFrame:
+    """Runs and their items, without those that many items share."""
+    found = pl.DataFrame({"gram": runs.grams, "item": runs.owners}).unique(maintain_order=True)
+    return found.filter(pl.len().over("gram") <= MAX_ITEMS)
+
+
+def _whole(words: Words, n: int) -> Runs:
+    """Texts of exactly n words."""
+    runs = runs_of(words, n)
+    own = words.counts[runs.owners] == n
+    return Runs(runs.grams[own], runs.starts[own], runs.owners[own])
+
+
+def overlaps(texts: pl.Series, evaluation: Evaluation) -> NDArray[np.bool_]:
+    """Which of the texts overlap an item, (texts,)."""
+    words = words_of(texts)
+    found = np.zeros(len(texts), np.bool_)
+    long = runs_of(words, LONG)
+    found[long.owners[_is_in(long.grams, evaluation.long)]] = True
+    found[_covering(runs_of(words, SHORT), evaluation.short)] = True
+    for n, known in evaluation.whole.items():
+        whole = _whole(words, n)
+        found[whole.owners[_is_in(whole.grams, known)]] = True
+    return found
+
+
+def _is_in(values: Numbers, known: Numbers) -> NDArray[np.bool_]:
+    if not len(known):
+        return np.zeros(len(values), np.bool_)
+    at = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    found: NDArray[np.bool_] = known[at] == values
+    return found
+
+
+def _covering(runs: Runs, short: pl.DataFrame) -> NDArray[np.int64]:
+    """Texts that have most of an item's 8-word runs."""
+    met = pl.DataFrame({"gram": runs.grams, "text": runs.owners}).unique()
+    shared = met.join(short, on="gram").group_by("text", "item").agg(pl.len(), pl.first("num"))
+    return shared.filter(pl.col("len") >= COVERAGE * pl.col("num"))["text"].unique().to_numpy()
+
+
+def _texts_of(file: OpenFile) -> Iterator[str]:
+    is_plain = file.file.path.suffix == ".txt"
+    for block in file:
+        for _, _, raw, value in read_rows(block, file.limits, Tally()):
+            if is_plain and raw is not None:
+                yield raw.decode("utf-8", "replace")
+            elif not isinstance(value, RowFault):
+                yield from _strings(value)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every text in a value, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _strings(part)

@@ -1,0 +1,95 @@
+"""A batch of records as two frames: its messages, one below the other, and its pairs."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from prefdata.records.schema import MESSAGE
+
+PARTS = ("prompt", "chosen", "rejected")
+PROMPT, CHOSEN, REJECTED = range(3)
+ROLES = ("system", "developer", "user", "assistant", "tool")
+# Columns of records that rules of pairs look at.
+FACTS = (
+    "score_chosen",
+    "score_rejected",
+    "margin",
+    "chosen_rank",
+    "rejected_rank",
+)
+
+
+class Flat(NamedTuple):
+    """The dialogues of a batch, part by part: all messages end to end, and where each begins."""
+
+    fields: pa.StructArray
+    """Prompts' messages, then those of chosen, then those of rejected."""
+    lengths: NDArray[np.int64]
+    """(3, rows): messages of each dialogue."""
+
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """(3, rows): one past the last message of each dialogue."""
+        return np.cumsum(self.lengths.ravel()).reshape(self.lengths.shape)
+
+
+def flatten(batch: pa.RecordBatch) -> Flat:
+    """The messages of all three parts; slices of a batch give their own rows alone."""
+    lists = [batch[part] for part in PARTS]
+    lengths = [pl.Series(pc.list_value_length(one)).cast(pl.Int64).to_numpy() for one in lists]
+    return Flat(pa.concat_arrays([one.flatten() for one in lists]), np.stack(lengths))
+
+
+def message_frame(flat: Flat) -> pl.DataFrame:
+    """Fields of the messages, with `row`, `part` (0, 1, 2), `at`, `last`, `previous` (a role)."""
+    num_rows = flat.lengths.shape[1]
+    lengths = flat.lengths.ravel()
+    starts = flat.ends.ravel() - lengths
+    dialogue = np.repeat(np.arange(3 * num_rows), lengths)
+    at = np.arange(len(dialogue)) - starts[dialogue]
+    columns = {field.name: _column(flat.fields.field(field.name)) for field in MESSAGE}
+    return pl.DataFrame(
+        {
+            "row": (dialogue % max(num_rows, 1)).astype(np.uint32),
+            "part": (dialogue // max(num_rows, 1)).astype(np.uint8),
+            "at": at.astype(np.uint32),
+            "last": at == lengths[dialogue] - 1,
+            "previous": _previous(flat, columns["role"], at),
+            **columns,
+        }
+    )
+
+
+def _column(values: pa.Array) -> pl.Series:
+    """A field of messages; one that no message has costs nothing."""
+    if values.null_count == len(values):
+        return pl.Series([None], dtype=pl.String).new_from_index(0, len(values))
+    return pl.Series(values)
+
+
+def _previous(flat: Flat, roles: pl.Series, at: NDArray[np.int64]) -> pl.Series:
+    """The role of the turn before each; before a completion stands the prompt's last turn."""
+    places = np.arange(len(at)) - 1
+    firsts = np.flatnonzero(at == 0)
+    for part in (CHOSEN, REJECTED):
+        rows = np.flatnonzero(flat.lengths[part] > 0)
+        begins = flat.ends[part][rows] - flat.lengths[part][rows]
+        has_prompt = flat.lengths[PROMPT][rows] > 0
+        places[begins] = np.where(has_prompt, flat.ends[PROMPT][rows] - 1, -1)
+    of_prompts = firsts[firsts < flat.lengths[PROMPT].sum()]
+    places[of_prompts] = -1
+    known = np.where(places < 0, 0, places)
+    return roles.gather(known).set(pl.Series(places < 0), None) if len(at) else roles
+
+
+def pair_frame(batch: pa.RecordBatch, flat: Flat) -> pl.DataFrame:
+    """What is known of each pair besides its texts, and how many turns its sides have."""
+    columns: dict[str, Any] = {"row": np.arange(batch.num_rows, dtype=np.uint32)}
+    for part, counts in zip(PARTS, flat.lengths, strict=True):
+        columns[f"turns_{part}"] = counts
+    columns |= {name: pl.Series(batch[name]) for name in FACTS}
+    return pl.DataFrame(columns)

@@ -1,0 +1,195 @@
+"""What secrets and personal data look like, one line a class.
+
+The forms are those that the issuers document and that gitleaks, trufflehog and GitHub's secret
+scanning look for. `keywords` are texts of which one is in every match: without one, the pattern
+is not tried. What a pattern finds counts only where its `proof` holds.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from prefdata.check.rows.checksums import entropy, luhn, mod97
+
+
+class Pattern(NamedTuple):
+    """One class of secrets or personal data."""
+
+    name: str
+    regex: re.Pattern[str]
+    """Its first group, or the whole match, is what is not shown."""
+    keywords: tuple[str, ...]
+    """Empty: digits, which are looked for by themselves."""
+    proof: Callable[[str], bool]
+
+
+def _is_random(secret: str) -> bool:
+    """At least 3 bits a character, and not one of the examples of manuals."""
+    lowered = secret.lower()
+    return entropy(secret) >= 3.0 and not any(
+        word in lowered for word in ("example", "xxxx", "your", "placeholder", "12345678", "abcdef")
+    )
+
+
+def _is_password(secret: str) -> bool:
+    """Letters and digits: plain words, names of variables and templates are no passwords."""
+    has_both = any(map(str.isdigit, secret)) and any(map(str.isalpha, secret))
+    return has_both and secret[0] not in "<{$[(%" and _is_random(secret)
+
+
+def _any(secret: str) -> bool:
+    return bool(secret)
+
+
+def _is_card(text: str) -> bool:
+    digits = re.sub(r"\D", "", text)
+    return len(set(digits)) > 2 and luhn(digits)
+
+
+def _is_iban(text: str) -> bool:
+    return 15 <= len(iban := text.replace(" ", "")) <= 34 and mod97(iban)
+
+
+def _is_ip(text: str) -> bool:
+    """Return whether a text is a public IPv4 address; four digits and dots are a version."""
+    try:
+        return ipaddress.IPv4Address(text).is_global and max(map(int, text.split("."))) > 9
+    except ValueError:
+        return False
+
+
+def _is_ssn(text: str) -> bool:
+    area, group, serial = text.split("-")
+    return area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
+
+
+def _is_phone(text: str) -> bool:
+    return 9 <= len(re.sub(r"\D", "", text)) <= 13
+
+
+_SECRETS: tuple[tuple[str, str, str, Callable[[str], bool]], ...] = (
+    ("private_key", r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----", "PRIVATE KEY", _any),
+    (
+        "aws_access_key",
+        r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b",
+        "AKIA ASIA ABIA ACCA",
+        _is_random,
+    ),
+    (
+        "aws_secret_key",
+        r"(?i:aws)\w{0,20}(?i:secret|key)\w{0,20}[\"']?\s{0,3}[:=]+\s{0,3}[\"']?([A-Za-z0-9/+]{40})\b",
+        "aws AWS",
+        _is_random,
+    ),
+    ("github_token", r"\bgh[pousr]_[A-Za-z0-9]{36,76}\b", "ghp_ gho_ ghu_ ghs_ ghr_", _is_random),
+    ("github_fine_grained", r"\bgithub_pat_\w{60,90}\b", "github_pat_", _is_random),
+    ("gitlab_token", r"\bglpat-[\w-]{20,60}", "glpat-", _is_random),
+    ("slack_token", r"\bxox[abeoprs]-[A-Za-z0-9-]{10,150}", "xox", _is_random),
+    ("slack_webhook", r"hooks\.slack\.com/services/(\w+/\w+/\w{20,30})", "hooks.slack.com", _any),
+    ("stripe_key", r"\b[sr]k_(?:live|test)_[A-Za-z0-9]{16,110}", "k_live_ k_test_", _is_random),
+    ("google_api_key", r"\bAIza[\w-]{35}", "AIza", _is_random),
+    ("google_oauth", r"\bya29\.[\w-]{20,}|\bGOCSPX-[\w-]{28}", "ya29. GOCSPX-", _is_random),
+    ("anthropic_key", r"\bsk-ant-[\w-]{24,}", "sk-ant-", _is_random),
+    (
+        "openai_key",
+        r"\bsk-(?:proj-|svcacct-|admin-)?(?!ant-|or-)[A-Za-z0-9][\w-]{31,}",
+        "sk-",
+        _is_random,
+    ),
+    ("openrouter_key", r"\bsk-or-(?:v1-)?[a-f0-9]{40,}", "sk-or-", _is_random),
+    ("huggingface_token", r"\bhf_[A-Za-z]{30,40}\b", "hf_", _is_random),
+    ("groq_key", r"\bgsk_[A-Za-z0-9]{40,60}\b", "gsk_", _is_random),
+    ("replicate_token", r"\br8_[A-Za-z0-9]{37,40}\b", "r8_", _is_random),
+    ("npm_token", r"\bnpm_[A-Za-z0-9]{36}\b", "npm_", _is_random),
+    ("pypi_token", r"\bpypi-AgEI[\w-]{50,}", "pypi-AgEI", _is_random),
+    ("docker_token", r"\bdckr_pat_[\w-]{27}", "dckr_pat_", _is_random),
+    ("sendgrid_key", r"\bSG\.[\w-]{16,32}\.[\w-]{16,64}", "SG.", _is_random),
+    ("mailgun_key", r"\bkey-[0-9a-f]{32}\b", "key-", _is_random),
+    ("mailchimp_key", r"\b[0-9a-f]{32}-us[0-9]{1,2}\b", "-us", _is_random),
+    ("twilio_key", r"\b(?:SK|AC)[0-9a-f]{32}\b", "SK AC", _is_random),
+    ("digitalocean_token", r"\bdo[opr]_v1_[a-f0-9]{64}\b", "_v1_", _is_random),
+    (
+        "shopify_token",
+        r"\bshp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}\b",
+        "shpat_ shpca_ shppa_ shpss_",
+        _any,
+    ),
+    ("square_token", r"\bsq0(?:atp|csp)-[\w-]{22,43}", "sq0", _is_random),
+    ("databricks_token", r"\bdapi[a-f0-9]{32}\b", "dapi", _is_random),
+    ("vault_token", r"\bhv[sb]\.[\w-]{24,}", "hvs. hvb.", _is_random),
+    ("azure_key", r"AccountKey=([A-Za-z0-9+/]{86}==)", "AccountKey=", _is_random),
+    (
+        "telegram_token",
+        r"(?<![\d:])[0-9]{8,10}:A[A-Za-z0-9_-]{34}\b",
+        ":A",
+        _is_random,
+    ),
+    (
+        "discord_webhook",
+        r"discord(?:app)?\.com/api/webhooks/([0-9]{17,20}/[\w-]{60,70})",
+        "/api/webhooks/",
+        _any,
+    ),
+    (
+        "json_web_token",
+        r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",
+        "eyJ",
+        _is_random,
+    ),
+    (
+        "bearer_token",
+        r"(?i:authorization)[\"']?\s{0,3}:\s{0,3}[\"']?(?i:bearer|basic|token)\s+([\w.+/=-]{16,})",
+        "uthorization",
+        _is_random,
+    ),
+    (
+        "password_in_url",
+        r"\b[a-z][a-z0-9+.-]{1,15}://[^\s/:@\"'<>]{1,60}:([^\s/@\"'<>]{4,80})@[\w.-]+",
+        "://",
+        _is_password,
+    ),
+    (
+        "assigned_secret",
+        r"(?i:pass(?:word|wd)?|pwd|secret|api[_-]?key|access[_-]?key|auth[_-]?token)[\"']?"
+        r"\s{0,3}(?:=|:|:=|=>)\s{0,3}[\"']?([^\s\"',;<>(){}]{10,100})",
+        "pass Pass PASS pwd PWD ecret ECRET key Key KEY token Token TOKEN",
+        _is_password,
+    ),
+)
+_PERSONAL: tuple[tuple[str, str, str, Callable[[str], bool]], ...] = (
+    (
+        "email_address",
+        r"(?<![\w.+%/:-])[A-Za-z0-9][\w.+%-]{0,63}@(?!example\.)(?:[A-Za-z0-9-]{1,63}\.){1,4}[A-Za-z]{2,24}\b",
+        "@",
+        _any,
+    ),
+    (
+        "card_number",
+        r"(?<![\d.,+-])(?:[2-6]\d{15}|[2-6]\d{3}(?:[ -]\d{4}){3}|3[47]\d{13}"
+        r"|3[47]\d{2}[ -]\d{6}[ -]\d{5})(?![\d.,-]*\d)",
+        "",
+        _is_card,
+    ),
+    ("iban", r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", "", _is_iban),
+    ("ip_address", r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.]*\d)", "", _is_ip),
+    ("social_security_number", r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-]*\d)", "", _is_ssn),
+    (
+        "phone_number",
+        r"(?<![\w.,/=-])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){1,4}"
+        r"|\(\d{3}\) ?\d{3}[ .-]\d{4}|\d{3}[.-]\d{3}[.-]\d{4})(?![\w-]*\d)",
+        "",
+        _is_phone,
+    ),
+)
+
+
+def _compiled(rows: tuple[tuple[str, str, str, Callable[[str], bool]], ...]) -> tuple[Pattern, ...]:
+    return tuple(
+        Pattern(name, re.compile(regex), tuple(keywords.split()), proof)
+        for name, regex, keywords, proof in rows
+    )
+
+
+SECRETS = _compiled(_SECRETS)
+PERSONAL = _compiled(_PERSONAL)

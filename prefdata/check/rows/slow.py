@@ -1,0 +1,193 @@
+"""Second looks at suspects: what takes more than an expression over one message or pair.
+
+Each gives one truth value a pair. Cheap columns part the suspects from the rest first, so a batch
+without suspects costs next to nothing.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import orjson
+import polars as pl
+
+from prefdata.check.rows.contamination import overlaps, read_evaluation
+from prefdata.check.rows.context import Flags, Scene
+from prefdata.check.rows.frames import CHOSEN, PROMPT, REJECTED
+from prefdata.check.rows.repetition import MIN_CHARS, loops
+from prefdata.check.rows.secrets import find_private, suspects
+from prefdata.check.rows.similar import may_be_near, similarity
+from prefdata.check.rows.tools import is_malformed
+from prefdata.read.texts import is_glued
+
+CUT_END = r"[\p{L}\p{N},(]"
+CUT_CHARS = 200
+
+
+class Look(NamedTuple):
+    """One second look, and which sums of `rules.SUMS` it reads."""
+
+    see: Callable[[Scene, pl.DataFrame], Flags]
+    """The frame has one row a pair: `row`, turns, facts, and the sums that the look needs."""
+    needs: tuple[str, ...] = ()
+
+
+def normalized(text: pl.Expr) -> pl.Expr:
+    """Text as it is compared: one Unicode form, runs of spaces as one."""
+    return text.str.normalize("NFC").str.replace_all(r"\s+", " ").str.strip_chars()
+
+
+def side_texts(messages: pl.DataFrame, rows: pl.Series, text: pl.Expr) -> pl.DataFrame:
+    """`row`, `chosen`, `rejected`: the turns of each side as one text, of the rows given."""
+    sides = messages.filter(pl.col("row").is_in(rows.implode()), pl.col("part") != PROMPT)
+    named = {"chosen": CHOSEN, "rejected": REJECTED}
+    return sides.group_by("row", maintain_order=True).agg(
+        text.filter(pl.col("part") == part).str.join("\x1e").alias(name)
+        for name, part in named.items()
+    )
+
+
+def _same(scene: Scene, pairs: pl.DataFrame) -> Flags:
+    """Whether the sides of each pair are equal once normalized.
+
+    Normalizing is slow, so it is done only where the cheap counts of both sides agree; neither
+    spaces nor Unicode forms change how many commas and full stops a text has.
+    """
+    alike = pairs.filter(
+        pl.col("turns_chosen") == pl.col("turns_rejected"),
+        pl.col("more_commas") == 0,
+        pl.col("more_stops") == 0,
+    )["row"]
+    fields = [pl.col(name).fill_null("") for name in ("role", "tool_calls", "reasoning")]
+    one = pl.concat_str(normalized(pl.col("content")), *fields, separator="\x1f")
+    texts = side_texts(scene.messages, alike, one)
+    return scene.flags(texts.filter(pl.col("chosen") == pl.col("rejected"))["row"])
+
+
+def _near(scene: Scene, pairs: pl.DataFrame) -> Flags:
+    """Whether the sides are nearly one text; what counts alone tell apart is not compared."""
+    least = scene.limits.min_similarity
+    allowed = (1 - least) * (pl.col("chars_chosen") + pl.col("chars_rejected"))
+    differ = (
+        pl.col("more_commas").abs()
+        + pl.col("more_stops").abs()
+        + (pl.col("chars_chosen") - pl.col("chars_rejected")).abs()
+    )
+    # A comma more is a character more, so up to half of `differ` is counted twice.
+    close = pairs.filter(
+        pl.min_horizontal("chars_chosen", "chars_rejected") > 0, differ <= 2 * allowed
+    )["row"]
+    texts = side_texts(scene.messages, close, pl.col("content"))
+    near = [
+        may_be_near(one, other, least) and similarity(one, other) >= least
+        for one, other in zip(texts["chosen"], texts["rejected"], strict=True)
+    ]
+    return scene.flags(texts.filter(pl.Series(near, dtype=pl.Boolean))["row"])
+
+
+def _malformed(scene: Scene, _: pl.DataFrame) -> Flags:
+    """Whether a turn holds tool calls or a result that cannot be rendered."""
+    special = pl.col("tool_calls").is_not_null() | (pl.col("role") == "tool")
+    tools = scene.batch["tools"]
+    found = [
+        turn["row"]
+        for turn in scene.messages.filter(special).iter_rows(named=True)
+        if is_malformed(turn, has_tools=tools[turn["row"]].is_valid)
+    ]
+    return scene.flags(pl.Series(found, dtype=pl.UInt32))
+
+
+def _overrated(scene: Scene, pairs: pl.DataFrame) -> Flags:
+    """Whether a side's score is more than twice the mean of its aspects, plus one (PD306).
+
+    The aspects stand in `meta` as `chosen_aspects` and `rejected_aspects`: numbers, or a mapping.
+    """
+    meta = pl.Series(scene.batch["meta"])
+    found = np.zeros(len(meta), np.bool_)
+    for row in meta.str.contains("_aspects", literal=True).arg_true():
+        rest = orjson.loads(meta[row])
+        for side in ("chosen", "rejected"):
+            mean = _mean(rest.get(f"{side}_aspects"))
+            score = pairs[f"score_{side}"][row]
+            found[row] |= mean is not None and score is not None and score > 2 * mean + 1
+    return found
+
+
+def _glued(scene: Scene, _: pl.DataFrame) -> Flags:
+    """Whether a verbatim pair's prompt and a side meet without anything between them."""
+    found = np.zeros(scene.batch.num_rows, np.bool_)
+    rows = (pl.Series(scene.batch["form"]) == "text").arg_true()
+    if rows.is_empty():
+        return found
+    ends = scene.messages.filter(pl.col("row").is_in(rows.implode()))
+    prompts = ends.filter("last", pl.col("part") == PROMPT).select("row", prompt="content")
+    sides = ends.filter(pl.col("at") == 0, pl.col("part") != PROMPT).select("row", "content")
+    for row, prompt, side in prompts.join(sides, on="row").iter_rows():
+        found[row] |= is_glued(prompt, side)
+    return found
+
+
+def _mean(aspects: object) -> float | None:
+    values = list(aspects.values()) if isinstance(aspects, dict) else aspects
+    if not isinstance(values, list):
+        return None
+    numbers = [value for value in values if type(value) in (int, float)]
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+def _other_language(scene: Scene, _: pl.DataFrame) -> Flags:
+    """Whether the prompt's last turn and the sides' are not all in one language, where known."""
+    several = scene.spoken.group_by("row").agg(pl.col("language").n_unique() > 1)
+    return scene.flags(several.filter("language")["row"])
+
+
+def _turns_down(scene: Scene, _: pl.DataFrame) -> Flags:
+    """Whether the chosen side refuses and the rejected one does not."""
+    return scene.refusals[CHOSEN] & ~scene.refusals[REJECTED]
+
+
+def _cut(scene: Scene, _: pl.DataFrame) -> Flags:
+    """Whether a side ends within a sentence or a block of code, as where a limit cut it."""
+    text = pl.col("content")
+    ends_open = text.str.strip_chars_end().str.tail(1).str.contains(CUT_END)
+    open_code = text.str.count_matches("```", literal=True) % 2 == 1
+    long = scene.last.filter(pl.col("part") != PROMPT, text.str.len_chars() > CUT_CHARS)
+    return scene.flags(long.filter(ends_open | open_code)["row"])
+
+
+def _loops(scene: Scene, _: pl.DataFrame) -> Flags:
+    """Whether a turn of a side is the same few words again and again."""
+    said = scene.messages.filter(
+        pl.col("part") != PROMPT, pl.col("content").str.len_bytes() >= MIN_CHARS
+    ).select("row", "content")
+    return scene.flags(said.filter(loops(said["content"]))["row"])
+
+
+def _private(scene: Scene, _: pl.DataFrame) -> Flags:
+    """Whether a turn holds what looks like a secret or personal data."""
+    may = scene.messages.filter(suspects(pl.col("content"))).select("row", "content")
+    holds = [next(find_private(text), None) is not None for text in may["content"]]
+    return scene.flags(may.filter(pl.Series(holds, dtype=pl.Boolean))["row"])
+
+
+def _overlaps(scene: Scene, _: pl.DataFrame) -> Flags:
+    """Whether a turn holds text of a named evaluation file."""
+    if not scene.evaluations:
+        return np.zeros(scene.batch.num_rows, np.bool_)
+    found = overlaps(scene.messages["content"], read_evaluation(scene.evaluations))
+    return scene.flags(scene.messages["row"].filter(pl.Series(found)))
+
+
+LOOKS: dict[str, Look] = {
+    "malformed": Look(_malformed),
+    "same": Look(_same, ("more_commas", "more_stops")),
+    "near": Look(_near, ("more_commas", "more_stops", "chars_chosen", "chars_rejected")),
+    "overrated": Look(_overrated),
+    "glued": Look(_glued),
+    "turns_down": Look(_turns_down),
+    "other_language": Look(_other_language),
+    "overlaps": Look(_overlaps),
+    "cut": Look(_cut),
+    "loops": Look(_loops),
+    "private": Look(_private),
+}

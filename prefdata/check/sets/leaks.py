@@ -1,0 +1,53 @@
+"""What two splits have in common: PD501, PD502, PD504 and PD505.
+
+Frames have the columns of `keys.KEYS` and of PROFILE, `at`, `split`, its place by precedence, and,
+if near-duplicates were looked for, `cluster`.
+"""
+
+from collections.abc import Collection, Sequence
+
+import polars as pl
+
+from prefdata.check.sets.found import SetFinding, about_rows
+from prefdata.records.keys import GROUP, PAIR
+
+LEAKED = {"at": pl.UInt32, "kept": pl.UInt32, "code": pl.String}
+"""A row that another split has too, the row there, and how much they share."""
+SHARED: dict[str, Sequence[str]] = {"PD505": PAIR, "PD501": GROUP, "PD502": ("cluster",)}
+"""What two splits share, the strongest first; a row counts under the first that it has."""
+LEAK_NAMES = {
+    "PD505": "pair_in_two_splits: the same pair",
+    "PD501": "prompt_in_two_splits: the same prompt",
+    "PD502": "near_prompt_in_two_splits: nearly the same prompt",
+}
+
+
+def find_leaked(frame: pl.DataFrame, codes: Collection[str]) -> pl.DataFrame:
+    """Rows of LEAKED: those that share a pair or a prompt with a split that keeps it.
+
+    Of two splits the one with the higher number keeps what both have.
+    """
+    found = pl.DataFrame(schema=LEAKED)
+    for code, key in SHARED.items():
+        if code in codes and set(key) <= set(frame.columns):
+            more = _given_way(frame, key).join(found, on="at", how="anti")
+            found = pl.concat([found, more.select("at", "kept", code=pl.lit(code))])
+    return found.sort("at")
+
+
+def _given_way(frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """Rows whose key a later split has too, `at`, and the first such row there, `kept`."""
+    rows = frame.select("at", "split", *key)
+    last = rows.sort("split", "at", descending=[True, False]).unique(
+        key, keep="first", maintain_order=True
+    )
+    both = rows.join(last.select(*key, last="split", kept="at"), on=key)
+    return both.filter(pl.col("split") < pl.col("last")).select("at", "kept")
+
+
+def find_threads(frame: pl.DataFrame) -> list[SetFinding]:
+    """Threads that are in more than one split (PD504)."""
+    rows = frame.filter(pl.col("thread") != 0)
+    shared = rows.filter(pl.col("split").n_unique().over("thread") > 1)
+    number = shared["thread"].n_unique() if len(shared) else 0
+    return about_rows("PD504", shared["at"], f"threads in more than one split: {number:,}")

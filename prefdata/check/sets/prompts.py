@@ -1,0 +1,78 @@
+"""What the pairs of one prompt, or of many, say of each other: PD404 to PD407.
+
+Frames have the columns of `keys.KEYS` and `at`, the row's place in the keys.
+"""
+
+import polars as pl
+
+from prefdata.check.limits import CheckLimits
+from prefdata.check.sets.found import SetFinding, about_rows
+from prefdata.records.keys import GROUP
+
+_EDGE = [*GROUP, "chosen_id", "rejected_id"]
+
+
+def find_cycles(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
+    """Pairs that prefer in a circle of three or more completions (PD404).
+
+    A pair is no part of a circle if its chosen side is nowhere rejected, or its rejected side
+    nowhere chosen; what is left when such pairs are gone, again and again, is circles and the
+    roads between them. Circles of two are contradictions (PD403).
+    """
+    edges = frame.select("at", *_EDGE)
+    swapped = edges.select(*GROUP, chosen_id="rejected_id", rejected_id="chosen_id")
+    edges = edges.join(swapped, on=_EDGE, how="anti")
+    before = -1
+    while len(edges) != before:
+        before = len(edges)
+        for one, other in (("chosen_id", "rejected_id"), ("rejected_id", "chosen_id")):
+            edges = edges.join(edges, left_on=[*GROUP, one], right_on=[*GROUP, other], how="semi")
+    prompts = edges.select(GROUP).n_unique() if len(edges) else 0
+    message = f"prompts whose pairs prefer in a circle: {prompts:,}"
+    return about_rows("PD404", edges["at"], message, {"prompts": prompts})
+
+
+def find_frequent_prompts(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFinding]:
+    """Prompts with very many pairs (PD405)."""
+    sizes = frame.group_by(GROUP).agg(pl.len(), pl.col("at"))
+    many = sizes.filter(pl.col("len") > limits.max_pairs_per_prompt)
+    most = int(many["len"].max() or 0)  # type: ignore[arg-type]
+    message = f"prompts with more than {limits.max_pairs_per_prompt} pairs: {len(many):,}"
+    rows = many["at"].explode() if len(many) else frame["at"].clear()
+    return about_rows(
+        "PD405", rows, f"{message}; the most has {most:,}", {"prompts": len(many), "most": most}
+    )
+
+
+def find_both_ways(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
+    """Pairs whose chosen side another pair of the prompt rejects (PD406)."""
+    both = frame.join(
+        frame, left_on=[*GROUP, "chosen_id"], right_on=[*GROUP, "rejected_id"], how="semi"
+    )
+    message = f"chosen sides that another pair of their prompt rejects: {len(both):,}"
+    return about_rows("PD406", both["at"], message)
+
+
+def find_boilerplate(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFinding]:
+    """Completions that answer many different prompts (PD407)."""
+    sides = [frame.select("at", *GROUP, completion=name) for name in ("chosen_id", "rejected_id")]
+    prompts = pl.concat(sides).unique(["completion", *GROUP])
+    often = (
+        prompts.group_by("completion")
+        .len()
+        .filter(pl.col("len") > limits.max_prompts_per_completion)
+    )
+    rows = frame.filter(
+        pl.col("chosen_id").is_in(often["completion"].implode())
+        | pl.col("rejected_id").is_in(often["completion"].implode())
+    )["at"]
+    most = int(often["len"].max() or 0)  # type: ignore[arg-type]
+    message = (
+        f"completions under more than {limits.max_prompts_per_completion} prompts: {len(often):,}"
+    )
+    return about_rows(
+        "PD407",
+        rows,
+        f"{message}; the most is under {most:,}",
+        {"completions": len(often), "most": most},
+    )

@@ -1,0 +1,56 @@
+"""The checks of a whole set: each a function of one narrow frame, which has no texts.
+
+The frame has one row for each record that stays: the columns of `keys.KEYS` and of PROFILE, and
+`at`, its place in the keys; `split`, a number, if the inputs came in splits.
+"""
+
+from collections.abc import Callable, Mapping
+
+import polars as pl
+
+from prefdata.check.limits import CheckLimits
+from prefdata.check.sets.bias import (
+    find_format_bias,
+    find_length_bias,
+    find_model_bias,
+    find_position_bias,
+)
+from prefdata.check.sets.found import SetFinding
+from prefdata.check.sets.leaks import find_threads
+from prefdata.check.sets.licences import find_unclear_licence
+from prefdata.check.sets.prompts import (
+    find_boilerplate,
+    find_both_ways,
+    find_cycles,
+    find_frequent_prompts,
+)
+from prefdata.check.severity import resolve_severity
+
+SET_CHECKS: dict[str, Callable[[pl.DataFrame, CheckLimits], list[SetFinding]]] = {
+    "PD404": find_cycles,
+    "PD405": find_frequent_prompts,
+    "PD406": find_both_ways,
+    "PD407": find_boilerplate,
+    "PD601": find_length_bias,
+    "PD602": find_model_bias,
+    "PD603": find_position_bias,
+    "PD604": find_format_bias,
+    "PD606": find_unclear_licence,
+}
+
+
+def find_in_set(
+    frame: pl.DataFrame, severity: Mapping[str, str], limits: CheckLimits
+) -> list[SetFinding]:
+    """Everything that the set has and that is not switched off, by code."""
+    resolved = resolve_severity(severity)
+    found = [
+        finding
+        for code, find in SET_CHECKS.items()
+        if resolved[code] != "off" and len(frame)
+        for finding in find(frame, limits)
+    ]
+    if "split" in frame.columns:
+        found += find_threads(frame) if resolved["PD504"] != "off" else []
+    told = [finding._replace(severity=resolved[finding.code]) for finding in found]
+    return sorted(told, key=lambda finding: finding.code)

@@ -1,0 +1,195 @@
+"""The candidates of a row, put in order, and paired."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from prefdata.read.adapt.fields import (
+    Getter,
+    getter,
+    mean,
+    number_reader,
+    optional_text,
+    require,
+)
+from prefdata.read.adapt.ids import Messages
+from prefdata.read.adapt.messages import read_completion, read_messages, text_message
+from prefdata.read.adapt.pairing import cross_tiers, dense_ranks, pair_up
+from prefdata.read.adapt.parsed_row import Pair
+from prefdata.read.adapt.ranking import Candidate, orderer, read_tier
+from prefdata.read.faults import RowFault
+from prefdata.read.layouts.model import Candidates, Layout
+from prefdata.read.limits import Limits, Pairing
+
+
+class CandidateReader:
+    """The candidates of one layout, compiled."""
+
+    def __init__(self, layout: Layout, pairing: Pairing, limits: Limits) -> None:
+        assert layout.candidates is not None
+        self.spec: Candidates = layout.candidates
+        self.roles, self.pairing, self.weave = layout.roles, pairing, layout.weave
+        self.whole = layout.sides != "completion"  # candidates are dialogues, prompt and all
+        self.plain = not (self.whole or self.weave)
+        self.max_completions = limits.max_completions
+        self.number = number_reader(layout.missing)
+        self.order = orderer(self.spec)
+        self.get_text = getter(self.spec.text)
+        self.get_model = getter(self.spec.model or "")
+        self.get_rank = getter(self.spec.rank.path) if self.spec.rank else None
+        self.get_good = getter(self.spec.good) if self.spec.good else None
+        scores = self.spec.score if isinstance(self.spec.score, list) else [self.spec.score]
+        self.get_scores = [(path, getter(path)) for path in scores if path]
+        self.doubt = doubt = self.spec.doubt
+        self.get_aspects = [(path, getter(path)) for path in doubt.mean_of] if doubt else []
+        self.text, self.model, self.rank = self.spec.text, self.spec.model, self.spec.rank
+
+    def read(self, row: dict[str, Any]) -> list[Candidate]:
+        """Every candidate of the row, in the order given."""
+        items = list(self._items(row))
+        if len(items) > self.max_completions:
+            limit = f"limits.max_completions is {self.max_completions:,}"
+            raise RowFault("R212", f"the row holds {len(items):,} completions; {limit}")
+        scores = self._beside(row, "score", self.spec.beside.score, len(items))
+        models = self._beside(row, "model", self.spec.beside.model, len(items))
+        users = self._user_turns(row)
+        found = []
+        for at, (place, item, tier) in enumerate(items):
+            score, model = self._score(place, item), self._model(place, item)
+            found.append(
+                Candidate(
+                    self._completion(place, item, users),
+                    self.number(f"{place} score", scores[at]) if scores else score,
+                    self._rank(place, item),
+                    optional_text(f"{place} model", models[at]) if models else model,
+                    tier if self.get_good is None else self._tier(place, item),
+                )
+            )
+        if len(found) < 2:
+            raise RowFault("PD303", "fewer than two completions, so nothing is preferred")
+        return found
+
+    def pairs(self, row: dict[str, Any], found: list[Candidate], prompt_id: bytes) -> list[Pair]:
+        """Every pair of the strategy; a RowFault where the row prefers nothing."""
+        order = self.order(row, found)
+        ranks = dense_ranks(order.values)
+        if max(ranks) == 1 and self.spec.good:
+            raise RowFault("R213", f"all {len(found)} rows of the prompt have the same label")
+        keeps_ties = self.pairing.ties == "keep"
+        if max(ranks) == 1 and not keeps_ties:
+            raise RowFault("PD303", f"all {len(found)} completions rank the same")
+        if order.tiered:
+            matches = cross_tiers(ranks)
+        else:
+            matches = pair_up(order.values, self.pairing, prompt_id)
+        return [
+            Pair(
+                found[match.chosen].completion,
+                found[match.rejected].completion,
+                found[match.chosen].score,
+                found[match.rejected].score,
+                0.0 if match.tie else order.margin,
+                found[match.chosen].model,
+                found[match.rejected].model,
+                ranks[match.chosen],
+                ranks[match.rejected],
+                match.tie and not keeps_ties,
+                (match.chosen, match.rejected),
+            )
+            for match in matches
+        ]
+
+    def _items(self, row: dict[str, Any]) -> Iterator[tuple[str, Any, int | None]]:
+        """Place, value and tier of each candidate."""
+        paths = self.spec.items
+        if not isinstance(paths, list):
+            items = require(paths, getter(paths)(row), "list")
+            yield from ((f"{paths}[{at}]", item, None) for at, item in enumerate(items))
+            return
+        for tier, path in enumerate(paths):
+            value = require(path, getter(path)(row), "any")
+            if self.spec.in_order and type(value) is list:
+                yield from ((f"{path}[{at}]", item, tier) for at, item in enumerate(value))
+            else:
+                yield path, value, tier
+
+    def _beside(
+        self, row: dict[str, Any], name: str, paths: str | list[str] | None, num: int
+    ) -> list[Any]:
+        """What is said beside the candidates, one value for each, or nothing at all."""
+        if paths is None:
+            return []
+        if isinstance(paths, list):
+            values = [getter(path)(row) for path in paths]
+        else:
+            values = getter(paths)(row)
+            if type(values) is not list:
+                return [] if name == "model" else require(paths, values, "list")
+        if len(values) != num:
+            raise RowFault("R210", f"{len(values)} values of `{name}` for {num} completions")
+        return values
+
+    def _completion(self, place: str, item: Any, users: list[str]) -> Messages:
+        value = self.get_text(item) if self.text else item
+        if type(value) is str and self.plain:  # nearly all
+            return [("assistant", value, None, None, None, None)]
+        where = f"{place}.{self.text}" if self.text else place
+        require(where, value, "any")
+        if self.weave:
+            return _woven(place, users, value)
+        if self.whole:
+            return read_messages(where, require(where, value, "list"), self.roles)
+        return read_completion(where, value, self.roles)
+
+    def _user_turns(self, row: dict[str, Any]) -> list[str]:
+        if not self.weave:
+            return []
+        turns: list[str] = require(self.weave, getter(self.weave)(row), "list")
+        return turns
+
+    def _rank(self, place: str, item: Any) -> float | None:
+        if self.get_rank is None or self.rank is None:
+            return None
+        rank = self.number(f"{place}.{self.rank.path}", self.get_rank(item))
+        return -rank if rank is not None and self.rank.best == "low" else rank
+
+    def _score(self, place: str, item: Any) -> float | None:
+        score = self._mean(place, self.get_scores, item) if self.get_scores else None
+        doubt = self.doubt
+        if doubt and score == doubt.value:
+            others = self._mean(place, self.get_aspects, item)
+            if others is not None and others <= doubt.at_most:
+                problem = f"`{place}` has the score {score:g}, and its aspects' mean is {others:g}"
+                raise RowFault("PD306", problem)
+        return score
+
+    def _mean(self, place: str, paths: list[tuple[str, Getter]], item: Any) -> float | None:
+        if len(paths) == 1:
+            ((path, get),) = paths
+            return self.number(f"{place}.{path}", get(item))
+        return mean([self.number(f"{place}.{path}", get(item)) for path, get in paths])
+
+    def _model(self, place: str, item: Any) -> str | None:
+        if not self.model:
+            return None
+        value = self.get_model(item)
+        return value if type(value) is str else optional_text(f"{place}.{self.model}", value)
+
+    def _tier(self, place: str, item: Any) -> int:
+        assert self.get_good is not None
+        return read_tier(f"{place}.{self.spec.good}", self.get_good(item))
+
+
+def _woven(place: str, users: list[Any], answers: Any) -> Messages:
+    """A dialogue out of the user's turns and the answers to them."""
+    texts = [*users, *answers] if type(answers) is list else [None]
+    if any(type(text) is not str for text in texts):
+        raise RowFault("R210", f"`{place}` is not a list of texts")
+    if len(users) != len(answers):
+        problem = f"{len(answers)} answers to {len(users)} turns of the user"
+        raise RowFault("R210", f"`{place}` holds {problem}")
+    turns = zip(users, answers, strict=True)
+    return [
+        text_message(role, text)
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]

@@ -1,0 +1,281 @@
+"""Rows of one part to columns: records, refused rows, and which other rows a record stands on."""
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import polars as pl
+
+from prefdata.read.adapt.adapter import Adapter
+from prefdata.read.adapt.columns import RecordColumns, RejectedColumns
+from prefdata.read.adapt.fields import read_flag
+from prefdata.read.adapt.ids import canonical_json
+from prefdata.read.adapt.parsed_row import Draft
+from prefdata.read.adapt.prompt import at_path
+from prefdata.read.adapt.trees import MAX_TURNS, prompt_row, prompts, tree_rows
+from prefdata.read.faults import RowFault
+from prefdata.read.files.chunks import Member, Unit
+from prefdata.read.files.jsonl import Row
+from prefdata.read.files.parse_json import Object, parse_line
+from prefdata.read.files.source import InputFile
+from prefdata.read.layouts.model import Layout, Tree
+from prefdata.read.limits import MIB, Limits, Pairing
+from prefdata.read.unread import UnreadColumns, count_unread, unread_columns
+from prefdata.records.keys import MEMBERS
+from prefdata.records.split_names import split_of_rows
+
+MAX_EXTRA_KEYS = 1000  # distinct ones that are counted by name
+MAX_EXPANSION = 1024 * MIB  # raw bytes times pairs of one row
+UNPAIRED = RowFault("R213", "no other row of its prompt can be compared with it")
+UNREACHED = RowFault(
+    "R213", f"a message above it is refused, or it is deeper than {MAX_TURNS} turns"
+)
+PASSED_BY = RowFault("R213", "the pairing strategy drew other rows of its prompt")
+
+
+class RowOptions(NamedTuple):
+    """How rows are read; the same for all parts of a file."""
+
+    layout: Layout | None
+    """None: no row of the file's first part was an object."""
+    pairing: Pairing = Pairing()
+    limits: Limits = Limits()
+    plain: Literal["chat", "text", "plain"] | None = None
+    """How plain text is read where that is open (read/texts.py); None: as the layout says."""
+
+
+class _Prompt(NamedTuple):
+    """A row that was put together, and the places in its unit of what it came from."""
+
+    row: Object
+    context: tuple[int, ...]
+    candidates: tuple[int, ...]
+
+
+class Collector:
+    """Where the rows of one part end up."""
+
+    def __init__(self, file: InputFile, options: RowOptions) -> None:
+        layout, self.limits = options.layout, options.limits
+        self.adapter = (
+            Adapter(layout, options.pairing, options.limits, options.plain) if layout else None
+        )
+        self.is_tree = layout is not None and layout.tree is not None
+        self.records, self.rejected = RecordColumns(file), RejectedColumns(file)
+        self.num_rejected = self.prompts = self.completions = 0
+        self.extra_keys: dict[str, int] = {}
+        self.columns_read = layout.read if layout else frozenset()
+        self.read_inside = layout.read_inside if layout else {}
+        self._unread: dict[str, list[Any]] = {}
+        self._order: dict[str, int] = {}
+        self.labels = {True: 0, False: 0}
+        self._members: list[tuple[int, int, int]] = []
+
+    @property
+    def unread(self) -> UnreadColumns:
+        """The columns that were not read, of all rows that are objects."""
+        return unread_columns(self._unread, self._order)
+
+    @property
+    def members(self) -> pl.DataFrame:
+        """Rows of MEMBERS."""
+        return pl.DataFrame(self._members, schema=MEMBERS, orient="row")
+
+    def read(self, rows: Iterator[Row]) -> None:
+        """Adapt rows that stand alone."""
+        for line, offset, raw, value in rows:
+            if isinstance(value, RowFault):
+                fault: RowFault | None = value
+            elif self.is_tree:
+                fault = self._adapt_tree(line, offset, raw, value)
+            else:
+                fault = self._adapt(line, offset, raw, value)
+            if fault:
+                self._refuse(line, offset, raw, value, fault)
+
+    def read_unit(self, unit: Unit) -> None:
+        """Adapt rows that stand or fall together."""
+        assert self.adapter is not None
+        faults: dict[int, RowFault] = {}
+        paired: set[int] = set()
+        next_ordinal = dict.fromkeys(range(len(unit.members)), 0)
+        for prompt in self._prompts_of(unit, faults):
+            members = [unit.members[place] for place in prompt.candidates]
+            size = sum(len(member.raw) for member in members)
+            try:
+                draft = self._bounded(self.adapter.read_whole(prompt.row), size)
+            except RowFault as fault:
+                for place in (*prompt.context, *prompt.candidates):
+                    faults.setdefault(place, fault)
+                continue
+            for pair in draft.pairs:
+                assert pair.places is not None
+                chosen, rejected = (prompt.candidates[place] for place in pair.places)
+                used = (*prompt.context, chosen, rejected)
+                one = draft._replace(pairs=[pair])
+                self._add_pair(unit, one, used, chosen, next_ordinal[chosen])
+                next_ordinal[chosen] += 1
+                paired.update(used)
+            for place in prompt.candidates:
+                faults.setdefault(place, PASSED_BY)
+        for place, member in enumerate(unit.members):
+            if place not in paired:
+                why = faults.get(place, UNPAIRED)
+                self._refuse(member.line, member.offset, member.raw, {}, why)
+
+    def _add_pair(
+        self, unit: Unit, draft: Draft, used: tuple[int, ...], chosen: int, ordinal: int
+    ) -> None:
+        """A pair under the line of its chosen side, and the other lines that it stands on."""
+        line, offset = unit.members[chosen][:2]
+        num_bytes = sum(len(unit.members[place].raw) for place in used)
+        for tie in self.records.add(line, offset, draft, num_bytes, ordinal):
+            self.rejected.add_tie(line, offset, ordinal, draft, tie)
+        for place in used:
+            if place != chosen:
+                self._members.append((line, ordinal, unit.members[place].line))
+
+    def _prompts_of(self, unit: Unit, faults: dict[int, RowFault]) -> Iterator[_Prompt]:
+        """The rows that a unit is read as; rows that are at fault themselves are left out."""
+        rows: dict[int, Object] = {}
+        for place, member in enumerate(unit.members):
+            try:
+                rows[place] = self._member_row(member)
+            except RowFault as fault:
+                faults[place] = fault
+        assert self.adapter is not None
+        tree = self.adapter.layout.tree
+        if tree is not None:
+            yield from _tree_prompts(unit, rows, tree, faults)
+        elif len(rows) > 1:
+            yield _Prompt(_together(list(rows.values())), (), tuple(rows))
+
+    def _member_row(self, member: Member) -> Object:
+        assert self.adapter is not None
+        row = parse_line(member.json, self.limits)
+        self._count_extra(row)
+        whole, candidates = self.adapter.check(row), self.adapter.layout.candidates
+        label = (
+            read_flag(at_path(candidates.good, whole)) if candidates and candidates.good else None
+        )
+        if label is not None:
+            self.labels[label] += 1
+        return whole
+
+    def _adapt(self, line: int, offset: int, raw: bytes | None, value: Object) -> RowFault | None:
+        """Turn one object into records; its fault where it has one."""
+        if self.adapter is None:  # rows beyond the sample of a file that began without objects
+            return RowFault("R209", "no layout was found among the first rows")
+        self._count_extra(value)
+        num_bytes = len(raw or b"")
+        try:
+            draft = self._bounded(self.adapter.read(value), num_bytes)
+        except RowFault as fault:
+            return fault
+        for ordinal in self.records.add(line, offset, draft, num_bytes):
+            self.rejected.add_tie(line, offset, ordinal, draft, ordinal)
+        return None
+
+    def _adapt_tree(
+        self, line: int, offset: int, raw: bytes | None, value: Object
+    ) -> RowFault | None:
+        """Turn a tree into records; a prompt of it that gives no pair is refused by itself."""
+        assert self.adapter is not None
+        assert self.adapter.layout.tree is not None
+        self._count_extra(value)
+        num_bytes = len(raw or b"")
+        drafts: list[Draft | RowFault] = []
+        try:
+            rows = tree_rows(self.adapter.check(value), self.adapter.layout.tree)
+        except RowFault as fault:
+            return fault
+        for row in rows:
+            try:
+                drafts.append(self._bounded(self.adapter.read_whole(row), num_bytes))
+            except RowFault as fault:
+                drafts.append(fault)
+        faults = [draft for draft in drafts if isinstance(draft, RowFault)]
+        if len(faults) == len(drafts):
+            return faults[0]
+        ordinal = 0
+        for row, draft in zip(rows, drafts, strict=True):
+            if isinstance(draft, RowFault):
+                said = canonical_json(row).encode()
+                self.rejected.add_row(line, offset, draft, said, ordinal)
+                ordinal += 1
+                continue
+            for tie in self.records.add(line, offset, draft, num_bytes, ordinal):
+                self.rejected.add_tie(line, offset, ordinal + tie, draft, tie)
+            ordinal += len(draft.pairs)
+        return None
+
+    def _bounded(self, draft: Draft, num_bytes: int) -> Draft:
+        if num_bytes * len(draft.pairs) > MAX_EXPANSION:
+            raise RowFault("R212", f"its {len(draft.pairs):,} pairs would take over 1 GiB")
+        if draft.completions:
+            self.prompts += 1
+            self.completions += draft.completions
+        return draft
+
+    def _refuse(
+        self, line: int, offset: int, raw: bytes | None, value: Object | RowFault, fault: RowFault
+    ) -> None:
+        self.num_rejected += 1
+        kept = canonical_json(value).encode() if raw is None else raw
+        self.rejected.add_row(line, offset, fault, kept)
+
+    def _count_extra(self, row: Object) -> None:
+        """Count the columns that are not read, and those that the layout does not name."""
+        assert self.adapter is not None
+        for head, keys in self.read_inside.items():
+            inner = row.get(head)
+            if type(inner) is dict and not keys.issuperset(inner):
+                named = {f"{head}.{key}": inner[key] for key in inner.keys() - keys}
+                count_unread(named, self.columns_read, self._unread)
+        if self.columns_read.issuperset(row):
+            return
+        if not self._order.keys() >= row.keys():
+            for name in row:
+                self._order.setdefault(name, len(self._order))
+        count_unread(row, self.columns_read, self._unread)
+        for name in row.keys() - self.adapter.known:
+            known = name in self.extra_keys or len(self.extra_keys) < MAX_EXTRA_KEYS
+            key = name if known else "(others)"
+            self.extra_keys[key] = self.extra_keys.get(key, 0) + 1
+
+
+def _together(rows: list[Object]) -> Object:
+    """What all rows say alike, and the rows themselves."""
+    first, *others = rows
+    alike = {
+        name: value
+        for name, value in first.items()
+        if all(other.get(name) == value for other in others)
+    }
+    return {**alike, "rows": rows}
+
+
+def _tree_prompts(
+    unit: Unit, rows: dict[int, Object], tree: Tree, faults: dict[int, RowFault]
+) -> Iterator[_Prompt]:
+    """The prompts of a tree whose messages are rows; what none of them leads to is at fault."""
+    below: dict[int, list[int]] = {}
+    for place, parent in enumerate(unit.parents):
+        if place in rows:
+            below.setdefault(parent, []).append(place)
+    reached: set[int] = set()
+
+    def replies(place: int) -> list[int]:
+        found = below.get(place, [])
+        reached.update((place, *found))
+        return found
+
+    def is_answer(place: int) -> bool:
+        return bool(rows[place].get(tree.role) == tree.answers)
+
+    for first in below.get(-1, []):
+        for path, answers in prompts(first, replies, is_answer):
+            turns, compared = tuple(rows[at] for at in path), [rows[at] for at in answers]
+            split = split_of_rows([*turns, *compared])
+            rest: Object = {"split": split} if split else {}
+            yield _Prompt(prompt_row(rest, turns, compared, tree), path, tuple(answers))
+    faults.update(dict.fromkeys(rows.keys() - reached - faults.keys(), UNREACHED))

@@ -1,0 +1,97 @@
+"""Messages whose content is a list of parts: text, reasoning, tool calls and tools' results."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from prefdata.read.adapt.ids import Message, Messages, given_json
+from prefdata.read.faults import RowFault
+
+CALLS = ("tool_use", "tool_call", "tool_calls", "function_call")
+REASONING_PARTS = ("thinking", "reasoning")
+
+
+class Said(NamedTuple):
+    """What the parts of one message hold."""
+
+    texts: list[str]
+    reasoning: list[str]
+    calls: list[dict[str, Any]]
+    results: list[tuple[str | None, str]]
+    """The id of the call that each result answers, and its text."""
+
+
+def read_parts(place: str, role: str, parts: list[Any]) -> Messages:
+    """The message that the parts make; before it, a tool's message for each result."""
+    said = Said([], [], [], [])
+    for part in parts:
+        if type(part) is not dict:
+            raise RowFault("R210", f"a message of `{place}` holds a part that is not an object")
+        _add(said, place, part)
+    results: Messages = [("tool", text, None, None, call, None) for call, text in said.results]
+    if results and not (said.texts or said.calls or said.reasoning):
+        return results
+    return [*results, _message(role, said)]
+
+
+def _message(role: str, said: Said) -> Message:
+    calls = given_json(said.calls) if said.calls else None
+    reasoning = "\n".join(said.reasoning) if said.reasoning else None
+    return (role, "".join(said.texts), None, calls, None, reasoning)
+
+
+def _add(said: Said, place: str, part: Mapping[str, Any]) -> None:
+    kind = part.get("type")
+    if kind in REASONING_PARTS:
+        said.reasoning.append(_text(place, part, (kind, "value", "text")))
+    elif kind in CALLS:
+        said.calls.extend(_calls(place, part))
+    elif kind == "tool_result":
+        call = part.get("tool_use_id")
+        said.results.append((call if type(call) is str else None, _result(place, part)))
+    elif kind == "text":
+        said.texts.append(_text(place, part, ("text", "value")))
+    else:
+        raise RowFault("R210", f"a message of `{place}` holds a part that is not text: {kind}")
+
+
+def _text(place: str, part: Mapping[str, Any], keys: tuple[str, ...]) -> str:
+    text = next((part[key] for key in keys if part.get(key) is not None), None)
+    if type(text) is not str:
+        raise RowFault("R210", f"a message of `{place}` holds a part that is not text")
+    return text
+
+
+def _calls(place: str, part: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Calls as OpenAI writes them: Anthropic's has name and input, others a value in JSON."""
+    if "value" in part:
+        value = from_json(place, part["value"])
+        for call in value if type(value) is list else [value]:
+            if type(call) is not dict:
+                raise RowFault("R210", f"`{place}` holds a tool call that is not an object")
+            yield call if "function" in call else {"type": "function", "function": call}
+        return
+    function = {"name": part.get("name"), "arguments": part.get("input", part.get("arguments"))}
+    call = {"id": part["id"]} if part.get("id") else {}
+    yield {**call, "type": "function", "function": function}
+
+
+def _result(place: str, part: Mapping[str, Any]) -> str:
+    content = part.get("content", "")
+    if type(content) is str:
+        return content
+    if type(content) is not list:
+        raise RowFault("R210", f"a tool's result in `{place}` is not text")
+    (message,) = read_parts(place, "tool", content)
+    return message[1]
+
+
+def from_json(place: str, value: Any) -> Any:
+    """What JSON text stands for; anything else is taken as it is."""
+    if type(value) is not str:
+        return value
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise RowFault("R210", f"`{place}` holds text that is not JSON: {error.msg}") from None

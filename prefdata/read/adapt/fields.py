@@ -1,0 +1,129 @@
+"""Fields of a raw row by path, with the codes of what may be wrong with them."""
+
+import math
+import re
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from prefdata.read.faults import RowFault
+from prefdata.read.layouts.model import Kind
+
+MISSING = object()
+FIRST_ROUNDED = 2**53  # from here on a float skips integers
+DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+Getter = Callable[[Any], Any]
+NumberReader = Callable[[str, Any], float | None]
+
+TYPES: dict[Kind, tuple[type, ...]] = {
+    "text": (str,),
+    "hh": (str,),
+    "messages": (list,),
+    "turns": (list,),
+    "turn": (dict,),
+    "answer": (str, dict, list),
+    "dialogue": (str, list),
+    "question": (str, dict),
+    "list": (list,),
+    "number": (int, float),
+    "answers": (list,),
+    "bool": (bool,),
+    "flag": (bool,),  # and what stands for one, which `require` looks at
+    "any": (object,),
+    "filled": (object,),
+}
+FLAGS = {
+    word: said
+    for said, words in (
+        (True, ("true", "1", "1.0", "yes", "y", "t")),
+        (False, ("false", "0", "0.0", "no", "n", "f")),
+    )
+    for word in words
+}
+NAMES = {str: "text", list: "a list", dict: "an object", bool: "true or false"}
+
+
+def getter(path: str) -> Getter:
+    """What reads a dotted path out of a row; MISSING where a step is not there."""
+    first, *rest = path.split(".")
+    if not rest:
+        return lambda row: row.get(first, MISSING) if type(row) is dict else MISSING
+
+    def get(row: Any) -> Any:
+        for step in (first, *rest):
+            row = row.get(step, MISSING) if type(row) is dict else MISSING
+        return row
+
+    return get
+
+
+def require(path: str, value: Any, kind: Kind) -> Any:
+    """The value, or R211 where it is missing or null and R210 where its type is another."""
+    if value is MISSING or value is None:
+        state = "missing" if value is MISSING else "null"
+        raise RowFault("R211", f"`{path}` is {state}")
+    if kind == "flag" and read_flag(value) is not None:
+        return value
+    if kind == "flag" and type(value) in (str, int, float):
+        raise RowFault("R210", f"`{path}` is {value!r:.40}, neither true nor false")
+    if kind not in ("any", "filled") and type(value) not in TYPES[kind]:
+        wanted = " or ".join(dict.fromkeys(NAMES.get(t, "a number") for t in TYPES[kind]))
+        raise RowFault("R210", f"`{path}` is {NAMES.get(type(value), 'a number')}, not {wanted}")
+    return value
+
+
+def read_flag(value: Any) -> bool | None:
+    """True or false by a boolean, 0 and 1, or a word for either; None where it is neither.
+
+    >>> read_flag("False"), read_flag(1), read_flag("1.0"), read_flag("maybe")
+    (False, True, True, None)
+    """
+    if type(value) is str:
+        return FLAGS.get(value.strip().lower())
+    return bool(value) if type(value) in (bool, int, float) and value in (0, 1) else None
+
+
+def optional(value: Any) -> Any:
+    return None if value is MISSING else value
+
+
+def optional_text(path: str, value: Any) -> str | None:
+    """Text, or None where there is none; numbers that name something are kept as text."""
+    if value is MISSING or value is None:
+        return None
+    if type(value) is str:
+        return value
+    if type(value) is int:
+        return str(value)
+    raise RowFault("R210", f"`{path}` is {NAMES.get(type(value), 'a number')}, not text")
+
+
+def optional_number(path: str, value: Any) -> float | None:
+    """A finite number that a float holds exactly enough, or None where there is none."""
+    if value is MISSING or value is None:
+        return None
+    if type(value) is str and DECIMAL.fullmatch(value):
+        value = float(value)
+    if type(value) not in (int, float):
+        raise RowFault("R210", f"`{path}` is {NAMES.get(type(value), 'null')}, not a number")
+    if not math.isfinite(value):
+        raise RowFault("R205", f"`{path}` is not a finite number")
+    if abs(value) > FIRST_ROUNDED:
+        raise RowFault("R206", f"`{path}` is beyond 2^53, where digits are lost")
+    return float(value)
+
+
+def number_reader(missing: Collection[str]) -> NumberReader:
+    """`optional_number`, to which these texts are no number rather than a fault."""
+    if not missing:
+        return optional_number
+
+    def read(path: str, value: Any) -> float | None:
+        return None if type(value) is str and value in missing else optional_number(path, value)
+
+    return read
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Of those that are there."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,128 @@
+"""Text cells that hold messages: JSON, or Python's repr of the same, as CSV exports write them."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from prefdata.read.adapt.literal import parse_literal
+from prefdata.read.faults import RowFault
+from prefdata.read.files.parse_json import Object, parse_line
+from prefdata.read.limits import Limits
+
+OPENS = re.compile(r"""\s*(?:"\s*)?[\[{]""")  # a quote first: JSON text written as JSON again
+LOOKS = re.compile(
+    r"""\s*(?:"\s*)?(?:array\(\s*)?[\[(]?\s*\{\s*\\?["'](?:role|from|content|value|messages)\\?["']\s*:"""
+)
+ROLE = re.compile(r"""["'\\](?:role|from|messages|conversations)\\?["']\s*:""")
+MOST = 0.5  # share of a column's texts that hold messages, from which all of them must
+
+
+def parse_cell(name: str, text: str, limits: Limits) -> Any:
+    """What a cell stands for; a RowFault where it is neither JSON nor a Python literal."""
+    try:
+        row = parse_line(b'{"":' + text.encode() + b"}", limits)
+        if len(row) == 1:
+            inner = row[""]
+            is_text = type(inner) is str and OPENS.match(inner) is not None
+            return parse_cell(name, inner, limits) if is_text else inner
+    except RowFault as fault:
+        if fault.code not in ("R201", "R205"):
+            raise RowFault(fault.code, f"`{name}`: {fault.message}") from None
+    except UnicodeEncodeError:
+        raise RowFault("R203", f"`{name}` holds a lone surrogate") from None
+    try:
+        value = parse_literal(text, limits.max_depth)
+    except ValueError:
+        problem = "holds text that is not JSON, nor a Python literal"
+        raise RowFault("R210", f"`{name}` {problem}") from None
+    return _guarded(name, value, limits)
+
+
+def _guarded(name: str, value: Any, limits: Limits) -> Any:
+    """The value of a literal, behind the guards that JSON has: NUL, surrogates, infinities."""
+    try:
+        line = json.dumps({"": value}, ensure_ascii=False, allow_nan=False).encode()
+        return parse_line(line, limits)[""]
+    except UnicodeEncodeError:
+        raise RowFault("R203", f"`{name}` holds a lone surrogate") from None
+    except ValueError:
+        raise RowFault("R205", f"`{name}` holds a number that is not finite") from None
+    except RowFault as fault:
+        raise RowFault(fault.code, f"`{name}`: {fault.message}") from None
+
+
+def parse_columns(row: Object, columns: Sequence[str], limits: Limits = Limits()) -> Object:  # noqa: B008 - immutable
+    """The row, with what JSON text holds in these columns, where it is a list or an object."""
+    texts = {name: row[name] for name in columns if type(row.get(name)) is str}
+    return row | {
+        name: parse_cell(name, text, limits) for name, text in texts.items() if OPENS.match(text)
+    }
+
+
+def holds_messages(text: str, limits: Limits) -> bool:
+    """Whether a text is messages written as JSON or as a Python literal."""
+    if not OPENS.match(text) or not ROLE.search(text):
+        return False
+    try:
+        return is_messages(parse_cell("", text, limits))
+    except RowFault:
+        return False
+
+
+def looks_like_messages(text: str) -> bool:
+    """Whether a text begins as messages do, whether it can be parsed or was cut.
+
+    >>> looks_like_messages("[{'role': 'user', 'conte"), looks_like_messages('{"a": 1}')
+    (True, False)
+    """
+    return LOOKS.match(text) is not None
+
+
+def is_messages(value: Any) -> bool:
+    """Whether a value is a message, a list of messages, or an object that holds such a list."""
+    if type(value) is dict:
+        inner = value.get("messages", value.get("conversations"))
+        return _is_message(value) or (type(inner) is list and is_messages(inner))
+    return type(value) is list and bool(value) and all(map(_is_message, value))
+
+
+def _is_message(value: Any) -> bool:
+    if type(value) is not dict:
+        return False
+    return type(value.get("role", value.get("from"))) is str and (
+        not {"content", "value", "tool_calls"}.isdisjoint(value)
+    )
+
+
+def is_texts(value: Any) -> bool:
+    return type(value) is list and bool(value) and all(type(item) is str for item in value)
+
+
+def message_columns(rows: Sequence[Object], limits: Limits) -> list[str]:
+    """The columns most of whose texts hold messages."""
+    found = []
+    for name in dict.fromkeys(name for row in rows for name in row):
+        texts = [row[name] for row in rows if type(row.get(name)) is str and row[name].strip()]
+        some = sum(holds_messages(text, limits) for text in texts)
+        if texts and some >= MOST * len(texts):
+            found.append(name)
+    return found
+
+
+def text_list_columns(rows: Sequence[Object], limits: Limits) -> list[str]:
+    """`rejected` columns all of whose texts are lists of texts, where `chosen` ones are none."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    lists = [name for name in names if _all_lists(rows, name, limits)]
+    sides = {side: [n for n in lists if side in n.lower()] for side in ("chosen", "rejected")}
+    return [] if sides["chosen"] else sides["rejected"]
+
+
+def _all_lists(rows: Sequence[Object], name: str, limits: Limits) -> bool:
+    texts = [str(row[name]) for row in rows if type(row.get(name)) is str]
+    if len(texts) < len(rows) or not all(map(OPENS.match, texts)):
+        return False
+    try:
+        return all(is_texts(parse_cell(name, text, limits)) for text in texts)
+    except RowFault:
+        return False

@@ -1,0 +1,153 @@
+"""Values of raw rows to canonical messages."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefdata.read.adapt.content_parts import from_json, read_parts
+from prefdata.read.adapt.ids import Message, Messages, given_json
+from prefdata.read.adapt.message_cells import parse_cell
+from prefdata.read.adapt.roles import OURS, TOOL_CALLS, our_role
+from prefdata.read.faults import RowFault
+from prefdata.read.limits import Limits
+
+REASONING = ("reasoning", "reasoning_content", "thinking")
+
+
+def text_message(role: str, text: str) -> Message:
+    return (role, text, None, None, None, None)
+
+
+def read_messages(place: str, value: Any, roles: Mapping[str, str]) -> Messages:
+    """A dialogue: text (one user turn), one message, or a list of messages."""
+    if type(value) is str:
+        return [text_message("user", value)]
+    messages: Messages = []
+    is_plain = True
+    for item in value if type(value) is list else [value]:
+        if type(item) is dict and len(item) == 2:  # most messages by far
+            role, content = item.get("role"), item.get("content")
+            if type(role) is str and type(content) is str and role in OURS and role not in roles:
+                messages.append((role, content, None, None, None, None))
+                is_plain = is_plain and role != "tool"
+                continue
+        is_plain = False
+        if type(item) is dict and type(item.get("content")) is list:
+            messages += _messages_of_parts(place, item, roles)
+        else:
+            messages.append(_message(place, item, roles))
+    return messages if is_plain else _name_results(messages)
+
+
+def read_completion(place: str, value: Any, roles: Mapping[str, str]) -> Messages:
+    """A completion: text (one assistant turn), one message, or a list of messages."""
+    if type(value) is str:
+        return [text_message("assistant", value)]
+    return read_messages(place, value, roles)
+
+
+def read_tools(place: str, value: Any) -> str | None:
+    """Tool definitions as JSON text, or None where there are none."""
+    if value is None or value in ("", []):
+        return None
+    tools = parse_cell(place, value, Limits()) if type(value) is str else value
+    if type(tools) is not list:
+        raise RowFault("R210", f"`{place}` is not a list of tools")
+    return given_json(tools) if tools else None
+
+
+def _message(place: str, item: Any, roles: Mapping[str, str]) -> Message:
+    if type(item) is not dict:
+        raise RowFault("R210", f"`{place}` holds something that is not a message")
+    content = item.get("content")
+    role = _role(place, item, roles)
+    if content is None and "value" in item:
+        content = item["value"]
+    if type(content) is str and len(item) == 2 and role != TOOL_CALLS:
+        return (role, content, None, None, None, None)
+    if role == TOOL_CALLS:
+        return _call_message(place, content)
+    return _full_message(place, role, content, item)
+
+
+def _role(place: str, item: dict[str, Any], roles: Mapping[str, str]) -> str:
+    role = item.get("role")
+    if role is None:
+        role = item.get("from")
+    if type(role) is not str:
+        raise RowFault("R211" if role is None else "R210", f"a message of `{place}` has no role")
+    return our_role(role, roles)
+
+
+def _full_message(place: str, role: str, content: Any, item: dict[str, Any]) -> Message:
+    calls = item.get("tool_calls")
+    if type(calls) is str:
+        calls = from_json(place, calls)
+    if content is None and not calls:
+        raise RowFault("R211", f"a message of `{place}` has no content")
+    reasoning = next((item[key] for key in REASONING if item.get(key) is not None), None)
+    return (
+        role,
+        _content_text(place, content),
+        _optional_text(place, item.get("name")),
+        given_json(calls) if calls else None,
+        _optional_text(place, item.get("tool_call_id")),
+        _optional_text(place, reasoning),
+    )
+
+
+def _name_results(messages: Messages) -> Messages:
+    """Results that name neither their call nor their tool: they answer the last calls in turn."""
+    if not any(turn[0] == "tool" and turn[2] is None and turn[4] is None for turn in messages):
+        return messages
+    named: Messages = []
+    waiting: list[str] = []
+    for turn in messages:
+        if turn[3] is not None:
+            waiting = _names(from_json("tool_calls", turn[3]))
+        if turn[0] == "tool" and waiting:
+            name = waiting.pop(0)
+            if turn[2] is None and turn[4] is None:
+                turn = (*turn[:2], name, *turn[3:])
+        named.append(turn)
+    return named
+
+
+def _names(calls: Any) -> list[str]:
+    """The tools that are called, as far as the calls are well formed (PD211 where not)."""
+    of_calls = [call.get("function") for call in _as_list(calls) if type(call) is dict]
+    return [str(one.get("name")) for one in of_calls if type(one) is dict]
+
+
+def _call_message(place: str, text: Any) -> Message:
+    if type(text) is not str:
+        raise RowFault("R210", f"a function call of `{place}` is not text")
+    call = from_json(place, text)
+    calls = [{"type": "function", "function": one} for one in _as_list(call)]
+    return ("assistant", "", None, given_json(calls), None, None)
+
+
+def _content_text(place: str, content: Any) -> str:
+    if content is None:
+        return ""
+    if type(content) is not str:
+        raise RowFault("R210", f"the content of a message of `{place}` is not text")
+    return content
+
+
+def _messages_of_parts(place: str, item: dict[str, Any], roles: Mapping[str, str]) -> Messages:
+    """A message whose content is a list of parts; what stands beside the content is kept."""
+    *results, last = read_parts(place, _role(place, item, roles), item["content"])
+    if len(item) > 2 and not results and last[3] is None and last[4] is None:
+        beside = _full_message(place, last[0], last[1], item)
+        last = (*beside[:5], last[5] or beside[5])
+    return [*results, last]
+
+
+def _optional_text(place: str, value: Any) -> str | None:
+    if value is not None and type(value) is not str:
+        raise RowFault("R210", f"a message of `{place}` has a field that is not text")
+    return value
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if type(value) is list else [value]

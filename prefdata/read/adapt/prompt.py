@@ -1,0 +1,89 @@
+"""The prompt of a row: text, messages or a transcript, with its system turn and earlier turns."""
+
+from typing import Any
+
+from prefdata.read.adapt.fields import MISSING, getter, optional, optional_text, require
+from prefdata.read.adapt.ids import Messages
+from prefdata.read.adapt.messages import read_messages, text_message
+from prefdata.read.adapt.sides import drop_open_turn, read_transcript
+from prefdata.read.faults import RowFault
+from prefdata.read.layouts.model import Layout
+
+SYSTEM = ("system", "developer")
+
+
+class PromptReader:
+    """The prompts of one layout, compiled."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        path = layout.prompt
+        self.is_transcript = isinstance(path, str) and layout.columns.get(path) == "hh"
+
+    def is_text(self, row: dict[str, Any]) -> bool:
+        """Return whether the row's prompt is text, not messages."""
+        path = self.layout.prompt
+        return isinstance(path, list) or (path is not None and type(at_path(path, row)) is str)
+
+    def read(self, row: dict[str, Any]) -> Messages:
+        """The turns before the completion."""
+        layout = self.layout
+        if isinstance(layout.prompt, list):
+            parts = [optional_text(path, at_path(path, row)) for path in layout.prompt]
+            said = [text_message("user", layout.join.join(part for part in parts if part))]
+        else:
+            assert layout.prompt
+            said = self._one(layout.prompt, row)
+        if layout.history:
+            said = _history(layout.history, row) + said
+        return self.with_system(row, said)
+
+    def with_system(self, row: dict[str, Any], turns: Messages) -> Messages:
+        """The turns after the row's system text; R222 where they open with another one."""
+        path = self.layout.system
+        if not path:
+            return turns
+        system = _system(path, optional(at_path(path, row)))
+        own = [turn for turn in turns[:1] if turn[0] in SYSTEM]
+        if not system or (own and own[0][1] == system[0][1]):
+            return turns
+        if own:
+            raise RowFault(
+                "R222", f"`{path}` says another system text than the dialogue's first turn"
+            )
+        return system + turns
+
+    def _one(self, path: str, row: dict[str, Any]) -> Messages:
+        value = require(path, at_path(path, row), "any")
+        if self.is_transcript:
+            return drop_open_turn(read_transcript(path, value, self.layout.roles))
+        return read_messages(path, value, self.layout.roles)
+
+
+def _system(path: str, value: Any) -> Messages:
+    """The system turn that a text, a message or a list of messages stands for, if any."""
+    if type(value) not in (list, dict):
+        text = optional_text(path, value)
+        return [text_message("system", text)] if text else []
+    turns = read_messages(path, value, {}) if value else []
+    if any(turn[0] not in SYSTEM for turn in turns) or len(turns) > 1:
+        raise RowFault("R210", f"`{path}` is not one system message")
+    return [turn for turn in turns if turn[1]]
+
+
+def _history(path: str, row: dict[str, Any]) -> Messages:
+    turns = optional(at_path(path, row)) or []
+    if type(turns) is not list or any(
+        type(turn) is not list or [type(text) for text in turn] != [str, str] for turn in turns
+    ):
+        raise RowFault("R210", f"`{path}` is not a list of [user, assistant] texts")
+    return [
+        text_message(role, text)
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+
+
+def at_path(path: str, row: dict[str, Any]) -> Any:
+    """What lies at a path of a row, or MISSING."""
+    return getter(path)(row) if "." in path else row.get(path, MISSING)

@@ -1,0 +1,131 @@
+"""Answers that begin with their prompt: trained on as they stand, the prompt counts twice.
+
+    {"prompt": "2 + 2 =", "chosen": "2 + 2 = 4", "rejected": "2 + 2 = 5"}
+
+One such row may be chance ("Hi" and "Hi, how are you?"), a file of them is not. So the first rows
+decide for a file (`fit.py`), and each row is then cut or refused.
+"""
+
+import re
+from collections.abc import Sequence
+
+from prefdata.read.adapt.ids import Message, Messages
+from prefdata.read.faults import RowFault
+
+SYSTEM = ("system", "developer")
+LONG_CHARACTERS = 16  # from here on two answers do not begin with the prompt by chance
+LONG_WORDS = 3
+SHOWN = 40
+LABELLED = re.compile(r"[:>\]][ \t\n]*$")  # "Human: ", "<|user|>", "[INST] "
+
+
+def cut_prompt(prompt: Messages, completion: Messages) -> Messages | None:
+    """The completion without the prompt that it begins with; None where it does not."""
+    if not prompt or not completion:
+        return None
+    turns = _num_repeated(prompt, completion)
+    if turns:
+        return completion[turns:]
+    first = completion[0]
+    rest = _text_after(prompt[-1][1], first[1]) if first[0] == "assistant" else None
+    return None if rest is None else [_with_text(first, rest), *completion[1:]]
+
+
+def read_repeated(
+    prompt: Messages, completions: Sequence[Messages], how: str
+) -> Sequence[Messages]:
+    """The completions, the prompt cut off where the layout says so; a RowFault where it is not."""
+    if how == "keep" or (how == "refuse" and _is_plain(prompt, completions)):
+        return completions
+    for completion in completions:
+        _refuse_other_dialogue(prompt, completion)
+    rests = [cut_prompt(prompt, completion) for completion in completions]
+    some = [rest for rest in rests if rest is not None]
+    if how == "cut":
+        if len(some) < len(rests):
+            raise RowFault("R221", "the answers do not begin with the prompt, as in other rows")
+        return some
+    if len(some) < len(rests) and any(_num_repeated(prompt, one) for one in completions):
+        raise RowFault("R220", "one side begins with the prompt's turns, and the other does not")
+    if len(some) == len(rests) and is_long(prompt, completions):
+        text = prompt[-1][1]
+        start = text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+        raise RowFault("R220", f"both answers begin with the prompt {start!r}, which stands before")
+    if _is_wrapped(prompt, completions):
+        raise RowFault("R220", "both answers hold the prompt before they differ")
+    return completions
+
+
+def _is_plain(prompt: Messages, completions: Sequence[Messages]) -> bool:
+    """Whether answers of one turn do not hold the prompt, as nearly all do not."""
+    for completion in completions:
+        if len(completion) != 1 or completion[0][0] != "assistant":
+            return False
+    text = prompt[-1][1].strip() if prompt else ""
+    return text != "" and text not in completions[0][0][1]
+
+
+def is_long(prompt: Messages, completions: Sequence[Messages]) -> bool:
+    """Whether a prompt at the start of every answer is no chance: whole turns never are."""
+    text = prompt[-1][1].strip()
+    as_turns = all(_num_repeated(prompt, completion) for completion in completions)
+    return as_turns or len(text) >= LONG_CHARACTERS or len(text.split()) >= LONG_WORDS
+
+
+def _num_repeated(prompt: Messages, completion: Messages) -> int:
+    """How many turns of the prompt a completion begins with: all, all but the system's, or one."""
+    spoken = [turn for turn in prompt if turn[0] not in SYSTEM]
+    for turns in (prompt, spoken, spoken[-1:]):
+        is_users = bool(turns) and turns[-1][0] != "assistant"
+        if is_users and completion[: len(turns)] == turns:
+            return len(turns)
+    return 0
+
+
+def refuse_dialogue(prompt: Messages, completion: Messages) -> None:
+    """Raise R220 or R226 where a side that should be an answer is a whole dialogue."""
+    if _num_repeated(prompt, completion):
+        raise RowFault("R220", "the rejected side begins with the prompt, which stands before it")
+    _refuse_other_dialogue(prompt, completion)
+
+
+def _refuse_other_dialogue(prompt: Messages, completion: Messages) -> None:
+    """A user's turn answers no user's turn: the side is a dialogue of its own."""
+    is_asked = bool(prompt) and prompt[-1][0] == "user"
+    if not (is_asked and completion) or _num_repeated(prompt, completion):
+        return
+    spoken = [turn[0] for turn in completion if turn[0] not in SYSTEM]
+    if completion[0][0] in ("user", *SYSTEM) and "assistant" in spoken:
+        raise RowFault(
+            "R226", "a side begins with another user turn or system text than the prompt"
+        )
+
+
+def _text_after(prompt: str, answer: str) -> str | None:
+    text = prompt.strip()
+    if not text or not answer.lstrip().startswith(text):
+        return None
+    if answer.startswith(prompt):
+        rest = answer[len(prompt) :]
+    else:
+        rest = answer.lstrip()[len(text) :]
+        rest = rest.lstrip() if prompt[-1:].isspace() else rest
+    goes_on = prompt[-1:].isalnum() and rest[:1].isalnum() and rest[:1].isascii()
+    return None if goes_on else rest
+
+
+def _is_wrapped(prompt: Messages, completions: Sequence[Messages]) -> bool:
+    """Whether a long prompt stands in what the answers share, behind a marker or a greeting."""
+    text = prompt[-1][1].strip() if prompt else ""
+    if not text or prompt[-1][0] != "user":
+        return False
+    starts = [completion[0][1][: len(text) + 200] for completion in completions if completion]
+    if len(starts) < 2 or any(text not in start for start in starts):
+        return False
+    before, *others = {start[: start.index(text)] for start in starts}
+    is_long_text = len(text) >= LONG_CHARACTERS and len(text.split()) >= LONG_WORDS
+    return not others and before != "" and (is_long_text or LABELLED.search(before) is not None)
+
+
+def _with_text(message: Message, text: str) -> Message:
+    return (message[0], text, *message[2:])

@@ -1,0 +1,165 @@
+"""Two whole dialogues or texts to the prompt that they share and the completions that differ."""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from os.path import commonprefix
+from typing import NamedTuple
+
+from prefdata.read.adapt.common_prefix import shared_beginning
+from prefdata.read.adapt.ids import Messages
+from prefdata.read.adapt.messages import text_message
+from prefdata.read.faults import RowFault
+
+# Only these are markers. `\n\nAssistants ...`, a dangling `\n\nHuman` and `Human:` inside a line
+# are what somebody wrote.
+MARKER = re.compile(r"\n\n(Human|Assistant):")
+MARKERS = HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+
+
+class Split(NamedTuple):
+    """The prompt and its two completions."""
+
+    prompt: Messages
+    chosen: Messages
+    rejected: Messages
+
+
+def read_transcript(place: str, text: str, roles: Mapping[str, str]) -> Messages:
+    """The turns of an HH transcript, by its roles Human and Assistant.
+
+    One space after a marker is the marker's; all else is text.
+    """
+    if not text.startswith(MARKERS):
+        raise RowFault("R210", f"`{place}` does not begin with a Human or an Assistant turn")
+    parts = MARKER.split(text)  # "", who, said, who, said ...
+    return [
+        (roles[who], said[1:] if said[:1] == " " else said, None, None, None, None)
+        for who, said in zip(parts[1::2], parts[2::2], strict=True)
+    ]
+
+
+def split_transcripts(chosen: str, rejected: str, roles: Mapping[str, str]) -> Split:
+    """Two HH transcripts; the shared beginning is parsed once where it is the same text."""
+    start = chosen.rfind(ASSISTANT)
+    if start > 0 and rejected.startswith(ASSISTANT, start) and chosen[:start] == rejected[:start]:
+        first, second = chosen[start + len(ASSISTANT) :], rejected[start + len(ASSISTANT) :]
+        if HUMAN not in first and HUMAN not in second and ASSISTANT not in second:
+            role = roles["Assistant"]
+            return Split(
+                read_transcript("chosen", chosen[:start], roles),
+                [(role, first.removeprefix(" "), None, None, None, None)],
+                [(role, second.removeprefix(" "), None, None, None, None)],
+            )
+    return split_last_turn(
+        read_transcript("chosen", chosen, roles), read_transcript("rejected", rejected, roles)
+    )
+
+
+def split_last_turn(chosen: Messages, rejected: Messages) -> Split:
+    """Dialogues of which the last turn is the completion: all turns before it must agree."""
+    if chosen[:-1] != rejected[:-1]:
+        agreed = _num_common(chosen[:-1], rejected[:-1])
+        raise RowFault(
+            "PD207",
+            f"the prompts of chosen and rejected differ from turn {agreed + 1} on"
+            f" ({len(chosen)} and {len(rejected)} turns)",
+        )
+    return Split(chosen[:-1], chosen[-1:], rejected[-1:])
+
+
+def split_common_turns(chosen: Messages, rejected: Messages) -> Split:
+    """Dialogues that part after their last common turn; a side may go on for several turns."""
+    if chosen == rejected:
+        raise RowFault("PD301", "chosen and rejected are the same dialogue")
+    agreed = _num_common(chosen, rejected)
+    return Split(chosen[:agreed], chosen[agreed:], rejected[agreed:])
+
+
+def split_chosen_dialogue(dialogue: Messages, rejected: Messages, *, is_text: bool) -> Split:
+    """A dialogue that ends in the chosen completion, and the rejected one alone.
+
+    A rejected text stands against the last turn, rejected turns against all after the user's last.
+    """
+    users = [place for place, turn in enumerate(dialogue) if turn[0] == "user"]
+    start = len(dialogue) - 1 if is_text or not users else users[-1] + 1
+    return Split(dialogue[:start], dialogue[start:], rejected)
+
+
+def part_dialogues(dialogues: Sequence[Messages], *, last_turn: bool) -> list[Messages]:
+    """The prompt that whole dialogues share, and what each goes on with."""
+    agreed = min(_num_common(dialogues[0], other) for other in dialogues[1:])
+    if last_turn and any(len(dialogue) != agreed + 1 for dialogue in dialogues):
+        agreed = min(agreed, *(len(dialogue) - 1 for dialogue in dialogues))
+        if any(len(dialogue) != agreed + 1 for dialogue in dialogues):
+            raise RowFault("PD207", f"the prompts differ from turn {agreed + 1} on")
+    if all(len(dialogue) == agreed for dialogue in dialogues):
+        raise RowFault("PD301", "all completions are the same dialogue")
+    return [dialogues[0][:agreed], *(dialogue[agreed:] for dialogue in dialogues)]
+
+
+def drop_open_turn(turns: Messages) -> Messages:
+    """A transcript without the empty turn that it invites the assistant to."""
+    return turns[:-1] if turns and turns[-1][0] == "assistant" and not turns[-1][1] else turns
+
+
+def split_after_prompt(prompt: Messages, chosen: Messages, rejected: Messages) -> Split:
+    """Dialogues that begin with the prompt column: their first user turn must be its text."""
+    if not any(turn[0] == "user" for turn in (*chosen, *rejected)):
+        return Split(prompt, chosen, rejected)  # the sides are answers alone
+    for side, turns in (("chosen", chosen), ("rejected", rejected)):
+        first = next((turn[1] for turn in turns if turn[0] == "user"), None)
+        if first != prompt[-1][1]:
+            raise RowFault("PD207", f"the first user turn of {side} is not the prompt")
+    return split_common_turns(chosen, rejected)
+
+
+def split_common_lines(chosen: str, rejected: str) -> Split:
+    """Texts that share a beginning, split where its last line, turn or marker ends."""
+    if chosen == rejected:
+        raise RowFault("PD301", "chosen and rejected are the same text")
+    at = shared_beginning(chosen, rejected)
+    if not at:
+        problem = "chosen and rejected share no beginning that ends at a line, a turn or a marker"
+        raise RowFault("R225", problem)
+    return Split(
+        [text_message("user", chosen[:at])],
+        [text_message("assistant", chosen[at:])],
+        [text_message("assistant", rejected[at:])],
+    )
+
+
+def split_common_text(chosen: str, rejected: str) -> Split:
+    """Texts with a common beginning, split between words.
+
+    "The sky is blue." and "The sky is black." share "The sky is bl", so the prompt is "The sky is"
+    and the completions keep their space: " blue.", " black.".
+    """
+    if chosen == rejected:
+        raise RowFault("PD301", "chosen and rejected are the same text")
+    at = len(commonprefix([chosen, rejected]))  # noqa: RUF071 - characters are meant
+    while at > 0 and not (_parts_here(chosen, at) and _parts_here(rejected, at)):
+        at -= 1
+    if at and chosen[at - 1] == " ":
+        at -= 1  # tokenizers join a space to the word after it
+    return Split(
+        [text_message("user", chosen[:at])],
+        [text_message("assistant", chosen[at:])],
+        [text_message("assistant", rejected[at:])],
+    )
+
+
+def _parts_here(text: str, at: int) -> bool:
+    """Whether no word is cut at this place; scripts without spaces may be cut anywhere."""
+    around = text[at - 1 : at + 1]
+    return at == len(text) or any(c.isspace() or _is_wide(c) for c in around)
+
+
+def _is_wide(character: str) -> bool:
+    return unicodedata.east_asian_width(character) in "WF"
+
+
+def _num_common(first: Messages, second: Messages) -> int:
+    pairs = zip(first, second, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -1,0 +1,70 @@
+"""Trees of messages: every message with two answers or more is a prompt with candidates."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from prefdata.read.adapt.fields import require
+from prefdata.read.adapt.prompt import at_path
+from prefdata.read.faults import RowFault
+from prefdata.read.files.parse_json import Object
+from prefdata.read.layouts.model import Tree
+
+Node = TypeVar("Node")
+PATH, REPLIES = "path", "replies"
+MAX_TURNS = 64  # of one prompt
+
+
+def tree_rows(row: Object, spec: Tree) -> list[Object]:
+    """A row for each prompt of the tree, in the tree's order; R213 where it has none."""
+    root = require(spec.root, at_path(spec.root, row), "any") if spec.root else row
+    own = {spec.root} if spec.root else {spec.replies, spec.text, spec.role}
+    rest = {name: value for name, value in row.items() if name not in own}
+
+    def replies(node: Any) -> list[Any]:
+        found = require(spec.replies, node.get(spec.replies) or [], "list")
+        if any(type(reply) is not dict for reply in found):
+            raise RowFault("R210", f"`{spec.replies}` holds something that is not a message")
+        return list(found)
+
+    if type(root) is not dict:
+        raise RowFault("R210", f"`{spec.root}` is not a message")
+    rows = [
+        prompt_row(rest, path, answers, spec)
+        for path, answers in prompts(
+            root, replies, lambda node: node.get(spec.role) == spec.answers
+        )
+    ]
+    if not rows:
+        raise RowFault("R213", "no message of the tree has two answers to choose from")
+    return rows
+
+
+def prompts(
+    root: Node,
+    replies: Callable[[Node], list[Node]],
+    is_answer: Callable[[Node], bool],
+    max_turns: int = MAX_TURNS,
+) -> Iterator[tuple[tuple[Node, ...], list[Node]]]:
+    """The messages down to each one with two answers or more, and those answers.
+
+    Nothing below `max_turns` is looked at: the prompts of a chain grow with its square.
+
+    >>> below = {1: [2, 3], 2: [4], 3: [], 4: [5, 6], 5: [], 6: []}
+    >>> list(prompts(1, below.__getitem__, lambda node: node != 4))
+    [((1,), [2, 3]), ((1, 2, 4), [5, 6])]
+    """
+    stack: list[tuple[Node, tuple[Node, ...]]] = [(root, ())]
+    while stack:
+        node, above = stack.pop()
+        path, below = (*above, node), replies(node)
+        answers = [reply for reply in below if is_answer(reply)]
+        if len(answers) > 1:
+            yield path, answers
+        if len(path) < max_turns:
+            stack.extend((reply, path) for reply in reversed(below))
+
+
+def prompt_row(rest: Object, path: tuple[Object, ...], answers: list[Object], spec: Tree) -> Object:
+    """What a tree's layout reads: `path`, messages as a chat has them, and `replies`."""
+    turns = [{"role": node.get(spec.role), "content": node.get(spec.text)} for node in path]
+    return {**rest, PATH: turns, REPLIES: answers}

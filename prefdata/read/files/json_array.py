@@ -1,0 +1,155 @@
+"""One JSON array to its elements, each with its place and its own bytes, in bounded memory."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from prefdata.errors import UsageError
+from prefdata.read.faults import RowFault
+from prefdata.read.files.chunks import ElementBlock, by_size
+from prefdata.read.files.jsonl import Row, Tally, kept_of, too_long
+from prefdata.read.files.lines import RAW_BYTES_KEPT
+from prefdata.read.files.parse_json import Object, parse_line
+from prefdata.read.limits import Limits
+
+# Whole strings are one token, so brackets and commas inside of them are never seen. One that the
+# chunk cuts has no closing quote.
+INSIDE = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
+TOKEN = re.compile(rb'"' + INSIDE + rb'("?)|[\[\]{},]', re.DOTALL)
+REST = re.compile(INSIDE, re.DOTALL)
+OPENS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+SPACES = b" \t\r\n"
+MAX_NESTING = 100_000
+"""Deeper than any element that could be read; what follows would take long and come to nothing."""
+
+
+class Element(NamedTuple):
+    """One element without the spaces around it."""
+
+    number: int
+    offset: int
+    data: bytes
+    """Its first bytes only, when it is longer than the limit."""
+    whole: bool
+
+
+def array_blocks(chunks: Iterator[bytes], name: str, limits: Limits) -> Iterator[ElementBlock]:
+    """The elements of an array, numbered from 1 where a JSON Lines file has line numbers."""
+    elements = _Elements(name, limits)
+    found = (element for chunk in chunks for element in elements.read(chunk))
+    for run in by_size(found, lambda element: len(element.data)):
+        yield ElementBlock(run)
+    elements.require_end()
+
+
+def element_rows(block: ElementBlock, limits: Limits, tally: Tally) -> Iterator[Row]:
+    """The elements as rows."""
+    for element in block.elements:
+        tally.lines += 1
+        value: Object | RowFault = too_long(limits)
+        raw = element.data
+        if element.whole:
+            try:
+                value = parse_line(raw, limits)
+            except RowFault as fault:
+                value, raw = fault, kept_of(raw, fault)
+        yield element.number, element.offset, raw, value
+
+
+class _Elements:
+    """What is known of an array whose chunks come one by one."""
+
+    def __init__(self, name: str, limits: Limits) -> None:
+        self.name, self.limits = name, limits
+        self.depth = self.number = self.num_bytes = 0
+        self.in_string = self.ended = False
+        self.cut = b""
+        """A backslash at a chunk's end, and what it escapes is in the next one."""
+        self.held, self.size, self.start = b"", 0, 0
+        """Of the element that is being read: its bytes, how many it has, where it begins."""
+
+    def read(self, chunk: bytes) -> Iterator[Element]:
+        """Yield the elements that end in this chunk."""
+        base, first = self.num_bytes - len(self.cut), 0
+        self.num_bytes += len(chunk)
+        data, self.cut = self.cut + chunk, b""
+        for mark, at in self._marks(data):
+            opened, self.depth = self.depth == 0, self.depth + OPENS.get(mark, 0)
+            if opened:
+                if mark != b"[" or self.ended:
+                    raise self._broken(base + at, "there is more after its closing bracket")
+                first, self.start = at + 1, base + at + 1
+            elif self.depth == 0 or (self.depth == 1 and mark == b","):
+                self._hold(data[first:at])
+                yield from self._take(base + at, mark)
+                first, self.start = at + 1, base + at + 1
+        self._keep_rest(data[first : len(data) - len(self.cut)])
+
+    def _keep_rest(self, data: bytes) -> None:
+        """What a chunk holds behind its last comma or bracket."""
+        if self.depth > 0:
+            self._hold(data)
+        elif self.ended and data.strip(SPACES):
+            raise self._broken(self.num_bytes, "there is more after its closing bracket")
+        if self.depth > MAX_NESTING:
+            raise self._broken(self.num_bytes, f"it is nested deeper than {MAX_NESTING:,} levels")
+        if self.num_bytes > self.limits.max_array_bytes:
+            problem = f"is one JSON array of more than {self.limits.max_array_bytes:,} bytes"
+            raise UsageError("E105", self.name, problem, "write one object a line (JSON Lines)")
+
+    def require_end(self) -> None:
+        """E105 where the array has no end."""
+        if not self.ended:
+            raise self._broken(self.num_bytes, "it ends before its closing bracket")
+
+    def _marks(self, data: bytes) -> Iterator[tuple[bytes, int]]:
+        """Brackets and commas outside of strings, and where they are."""
+        at = 0
+        if self.in_string:
+            at = self._end_of_string(data, 0)
+        for token in TOKEN.finditer(data, at) if not self.in_string else ():
+            if token.group(1) is None:
+                yield token.group(), token.start()
+            elif not token.group(1):
+                self.in_string = True
+                self._end_of_string(data, token.end())
+                return
+
+    def _end_of_string(self, data: bytes, at: int) -> int:
+        """Return the place behind a string's closing quote, or stay in the string."""
+        found = REST.match(data, at)
+        end = found.end() if found else at
+        if data[end : end + 1] == b'"':
+            self.in_string = False
+            return end + 1
+        self.cut = data[end:]
+        return end
+
+    def _hold(self, data: bytes) -> None:
+        if not self.size:
+            lean = data.lstrip(SPACES)
+            self.start, data = self.start + len(data) - len(lean), lean
+        self.size += len(data)
+        if self.size <= self.limits.max_line_bytes or len(self.held) < RAW_BYTES_KEPT:
+            self.held += data
+        if self.size > self.limits.max_line_bytes:
+            self.held = self.held[:RAW_BYTES_KEPT]
+
+    def _take(self, at: int, mark: bytes) -> Iterator[Element]:
+        """The element that a comma or the closing bracket ends."""
+        if mark == b"}":
+            raise self._broken(at, "a brace closes it")
+        whole = self.size == len(self.held)
+        data = self.held.rstrip(SPACES) if whole else self.held
+        if self.size:
+            self.number += 1
+            yield Element(self.number, self.start, data, whole)
+        elif mark == b"," or self.number:
+            raise self._broken(at, "an element is missing")
+        self.held, self.size = b"", 0
+        self.ended = mark == b"]"
+
+    def _broken(self, at: int, problem: str) -> UsageError:
+        remedy = "write one object a line (JSON Lines), for example with `jq -c '.[]'`"
+        problem = f"the JSON array is broken at byte {at:,}: {problem}"
+        return UsageError("E105", self.name, problem, remedy)

@@ -1,0 +1,223 @@
+"""Sizes of a Parquet file's pages, read from their headers before anything is unpacked.
+
+A page says what it unpacks to and how many values it has. Dictionaries and shared prefixes make
+values out of nothing: what one value may take comes from the dictionary itself.
+"""
+
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prefdata.read.files.budget import Budget
+
+HEADER_BYTES = 1024
+DICTIONARY_PAGE = 2
+DATA_PAGES = {0: (5, 2), 3: (8, 4)}
+"""Kinds of pages with values: the field about them, and its field for the encoding."""
+DICTIONARY_ENCODINGS, DELTA_BYTE_ARRAY = (2, 8), 7
+TEXT_KINDS = ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")
+LEVEL_BYTES = 16
+"""Of one value in a list: its levels and its place."""
+
+
+class Page(NamedTuple):
+    """What a page header says."""
+
+    at: int
+    """Where the page itself begins."""
+    packed: int
+    unpacked: int
+    encoding: int
+    """-1 for a dictionary."""
+    num_values: int
+
+
+class Chunk(NamedTuple):
+    """One column in one row group."""
+
+    path: str
+    in_list: bool
+    page_bytes: int
+    """Its dictionary and its largest page, unpacked."""
+    num_values: int
+    longest: int
+    """The longest value that takes less room in the file than in memory; 0 where none does."""
+    num_shared: int
+    """How many values may be that long."""
+    has_prefixes: bool
+
+
+def row_group_chunks(file: pq.ParquetFile, path: Path, group: int, budget: Budget) -> list[Chunk]:
+    """Return what the columns of a row group take; E113 where that is a bomb."""
+    about = file.metadata.row_group(group)
+    schema = file.metadata.schema
+    chunks: list[Chunk] = []
+    with path.open("rb") as handle:
+        for number in range(about.num_columns):
+            leaf = schema.column(number)
+            chunk = _chunk(handle, about.column(number), leaf, budget)
+            chunks.append(chunk)
+            budget.require(sum(each.page_bytes for each in chunks), "its pages")
+            if chunk.in_list:
+                budget.require(chunk.num_values * LEVEL_BYTES, f"the column {chunk.path!r}")
+    return chunks
+
+
+def _chunk(handle: BinaryIO, column: Any, leaf: Any, budget: Budget) -> Chunk:
+    dictionary = largest = num_values = num_shared = longest = 0
+    has_prefixes = False
+    for page in _pages(handle, column, budget):
+        if page.encoding < 0:
+            dictionary = max(dictionary, page.unpacked)
+            if column.physical_type in TEXT_KINDS:
+                longest = max(longest, _longest(handle, page, column.compression))
+            continue
+        largest, num_values = max(largest, page.unpacked), num_values + page.num_values
+        if page.encoding == DELTA_BYTE_ARRAY:
+            has_prefixes, longest = True, max(longest, page.unpacked)
+        if page.encoding in (*DICTIONARY_ENCODINGS, DELTA_BYTE_ARRAY):
+            num_shared += page.num_values
+    if column.physical_type == "FIXED_LEN_BYTE_ARRAY":
+        longest, num_shared = leaf.length, num_values
+    return Chunk(
+        column.path_in_schema,
+        leaf.max_repetition_level > 0,
+        dictionary + largest,
+        num_values,
+        longest,
+        num_shared,
+        has_prefixes,
+    )
+
+
+def _pages(handle: BinaryIO, column: Any, budget: Budget) -> Iterator[Page]:
+    """The pages of a chunk, up to the one that ends its values."""
+    first = column.dictionary_page_offset or column.data_page_offset
+    at = min(first, column.data_page_offset)
+    end, num_values = at + column.total_compressed_size, 0
+    while at < end and num_values < column.num_values:
+        header, size = _page_header(handle, at)
+        kind, unpacked, packed = header[1], header[2], header[3]
+        if packed < 0 or unpacked < 0:
+            raise ValueError("a page header is broken")
+        budget.require(unpacked, "a page")
+        if kind == DICTIONARY_PAGE:
+            yield Page(at + size, packed, unpacked, -1, 0)
+        elif kind in DATA_PAGES:
+            about, encoding = DATA_PAGES[kind]
+            num_values += header[about][1]
+            yield Page(at + size, packed, unpacked, header[about][encoding], header[about][1])
+        at += size + packed
+
+
+def _longest(handle: BinaryIO, page: Page, codec: str) -> int:
+    """The longest entry of a dictionary page; all of it where its codec is not known here."""
+    handle.seek(page.at)
+    data = handle.read(page.packed)
+    names = {"LZ4_RAW": "lz4_raw", "LZ4": "lz4_hadoop"}
+    if codec != "UNCOMPRESSED":
+        name = names.get(codec, codec.lower())
+        if name == "lz4_hadoop" or not pa.Codec.is_available(name.removesuffix("_raw")):
+            return page.unpacked
+        data = pa.Codec(name).decompress(data, decompressed_size=page.unpacked, asbytes=True)
+    longest, place = 0, 0
+    while place + 4 <= len(data):
+        (size,) = struct.unpack_from("<I", data, place)
+        longest, place = max(longest, size), place + 4 + size
+    return min(longest, page.unpacked)
+
+
+def _page_header(handle: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
+    """The fields of a header by their numbers, and its length."""
+    size = HEADER_BYTES
+    while True:
+        handle.seek(at)
+        data = handle.read(size)
+        reader = Thrift(data)
+        try:
+            return reader.read_struct(), reader.at
+        except IndexError:
+            if len(data) < size or size > 2**24:  # statistics may be long
+                raise ValueError("a page header is cut") from None
+            size *= 16
+
+
+class Thrift:
+    """As much of Thrift's compact protocol as page headers and footers use."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def read_byte(self) -> int:
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def _varint(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self.read_byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+            if shift > 63:
+                raise ValueError("a page header is broken")
+
+    def read_integer(self) -> int:
+        value = self._varint()
+        return (value >> 1) ^ -(value & 1)
+
+    def read_struct(self, depth: int = 0) -> dict[int, Any]:
+        fields: dict[int, Any] = {}
+        number = 0
+        if depth > 8:
+            raise ValueError("a page header is broken")
+        while True:
+            head = self.read_byte()
+            if head == 0:
+                return fields
+            number = number + (head >> 4) if head >> 4 else self.read_integer()
+            fields[number] = self._value(head & 15, depth)
+
+    def _value(self, kind: int, depth: int) -> Any:
+        if kind == STRUCT:
+            return self.read_struct(depth + 1)
+        if kind == BINARY:
+            size = self._varint()
+            self.at += size
+            return None
+        if kind in LISTS:
+            return self._list(depth)
+        if kind == DOUBLE:
+            self.at += 8
+            return None
+        if kind not in SCALARS:
+            raise ValueError("a page header is broken")
+        return SCALARS[kind](self)
+
+    def _list(self, depth: int) -> list[Any]:
+        if depth > 8:
+            raise ValueError("a list is nested too deep")
+        head = self.read_byte()
+        size = self._varint() if head >> 4 == 15 else head >> 4
+        if size > len(self.data):
+            raise ValueError("a list is longer than what contains it")
+        kind = head & 15
+        if kind in (1, 2):  # booleans are bytes in lists
+            return [self.read_byte() == 1 for _ in range(size)]
+        return [self._value(kind, depth + 1) for _ in range(size)]
+
+
+STRUCT, BINARY, DOUBLE, LISTS = 12, 8, 7, (9, 10)
+SCALARS: dict[int, Callable[[Thrift], Any]] = {
+    1: lambda _: True,
+    2: lambda _: False,
+    3: Thrift.read_byte,
+    4: Thrift.read_integer,
+    5: Thrift.read_integer,
+    6: Thrift.read_integer,
+}

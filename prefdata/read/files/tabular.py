@@ -1,0 +1,240 @@
+"""Parquet and Arrow files to numbered rows, in memory that does not depend on what they claim."""
+
+import base64
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prefdata.errors import UsageError
+from prefdata.read.files.arrow_buffers import (
+    count_fields,
+    require_small_buffers,
+    require_whole_stream,
+    schema_of_message,
+)
+from prefdata.read.files.budget import Budget
+from prefdata.read.files.cells import RawRow, as_bytes, python_rows, require_readable
+from prefdata.read.files.chunks import ITEM_BYTES, PART_BYTES, TableBlock
+from prefdata.read.files.jsonl import Row, Tally, too_long
+from prefdata.read.files.parquet_footer import require_sound_sizes
+from prefdata.read.files.parquet_pages import Chunk, row_group_chunks
+from prefdata.read.files.row_sizes import least_bytes, spans
+from prefdata.read.limits import MIB, Limits
+
+BATCH_ROWS = 1024
+BATCH_BYTES = 32 * MIB
+"""What the values of one batch may take that are larger in memory than in the file."""
+TWICE_BYTES = 16 * MIB
+SLICE_BYTES = 2 * MIB
+"""Of rows that are Python values at the same time."""
+FAULTS = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, struct.error, MemoryError)
+
+
+def parquet_blocks(path: Path, name: str, limits: Limits) -> Iterator[TableBlock]:
+    """Rows of a Parquet file, numbered from 1."""
+    budget = Budget(name, path.stat().st_size, limits)
+    with _damaged(name, "Parquet"), pq.ParquetFile(path.absolute(), **_SMALL) as file:
+        require_sound_sizes(path, file.schema)
+        stated = (file.metadata.metadata or {}).get(b"ARROW:schema", b"")
+        message = schema_of_message(base64.b64decode(stated)) if stated else None
+        if message is not None:
+            count_fields(message)
+        require_readable(file.schema_arrow, name, limits)
+        budget.require(file.metadata.num_rows * least_bytes(file.schema_arrow), "its rows")
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            found = 0
+            for group in range(file.num_row_groups):
+                for batch in _row_group(file, path, group, budget):
+                    found += batch.num_rows
+                    yield batch
+            if found != file.metadata.num_rows:
+                message = f"it has {found:,} rows, and its footer says {file.metadata.num_rows:,}"
+                raise ValueError(message)
+
+        _require_small_rows(batches(), budget)
+        yield from _numbered(batches(), file.schema_arrow, budget)
+
+
+_SMALL = {"pre_buffer": False, "buffer_size": MIB, "thrift_container_size_limit": 100_000}
+
+
+def _row_group(
+    file: pq.ParquetFile, path: Path, group: int, budget: Budget
+) -> Iterator[pa.RecordBatch]:
+    """Batches small enough for the values that dictionaries and prefixes make out of nothing."""
+    chunks = row_group_chunks(file, path, group, budget)
+    shared = [chunk.path for chunk in chunks if _is_shared(chunk, budget)]
+    largest = sum(chunk.longest for chunk in chunks if not chunk.in_list)
+    rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(largest, 1)))
+    how = {"batch_size": rows, "row_groups": [group], "use_threads": False}
+    if not shared:
+        yield from file.iter_batches(**how)
+        return
+    with pq.ParquetFile(path.absolute(), read_dictionary=shared, **_SMALL) as again:
+        yield from again.iter_batches(**how)
+
+
+def _is_shared(chunk: Chunk, budget: Budget) -> bool:
+    """Return whether a list of one row might hold a dictionary's values too often to unpack."""
+    if not chunk.in_list or chunk.longest * chunk.num_shared <= 2 * BATCH_BYTES:
+        return False
+    if chunk.has_prefixes:
+        remedy = "write it with the encoding PLAIN or RLE_DICTIONARY"
+        problem = f"the column {chunk.path!r} is encoded as DELTA_BYTE_ARRAY inside of lists"
+        raise UsageError("E166", budget.name, problem, remedy)
+    return True
+
+
+def arrow_blocks(path: Path, name: str, limits: Limits) -> Iterator[TableBlock]:
+    """Rows of an Arrow IPC file, numbered from 1."""
+    budget = Budget(name, path.stat().st_size, limits)
+    with _damaged(name, "Arrow"):
+        require_small_buffers(path, budget)
+        with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as file:
+            require_readable(file.schema, name, limits)
+            least = least_bytes(file.schema)
+
+            def batches() -> Iterator[pa.RecordBatch]:
+                for number in range(file.num_record_batches):
+                    batch = file.get_batch(number)
+                    budget.require(batch.num_rows * least, "its rows")
+                    yield batch
+
+            _require_small_rows(batches(), budget)
+            yield from _numbered(batches(), file.schema, budget)
+
+
+def stream_blocks(path: Path, name: str, limits: Limits) -> Iterator[TableBlock]:
+    """Rows of an Arrow IPC stream that has its end, as `save_to_disk` writes, numbered from 1."""
+    budget = Budget(name, path.stat().st_size, limits)
+    with _damaged(name, "Arrow"):
+        require_whole_stream(path, budget)
+        with pa.ipc.open_stream(pa.OSFile(str(path))) as stream:
+            schema = stream.schema
+        require_readable(schema, name, limits)
+        least = least_bytes(schema)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            with pa.OSFile(str(path)) as source, pa.ipc.open_stream(source) as stream:
+                for batch in stream:
+                    budget.require(batch.num_rows * least, "its rows")
+                    yield batch
+
+        _require_small_rows(batches(), budget)
+        yield from _numbered(batches(), schema, budget)
+
+
+def _numbered(
+    batches: Iterator[pa.RecordBatch], schema: pa.Schema, budget: Budget
+) -> Iterator[TableBlock]:
+    """Blocks of about `PART_BYTES`; a batch that is larger is sliced."""
+    row, total = 1, 0
+    run: list[pa.RecordBatch] = []
+    for part, size in _slices(batches, budget):
+        # Parts that are held differently, as text and as bytes, cannot be one batch.
+        if run and (total + size > PART_BYTES or part.schema.types != run[0].schema.types):
+            yield _block(row, run, schema)
+            row, run, total = row + sum(each.num_rows for each in run), [], 0
+        run.append(part)
+        total += size + ITEM_BYTES
+    if run:
+        yield _block(row, run, schema)
+
+
+def _block(row: int, parts: list[pa.RecordBatch], schema: pa.Schema) -> TableBlock:
+    (batch,) = pa.Table.from_batches(parts).combine_chunks().to_batches()
+    return TableBlock(row, batch, schema)
+
+
+def _slices(
+    batches: Iterator[pa.RecordBatch], budget: Budget
+) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """Checked slices of a block's size at most, and what they take; E113 for a bomb."""
+    total = 0
+    for batch in batches:
+        batch.validate()
+        found = []
+        for span in spans(batch, budget.limits):  # before all text is looked at, which may be long
+            total += int(span.sizes.sum())
+            budget.require(total, "its rows")
+            found.append(span)
+        checked = _checked(batch)
+        start, size = 0, 0
+        for span in found:
+            for row, num_bytes in enumerate(span.sizes.tolist(), start=span.start):
+                if size and size + num_bytes > PART_BYTES:
+                    yield checked.slice(start, row - start), size
+                    start, size = row, 0
+                size += num_bytes
+        if start < checked.num_rows:
+            yield checked.slice(start), size
+
+
+def _require_small_rows(batches: Iterator[pa.RecordBatch], budget: Budget) -> None:
+    """E113 before the first row is read, where a file is small enough to be unpacked twice."""
+    if budget.file_bytes <= TWICE_BYTES:
+        for _ in _slices(batches, budget):
+            pass
+
+
+def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch after Arrow's own check; as bytes where text of it is not UTF-8."""
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid as error:
+        if "UTF8" not in str(error):
+            raise
+        batch = as_bytes(batch)
+        batch.validate(full=True)
+    return batch
+
+
+def table_rows(block: TableBlock, limits: Limits, tally: Tally) -> Iterator[Row]:
+    """The rows of a table; they have no bytes of their own, so their offset is -1."""
+    number = block.row
+    for start, count, size in _portions(block.batch, limits):
+        part = block.batch.slice(start, count)
+        if size > limits.max_line_bytes:
+            found: Iterator[RawRow] = iter([(b"", too_long(limits))])
+        else:
+            found = python_rows(part, block.schema, limits)
+        for raw, value in found:
+            tally.lines += 1
+            yield number, -1, raw, value
+            number += 1
+
+
+def _portions(batch: pa.RecordBatch, limits: Limits) -> Iterator[tuple[int, int, int]]:
+    """Start, number and size of rows that are made Python values together."""
+    start = size = 0
+    for span in spans(batch, limits):
+        for row, num_bytes in enumerate(span.sizes.tolist(), start=span.start):
+            most = min(SLICE_BYTES, limits.max_line_bytes)  # a row that is too long is alone
+            if row > start and size + num_bytes > most:
+                yield start, row - start, size
+                start, size = row, 0
+            size += num_bytes
+    if start < batch.num_rows:
+        yield start, batch.num_rows - start, size
+
+
+@contextmanager
+def _damaged(name: str, kind: str) -> Iterator[None]:
+    """E114 for whatever a reader of tables finds wrong, E165 for what it has no key for."""
+    try:
+        yield
+    except FAULTS as error:
+        problem = " ".join(str(error).split())[:200] or type(error).__name__
+        if "ncrypt" in problem or "ecrypt" in problem:
+            raise encrypted(name) from error
+        place = f"is a damaged {kind} file: {problem}"
+        raise UsageError("E114", name, place, "fetch it again, or write it again") from error
+
+
+def encrypted(name: str) -> UsageError:
+    return UsageError("E165", name, "is an encrypted Parquet file", "decrypt it first")

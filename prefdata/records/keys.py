@@ -1,0 +1,61 @@
+"""What is known of each record without its texts, narrow enough for millions: ids and place.
+
+An id of sixteen bytes is two numbers here, its first and its last eight bytes.
+"""
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from prefdata.arrow import whole
+
+Numbers = NDArray[np.uint64]
+
+KEYS: dict[str, type[pl.DataType]] = {
+    "line": pl.Int64,
+    "ordinal": pl.Int32,
+    "pair_high": pl.UInt64,
+    "pair_low": pl.UInt64,
+    "group_high": pl.UInt64,
+    "group_low": pl.UInt64,
+    "chosen_id": pl.UInt64,
+    "rejected_id": pl.UInt64,
+}
+LINES: dict[str, type[pl.DataType]] = {"line": pl.Int64, "ordinal": pl.Int32}
+"""Of each row and pair that was refused; the ordinal of a row is -1."""
+MEMBERS: dict[str, type[pl.DataType]] = {"line": pl.Int64, "ordinal": pl.Int32, "member": pl.Int64}
+"""Of a pair that came out of several rows, by its line and ordinal: each other row's line."""
+PAIR = ("pair_high", "pair_low")
+GROUP = ("group_high", "group_low")
+
+
+def within(keys: pl.DataFrame, columns: tuple[str, ...]) -> list[str]:
+    """The columns, and `split` if the keys have it: equal within a split."""
+    return [*columns, "split"] if "split" in keys.columns else list(columns)
+
+
+def keys_of(records: pa.Table) -> pl.DataFrame:
+    """One row of KEYS for each record, in their order."""
+    pair, group = _halves(records["pair_id"]), _halves(records["group_id"])
+    return pl.DataFrame(
+        {
+            "line": pl.Series(records["line"]),
+            "ordinal": pl.Series(records["ordinal"]),
+            "pair_high": pair[:, 0],
+            "pair_low": pair[:, 1],
+            "group_high": group[:, 0],
+            "group_low": group[:, 1],
+            "chosen_id": _halves(records["chosen_id"])[:, 0],
+            "rejected_id": _halves(records["rejected_id"])[:, 0],
+        },
+        schema=KEYS,
+    )
+
+
+def _halves(column: pa.ChunkedArray) -> Numbers:
+    """Both halves of each id, (rows, 2)."""
+    ids = whole(column)
+    start = ids.offset * 16
+    data = np.frombuffer(ids.buffers()[1] or b"", np.uint8)[start : start + len(ids) * 16]
+    return data.view(">u8").reshape(-1, 2).astype(np.uint64)

@@ -1,0 +1,306 @@
+"""Names of splits: what the names of files and folders, and the rows' `split` column, say.
+
+    data/train_prefs-00000-of-00001.parquet   train        prefs_test.jsonl.gz   test
+    data/dev/part-0.jsonl                     validation   latest.jsonl          none
+
+A name speaks of a split only with a whole word. Two readings that differ in what is trained, such
+as `test-prep-questions.jsonl` among other files, are an error (E185) that shows both.
+"""
+
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import PurePath
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from prefdata.errors import UsageError
+
+TRAIN = "train"
+KINDS = {
+    **dict.fromkeys(("train", "training", "trainset"), TRAIN),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "valset", "devset"), "validation"),
+    **dict.fromkeys(("eval", "evaluation", "evals", "evalset"), "eval"),
+    **dict.fromkeys(("test", "testing", "testset", "heldout", "holdout"), "test"),
+}
+PRECEDENCE = ("validation", "eval", "test")
+"""Of what two splits share, the later one keeps it; train and all other names give way to these."""
+SPLIT_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+MAX_NAME = 64
+SPLIT_KEYS = ("split", "Split", "SPLIT", "data_split", "dataset_split", "split_name")
+"""Columns in which rows say their split."""
+AUTO, ROWS = "auto", "rows"
+"""Keys of `inputs` for files whose splits are found by their names, and by their rows."""
+
+_ENDINGS = frozenset(
+    (
+        *("jsonl", "json", "ndjson", "csv", "tsv", "txt", "parquet", "pq", "arrow", "feather"),
+        *("gz", "zst", "bz2", "xz", "snappy", "zip"),
+    )
+)
+_DATA_WORDS = frozenset(
+    (
+        *("prefs", "pref", "preferences", "preference", "pairs", "pair", "comparisons", "set"),
+        *("split", "subset", "data", "dataset", "rows", "samples", "examples", "file", "part"),
+        *("partial", "shard", "sft", "gen", "dpo", "rm", "kto", "raw", "clean", "cleaned"),
+        *("filtered", "binarized", "final", "full", "small", "mini", "public"),
+    )
+)
+"""Words that say no more of rows than that they are data."""
+_SHORT = 2  # words of a split's name that is of a kind
+_SHARD = re.compile(r"\d+[-_ ]?of[-_ ]?\d+", re.IGNORECASE)
+_HELD_OUT = re.compile(r"(held|hold)[-_ ]out", re.IGNORECASE)
+_VERSION = re.compile(r"(?<![A-Za-z])v\d+", re.IGNORECASE)
+_SHARD_NAME = re.compile(r"([A-Za-z0-9_.]+)-\d{5}-of-\d{5}\.(parquet|arrow|jsonl)")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")
+_REMEDY = "say which with --split {split}=FILE or --split train=FILE, or mix all with --resplit"
+
+Leaks = Literal["drop_from_train", "refuse", "report"]
+"""What becomes of pairs and prompts that two given splits share."""
+SaidBy = Literal["given", "name", "folder", "rest", "rows", "drawn", "none"]
+"""Who says what split a file is: the config; its name; its folder's name; nobody, while others
+have a split; its rows; nobody, so that pairs are drawn by prompt or, in a validation, not."""
+
+
+class SplitOptions(NamedTuple):
+    """What is asked for about splits."""
+
+    given: Mapping[str, str] = MappingProxyType({})
+    """The split of each file that is given one, by its name."""
+    resplit: bool = False
+    """Whether all inputs are mixed, whatever splits they are."""
+    leaks: Leaks = "drop_from_train"
+
+
+class FileSplit(NamedTuple):
+    """The split of one input."""
+
+    split: str | None
+    """None: each row has its own, or all inputs are one set."""
+    said_by: SaidBy
+
+
+class _Reading(NamedTuple):
+    """What one name says: the words around its split's word tell how surely."""
+
+    word: str
+    rest: frozenset[str]
+    """The other words."""
+    is_last: bool
+    """Whether the split's word ends the name."""
+    is_sure: bool = False
+    others: frozenset[str] = frozenset()
+    """Other splits that the name speaks of too."""
+
+    @property
+    def kind(self) -> str:
+        return KINDS[self.word]
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        return self.others | {self.kind}
+
+
+class _Named(NamedTuple):
+    """The reading that counts of a file's path, and where it stands."""
+
+    reading: _Reading
+    said_by: SaidBy
+
+
+def require_split_names(names: Sequence[str]) -> None:
+    """Raise ValueError unless all are plain names, each of a file of its own on any disk."""
+    for name in names:
+        if not SPLIT_NAME.fullmatch(name) or len(name) > MAX_NAME:
+            message = f"{name[:MAX_NAME]!r} is no name of a split: letters, digits, _ and dots"
+            raise ValueError(message)
+    if len({name.casefold() for name in names}) < len(names):
+        raise ValueError("two splits differ only in capital letters")
+
+
+@lru_cache(maxsize=1024)
+def kind_of(split: str) -> str | None:
+    """Return the kind of split that a name is of, one of KINDS' values; None for any other.
+
+    >>> kind_of("valid1"), kind_of("test_hard"), kind_of("chat")
+    ('validation', 'test', None)
+    """
+    words = _words(split, is_file=False)
+    if len(words) > _SHORT or len({KINDS[word] for word in words if word in KINDS}) != 1:
+        return None
+    return next((KINDS[word] for word in words if word in KINDS), None)
+
+
+def rank_of(split: str) -> tuple[int, str]:
+    """Return what sorts splits by who gives way: train, names of their own, validation, eval, test.
+
+    >>> sorted(["test", "chat", "train", "validation"], key=rank_of)
+    ['train', 'chat', 'validation', 'test']
+    """
+    kind = kind_of(split)
+    if kind in PRECEDENCE:
+        return 2 + PRECEDENCE.index(kind), split
+    return int(split != TRAIN), split
+
+
+def said_split(row: Mapping[str, Any]) -> str | None:
+    """Return what a row says of its split, as it says it."""
+    found = (row.get(key) for key in SPLIT_KEYS)
+    return next((value[:MAX_NAME] for value in found if isinstance(value, str) and value), None)
+
+
+def split_of_rows(rows: Iterable[Mapping[str, Any]]) -> str | None:
+    """Return the split of a pair of several rows: the one that gives way last of those named."""
+    kinds = (kind_of(said) for said in map(said_split, rows) if said is not None)
+    return max((kind for kind in kinds if kind), key=rank_of, default=None)
+
+
+def name_splits(names: Sequence[str], given: Mapping[str, str]) -> list[FileSplit]:
+    """Return the split of each input as given, else by its name, else by its folder's name.
+
+    Names divide inputs only if they name at least two splits, or if some split is given: then a
+    file that names none is `rest`. Otherwise each is `none`, with the split that it names.
+    """
+    named = dict(zip(names, _named_by_paths(names), strict=True))
+    by_file: dict[str, FileSplit] = {}
+    for name, found in named.items():
+        if name in given:
+            by_rows = given[name] == ROWS
+            by_file[name] = FileSplit(None, "rows") if by_rows else FileSplit(given[name], "given")
+        else:
+            by_file[name] = FileSplit(
+                found and found.reading.kind, found.said_by if found else "none"
+            )
+    kinds = {frozenset(one.reading.kinds if one else [TRAIN]) for one in named.values()}
+    if not given and len(kinds) < 2:
+        return [FileSplit(_sure_kind(named[name]), "none") for name in names]
+    paths = [PurePath(name) for name, one in named.items() if one is not None]
+    sharded = {path.parent for path in paths if _SHARD_NAME.fullmatch(path.name)}
+    for name, found in named.items():
+        if name in given:
+            continue
+        if found is not None:
+            _require_one_reading(name, found.reading)
+        else:
+            _require_no_own_split(name, sharded)
+            by_file[name] = FileSplit(TRAIN, "rest")
+    return [by_file[name] for name in names]
+
+
+def _sure_kind(named: _Named | None) -> str | None:
+    reading = named.reading if named else None
+    return reading.kind if reading and reading.is_sure and not reading.others else None
+
+
+def _require_no_own_split(name: str, folders: Collection[PurePath]) -> None:
+    """Raise E185 for `hard-00000-of-00001.parquet` with `train-00000-of-00001.parquet`."""
+    own = _SHARD_NAME.fullmatch(PurePath(name).name)
+    if own and PurePath(name).parent in folders:
+        problem = f"may be a split {own[1]!r} of its own, as files here are named, or rows to train"
+        raise UsageError("E185", name, problem, _REMEDY.format(split=own[1]))
+
+
+def _require_one_reading(name: str, reading: _Reading) -> None:
+    """Raise E185 if a name can be read in two ways, one of which is trained and one not."""
+    kinds = reading.kinds
+    if TRAIN in kinds and len(kinds) > 1:
+        problem = f"has {' and '.join(sorted(kinds))} in its name, and other inputs are of others"
+        split = min(kinds - {TRAIN})
+        raise UsageError("E185", name, problem, _REMEDY.format(split=split))
+    if not reading.is_sure and reading.kind != TRAIN:
+        problem = f"may be the {reading.kind} split, or rows to train on with such a name"
+        raise UsageError("E185", name, problem, _REMEDY.format(split=reading.kind))
+
+
+def _named_by_paths(names: Sequence[str]) -> list[_Named | None]:
+    """Read each path: the file's name first, then its folders from the nearest upwards.
+
+    Folders that all inputs lie in say nothing, so a set is read the same wherever it lies.
+    """
+    paths = [PurePath(os.path.abspath(name)) for name in names]  # noqa: PTH100 - links stay
+    shared = len(PurePath(os.path.commonpath([path.parent for path in paths])).parts)
+    files = _read_all([_words(path.name, is_file=True) for path in paths])
+    folders = [list(reversed(path.parts[shared:-1])) for path in paths]
+    depth = max(map(len, folders))
+    levels = [
+        _read_all([_words(own[at], is_file=False) if at < len(own) else [] for own in folders])
+        for at in range(depth)
+    ]
+    found: list[_Named | None] = []
+    for number, own in enumerate(files):
+        above = [level[number] for level in levels]
+        folder = next((one for one in above if one is not None and one.is_sure), None)
+        if folder is None and above and above[0] is not None and above[0].is_last:
+            folder = above[0]
+        if own is None:
+            found.append(_Named(folder, "folder") if folder else None)
+            continue
+        if folder is not None and (folder.kind == TRAIN) != (own.kind == TRAIN):
+            own = own._replace(others=own.others | {folder.kind})
+        found.append(_Named(own, "name"))
+    return found
+
+
+class _Neighbors(NamedTuple):
+    """Names in one directory level, as far as one makes another surer."""
+
+    plain: frozenset[frozenset[str]]
+    """The words of each that names no split."""
+    rests: dict[str, set[str]]
+    """The other words of those that name a split, by its kind."""
+    last: frozenset[str]
+    """The kinds of split that end a name."""
+
+
+def _read_all(names: Sequence[list[str]]) -> list[_Reading | None]:
+    """Read the names of one level, each by its words; a name without words says nothing."""
+    readings = [_read(words) for words in names]
+    both = list(zip(names, readings, strict=True))
+    rests: dict[str, set[str]] = {}
+    for one in filter(None, readings):
+        rests.setdefault(one.kind, set()).update(one.rest)
+    near = _Neighbors(
+        frozenset(frozenset(words) for words, one in both if words and one is None),
+        rests,
+        frozenset(one.kind for one in readings if one and one.is_last),
+    )
+    return [one and one._replace(is_sure=_is_sure(one, near)) for one in readings]
+
+
+def _read(words: list[str]) -> _Reading | None:
+    """Read one part of a path; None if none of its words is that of a split."""
+    places = [at for at, word in enumerate(words) if word in KINDS]
+    if not places:
+        return None
+    is_last = places[-1] == len(words) - 1
+    word = words[places[-1] if is_last else places[0]]
+    rest = frozenset(word for word in words if word not in KINDS)
+    others = frozenset(KINDS[words[at]] for at in places) - {KINDS[word]}
+    return _Reading(word, rest, is_last, others=others)
+
+
+def _is_sure(one: _Reading, near: _Neighbors) -> bool:
+    """Return whether a name means a split: by itself, or because other names go with it.
+
+    `test`, `test_prefs`; `hh_test` with `hh`; `my_test_en` with `my_train_en`; `a_test` with
+    `b_train`. Not `test-prep-questions` or `turing-test` with `chat`, nor `valid_rows`.
+    """
+    if not one.rest or (one.rest <= _DATA_WORDS and one.word != "valid"):
+        return True
+    if one.rest in near.plain or (one.is_last and near.last - {one.kind}):
+        return True
+    return any(one.rest & rest for kind, rest in near.rests.items() if kind != one.kind)
+
+
+def _words(name: str, *, is_file: bool) -> list[str]:
+    """Return words in lower case, camelCase split, without numbers, versions and a file's endings.
+
+    >>> _words("trainPrefs_v2-00000-of-00001.jsonl.gz", is_file=True)
+    ['train', 'prefs']
+    """
+    text = _HELD_OUT.sub(r"\1out", _VERSION.sub(" ", _SHARD.sub(" ", name)))
+    found = [word.lower() for word in _WORD.findall(text)]
+    while is_file and len(found) > 1 and found[-1] in _ENDINGS:
+        found.pop()
+    return [word for word in found if not word.isdigit()]

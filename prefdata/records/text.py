@@ -1,0 +1,62 @@
+"""Kept pairs as readable rows, in the columns that every DPO trainer loads."""
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from prefdata.arrow import arrow_array, numbers_array, whole
+from prefdata.records.schema import RECORDS
+
+FIELD_NAMES = [field.name for field in RECORDS.field("prompt").type.value_type]
+"""Of messages, in the order that their columns have."""
+FORM_COLUMN = "prefdata_form"
+_SIDES = ("prompt", "chosen", "rejected")
+_ALWAYS = ("role", "content")
+_LEFT_OUT = frozenset({"form", "offset", "source_index", "chosen_id", "rejected_id"})
+
+
+def message_fields(records: pa.Table) -> tuple[str, ...]:
+    """The fields of messages that some record uses; the others would be columns of nulls."""
+    used = set(_ALWAYS)
+    for side in _SIDES:
+        for chunk in records[side].chunks:
+            flat = chunk.flatten()
+            used |= {f.name for f in flat.type if flat.field(f.name).null_count < len(flat)}
+    return tuple(name for name in FIELD_NAMES if name in used)
+
+
+def text_table(kept: pa.Table, fields: tuple[str, ...], *, has_verbatim: bool = False) -> pa.Table:
+    """Rows for a text shard: messages of these fields, or plain text where there are none.
+
+    `fields` is empty for data that is verbatim text, which trainers expect as strings. A build with
+    verbatim text says in FORM_COLUMN of each row what it is, so that it is read back as it was.
+    """
+    columns = {}
+    if has_verbatim:
+        columns[FORM_COLUMN] = kept["form"]
+    for name in RECORDS.names:
+        if name in _LEFT_OUT:
+            continue
+        column = kept[name]
+        if name in _SIDES:
+            column = _narrow(column, fields) if fields else _verbatim(column)
+        elif name in ("pair_id", "group_id"):
+            column = arrow_array([value.hex() for value in column.to_pylist()], pa.string())
+        columns[name] = column
+    return pa.table(columns).combine_chunks()
+
+
+def _narrow(column: pa.ChunkedArray, fields: tuple[str, ...]) -> pa.Array:
+    lists = whole(column)
+    flat = lists.flatten()
+    messages = pa.StructArray.from_arrays([flat.field(name) for name in fields], names=fields)
+    ends = np.cumsum(pl.Series(pc.list_value_length(lists)), dtype=np.int32)
+    offsets = numbers_array(np.concatenate([np.zeros(1, np.int32), ends]))
+    return pa.ListArray.from_arrays(offsets, messages)
+
+
+def _verbatim(column: pa.ChunkedArray) -> pa.Array:
+    """The text of messages, one after the other."""
+    turns = [[message["content"] for message in messages] for messages in column.to_pylist()]
+    return arrow_array(["".join(contents) for contents in turns], pa.string())

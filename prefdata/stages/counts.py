@@ -1,0 +1,125 @@
+"""Which codes were met, how often and where first, from the first row to the last shard."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import polars as pl
+
+from prefdata.check.sets.leaks import LEAK_NAMES
+from prefdata.records.findings import Findings, Met, Place, add_up
+from prefdata.report.explain import CATALOG
+from prefdata.stages.filter import CONTRADICTION, EXCLUDED
+from prefdata.stages.scan import Survey
+from prefdata.stages.shard import MadeShard, ShardTask
+from prefdata.store.commit import FileSeal
+from prefdata.tokens.template.render import Refusal
+
+
+class Made(NamedTuple):
+    """The shards of a build: what was asked for, and what came of it."""
+
+    tasks: Sequence[ShardTask]
+    shards: Sequence[MadeShard]
+
+    @property
+    def notes(self) -> list[str]:
+        return sorted({made.facts.note for made in self.shards if made.facts.note})
+
+    @property
+    def rows(self) -> int:
+        """Pairs that became tokens."""
+        return sum(made.facts.rows for made in self.shards)
+
+    @property
+    def seals(self) -> dict[str, FileSeal]:
+        """Of every file of the shards."""
+        return {name: seal for made in self.shards for name, seal in made.files.items()}
+
+    def findings(self) -> dict[str, Met]:
+        """What was found in pairs that became tokens, by code."""
+        return add_up(
+            {code: Met(count, ()) for code, count in made.facts.findings.items()}
+            for made in self.shards
+        )
+
+    def refusals(self) -> dict[int, Refusal]:
+        """Why a record did not become tokens, by its place in the keys."""
+        found = {}
+        for task, made in zip(self.tasks, self.shards, strict=True):
+            places = task.places["at"]
+            found.update({int(places[row]): why for row, why in made.facts.refusals.items()})
+        return found
+
+
+NOTHING_MADE = Made((), ())
+
+
+def codes_met(found: Survey, made: Made, refusals: dict[int, Refusal], examples: int) -> Findings:
+    """Every code that was met, by level; in decided and refused pairs by their places."""
+    facts = [part.facts for part in found.parts]
+    contradictory = [(int(at), CONTRADICTION) for at in found.decision.contradictory]
+    refused: dict[str, list[tuple[int, str]]] = {"PD403": contradictory}
+    for at, refusal in sorted(refusals.items()):
+        refused.setdefault(refusal.code, []).append((at, refusal.message))
+    copies = found.decision.copies["at"].to_list()
+    reported = {code: list(places) for code, places in found.decision.reported.items()}
+    met: Findings = {
+        "E": add_up([part.unread for part in facts] + [part.refused for part in facts], examples),
+        "W": add_up([part.reported for part in facts], examples),
+        "I": add_up([part.counted for part in facts], examples),
+    }
+    late = {code: _placed(found, some, examples) for code, some in refused.items()}
+    met["E"] = add_up([met["E"], late], examples)
+    for code, places in {**reported, "PD401": copies}.items():
+        said = [(int(at), CATALOG[code].meaning) for at in places]
+        met["W"][code] = _placed(found, said, examples)
+    near = _placed(found, _near_messages(found, examples), examples)
+    met[found.decision.near_level]["PD402"] = near
+    for (level, code), rows in found.decision.leaks.group_by("level", "code", maintain_order=True):
+        said = leak_messages(found, rows)
+        met[level][str(code)] = _placed(found, said, examples)
+    excluded = [(int(at), EXCLUDED) for at in found.decision.excluded]
+    met["I"]["PD409"] = _placed(found, excluded, examples)
+    for one in found.of_set:
+        assert one.severity != "off"
+        named = [(at, one.message) for at in one.examples]
+        met[one.severity][one.code] = _placed(found, named, examples)._replace(num=one.num)
+    for code, of_tokens in made.findings().items():
+        met["I" if CATALOG[code].severity == "I" else "W"][code] = of_tokens
+    return met
+
+
+def leak_messages(found: Survey, leaks: pl.DataFrame) -> list[tuple[int, str]]:
+    """What each row of `Decision.leaks` shares with which row of the split that keeps it."""
+    of_rows, names = found.splits.of_rows, found.splits.names
+    assert of_rows is not None
+    files = [file.file.source for file in found.files]
+    kept = found.keys.select("source_index", "line")[leaks["kept"]]
+    return [
+        (at, f"{LEAK_NAMES[code]} is in {names[of_rows[other]]}: {files[source]}:{line}")
+        for (at, other, code), (source, line) in zip(
+            leaks.select("at", "kept", "code").iter_rows(), kept.iter_rows(), strict=True
+        )
+    ]
+
+
+def _near_messages(found: Survey, examples: int) -> list[tuple[int, str]]:
+    """What each near-duplicate is near, for as many as a report names."""
+    near = found.decision.near
+    names = [file.file.source for file in found.files]
+    kept = found.keys.select("source_index", "line")[near["kept"].head(examples)]
+    said = [
+        f"near_duplicate: similarity {similarity:.2f} to {names[source]}:{line}"
+        for similarity, (source, line) in zip(near["similarity"], kept.iter_rows(), strict=False)
+    ]
+    rest = [""] * (len(near) - len(said))
+    return list(zip(near["at"].to_list(), said + rest, strict=True))
+
+
+def _placed(found: Survey, pairs: list[tuple[int, str]], examples: int) -> Met:
+    """Pairs by their places in the keys, as a report names them."""
+    first = []
+    for at, message in pairs[:examples]:
+        source, line = found.keys.select("source_index", "line").row(at)
+        first.append(Place(found.files[source].file.source, line, message))
+    return Met(len(pairs), tuple(first))

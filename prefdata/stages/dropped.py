@@ -1,0 +1,95 @@
+"""What was not kept, written so that every row of it can be found again.
+
+rejected/*.parquet    file, line, byte offset, code, message and raw bytes, in their order
+duplicates.parquet    each copy and near-duplicate, and the pair that stays in its stead
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from pyarrow import parquet
+
+from prefdata.arrow import arrow_array, numbers_array
+from prefdata.records.keys import PAIR
+from prefdata.records.rejected import rejects_of
+from prefdata.records.schema import DUPLICATES, REJECTED
+from prefdata.stages.chunk import gather, open_part
+from prefdata.stages.scan import Survey
+from prefdata.store.commit import FileSeal
+from prefdata.store.staging import write_staged
+from prefdata.tokens.template.render import Refusal
+
+_ORDER = [("line", "ascending"), ("ordinal", "ascending")]
+
+
+def write_rejected(
+    root: Path, path: Path, found: Survey, refusals: Mapping[int, Refusal]
+) -> tuple[FileSeal, int]:
+    """Everything that was refused, part by part; `refusals` are of records, by place in the keys.
+
+    Returns the file's seal and its rows.
+    """
+    rows = 0
+
+    def write(path: Path) -> None:
+        nonlocal rows
+        with parquet.ParquetWriter(path.absolute(), REJECTED, compression="zstd") as writer:
+            for table in _rejected_tables(root, found, refusals):
+                writer.write_table(table)
+                rows += table.num_rows
+
+    return write_staged(path, write), rows
+
+
+def _rejected_tables(
+    root: Path, found: Survey, refusals: Mapping[int, Refusal]
+) -> Iterator[pa.Table]:
+    """The refused rows of each part, in the order of the inputs."""
+    names = [part.name for part in found.parts]
+    at = np.array(sorted(refusals), np.int64)
+    places = found.keys.select("part", "row")[at].with_columns(at=at)
+    by_part = {int(part): some for (part,), some in places.group_by("part", maintain_order=True)}
+    for number, name in enumerate(names):
+        table = open_part(root, name, "rejected")
+        late = by_part.get(number)
+        if late is not None:
+            records = gather(root, names, late)
+            said = [refusals[place] for place in late["at"]]
+            more = rejects_of(records, [s.code for s in said], [s.message for s in said])
+            table = pa.concat_tables([table, more]).sort_by(_ORDER)
+        if table.num_rows:
+            yield table
+
+
+def duplicates_table(found: Survey) -> pa.Table:
+    """Each copy and what is kept in its stead, as rows of DUPLICATES."""
+    copies = found.decision.duplicates
+    own, stays = (found.keys[copies[name]] for name in ("at", "kept"))
+    names = pl.Series([file.file.source for file in found.files])
+    columns = {
+        "source": names[own["source_index"]],
+        "source_index": own["source_index"],
+        "line": own["line"],
+        "ordinal": own["ordinal"],
+        "kept_source": names[stays["source_index"]],
+        "kept_line": stays["line"],
+        "kept_ordinal": stays["ordinal"],
+    }
+    arrays = {
+        name: arrow_array(column.to_list(), DUPLICATES.field(name).type)
+        for name, column in columns.items()
+    }
+    arrays["pair_id"] = ids_array(own)
+    arrays["similarity"] = numbers_array(copies["similarity"].to_numpy())
+    return pa.Table.from_arrays([arrays[name] for name in DUPLICATES.names], schema=DUPLICATES)
+
+
+def ids_array(keys: pl.DataFrame) -> pa.Array:
+    """The ids of pairs, out of their halves."""
+    halves = keys.select(PAIR).to_numpy().astype(">u8", order="C")
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(16), len(keys), [None, pa.py_buffer(halves.tobytes())]
+    )

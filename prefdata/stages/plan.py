@@ -1,0 +1,288 @@
+"""What a build will do, before it does it: its identity, and the shards to make."""
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from prefdata.config import BuildConfig
+from prefdata.errors import EmptyError
+from prefdata.read import InputFile, expand_inputs, label_sources, load_layout
+from prefdata.records.keys import GROUP
+from prefdata.records.split_names import AUTO, TRAIN, Leaks, kind_of
+from prefdata.records.text import FIELD_NAMES
+from prefdata.stages.scan import Survey
+from prefdata.stages.shard import ShardTask
+from prefdata.stages.split import (
+    FEW_ROWS,
+    Splits,
+    draw_test,
+    expand_splits,
+    splits_of_files,
+    too_large,
+)
+from prefdata.store.canonical import fingerprint
+from prefdata.store.commit import sha256_file
+from prefdata.store.manifest import FORMAT_VERSION, TokenizerSeal, shared_name
+from prefdata.tokens.options import TokenOptions
+from prefdata.tokens.tokenizer import Target
+
+DRAWN = "test"
+"""The split that is drawn."""
+_CHECKED_ROWS = 65_536  # in a task of a validation
+TOOL_VERSION = version("prefdata-dpo")
+LIBRARIES = {
+    name: version(name) for name in ("orjson", "polars", "pyarrow", "tokenizers", "transformers")
+}
+
+
+class BuildInputs(NamedTuple):
+    """The files of a build, labelled, as they are when it begins."""
+
+    files: list[InputFile]
+    """Of rows."""
+    evaluations: list[InputFile]
+    exclude: list[InputFile]
+    given: Mapping[str, str]
+    """The split of each file of rows that is given one, by its name."""
+    digests: Mapping[str, str]
+    """sha256 of each file, by its name."""
+
+
+class BuildSeal(NamedTuple):
+    """What manifest and report say of a build before it is made."""
+
+    config: dict[str, Any]
+    """The resolved config, sealed."""
+    tokenizer: TokenizerSeal
+    fingerprint: str
+
+
+def read_inputs(config: BuildConfig) -> BuildInputs:
+    """Find and hash every file that a build reads."""
+    files, given = expand_splits(config.inputs)
+    evaluations, exclude = expand_inputs(config.evaluations), expand_inputs(config.exclude)
+    digests = {f.name: sha256_file(f.path) for f in (*files, *evaluations, *exclude)}
+    return BuildInputs(
+        label_sources(files, digests),
+        label_sources(evaluations, digests),
+        label_sources(exclude, digests),
+        given,
+        digests,
+    )
+
+
+def seal_config(config: BuildConfig, inputs: BuildInputs) -> dict[str, Any]:
+    """Return what decides the bytes of a build, as JSON without any path of this machine.
+
+    Files are named by their labels, directories by their last part: what they hold is sealed by
+    its hash elsewhere.
+    """
+    sealed = config.identity
+    by_split: dict[str, list[str]] = {}
+    for file in inputs.files:
+        by_split.setdefault(inputs.given.get(file.name, AUTO), []).append(file.label)
+    sealed["inputs"] = by_split if inputs.given else by_split.get(AUTO, [])
+    sealed["evaluations"] = [file.label for file in inputs.evaluations]
+    sealed["exclude"] = [file.label for file in inputs.exclude]
+    for key in ("tokenizer", "layout", "chat_template"):
+        if sealed[key] is not None:
+            sealed[key] = shared_name(sealed[key])
+    return sealed
+
+
+def seal_build(config: BuildConfig, target: Target, inputs: BuildInputs) -> BuildSeal:
+    """Return the config and the tokenizer, sealed, and a hash of all that decides the bytes."""
+    sealed, tokenizer = seal_config(config, inputs), target.seal()
+    named = [] if config.resplit else splits_of_files(inputs.files, inputs.given)
+    layout = load_layout(config.layout).model_dump(mode="json") if config.layout else None
+    read = [*inputs.files, *inputs.evaluations, *inputs.exclude]
+    decides = {
+        "format_version": FORMAT_VERSION,
+        "tool_version": TOOL_VERSION,
+        "config": sealed,
+        "layout": layout,
+        "inputs": [(file.label, inputs.digests[file.name]) for file in read],
+        "splits": [list(one) for one in named],
+        "tokenizer": tokenizer.model_dump(mode="json"),
+        "special_tokens": target.special_tokens,
+    }
+    return BuildSeal(sealed, tokenizer, fingerprint(decides))
+
+
+def shard_tasks(found: Survey, config: BuildConfig, target: Target, root: Path) -> list[ShardTask]:
+    """Records to shards: by split, the pairs of a prompt side by side and in one shard."""
+    kept = _side_by_side(found)
+    names = tuple(part.name for part in found.parts)
+    fields = _fields(found)
+    has_verbatim = any(part.facts.is_text for part in found.parts)
+    tasks = []
+    for split, rows in _by_split(kept, found, config):
+        cuts = list(_cuts(_group_ends(rows), config.shard_rows))
+        for number, (start, stop) in enumerate(cuts):
+            places = rows[start:stop].select("at", "part", "row")
+            name = f"{split}-{number:05d}-of-{len(cuts):05d}"
+            options = config.token_options
+            tasks.append(
+                ShardTask(root, split, name, names, places, target, options, fields, has_verbatim)
+            )
+    return tasks
+
+
+def check_tasks(
+    found: Survey, target: Target, options: TokenOptions, root: Path
+) -> list[ShardTask]:
+    """Every record that stays, in the order of the inputs: tasks whose tokens are only checked."""
+    kept = found.keys.select("part", "row").with_row_index("at")
+    kept = kept.filter(pl.Series(found.decision.stays)).select("at", "part", "row")
+    names = tuple(part.name for part in found.parts)
+    return [
+        ShardTask(root, TRAIN, f"check-{start}", names, places, target, options, ())
+        for start, places in enumerate(kept.iter_slices(_CHECKED_ROWS))
+    ]
+
+
+def _by_split(
+    kept: pl.DataFrame, found: Survey, config: BuildConfig
+) -> list[tuple[str, pl.DataFrame]]:
+    """Return the rows of each split: those that the inputs came in, and test drawn from train."""
+    of_rows = found.splits.of_rows
+    parts = [(TRAIN, kept)]
+    if of_rows is not None:
+        own = pl.Series(of_rows)[kept["at"]]
+        parts = [(name, kept.filter(own == at)) for at, name in enumerate(found.splits.names)]
+    fraction = _drawn_fraction(found.splits, config)
+    result = []
+    for name, rows in parts:
+        if name != TRAIN or not fraction:
+            result.append((name, rows))
+            continue
+        drawn_by = rows["drawn_by"].to_numpy()
+        in_test = draw_test(drawn_by, test_fraction=fraction, seed=config.seed)
+        result += [(TRAIN, rows.filter(~in_test)), (DRAWN, rows.filter(in_test))]
+    return result
+
+
+def _drawn_fraction(splits: Splits, config: BuildConfig) -> float:
+    """Return the share of train that is drawn for test: none if the inputs have a test split."""
+    if not splits.is_divided:
+        return config.fraction
+    has_test = any(kind_of(name) in ("test", "eval") for name in splits.names)
+    return 0.0 if has_test else config.test_fraction or 0.0
+
+
+def split_notes(found: Survey, config: BuildConfig) -> list[str]:
+    """What a user should know of the splits: what is not drawn, what could not be, what is gone."""
+    notes = []
+    for name in found.splits.names:
+        own, size = _dropped_of(name, found)
+        if not size:
+            notes.append(f"no pair of {name} is left: none of its rows could be read as a pair")
+        elif len(own) == size:
+            shared = _count_codes(own)
+            notes.append(f"no pair of {name} is left: all {size:,} are in another split ({shared})")
+    fraction = _drawn_fraction(found.splits, config)
+    if config.test_fraction and not fraction:
+        names = ", ".join(found.splits.names)
+        notes.append(f"test_fraction draws nothing: the inputs came in the splits {names}")
+    if found.splits.is_divided and config.near is None:
+        notes.append(
+            "near-duplicate prompts in two splits (PD502) are not looked for: PD402 is off"
+        )
+    return notes + (_stuck_notes(found, fraction) if fraction else [])
+
+
+def _stuck_notes(found: Survey, fraction: float) -> list[str]:
+    """Return a note on pairs that could not go to test."""
+    stays, of_rows = found.decision.stays, found.splits.of_rows
+    if of_rows is not None:
+        if TRAIN not in found.splits.names:
+            return []
+        stays = stays & (of_rows == found.splits.names.index(TRAIN))
+    stuck = int(too_large(found.decision.drawn_by[stays], test_fraction=fraction).sum())
+    if not stuck:
+        return []
+    return [
+        f"{stuck} pairs stay in train: their near-duplicate cluster is larger than the test split;"
+        " if the prompts share a template, raise near_duplicates.threshold or set PD402 off"
+    ]
+
+
+def require_sound_splits(found: Survey, leaks_are: Leaks) -> None:
+    """Raise E187 for what `leaks: refuse` forbids, E188 and E189 if train would be gone."""
+    leaks, splits = found.decision.leaks, found.splits
+    if splits.of_rows is None:
+        return
+    counts = _count_codes(leaks.filter(pl.col("level") != "I"))
+    if counts and leaks_are == "refuse":
+        remedy = "drop them with `leaks: drop_from_train`, or keep them with `leaks: report`"
+        raise EmptyError("E187", "inputs", f"splits share pairs or prompts: {counts}", remedy)
+    own, size = _dropped_of(TRAIN, found)
+    near = own.filter(pl.col("code") == "PD502")
+    if len(near) > max(FEW_ROWS, size / 2):
+        problem = (
+            f"{len(near):,} of {size:,} pairs have a prompt that is nearly one of another split "
+            "(PD502), as prompts of one template have"
+        )
+        remedy = "raise near_duplicates.threshold, or keep them with `severity: {PD502: I}`"
+        raise EmptyError("E188", "split train", problem, remedy)
+    if len(own) == size and len(own):
+        problem = f"all of its {size:,} pairs are in another split too: {_count_codes(own)}"
+        remedy = "check the files, or keep what splits share with `leaks: report`"
+        raise EmptyError("E189", "split train", problem, remedy)
+
+
+def _dropped_of(split: str, found: Survey) -> tuple[pl.DataFrame, int]:
+    """Return what leaks take from a split, and how many pairs it came with."""
+    of_rows, names = found.splits.of_rows, found.splits.names
+    if of_rows is None or split not in names:
+        return found.decision.leaks.clear(), 0
+    own = of_rows == names.index(split)
+    dropped = found.decision.leaks.filter("dropped")
+    return dropped.filter(pl.Series(own)[dropped["at"]]), int(own.sum())
+
+
+def _count_codes(leaks: pl.DataFrame) -> str:
+    counts = leaks.group_by("code").len().sort("code").iter_rows()
+    return ", ".join(f"{number:,} {code}" for code, number in counts)
+
+
+def _side_by_side(found: Survey) -> pl.DataFrame:
+    """Groups in the order of their first pairs, the pairs of each in their own order."""
+    kept = found.keys.select(*GROUP, "part", "row").with_row_index("at")
+    kept = kept.with_columns(drawn_by=pl.Series(found.decision.drawn_by))
+    kept = kept.filter(pl.Series(found.decision.stays))
+    return kept.with_columns(first=pl.col("at").first().over(GROUP)).sort("first", "at")
+
+
+def _fields(found: Survey) -> tuple[str, ...]:
+    """The fields of messages in the text shards; none where all of the data is verbatim text."""
+    if not any(part.facts.is_chat for part in found.parts):
+        return ()
+    used = {name for part in found.parts for name in part.facts.fields}
+    return tuple(sorted(used, key=FIELD_NAMES.index))
+
+
+def _group_ends(rows: pl.DataFrame) -> NDArray[np.int64]:
+    """Where each run of one group ends."""
+    ids = rows.select(*GROUP).to_numpy()
+    changes = np.flatnonzero((ids[1:] != ids[:-1]).any(1)) + 1
+    return np.append(changes, len(rows)) if len(rows) else changes
+
+
+def _cuts(ends: NDArray[np.int64], shard_rows: int) -> Iterator[tuple[int, int]]:
+    """Runs of whole groups with at most `shard_rows` rows, unless one group has more.
+
+    Groups that end at 2, 3 and 7 in shards of 4 rows are cut at 0 to 3 and 3 to 7.
+    """
+    start = 0
+    while start < (ends[-1] if len(ends) else 0):
+        fits = int(np.searchsorted(ends, start + shard_rows, side="right"))
+        first = int(np.searchsorted(ends, start, side="right"))
+        stop = int(ends[max(fits - 1, first)])
+        yield start, stop
+        start = stop

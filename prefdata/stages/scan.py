@@ -1,0 +1,351 @@
+"""The road that `build` and `validate` share: files to records that are checked and distinct."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from prefdata.check import RowChecks
+from prefdata.check.rows.profile import PROFILE
+from prefdata.check.sets.found import SetFinding
+from prefdata.check.severity import changed_severities
+from prefdata.dedup.near import NearDuplicates, Neighbors, Unit, find_neighbors
+from prefdata.engine import Done, Engine
+from prefdata.errors import UsageError
+from prefdata.progress import Progress
+from prefdata.read import (
+    Columns,
+    Fitted,
+    InputFile,
+    Layout,
+    Limits,
+    LineCounts,
+    OpenFile,
+    Pairing,
+    RowOptions,
+    TextChoice,
+    TextRule,
+    Wanted,
+    choose_in_blocks,
+    fit_to_blocks,
+    gather_blocks,
+    meaning_of,
+    notes_of,
+)
+from prefdata.records.findings import add_up, counts
+from prefdata.records.keys import KEYS, LINES, MEMBERS
+from prefdata.records.split_names import SPLIT_KEYS, SplitOptions
+from prefdata.stages.chunk import (
+    MadePart,
+    PartTask,
+    make_part,
+    near_kind,
+    path_of,
+    recall_part,
+)
+from prefdata.stages.filter import Decision, Near, decide, divide, stage
+from prefdata.stages.set_checks import find_together, frame_of
+from prefdata.stages.split import Splits, mixed, settle_splits, splits_of_files
+from prefdata.store.manifest import ColumnNotRead, FunnelStage, Reading
+from prefdata.store.staging import Staging
+
+OWN_TEXT = ("prefdata", "prefdata-text")
+"""The layouts of a build's own text shards."""
+
+
+class SurveyOptions(NamedTuple):
+    """How inputs are read and checked."""
+
+    layout: Layout | None
+    """None: told by the columns of each file."""
+    pairing: Pairing
+    limits: Limits
+    checks: RowChecks
+    exclusions: pl.DataFrame | None = None
+    """Ids of pairs that are left out, PAIR."""
+    near: NearDuplicates | None = None
+    """What near-duplicates are looked for; none where nothing is staged."""
+    text: TextRule = TextRule()
+    """How plain text becomes a chat or stays verbatim."""
+    splits: SplitOptions = SplitOptions()
+    """Which splits the files are, and what becomes of what two of them share."""
+    near_for_leaks: bool = False
+    """Whether near-duplicates are looked for because of splits alone, without PD402."""
+    columns: Columns = Columns()
+    """Columns of prompt, chosen and rejected that have other names."""
+
+
+class SurveyedFile(NamedTuple):
+    """One input as it was read."""
+
+    file: InputFile
+    layout: str
+    size_bytes: int
+    sha256: str
+    counts: LineCounts
+    notes: tuple[str, ...]
+    reading: Reading = Reading()
+    text: TextChoice | None = None
+    """How its plain text was read; None for dialogues."""
+
+
+class Survey(NamedTuple):
+    """Everything known before tokens: every row is a record, or refused with a code."""
+
+    files: list[SurveyedFile]
+    parts: list[MadePart]
+    keys: pl.DataFrame
+    """KEYS of all records, with `part`, `row` in it, and `source_index`."""
+    profile: pl.DataFrame
+    """PROFILE of all records, in the order of the keys."""
+    refused: pl.DataFrame
+    """`source_index`, `line` and `ordinal` of each row and pair that was refused."""
+    members: pl.DataFrame
+    """MEMBERS of all pairs that came out of several rows, and `source_index`."""
+    splits: Splits
+    decision: Decision
+    of_set: list[SetFinding]
+    """What the records that stay have together."""
+    funnel: list[FunnelStage]
+    notes: list[str]
+
+
+def survey(
+    files: Sequence[InputFile],
+    options: SurveyOptions,
+    *,
+    workers: Engine,
+    staging: Staging | None,
+    progress: Progress,
+) -> Survey:
+    """Read every file, check its rows, and drop what is there twice or contradicts itself."""
+    with progress.bar("reading", sum(file.path.stat().st_size for file in files)) as advance:
+        reading = _Reading(files, options, staging)
+        parts = []
+        for part in workers.map(make_part, reading.tasks()):
+            if staging is not None and not reading.is_known(part.name):
+                staging.record(part.name, part.files, part.facts.to_json())
+            parts.append(part)
+            advance(reading.take_bytes())
+        advance(reading.take_bytes())
+    found = _surveyed_files(reading, parts)
+    _require_text(found, options.text)
+    keys = _keys(parts)
+    profile = pl.concat([pl.DataFrame(schema=PROFILE), *(part.profile for part in parts)])
+    splits = _splits(found, keys, profile, options.splits)
+    found = [_with_split(file, splits) for file in found]
+    near = None
+    if staging is not None and options.near is not None:
+        workers.rest()
+        near = _near(staging.root, parts, options.near, only_leaks=options.near_for_leaks)
+    divided = divide(splits, options.splits.leaks)
+    decision = decide(keys, options.checks.severity, near, options.exclusions, divided)
+    stays = frame_of(keys, profile, splits).filter(pl.Series(decision.stays))
+    counts = [file.counts for file in found]
+    return Survey(
+        found,
+        parts,
+        keys,
+        profile,
+        _narrow(parts, LINES, lambda part: part.lines),
+        _narrow(parts, MEMBERS, lambda part: part.members),
+        splits,
+        decision,
+        find_together(stays, parts, counts, [file.reading for file in found], options.checks),
+        [*_funnel(found, parts), *decision.funnel],
+        [f"{file.file.source}: {note}" for file in found for note in file.notes]
+        + changed_severities(options.checks.severity)
+        + splits.notes,
+    )
+
+
+def _surveyed_files(reading: "_Reading", parts: list[MadePart]) -> list[SurveyedFile]:
+    found = [_surveyed(opened, fitted, parts) for opened, fitted in reading.opened]
+    return [_with_text(file, reading.texts.get(file.file.index)) for file in found]
+
+
+def _splits(
+    found: Sequence[SurveyedFile], keys: pl.DataFrame, profile: pl.DataFrame, options: SplitOptions
+) -> Splits:
+    """The split of each record, by what is given, by files' names, and by what rows say.
+
+    Rows of a build's own text say what they said in its inputs; the name of its file counts.
+    """
+    if options.resplit:
+        return mixed(len(found))
+    files = [one.file for one in found]
+    by_file = splits_of_files(files, options.given)
+    own = [at for at, one in enumerate(found) if one.layout in OWN_TEXT and by_file[at].split]
+    said = pl.when(~pl.col("source_index").is_in(own)).then(profile["said_split"])
+    rows = keys.select("source_index", "line", said=said)
+    return settle_splits([file.source for file in files], by_file, rows)
+
+
+class _Reading:
+    """Files in turn, each parted into tasks; what an earlier process made is not made again."""
+
+    def __init__(
+        self, files: Sequence[InputFile], options: SurveyOptions, staging: Staging | None
+    ) -> None:
+        self.files, self.options, self.staging = files, options, staging
+        self.opened: list[tuple[OpenFile, Fitted]] = []
+        self.texts: dict[int, TextChoice] = {}
+        """How plain text is read, by the file's place."""
+        self._known: set[str] = set()
+        self._bytes_told = 0
+
+    def tasks(self) -> Iterator[PartTask | Done[MadePart]]:
+        for file in self.files:
+            opened = OpenFile(file, self.options.limits)
+            wanted = Wanted(self.options.layout, self.options.columns)
+            fitted, blocks = fit_to_blocks(file, iter(opened), wanted, self.options.limits)
+            layout = fitted.layout
+            self.opened.append((opened, fitted))
+            blocks = gather_blocks(blocks, layout, self.options.limits)
+            how = RowOptions(layout, self.options.pairing, self.options.limits)
+            choice, blocks = choose_in_blocks(file, blocks, how, self.options.text)
+            if choice is not None:
+                self.texts[file.index] = choice
+            how = how._replace(plain=choice.form if choice else "chat")
+            for number, block in enumerate(blocks):
+                name = f"{file.index:05d}-{number:05d}"
+                yield self._recall(name, file) or PartTask(
+                    name, file, block, how, self.options.checks, self._root, self.options.near
+                )
+
+    @property
+    def _root(self) -> Path | None:
+        return None if self.staging is None else self.staging.root
+
+    def _recall(self, name: str, file: InputFile) -> Done[MadePart] | None:
+        entry = None if self.staging is None else self.staging.known(name)
+        if self.staging is None or entry is None:
+            return None
+        self._known.add(name)
+        return Done(recall_part(self.staging.root, name, file.index, entry))
+
+    def is_known(self, name: str) -> bool:
+        return name in self._known
+
+    def take_bytes(self) -> int:
+        """Bytes that were read since this was last asked."""
+        read = sum(opened.num_bytes for opened, _ in self.opened)
+        fresh, self._bytes_told = read - self._bytes_told, read
+        return fresh
+
+
+def _surveyed(opened: OpenFile, fitted: Fitted, parts: list[MadePart]) -> SurveyedFile:
+    assert opened.end is not None
+    file, end = opened.file, opened.end
+    total = LineCounts(bom=end.bom)
+    for part in parts:
+        if part.source_index == file.index:
+            total = total.plus(part.facts.counts)
+    name = fitted.layout.name if fitted.layout else ""
+    reading = _reading(fitted, total)
+    notes = notes_of(end, total)
+    return SurveyedFile(file, name, end.size_bytes, end.sha256, total, notes, reading)
+
+
+def _with_split(file: SurveyedFile, splits: Splits) -> SurveyedFile:
+    """The file, its split column counted as read if it names splits."""
+    if file.file.index not in splits.read:
+        return file
+    not_read = [column for column in file.reading.not_read if column.name not in SPLIT_KEYS]
+    return file._replace(reading=file.reading.model_copy(update={"not_read": not_read}))
+
+
+def _reading(fitted: Fitted, counts: LineCounts) -> Reading:
+    """How a file was read, as the report and the manifest say it."""
+    layout = fitted.layout
+    if layout is None:
+        return Reading()
+    not_read = [
+        ColumnNotRead(
+            name=name,
+            rows=found.rows,
+            kind=found.kind,
+            example=found.example,
+            means=None if name in layout.optional else meaning_of(name.rpartition(".")[2]),
+        )
+        for name, found in counts.unread.items()
+    ]
+    said = [*fitted.said]
+    if counts.nulls:
+        said.append(
+            f"{counts.nulls:,} nulls that the table adds to tool calls and tools are left out"
+        )
+    return Reading(chosen_by=fitted.chosen_by, said=said, not_read=not_read)
+
+
+def _with_text(file: SurveyedFile, choice: TextChoice | None) -> SurveyedFile:
+    """The file with how its plain text was read."""
+    if choice is None:
+        return file
+    said = f"plain text as {choice.name}: {choice.why}"
+    reading = file.reading.model_copy(update={"said": [*file.reading.said, said]})
+    return file._replace(text=choice, reading=reading)
+
+
+def _require_text(files: list[SurveyedFile], rule: TextRule) -> None:
+    """E182 where verbatim is asked for and every input holds dialogues."""
+    if rule.mode == "verbatim" and files and all(file.text is None for file in files):
+        problem = "text: verbatim, but no input holds plain text: its rows are dialogues"
+        raise UsageError("E182", files[0].file.name, problem, "leave text out")
+
+
+def _near(root: Path, parts: list[MadePart], options: NearDuplicates, *, only_leaks: bool) -> Near:
+    """The near-duplicates of each unit, among the rows of all parts."""
+
+    def find(unit: Unit) -> Neighbors:
+        paths = [root / path_of(part.name, near_kind(unit)) for part in parts]
+        return find_neighbors(paths, threshold=options.threshold)
+
+    return Near(options, {unit: find(unit) for unit in options.units}, only_leaks)
+
+
+_ALL_KEYS: dict[str, type[pl.DataType]] = {
+    **KEYS,
+    "part": pl.UInt32,
+    "row": pl.UInt32,
+    "source_index": pl.Int32,
+}
+
+
+def _keys(parts: list[MadePart]) -> pl.DataFrame:
+    frames = [
+        part.keys.with_columns(
+            part=pl.lit(number, pl.UInt32),
+            row=pl.int_range(pl.len(), dtype=pl.UInt32),
+            source_index=pl.lit(part.source_index, pl.Int32),
+        )
+        for number, part in enumerate(parts)
+    ]
+    return pl.concat([pl.DataFrame(schema=_ALL_KEYS), *frames]).rechunk()
+
+
+def _narrow(
+    parts: list[MadePart],
+    schema: dict[str, type[pl.DataType]],
+    table: Callable[[MadePart], pl.DataFrame],
+) -> pl.DataFrame:
+    """One of the narrow tables of all parts, with `source_index`."""
+    source = pl.lit(0, pl.Int32).alias("source_index")
+    empty = pl.DataFrame(schema=schema).select(source, pl.all())
+    frames = [
+        table(part).select(pl.lit(part.source_index, pl.Int32).alias("source_index"), pl.all())
+        for part in parts
+    ]
+    return pl.concat([empty, *frames])
+
+
+def _funnel(files: list[SurveyedFile], parts: list[MadePart]) -> list[FunnelStage]:
+    unread = counts(add_up(part.facts.unread for part in parts))
+    refused = counts(add_up(part.facts.refused for part in parts))
+    num_rows = sum(file.counts.lines - file.counts.blank for file in files)
+    num_read = sum(file.counts.pairs for file in files)
+    return [
+        stage("read", num_rows, num_read, unread),
+        stage("check", num_read, sum(part.facts.rows for part in parts), refused),
+    ]

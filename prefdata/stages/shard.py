@@ -1,0 +1,185 @@
+"""One shard of a build, from records to sealed files: the unit of work, of resume, of a process."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import parquet
+
+from prefdata.arrow import empty_table
+from prefdata.records.text import text_table
+from prefdata.stages.chunk import gather
+from prefdata.store.commit import FileSeal, fsync_path, seal_file
+from prefdata.store.shards import TOKENS, read_shard, write_shard
+from prefdata.store.staging import write_staged
+from prefdata.tokens.options import TokenOptions
+from prefdata.tokens.stage import TokenRows, encode_table
+from prefdata.tokens.template.render import Refusal
+from prefdata.tokens.tokenizer import Target
+
+SLICE_ROWS = 8192
+
+
+class ShardTask(NamedTuple):
+    """What a process needs to make one shard."""
+
+    root: Path
+    split: str
+    name: str
+    parts: tuple[str, ...]
+    """Names of the parts that records lie in."""
+    places: pl.DataFrame
+    """Of each record: `at` in the keys of all, its `part` and its `row` there."""
+    target: Target
+    options: TokenOptions
+    fields: tuple[str, ...]
+    """Of messages, in the text shard; none for verbatim text."""
+    has_verbatim: bool = False
+    """Whether some record of the build is verbatim text."""
+
+    @property
+    def about(self) -> str:
+        """The shard in words, for an error."""
+        return self.tokens_path
+
+    @property
+    def tokens_path(self) -> str:
+        return f"tokens/{self.name}.arrow"
+
+    @property
+    def text_path(self) -> str:
+        return f"text/{self.name}.parquet"
+
+
+class ShardFacts(NamedTuple):
+    """What is known of a shard once it is written; plain values, so that the journal keeps it."""
+
+    rows: int
+    groups: int
+    prompt_tokens: int
+    chosen_tokens: int
+    rejected_tokens: int
+    refusals: dict[int, Refusal]
+    """Why a record of the task is not in the shard, by its row there."""
+    findings: dict[str, int]
+    note: str | None
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.chosen_tokens + self.rejected_tokens
+
+    def to_json(self) -> dict[str, Any]:
+        refusals = {str(row): list(refusal) for row, refusal in self.refusals.items()}
+        return {**self._asdict(), "refusals": refusals}
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> "ShardFacts":
+        refusals = {int(row): Refusal(*refusal) for row, refusal in value["refusals"].items()}
+        return ShardFacts(**{**value, "refusals": refusals})
+
+
+class MadeShard(NamedTuple):
+    """A shard's task by its place in its split, what it found, and its files."""
+
+    name: str
+    facts: ShardFacts
+    files: dict[str, FileSeal]
+
+
+def make_shard(task: ShardTask) -> MadeShard:
+    """Encode the task's records and write both of the shard's files."""
+    with _TextFile(task.root / task.text_path, task) as text:
+        done = list(_encode_slices(task, text))
+    tokens = pa.concat_tables([empty_table(TOKENS), *(made.tokens for made in done)])
+
+    def write_tokens(path: Path) -> None:
+        write_shard(path, tokens)
+        read_shard(path, rows=tokens.num_rows)
+
+    files = {
+        task.tokens_path: write_staged(task.root / task.tokens_path, write_tokens),
+        task.text_path: text.seal(rows=tokens.num_rows),
+    }
+    return MadeShard(task.name, _facts(done), files)
+
+
+def check_shard(task: ShardTask) -> MadeShard:
+    """Encode the task's records and write nothing: what a validation needs to know."""
+    return MadeShard(task.name, _facts(list(_encode_slices(task, None))), {})
+
+
+def _facts(done: list[TokenRows]) -> ShardFacts:
+    tokens = pa.concat_tables([empty_table(TOKENS), *(made.tokens for made in done)])
+    findings: Counter[str] = Counter()
+    for made in done:
+        findings.update(made.findings)
+    return ShardFacts(
+        rows=tokens.num_rows,
+        groups=_count_groups(tokens),
+        prompt_tokens=_count_tokens(tokens["prompt_ids"]),
+        chosen_tokens=_count_tokens(tokens["chosen_ids"]),
+        rejected_tokens=_count_tokens(tokens["rejected_ids"]),
+        refusals={
+            number * SLICE_ROWS + row: refusal
+            for number, made in enumerate(done)
+            for row, refusal in made.refusals.items()
+        },
+        findings=dict(sorted(findings.items())),
+        note=next((made.note for made in done if made.note), None),
+    )
+
+
+def _encode_slices(task: ShardTask, text: "_TextFile | None") -> Iterator[TokenRows]:
+    """The records in slices, so that few of them are Python's at a time."""
+    for start in range(0, len(task.places), SLICE_ROWS):
+        records = gather(task.root, task.parts, task.places[start : start + SLICE_ROWS])
+        made = encode_table(records, task.target, task.options)
+        if text is not None:
+            text.write(made.kept)
+        yield made._replace(kept=made.kept.slice(0, 0))
+
+
+class _TextFile:
+    """A growing Parquet file of readable pairs, a row group for each slice."""
+
+    def __init__(self, path: Path, task: ShardTask) -> None:
+        self._path, self._task = path, task
+        self._writer: parquet.ParquetWriter | None = None
+
+    def __enter__(self) -> "_TextFile":
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def write(self, kept: pa.Table) -> None:
+        table = text_table(kept, self._task.fields, has_verbatim=self._task.has_verbatim)
+        if self._writer is None:
+            self._writer = parquet.ParquetWriter(
+                self._path.absolute(),  # pyarrow takes `a:b` for a URL
+                table.schema,
+                compression="zstd",
+                write_page_index=True,
+                use_content_defined_chunking=True,  # a changed row changes few bytes of the file
+            )
+        self._writer.write_table(table)
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def seal(self, *, rows: int) -> FileSeal:
+        """What was written, on the disk and read back."""
+        assert parquet.read_metadata(self._path.absolute()).num_rows == rows
+        fsync_path(self._path)
+        return seal_file(self._path)
+
+
+def _count_tokens(column: pa.ChunkedArray) -> int:
+    return int(pc.sum(pc.list_value_length(column)).as_py() or 0)
+
+
+def _count_groups(tokens: pa.Table) -> int:
+    return int(pc.count_distinct(tokens["group_id"]).as_py())

@@ -1,0 +1,246 @@
+"""Which split a record is in: that of its file or row, else drawn by prompt.
+
+Splits are drawn by prompt: neither a prompt nor a near-duplicate of it is in both.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from prefdata.errors import UsageError
+from prefdata.hashing import Numbers, mix
+from prefdata.read import InputFile, expand_inputs
+from prefdata.records.split_names import AUTO, ROWS, TRAIN, FileSplit, kind_of, name_splits, rank_of
+
+Inputs = Sequence[str] | Mapping[str, Sequence[str]]
+"""Files or globs; or the same by split, with `auto` and `rows` for those that say it themselves."""
+FEW_ROWS = 16  # a group of so few may be drawn, however small the set
+_SHOWN = 3  # files or values that a note names
+
+
+class Splits(NamedTuple):
+    """The splits that inputs came in, if they came in several."""
+
+    files: list[FileSplit]
+    """Of each input, in order."""
+    names: tuple[str, ...]
+    """By precedence, those that give way first; none if all inputs are one set."""
+    of_rows: NDArray[np.uint8] | None
+    """Place in `names` of each record's split; None if all inputs are one set."""
+    notes: list[str]
+    read: frozenset[int] = frozenset()
+    """The inputs whose rows have a split column that names splits, so that it was read."""
+
+    @property
+    def is_divided(self) -> bool:
+        return self.of_rows is not None
+
+
+def mixed(num_files: int) -> Splits:
+    """Return all inputs as one set, whatever their names say."""
+    return Splits([FileSplit(None, "none")] * num_files, (), None, [])
+
+
+def expand_splits(inputs: Inputs) -> tuple[list[InputFile], dict[str, str]]:
+    """Return the files that inputs name, and the split of each file that is given one."""
+    if not isinstance(inputs, Mapping):
+        return expand_inputs(inputs), {}
+    given: dict[str, str] = {}
+    first: dict[Path, tuple[str, str]] = {}
+    for split, patterns in inputs.items():
+        for file in expand_inputs(patterns) if split != AUTO else []:
+            name, before = first.setdefault(file.path.resolve(), (file.name, split))
+            if before != split:
+                problem = f"is given as {split}, and as {before} under the name {name}"
+                raise UsageError("E185", file.name, problem, "name each file in one split")
+            given[file.name] = split
+    files = expand_inputs([pattern for patterns in inputs.values() for pattern in patterns])
+    is_auto = {file.name for file in expand_inputs(inputs.get(AUTO, []))}
+    kept = [f for f in files if f.name in given or f.path.resolve() not in first]
+    assert {f.name for f in kept} <= is_auto | set(given)
+    return [InputFile(f.path, f.name, at) for at, f in enumerate(kept)], given
+
+
+def splits_of_files(files: Sequence[InputFile], given: Mapping[str, str]) -> list[FileSplit]:
+    """Return the split of each input as far as it is known before it is read."""
+    return name_splits([file.name for file in files], given)
+
+
+def settle_splits(names: Sequence[str], by_file: Sequence[FileSplit], rows: pl.DataFrame) -> Splits:
+    """Return the split of each record, by its file, and else by what its row says.
+
+    `rows` has `source_index`, `line` and `said`, the text of the row's split column or null. All
+    inputs are one set if they name fewer than two splits and none is given. E186 if a file's name
+    and its rows differ in what is trained.
+    """
+    said = _said(rows, len(names))
+    settled = [
+        _settle_file(name, one, own) for name, one, own in zip(names, by_file, said, strict=True)
+    ]
+    read = frozenset(at for at, own in enumerate(said) if any(one.kind for one in own))
+    unread = _unread_values(settled, said)
+    if all(one.said_by == "none" for one in by_file) and len(_all_kinds(by_file, said)) < 2:
+        one_set = [FileSplit(None, "none")] * len(names)
+        return Splits(one_set, (), None, [*_one_set(names, by_file, said), *unread], read)
+    for name, one, own in zip(names, by_file, said, strict=True):
+        _require_agreement(name, one, own)
+    of_files = pl.Series([one.split for one in settled], dtype=pl.String)
+    kinds = {one.said: one.kind for own in said for one in own if one.said is not None}
+    kind = rows["said"].cast(pl.String).replace_strict(kinds, return_dtype=pl.String, default=None)
+    of_file = of_files.gather(rows["source_index"].cast(pl.UInt32))
+    split = rows.select(pl.coalesce(of_file, kind, pl.lit(TRAIN)).alias("split"))["split"]
+    used = {one.split for one in settled if one.split} | set(split.unique())
+    ordered = tuple(sorted(used, key=rank_of))
+    of_rows = split.replace_strict({n: at for at, n in enumerate(ordered)}, return_dtype=pl.UInt8)
+    return Splits(
+        settled, ordered, of_rows.to_numpy(), [*_rest(names, settled, said), *unread], read
+    )
+
+
+class _Said(NamedTuple):
+    """What some rows of one file say of their split."""
+
+    said: str | None
+    """As they say it; None if they say nothing."""
+    kind: str | None
+    """The split that it means, if it means one."""
+    num: int
+    line: int
+    """Of the first of them."""
+
+
+def _said(rows: pl.DataFrame, num_files: int) -> list[list[_Said]]:
+    """Count what the rows of each file say, by the first line of each value."""
+    found: list[list[_Said]] = [[] for _ in range(num_files)]
+    groups = rows.group_by("source_index", "said").agg(pl.len(), pl.col("line").min())
+    groups = groups.with_columns(pl.col("said").cast(pl.String))
+    for source, said, num, line in groups.sort("source_index", "line", "said").iter_rows():
+        found[source].append(_Said(said, kind_of(said) if said else None, num, line))
+    return found
+
+
+def _settle_file(name: str, by_file: FileSplit, said: Sequence[_Said]) -> FileSplit:
+    """Return the split of one file, by its name or else by its rows."""
+    if by_file.said_by not in ("none", "rest", "rows"):
+        return by_file
+    if by_file.said_by == "none" and by_file.split is not None:
+        return FileSplit(by_file.split, "name")
+    known = sorted({one.kind for one in said if one.kind})
+    if not known:
+        if by_file.said_by == "rows":
+            problem = f"is given as `{ROWS}`, and no row of it has a column that names a split"
+            raise UsageError("E186", name, problem, "give its split: --split train=FILE")
+        return FileSplit(TRAIN, "rest")
+    strange = next((one for one in said if one.said is not None and one.kind is None), None)
+    if strange and known != [TRAIN]:
+        problem = (
+            f"its rows name the splits {', '.join(known)}, and {strange.num:,} of them "
+            f"{strange.said!r} (line {strange.line}), which may be another split or rows to train"
+        )
+        remedy = "give the file one split with --split train=FILE, or mix all with --resplit"
+        raise UsageError("E186", name, problem, remedy)
+    return FileSplit(None, "rows")
+
+
+def _require_agreement(name: str, by_file: FileSplit, said: Sequence[_Said]) -> None:
+    """Raise E186 if a file's name would train rows that their column holds out, or not train."""
+    if by_file.split is None or by_file.said_by not in ("none", "name", "folder"):
+        return
+    against = [one for one in said if one.kind and (one.kind == TRAIN) != (by_file.split == TRAIN)]
+    if against:
+        rows, total = sum(one.num for one in against), sum(one.num for one in said)
+        problem = (
+            f"is {by_file.split} by its name, and by their column {rows:,} of its {total:,} rows "
+            f"are not: line {against[0].line} says {against[0].said!r}"
+        )
+        remedy = (
+            f"say --split {by_file.split}=FILE for the name, or --split {ROWS}=FILE for the rows"
+        )
+        raise UsageError("E186", name, problem, remedy)
+
+
+def _all_kinds(by_file: Sequence[FileSplit], said: Sequence[Sequence[_Said]]) -> set[str]:
+    """Return the splits that names and rows name; what names none is train."""
+    found: set[str] = set()
+    for one, own in zip(by_file, said, strict=True):
+        found |= {of_rows.kind for of_rows in own if of_rows.kind}
+        if one.split is not None:
+            found.add(one.split)
+        elif not own or not all(of_rows.kind for of_rows in own):
+            found.add(TRAIN)
+    return found
+
+
+def _one_set(
+    names: Sequence[str], by_file: Sequence[FileSplit], said: Sequence[Sequence[_Said]]
+) -> list[str]:
+    """Return a note if inputs that are one set are named as something else than train."""
+    kinds = _all_kinds(by_file, said) - {TRAIN}
+    if not kinds:
+        return []
+    (kind,) = kinds
+    return [
+        f"{_some(names)}: all rows are of the {kind} split, so they are one set, of which a build "
+        f"draws its own test split; --split {kind}=FILE keeps it as it is"
+    ]
+
+
+def _rest(
+    names: Sequence[str], settled: Sequence[FileSplit], said: Sequence[Sequence[_Said]]
+) -> list[str]:
+    """Return notes on files and rows that name no split, which go to train."""
+    rest = [name for name, one in zip(names, settled, strict=True) if one.said_by == "rest"]
+    notes = [f"{_some(rest)}: no split in the name, so the rows are in train"] if rest else []
+    for name, one, own in zip(names, settled, said, strict=True):
+        silent = sum(rows.num for rows in own if rows.said is None)
+        if silent and one.said_by == "rows":
+            total = sum(rows.num for rows in own)
+            notes.append(f"{name}: {silent:,} of {total:,} rows say no split: they are in train")
+    return notes
+
+
+def _unread_values(settled: Sequence[FileSplit], said: Sequence[Sequence[_Said]]) -> list[str]:
+    """Return a note if a column called split holds other names."""
+    values = {
+        str(rows.said)
+        for one, own in zip(settled, said, strict=True)
+        for rows in own
+        if one.said_by != "given" and rows.said is not None and rows.kind is None
+    }
+    if not values:
+        return []
+    shown = _some(list(map(repr, sorted(values))))
+    return [f"the column `split` says {shown}: not a split, so not used"]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
+
+
+def draw_test(groups: Numbers, *, test_fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Which rows are in test, by the id of their group; 0 <= test_fraction <= 1.
+
+    A group is a prompt, or prompts that are near-duplicates, under the smallest of their ids. Each
+    is drawn by itself, so rows that come, go or move never change where another group lies; the
+    share of groups in test is `test_fraction` on average. A group with more rows than the whole of
+    test should have, such as prompts that share one long instruction, stays in train.
+    """
+    assert 0 <= test_fraction <= 1, test_fraction
+    key = mix(np.array([seed], np.uint64))
+    limit = round(test_fraction * 2**64)
+    if limit == 2**64:
+        return np.ones(len(groups), np.bool_)
+    in_test: NDArray[np.bool_] = mix(groups ^ key) < np.uint64(limit)
+    return in_test & ~too_large(groups, test_fraction=test_fraction)
+
+
+def too_large(groups: Numbers, *, test_fraction: float) -> NDArray[np.bool_]:
+    """Which rows are of a group that has more rows than the whole of test should have."""
+    _, places, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    found: NDArray[np.bool_] = sizes[places] > max(FEW_ROWS, test_fraction * len(groups))
+    return found

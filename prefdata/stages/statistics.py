@@ -1,0 +1,241 @@
+"""Tables to the numbers of a report: the conservation law, findings, lengths, examples."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from prefdata.read.texts import TextChoice
+from prefdata.records.findings import Findings, Level, Met, Place, count_rows
+from prefdata.records.keys import GROUP
+from prefdata.report.explain import CATALOG, describe_code
+from prefdata.report.lengths import PARTS, Measured, measure_parts
+from prefdata.report.model import Example, ExamplePair, Finding, Groups, Report, SeverityChange
+from prefdata.stages.scan import Survey
+from prefdata.store.manifest import InputSeal, LineClasses, SeenPair, TextSeal
+
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_PAIR_CHARACTERS = 600  # of each part of an example pair
+
+
+def class_of_lines(found: Survey, refused: Sequence[int]) -> list[LineClasses]:
+    """What became of the lines of each file: kept if any of its pairs is, else the next class.
+
+    `refused` are places in the keys of pairs that stayed until they became tokens.
+    """
+    stays = found.decision.stays.copy()
+    stays[list(refused)] = False
+    places = found.keys.select("source_index", "line", "ordinal")
+    leaked = found.decision.leaks.filter("dropped")["at"].to_numpy()
+    contradictory = found.decision.contradictory.to_numpy()
+    late = np.concatenate([leaked, contradictory, np.array(refused, np.int64)])
+    classes = (
+        places.filter(pl.Series(stays)),
+        places[found.decision.duplicates["at"]],
+        places[found.decision.excluded],
+        pl.concat([found.refused, places[late.astype(np.int64)]]),
+    )
+    ranked = [
+        _with_members(lines, found.members).with_columns(rank=pl.lit(rank))
+        for rank, lines in enumerate(classes)
+    ]
+    best = pl.concat(ranked).group_by("source_index", "line").agg(pl.col("rank").min())
+    counted = best.group_by("source_index", "rank").len()
+    counts = {(file, rank): count for file, rank, count in counted.iter_rows()}
+    result = []
+    for file in found.files:
+        of_file = [counts.get((file.file.index, rank), 0) for rank in range(len(classes))]
+        lines, blank = file.counts.lines, file.counts.blank
+        assert lines == blank + sum(of_file), (
+            f"{file.file.name}: {lines} lines, {blank} + {of_file}"
+        )
+        result.append(
+            LineClasses(
+                lines=lines,
+                blank=blank,
+                kept=of_file[0],
+                duplicates=of_file[1],
+                filtered=of_file[2],
+                rejected=of_file[3],
+            )
+        )
+    return result
+
+
+def _with_members(places: pl.DataFrame, members: pl.DataFrame) -> pl.DataFrame:
+    """The lines of pairs and rows, and those of all other rows that the pairs came out of."""
+    own = places.select("source_index", "line")
+    if members.is_empty():
+        return own
+    others = members.join(places, on=["source_index", "line", "ordinal"], how="semi")
+    return pl.concat([own, others.select("source_index", line="member")])
+
+
+def total_lines(classes: list[LineClasses]) -> LineClasses:
+    """The sum over files."""
+    names = LineClasses.model_fields
+    return LineClasses(**{name: sum(getattr(part, name) for part in classes) for name in names})
+
+
+def seal_inputs(
+    found: Survey, classes: list[LineClasses], seen: Mapping[int, SeenPair], *, drawn: bool
+) -> list[InputSeal]:
+    """What the manifest says of each input; `seen` has the first pair of some, by their places.
+
+    `drawn`: pairs of inputs that are one set are split by prompt.
+    """
+    splits = [
+        one._replace(said_by="drawn") if drawn and one.said_by == "none" else one
+        for one in found.splits.files
+    ]
+    return [
+        InputSeal(
+            name=file.file.source,
+            bytes=file.size_bytes,
+            sha256=file.sha256,
+            layout=file.layout,
+            lines=lines,
+            reading=file.reading,
+            text=_seal_text(file.text),
+            first_pair=seen.get(file.file.index),
+            split=split.split,
+            split_from=split.said_by,
+        )
+        for file, lines, split in zip(found.files, classes, splits, strict=True)
+    ]
+
+
+def _seal_text(choice: TextChoice | None) -> TextSeal | None:
+    return None if choice is None else TextSeal(form=choice.name, why=choice.why)
+
+
+def list_findings(met: Findings, num_lines: int) -> list[Finding]:
+    """Every code that was met, with what is known of it."""
+    findings = [
+        _describe(code, level, found, num_lines)
+        for level, codes in met.items()
+        for code, found in codes.items()
+        if found.num
+    ]
+    return sorted(findings, key=lambda finding: (finding.code, finding.severity))
+
+
+def name_rows(report: Report, rejected: pa.Table, most: int) -> Report:
+    """The report with the first refused rows of each code as a build's `rejected/` has them."""
+    met = count_rows(rejected, most)
+    findings = [
+        finding.model_copy(update={"examples": [_example(place) for place in met[code].first]})
+        if (code := finding.code) in met and finding.severity == "E"
+        else finding
+        for finding in report.findings
+    ]
+    return report.model_copy(update={"findings": findings})
+
+
+def without_examples(seal: InputSeal) -> InputSeal:
+    """An input without values of columns that are not in the build; a validation shows them."""
+    columns = [column.model_copy(update={"example": ""}) for column in seal.reading.not_read]
+    reading = seal.reading.model_copy(update={"not_read": columns})
+    return seal.model_copy(update={"reading": reading})
+
+
+def hide_contents(report: Report, rejected: pa.Table) -> Report:
+    """The report without what messages quote of refused rows, which are not to leave the house.
+
+    `name_rows` brings the messages back where the refused rows are.
+    """
+    refused = set(zip(*(rejected[name].to_pylist() for name in ("source", "line")), strict=True))
+    findings = []
+    for finding in report.findings:
+        examples = [
+            example.model_copy(update={"message": _QUOTED.sub("'…'", example.message)})
+            if (example.source, example.line) in refused
+            else example
+            for example in finding.examples
+        ]
+        findings.append(finding.model_copy(update={"examples": examples}))
+    return report.model_copy(update={"findings": findings})
+
+
+def _describe(code: str, level: Level, found: Met, num_lines: int) -> Finding:
+    check = describe_code(code)
+    return Finding(
+        code=code,
+        name=check.name,
+        severity=level,
+        count=found.num,
+        share=round(found.num / max(num_lines, 1), 6),
+        meaning=check.meaning,
+        advice=check.advice,
+        examples=[_example(place) for place in found.first],
+    )
+
+
+def _example(place: Place) -> Example:
+    """A place as a report has it; rows of Parquet and Arrow have no bytes of their own."""
+    offset = place.offset if place.offset >= 0 else None
+    return Example(source=place.source, line=place.line, message=place.message, offset=offset)
+
+
+def measure_tokens(tables: list[pa.Table]) -> Measured | None:
+    """Lengths in tokens of the pairs of token shards."""
+    return measure_parts(
+        {
+            part: np.concatenate(
+                [pl.Series(pc.list_value_length(table[f"{part}_ids"])) for table in tables]
+            )
+            for part in PARTS
+        }
+    )
+
+
+def measure_characters(profile: pl.DataFrame) -> Measured | None:
+    """Lengths in characters of the pairs of PROFILE."""
+    return measure_parts({part: profile[f"chars_{part}"].to_numpy() for part in PARTS})
+
+
+def count_groups(keys: pl.DataFrame) -> Groups | None:
+    """How the pairs of KEYS share prompts and completions; None where there is no pair."""
+    sides = pl.concat(
+        [keys.select(*GROUP, pl.col(side).alias("side")) for side in ("chosen_id", "rejected_id")]
+    )
+    if not len(keys):
+        return None
+    return Groups(
+        groups=keys.select(GROUP).n_unique(), completions=sides.n_unique(), pairs=len(keys)
+    )
+
+
+def severity_changes(changes: Mapping[str, str]) -> list[SeverityChange]:
+    """What a config's `severity` changes, by code; what it only repeats is left out."""
+    return [
+        SeverityChange.model_validate({"code": code, "was": CATALOG[code].severity, "now": level})
+        for code, level in sorted(changes.items())
+        if code in CATALOG and CATALOG[code].severity != level
+    ]
+
+
+def example_pairs(records: pa.Table) -> list[ExamplePair]:
+    """The pairs of a table of RECORDS, their texts cut to what a reader takes in."""
+    columns = ["source", "line", *PARTS]
+    return [
+        ExamplePair(
+            source=row["source"],
+            line=row["line"],
+            **{part: _flat_text(row[part]) for part in PARTS},
+        )
+        for row in records.select(columns).to_pylist()
+    ]
+
+
+def _flat_text(messages: list[dict[str, str]]) -> str:
+    """Turns one after the other; their roles are named where there are several."""
+    turns = [
+        f"{turn['role']}: {turn['content']}" if len(messages) > 1 else turn["content"]
+        for turn in messages
+    ]
+    text = "\n".join(turns)
+    return text if len(text) <= _PAIR_CHARACTERS else text[: _PAIR_CHARACTERS - 1] + "…"

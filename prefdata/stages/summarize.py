@@ -1,0 +1,300 @@
+"""The books of a build: which rows were kept, why the others were not, and the manifest over it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from pyarrow import parquet
+
+from prefdata.arrow import empty_table
+from prefdata.config import BuildConfig
+from prefdata.errors import EmptyError
+from prefdata.records.findings import EXAMPLES
+from prefdata.records.schema import RECORDS
+from prefdata.report.card import write_card
+from prefdata.report.explain import describe_code
+from prefdata.report.form import FORMS
+from prefdata.report.lengths import PARTS
+from prefdata.report.model import Report
+from prefdata.stages.chunk import gather
+from prefdata.stages.counts import NOTHING_MADE, Made, codes_met, leak_messages
+from prefdata.stages.dropped import duplicates_table, write_rejected
+from prefdata.stages.filter import CONTRADICTION, EXCLUDED, stage
+from prefdata.stages.measures import (
+    measure_biases,
+    measure_languages,
+    measure_sources,
+    prove_splits,
+)
+from prefdata.stages.plan import LIBRARIES, TOOL_VERSION, BuildSeal
+from prefdata.stages.scan import Survey
+from prefdata.stages.statistics import (
+    class_of_lines,
+    count_groups,
+    example_pairs,
+    hide_contents,
+    list_findings,
+    measure_characters,
+    measure_tokens,
+    seal_inputs,
+    severity_changes,
+    total_lines,
+    without_examples,
+)
+from prefdata.store.commit import FileSeal
+from prefdata.store.manifest import Manifest, OtherFile, SeenPair, ShardSeal, SplitSeal
+from prefdata.store.staging import write_staged
+from prefdata.tokens.preview import show_ids
+from prefdata.tokens.template.render import Refusal
+from prefdata.tokens.tokenizer import Target
+
+REJECTED_FILE = "rejected/rejected-00000-of-00001.parquet"
+DUPLICATES_FILE = "duplicates.parquet"
+_EXAMPLE_PAIRS = 3
+_MOST_REASONS = 3  # that an error names
+
+
+def make_report(
+    found: Survey,
+    made: Made,
+    tokens: list[pa.Table],
+    target: Target | None = None,
+    *,
+    examples: int = EXAMPLES,
+    is_build: bool = True,
+) -> Report:
+    """The numbers of a build or, without shards, of a validation; `examples` places a code."""
+    is_drawn = is_build and bool(made.tasks)
+    refusals = made.refusals()
+    classes = class_of_lines(found, list(refusals))
+    total = total_lines(classes)
+    stays = _stays(found, list(refusals))
+    kept, profile = found.keys.filter(stays), found.profile.filter(stays)
+    funnel = list(found.funnel)
+    if made.tasks:
+        counts = Counter(refusal.code for refusal in refusals.values())
+        funnel.append(stage("tokens", made.rows + len(refusals), made.rows, counts))
+    met = codes_met(found, made, refusals, examples)
+    measured = measure_tokens(tokens) if tokens else measure_characters(profile)
+    return Report(
+        tool_version=TOOL_VERSION,
+        inputs=seal_inputs(
+            found,
+            classes,
+            _seen_pairs(found, made, tokens, target),
+            drawn=is_drawn,
+        ),
+        lines=total,
+        funnel=funnel,
+        findings=list_findings(met, total.lines - total.blank),
+        splits=_splits(made) if is_drawn else None,
+        lengths=measured.lengths if measured else None,
+        chosen_longer=measured.chosen_longer if measured else None,
+        notes=found.notes + made.notes,
+        length_unit="tokens" if tokens else "characters",
+        histograms=measured.histograms if measured else None,
+        biases=measure_biases(profile),
+        sources=measure_sources(
+            profile, kept["source_index"], {f.file.index: f.file.source for f in found.files}
+        ),
+        languages=measure_languages(profile),
+        groups=count_groups(kept),
+        example_pairs=example_pairs(_first_kept(made if is_drawn else NOTHING_MADE)),
+    )
+
+
+def nothing_left(report: Report) -> EmptyError:
+    """E120 with why: the codes that took the most, and the words of their first rows."""
+    dropped: Counter[str] = Counter()
+    for part in report.funnel:
+        dropped.update(part.dropped)
+    first = {f.code: f.examples[0] for f in reversed(report.findings) if f.examples}
+    reasons = []
+    for code, count in dropped.most_common(_MOST_REASONS):
+        place = first.get(code)
+        said = f" ({place.source}:{place.line}: {place.message})" if place else ""
+        reasons.append(f"{code} {describe_code(code).name} {count:,}{said}")
+    problem = "no pair is left to build from: " + ("; ".join(reasons) or "the inputs hold no row")
+    remedy = "name other inputs"
+    for code, _ in dropped.most_common(1):
+        check = describe_code(code)
+        advice = check.advice.rstrip(".")
+        remedy = f"{advice} (prefdata explain {code})"
+    error = EmptyError("E120", "inputs", problem, remedy)
+    error.report = report
+    return error
+
+
+def describe_build(
+    report: Report, found: Survey, made: Made, config: BuildConfig, seal: BuildSeal
+) -> Report:
+    """The report with what was asked for: config, tokenizer, fingerprint; and what splits hold."""
+    changes = {
+        **seal._asdict(),
+        "inputs": [without_examples(one) for one in report.inputs],
+        "severity_changes": severity_changes(config.severity),
+    }
+    if config.near is not None:
+        rows: dict[str, list[int]] = {}
+        for task in made.tasks:
+            rows.setdefault(task.split, []).extend(task.places["at"].to_list())
+        changes["split_proof"] = prove_splits(
+            found.keys,
+            found.decision.drawn_by,
+            rows,
+            words=config.near.words,
+            threshold=config.near.threshold,
+        )
+    return report.model_copy(update=changes)
+
+
+def _stays(found: Survey, refused: Sequence[int]) -> pl.Series:
+    """Which pairs stay, but for those that did not become tokens."""
+    stays = found.decision.stays.copy()
+    stays[list(refused)] = False
+    return pl.Series(stays)
+
+
+def _first_kept(made: Made) -> pa.Table:
+    """The first records of the first shard that has any; none of a validation."""
+    for task, shard in zip(made.tasks, made.shards, strict=True):
+        if shard.facts.rows:
+            refused = shard.facts.refusals
+            some = range(min(len(task.places), len(refused) + _EXAMPLE_PAIRS))
+            rows = [row for row in some if row not in refused][:_EXAMPLE_PAIRS]
+            return gather(task.root, task.parts, task.places[rows])
+    return empty_table(RECORDS)
+
+
+def _seen_pairs(
+    found: Survey, made: Made, tokens: list[pa.Table], target: Target | None
+) -> dict[int, SeenPair]:
+    """Return the first pair of each input that became tokens, by the input's place."""
+    seen: dict[int, SeenPair] = {}
+    if target is None:
+        return seen
+    sources, lines = found.keys["source_index"], found.keys["line"]
+    for task, shard, table in zip(made.tasks, made.shards, tokens, strict=False):
+        at = task.places["at"].to_numpy()
+        stays = np.ones(len(at), np.bool_)
+        stays[list(shard.facts.refusals)] = False
+        places = at[stays]
+        of_rows = sources.gather(places).to_numpy()
+        for source, row in zip(*np.unique(of_rows, return_index=True), strict=True):
+            line = int(lines[int(places[row])])
+            if int(source) not in seen or line < seen[int(source)].line:
+                parts = (table[f"{part}_ids"][int(row)].as_py() for part in PARTS)
+                texts = (show_ids(target, ids) for ids in parts)
+                seen[int(source)] = SeenPair(line=line, **dict(zip(PARTS, texts, strict=True)))
+    return seen
+
+
+class Others(NamedTuple):
+    """Everything of a build besides its shards: what the manifest lists, and all that is named."""
+
+    listed: list[OtherFile]
+    seals: dict[str, FileSeal]
+
+
+def write_others(
+    root: Path, found: Survey, made: Made, report: Report, config: BuildConfig
+) -> Others:
+    """Write what is not a shard. The card is not sealed, because people edit it."""
+    copies = duplicates_table(found)
+    seals = {DUPLICATES_FILE: _write_table(root / DUPLICATES_FILE, copies)}
+    seals[REJECTED_FILE], rejected = write_rejected(
+        root, root / REJECTED_FILE, found, _refused(found, made)
+    )
+    rows = {DUPLICATES_FILE: copies.num_rows, REJECTED_FILE: rejected}
+    with parquet.ParquetFile(
+        (root / REJECTED_FILE).absolute()
+    ) as file:  # `read_table` imports pandas
+        places = file.read(columns=["source", "line"])
+    report = hide_contents(report, places)
+    for name in ("report.json", "report.html"):
+        data = FORMS[Path(name).suffix](report, root)
+        seals[name] = _write_bytes(root / name, data)
+    listed = [
+        OtherFile(path=name, rows=rows.get(name), bytes=seal.bytes, sha256=seal.sha256)
+        for name, seal in sorted(seals.items())
+    ]
+    card = write_card(report, name=config.out.name).encode()
+    seals["README.md"] = _write_bytes(root / "README.md", card)
+    return Others(listed, seals)
+
+
+def _refused(found: Survey, made: Made) -> dict[int, Refusal]:
+    """Records that were refused after the row checks, by place in the keys."""
+    contradictory = Refusal("PD403", CONTRADICTION)
+    leaks = found.decision.leaks.filter("dropped")
+    leaked = zip(leaks["code"], leak_messages(found, leaks) if len(leaks) else [], strict=True)
+    return {
+        **{at: Refusal(code, message) for code, (at, message) in leaked},
+        **dict.fromkeys(found.decision.excluded.to_list(), Refusal("PD409", EXCLUDED)),
+        **dict.fromkeys(found.decision.contradictory.to_list(), contradictory),
+        **made.refusals(),
+    }
+
+
+def _write_table(path: Path, table: pa.Table) -> FileSeal:
+    def write(path: Path) -> None:
+        parquet.write_table(table, path.absolute(), compression="zstd")  # `a:b` is no URL
+
+    return write_staged(path, write)
+
+
+def _write_bytes(path: Path, data: bytes) -> FileSeal:
+    return write_staged(path, lambda path: path.write_bytes(data))
+
+
+def make_manifest(report: Report, made: Made, seal: BuildSeal, *, content_hash: str) -> Manifest:
+    """The manifest but for its list of other files, and so not yet sealed."""
+    shards = [
+        ShardSeal(
+            path=task.tokens_path,
+            split=task.split,
+            rows=shard.facts.rows,
+            tokens=shard.facts.tokens,
+            bytes=shard.files[task.tokens_path].bytes,
+            sha256=shard.files[task.tokens_path].sha256,
+        )
+        for task, shard in zip(made.tasks, made.shards, strict=True)
+    ]
+    return Manifest(
+        tool_version=TOOL_VERSION,
+        libraries=LIBRARIES,
+        fingerprint=seal.fingerprint,
+        content_hash=content_hash,
+        config=seal.config,
+        inputs=report.inputs,
+        tokenizer=seal.tokenizer,
+        lines=report.lines,
+        funnel=report.funnel,
+        splits=report.splits or {},
+        shards=shards,
+        files=_text_files(made),
+    )
+
+
+def _text_files(made: Made) -> list[OtherFile]:
+    return [
+        OtherFile(
+            path=task.text_path, rows=shard.facts.rows, **shard.files[task.text_path]._asdict()
+        )
+        for task, shard in zip(made.tasks, made.shards, strict=True)
+    ]
+
+
+def _splits(made: Made) -> dict[str, SplitSeal]:
+    totals: dict[str, Counter[str]] = {}
+    for task, shard in zip(made.tasks, made.shards, strict=True):
+        numbers = {name: getattr(shard.facts, name) for name in SplitSeal.model_fields}
+        totals.setdefault(task.split, Counter()).update(numbers)
+    return {
+        split: SplitSeal(**{name: total[name] for name in SplitSeal.model_fields})
+        for split, total in totals.items()
+    }

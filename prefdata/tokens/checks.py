@@ -1,0 +1,145 @@
+"""What can be wrong with the ids of a pair, as rules over whole columns."""
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from prefdata.tokens.escape import NO_ID
+from prefdata.tokens.options import TokenOptions
+from prefdata.tokens.pairs import PairIds
+from prefdata.tokens.ragged import Bools, Int32s, Int64s, Ragged, common_prefix, cut
+from prefdata.tokens.template.render import Refusal
+from prefdata.tokens.tokenizer import Target
+
+MAX_UNKNOWN = 0.01
+END_TOKENS = 3
+Float64s = NDArray[np.float64]
+
+
+class Cuts(NamedTuple):
+    """How many pairs a length policy made shorter."""
+
+    prompts: int
+    completions: int
+
+
+def apply_length(ids: PairIds, options: TokenOptions) -> tuple[PairIds, Bools, Cuts]:
+    """Pairs within `max_length` as the policy wants it, and which of them stay too long."""
+    prompt, chosen, rejected = (side.lengths for side in (ids.prompt, ids.chosen, ids.rejected))
+    longest = np.maximum(chosen, rejected)
+    limit = options.max_length
+    if limit is None:
+        return ids, np.zeros(len(ids.rows), np.bool_), Cuts(0, 0)
+    over = np.maximum(prompt + longest - limit, 0)
+    if options.length_policy == "cut_prompt_start":
+        cut_ids = ids._replace(prompt=cut(ids.prompt, np.minimum(over, prompt), prompt))
+        too_long = (over > 0) & (over >= prompt)
+        return cut_ids, too_long, Cuts(int(((over > 0) & ~too_long).sum()), 0)
+    if options.length_policy == "cut_completion_end":
+        room = np.maximum(limit - prompt, 0)
+        cut_ids = ids._replace(
+            chosen=_head(ids.chosen, room),
+            rejected=_head(ids.rejected, room),
+        )
+        return cut_ids, np.zeros(len(over), np.bool_), Cuts(0, int(((over > 0) & (room > 0)).sum()))
+    return ids, over > 0, Cuts(0, 0)
+
+
+def find_faults(ids: PairIds, too_long: Bools, target: Target) -> list[tuple[Bools, Refusal]]:
+    """For each rule, the pairs that break it; a pair counts under the first."""
+    chosen, rejected = ids.chosen.lengths, ids.rejected.lengths
+    same = (chosen == rejected) & (common_prefix(ids.chosen, ids.rejected) == chosen)
+    bos, eos = target.token_id("bos_token"), target.token_id("eos_token")
+    return [
+        (
+            _has(ids.prompt, NO_ID) | _has(ids.chosen, NO_ID) | _has(ids.rejected, NO_ID),
+            Refusal("PD210", "the tokenizer's vocabulary makes a control token of its text"),
+        ),
+        (
+            too_long,
+            Refusal("PD710", "prompt and completion are longer than max_length"),
+        ),
+        (
+            (chosen == 0) | (rejected == 0),
+            Refusal("PD702", "no token of a completion is left within max_length"),
+        ),
+        (
+            ids.prompt.lengths == 0,
+            Refusal("PD712", "no token of the prompt is left before the completions"),
+        ),
+        (same, Refusal("PD703", "chosen and rejected are the same tokens")),
+        (
+            _starts_twice(ids.prompt, bos) | _ends_twice(ids.chosen, eos, ids.rejected),
+            Refusal("PD704", "BOS or EOS stands twice in a row"),
+        ),
+    ]
+
+
+def find_oddities(ids: PairIds, records: pa.Table, target: Target) -> list[tuple[Bools, Refusal]]:
+    """The same of what is looked for before a length policy cuts anything."""
+    is_chat = (pl.Series(records["form"]) == "chat").to_numpy()[ids.rows]
+    control = np.array([token.id for token in target.added_tokens if token.special], np.int32)
+    ended = [_ends_with(side, control) for side in (ids.chosen, ids.rejected)]
+    unknown = target.token_id("unk_token")
+    sides = (ids.prompt, ids.chosen, ids.rejected)
+    rates = [_share_of(side, unknown) for side in sides]
+    return [
+        (
+            is_chat & ~(ended[0] & ended[1]),
+            Refusal("PD705", "a completion ends without a control token"),
+        ),
+        (
+            np.max(rates, axis=0, initial=0.0) > MAX_UNKNOWN,
+            Refusal("PD709", "more than 1 % of a part's tokens are unknown to the tokenizer"),
+        ),
+    ]
+
+
+def _ends_with(rows: Ragged, tokens: Int32s) -> Bools:
+    """Rows with one of the tokens among their last ones: templates may end a turn with a line."""
+    found = np.zeros(len(rows.lengths), np.bool_)
+    for back in range(1, END_TOKENS + 1):
+        some = rows.lengths >= back
+        found[some] |= np.isin(rows.values[rows.offsets[1:][some] - back], tokens)
+    return found
+
+
+def _share_of(rows: Ragged, token: int | None) -> Float64s:
+    if token is None:
+        return np.zeros(len(rows.lengths))
+    seen = np.concatenate([np.zeros(1, np.int64), np.cumsum(rows.values == token)])
+    return np.diff(seen[rows.offsets]) / np.maximum(rows.lengths, 1)
+
+
+def _head(rows: Ragged, room: Int64s) -> Ragged:
+    return cut(rows, np.zeros_like(room), np.minimum(rows.lengths, room))
+
+
+def _has(rows: Ragged, token: int) -> Bools:
+    """Rows with the token anywhere."""
+    found = np.zeros(len(rows.lengths), np.bool_)
+    found[np.searchsorted(rows.offsets, np.flatnonzero(rows.values == token), "right") - 1] = True
+    return found
+
+
+def _starts_twice(rows: Ragged, token: int | None) -> Bools:
+    """Rows [t, t, …]."""
+    return _twice(rows, token, rows.offsets[:-1])
+
+
+def _ends_twice(chosen: Ragged, token: int | None, rejected: Ragged) -> Bools:
+    """Rows […, t, t] on either side."""
+    ends = [_twice(rows, token, rows.offsets[1:] - 2) for rows in (chosen, rejected)]
+    return ends[0] | ends[1]
+
+
+def _twice(rows: Ragged, token: int | None, at: Int64s) -> Bools:
+    long_enough = rows.lengths >= 2
+    result = np.zeros(len(long_enough), np.bool_)
+    if token is not None:
+        places = at[long_enough]
+        result[long_enough] = (rows.values[places] == token) & (rows.values[places + 1] == token)
+    return result

@@ -1,0 +1,201 @@
+"""Records to the three texts of a pair: prompt, prompt + chosen, prompt + rejected."""
+
+from datetime import date
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import orjson
+import pyarrow as pa
+
+from prefdata.arrow import whole
+from prefdata.errors import UsageError
+from prefdata.tokens.chat_template import (
+    REASONING,
+    TEMPLATE_FAULTS,
+    Message,
+    plain_message,
+    sandbox,
+)
+from prefdata.tokens.options import TokenOptions
+from prefdata.tokens.template.limited import TemplateLimitError, template_process
+from prefdata.tokens.template.trace import TracedTemplate, trace_template
+from prefdata.tokens.tokenizer import Target
+
+MOST_BREACHES = 16  # rows of a slice for which a template may take too much
+_SIGN = "qzreasoningxj"
+_SYSTEM = ("system", "developer")
+
+
+class PairTexts(NamedTuple):
+    """What the tokenizer sees of a pair; the two sides begin with the prompt, or should."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+class Refusal(NamedTuple):
+    """Why a pair cannot become tokens."""
+
+    code: str
+    message: str
+
+
+_Key = tuple[str, date | None, bytes]  # of a template: its source, the day, its variables
+_traces: dict[_Key, TracedTemplate | None] = {}
+"""What is known of templates in this process, None where they cannot be traced; all shards share
+it."""
+_MOST_TRACES = 8
+
+
+def _learn(key: _Key) -> None:
+    """Compile a template here too; only after its process could, as compiling runs constants."""
+    source, day, variables = key
+    if len(_traces) >= _MOST_TRACES:
+        _traces.pop(next(iter(_traces)))
+    _traces[key] = trace_template(source, sandbox(day=day), orjson.loads(variables))
+
+
+class Renderer:
+    """Turns messages into text by one target's template, run within limits (limited.py)."""
+
+    def __init__(self, target: Target, options: TokenOptions) -> None:
+        self._target = target
+        self._options = options
+        self._breaches = 0
+        self._last_prompt: tuple[list[Message], list[Any] | None, str] | None = None
+        variables = {**target.special_tokens, **options.chat_template_kwargs}
+        self._serialized = orjson.dumps(variables, option=orjson.OPT_SORT_KEYS)
+
+    @property
+    def end_of_turn(self) -> str | None:
+        return self._target.special_tokens.get("eos_token")
+
+    def render(
+        self, messages: list[Message], tools: list[Any] | None, *, add_generation_prompt: bool
+    ) -> str:
+        """The text of a dialogue; raises one of TEMPLATE_FAULTS where the template refuses it."""
+        key = self._key(tools)
+        process = template_process(*key)
+        run = partial(process.render, messages, tools, add_generation_prompt=add_generation_prompt)
+        try:
+            if tools is not None or not all(len(message) == 2 for message in messages):
+                return run()
+            if key not in _traces:
+                text = run()
+                _learn(key)
+                return text
+            traced = _traces[key]
+            if traced is None:
+                return run()
+            return traced.join(messages, run, add_generation_prompt=add_generation_prompt)
+        except TemplateLimitError as error:
+            self._breaches += 1
+            if self._breaches < MOST_BREACHES:
+                raise
+            problem = f"takes too much for {MOST_BREACHES} rows; of the last, {error}"
+            remedy = "name another template with chat_template: FILE"
+            raise UsageError("E184", "chat template", problem, remedy) from error
+
+    @cached_property
+    def keeps_reasoning(self) -> bool:
+        """Whether the template writes the reasoning of a last turn."""
+        answer = {"role": "assistant", "content": "No.", **dict.fromkeys(REASONING, _SIGN)}
+        text = self._try([{"role": "user", "content": "Why?"}, answer], None, ends=True)
+        return text is not None and _SIGN in text
+
+    def without_empty_system(self, prompt: list[Message], tools: list[Any] | None) -> list[Message]:
+        """Return a prompt without an empty system turn that hides the template's own system text.
+
+        A template has one of its own if a dialogue without a system turn renders longer than the
+        same dialogue with an empty one, or if it refuses system turns.
+        """
+        if len(prompt) < 2 or prompt[0]["role"] not in _SYSTEM or prompt[0]["content"].strip():
+            return prompt
+        empty = [{**prompt[0], "content": ""}, *prompt[1:]]
+        texts = [self._try(turns, tools) for turns in (prompt[1:], empty)]
+        without, given = texts
+        if without is not None and (given is None or len(without) > len(given)):
+            return prompt[1:]
+        return prompt
+
+    def _try(
+        self, messages: list[Message], tools: list[Any] | None, *, ends: bool = False
+    ) -> str | None:
+        try:
+            return self.render(messages, tools, add_generation_prompt=not ends)
+        except TEMPLATE_FAULTS:
+            return None
+
+    def chat(
+        self,
+        prompt: list[Message],
+        sides: tuple[list[Message], list[Message]],
+        tools: list[Any] | None,
+    ) -> PairTexts | Refusal:
+        """The texts of a pair of dialogues."""
+        try:
+            before = self._prompt(prompt, tools)
+            after = [self.render(prompt + s, tools, add_generation_prompt=False) for s in sides]
+        except TemplateLimitError as error:
+            return Refusal("PD718", f"the chat template takes too much for this dialogue: {error}")
+        except TEMPLATE_FAULTS as error:
+            reason = " ".join(str(error).split())[:200]
+            return Refusal("PD711", f"the chat template refuses this dialogue: {reason}")
+        return PairTexts(before, *after)
+
+    def _prompt(self, prompt: list[Message], tools: list[Any] | None) -> str:
+        """The pairs of a prompt are adjacent, so it is rendered for the first of them only."""
+        if self._last_prompt is None or self._last_prompt[:2] != (prompt, tools):
+            text = self.render(prompt, tools, add_generation_prompt=True)
+            self._last_prompt = (prompt, tools, text)
+        return self._last_prompt[2]
+
+    def text(
+        self, prompt: list[Message], sides: tuple[list[Message], list[Message]]
+    ) -> PairTexts | Refusal:
+        """The texts of a pair without a template: verbatim, ended by EOS."""
+        end = self.end_of_turn
+        if end is None:
+            problem = "has no eos_token, by which a completion in plain text would end"
+            raise UsageError("C116", self._target.name, problem, "use another tokenizer")
+        before = _verbatim(prompt)
+        texts = [_verbatim(side) for side in sides]
+        return PairTexts(before, *(before + (t if t.endswith(end) else t + end) for t in texts))
+
+    def _key(self, tools: list[Any] | None) -> _Key:
+        source = self._target.template(has_tools=tools is not None)
+        if source is None:
+            problem = "has no chat template, and the data are dialogues"
+            remedy = "use an instruct model's tokenizer, or set chat_template: FILE"
+            raise UsageError("C115", self._target.name, problem, remedy)
+        return source, self._options.template_date, self._serialized
+
+
+def _verbatim(messages: list[Message]) -> str:
+    return "".join(message["content"] for message in messages)
+
+
+def read_messages(column: pa.ChunkedArray) -> list[list[Message]]:
+    """A column of messages as templates want them.
+
+    Field by field: turning the nested column into Python objects at once takes five times as long.
+    """
+    lists = whole(column)
+    flat = lists.flatten()
+    fields = [flat.field(name) for name in flat.type.names]
+    # A field of nulls alone, as most are, costs nothing.
+    values = [f.to_pylist() if f.null_count < len(f) else [None] * len(f) for f in fields]
+    messages = [plain_message(*message) for message in zip(*values, strict=True)]
+    lengths = lists.value_lengths().to_pylist()
+    ends = 0
+    rows = []
+    for length in lengths:
+        rows.append(messages[ends : ends + length])
+        ends += length
+    return rows
+
+
+def read_tools(column: pa.ChunkedArray) -> list[list[Any] | None]:
+    """A column of JSON lists of tools."""
+    return [None if text is None else orjson.loads(text) for text in column.to_pylist()]
