@@ -9,7 +9,7 @@ from dpo.config import TrainConfig
 from dpo.errors import UsageError
 from dpo.trl import LOGPS, TOKENS, FromShards, trl_dataset
 from tests.dpo.conftest import Arena
-from tests.dpo.test_passes import lines
+from tests.dpo.training.test_gradients import lines
 
 ConfigOf = Callable[..., TrainConfig]
 

@@ -20,7 +20,7 @@ from dpo.training.gradients import direct_pass, packs_of
 from dpo.training.loop import train
 from dpo.training.setup import Run, open_run
 from tests.dpo.conftest import Arena, build_pairs
-from tests.dpo.test_policy import FAMILIES, model_of
+from tests.dpo.model.test_policy import FAMILIES, model_of
 from tests.dpo.tiny import tiny_tokenizer
 
 ConfigOf = Callable[..., TrainConfig]

@@ -24,7 +24,7 @@ from dpo.training.loop import train
 from dpo.training.memory_check import rehearse
 from dpo.training.setup import Run, open_run
 from tests.dpo.conftest import COMPLETIONS
-from tests.dpo.test_passes import gradients, move
+from tests.dpo.training.test_gradients import gradients, move
 
 ConfigOf = Callable[..., TrainConfig]
 

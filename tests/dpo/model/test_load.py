@@ -18,7 +18,8 @@ from dpo.sampling.sample import SampleConfig
 from dpo.scoring.run import ScoreOptions, score
 from dpo.training.loop import train
 from tests.census import snapshot
-from tests.dpo.broken import (
+from tests.dpo.conftest import Arena, save_gpt2, save_llama
+from tests.dpo.model.broken import (
     ADAPTER,
     HOSTILE,
     NAN,
@@ -33,8 +34,7 @@ from tests.dpo.broken import (
     spoiled,
     without,
 )  # fmt: skip
-from tests.dpo.broken_checkpoints import GPT2_RIGHT, LLAMA, RIGHT
-from tests.dpo.conftest import Arena, save_gpt2, save_llama
+from tests.dpo.model.broken_checkpoints import GPT2_RIGHT, LLAMA, RIGHT
 
 CASES = [
     pytest.param(kind, change, code, id=f"{kind}: {name}")

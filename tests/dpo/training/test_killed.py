@@ -17,7 +17,7 @@ from torch import equal
 
 from dpo.config import TrainConfig
 from dpo.training.loop import train
-from tests.dpo.test_processes import ENVIRONMENT, launch, lines, write_config
+from tests.dpo.training.test_distributed import ENVIRONMENT, launch, lines, write_config
 from tests.effort import times
 
 ConfigOf = Callable[..., TrainConfig]

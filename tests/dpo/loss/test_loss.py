@@ -15,7 +15,7 @@ from dpo.config import LossConfig
 from dpo.loss import COUPLED, LOSSES, ON_MARGINS, PairLogps, diverge, settings
 from dpo.training.objective import make_objective
 
-GOLDEN = Path(__file__).resolve().parents[2].parent / "shared/golden/trl_golden_losses.json"
+GOLDEN = Path(__file__).resolve().parents[3].parent / "shared/golden/trl_golden_losses.json"
 
 nats = st.floats(-80, -0.1)
 lengths = st.integers(1, 60)

@@ -15,7 +15,7 @@ from dpo.data.token_weights import Counting, weigh, weigh_reference
 from dpo.model.load import load_model
 from dpo.training.loop import train
 from dpo.training.setup import open_run
-from tests.dpo.test_passes import lines
+from tests.dpo.training.test_gradients import lines
 
 ConfigOf = Callable[..., TrainConfig]
 MASKS = [

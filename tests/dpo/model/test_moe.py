@@ -27,10 +27,10 @@ from dpo.training.loop import train
 from dpo.training.mfu import make_machine
 from dpo.training.setup import Run, open_run
 from tests.dpo.conftest import Arena, build_pairs
-from tests.dpo.test_passes import NARROW, WIDE, gradients, move
-from tests.dpo.test_policy import SHAPE, rows_of
-from tests.dpo.test_processes import lines, run_in_one_and_in_two, write_config
+from tests.dpo.model.test_policy import SHAPE, rows_of
 from tests.dpo.tiny import tiny_tokenizer
+from tests.dpo.training.test_distributed import lines, run_in_one_and_in_two, write_config
+from tests.dpo.training.test_gradients import NARROW, WIDE, gradients, move
 
 ConfigOf = Callable[..., TrainConfig]
 CHOSEN, EXPERTS = 2, 5

@@ -11,7 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from dpo.data.packing import pack
 from dpo.model.load import checkpoint_layers
 from dpo.model.policy import Policy
-from tests.dpo.zoo import GPT2, config_of, model_of, rows_of
+from tests.dpo.model.zoo import GPT2, config_of, model_of, rows_of
 
 NOISY: dict[str, Callable[[], PretrainedConfig]] = {
     "seed_oss": lambda: config_of(

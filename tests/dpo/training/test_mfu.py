@@ -10,7 +10,7 @@ from dpo.config import TrainConfig
 from dpo.training.loop import train
 from dpo.training.mfu import Machine, Work, work_of
 from dpo.training.setup import open_run
-from tests.dpo.test_passes import lines
+from tests.dpo.training.test_gradients import lines
 
 ConfigOf = Callable[..., TrainConfig]
 

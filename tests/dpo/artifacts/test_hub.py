@@ -19,7 +19,7 @@ from prefdata.sharing.pull import pull as pull_set
 from prefdata.sharing.push import PushOptions
 from prefdata.sharing.push import push as push_set
 from tests.dpo.conftest import Arena, save_gpt2
-from tests.dpo.test_processes import write_config
+from tests.dpo.training.test_distributed import write_config
 from tests.hub import TOKEN, FakeHub, use_loopback
 
 ConfigOf = Callable[..., TrainConfig]

@@ -15,8 +15,8 @@ from dpo.loss.beta_dpo import Margins, beta_dpo, follow
 from dpo.training.loop import train
 from dpo.training.setup import open_run
 from dpo.training.step import train_step
-from tests.dpo.test_loss import pairs
-from tests.dpo.test_train import SPEEDS, lines, same, weights
+from tests.dpo.loss.test_loss import pairs
+from tests.dpo.training.test_loop import SPEEDS, lines, same, weights
 
 ConfigOf = Callable[..., TrainConfig]
 

@@ -18,7 +18,7 @@ from dpo.sampling.decode import (
     sample_batch,
     uniforms,
 )
-from tests.dpo.zoo import GPT2, MLA, config_of, longrope, model_of
+from tests.dpo.model.zoo import GPT2, MLA, config_of, longrope, model_of
 
 STATE = {"state_size": 8, "time_step_rank": 4, "num_hidden_layers": 2}
 ALTERNATES = ["sliding_attention", "full_attention", "sliding_attention"]

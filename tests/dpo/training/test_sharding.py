@@ -15,11 +15,11 @@ from transformers import AutoModelForCausalLM
 from dpo.config import TrainConfig
 from dpo.reference_pass import compute_reference
 from tests.dpo.conftest import Arena, build_pairs, save_llama
-from tests.dpo.test_processes import lines, run_in, run_in_one_and_in_two, write_config
-from tests.dpo.zoo import longrope
+from tests.dpo.model.zoo import longrope
+from tests.dpo.training.test_distributed import lines, run_in, run_in_one_and_in_two, write_config
 
 ConfigOf = Callable[..., TrainConfig]
-RECIPES = Path(__file__).parents[2] / "pipelines" / "accelerate"
+RECIPES = Path(__file__).parents[3] / "pipelines" / "accelerate"
 FSDP2 = {"ACCELERATE_USE_FSDP": "true"} | {
     key.upper(): str(value)
     for key, value in yaml.safe_load((RECIPES / "fsdp2.yaml").read_text())["fsdp_config"].items()

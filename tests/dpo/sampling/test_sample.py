@@ -156,7 +156,9 @@ def test_a_scorer_puts_the_best_first_and_equal_scores_share_a_rank(
     out = tmp_path / "out.jsonl"
 
     config = CONFIG.model_copy(update={"k": 4})
-    summary = sample_file(SampleJob(prompts, model, out, "tests.dpo.test_sample:by_length"), config)
+    summary = sample_file(
+        SampleJob(prompts, model, out, "tests.dpo.sampling.test_sample:by_length"), config
+    )
 
     rows = [row["completions"] for row in read(out)]
     for completions in rows:
@@ -215,7 +217,7 @@ def test_bad_prompts_are_one_coded_line_and_nothing_is_written(
 def test_what_is_missing_is_said_in_one_line(model: str, prompts: Path, tmp_path: Path) -> None:
     plain = save_tiny(tmp_path / "plain", template=None)
     out = ["-o", tmp_path / "o"]
-    here = "tests.dpo.test_sample"
+    here = "tests.dpo.sampling.test_sample"
     written = write(tmp_path / "written", [{}])
     dialogues = write(tmp_path / "chats", [{"prompt": [{"role": "user", "content": "Hi"}]}])
 
@@ -354,7 +356,9 @@ def test_a_template_that_a_prompt_sets_off_is_refused(tmp_path: Path) -> None:
 
 def test_a_build_reads_verbatim_samples_as_verbatim(model: str, tmp_path: Path) -> None:
     path = write(tmp_path / "in.jsonl", [{"prompt": text} for text in SKY])
-    job = SampleJob(path, model, tmp_path / "ranked.jsonl", "tests.dpo.test_sample:by_place")
+    job = SampleJob(
+        path, model, tmp_path / "ranked.jsonl", "tests.dpo.sampling.test_sample:by_place"
+    )
     sample_file(job, SampleConfig(k=2, max_new_tokens=4, raw=True))
 
     config = BuildConfig(

@@ -16,7 +16,7 @@ from dpo.model import attention, self_check
 from dpo.model.length_limits import lengths_named
 from dpo.model.policy import Policy
 from dpo.model.self_check import make_policy, probes
-from tests.dpo.zoo import MLA, config_of, longrope, model_of, pairs_of, rows_of
+from tests.dpo.model.zoo import MLA, config_of, longrope, model_of, pairs_of, rows_of
 
 WINDOW = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}

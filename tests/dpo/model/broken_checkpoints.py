@@ -3,7 +3,7 @@
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.dpo.broken import (
+from tests.dpo.model.broken import (
     ADAPTER,
     HOSTILE,
     INDEX,
