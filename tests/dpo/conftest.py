@@ -12,6 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from dpo.config import TrainConfig
 from dpo.config_file import parse_config
 from dpo.reference_pass import compute_reference
+from dpo.training.distributed import make_accelerator
+from dpo.training.setup import Run, open_run
 from prefdata.building import build
 from prefdata.config import BuildConfig
 from tests.dpo.tiny import tiny_tokenizer
@@ -75,6 +77,11 @@ def build_pairs(folder: Path, *, tokenizer: Path, count: int = 30, **options: An
     settings = {"test_fraction": 0.3, "shard_rows": 8} | options
     build(BuildConfig(inputs=[str(rows)], tokenizer=str(tokenizer), out=folder, **settings))
     return folder
+
+
+def open_alone(config: TrainConfig) -> Run:
+    """A run in this process; accelerate's state is that of this config, not of an earlier test."""
+    return open_run(config, make_accelerator(config))
 
 
 @pytest.fixture(scope="session")

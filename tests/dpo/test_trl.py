@@ -8,7 +8,7 @@ import pytest
 from dpo.config import TrainConfig
 from dpo.errors import UsageError
 from dpo.trl import LOGPS, TOKENS, FromShards, trl_dataset
-from tests.dpo.conftest import Arena
+from tests.dpo.conftest import Arena, open_alone
 from tests.dpo.training.test_gradients import lines
 
 ConfigOf = Callable[..., TrainConfig]
@@ -45,11 +45,8 @@ def test_trl_starts_from_them_and_has_our_losses(
 
     config = config_of(steps=3, global_batch_size=4, seed=0, eval_split=None)
     ours = [line["loss"] for line in lines(train(config).out) if "loss" in line]
-    from accelerate import Accelerator
 
-    from dpo.training.setup import open_run
-
-    order = open_run(config, Accelerator(cpu=True)).order
+    order = open_alone(config).order
     rows = [row for step in (1, 2, 3) for row in order.rows(step)]
     settings = trl.DPOConfig(
         output_dir=str(tmp_path / "trl"), per_device_train_batch_size=4, max_steps=3,

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 
 from dpo.config import TrainConfig
 from dpo.config_file import parse_config
@@ -22,8 +21,8 @@ from dpo.training.evaluate import evaluate
 from dpo.training.gradients import coupled_pass, direct_pass, packs_of
 from dpo.training.loop import train
 from dpo.training.memory_check import rehearse
-from dpo.training.setup import Run, open_run
-from tests.dpo.conftest import COMPLETIONS
+from dpo.training.setup import Run
+from tests.dpo.conftest import COMPLETIONS, open_alone
 from tests.dpo.training.test_gradients import gradients, move
 
 ConfigOf = Callable[..., TrainConfig]
@@ -39,7 +38,7 @@ def groups_of(config_of: ConfigOf, ranked: Path) -> ConfigOf:
 
 def opened(config: TrainConfig) -> Run:
     """A run whose policy has left its reference."""
-    return move(open_run(config, Accelerator(cpu=True)))
+    return move(open_alone(config))
 
 
 def pairs_alone(run: Run, rows: list[int]) -> PairLogps:
@@ -124,7 +123,7 @@ def test_the_gradient_is_that_of_pairs_that_run_alone(
 def test_the_reference_of_a_group_is_that_of_its_pairs(
     groups_of: ConfigOf,
 ) -> None:
-    run = open_run(groups_of(), Accelerator(cpu=True))
+    run = open_alone(groups_of())
     rows = list(range(len(run.train.pairs)))
     with torch.no_grad():
         alone = pairs_alone(run, rows)
@@ -219,13 +218,13 @@ def test_settings_that_do_not_go_together_are_refused(value: dict[str, Any], pro
 
 def test_groups_that_fill_no_step_are_told(groups_of: ConfigOf) -> None:
     with pytest.raises(UsageError, match=r"groups fill no step of 1,000.*T125"):
-        open_run(groups_of(global_batch_size=1000, steps=None), Accelerator(cpu=True))
+        open_alone(groups_of(global_batch_size=1000, steps=None))
 
 
 def test_the_longest_group_is_rehearsed(
     groups_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = open_run(groups_of(pack_tokens=1), Accelerator(cpu=True))
+    run = open_alone(groups_of(pack_tokens=1))
     units = [list(range(*bounds)) for bounds in pairwise(run.order.starts.tolist())]
     longest = max(units, key=run.train.pairs.num_tokens)
 

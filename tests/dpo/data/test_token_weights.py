@@ -7,14 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from accelerate import Accelerator
 
 from dpo.config import TrainConfig
 from dpo.data.packing import Prompted, pack
 from dpo.data.token_weights import Counting, weigh, weigh_reference
 from dpo.model.load import load_model
 from dpo.training.loop import train
-from dpo.training.setup import open_run
+from tests.dpo.conftest import open_alone
 from tests.dpo.training.test_gradients import lines
 
 ConfigOf = Callable[..., TrainConfig]
@@ -98,8 +97,8 @@ def test_runs_start_at_log_two_and_alpha_one_is_dpo(config_of: ConfigOf, tmp_pat
     assert losses[1.0] == pytest.approx(losses[None], rel=1e-6)
     assert losses[0.5][0] == pytest.approx(np.log(2), abs=1e-5)
     assert losses[0.5][-1] != pytest.approx(losses[None][-1], abs=1e-5)
-    run = open_run(config_of(ld_alpha=0.5), Accelerator(cpu=True))
-    plain = open_run(config_of(), Accelerator(cpu=True))
+    run = open_alone(config_of(ld_alpha=0.5))
+    plain = open_alone(config_of())
     lighter = run.train.ref_logps - plain.train.ref_logps
     assert (lighter > -1e-4).all()
     assert (lighter > 1.0).any(1).sum() > len(lighter) / 2
@@ -121,7 +120,7 @@ def test_sampo_counts_as_many_tokens_of_both_and_each_as_often() -> None:
 
 
 def test_a_run_of_sampo_sees_the_drawn_tokens_on_both_sides(config_of: ConfigOf) -> None:
-    run = open_run(config_of(sampo=True, seed=5), Accelerator(cpu=True))
+    run = open_alone(config_of(sampo=True, seed=5))
     rows = list(range(6))
     batch = run.train.batch(rows, run.accelerator.device)
     with torch.no_grad():
@@ -150,7 +149,7 @@ def test_wpo_weighs_pairs_by_how_likely_the_policy_is_to_say_them(
 ) -> None:
     """Against transformers' own logits; no gradient flows through the weight."""
     config = config_of(wpo=True, loss={"name": loss}, global_batch_size=6, eval_split=None)
-    run = open_run(config, Accelerator(cpu=True))
+    run = open_alone(config)
     rows = run.order.rows(1)
     model, weights = load_model(config.model), []
     for row in rows:

@@ -6,15 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 
 from dpo.config import TrainConfig
 from dpo.errors import UsageError
 from dpo.loss import PairLogps
 from dpo.loss.beta_dpo import Margins, beta_dpo, follow
 from dpo.training.loop import train
-from dpo.training.setup import open_run
 from dpo.training.step import train_step
+from tests.dpo.conftest import open_alone
 from tests.dpo.loss.test_loss import pairs
 from tests.dpo.training.test_loop import SPEEDS, lines, same, weights
 
@@ -77,7 +76,7 @@ def test_it_is_given_once_since_what_it_remembers_has_its_name(config_of: Config
 
 
 def test_a_run_remembers_the_margins_of_its_steps(config_of: ConfigOf) -> None:
-    run = open_run(config_of(loss={"name": "beta_dpo", "momentum": 0.5}), Accelerator(cpu=True))
+    run = open_alone(config_of(loss={"name": "beta_dpo", "momentum": 0.5}))
     means: list[float] = []
     mean = 0.0
     for step in (1, 2, 3):

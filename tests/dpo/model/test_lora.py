@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -18,8 +17,8 @@ from dpo.errors import UsageError
 from dpo.reference_pass import compute_reference
 from dpo.training.gradients import direct_pass, packs_of
 from dpo.training.loop import train
-from dpo.training.setup import Run, open_run
-from tests.dpo.conftest import Arena, build_pairs
+from dpo.training.setup import Run
+from tests.dpo.conftest import Arena, build_pairs, open_alone
 from tests.dpo.model.test_policy import FAMILIES, model_of
 from tests.dpo.tiny import tiny_tokenizer
 
@@ -42,7 +41,7 @@ def test_an_adapter_starts_at_ln_2_and_learns(lora: dict[str, object], config_of
 
 def test_only_the_adapter_moves_and_is_in_checkpoints(config_of: ConfigOf, arena: Arena) -> None:
     config = config_of(lora=LORA, steps=3, checkpoint_every=1)
-    run = open_run(config, Accelerator(cpu=True))
+    run = open_alone(config)
     trained = {name for name, weight in run.policy.named_parameters() if weight.requires_grad}
     assert trained
     assert all("lora_" in name for name in trained)
@@ -91,7 +90,7 @@ def test_a_run_with_an_adapter_resumes_bit_by_bit(config_of: ConfigOf, tmp_path:
 
 def test_an_unknown_layer_is_named(config_of: ConfigOf) -> None:
     with pytest.raises(UsageError, match="T127"):
-        open_run(config_of(lora={"targets": ["nothing"]}), Accelerator(cpu=True))
+        open_alone(config_of(lora={"targets": ["nothing"]}))
 
 
 def gradients(run: Run) -> dict[str, torch.Tensor]:
@@ -118,7 +117,7 @@ def test_layers_that_run_again_change_rounding_alone(
     found = []
     for again in (False, True):
         config = TrainConfig(**value, gradient_checkpointing=again)
-        run = open_run(config, Accelerator(cpu=True))
+        run = open_alone(config)
         torch.manual_seed(3)
         with torch.no_grad():
             for weight in run.policy.parameters():

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from transformers import (
     MixtralConfig,
     MixtralForCausalLM,
@@ -25,8 +24,8 @@ from dpo.reference_pass import compute_reference
 from dpo.training.gradients import packs_of, run_packs
 from dpo.training.loop import train
 from dpo.training.mfu import make_machine
-from dpo.training.setup import Run, open_run
-from tests.dpo.conftest import Arena, build_pairs
+from dpo.training.setup import Run
+from tests.dpo.conftest import Arena, build_pairs, open_alone
 from tests.dpo.model.test_policy import SHAPE, rows_of
 from tests.dpo.tiny import tiny_tokenizer
 from tests.dpo.training.test_distributed import lines, run_in_one_and_in_two, write_config
@@ -113,7 +112,7 @@ def test_the_parts_of_packs_add_up_to_transformers_loss(name: str, shared: bool)
 
 def open_experts(config_of: ConfigOf, experts: Arena, **changes: Any) -> Run:
     data = {"model": str(experts.model), "data": str(experts.data)}
-    return move(open_run(config_of(**data | changes), Accelerator(cpu=True)))
+    return move(open_alone(config_of(**data | changes)))
 
 
 @pytest.mark.parametrize("loss", ["dpo", "kto_pair"])
@@ -177,7 +176,7 @@ def test_it_is_the_same_in_two_processes(
 
 def test_a_model_without_experts_is_refused(config_of: ConfigOf) -> None:
     with pytest.raises(UsageError, match="T112"):
-        open_run(config_of(router_aux_loss_coef=0.01), Accelerator(cpu=True))
+        open_alone(config_of(router_aux_loss_coef=0.01))
 
 
 def test_flops_of_experts_are_those_that_a_token_sees() -> None:

@@ -12,15 +12,13 @@ from typing import Any
 
 import pytest
 import yaml
-from accelerate import Accelerator
 from click.testing import CliRunner
 
 from dpo.cli import ref, train
 from dpo.config import TrainConfig
 from dpo.data.sampler import packs_in_order
 from dpo.reference_pass import compute_reference
-from dpo.training.setup import open_run
-from tests.dpo.conftest import Arena, build_pairs, save_llama
+from tests.dpo.conftest import Arena, build_pairs, open_alone, save_llama
 
 ConfigOf = Callable[..., TrainConfig]
 SPEEDS = {"tokens_per_second", "step_seconds", "mfu"}
@@ -86,7 +84,7 @@ def test_ranks_stay_in_step_where_a_model_has_buffers(config_of: ConfigOf, tmp_p
     data = build_pairs(tmp_path / "data", tokenizer=model)
     compute_reference(data, model=str(model))
     config = config_of(model=str(model), data=str(data), pack_tokens=4096)
-    run = open_run(config, Accelerator(cpu=True))
+    run = open_alone(config)
     assert list(run.policy.buffers())
     assert run.test is not None
     (shares,) = packs_in_order(run.test.pairs, len(run.test.pairs), budget=4096, ranks=2)

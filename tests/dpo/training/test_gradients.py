@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 
 from dpo.config import TrainConfig
 from dpo.errors import UsageError
 from dpo.loss import COUPLED, LOSSES
 from dpo.training.gradients import coupled_pass, direct_pass, look_ahead, packs_of, seed_draws
 from dpo.training.loop import train
-from dpo.training.setup import Run, open_run
+from dpo.training.setup import Run
+from tests.dpo.conftest import open_alone
 
 ConfigOf = Callable[..., TrainConfig]
 NARROW, MIDDLE, WIDE = 1, 150, 4096
@@ -47,7 +47,7 @@ def move(run: Run) -> Run:
 @pytest.mark.parametrize("name", sorted(COUPLED))
 def test_the_gradient_is_that_of_the_whole_step_at_once(name: str, config_of: ConfigOf) -> None:
     """Against autograd through one pack that holds the step."""
-    run = move(open_run(config_of(loss={"name": name}, pack_tokens=WIDE), Accelerator(cpu=True)))
+    run = move(open_alone(config_of(loss={"name": name}, pack_tokens=WIDE)))
     batch = run.train.batch(run.order.rows(1), run.accelerator.device)
     logps = run.train.pair_logps(batch, run.policy(batch.pack))
     run.objective.look_at(logps)
@@ -67,7 +67,7 @@ def test_the_gradient_is_that_of_the_whole_step_at_once(name: str, config_of: Co
 
 
 def test_a_loss_of_single_pairs_is_the_same_either_way(config_of: ConfigOf) -> None:
-    run = move(open_run(config_of(pack_tokens=MIDDLE), Accelerator(cpu=True)))
+    run = move(open_alone(config_of(pack_tokens=MIDDLE)))
     packs = packs_of(run, 1)
     direct = direct_pass(run, packs, 1)
     wanted = gradients(run)
@@ -120,4 +120,4 @@ def test_a_mixture_is_the_sum_of_its_losses(config_of: ConfigOf, tmp_path: Path)
 
 def test_a_loss_that_needs_margins_is_refused_where_there_are_none(config_of: ConfigOf) -> None:
     with pytest.raises(UsageError, match="T126"):
-        open_run(config_of(loss={"name": "odpo"}), Accelerator(cpu=True))
+        open_alone(config_of(loss={"name": "odpo"}))

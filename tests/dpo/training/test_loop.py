@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 import torch
 import yaml
-from accelerate import Accelerator
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import nn
@@ -34,7 +33,7 @@ from dpo.training.setup import Batch, Run, Split, open_run
 from dpo.training.step import train_step
 from prefdata.building import build
 from prefdata.config import BuildConfig
-from tests.dpo.conftest import Arena, save_gpt2
+from tests.dpo.conftest import Arena, open_alone, save_gpt2
 
 ConfigOf = Callable[..., TrainConfig]
 TWELVE: dict[str, Any] = {
@@ -103,7 +102,7 @@ def test_dropout_is_on_from_the_first_step_and_off_in_evaluation(
 
     assert plain["loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert abs(noisy["loss"] - plain["loss"]) > 1e-3
-    run = open_run(config_of(dropout=True, steps=1), Accelerator(cpu=True))
+    run = open_alone(config_of(dropout=True, steps=1))
     assert run.test is not None
     assert evaluate(run, run.test)["eval/loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert run.policy.training
@@ -221,7 +220,7 @@ def test_old_checkpoints_go_once_new_ones_are_whole(config_of: ConfigOf) -> None
 
 def test_a_step_is_not_taken_when_its_numbers_are_not_finite(config_of: ConfigOf) -> None:
     config = config_of()
-    run = open_run(config, Accelerator(cpu=True))
+    run = open_alone(config)
     run.train.ref_logps[run.order.rows(1)[0]] = math.nan
     before = {name: t.clone() for name, t in run.policy.state_dict().items()}
 
@@ -234,7 +233,7 @@ def test_a_step_is_not_taken_when_its_numbers_are_not_finite(config_of: ConfigOf
 def test_memory_that_does_not_suffice_is_told_with_the_longest_pair(
     config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = open_run(config_of(pack_tokens=1), Accelerator(cpu=True))
+    run = open_alone(config_of(pack_tokens=1))
     sizes = run.train.pairs.sizes
     rehearse(run)
     assert all(weight.grad is None for weight in run.policy.parameters())
@@ -290,7 +289,7 @@ def test_the_largest_pack_runs_before_the_first_step(
 
     rows, sizes = seen[0]
     assert sizes.max() == max(sizes.max() for number, sizes in seen if number == rows)
-    assert 90 - open_run(config_of(), Accelerator(cpu=True)).train.pairs.sizes.min() < sizes.sum()
+    assert 90 - open_alone(config_of()).train.pairs.sizes.min() < sizes.sum()
 
 
 def test_a_step_that_is_left_out_changes_nothing_and_is_counted_over_restarts(
@@ -298,7 +297,7 @@ def test_a_step_that_is_left_out_changes_nothing_and_is_counted_over_restarts(
 ) -> None:
     """Steps 2 and 4 have a pair without a finite loss; a stop comes after step 3."""
     config = config_of(steps=6, checkpoint_every=1, keep_checkpoints=9, skip_nonfinite=2)
-    spoiled = {step: open_run(config, Accelerator(cpu=True)).order.rows(step)[0] for step in (2, 4)}
+    spoiled = {step: open_alone(config).order.rows(step)[0] for step in (2, 4)}
 
     def open_and_spoil(*arguments: Any) -> Run:
         run = open_run(*arguments)
@@ -330,7 +329,7 @@ def test_a_step_that_is_left_out_changes_nothing_and_is_counted_over_restarts(
 
 
 def test_weights_scale_a_pairs_loss(config_of: ConfigOf) -> None:
-    run = open_run(config_of(), Accelerator(cpu=True))
+    run = open_alone(config_of())
     run.train.pairs.weights[:] = 0.5
 
     metrics = train_step(run, 1)
@@ -394,7 +393,7 @@ def test_a_loss_that_stands_out_is_told_with_its_pairs_and_changes_nothing(
     run_to(9, tmp_path / "spiked")  # what a later start holds a loss against is in the log
     said = run_to(12, tmp_path / "spiked")
 
-    run = open_run(config_of(), Accelerator(cpu=True))
+    run = open_alone(config_of())
     first = run.train.pairs.pair_id(run.order.rows(11)[0])[:12]
     assert plain == []
     assert [line for line in said if line.startswith("step 11: its loss 60.0000 is")]

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from accelerate import Accelerator
 
 from dpo.config import TrainConfig
 from dpo.training.loop import train
 from dpo.training.mfu import Machine, Work, work_of
-from dpo.training.setup import open_run
+from tests.dpo.conftest import open_alone
 from tests.dpo.training.test_gradients import lines
 
 ConfigOf = Callable[..., TrainConfig]
@@ -18,7 +17,7 @@ ConfigOf = Callable[..., TrainConfig]
 def test_tokens_are_counted_once_where_they_are_run_once(config_of: ConfigOf, ranked: Path) -> None:
     groups = config_of(data=str(ranked), batch_unit="groups", global_batch_size=3)
     for config in (config_of(global_batch_size=5), groups):
-        run = open_run(config, Accelerator(cpu=True))
+        run = open_alone(config)
         units = run.order.step(2)
         rows = [run.train.pairs[row] for unit in units for row in unit]
         texts = [(row.prompt, side) for row in rows for side in row.completions]
@@ -37,14 +36,14 @@ def test_tokens_are_counted_once_where_they_are_run_once(config_of: ConfigOf, ra
 
 def test_flops_are_six_a_trained_weight_and_four_a_frozen_one(config_of: ConfigOf) -> None:
     """Of weights that are multiplied: an embedding is looked up."""
-    run = open_run(config_of(), Accelerator(cpu=True))
+    run = open_alone(config_of())
     model = run.policy.model
     head = model.lm_head.weight.numel()
     body = sum(w.numel() for w in model.parameters()) - head  # which is the embedding too
     assert (run.machine.per_token, run.machine.per_answer) == (6 * body, 6 * head)
     assert run.machine.peak > 1e9
 
-    run = open_run(config_of(lora={"r": 2}), Accelerator(cpu=True))
+    run = open_alone(config_of(lora={"r": 2}))
     adapter = sum(w.numel() for w in run.policy.parameters() if w.requires_grad)
     assert (run.machine.per_token, run.machine.per_answer) == (4 * body + 6 * adapter, 4 * head)
     half = Machine(per_token=3.0, per_answer=2.0, peak=20.0)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
@@ -18,9 +17,8 @@ from dpo.errors import MismatchError, TrainingError
 from dpo.precision import LossScale, Scale
 from dpo.reference_pass import compute_reference
 from dpo.training.loop import train
-from dpo.training.setup import open_run
 from dpo.training.step import train_step
-from tests.dpo.conftest import Arena
+from tests.dpo.conftest import Arena, open_alone
 
 ConfigOf = Callable[..., TrainConfig]
 HUGE = 2.0**40
@@ -107,7 +105,7 @@ def test_the_scale_is_resumed(
 
 
 def test_what_no_scale_helps_is_told(half: ConfigOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = open_run(half(), Accelerator(cpu=True))
+    run = open_alone(half())
     before = {key: value.clone() for key, value in run.policy.state_dict().items()}
     tried: list[float] = []
 
