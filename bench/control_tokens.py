@@ -22,7 +22,7 @@ import numpy as np
 
 import prefdata
 from prefdata.config import BuildConfig
-from prefdata.tokens.tokenizer import Target, load_target
+from prefdata.tokens.tokenizer import TokenizerSpec, load_tokenizer_spec
 
 TOGETHER = 64  # tokens in a row
 
@@ -38,7 +38,7 @@ def main() -> None:
     strings = list(dict.fromkeys(text for one in lists for text in one))
     print(f"{len(strings)} strings")
     for name in options.tokenizer:
-        target = load_target(name)
+        target = load_tokenizer_spec(name)
         with tempfile.TemporaryDirectory() as folder:
             forged, cells, refused = count_forged(target, strings, Path(folder) / "spelled")
             equal, rows = count_equal(target, strings, Path(folder) / "harmless")
@@ -49,7 +49,7 @@ def main() -> None:
         )
 
 
-def count_forged(target: Target, strings: list[str], folder: Path) -> tuple[int, int, int]:
+def count_forged(target: TokenizerSpec, strings: list[str], folder: Path) -> tuple[int, int, int]:
     """Control ids that content made; cells of the table; rows that were refused."""
     tokens = target.control_tokens
     runs = [tokens[start : start + TOGETHER] for start in range(0, len(tokens), TOGETHER)]
@@ -80,7 +80,7 @@ def count_forged(target: Target, strings: list[str], folder: Path) -> tuple[int,
     return forged, len(tokens) * len(strings), len(rows) - kept
 
 
-def count_equal(target: Target, strings: list[str], folder: Path) -> tuple[int, int]:
+def count_equal(target: TokenizerSpec, strings: list[str], folder: Path) -> tuple[int, int]:
     """Rows with the ids of transformers, and rows."""
     from transformers import AutoTokenizer
 
@@ -107,7 +107,7 @@ def whole_ids(tokenizer: Any, row: dict[str, Any]) -> list[int]:
     return list(tokenizer.apply_chat_template(messages)["input_ids"])
 
 
-def pair(target: Target, asked: str, said: str) -> dict[str, Any]:
+def pair(target: TokenizerSpec, asked: str, said: str) -> dict[str, Any]:
     """Messages where there is a chat template, else plain text."""
     if not target.templates:
         return {"prompt": f"{asked} ", "chosen": said, "rejected": "no"}
@@ -118,7 +118,7 @@ def pair(target: Target, asked: str, said: str) -> dict[str, Any]:
     }
 
 
-def build(target: Target, rows: list[dict[str, Any]], folder: Path) -> Any:
+def build(target: TokenizerSpec, rows: list[dict[str, Any]], folder: Path) -> Any:
     folder.mkdir()
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in distinct(rows)))

@@ -31,9 +31,9 @@ from dpo.loss import PairLogps
 from dpo.model.load import load_model
 from dpo.model.spot_check import Spread, check_first_margins
 from dpo.reference_pass import compute_reference
-from dpo.training.gradients import look_ahead, packs_of
+from dpo.training.gradients import forward_logps, packs_of
 from dpo.training.metrics import means, pair_sums
-from dpo.training.setup import Run, open_run
+from dpo.training.setup import TrainContext, open_run
 from prefdata.config import BuildConfig
 
 MOVED = 0.01
@@ -77,7 +77,7 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
         judge(label, name, run, options)
 
 
-def judge(label: str, name: str, run: Run, options: argparse.Namespace) -> None:
+def judge(label: str, name: str, run: TrainContext, options: argparse.Namespace) -> None:
     """Open a run with a reference as `dpo-train` does, and check each seed's first step by it."""
     reference, spread = open_reference(run.build, name), run.spread
     other = {"reference": ReferenceConfig(name=name), "out": run.config.out.with_name(name)}
@@ -90,7 +90,7 @@ def judge(label: str, name: str, run: Run, options: argparse.Namespace) -> None:
     show(f"{label}, the step alone", open_run_sums(run, reference), spread, options)
 
 
-def show(label: str, run: Run, spread: Spread, options: argparse.Namespace) -> None:
+def show(label: str, run: TrainContext, spread: Spread, options: argparse.Namespace) -> None:
     """Try the first step of every seed."""
     refused, margins = 0, []
     for seed in range(options.seeds):
@@ -121,11 +121,11 @@ LOGPS: dict[tuple[int, ...], PairLogps] = {}
 """Of each first step that ran, which is the same whatever the reference."""
 
 
-def first_step(run: Run, rows: list[int]) -> PairLogps:
+def first_step(run: TrainContext, rows: list[int]) -> PairLogps:
     """The pairs of step 1 under the policy as training runs them, and their stored log-probs."""
     key = tuple(rows)
     if key not in LOGPS:
-        LOGPS[key] = look_ahead(run, packs_of(run, 1), rows)[0]
+        LOGPS[key] = forward_logps(run, packs_of(run, 1), rows)[0]
     ref = torch.from_numpy(run.train.ref_logps[rows]).double()
     return LOGPS[key]._replace(ref_chosen=ref[:, 0], ref_rejected=ref[:, 1])
 
@@ -195,7 +195,7 @@ def agree(wrong: Path, right: Path) -> None:
     path.write_bytes(changed.model_copy(update={"hash": changed.own_hash()}).to_bytes())
 
 
-def open_run_sums(run: Run, reference: object) -> Run:
+def open_run_sums(run: TrainContext, reference: object) -> TrainContext:
     """The run with the sums of another reference."""
     import numpy as np
 

@@ -114,7 +114,7 @@ def make_model(hidden: int, vocabulary: int) -> Any:
 def make_rows(tokens: int, vocabulary: int) -> list[Any]:
     import numpy as np
 
-    from dpo.data.packing import Prompted
+    from dpo.data.packing import PromptWithCompletions
 
     draw = np.random.default_rng(0)
     lengths = (PROMPT, COMPLETION, COMPLETION)
@@ -122,7 +122,7 @@ def make_rows(tokens: int, vocabulary: int) -> list[Any]:
         [draw.integers(vocabulary, size=length, dtype=np.int32) for length in lengths]
         for _ in range(tokens // sum(lengths))
     ]
-    return [Prompted(prompt, tuple(sides), (None, None)) for prompt, *sides in texts]
+    return [PromptWithCompletions(prompt, tuple(sides), (None, None)) for prompt, *sides in texts]
 
 
 def resident() -> int:

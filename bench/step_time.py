@@ -81,7 +81,7 @@ def measure(side: str, data: Path, model: str, count: int) -> dict[str, float]:
     import torch
 
     from dpo.config import TrainConfig
-    from dpo.model.cpu_memory import steady_memory
+    from dpo.model.cpu_memory import tune_cpu_allocator
     from dpo.training.distributed import make_accelerator
     from dpo.training.setup import open_run
 
@@ -91,7 +91,7 @@ def measure(side: str, data: Path, model: str, count: int) -> dict[str, float]:
         "optimizer": {"learning_rate": RATE},
     }  # fmt: skip
     config = TrainConfig.model_validate(values)
-    steady_memory()
+    tune_cpu_allocator()
     run = open_run(config, make_accelerator(config))._replace(starts_as_reference=False)
     torch.manual_seed(0)
     with torch.no_grad():
@@ -103,10 +103,10 @@ def measure(side: str, data: Path, model: str, count: int) -> dict[str, float]:
 
 
 def step_ours(run: Any) -> tuple[float, float]:
-    from dpo.training.memory_check import rehearse
+    from dpo.training.memory_check import check_memory
     from dpo.training.step import train_step
 
-    rehearse(run)
+    check_memory(run)
     started = time.perf_counter()
     loss = train_step(run, 1)["loss"]
     return time.perf_counter() - started, loss

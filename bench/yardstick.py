@@ -63,7 +63,9 @@ def step_flops(config: Any) -> list[float]:
     pairs = Pairs([shard.read() for shard in prefdata.open(config.data).shards("train")])
     order, found = make_order(pairs, config), []
     for step in range(1, config.steps + 1):
-        prompts = [prompt for unit in order.step(step) for prompt in pairs.join(unit).prompts]
+        prompts = [
+            prompt for unit in order.step(step) for prompt in pairs.share_prompts(unit).prompts
+        ]
         tokens = sum(prompt.num_tokens for prompt in prompts)
         answers = sum(len(completion) for one in prompts for completion in one.completions)
         found.append(6.0 * (body * tokens + head * answers))

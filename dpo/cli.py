@@ -152,8 +152,8 @@ def ref(data: Path, *, shares: bool, public: bool, **options: Any) -> None:
     started = time.perf_counter()
     with counted("reference") as progress:
         manifest = compute_reference(data, progress=progress, **options)
-    for notice in manifest.notices:
-        click.echo(notice, err=True)
+    for on_message in manifest.notices:
+        click.echo(on_message, err=True)
     rows, tokens = (sum(getattr(s, n) for s in manifest.shards) for n in ("rows", "tokens"))
     say(
         f"{data}/reference/{options['name']}: {rows:,} pairs of {tokens:,} tokens under"
@@ -224,7 +224,7 @@ def train(
         check_target(push, public=public, replace=replace)
     view = TrainingView(settings.out, is_shown=is_main)
     with view:
-        finished = run(settings, report=view.report, notice=view.notice)
+        finished = run(settings, report=view.report, on_message=view.on_message)
     if finished.summary is None:
         line = f"{settings.out}: stopped after step {finished.steps:,}; run again to go on"
         if is_main:

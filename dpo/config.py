@@ -14,8 +14,9 @@ from pydantic import (
     model_validator,
 )
 
-from dpo.loss import LOSSES, MOVING, ON_MARGINS, RANKED, settings
+from dpo.loss import LOSSES, ON_MARGINS, RANKED, STATEFUL, settings
 from dpo.precision import Precision
+from prefdata.settings import accept_old_keys
 
 Count = Annotated[int, Field(gt=0, le=2**53)]
 """A number of steps, pairs or tokens: what JSON and floats hold exactly."""
@@ -55,14 +56,19 @@ class LossConfig(_Model):
     """The scale of the data's margins in the `rpo` losses."""
     beta_prime: PositiveFloat | None = None
     """The temperature of `dr_dpo`."""
-    keep: Annotated[float, Field(gt=0, le=1)] | None = None
-    """The share of a step's pairs that `beta_dpo` trains on."""
+    keep_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of a step's pairs that `beta_dpo` trains on."""
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
     """How much of what `beta_dpo` remembers of margins stays with each step."""
     divergence: Literal["reverse_kl", "forward_kl", "js", "alpha"] = "reverse_kl"
     """From the reference, for losses of margins: https://arxiv.org/abs/2309.16240."""
     divergence_alpha: float | None = None
     """Of the `alpha` divergence: 1 is the reverse KL."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_keys(cls, value: Any) -> Any:
+        return accept_old_keys(value, {"keep": "keep_fraction"})
 
     @model_validator(mode="after")
     def _settings_are_used(self) -> "LossConfig":
@@ -186,9 +192,9 @@ class TrainConfig(_Model):
     batch_unit: Literal["pairs", "groups"] = "pairs"
     """What a step counts. `groups`: a prompt with all its pairs, which are in one step together and
     cost one pass of each distinct completion."""
-    weigh: Literal["pairs", "groups"] = "pairs"
-    """What weighs alike in the loss of a step of `groups`: each of its pairs, or each group,
-    whatever number of pairs it has."""
+    average_over: Literal["pairs", "groups"] = "pairs"
+    """How the loss of a step of `groups` is averaged: over its pairs, or over its groups (the mean
+    of their means)."""
     steps: Count | None = None
     """Optimizer steps. Null: as many whole steps as `epochs` holds."""
     epochs: Annotated[float, Field(gt=0, le=1e9)] | None = None
@@ -224,6 +230,11 @@ class TrainConfig(_Model):
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """accelerate trackers that get the metrics too."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _old_keys(cls, value: Any) -> Any:
+        return accept_old_keys(value, {"weigh": "average_over"})
+
     @model_validator(mode="after")
     def _dropout_is_on(self) -> "TrainConfig":
         if self.lora is not None and self.lora.dropout and not self.dropout:
@@ -234,9 +245,9 @@ class TrainConfig(_Model):
     @model_validator(mode="after")
     def _one_loss_remembers(self) -> "TrainConfig":
         names = [loss.name for loss in self.loss]
-        twice = next((name for name in names if name in MOVING and names.count(name) > 1), None)
+        twice = next((name for name in names if name in STATEFUL and names.count(name) > 1), None)
         if twice is not None:
-            message = f"{twice} remembers the margins of steps and can be given once"
+            message = f"{twice} keeps running statistics and can appear only once in `loss`"
             raise ValueError(message)
         return self
 
@@ -249,12 +260,12 @@ class TrainConfig(_Model):
 
     @model_validator(mode="after")
     def _groups_are_whole(self) -> "TrainConfig":
-        if self.weigh == "groups" and self.batch_unit != "groups":
-            message = "weigh: groups is used with `batch_unit: groups` alone"
+        if self.average_over == "groups" and self.batch_unit != "groups":
+            message = "average_over: groups is used with `batch_unit: groups` alone"
             raise ValueError(message)
         ranked = next((loss.name for loss in self.loss if loss.name in RANKED), None)
-        if ranked is not None and self.weigh != "groups":
-            message = f"{ranked} needs `batch_unit: groups` and `weigh: groups`"
+        if ranked is not None and self.average_over != "groups":
+            message = f"{ranked} needs `batch_unit: groups` and `average_over: groups`"
             raise ValueError(message)
         return self
 

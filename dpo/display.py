@@ -121,9 +121,9 @@ class TrainingView:
             self._progress.update(self._task, completed=step, total=total, numbers=shown)
             self._pulse.tell(f"step {step:,} of {total:,}: {shown}")
         elif "skipped" not in metrics:
-            self.notice(f"step {step:,}: {numbers(metrics, prefix='eval/')}")
+            self.on_message(f"step {step:,}: {numbers(metrics, prefix='eval/')}")
 
-    def notice(self, line: str) -> None:
+    def on_message(self, line: str) -> None:
         """A line that stays above the live one."""
         self._console.print(plain(line), highlight=False, markup=False, soft_wrap=True)
 

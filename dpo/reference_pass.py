@@ -22,7 +22,7 @@ from dpo.data.reference_folder import reference_folder, require_own_reference
 from dpo.data.reference_store import ReferenceManifest
 from dpo.data.sampler import packs_in_order
 from dpo.errors import TrainingError
-from dpo.model.cpu_memory import steady_memory
+from dpo.model.cpu_memory import tune_cpu_allocator
 from dpo.model.fingerprints import check_lengths, check_tokenizer, check_vocabulary
 from dpo.model.forward import RowLogps, row_logps
 from dpo.model.load import best_device, check_model, load_model, weights_sha256
@@ -63,7 +63,7 @@ def compute_reference(
     `progress` hears of the rows that are done and of all rows. A finished folder of the same
     fingerprint is left as it is, one of another is an error. Raises DpoError and PrefdataError.
     """
-    steady_memory()
+    tune_cpu_allocator()
     build = prefdata.open(data, remembers=False)
     folder = reference_folder(build.path, name)
     if isinstance(name, str):  # the directory of a `Path` is its caller's matter
@@ -87,7 +87,7 @@ def compute_reference(
             mixed_precision=mixed_precision,
             shared_prompts=policy.shared,
             token_shards={seal.path: seal.sha256 for seal in build.manifest.shards},
-            notices=[notice for notice in notices if notice is not None],
+            notices=[on_message for on_message in notices if on_message is not None],
         )
         ledger = Ledger(folder, plain)
         _write_shards(ledger, build, _Pass(policy, mixed_precision, pack_tokens), progress)

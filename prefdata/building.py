@@ -15,7 +15,7 @@ from prefdata.errors import EmptyError, UsageError
 from prefdata.progress import Progress, Silent
 from prefdata.read import expand_inputs, load_layout
 from prefdata.read.memory import Data, named_inputs
-from prefdata.stages.counts import NOTHING_MADE, Made
+from prefdata.stages.counts import NOTHING_MADE, BuiltShards
 from prefdata.stages.exclusions import read_exclusions
 from prefdata.stages.output import (
     CARD,
@@ -37,8 +37,8 @@ from prefdata.stages.plan import (
     shard_tasks,
     split_notes,
 )
-from prefdata.stages.scan import Survey, SurveyOptions, survey
-from prefdata.stages.shard import MadeShard, ShardFacts, ShardTask, make_shard
+from prefdata.stages.scan import ScanOptions, ScanResult, scan
+from prefdata.stages.shard import ShardResult, ShardStats, ShardTask, build_shard
 from prefdata.stages.split import expand_splits
 from prefdata.stages.summarize import (
     describe_build,
@@ -47,14 +47,14 @@ from prefdata.stages.summarize import (
     nothing_left,
     write_others,
 )
-from prefdata.store.commit import FileSeal, lock_folder
+from prefdata.store.commit import FileDigest, lock_folder
 from prefdata.store.content import hash_content
 from prefdata.store.manifest import Manifest
 from prefdata.store.reader import Build, open_build
 from prefdata.store.shards import read_shard
 from prefdata.store.staging import Staging
 from prefdata.tokens.preview import text_rule, trial_of
-from prefdata.tokens.tokenizer import Target, load_target
+from prefdata.tokens.tokenizer import TokenizerSpec, load_tokenizer_spec
 from prefdata.tokens.tokenizer_cache import remember_place
 
 
@@ -89,7 +89,7 @@ def build(
 def _build(config: BuildConfig, *, replace: bool, progress: Progress) -> Build:
     config = with_fetched_inputs(config)
     check_place(config.out, reads_of(config, files_of(config)))
-    target = load_target(
+    target = load_tokenizer_spec(
         config.tokenizer, revision=config.revision, chat_template=config.chat_template
     )
     with _place(config.out) as begun, _engine(config) as workers:
@@ -102,7 +102,7 @@ def _build(config: BuildConfig, *, replace: bool, progress: Progress) -> Build:
         begun.append(staging := Staging(config.out, seal.fingerprint))
 
         with trial_of(target, config.token_options) as trial:
-            found = survey(
+            found = scan(
                 inputs.files,
                 _options(config, target, inputs.given),
                 workers=workers,
@@ -116,7 +116,7 @@ def _build(config: BuildConfig, *, replace: bool, progress: Progress) -> Build:
 
         found = found._replace(notes=found.notes + split_notes(found, config))
         tasks = shard_tasks(found, config, target, staging.root)
-        made = Made(tasks, _make_shards(tasks, staging, workers, progress))
+        made = BuiltShards(tasks, _make_shards(tasks, staging, workers, progress))
         _require_tokens(found, made)
 
         tokens = _read_tokens(made, staging)
@@ -132,7 +132,7 @@ def _build(config: BuildConfig, *, replace: bool, progress: Progress) -> Build:
 
 
 def _commit(
-    staging: Staging, seals: dict[str, FileSeal], manifest: Manifest, old: Manifest | None
+    staging: Staging, seals: dict[str, FileDigest], manifest: Manifest, old: Manifest | None
 ) -> list[str]:
     """Put the build in its place; returns what the user should know of it."""
     replaces = replaced_names(staging.out, old)
@@ -144,15 +144,15 @@ def _commit(
     return [f"{CARD} was edited since the last build, so it stays; the new card is {card}"]
 
 
-def _hash_tokens(made: Made, tokens: list[pa.Table], seal: BuildSeal) -> str:
+def _hash_tokens(made: BuiltShards, tokens: list[pa.Table], seal: BuildSeal) -> str:
     splits: dict[str, list[pa.Table]] = {}
     for task, table in zip(made.tasks, tokens, strict=True):
         splits.setdefault(task.split, []).append(table)
     return hash_content(splits, tokenizer_sha256=seal.tokenizer.tokenizer_sha256)
 
 
-def _options(config: BuildConfig, target: Target, given: Mapping[str, str]) -> SurveyOptions:
-    return SurveyOptions(
+def _options(config: BuildConfig, target: TokenizerSpec, given: Mapping[str, str]) -> ScanOptions:
+    return ScanOptions(
         load_layout(config.layout) if config.layout else None,
         config.pairing,
         config.limits,
@@ -196,17 +196,17 @@ def _place(out: Path) -> Iterator[list[Staging]]:
         raise
 
 
-def _require_same_inputs(found: Survey, digests: Mapping[str, str]) -> None:
+def _require_same_inputs(found: ScanResult, digests: Mapping[str, str]) -> None:
     for file in found.files:
         if file.sha256 != digests[file.file.name]:
             problem, remedy = "changed while it was being read", "run again when it is complete"
             raise UsageError("E115", file.file.name, problem, remedy)
 
 
-def _require_sound_set(found: Survey, config: BuildConfig) -> None:
+def _require_sound_set(found: ScanResult, config: BuildConfig) -> None:
     """E121 if the set as a whole has what its severity makes an error; see to splits and rows."""
     require_sound_splits(found, config.leaks)
-    if not found.decision.stays.any():
+    if not found.decision.kept_mask.any():
         raise nothing_left(make_report(found, NOTHING_MADE, []))
     for one in found.of_set:
         if one.severity == "E":
@@ -214,27 +214,27 @@ def _require_sound_set(found: Survey, config: BuildConfig) -> None:
             raise EmptyError("E121", "inputs", f"{one.message} ({one.code})", remedy)
 
 
-def _require_tokens(found: Survey, made: Made) -> None:
+def _require_tokens(found: ScanResult, made: BuiltShards) -> None:
     if not made.rows:
         raise nothing_left(make_report(found, made, []))
 
 
 def _make_shards(
     tasks: list[ShardTask], staging: Staging, workers: Engine, progress: Progress
-) -> list[MadeShard]:
+) -> list[ShardResult]:
     """Every shard, of which those that a killed build left whole are not made again."""
     known = {task.name: staging.known(task.name) for task in tasks}
     with progress.bar("tokens", sum(len(task.places) for task in tasks)) as advance:
 
-        def item(task: ShardTask) -> ShardTask | Done[MadeShard]:
+        def item(task: ShardTask) -> ShardTask | Done[ShardResult]:
             entry = known[task.name]
             if entry is None:
                 return task
-            files = {path: FileSeal(*seal) for path, *seal in entry["files"]}
-            return Done(MadeShard(task.name, ShardFacts.from_json(entry["facts"]), files))
+            files = {path: FileDigest(*seal) for path, *seal in entry["files"]}
+            return Done(ShardResult(task.name, ShardStats.from_json(entry["facts"]), files))
 
         shards = []
-        for task, shard in zip(tasks, workers.map(make_shard, map(item, tasks)), strict=True):
+        for task, shard in zip(tasks, workers.map(build_shard, map(item, tasks)), strict=True):
             if known[task.name] is None:
                 staging.record(shard.name, shard.files, shard.facts.to_json())
             shards.append(shard)
@@ -242,7 +242,7 @@ def _make_shards(
     return shards
 
 
-def _read_tokens(made: Made, staging: Staging) -> list[pa.Table]:
+def _read_tokens(made: BuiltShards, staging: Staging) -> list[pa.Table]:
     """The made shards, mapped, wherever they are by now."""
     return [
         read_shard(staging.place_of(task.tokens_path), rows=shard.facts.rows)

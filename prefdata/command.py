@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -23,6 +24,7 @@ import click
 from prefdata.errors import CodedError, Terminated, UsageError
 from prefdata.report.console import harmless_streams
 from prefdata.report.safe import plain, without_secrets
+from prefdata.settings import RenamedKeyWarning
 from prefdata.store.commit import DISK_REMEDY, disk_fault
 from prefdata.unexpected import UnexpectedError, place_of, unexpected
 
@@ -108,10 +110,28 @@ def _run(main: Callable[..., Any], args: Sequence[Any], options: dict[str, Any])
         _require_sound_start(words)
         return _flush(main(*args, **{**options, "standalone_mode": False}))
 
-    with harmless_streams():
+    with harmless_streams(), _renamed_keys_in_one_line():
         name = options.get("prog_name") or Path(sys.argv[0]).stem
         code = _guarded(work, name, debug="--debug" in words)
     sys.exit(code)
+
+
+@contextmanager
+def _renamed_keys_in_one_line() -> Iterator[None]:
+    """Show the warning of a renamed setting as a line of ours, without a place in our code."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, RenamedKeyWarning):
+            say_error(f"note: {message}")
+        else:
+            usual(message, category, *place, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
 
 
 def _until_the_reader_leaves(invoke: Callable[[click.Context], Any], ctx: click.Context) -> Any:

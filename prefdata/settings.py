@@ -7,6 +7,7 @@ as the setting needs them, and the others are errors.
 
 import errno
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
@@ -186,6 +187,30 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple | set):
         for child in value:
             yield from _texts(child)
+
+
+class RenamedKeyWarning(FutureWarning):
+    """A setting was given by a name that it had before; 1.0 will not know it."""
+
+
+def accept_old_keys(value: Any, renamed: Mapping[str, str]) -> Any:
+    """Return settings with old keys under their new names, and warn of each.
+
+    Raises ValueError where both names are given.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    found = dict(value)
+    for old, new in renamed.items():
+        if old not in found:
+            continue
+        if new in found:
+            message = f"{old} is the old name of {new}; give {new} alone"
+            raise ValueError(message)
+        found[new] = found.pop(old)
+        message = f"`{old}` is `{new}` now; the old name will not be known from 1.0 on"
+        warnings.warn(message, RenamedKeyWarning, stacklevel=2)
+    return found
 
 
 def settle_words(value: Any, model: type[BaseModel]) -> Any:

@@ -33,9 +33,9 @@ from prefdata.read.memory import Data, is_in_memory, named_inputs
 from prefdata.records.findings import EXAMPLES
 from prefdata.records.split_names import Leaks, SplitOptions
 from prefdata.report.model import Report
-from prefdata.stages.counts import NOTHING_MADE, Made
+from prefdata.stages.counts import NOTHING_MADE, BuiltShards
 from prefdata.stages.plan import check_tasks, require_sound_splits
-from prefdata.stages.scan import Survey, SurveyOptions, survey
+from prefdata.stages.scan import ScanOptions, ScanResult, scan
 from prefdata.stages.shard import check_shard
 from prefdata.stages.split import Inputs, expand_splits, splits_of_files
 from prefdata.stages.statistics import severity_changes
@@ -44,7 +44,7 @@ from prefdata.store.ownership import Read
 from prefdata.store.staging import Staging
 from prefdata.tokens.options import FIXED_CODES, TokenOptions
 from prefdata.tokens.preview import text_rule, trial_of
-from prefdata.tokens.tokenizer import Target, load_target
+from prefdata.tokens.tokenizer import TokenizerSpec, load_tokenizer_spec
 
 _NO_CHANGES: Mapping[str, str] = MappingProxyType({})
 
@@ -106,10 +106,10 @@ def _validate(
     progress: Progress,
 ) -> Report:
     splits = SplitOptions(given, options.resplit, options.leaks)
-    target = load_target(options.tokenizer) if options.tokenizer else None
+    target = load_tokenizer_spec(options.tokenizer) if options.tokenizer else None
     tokens = _token_options(options) if target else TokenOptions()
     control_tokens = target.control_tokens if target else ()
-    how = SurveyOptions(
+    how = ScanOptions(
         load_layout(options.layout) if options.layout else None,
         options.pairing,
         options.limits,
@@ -150,10 +150,10 @@ def _token_options(options: ValidateOptions) -> TokenOptions:
 
 def _run(
     files: list[InputFile],
-    how: SurveyOptions,
+    how: ScanOptions,
     *,
     options: ValidateOptions,
-    target: Target | None,
+    target: TokenizerSpec | None,
     progress: Progress,
 ) -> Report | None:
     """The report, or None if leaks between splits must be looked for and were not."""
@@ -164,7 +164,7 @@ def _run(
         workers = stack.enter_context(Workers(number))
         staging = stack.enter_context(_staging()) if is_needed else None
         trial = stack.enter_context(trial_of(target, tokens)) if target else None
-        found = survey(files, how, workers=workers, staging=staging, progress=progress)
+        found = scan(files, how, workers=workers, staging=staging, progress=progress)
         if found.splits.is_divided and _with_leaks(how) != how:
             return None
         found = found._replace(notes=found.notes + _stops_here(found, options.leaks))
@@ -178,11 +178,11 @@ def _run(
                 for task, shard in zip(tasks, workers.map(check_shard, tasks), strict=True):
                     shards.append(shard)
                     advance(len(task.places))
-            made = Made(tasks, shards)
+            made = BuiltShards(tasks, shards)
         return make_report(found, made, [], examples=options.examples, is_build=False)
 
 
-def _stops_here(found: Survey, leaks: Leaks) -> list[str]:
+def _stops_here(found: ScanResult, leaks: Leaks) -> list[str]:
     """A note if a build of these splits ends with an error."""
     try:
         require_sound_splits(found, leaks)
@@ -191,7 +191,7 @@ def _stops_here(found: Survey, leaks: Leaks) -> list[str]:
     return []
 
 
-def _with_leaks(how: SurveyOptions) -> SurveyOptions:
+def _with_leaks(how: ScanOptions) -> ScanOptions:
     """The options with near-duplicate prompts looked for, which two splits may share (PD502)."""
     severity = how.checks.severity
     if how.near is not None or "off" in (severity.get("PD402"), severity.get("PD502")):

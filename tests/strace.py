@@ -47,10 +47,10 @@ def points_of(arguments: Sequence[str], log: Path, count: int) -> list[Point]:
         [*_TRACE, f"trace={CALLS}", "-o", str(log), *arguments], capture_output=True, check=True
     )
     lines = [line.split(None, 1) for line in log.read_text(errors="replace").splitlines()]
-    chief, seen, points = lines[0][0], Counter[str](), []
+    parent, seen, points = lines[0][0], Counter[str](), []
     for process, told in lines:
         call = told.split("(")[0]
-        if process == chief and call in CALLS.split(","):
+        if process == parent and call in CALLS.split(","):
             seen[call] += 1
             points.append(Point(call, seen[call]))
     steps = [n * (len(points) - 1) // max(count - 1, 1) for n in range(count)]

@@ -1,5 +1,7 @@
 """YAML is read strictly: what has two readings is an error, what cannot be read is one line."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from dpo.errors import UsageError as TrainError
 from prefdata.config import BuildConfig, read_config
 from prefdata.errors import UsageError
 from prefdata.read.layouts.registry import find_layout
+from prefdata.settings import RenamedKeyWarning
 
 BUILD = "inputs: [rows.jsonl]\ntokenizer: tiny\nout: out\n"
 TRAIN = "model: m\ndata: d\nout: o\n"
@@ -189,3 +192,34 @@ def test_overrides_know_words(tmp_path: Path) -> None:
     path.write_text(TRAIN)
 
     assert read_train(path, ["mixed_precision=no", "dropout=yes"]).mixed_precision == "no"
+
+
+def test_an_old_key_is_read_under_its_new_name_with_a_notice(tmp_path: Path) -> None:
+    (tmp_path / "train.yaml").write_text(
+        "model: m\ndata: d\nout: o\nbatch_unit: groups\nweigh: groups\n"
+        "loss: {name: beta_dpo, keep: 0.5}\n"
+    )
+    with pytest.warns(RenamedKeyWarning) as seen:
+        config = read_train(tmp_path / "train.yaml")
+
+    assert config.average_over == "groups"
+    assert config.loss[0].settings["keep_fraction"] == 0.5
+    assert {str(one.message).split(";")[0] for one in seen} == {
+        "`weigh` is `average_over` now", "`keep` is `keep_fraction` now",
+    }  # fmt: skip
+
+
+def test_an_old_key_with_the_new_one_is_an_error(tmp_path: Path) -> None:
+    text = "model: m\ndata: d\nout: o\nweigh: pairs\naverage_over: pairs\n"
+    (tmp_path / "train.yaml").write_text(text)
+    with pytest.raises(TrainError, match="weigh is the old name of average_over"):
+        read_train(tmp_path / "train.yaml")
+
+
+def test_a_command_says_in_one_line_that_a_key_was_renamed(tmp_path: Path) -> None:
+    (tmp_path / "train.yaml").write_text("model: m\ndata: d\nout: o\nweigh: pairs\n")
+    command = [sys.executable, "-m", "dpo", str(tmp_path / "train.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path.cwd())
+
+    assert "note: `weigh` is `average_over` now; the old name will not" in done.stderr
+    assert "Warning" not in done.stderr

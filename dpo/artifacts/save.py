@@ -9,7 +9,7 @@ from dpo.model.lora import merged, save_adapter
 from dpo.model.policy import Policy
 from dpo.model.tokenizer import load_tokenizer
 from prefdata.store.claim import Claim
-from prefdata.store.commit import FileSeal, fsync_path, temporary_name
+from prefdata.store.commit import FileDigest, fsync_path, temporary_name
 
 MODEL, ADAPTER = "model", "adapter"
 """Directories of a run's output."""
@@ -22,7 +22,7 @@ def save_model(
     *,
     card: str,
     weights: dict[str, Any] | None = None,
-) -> dict[str, FileSeal]:
+) -> dict[str, FileDigest]:
     """Write the checkpoint under a temporary name, then give it its name; returns its files.
 
     The folder loads with `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer`, and knows
@@ -32,7 +32,7 @@ def save_model(
     tokenizer = config.model
     shared = policy.shared
     policy.share(shared=False)
-    path, made = claim.folder / MODEL, dict[str, FileSeal]()
+    path, made = claim.folder / MODEL, dict[str, FileDigest]()
     temporary = _new_folder(path)
     if config.lora is None:
         policy.model.save_pretrained(temporary, state_dict=weights)

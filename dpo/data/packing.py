@@ -21,7 +21,7 @@ from torch import Tensor
 Ids = NDArray[np.int32]
 
 
-class Prompted(NamedTuple):
+class PromptWithCompletions(NamedTuple):
     """A prompt and its completions, chosen first, with what counts in each completion."""
 
     prompt: Ids
@@ -51,11 +51,11 @@ class Pack:
     input_ids_T: Tensor
     position_ids_T: Tensor
     segments: tuple[Segment, ...]
-    predicts_N: Tensor
+    logit_index_N: Tensor
     """Place in the row of the hidden state that predicts each completion token."""
     targets_N: Tensor
-    owner_N: Tensor
-    counts_N: Tensor
+    completion_id_N: Tensor
+    loss_mask_N: Tensor
     """1 where a token counts in its completion's log-prob, 0 in turns of others; float32."""
 
     @property
@@ -70,16 +70,16 @@ class Pack:
     def sums(self, token_logps_N: Tensor) -> Tensor:
         """Log-prob of each completion, (num_completions,): the sum of its tokens that count."""
         zeros = token_logps_N.new_zeros(self.num_completions)
-        return zeros.index_add(0, self.owner_N, token_logps_N * self.counts_N)
+        return zeros.index_add(0, self.completion_id_N, token_logps_N * self.loss_mask_N)
 
     def lengths(self) -> Tensor:
         """Tokens that count in each completion, (num_completions,), float32."""
-        return self.counts_N.new_zeros(self.num_completions).index_add(
-            0, self.owner_N, self.counts_N
+        return self.loss_mask_N.new_zeros(self.num_completions).index_add(
+            0, self.completion_id_N, self.loss_mask_N
         )
 
 
-def pack(rows: Sequence[Prompted]) -> Pack:
+def pack(rows: Sequence[PromptWithCompletions]) -> Pack:
     """One pack of the given prompts, in the given order."""
     ids: list[Ids] = []
     positions: list[NDArray[np.int64]] = []
@@ -106,14 +106,14 @@ def pack(rows: Sequence[Prompted]) -> Pack:
         input_ids_T=torch.from_numpy(np.concatenate(ids).astype(np.int64)),
         position_ids_T=torch.from_numpy(np.concatenate(positions)),
         segments=tuple(Segment(len(row.prompt), tuple(map(len, row.completions))) for row in rows),
-        predicts_N=torch.from_numpy(np.concatenate(predicts)),
+        logit_index_N=torch.from_numpy(np.concatenate(predicts)),
         targets_N=torch.from_numpy(np.concatenate(completions).astype(np.int64)),
-        owner_N=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
-        counts_N=torch.from_numpy(np.concatenate(masks).astype(np.float32)),
+        completion_id_N=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
+        loss_mask_N=torch.from_numpy(np.concatenate(masks).astype(np.float32)),
     )
 
 
-def plan(sizes: Sequence[int], *, budget: int, ranks: int = 1) -> list[list[list[int]]]:
+def bin_pack(sizes: Sequence[int], *, budget: int, ranks: int = 1) -> list[list[list[int]]]:
     """Which rows go into which pack of which rank: indices by rank and pack.
 
     First fit decreasing under a budget of tokens; a row above it is a pack of its own. Packs go,

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dpo.data.packing import Prompted
+from dpo.data.packing import PromptWithCompletions
 
 
 class _Lists(NamedTuple):
@@ -31,10 +31,10 @@ class _Lists(NamedTuple):
         return self.values[self.offsets[place] : self.offsets[place + 1]]
 
 
-class Joined(NamedTuple):
+class Deduplicated(NamedTuple):
     """Some pairs as the model runs them: each prompt once, and each distinct completion of it."""
 
-    prompts: list[Prompted]
+    prompts: list[PromptWithCompletions]
     sides: NDArray[np.int64]
     """Of each pair, the places of chosen and rejected among all completions, (rows, 2)."""
 
@@ -56,12 +56,12 @@ class Pairs:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def __getitem__(self, row: int) -> Prompted:
+    def __getitem__(self, row: int) -> PromptWithCompletions:
         """Prompt, chosen and rejected of a row, with the masks that it has."""
         shard = int(np.searchsorted(self._starts, row, side="right")) - 1
         place = row - int(self._starts[shard])
         prompt, chosen, rejected, *masks = (column.row(place) for column in self._shards[shard])
-        return Prompted(prompt, (chosen, rejected), tuple(masks))  # type: ignore[arg-type]
+        return PromptWithCompletions(prompt, (chosen, rejected), tuple(masks))  # type: ignore[arg-type]
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
@@ -83,7 +83,7 @@ class Pairs:
         """Pairs of each group, (groups,)."""
         return np.bincount(self.groups)
 
-    def join(self, rows: Sequence[int]) -> Joined:
+    def share_prompts(self, rows: Sequence[int]) -> Deduplicated:
         """Pairs with each prompt of them once, whatever their order; each completion once too.
 
         Pairs of one group whose prompts end in other tokens, as a tokenizer may merge over the
@@ -92,7 +92,7 @@ class Pairs:
         places: dict[Any, list[int]] = {}
         for at, row in enumerate(rows):
             places.setdefault(self._prompt_key(row), []).append(at)
-        prompts: list[Prompted] = []
+        prompts: list[PromptWithCompletions] = []
         sides = np.zeros((len(rows), 2), np.int64)
         before = 0
         for some in places.values():
@@ -101,7 +101,7 @@ class Pairs:
             prompts.append(joined)
             sides[some] = before + found
             before += len(joined.completions)
-        return Joined(prompts, sides)
+        return Deduplicated(prompts, sides)
 
     def _prompt_key(self, row: int) -> Any:
         """What tells the prompts of some pairs apart."""
@@ -112,7 +112,7 @@ class Pairs:
         """Tokens that the model runs over for some pairs."""
         if len(rows) == 1:
             return int(self.sizes[rows[0]])
-        return sum(prompt.num_tokens for prompt in self.join(rows).prompts)
+        return sum(prompt.num_tokens for prompt in self.share_prompts(rows).prompts)
 
     def pair_id(self, row: int) -> str:
         """The row's id in hex, as error messages name it."""
@@ -125,7 +125,9 @@ class Pairs:
         return max((int(ids.max()) for ids in values if len(ids)), default=-1)
 
 
-def _join(pairs: Sequence[Prompted]) -> tuple[Prompted, NDArray[np.int64]]:
+def _join(
+    pairs: Sequence[PromptWithCompletions],
+) -> tuple[PromptWithCompletions, NDArray[np.int64]]:
     """Pairs of one prompt as one row; the places of chosen and rejected in it, (pairs, 2)."""
     place_of: dict[Any, int] = {}
     completions: list[Any] = []
@@ -141,7 +143,9 @@ def _join(pairs: Sequence[Prompted]) -> tuple[Prompted, NDArray[np.int64]]:
                 masks.append(mask)
             found.append(place_of[key])
         sides.append(found)
-    return Prompted(pairs[0].prompt, tuple(completions), tuple(masks)), np.array(sides, np.int64)
+    return PromptWithCompletions(pairs[0].prompt, tuple(completions), tuple(masks)), np.array(
+        sides, np.int64
+    )
 
 
 def _runs(tables: Sequence[pa.Table], name: str) -> NDArray[np.int64]:

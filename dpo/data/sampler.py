@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpo.config import TrainConfig
-from dpo.data.packing import plan
+from dpo.data.packing import bin_pack
 from dpo.data.pairs import Pairs
 from dpo.data.permutation import step_pairs
 
@@ -54,7 +54,7 @@ def make_order(pairs: Pairs, config: TrainConfig) -> Order:
     """The order that a config asks for."""
     starts = group_starts(pairs) if config.batch_unit == "groups" else np.arange(len(pairs) + 1)
     shares = None
-    if config.weigh == "groups":
+    if config.average_over == "groups":
         shares = (1 / pairs.group_sizes[pairs.groups]).astype(np.float32)
     return Order(starts, shares, config.seed, config.global_batch_size)
 
@@ -76,7 +76,7 @@ def packs_in_order(
     for first in range(0, len(units), WINDOW):
         window = units[first : first + WINDOW]
         sizes = [pairs.num_tokens(unit) for unit in window]
-        shares = plan(sizes, budget=budget, ranks=ranks)
+        shares = bin_pack(sizes, budget=budget, ranks=ranks)
         most = max(map(len, shares))
         yield [
             [[row for place in places for row in window[place]] for places in share]

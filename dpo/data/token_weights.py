@@ -23,7 +23,7 @@ SIDES = ("chosen", "rejected")
 Weights = NDArray[np.float64]
 
 
-class Counting(NamedTuple):
+class TokenWeights(NamedTuple):
     """One of the two ways."""
 
     ld_alpha: float | None
@@ -51,23 +51,23 @@ class Counting(NamedTuple):
 
 
 def weigh(
-    pack: Pack, token_logps_N: Tensor, sides_R2: Tensor, weights: Sequence[Sequence[Weights]]
+    pack: Pack, token_logps_N: Tensor, pair_index_R2: Tensor, weights: Sequence[Sequence[Weights]]
 ) -> Tensor:
     """Log-probs of chosen and rejected of the R pairs of a pack, tokens times weights, (R, 2)."""
     device = token_logps_N.device
     flat = [some for pair in weights for some in pair]
     lengths = torch.tensor([len(some) for some in flat], device=device)
     all_lengths = pack.lengths().long()
-    first = (torch.cumsum(all_lengths, 0) - all_lengths)[sides_R2.flatten()]
+    first = (torch.cumsum(all_lengths, 0) - all_lengths)[pair_index_R2.flatten()]
     owner = torch.arange(len(flat), device=device).repeat_interleave(lengths)
     within = torch.arange(len(owner), device=device) - (lengths.cumsum(0) - lengths)[owner]
-    logps = token_logps_N[pack.counts_N > 0].double()[first[owner] + within]
+    logps = token_logps_N[pack.loss_mask_N > 0].double()[first[owner] + within]
     weighted = logps * torch.from_numpy(np.concatenate(flat)).to(device)
     sums = weighted.new_zeros(len(flat)).index_add(0, owner, weighted)
     return sums.reshape(-1, 2).to(token_logps_N.dtype)
 
 
-def likeliness(pack: Pack, logps_N: Tensor, collisions_N: Tensor) -> Tensor:
+def wpo_weight(pack: Pack, logps_N: Tensor, collisions_N: Tensor) -> Tensor:
     """WPO's weight of each completion of a pack under the policy, (completions,), no gradient.
 
     exp of the mean over its tokens of log p(token) − log Σ_v p(v)²: 1 where the policy would say
@@ -77,7 +77,7 @@ def likeliness(pack: Pack, logps_N: Tensor, collisions_N: Tensor) -> Tensor:
 
 
 def weigh_reference(
-    counting: Counting, tokens: Sequence[pa.Table], reference: Sequence[pa.Table]
+    counting: TokenWeights, tokens: Sequence[pa.Table], reference: Sequence[pa.Table]
 ) -> NDArray[np.float32]:
     """The same of stored log-probs, beside the token shards that they are of, (rows, 2)."""
     rows = []

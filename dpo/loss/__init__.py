@@ -59,7 +59,7 @@ _FREE: tuple[Loss, ...] = (
     reference_free.slic,
 )
 _RANKED: tuple[Loss, ...] = (plackett_luce.plackett_luce,)
-_MOVING: tuple[Loss, ...] = (beta_dpo.beta_dpo,)
+_STATEFUL: tuple[Loss, ...] = (beta_dpo.beta_dpo,)
 _OTHERS: tuple[Loss, ...] = (
     margin.r_dpo,
     margin.dpop,
@@ -73,15 +73,15 @@ _OTHERS: tuple[Loss, ...] = (
 
 LOSSES: Mapping[str, Loss] = {
     loss.__name__: loss
-    for loss in (*_ON_MARGINS, *_OTHERS, *_WITH_MARGINS, *_FREE, *_COUPLED, *_MOVING, *_RANKED)
+    for loss in (*_ON_MARGINS, *_OTHERS, *_WITH_MARGINS, *_FREE, *_COUPLED, *_STATEFUL, *_RANKED)
 }
 ON_MARGINS = frozenset(loss.__name__ for loss in _ON_MARGINS)
 """Losses that may have another divergence than the reverse KL."""
 WITH_MARGINS = frozenset(loss.__name__ for loss in _WITH_MARGINS)
 """Losses that need the data's margins."""
-COUPLED = frozenset(loss.__name__ for loss in (*_COUPLED, *_MOVING))
+COUPLED = frozenset(loss.__name__ for loss in (*_COUPLED, *_STATEFUL))
 """Losses that must see the whole step at once."""
-MOVING = frozenset(loss.__name__ for loss in _MOVING)
+STATEFUL = frozenset(loss.__name__ for loss in _STATEFUL)
 """Losses that take the moving mean and deviation of margins beside the pairs."""
 RANKED = frozenset(loss.__name__ for loss in _RANKED)
 """Losses that must see all pairs of a group at once."""
@@ -92,10 +92,10 @@ __all__ = [
     "COUPLED",
     "DIVERGENCES",
     "LOSSES",
-    "MOVING",
     "ON_MARGINS",
     "RANKED",
     "REFERENCE_FREE",
+    "STATEFUL",
     "WITH_MARGINS",
     "Loss",
     "PairLogps",

@@ -19,7 +19,9 @@ class Margins(NamedTuple):
     deviation: float = 1.0
 
 
-def follow(before: Margins | None, margins: Tensor, *, momentum: float) -> Margins | None:
+def update_running_stats(
+    before: Margins | None, margins: Tensor, *, momentum: float
+) -> Margins | None:
     """Moved on by a step's margins, (B,); a step that is not finite moves nothing.
 
     The first step is taken as it is.
@@ -39,19 +41,19 @@ def beta_dpo(
     *,
     beta: float = 0.1,
     alpha: float = 0.6,
-    keep: float = 0.8,
-    momentum: float = 0.9,  # noqa: ARG001 — of `follow`
+    keep_fraction: float = 0.8,
+    momentum: float = 0.9,  # noqa: ARG001 — of `update_running_stats`
 ) -> Tensor:
     """DPO with a step's own β, on the pairs with usual margins: https://arxiv.org/abs/2407.08639.
 
-    With M the margins in nats and M₀, s their moving mean and deviation: `keep` of the pairs are
-    drawn by e^(−((M − M₀)/s)²/2), without replacement, and β·(1 + α·(mean M of these − M₀)), at
-    least 0.001, is their β. Without gradients, as in evaluation, no pair is left out.
+    With M the margins in nats and M₀, s their moving mean and deviation: `keep_fraction` of the
+    pairs are drawn by e^(−((M − M₀)/s)²/2), without replacement, and β·(1 + α·(mean M of these
+    − M₀)), at least 0.001, is their β. Without gradients, as in evaluation, no pair is left out.
     """
     mean, deviation = seen or Margins()
     margins = logps.margins.detach().double()
     drawn = torch.ones_like(margins)
-    count = max(1, round(keep * len(margins)))
+    count = max(1, round(keep_fraction * len(margins)))
     if logps.margins.requires_grad and count < len(margins):
         distance = (margins - mean) / max(deviation, _LEAST)
         # relative to the most usual pair, so that not all are 0 where all are far away

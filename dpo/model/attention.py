@@ -21,7 +21,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from dpo.data.packing import Segment
 from dpo.model import attention_cuda
 from dpo.model.attention_cpu import attend_causal
-from dpo.model.attention_cuda import How
+from dpo.model.attention_cuda import AttentionOptions
 from dpo.model.masks import PackMask, read_mask
 
 NAME = "shared_prompt"
@@ -44,7 +44,7 @@ def attend_packs(
         # sinks, biases, chosen blocks: the self-check meets this, and the model then runs unshared
         message = f"attention with {', '.join(sorted(asked))} does not run on packs"
         raise NotImplementedError(message)
-    how = How(
+    how = AttentionOptions(
         options.get("scaling"),
         options.get("dropout", 0.0),
         _window(attention_mask, options.get("sliding_window"), segments),
@@ -82,7 +82,11 @@ def _window(
 
 
 def _attend_segments(
-    query_BHTD: Tensor, key_BGTD: Tensor, value_BGTD: Tensor, segments: Sequence[Segment], how: How
+    query_BHTD: Tensor,
+    key_BGTD: Tensor,
+    value_BGTD: Tensor,
+    segments: Sequence[Segment],
+    how: AttentionOptions,
 ) -> Tensor:
     """Each text of the pack by itself, (1, T, H, D)."""
     # a prompt and its first completion stand side by side: one causal text, without a copy
@@ -102,7 +106,7 @@ def _attend_segments(
     return torch.cat([output.transpose(1, 2) for output in outputs], 1)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
+def _attend(query: Tensor, key: Tensor, value: Tensor, how: AttentionOptions) -> Tensor:
     """Causal attention of the last tokens of a text over all of it, (1, H, queries, D)."""
     queries, keys = query.shape[2], key.shape[2]
     window = how.window if how.window is not None and how.window < keys else None
@@ -125,7 +129,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
     )
 
 
-def _attend_capped(query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
+def _attend_capped(query: Tensor, key: Tensor, value: Tensor, how: AttentionOptions) -> Tensor:
     """The same with soft-capped scores (Gemma 2), which no fused kernel takes."""
     softcap = how.softcap or math.inf
     groups = query.shape[1] // key.shape[1]

@@ -103,12 +103,12 @@ class _States:
         query = self.query_GRQD[:, :, block].flatten(1, 2)
         grad = self.grad_GRQD[:, :, block].flatten(1, 2)
         weights = self._weights(query, seen, rows=block.stop - block.start)
-        slopes = torch.bmm(grad, self.value_GKD[:, :seen].mT).mul_(weights)
-        d_query = torch.bmm(slopes, self.key_GKD[:, :seen])
+        grad_logps = torch.bmm(grad, self.value_GKD[:, :seen].mT).mul_(weights)
+        d_query = torch.bmm(grad_logps, self.key_GKD[:, :seen])
         into = self.d_query_GRQD[:, :, block]
         into.copy_(d_query.view_as(into))
         _add(self.d_value_GKD[:, :seen], weights.mT, grad[..., : self.d_value_GKD.shape[-1]])
-        _add(self.d_key_GKD[:, :seen], slopes.mT, query)
+        _add(self.d_key_GKD[:, :seen], grad_logps.mT, query)
 
     def _weights(self, query: Tensor, seen: int, *, rows: int) -> Tensor:
         """Softmax of the scores, (G, R·b, seen); the last b keys are the queries' own places."""

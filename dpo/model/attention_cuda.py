@@ -17,7 +17,7 @@ from dpo.data.packing import Segment
 Mask = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-class How(NamedTuple):
+class AttentionOptions(NamedTuple):
     """What a layer asks of its attention."""
 
     scaling: float | None
@@ -31,7 +31,7 @@ def attend(
     key_BGTD: Tensor,
     value_BGTD: Tensor,
     segments: Sequence[Segment],
-    how: How,
+    how: AttentionOptions,
 ) -> Tensor:
     """The whole pack at once, (B, T, H, D); without the dropout, which the kernel does not have."""
     device = query_BHTD.device
@@ -55,11 +55,11 @@ def block_mask(
     """Which token sees which: those of its prompt and of its own completion up to itself."""
     tokens = sum(segment.prompt + sum(segment.completions) for segment in segments)
     return create_block_mask(
-        sees(segments, window, device), None, None, tokens, tokens, device=device
+        mask_mod(segments, window, device), None, None, tokens, tokens, device=device
     )
 
 
-def sees(segments: Sequence[Segment], window: int | None, device: torch.device) -> Mask:
+def mask_mod(segments: Sequence[Segment], window: int | None, device: torch.device) -> Mask:
     """The rule as a function of query and key places."""
     lengths: list[int] = []
     groups: list[int] = []

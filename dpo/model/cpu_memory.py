@@ -24,7 +24,7 @@ _M_MMAP_THRESHOLD = -3
 _ALL_BYTES = 2**31 - 1
 
 
-def steady_memory() -> None:
+def tune_cpu_allocator() -> None:
     """Keep what is freed from here on, and remember `SHAPES`, or what the environment says of it.
 
     Where the C library is not glibc, it does as it does.

@@ -12,12 +12,12 @@ from dpo.data.reference_store import Reference
 from dpo.errors import MismatchError
 from dpo.precision import Precision
 from prefdata.store.reader import Build
-from prefdata.tokens.tokenizer import load_target
+from prefdata.tokens.tokenizer import load_tokenizer_spec
 
 
 def check_tokenizer(model: str, build: Build) -> None:
     """Refuse a model whose tokenizer or template is not the one that the build was made with."""
-    built, own = build.manifest.tokenizer, load_target(model).seal()
+    built, own = build.manifest.tokenizer, load_tokenizer_spec(model).seal()
     remedy = f"build again with --tokenizer {model}"
     if own.tokenizer_sha256 != built.tokenizer_sha256:
         problem = f"its tokenizer is not the one of {build.path}, made with {built.name}"

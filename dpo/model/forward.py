@@ -30,11 +30,11 @@ def row_logps(
 
     What rows have in common, prompt or completion, is run once.
     """
-    device, joined = policy.model.device, pairs.join(rows)
+    device, joined = policy.model.device, pairs.share_prompts(rows)
     batch = pack(joined.prompts).to(device)
     with autocast(device, precision):
         token_logps_N = policy(batch).logps_N
-    lengths = np.bincount(batch.owner_N.cpu().numpy(), minlength=batch.num_completions)
+    lengths = np.bincount(batch.completion_id_N.cpu().numpy(), minlength=batch.num_completions)
     tokens = np.split(token_logps_N.cpu().numpy(), np.cumsum(lengths)[:-1])
     found = [RowLogps(tokens[chosen], tokens[rejected]) for chosen, rejected in joined.sides]
     return found, batch.sums(token_logps_N).cpu().numpy()[joined.sides]

@@ -28,7 +28,7 @@ class Head(NamedTuple):
     """Whether the weight's gradient is added to `weight_VH.grad` where it arises, past autograd:
     one matrix of the weight's size less, and one pass over it. For a float32 weight that is a
     leaf, in one process; `backward` alone then gives its gradient."""
-    collisions: bool = False
+    log_sum_sq_probs: bool = False
     """Whether log Σ p² is wanted too; without it, it is not computed, and NaN."""
 
 
@@ -70,7 +70,7 @@ def logps_and_collisions(
     """
     if sizes is None:
         sizes = CPU_SIZES if hidden_NH.device.type == "cpu" else GPU_SIZES
-    options = _Options(head.scale, head.softcap, head.adds, head.collisions, sizes)
+    options = _Options(head.scale, head.softcap, head.adds, head.log_sum_sq_probs, sizes)
     found: tuple[Tensor, Tensor] = _TokenLogps.apply(  # type: ignore[no-untyped-call]
         hidden_NH, head.weight_VH, head.bias_V, targets_N, options
     )
@@ -83,7 +83,7 @@ class _Options(NamedTuple):
     scale: float
     softcap: float | None
     adds: bool
-    collisions: bool
+    log_sum_sq_probs: bool
     sizes: Sizes
 
 
@@ -106,7 +106,7 @@ class _TokenLogps(torch.autograd.Function):
         targets_N: Tensor,
         options: _Options,
     ) -> tuple[Tensor, Tensor]:
-        scale, softcap, adds, collisions, sizes = options
+        scale, softcap, adds, log_sum_sq_probs, sizes = options
         head = Head(weight_VH, bias_V, scale, softcap)
         top_N = hidden_NH.new_full((len(hidden_NH),), -torch.inf, dtype=torch.float32)
         sum_N, squares_N = torch.zeros_like(top_N), torch.zeros_like(top_N)
@@ -120,7 +120,7 @@ class _TokenLogps(torch.autograd.Function):
             exps = tile.sub_(top_n[:, None]).exp_()
             shrink_n = (top_N[n] - top_n).exp_()
             sum_N[n] = sum_N[n] * shrink_n + exps.sum(-1)
-            if collisions:
+            if log_sum_sq_probs:
                 squares_N[n] = squares_N[n] * shrink_n**2 + exps.square().sum(-1)
             top_N[n] = top_n
             if room >= exps.nbytes:
@@ -128,7 +128,7 @@ class _TokenLogps(torch.autograd.Function):
                 room -= exps.nbytes
             else:
                 room = 0  # what is kept is the first tiles, though a smaller one might still fit
-        agree_N = (squares_N / sum_N**2).log_() if collisions else squares_N.fill_(torch.nan)
+        agree_N = (squares_N / sum_N**2).log_() if log_sum_sq_probs else squares_N.fill_(torch.nan)
         lse_N = sum_N.log_() + top_N
         ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, lse_N)
         ctx.options, ctx.kept = options, kept

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from dpo.errors import UsageError
 
 
-def router_loads(router_logits: Sequence[Tensor], *, chosen: int) -> Tensor:
+def expert_load(router_logits: Sequence[Tensor], *, chosen: int) -> Tensor:
     """How often each expert was chosen and its probability, summed over layers and tokens, (2, E).
 
     Takes the logits of each layer, (tokens, E); each token goes to `chosen` of the experts.

@@ -20,11 +20,11 @@ from dpo.model import attention
 from dpo.model.dropout import train_without_dropout
 from dpo.model.length_limits import length_limits, start_afresh
 from dpo.model.logps import Head, logps_and_collisions
-from dpo.model.moe import experts_per_token, router_loads
+from dpo.model.moe import expert_load, experts_per_token
 from dpo.model.unshared import Part, split_pack
 
 
-class Found(NamedTuple):
+class PolicyOutput(NamedTuple):
     """What a policy finds of a pack."""
 
     logps_N: Tensor
@@ -32,7 +32,7 @@ class Found(NamedTuple):
     collisions_N: Tensor | None = None
     """log Σ p² of the next token's distribution, where it is wanted."""
     loads_2E: Tensor | None = None
-    """What each expert got (`router_loads`), where it is wanted."""
+    """What each expert got (`expert_load`), where it is wanted."""
 
 
 class Policy(nn.Module):
@@ -50,7 +50,7 @@ class Policy(nn.Module):
         self.own_attention: str = model.config._attn_implementation or "eager"
         self.limits = length_limits(model)
         self.dropout = True
-        self.shared = self.head_adds = self.collisions = self.loads = False
+        self.shared = self.head_adds = self.log_sum_sq_probs = self.loads = False
         self.share(shared=shared)
 
     def train(self, mode: bool = True) -> "Policy":  # noqa: FBT001, FBT002 — torch's signature
@@ -79,18 +79,23 @@ class Policy(nn.Module):
         if type(embedding) is nn.Embedding and _adds(embedding.weight):
             embedding.register_forward_hook(_cut_off)
 
-    def forward(self, pack: Pack) -> Found:
-        """Log-probs of the completion tokens of a pack; what `collisions` and `loads` ask for."""
+    def forward(self, pack: Pack) -> PolicyOutput:
+        """Return the log-probs of a pack's completion tokens.
+
+        `log_sum_sq_probs` and `loads` add what they are named for.
+        """
         hidden_NH, routed = self._shared(pack) if self.shared else self._unshared(pack)
         if torch.is_autocast_enabled(hidden_NH.device.type):
             hidden_NH = hidden_NH.to(torch.get_autocast_dtype(hidden_NH.device.type))
         with torch.autocast(hidden_NH.device.type, enabled=False):
-            head = head_of(self.model)._replace(adds=self.head_adds, collisions=self.collisions)
+            head = head_of(self.model)._replace(
+                adds=self.head_adds, log_sum_sq_probs=self.log_sum_sq_probs
+            )
             logps_N, collisions_N = logps_and_collisions(hidden_NH, head, pack.targets_N)
-            return Found(
+            return PolicyOutput(
                 logps_N,
-                collisions_N if self.collisions else None,
-                router_loads(routed, chosen=experts_per_token(self.model)) if self.loads else None,
+                collisions_N if self.log_sum_sq_probs else None,
+                expert_load(routed, chosen=experts_per_token(self.model)) if self.loads else None,
             )
 
     def _shared(self, pack: Pack) -> tuple[Tensor, list[Tensor]]:
@@ -101,7 +106,7 @@ class Policy(nn.Module):
         if (parts := self._sides(pack)) is not None:
             return self._in_parts(pack, parts)
         states_TH, routed = self._run_shared(pack.input_ids_T, pack.position_ids_T, pack.segments)
-        return states_TH.index_select(0, pack.predicts_N), list(routed)
+        return states_TH.index_select(0, pack.logit_index_N), list(routed)
 
     def _sides(self, pack: Pack) -> list[Part] | None:
         """Parts of equal sides of every limit of length; None where that is the whole pack."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from dpo.data.packing import Pack, Prompted, pack, plan
+from dpo.data.packing import Pack, PromptWithCompletions, bin_pack, pack
 from dpo.data.pairs import Pairs
 from dpo.errors import MODEL_ERRORS, UsageError, first_line, is_of_memory
 from dpo.model.length_limits import lengths_named, start_afresh
@@ -48,7 +48,7 @@ def make_policy(model: PreTrainedModel, *splits: Pairs) -> tuple[Policy, str | N
     rows = probes(model.config, splits)
     policy = Policy(model, shared=False)
     sizes = [row.num_tokens for row in rows]
-    packs = plan(sizes, budget=max(sizes) + min(sizes))[0]
+    packs = bin_pack(sizes, budget=max(sizes) + min(sizes))[0]
     checked = [_run_plainly(model, [rows[place] for place in places]) for places in packs]
     why = _disagreement(policy, checked, shared=True)
     if why is None:
@@ -59,7 +59,7 @@ def make_policy(model: PreTrainedModel, *splits: Pairs) -> tuple[Policy, str | N
     return policy, why
 
 
-def probes(config: Any, splits: Sequence[Pairs]) -> list[Prompted]:
+def probes(config: Any, splits: Sequence[Pairs]) -> list[PromptWithCompletions]:
     """The pairs of the check, by the length of their longer text, each once."""
     starts = np.cumsum([0, *map(len, splits)])
     lengths = np.concatenate([longest_texts(split) for split in splits])
@@ -96,7 +96,7 @@ def longest_texts(pairs: Pairs) -> NDArray[np.int64]:
     return longest
 
 
-def _run_plainly(model: PreTrainedModel, rows: list[Prompted]) -> Checked:
+def _run_plainly(model: PreTrainedModel, rows: list[PromptWithCompletions]) -> Checked:
     """Rows as a pack, and their plain log-probs. Raises UsageError (T180, T181)."""
     counts = [len(completion) for row in rows for completion in row.completions]
     starts = np.cumsum([0, *counts[:-1]])
@@ -143,7 +143,7 @@ def _disagreement(policy: Policy, checked: Sequence[Checked], *, shared: bool) -
 
 @torch.no_grad()
 def plain_logps(
-    model: PreTrainedModel, rows: list[Prompted], *, compared: int | None = None
+    model: PreTrainedModel, rows: list[PromptWithCompletions], *, compared: int | None = None
 ) -> Tensor:
     """Log-probs of completion tokens by transformers' own forward, one text at a time, (n,).
 

@@ -17,7 +17,7 @@ import orjson
 from dpo.errors import UsageError
 from dpo.model.tokenizer import Messages
 from dpo.sampling.sample import Completion
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.files.parse_json import parse_line
 from prefdata.read.limits import Limits
 from prefdata.records.text import FORM_COLUMN
@@ -59,7 +59,7 @@ def _prompt_row(path: Path, line: int, raw: bytes) -> PromptRow:
 
     try:
         row = parse_line(raw, Limits())
-    except RowFault as fault:
+    except RowError as fault:
         raise refuse(f"is not a row: {fault.message} ({fault.code})") from fault
     if "prompt" not in row:
         raise refuse("has no `prompt`")

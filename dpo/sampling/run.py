@@ -55,12 +55,12 @@ def sample_file(
     job: SampleJob,
     config: SampleConfig,
     on_prompt: Callable[[int, int, int], None] = lambda *_: None,
-    notice: Callable[[str], None] = lambda line: None,  # noqa: ARG005
+    on_message: Callable[[str], None] = lambda line: None,  # noqa: ARG005
 ) -> SampleSummary:
     """Sample, score and write.
 
     `on_prompt` hears how many prompts are done, of how many, and the tokens of the last of them
-    (0 for what an earlier run left), `notice` what happens once.
+    (0 for what an earlier run left), `on_message` what happens once.
     """
     reads = [Read("the prompts", job.prompts)]
     reads += [Read("the model", Path(job.model))] if Path(job.model).exists() else []
@@ -79,7 +79,9 @@ def sample_file(
     )
     reader, why = choose_sampling(read.prompts, model, encoder, config)
     if why is not None:
-        notice(f"every token runs the whole text, since the model's cache cannot be used: {why}")
+        on_message(
+            f"every token runs the whole text, since the model's cache cannot be used: {why}"
+        )
     decides = _what_decides(job, config, model, tokenizer)
     with partial_file(job.out, decides, config.prompts_per_window) as (file, first):
         on_prompt(first, len(rows), 0)

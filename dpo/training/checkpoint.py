@@ -28,9 +28,9 @@ from torch import distributed as dist
 from dpo.errors import UsageError
 from dpo.loss.beta_dpo import Margins
 from dpo.precision import Scale
-from dpo.training.sharding import bounds, local, num_pieces, piece_like
+from dpo.training.sharding import from_local_shard, local_shard, num_pieces, shard_bounds
 from prefdata.store.canonical import hash_json, to_json
-from prefdata.store.commit import FileSeal, commit_file, fsync_path, seal_file, write_bytes
+from prefdata.store.commit import FileDigest, commit_file, fsync_path, seal_file, write_bytes
 
 _KINDS = ("weights", "optimizer")
 _FOLDER = re.compile(r"step-(\d{8,})")
@@ -78,15 +78,15 @@ def save_checkpoint(
         (path / "state.json").unlink(missing_ok=True)
     if parts > 1:
         dist.barrier()
-    files: dict[str, FileSeal] = {}
+    files: dict[str, FileDigest] = {}
     for kind, tensors in zip(_KINDS, (_weights(model), _slots(optimizer)), strict=True):
-        held = _apart({k: local(t) for k, t in tensors.items() if part == 0 or _is_cut(t)})
+        held = _apart({k: local_shard(t) for k, t in tensors.items() if part == 0 or _is_cut(t)})
         name = f"{kind}-{part + 1:05d}-of-{parts:05d}" if parts > 1 else kind
         files[f"{name}.safetensors"] = commit_file(
             path / f"{name}.safetensors", partial(save_file, held)
         )
     if parts > 1:
-        everyones: list[dict[str, FileSeal]] = [{}] * parts
+        everyones: list[dict[str, FileDigest]] = [{}] * parts
         dist.all_gather_object(everyones, files)
         files = {name: seal for some in everyones for name, seal in some.items()}
     if part == 0:
@@ -123,7 +123,7 @@ def load_checkpoint(
             message = f"{path} holds other tensors than the model: {saved.names ^ own.keys()}"
             raise RuntimeError(message)
         for name, tensor in own.items():
-            local(tensor).copy_(local(saved.read(name, like=tensor)))
+            local_shard(tensor).copy_(local_shard(saved.read(name, like=tensor)))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     with _Parts(slots) as saved:
         moments = {
@@ -157,13 +157,13 @@ class _Parts:
             return whole
         ends = [sum(shape[0] for shape in shapes[: at + 1]) for at in range(len(shapes))]
         is_cut = [ends[-1], *shapes[0][1:]] == list(like.shape)
-        first, last = bounds(like) if is_cut else (0, ends[-1])
+        first, last = shard_bounds(like) if is_cut else (0, ends[-1])
         found = [
             part[max(first - end + shape[0], 0) : max(last - end + shape[0], 0)]
             for part, shape, end in zip(slices, shapes, ends, strict=True)
             if first < end and last > end - shape[0]
         ] or [slices[0][:0]]
-        return piece_like(like, torch.cat(found)) if is_cut else torch.cat(found)
+        return from_local_shard(like, torch.cat(found)) if is_cut else torch.cat(found)
 
 
 def keep_newest(folder: Path, count: int, fingerprint: str) -> None:
@@ -260,7 +260,7 @@ def _nested(slots: dict[str, Tensor]) -> dict[int, dict[str, Any]]:
 
 
 def _is_cut(tensor: Tensor) -> bool:
-    return local(tensor) is not tensor
+    return local_shard(tensor) is not tensor
 
 
 def _read_state(path: Path) -> State | None:

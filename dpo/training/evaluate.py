@@ -7,13 +7,13 @@ from torch import Tensor
 
 from dpo.data.sampler import make_order, packs_in_order
 from dpo.loss import PairLogps
-from dpo.training.gradients import empty_pack
+from dpo.training.gradients import dummy_pack
 from dpo.training.metrics import is_right, means, pair_sums
-from dpo.training.setup import Run, Split
+from dpo.training.setup import Split, TrainContext
 
 
 @torch.no_grad()
-def evaluate(run: Run, split: Split) -> dict[str, float]:
+def evaluate(run: TrainContext, split: Split) -> dict[str, float]:
     """Means over the split's first `eval_rows` pairs, named `eval/…`; each pair counts once.
 
     Losses that couple pairs see them in batches of `global_batch_size` pairs or groups, in the
@@ -27,7 +27,7 @@ def evaluate(run: Run, split: Split) -> dict[str, float]:
     windows = packs_in_order(split.pairs, count, budget=budget, ranks=ranks)
     for rows in (rows for w in windows for rows in w[run.accelerator.process_index]):
         if not rows:  # DDP's forward has collectives where the model has buffers
-            run.policy(empty_pack().to(run.accelerator.device))
+            run.policy(dummy_pack().to(run.accelerator.device))
             continue
         batch = split.batch(rows, run.accelerator.device)
         with run.autocast():

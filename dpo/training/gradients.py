@@ -13,47 +13,49 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dpo.data.packing import Pack, Prompted, pack, plan
+from dpo.data.packing import Pack, PromptWithCompletions, bin_pack, pack
 from dpo.loss import PairLogps
 from dpo.model.moe import balance_loss, experts_per_token
 from dpo.training.distributed import is_sharded
 from dpo.training.metrics import NAMES, pair_sums
-from dpo.training.setup import Run
+from dpo.training.setup import TrainContext
 
 NUM_SUMS = len(NAMES) + 3
 """Of each metric; pairs; the loss at the reference; the load-balancing loss."""
 
 
-def run_packs(run: Run, packs: list[list[int]], step: int) -> Tensor:
+def run_packs(run: TrainContext, packs: list[list[int]], step: int) -> Tensor:
     """Add the gradients of this rank's packs; returns its sums, (NUM_SUMS,), float64."""
     couples = run.objective.is_coupled or run.config.router_aux_loss_coef is not None
-    return (coupled_pass if couples else direct_pass)(run, packs, step)
+    return (backward_two_pass if couples else backward_pass)(run, packs, step)
 
 
-def direct_pass(run: Run, packs: list[list[int]], step: int) -> Tensor:
+def backward_pass(run: TrainContext, packs: list[list[int]], step: int) -> Tensor:
     """`run_packs` where the loss of each pair stands alone."""
     seed_step(run, step)
     sums, num_pairs = _nothing(run), len(run.order.rows(step))
     for place, rows in enumerate(packs):
-        with _gathering(run, is_last=place == len(packs) - 1):
+        with _maybe_no_sync(run, is_last=place == len(packs) - 1):
             sums += _backward(run, rows, num_pairs)
     return sums
 
 
-def coupled_pass(run: Run, packs: list[list[int]], step: int) -> Tensor:
+def backward_two_pass(run: TrainContext, packs: list[list[int]], step: int) -> Tensor:
     """`run_packs` where the loss of a pair depends on the others of the step, or its experts do."""
     seed_step(run, step)
     rows = run.order.rows(step)
-    whole, loads_2E = look_ahead(run, packs, rows)
-    run.objective.look_at(whole)
+    whole, loads_2E = forward_logps(run, packs, rows)
+    run.objective.update(whole)
     chosen, rejected = (side.requires_grad_() for side in (whole.chosen, whole.rejected))
     seed_draws(run, step)
     weights = _weights(run, rows, len(rows)).to(chosen) * whole.weight
     losses = run.objective(whole) * weights
-    slopes = torch.autograd.grad(
+    grad_logps = torch.autograd.grad(
         losses.sum() / len(rows), (chosen, rejected), allow_unused=True, materialize_grads=True
     )
-    _carry_back(run, packs, step, dict(zip(rows, torch.stack(slopes, 1), strict=True)), loads_2E)
+    _backward_from_grads(
+        run, packs, step, dict(zip(rows, torch.stack(grad_logps, 1), strict=True)), loads_2E
+    )
     if not run.accelerator.is_main_process:  # the sums of all pairs are known to every rank
         return _nothing(run)
     with torch.no_grad():
@@ -64,8 +66,8 @@ def coupled_pass(run: Run, packs: list[list[int]], step: int) -> Tensor:
 
 
 @torch.no_grad()
-def look_ahead(
-    run: Run, packs: list[list[int]], rows: list[int]
+def forward_logps(
+    run: TrainContext, packs: list[list[int]], rows: list[int]
 ) -> tuple[PairLogps, Tensor | None]:
     """Log-probs of all pairs of a step, in the order of `rows`, and the experts' loads, (2, E).
 
@@ -78,7 +80,7 @@ def look_ahead(
     )
     for some in packs:
         if not some:
-            found = run.policy(empty_pack().to(run.accelerator.device))
+            found = run.policy(dummy_pack().to(run.accelerator.device))
             loads += [] if found.loads_2E is None else [found.loads_2E.double() * 0.0]
             continue
         batch = run.train.batch(some, run.accelerator.device)
@@ -91,7 +93,7 @@ def look_ahead(
     return whole, run.accelerator.reduce(torch.stack(loads).sum(0), "sum") if loads else None
 
 
-def packs_of(run: Run, step: int) -> list[list[int]]:
+def packs_of(run: TrainContext, step: int) -> list[list[int]]:
     """This rank's packs of a step, as rows; as many on every rank, so that all stay in step.
 
     Where a step is of groups, none is parted.
@@ -99,7 +101,7 @@ def packs_of(run: Run, step: int) -> list[list[int]]:
     units = run.order.step(step)
     sizes = [run.train.pairs.num_tokens(unit) for unit in units]
     ranks = run.accelerator.num_processes
-    shares = plan(sizes, budget=run.config.pack_tokens, ranks=ranks)
+    shares = bin_pack(sizes, budget=run.config.pack_tokens, ranks=ranks)
     mine = [
         [row for place in places for row in units[place]]
         for places in shares[run.accelerator.process_index]
@@ -107,12 +109,12 @@ def packs_of(run: Run, step: int) -> list[list[int]]:
     return mine + [[]] * (max(map(len, shares)) - len(mine))
 
 
-def seed_step(run: Run, step: int) -> None:
+def seed_step(run: TrainContext, step: int) -> None:
     """Seed dropout by what names it, so that no generator's state has to be kept."""
     _seed(f"{run.config.seed}/{step}/{run.accelerator.process_index}")
 
 
-def seed_draws(run: Run, step: int) -> None:
+def seed_draws(run: TrainContext, step: int) -> None:
     """Seed what a loss draws, the same on every rank."""
     _seed(f"{run.config.seed}/{step}/loss")
 
@@ -122,16 +124,16 @@ def _seed(name: str) -> None:
     torch.manual_seed(int.from_bytes(digest))
 
 
-def _weights(run: Run, rows: list[int], num_pairs: int) -> Tensor:
+def _weights(run: TrainContext, rows: list[int], num_pairs: int) -> Tensor:
     """What each pair weighs on average over the step, (rows,)."""
     return torch.from_numpy(run.train.pairs.weights[rows] * run.order.weights(rows, num_pairs))
 
 
-def _backward(run: Run, rows: list[int], num_pairs: int) -> Tensor:
+def _backward(run: TrainContext, rows: list[int], num_pairs: int) -> Tensor:
     """Add a pack's gradients; returns its sums. The step has `num_pairs`."""
     device = run.accelerator.device
     if not rows:
-        _keep_company(run)
+        _run_dummy_pack(run)
         return _nothing(run)
     batch = run.train.batch(rows, device)
     with run.autocast():
@@ -147,25 +149,25 @@ def _backward(run: Run, rows: list[int], num_pairs: int) -> Tensor:
     return torch.cat((sums, torch.stack((at_reference.double(), sums.new_zeros(())))))
 
 
-def _carry_back(
-    run: Run,
+def _backward_from_grads(
+    run: TrainContext,
     packs: list[list[int]],
     step: int,
-    slopes: dict[int, Tensor],
+    grad_logps: dict[int, Tensor],
     loads_2E: Tensor | None,
 ) -> None:
     """Run the packs again, dropout as before, and let the slopes of their log-probs flow back."""
     seed_step(run, step)
     for place, rows in enumerate(packs):
-        with _gathering(run, is_last=place == len(packs) - 1):
+        with _maybe_no_sync(run, is_last=place == len(packs) - 1):
             if not rows:
-                _keep_company(run)
+                _run_dummy_pack(run)
                 continue
             batch = run.train.batch(rows, run.accelerator.device)
             with run.autocast():
                 found = run.policy(batch.pack)
                 logps = run.train.pair_logps(batch, found)
-            mine = torch.stack([slopes[row] for row in rows]).to(logps.chosen)
+            mine = torch.stack([grad_logps[row] for row in rows]).to(logps.chosen)
             moved = (logps.chosen * mine[:, 0] + logps.rejected * mine[:, 1]).sum()
             if loads_2E is not None:
                 balance = _balance(run, found.loads_2E, loads_2E)
@@ -173,12 +175,12 @@ def _carry_back(
             run.accelerator.backward(moved * (run.accelerator.num_processes * run.scale.now.value))
 
 
-def _balance(run: Run, loads_2E: Tensor, total_2E: Tensor) -> Tensor:
+def _balance(run: TrainContext, loads_2E: Tensor, total_2E: Tensor) -> Tensor:
     model = run.accelerator.unwrap_model(run.policy).model
     return balance_loss(loads_2E, total_2E, chosen=experts_per_token(model))
 
 
-def _gathering(run: Run, *, is_last: bool) -> AbstractContextManager[None]:
+def _maybe_no_sync(run: TrainContext, *, is_last: bool) -> AbstractContextManager[None]:
     """Average gradients over ranks once a step; where weights are sharded, with each pack.
 
     Whole gradients, kept to the end of a step, would take the memory that sharding saves.
@@ -189,18 +191,18 @@ def _gathering(run: Run, *, is_last: bool) -> AbstractContextManager[None]:
     return waiting
 
 
-def _keep_company(run: Run) -> None:
+def _run_dummy_pack(run: TrainContext) -> None:
     """A pass without weight, so that the collectives of all ranks stay in step."""
     with run.autocast():
-        found = run.policy(empty_pack().to(run.accelerator.device))
+        found = run.policy(dummy_pack().to(run.accelerator.device))
         run.accelerator.backward(found.logps_N.sum() * 0.0)
 
 
-def empty_pack() -> Pack:
+def dummy_pack() -> Pack:
     """Two tokens whose loss weighs nothing: a rank without work keeps the others company."""
     one = np.zeros(1, np.int32)
-    return pack([Prompted(one, (one,), (None,))])
+    return pack([PromptWithCompletions(one, (one,), (None,))])
 
 
-def _nothing(run: Run) -> Tensor:
+def _nothing(run: TrainContext) -> Tensor:
     return torch.zeros(NUM_SUMS, dtype=torch.float64, device=run.accelerator.device)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dpo.training.metrics import rounded
-from dpo.training.setup import Run
+from dpo.training.setup import TrainContext
 from prefdata.store.commit import write_bytes
 from prefdata.store.ownership import free_name
 
@@ -17,7 +17,7 @@ Report = Callable[[int, int, dict[str, float]], None]
 class MetricsLog:
     """`metrics.jsonl`: a line a step and a line an evaluation, and the trackers beside it."""
 
-    def __init__(self, run: Run, first_step: int, report: Report) -> None:
+    def __init__(self, run: TrainContext, first_step: int, report: Report) -> None:
         self._run, self._report = run, report
         self._is_main = run.accelerator.is_main_process
         self.path = run.config.out / "metrics.jsonl"

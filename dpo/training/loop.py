@@ -14,7 +14,7 @@ from dpo.artifacts.save import save_model
 from dpo.artifacts.summary import NAME, RunSummary, read_summary
 from dpo.config import TrainConfig
 from dpo.errors import TrainingError, UsageError
-from dpo.model.cpu_memory import steady_memory
+from dpo.model.cpu_memory import tune_cpu_allocator
 from dpo.training.checkpoint import (
     State,
     find_checkpoint,
@@ -26,18 +26,18 @@ from dpo.training.checkpoint import (
 from dpo.training.distributed import is_sharded, make_accelerator
 from dpo.training.evaluate import evaluate
 from dpo.training.log import MetricsLog, Report
-from dpo.training.memory_check import rehearse
+from dpo.training.memory_check import check_memory
 from dpo.training.run_folder import check_finished, checkpoints_folder, claim_run, seal_run
-from dpo.training.setup import Run, open_run
-from dpo.training.sharding import shard_again, whole_weights
+from dpo.training.setup import TrainContext, open_run
+from dpo.training.sharding import reshard_root, whole_weights
 from dpo.training.signals import StopRequest
-from dpo.training.spikes import WINDOW, SpikeWatch
+from dpo.training.spikes import WINDOW, LossSpikes
 from dpo.training.step import name_pairs, pairs_run, train_step
 from prefdata.store.claim import Claim
 from prefdata.store.commit import lock_folder, make_folder, write_bytes
 
 
-class Finished(NamedTuple):
+class TrainResult(NamedTuple):
     """What a run leaves behind."""
 
     out: Path
@@ -52,46 +52,50 @@ def train(
     config: TrainConfig,
     *,
     report: Report = lambda step, total, metrics: None,  # noqa: ARG005
-    notice: Callable[[str], None] = lambda line: None,  # noqa: ARG005
-) -> Finished:
+    on_message: Callable[[str], None] = lambda line: None,  # noqa: ARG005
+) -> TrainResult:
     """Train a policy on a finished build; resumes by itself where checkpoints of this run lie.
 
-    `report` hears of each step's metrics, `notice` of what happens once, in the main process.
+    `report` hears of each step's metrics, `on_message` of what happens once, in the main process.
     Raises DpoError and PrefdataError.
     """
-    steady_memory()
+    tune_cpu_allocator()
     accelerator = make_accelerator(config)
     claim = claim_run(config)
     make_folder(config.out)
     if not accelerator.is_main_process:
-        report, notice = (lambda _step, _total, _metrics: None), (lambda _line: None)
+        report, on_message = (lambda _step, _total, _metrics: None), (lambda _line: None)
     with lock_folder(config.out) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
             claim.save()
-        finished = _train(open_run(config, accelerator), claim, report=report, notice=notice)
+        finished = _train(
+            open_run(config, accelerator), claim, report=report, on_message=on_message
+        )
         accelerator.wait_for_everyone()
         accelerator.end_training()
     return finished
 
 
-def _train(run: Run, claim: Claim, *, report: Report, notice: Callable[[str], None]) -> Finished:
+def _train(
+    run: TrainContext, claim: Claim, *, report: Report, on_message: Callable[[str], None]
+) -> TrainResult:
     config = run.config
     started = time.perf_counter()
     for line in _said_first(run):
-        notice(line)
-    if (summary := _finished_before(run, notice)) is not None:
-        notice(f"{config.out} holds this run, finished at step {summary.steps:,}")
-        return Finished(config.out, summary.steps, None, summary)
+        on_message(line)
+    if (summary := _finished_before(run, on_message)) is not None:
+        on_message(f"{config.out} holds this run, finished at step {summary.steps:,}")
+        return TrainResult(config.out, summary.steps, None, summary)
     done, skipped = resume(run)
     if done:
-        notice(f"resumes after step {done:,}")
+        on_message(f"resumes after step {done:,}")
     require_places(checkpoints_folder(config.out), done + 1, run.total_steps)
-    rehearse(run)
+    check_memory(run)
     log = MetricsLog(run, done + 1, report)
     for line in log.notices:
-        notice(line)
+        on_message(line)
     try:
-        finished = _take_steps(run, log, (done, skipped), notice)
+        finished = _take_steps(run, log, (done, skipped), on_message)
         if finished is None:
             return _finish(run, log, claim, seconds=time.perf_counter() - started)
     except TrainingError as error:
@@ -101,7 +105,7 @@ def _train(run: Run, claim: Claim, *, report: Report, notice: Callable[[str], No
     return finished
 
 
-def _said_first(run: Run) -> Iterator[str]:
+def _said_first(run: TrainContext) -> Iterator[str]:
     """Yield what a user should know of how the run works, before its first step."""
     config = run.config
     if run.unshared_because is not None:
@@ -114,34 +118,34 @@ def _said_first(run: Run) -> Iterator[str]:
 
 
 def _take_steps(
-    run: Run, log: MetricsLog, start: tuple[int, int], notice: Callable[[str], None]
-) -> Finished | None:
+    run: TrainContext, log: MetricsLog, start: tuple[int, int], on_message: Callable[[str], None]
+) -> TrainResult | None:
     """All steps after those that are done; what is left where a signal stopped them, else None."""
     config, accelerator = run.config, run.accelerator
     done, skipped = start
-    spikes = SpikeWatch(line["loss"] for line in log.lines() if "loss" in line)
+    spikes = LossSpikes(line["loss"] for line in log.lines() if "loss" in line)
     with StopRequest() as stop:
         for step in range(done + 1, run.total_steps + 1):
             left_out = _take_step(run, step, log, may_skip=skipped < config.skip_nonfinite)
             if left_out is not None:
                 skipped += 1
-                notice(left_out)
+                on_message(left_out)
             elif (height := spikes.sees(log.last["loss"])) is not None:
-                notice(_of_a_spike(run, step, log.last["loss"], height))
-            number = stop.agreed(accelerator)
+                on_message(_of_a_spike(run, step, log.last["loss"], height))
+            number = stop.signal_on_any_rank(accelerator)
             if step < run.total_steps and (number or _is_due(step, config.checkpoint_every)):
                 checkpoint(run, step, skipped)
             if number and step < run.total_steps:
-                return Finished(config.out, step, number, None)
+                return TrainResult(config.out, step, number, None)
     return None
 
 
-def _of_a_spike(run: Run, step: int, loss: float, height: float) -> str:
+def _of_a_spike(run: TrainContext, step: int, loss: float, height: float) -> str:
     told = f"its loss {loss:.4f} is {height:.1f} deviations above the {WINDOW} before it"
     return f"step {step:,}: {told} (pairs {name_pairs(run, step)})"
 
 
-def _how_it_ended(finished: Finished) -> str:
+def _how_it_ended(finished: TrainResult) -> str:
     if finished.summary is not None:
         seconds = finished.summary.seconds
         return f"{finished.summary.pairs:,} pairs; the last start took {seconds:,.0f} s."
@@ -149,7 +153,7 @@ def _how_it_ended(finished: Finished) -> str:
     return f"Stopped by {name} after step {finished.steps:,}; the same command goes on from there."
 
 
-def _write_page(run: Run, log: MetricsLog, state: str) -> None:
+def _write_page(run: TrainContext, log: MetricsLog, state: str) -> None:
     """`report.html`, from everything that `metrics.jsonl` holds."""
     if not run.accelerator.is_main_process:
         return
@@ -162,7 +166,7 @@ def _write_page(run: Run, log: MetricsLog, state: str) -> None:
     write_bytes(run.config.out / PAGE, render_run(told, log.lines()).encode())
 
 
-def _take_step(run: Run, step: int, log: MetricsLog, *, may_skip: bool) -> str | None:
+def _take_step(run: TrainContext, step: int, log: MetricsLog, *, may_skip: bool) -> str | None:
     """One step, and what is to be known of it; why it was left out, where it was."""
     left_out = None
     try:
@@ -180,7 +184,7 @@ def _take_step(run: Run, step: int, log: MetricsLog, *, may_skip: bool) -> str |
     return left_out
 
 
-def resume(run: Run) -> tuple[int, int]:
+def resume(run: TrainContext) -> tuple[int, int]:
     """Load the newest whole checkpoint of this run; its step and the steps left out, or zeros."""
     found = find_checkpoint(checkpoints_folder(run.config.out))
     if found is None:
@@ -196,10 +200,10 @@ def resume(run: Run) -> tuple[int, int]:
     return state.step, state.skipped
 
 
-def checkpoint(run: Run, step: int, skipped: int) -> None:
+def checkpoint(run: TrainContext, step: int, skipped: int) -> None:
     """Commit the state after a step, then let go of the oldest."""
     folder, is_main = checkpoints_folder(run.config.out), run.accelerator.is_main_process
-    shard_again(run.policy)
+    reshard_root(run.policy)
     if is_main or is_sharded(run.accelerator):
         model = run.accelerator.unwrap_model(run.policy).model
         state = State(
@@ -215,7 +219,7 @@ def checkpoint(run: Run, step: int, skipped: int) -> None:
     run.accelerator.wait_for_everyone()
 
 
-def _finish(run: Run, log: MetricsLog, claim: Claim, *, seconds: float) -> Finished:
+def _finish(run: TrainContext, log: MetricsLog, claim: Claim, *, seconds: float) -> TrainResult:
     """Save the model, and last of all `run.json`."""
     out = run.config.out
     if not log.first:
@@ -233,8 +237,8 @@ def _finish(run: Run, log: MetricsLog, claim: Claim, *, seconds: float) -> Finis
         final=log.last,
         seconds=round(seconds, 1),
     )
-    finished = Finished(out, run.total_steps, None, summary)
-    shard_again(run.policy)
+    finished = TrainResult(out, run.total_steps, None, summary)
+    reshard_root(run.policy)
     policy = run.accelerator.unwrap_model(run.policy)
     weights = whole_weights(policy.model)
     if run.accelerator.is_main_process:
@@ -246,7 +250,7 @@ def _finish(run: Run, log: MetricsLog, claim: Claim, *, seconds: float) -> Finis
     return finished
 
 
-def _finished_before(run: Run, notice: Callable[[str], None]) -> RunSummary | None:
+def _finished_before(run: TrainContext, on_message: Callable[[str], None]) -> RunSummary | None:
     """The summary of this run where it is finished, and its model as it was left."""
     out = run.config.out
     summary = read_summary(out)
@@ -255,7 +259,7 @@ def _finished_before(run: Run, notice: Callable[[str], None]) -> RunSummary | No
     if (summary.fingerprint, summary.steps) == (run.fingerprint, run.total_steps):
         checked = check_finished(out, summary)
         for line in checked.lines:
-            notice(line)
+            on_message(line)
         return None if checked.again else summary
     if summary.fingerprint == run.fingerprint and summary.steps < run.total_steps:
         return None  # the same run, asked to go further

@@ -4,13 +4,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpo.errors import TrainingError, is_of_memory
-from dpo.training.optimizer import begin_moments
-from dpo.training.setup import Run
+from dpo.training.optimizer import init_optimizer_state
+from dpo.training.setup import TrainContext
 
 COUNTED = 1024
 
 
-def rehearse(run: Run) -> None:
+def check_memory(run: TrainContext) -> None:
     """Run the longest pair or group in a full pack, forward and back, and forget the gradients.
 
     The optimizer's moments are there already, so that this takes what a step takes, and in memory
@@ -26,7 +26,7 @@ def rehearse(run: Run) -> None:
     rows_of = [range(*run.order.starts[units[at] : units[at] + 2]) for at in chosen]
     rows = [row for some in rows_of for row in some]
     try:
-        begin_moments(run.optimizer)
+        init_optimizer_state(run.optimizer)
         with run.autocast():
             found = run.policy(run.train.batch(rows, run.accelerator.device).pack)
             total = found.logps_N.sum()
@@ -49,7 +49,7 @@ def rehearse(run: Run) -> None:
         run.optimizer.zero_grad(set_to_none=True)
 
 
-def _longest_units(run: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _longest_units(run: TrainContext) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Numbers of units and the tokens of each: all pairs, or the groups that may be longest.
 
     Groups are counted out where their pairs come to most, since that takes time.

@@ -13,7 +13,7 @@ from dpo.precision import PRODUCTS, Precision
 SIZE = {"cpu": 1024, "cuda": 8192}
 
 
-class Work(NamedTuple):
+class StepTokens(NamedTuple):
     """Tokens of a step."""
 
     tokens: int
@@ -33,24 +33,24 @@ class Work(NamedTuple):
         }
 
 
-def work_of(pairs: Pairs, units: list[list[int]]) -> Work:
+def work_of(pairs: Pairs, units: list[list[int]]) -> StepTokens:
     """The work of a step of these pairs or groups."""
-    prompts = [prompt for unit in units for prompt in pairs.join(unit).prompts]
+    prompts = [prompt for unit in units for prompt in pairs.share_prompts(unit).prompts]
     lengths = pairs.lengths[[row for unit in units for row in unit]]
     rows = lengths[:, :1] + lengths[:, 1:]
     tokens = sum(prompt.num_tokens for prompt in prompts)
     answers = tokens - sum(len(prompt.prompt) for prompt in prompts)
-    return Work(tokens, answers, int(rows.sum()), int(rows.size * rows.max()))
+    return StepTokens(tokens, answers, int(rows.sum()), int(rows.size * rows.max()))
 
 
-class Machine(NamedTuple):
+class MfuMeter(NamedTuple):
     """FLOPs that a model costs, and FLOP/s that a process reaches with nothing but torch.mm."""
 
     per_token: float
     per_answer: float
     peak: float
 
-    def utilization(self, work: Work, *, seconds: float, processes: int) -> float:
+    def utilization(self, work: StepTokens, *, seconds: float, processes: int) -> float:
         """The model's FLOPs over what the machine would do in that time.
 
         MFU as in appendix B of https://arxiv.org/abs/2204.02311, but for attention's own products,
@@ -60,7 +60,7 @@ class Machine(NamedTuple):
         return flops / (seconds * self.peak * processes)
 
 
-def make_machine(policy: Policy, *, precision: Precision) -> Machine:
+def make_machine(policy: Policy, *, precision: Precision) -> MfuMeter:
     """Count the model's weights and try the machine: some milliseconds.
 
     A weight costs two FLOPs a token forward and two for the gradient that flows on; two more for
@@ -72,7 +72,7 @@ def make_machine(policy: Policy, *, precision: Precision) -> Machine:
     device = policy.model.device
     # fp16 on a CPU may be a thousand times slower than float32: its own rate would take minutes
     dtype = PRODUCTS["no" if device.type == "cpu" and precision == "fp16" else precision]
-    return Machine(body, _flops(head, chosen), _peak(device, dtype))
+    return MfuMeter(body, _flops(head, chosen), _peak(device, dtype))
 
 
 def _flops(weight: torch.Tensor, chosen: int) -> float:

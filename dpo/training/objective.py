@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from dpo.config import LossConfig
-from dpo.loss import COUPLED, LOSSES, MOVING, WITH_MARGINS, PairLogps, diverge
-from dpo.loss.beta_dpo import Margins, follow
+from dpo.loss import COUPLED, LOSSES, STATEFUL, WITH_MARGINS, PairLogps, diverge
+from dpo.loss.beta_dpo import Margins, update_running_stats
 
 
 class _Part(NamedTuple):
@@ -19,7 +19,7 @@ class _Part(NamedTuple):
     alpha: float | None
 
     def __call__(self, logps: PairLogps, seen: Mapping[str, Margins]) -> Tensor:
-        if self.name in MOVING:
+        if self.name in STATEFUL:
             return self.weight * LOSSES[self.name](logps, seen.get(self.name), **self.settings)
         if self.divergence != "reverse_kl":
             logps = diverge(logps, self.divergence, self.alpha)
@@ -38,12 +38,14 @@ class Objective(NamedTuple):
         """The loss of each pair, (B,)."""
         return torch.stack([part(logps, self.seen) for part in self.parts]).sum(0)
 
-    def look_at(self, logps: PairLogps) -> None:
+    def update(self, logps: PairLogps) -> None:
         """Remember the pairs of a step, before its losses are asked for."""
         for part in self.parts:
-            if part.name in MOVING:
+            if part.name in STATEFUL:
                 momentum = part.settings["momentum"]
-                now = follow(self.seen.get(part.name), logps.margins.detach(), momentum=momentum)
+                now = update_running_stats(
+                    self.seen.get(part.name), logps.margins.detach(), momentum=momentum
+                )
                 self.seen.update({} if now is None else {part.name: now})
 
     @property

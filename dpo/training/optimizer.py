@@ -34,7 +34,7 @@ def make_optimizer(
 
 
 @torch.no_grad()
-def begin_moments(optimizer: torch.optim.Optimizer) -> None:
+def init_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
     """Allocate what the optimizer keeps of each weight, as zeros, which it else does in step 1.
 
     A step at rate 0 does it, weight by weight, for gradients of 0, and what it counted is

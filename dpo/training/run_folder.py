@@ -12,7 +12,7 @@ from dpo.errors import UsageError
 from dpo.training.checkpoint import find_checkpoint
 from prefdata.errors import UsageError as OutputError
 from prefdata.store.claim import Claim, open_claim
-from prefdata.store.commit import FileSeal, seal_file
+from prefdata.store.commit import FileDigest, seal_file
 from prefdata.store.ownership import Read, require_apart, require_not_same, require_writable_name
 
 COMMAND = "dpo-train"
@@ -77,11 +77,11 @@ def _adopt(claim: Claim) -> None:
     """Take the model of a finished run whose list is lost: its summary seals it."""
     summary = read_summary(claim.folder)
     claim.made.update(
-        {n: FileSeal(*seal) for n, seal in (summary.files if summary else {}).items()}
+        {n: FileDigest(*seal) for n, seal in (summary.files if summary else {}).items()}
     )
 
 
-def seal_run(out: Path, made: Mapping[str, FileSeal]) -> dict[str, tuple[int, str]]:
+def seal_run(out: Path, made: Mapping[str, FileDigest]) -> dict[str, tuple[int, str]]:
     """Return the seals of a run's files; people edit cards, so those have none."""
     logs = [name for name in (METRICS, PAIRS, PAGE) if (out / name).is_file()]
     seals = {**made, **{name: seal_file(out / name) for name in logs}}

@@ -15,7 +15,7 @@ from dpo.data.packing import Pack, pack
 from dpo.data.pairs import Pairs
 from dpo.data.reference_store import Reference, open_reference
 from dpo.data.sampler import Order, make_order
-from dpo.data.token_weights import Counting, likeliness, weigh, weigh_reference
+from dpo.data.token_weights import TokenWeights, weigh, weigh_reference, wpo_weight
 from dpo.errors import UsageError
 from dpo.loss import PairLogps
 from dpo.model.fingerprints import (
@@ -27,12 +27,12 @@ from dpo.model.fingerprints import (
 from dpo.model.load import check_model, checkpoint_layers, load_model, weights_sha256
 from dpo.model.lora import add_lora
 from dpo.model.moe import check_routing
-from dpo.model.policy import Found, Policy
+from dpo.model.policy import Policy, PolicyOutput
 from dpo.model.self_check import length_notice, make_policy
 from dpo.model.spot_check import Spread, spot_check
 from dpo.model.weights import left_out
 from dpo.precision import LossScale, autocast
-from dpo.training.mfu import Machine, make_machine
+from dpo.training.mfu import MfuMeter, make_machine
 from dpo.training.objective import Objective, make_objective
 from dpo.training.optimizer import make_optimizer
 from prefdata.hub.inputs import is_hub_name
@@ -63,7 +63,7 @@ class Batch(NamedTuple):
 
     rows: list[int]
     pack: Pack
-    sides_R2: Tensor
+    pair_index_R2: Tensor
     """Places of chosen and rejected among the pack's completions."""
 
 
@@ -73,7 +73,7 @@ class Split(NamedTuple):
     pairs: Pairs
     ref_logps: NDArray[np.float32]
     """Sums over chosen and rejected under the reference, (rows, 2), nats."""
-    counting: Counting | None = None
+    counting: TokenWeights | None = None
     """How much each token counts, where they do not all count alike."""
     sources: tuple[str, ...] = ()
     """Names of the files that the rows are from, where there are several."""
@@ -82,18 +82,18 @@ class Split(NamedTuple):
 
     def batch(self, rows: list[int], device: torch.device) -> Batch:
         """Pairs as one pack, each prompt and each completion of it once."""
-        joined = self.pairs.join(rows)
+        joined = self.pairs.share_prompts(rows)
         return Batch(
             rows, pack(joined.prompts).to(device), torch.from_numpy(joined.sides).to(device)
         )
 
-    def pair_logps(self, batch: Batch, found: Found) -> PairLogps:
+    def pair_logps(self, batch: Batch, found: PolicyOutput) -> PairLogps:
         """Policy and reference log-probs of the pairs of a pack, out of what the policy found."""
-        rows, sides = batch.rows, batch.sides_R2
+        rows, sides = batch.rows, batch.pair_index_R2
         lengths = batch.pack.lengths()[sides]
         token_logps_N, weight = found.logps_N, torch.ones_like(lengths[:, 0])
         if found.collisions_N is not None:
-            weight = likeliness(batch.pack, token_logps_N, found.collisions_N)[sides].prod(1)
+            weight = wpo_weight(batch.pack, token_logps_N, found.collisions_N)[sides].prod(1)
             weight = weight.clamp(max=1.0)
         if self.counting is None:
             sums = batch.pack.sums(token_logps_N)[sides]
@@ -123,7 +123,7 @@ class Split(NamedTuple):
         )
 
 
-class Run(NamedTuple):
+class TrainContext(NamedTuple):
     """A run that has passed its checks."""
 
     config: TrainConfig
@@ -138,7 +138,7 @@ class Run(NamedTuple):
     optimizer: torch.optim.Optimizer
     objective: Objective
     scale: LossScale
-    machine: Machine
+    machine: MfuMeter
     total_steps: int
     starts_as_reference: bool
     spread: Spread
@@ -155,7 +155,7 @@ class Run(NamedTuple):
         return autocast(self.accelerator.device, self.config.mixed_precision)
 
 
-def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
+def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
     """Open data, reference and model, and refuse what does not belong together."""
     for name in dict.fromkeys((config.model, config.reference.model or config.model)):
         check_model(name)
@@ -176,7 +176,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
         add_lora(model, config.lora, seed=config.seed)
     if config.gradient_checkpointing:
         checkpoint_layers(model, place=config.model)
-    policy.collisions, policy.loads = config.wpo, config.router_aux_loss_coef is not None
+    policy.log_sum_sq_probs, policy.loads = config.wpo, config.router_aux_loss_coef is not None
     if policy.loads:
         check_routing(model, place=config.model)
     machine = make_machine(policy, precision=config.mixed_precision)
@@ -185,7 +185,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> Run:
     optimizer = make_optimizer(policy.parameters(), config.optimizer)
     prepared, optimizer = accelerator.prepare(policy, optimizer)
     prepared.train()
-    return Run(
+    return TrainContext(
         config=config,
         accelerator=accelerator,
         build=build,
@@ -221,7 +221,7 @@ def _open_policy(
     policy.dropout = config.dropout
     by_length = length_notice(policy, *seen) if why is None else None
     notices = [left_out(config.model, model), *lengths, by_length]
-    return policy, why, tuple(notice for notice in notices if notice is not None)
+    return policy, why, tuple(on_message for on_message in notices if on_message is not None)
 
 
 def _require_margins(objective: Objective, pairs: Pairs, *, place: str) -> None:
@@ -251,7 +251,7 @@ def _split(build: Build, reference: Reference, split: str, config: TrainConfig) 
     shards = [shard.read() for shard in build.shards(split)]
     pairs, tables = Pairs(shards), reference.tables(split)
     if config.ld_alpha is not None or config.sampo:
-        counting = Counting(config.ld_alpha, config.seed)
+        counting = TokenWeights(config.ld_alpha, config.seed)
         return Split(pairs, weigh_reference(counting, shards, tables), counting)
     columns = ("ref_chosen_logps", "ref_rejected_logps")
     sums = [np.stack([table[name].to_numpy() for name in columns], 1) for table in tables]

@@ -24,12 +24,12 @@ def num_pieces(model: torch.nn.Module) -> int:
     return max((mesh.size() for mesh in meshes), default=1)
 
 
-def local(tensor: Tensor) -> Tensor:
+def local_shard(tensor: Tensor) -> Tensor:
     """The rows of a tensor that this process holds."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def bounds(tensor: Tensor) -> tuple[int, int]:
+def shard_bounds(tensor: Tensor) -> tuple[int, int]:
     """Which rows those are: [start, stop)."""
     rows = tensor.shape[0]
     if not isinstance(tensor, DTensor):
@@ -39,7 +39,7 @@ def bounds(tensor: Tensor) -> tuple[int, int]:
     return start, min(start + chunk, rows)
 
 
-def piece_like(tensor: Tensor, rows: Tensor) -> Tensor:
+def from_local_shard(tensor: Tensor, rows: Tensor) -> Tensor:
     """Rows as the piece of a tensor that is sharded as `tensor` is."""
     if not isinstance(tensor, DTensor):
         return rows
@@ -52,7 +52,7 @@ def piece_like(tensor: Tensor, rows: Tensor) -> Tensor:
     )
 
 
-def shard_again(policy: torch.nn.Module) -> None:
+def reshard_root(policy: torch.nn.Module) -> None:
     """Let go of what an evaluation has gathered: the root's weights, which it keeps."""
     if isinstance(policy, FSDPModule):
         policy.reshard()

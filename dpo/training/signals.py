@@ -30,7 +30,7 @@ class StopRequest:
         for each, handler in self._before.items():
             signal.signal(each, handler)
 
-    def agreed(self, accelerator: Accelerator) -> int | None:
+    def signal_on_any_rank(self, accelerator: Accelerator) -> int | None:
         """The signal that any rank got, known to all of them after the same step."""
         mine = torch.tensor([self.signal or 0], device=accelerator.device)
         found = int(accelerator.gather(mine).max())

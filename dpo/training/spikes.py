@@ -10,7 +10,7 @@ LIMIT = 6.0
 """Standard deviations."""
 
 
-class SpikeWatch:
+class LossSpikes:
     """Remembers the losses of the last steps, those of an earlier start too."""
 
     def __init__(self, losses: Iterable[float] = ()) -> None:

@@ -13,10 +13,10 @@ from dpo.training.gradients import packs_of, run_packs
 from dpo.training.metrics import means
 from dpo.training.mfu import work_of
 from dpo.training.optimizer import learning_rate
-from dpo.training.setup import Run
+from dpo.training.setup import TrainContext
 
 
-def train_step(run: Run, step: int) -> dict[str, float]:
+def train_step(run: TrainContext, step: int) -> dict[str, float]:
     """Take step `step` (from 1) and return its metrics, those of the policy before it moved.
 
     The loss is the sum of weight · loss over the step's pairs, divided by their number; where
@@ -45,7 +45,7 @@ def train_step(run: Run, step: int) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _draws_at_random(run: Run, step: int) -> bool:
+def _draws_at_random(run: TrainContext, step: int) -> bool:
     """Return whether two passes over the first pack of a step differ."""
     rows = packs_of(run, step)[0] or run.order.rows(step)[:1]
     pack = run.train.batch(rows, run.accelerator.device).pack
@@ -54,7 +54,7 @@ def _draws_at_random(run: Run, step: int) -> bool:
     return not torch.equal(first, second)
 
 
-def _check_first(run: Run, found: dict[str, float], expected: float) -> None:
+def _check_first(run: TrainContext, found: dict[str, float], expected: float) -> None:
     """Refuse a first step that is not the reference's, by what its precision can say."""
     draws = partial(_draws_at_random, run, 1)
     if run.config.mixed_precision == "no":
@@ -64,7 +64,7 @@ def _check_first(run: Run, found: dict[str, float], expected: float) -> None:
     check_first_margins(found, run.spread, tokens.tolist(), draws=draws)
 
 
-def _gradients(run: Run, step: int) -> tuple[dict[str, float], float]:
+def _gradients(run: TrainContext, step: int) -> tuple[dict[str, float], float]:
     """Leave the step's clipped gradients in the weights; its metrics, and the reference's loss.
 
     Where the scale of the loss makes gradients overflow, all of it again at half of that.
@@ -90,7 +90,7 @@ def _gradients(run: Run, step: int) -> tuple[dict[str, float], float]:
         run.objective.seen.update(seen)
 
 
-def pairs_run(run: Run, step: int) -> list[str]:
+def pairs_run(run: TrainContext, step: int) -> list[str]:
     """Ids of the pairs that the ranks together ran in a step, in the order of the step."""
     mine = [row for rows in packs_of(run, step) for row in rows]
     place = {row: place for place, row in enumerate(run.order.rows(step))}
@@ -98,21 +98,21 @@ def pairs_run(run: Run, step: int) -> list[str]:
     return [run.train.pairs.pair_id(row) for row in everyone]
 
 
-def name_pairs(run: Run, step: int) -> str:
+def name_pairs(run: TrainContext, step: int) -> str:
     """The first pairs of a step, as messages name them."""
     rows = run.order.rows(step)
     ids = [run.train.pairs.pair_id(row)[:12] for row in rows[:8]]
     return ", ".join([*ids, "…"] if len(rows) > len(ids) else ids)
 
 
-def _clip(run: Run) -> float:
+def _clip(run: TrainContext) -> float:
     """Scale the step's gradient down to the limit; returns its norm before that."""
     limit = run.config.optimizer.max_grad_norm
     norm = run.accelerator.clip_grad_norm_(run.policy.parameters(), limit or math.inf)
     return float(norm) if norm is not None else math.nan
 
 
-def _refuse_nonfinite(run: Run, step: int, found: dict[str, float]) -> None:
+def _refuse_nonfinite(run: TrainContext, step: int, found: dict[str, float]) -> None:
     if math.isfinite(found["loss"]) and math.isfinite(found["grad_norm"]):
         return
     what = f"loss {found['loss']} and gradient norm {found['grad_norm']}"

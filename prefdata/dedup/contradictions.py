@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from prefdata.records.keys import GROUP, within
+from prefdata.records.keys import GROUP_ID, within
 
 _SIDES = ("chosen_id", "rejected_id")
 
@@ -13,7 +13,7 @@ def find_contradictions(keys: pl.DataFrame) -> pl.Series:
     Pairs of one prompt are compared whole: (x, a > b) stands against (x, b > a). With `split`, each
     split is looked at by itself.
     """
-    group = within(keys, GROUP)
+    group = within(keys, GROUP_ID)
     places = keys.select(*group, *_SIDES).with_row_index("at")
     several = places.filter(pl.len().over(group) > 1)
     swapped = several.select(*group, chosen_id="rejected_id", rejected_id="chosen_id").unique()

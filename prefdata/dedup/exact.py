@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from prefdata.records.keys import PAIR, within
+from prefdata.records.keys import PAIR_ID, within
 
 
 def find_copies(keys: pl.DataFrame) -> pl.DataFrame:
@@ -11,7 +11,7 @@ def find_copies(keys: pl.DataFrame) -> pl.DataFrame:
     `keys` has rows of KEYS in the order of the inputs; with `split`, each split is looked at by
     itself.
     """
-    key = within(keys, PAIR)
+    key = within(keys, PAIR_ID)
     places = keys.select(key).with_row_index("at")
     first = places.with_columns(kept=pl.col("at").first().over(key))
     return first.filter(pl.col("kept") != pl.col("at")).select("at", "kept")

@@ -136,9 +136,9 @@ def _start(threads: int) -> None:
 
 
 def _end_with_chief() -> None:
-    chief = multiprocessing.parent_process()
-    assert chief is not None
-    wait([chief.sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
     os._exit(1)
 
 

@@ -8,7 +8,7 @@ from prefdata.read.adapt.fields import MISSING, getter, read_flag
 from prefdata.read.adapt.ids import canonical_json
 from prefdata.read.adapt.implicit import require_prompt, with_lines
 from prefdata.read.adapt.message_cells import parse_columns
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.layouts.model import Kind, Layout
 from prefdata.read.layouts.registry import in_force, shipped_layouts
 from prefdata.read.unread import EMPTY, kind_of
@@ -96,7 +96,7 @@ def _fit(layout: Layout, rows: Sequence[dict[str, Any]]) -> Fit:
 def _parsed(rows: Sequence[dict[str, Any]], layout: Layout) -> Sequence[dict[str, Any]]:
     try:
         return [parse_columns(row, layout.parse) for row in rows] if layout.parse else rows
-    except RowFault:  # text that only looks like JSON
+    except RowError:  # text that only looks like JSON
         return rows
 
 

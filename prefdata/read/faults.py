@@ -1,7 +1,7 @@
 """A row that cannot become a record: its code, and one line that says why."""
 
 
-class RowFault(Exception):  # noqa: N818 - a fault of the data, found and counted, not an error
+class RowError(Exception):
     """Raised where a row's fault is known; the reader turns it into a row of REJECTED.
 
     R201 unparseable · R202 not UTF-8 · R203 lone surrogate · R204 NUL · R205 not a finite number ·
@@ -15,6 +15,6 @@ class RowFault(Exception):  # noqa: N818 - a fault of the data, found and counte
         self.code, self.message = code, message
         super().__init__(f"{message} [{code}]")
 
-    def __reduce__(self) -> tuple[type["RowFault"], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type["RowError"], tuple[str, str]]:
         """Faults cross process borders, so they are rebuilt from their two parts."""
         return type(self), (self.code, self.message)

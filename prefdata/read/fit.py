@@ -16,7 +16,7 @@ from prefdata.read.adapt.repeated import cut_prompt, is_long
 from prefdata.read.adapt.roles import OURS, our_role
 from prefdata.read.adapt.spellings import usual_columns, with_usual_columns
 from prefdata.read.detect import detect_layout
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.files.parse_json import Object
 from prefdata.read.layouts.model import Layout
 from prefdata.read.layouts.registry import is_shipped
@@ -91,7 +91,7 @@ def _parsed(row: Object, columns: Sequence[str], limits: Limits) -> Object:
         if type(row.get(name)) is str and OPENS.match(row[name]):
             try:
                 found[name] = parse_cell(name, row[name], limits)
-            except RowFault:
+            except RowError:
                 continue
     return {**row, **found} if found else row
 
@@ -130,7 +130,7 @@ def _prompt_and_answers(reader: Adapter, row: Object) -> tuple[Any, list[Any]] |
             said = read_completion("completion", whole.get(candidates.text), layout.roles)
             return reader.prompt.read(whole), [said]
         draft = reader.read_whole(whole)
-    except RowFault:
+    except RowError:
         return None
     return draft.prompt, [side for pair in draft.pairs for side in pair[:2]]
 

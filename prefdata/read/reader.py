@@ -16,7 +16,7 @@ from prefdata.read.adapt.collect import Collector, RowOptions
 from prefdata.read.adapt.gather import gather_blocks
 from prefdata.read.adapt.named import Columns
 from prefdata.read.adapt.widened import plain_rows
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.files.chunks import Block, RowBlock
 from prefdata.read.files.formats import open_blocks
 from prefdata.read.files.jsonl import Tally
@@ -27,7 +27,7 @@ from prefdata.read.fit import MOST_ROWS, Fitted, Wanted, fit
 from prefdata.read.layouts.model import Layout
 from prefdata.read.limits import Limits, Pairing
 from prefdata.read.unread import Unread, UnreadColumns, add_unread
-from prefdata.records.keys import MEMBERS
+from prefdata.records.keys import SOURCE_ROWS
 from prefdata.records.schema import RECORDS, REJECTED
 
 SAMPLE_BLOCKS = 2  # looked at for the layout
@@ -174,7 +174,7 @@ def read_file(
         layout.name if layout else "",
         opened.end.size_bytes,
         opened.end.sha256,
-        pl.concat([pl.DataFrame(schema=MEMBERS), *(part.members for part in parts)]),
+        pl.concat([pl.DataFrame(schema=SOURCE_ROWS), *(part.members for part in parts)]),
         notes_of(opened.end, counts),
         fitted.said,
     )
@@ -226,7 +226,7 @@ def fit_to_blocks(
     for block in blocks:
         seen.append(block)
         rows = plain_rows(block, limits, Tally())
-        objects = (value for *_, value in rows if not isinstance(value, RowFault))
+        objects = (value for *_, value in rows if not isinstance(value, RowError))
         sample += islice(objects, MOST_ROWS - len(sample))
         if len(sample) >= MOST_ROWS or len(seen) >= SAMPLE_BLOCKS:
             break

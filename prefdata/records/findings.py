@@ -9,7 +9,7 @@ import pyarrow as pa
 EXAMPLES = 5
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where a code was met, and what was found there."""
 
     source: str
@@ -19,38 +19,40 @@ class Place(NamedTuple):
     """Of the row's first byte in the decompressed file; -1 where it has none."""
 
 
-class Met(NamedTuple):
+class CodeCount(NamedTuple):
     """One code at one level."""
 
     num: int
-    first: tuple[Place, ...]
+    first: tuple[Location, ...]
 
 
 Level = Literal["E", "W", "I"]
-Findings = dict[Level, dict[str, Met]]
+Findings = dict[Level, dict[str, CodeCount]]
 """By level (E: refused, W: reported, I: counted alone), then by code."""
 
 
-def count_rows(rows: pa.Table, examples: int = EXAMPLES) -> dict[str, Met]:
+def count_rows(rows: pa.Table, examples: int = EXAMPLES) -> dict[str, CodeCount]:
     """Rows of REJECTED by their codes."""
-    frame = pl.DataFrame({name: pl.Series(rows[name]) for name in ("code", *Place._fields)})
+    frame = pl.DataFrame({name: pl.Series(rows[name]) for name in ("code", *Location._fields)})
     groups = frame.group_by("code", maintain_order=True)
-    found = {str(code): met.select(Place._fields) for (code,), met in groups}
+    found = {str(code): met.select(Location._fields) for (code,), met in groups}
     return {
-        code: Met(len(met), tuple(map(Place._make, met.head(examples).iter_rows())))
+        code: CodeCount(len(met), tuple(map(Location._make, met.head(examples).iter_rows())))
         for code, met in sorted(found.items())
     }
 
 
-def add_up(parts: Iterable[Mapping[str, Met]], examples: int = EXAMPLES) -> dict[str, Met]:
+def merge_counts(
+    parts: Iterable[Mapping[str, CodeCount]], examples: int = EXAMPLES
+) -> dict[str, CodeCount]:
     """The codes of several parts, which are in the order of the inputs."""
-    total: dict[str, Met] = {}
+    total: dict[str, CodeCount] = {}
     for part in parts:
         for code, met in part.items():
-            before = total.get(code, Met(0, ()))
-            total[code] = Met(before.num + met.num, (before.first + met.first)[:examples])
+            before = total.get(code, CodeCount(0, ()))
+            total[code] = CodeCount(before.num + met.num, (before.first + met.first)[:examples])
     return dict(sorted(total.items()))
 
 
-def counts(met: Mapping[str, Met]) -> dict[str, int]:
+def counts(met: Mapping[str, CodeCount]) -> dict[str, int]:
     return {code: found.num for code, found in met.items()}

@@ -12,22 +12,26 @@ from prefdata.arrow import whole
 
 Numbers = NDArray[np.uint64]
 
-KEYS: dict[str, type[pl.DataType]] = {
+KEY_COLUMNS: dict[str, type[pl.DataType]] = {
     "line": pl.Int64,
     "ordinal": pl.Int32,
-    "pair_high": pl.UInt64,
-    "pair_low": pl.UInt64,
-    "group_high": pl.UInt64,
-    "group_low": pl.UInt64,
+    "pair_id_hi": pl.UInt64,
+    "pair_id_lo": pl.UInt64,
+    "group_id_hi": pl.UInt64,
+    "group_id_lo": pl.UInt64,
     "chosen_id": pl.UInt64,
     "rejected_id": pl.UInt64,
 }
-LINES: dict[str, type[pl.DataType]] = {"line": pl.Int64, "ordinal": pl.Int32}
+REJECTED_LINES: dict[str, type[pl.DataType]] = {"line": pl.Int64, "ordinal": pl.Int32}
 """Of each row and pair that was refused; the ordinal of a row is -1."""
-MEMBERS: dict[str, type[pl.DataType]] = {"line": pl.Int64, "ordinal": pl.Int32, "member": pl.Int64}
+SOURCE_ROWS: dict[str, type[pl.DataType]] = {
+    "line": pl.Int64,
+    "ordinal": pl.Int32,
+    "member": pl.Int64,
+}
 """Of a pair that came out of several rows, by its line and ordinal: each other row's line."""
-PAIR = ("pair_high", "pair_low")
-GROUP = ("group_high", "group_low")
+PAIR_ID = ("pair_id_hi", "pair_id_lo")
+GROUP_ID = ("group_id_hi", "group_id_lo")
 
 
 def within(keys: pl.DataFrame, columns: tuple[str, ...]) -> list[str]:
@@ -42,14 +46,14 @@ def keys_of(records: pa.Table) -> pl.DataFrame:
         {
             "line": pl.Series(records["line"]),
             "ordinal": pl.Series(records["ordinal"]),
-            "pair_high": pair[:, 0],
-            "pair_low": pair[:, 1],
-            "group_high": group[:, 0],
-            "group_low": group[:, 1],
+            "pair_id_hi": pair[:, 0],
+            "pair_id_lo": pair[:, 1],
+            "group_id_hi": group[:, 0],
+            "group_id_lo": group[:, 1],
             "chosen_id": _halves(records["chosen_id"])[:, 0],
             "rejected_id": _halves(records["rejected_id"])[:, 0],
         },
-        schema=KEYS,
+        schema=KEY_COLUMNS,
     )
 
 

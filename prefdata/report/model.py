@@ -8,8 +8,8 @@ from prefdata.store.manifest import (
     FunnelStage,
     InputSeal,
     LineClasses,
-    SplitSeal,
-    TokenizerSeal,
+    SplitStats,
+    TokenizerIdentity,
 )
 
 
@@ -144,7 +144,7 @@ class Report(_Model):
     funnel: list[FunnelStage]
     findings: list[Finding]
     """By code."""
-    splits: dict[str, SplitSeal] | None
+    splits: dict[str, SplitStats] | None
     """Null where nothing was tokenized."""
     lengths: dict[str, Lengths] | None
     """Of prompt, chosen and rejected, over all splits."""
@@ -167,6 +167,6 @@ class Report(_Model):
     example_pairs: list[ExamplePair] = []
     config: dict[str, Any] | None = None
     """The resolved config, without what only says where and how fast; null for a validation."""
-    tokenizer: TokenizerSeal | None = None
+    tokenizer: TokenizerIdentity | None = None
     fingerprint: str | None = None
     """Of the build, as in its manifest."""

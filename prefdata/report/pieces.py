@@ -5,7 +5,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
-from prefdata.tokens.tokenizer import Target
+from prefdata.tokens.tokenizer import TokenizerSpec
 
 _MOST_IDS = 8  # of one piece: no character is cut into more
 _CUT = "\ufffd"  # what a decoder writes for a part of a character
@@ -22,7 +22,7 @@ class Piece(NamedTuple):
     """False where the loss leaves it out."""
 
 
-def decoder_of(target: Target) -> Decode:
+def decoder_of(target: TokenizerSpec) -> Decode:
     """Ids to text; what was decoded once is remembered."""
 
     @lru_cache(maxsize=65_536)

@@ -31,7 +31,7 @@ from prefdata.stages.output import (
     replaced_names,
 )
 from prefdata.store.canonical import to_json
-from prefdata.store.commit import FileSeal, commit_file, lock_folder, make_folder, write_bytes
+from prefdata.store.commit import FileDigest, commit_file, lock_folder, make_folder, write_bytes
 from prefdata.store.content import hash_content
 from prefdata.store.manifest import NAME as MANIFEST
 from prefdata.store.manifest import Manifest, ShardSeal, read_manifest
@@ -200,7 +200,7 @@ def _write_build(
 ) -> Manifest:
     staging = Staging(out, manifest.fingerprint)
     folder = next(iter(found.record.references.values()), found.record.tokens)
-    seals: dict[str, FileSeal] = {}
+    seals: dict[str, FileDigest] = {}
     with progress.bar("writing", sum(shard.rows for shard in manifest.shards)) as advance:
         for shard in manifest.shards:
             table = read_parquet(root / parquet_name(folder, shard.path), TOKENS)
@@ -225,7 +225,7 @@ def _write_build(
     return manifest
 
 
-def _stage_shard(path: Path, table: pa.Table, rows: int) -> FileSeal:
+def _stage_shard(path: Path, table: pa.Table, rows: int) -> FileDigest:
     def write(path: Path) -> None:
         write_shard(path, table)
         read_shard(path, rows=rows)
@@ -234,7 +234,7 @@ def _stage_shard(path: Path, table: pa.Table, rows: int) -> FileSeal:
 
 
 def _as_written(
-    found: SharedSet, manifest: Manifest, seals: dict[str, FileSeal], root: Path
+    found: SharedSet, manifest: Manifest, seals: dict[str, FileDigest], root: Path
 ) -> Manifest:
     """The manifest of the shards as they are here.
 
@@ -254,7 +254,7 @@ def _as_written(
     return manifest.model_copy(update={"shards": shards}).sealed()
 
 
-def _sealed_as(shard: ShardSeal, seal: FileSeal) -> ShardSeal:
+def _sealed_as(shard: ShardSeal, seal: FileDigest) -> ShardSeal:
     return shard.model_copy(update=seal._asdict())
 
 

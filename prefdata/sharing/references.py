@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from prefdata.errors import UsageError
 from prefdata.store.canonical import hash_json
-from prefdata.store.commit import FileSeal
+from prefdata.store.commit import FileDigest
 from prefdata.store.reader import Build, Shard, is_inside
 from prefdata.store.shards import REFERENCE, read_shard
 from prefdata.store.verify import check_seal
@@ -33,7 +33,7 @@ class StoredReference(NamedTuple):
         path = self.folder / name
         if not is_inside(path, self.folder):
             raise UsageError("E212", str(path), "is a link that leads out of its directory", _AGAIN)
-        check_seal(path, FileSeal(int(seal["bytes"]), str(seal["sha256"])), None)
+        check_seal(path, FileDigest(int(seal["bytes"]), str(seal["sha256"])), None)
         return read_shard(path, rows=shard.rows, schema=REFERENCE)
 
 

@@ -21,20 +21,20 @@ import pyarrow as pa
 from prefdata.arrow import empty_table
 from prefdata.check import RowChecks, examine_rows
 from prefdata.check.rows.profile import PROFILE, storable
-from prefdata.check.sets.triggers import Seed, seed_of
+from prefdata.check.sets.triggers import TriggerCandidate, seed_of
 from prefdata.dedup.near import NearDuplicates, make_sketch, sketch_table, unit_texts
 from prefdata.read import Block, InputFile, LineCounts, RowOptions, read_part
-from prefdata.records.findings import Met, Place, count_rows
-from prefdata.records.keys import LINES, MEMBERS, keys_of
+from prefdata.records.findings import CodeCount, Location, count_rows
+from prefdata.records.keys import REJECTED_LINES, SOURCE_ROWS, keys_of
 from prefdata.records.schema import RECORDS, REJECTED
 from prefdata.records.text import message_fields
-from prefdata.store.commit import FileSeal
+from prefdata.store.commit import FileDigest
 from prefdata.store.staging import stage_table
 
 FOLDER = "parts"
 
 
-class PartTask(NamedTuple):
+class ChunkTask(NamedTuple):
     """What a process needs to make one part."""
 
     name: str
@@ -53,21 +53,21 @@ class PartTask(NamedTuple):
         return f"{self.file.name}, part {self.name}"
 
 
-class PartFacts(NamedTuple):
+class ChunkStats(NamedTuple):
     """What is known of a part once it is made; plain values, so that the journal keeps it."""
 
     counts: LineCounts
     rows: int
     """Records that passed the row checks."""
-    unread: dict[str, Met]
+    unread: dict[str, CodeCount]
     """Rows that gave no record, by code."""
-    refused: dict[str, Met]
+    refused: dict[str, CodeCount]
     """Records that broke a rule, by code."""
-    reported: dict[str, Met]
+    reported: dict[str, CodeCount]
     """Findings in records that stay, by code."""
-    counted: dict[str, Met]
+    counted: dict[str, CodeCount]
     """The same of severity I."""
-    seeds: tuple[Seed, ...]
+    seeds: tuple[TriggerCandidate, ...]
     """Words that look planted."""
     fields: tuple[str, ...]
     """Fields of messages that some record uses."""
@@ -80,14 +80,14 @@ class PartFacts(NamedTuple):
         return self._asdict()
 
     @staticmethod
-    def from_json(value: dict[str, Any]) -> "PartFacts":
-        def met(codes: dict[str, Any]) -> dict[str, Met]:
+    def from_json(value: dict[str, Any]) -> "ChunkStats":
+        def met(codes: dict[str, Any]) -> dict[str, CodeCount]:
             return {
-                code: Met(num, tuple(Place._make(place) for place in first))
+                code: CodeCount(num, tuple(Location._make(place) for place in first))
                 for code, (num, first) in codes.items()
             }
 
-        return PartFacts(
+        return ChunkStats(
             LineCounts.from_json(value["counts"]),
             value["rows"],
             met(value["unread"]),
@@ -101,13 +101,13 @@ class PartFacts(NamedTuple):
         )
 
 
-class MadePart(NamedTuple):
+class ChunkResult(NamedTuple):
     """A part's name, what it found, its files, and the narrow tables over its rows."""
 
     name: str
     source_index: int
-    facts: PartFacts
-    files: dict[str, FileSeal]
+    facts: ChunkStats
+    files: dict[str, FileDigest]
     keys: pl.DataFrame
     profile: pl.DataFrame
     lines: pl.DataFrame
@@ -116,7 +116,7 @@ class MadePart(NamedTuple):
     """MEMBERS of pairs that came out of several rows."""
 
 
-def make_part(task: PartTask) -> MadePart:
+def build_chunk(task: ChunkTask) -> ChunkResult:
     """Read and check one part, and write it where there is a staging folder."""
     rows = read_part(task.file, task.block, task.options)
     seen, examples = examine_rows(rows.records, task.checks), task.checks.examples
@@ -124,7 +124,7 @@ def make_part(task: PartTask) -> MadePart:
     rejected = pa.concat_tables([rows.rejected, seen.refused]).sort_by(
         [("line", "ascending"), ("ordinal", "ascending")]
     )
-    facts = PartFacts(
+    facts = ChunkStats(
         counts=rows.counts,
         rows=kept.num_rows,
         unread=count_rows(rows.rejected, examples),
@@ -137,7 +137,9 @@ def make_part(task: PartTask) -> MadePart:
         is_text=bool((pl.Series(kept["form"]) == "text").any()),
     )
     keys, members = keys_of(kept), rows.members
-    lines = pl.DataFrame({name: pl.Series(rejected[name]) for name in LINES}, schema=LINES)
+    lines = pl.DataFrame(
+        {name: pl.Series(rejected[name]) for name in REJECTED_LINES}, schema=REJECTED_LINES
+    )
     files = {}
     if task.root is not None:
         tables = {
@@ -153,7 +155,7 @@ def make_part(task: PartTask) -> MadePart:
             path_of(task.name, kind): stage_table(task.root / path_of(task.name, kind), table)
             for kind, table in tables.items()
         }
-    return MadePart(task.name, task.file.index, facts, files, keys, profile, lines, members)
+    return ChunkResult(task.name, task.file.index, facts, files, keys, profile, lines, members)
 
 
 def _sketch_tables(kept: pa.Table, near: NearDuplicates | None) -> dict[str, pa.Table]:
@@ -173,18 +175,18 @@ def path_of(name: str, kind: str) -> str:
     return f"{FOLDER}/{name}.{kind}.arrow"
 
 
-def recall_part(root: Path, name: str, source_index: int, entry: dict[str, Any]) -> MadePart:
+def recall_part(root: Path, name: str, source_index: int, entry: dict[str, Any]) -> ChunkResult:
     """A part that an earlier process made, as the journal knows it."""
-    files = {path: FileSeal(*seal) for path, *seal in entry["files"]}
+    files = {path: FileDigest(*seal) for path, *seal in entry["files"]}
     keys, profile, lines = (
         _read_ipc(root / path_of(name, kind)) for kind in ("keys", "profile", "lines")
     )
-    path, members = path_of(name, "members"), pl.DataFrame(schema=MEMBERS)
+    path, members = path_of(name, "members"), pl.DataFrame(schema=SOURCE_ROWS)
     if path in files:
         members = _read_ipc(root / path)
-    facts = PartFacts.from_json(entry["facts"])
+    facts = ChunkStats.from_json(entry["facts"])
     profile = profile.cast(PROFILE)
-    return MadePart(name, source_index, facts, files, keys, profile, lines, members)
+    return ChunkResult(name, source_index, facts, files, keys, profile, lines, members)
 
 
 def _read_ipc(path: Path) -> pl.DataFrame:

@@ -6,20 +6,20 @@ from typing import NamedTuple
 import polars as pl
 
 from prefdata.check.sets.leaks import LEAK_NAMES
-from prefdata.records.findings import Findings, Met, Place, add_up
+from prefdata.records.findings import CodeCount, Findings, Location, merge_counts
 from prefdata.report.explain import CATALOG
 from prefdata.stages.filter import CONTRADICTION, EXCLUDED
-from prefdata.stages.scan import Survey
-from prefdata.stages.shard import MadeShard, ShardTask
-from prefdata.store.commit import FileSeal
+from prefdata.stages.scan import ScanResult
+from prefdata.stages.shard import ShardResult, ShardTask
+from prefdata.store.commit import FileDigest
 from prefdata.tokens.template.render import Refusal
 
 
-class Made(NamedTuple):
+class BuiltShards(NamedTuple):
     """The shards of a build: what was asked for, and what came of it."""
 
     tasks: Sequence[ShardTask]
-    shards: Sequence[MadeShard]
+    shards: Sequence[ShardResult]
 
     @property
     def notes(self) -> list[str]:
@@ -31,14 +31,14 @@ class Made(NamedTuple):
         return sum(made.facts.rows for made in self.shards)
 
     @property
-    def seals(self) -> dict[str, FileSeal]:
+    def seals(self) -> dict[str, FileDigest]:
         """Of every file of the shards."""
         return {name: seal for made in self.shards for name, seal in made.files.items()}
 
-    def findings(self) -> dict[str, Met]:
+    def findings(self) -> dict[str, CodeCount]:
         """What was found in pairs that became tokens, by code."""
-        return add_up(
-            {code: Met(count, ()) for code, count in made.facts.findings.items()}
+        return merge_counts(
+            {code: CodeCount(count, ()) for code, count in made.facts.findings.items()}
             for made in self.shards
         )
 
@@ -51,10 +51,12 @@ class Made(NamedTuple):
         return found
 
 
-NOTHING_MADE = Made((), ())
+NOTHING_MADE = BuiltShards((), ())
 
 
-def codes_met(found: Survey, made: Made, refusals: dict[int, Refusal], examples: int) -> Findings:
+def codes_met(
+    found: ScanResult, made: BuiltShards, refusals: dict[int, Refusal], examples: int
+) -> Findings:
     """Every code that was met, by level; in decided and refused pairs by their places."""
     facts = [part.facts for part in found.parts]
     contradictory = [(int(at), CONTRADICTION) for at in found.decision.contradictory]
@@ -64,12 +66,14 @@ def codes_met(found: Survey, made: Made, refusals: dict[int, Refusal], examples:
     copies = found.decision.copies["at"].to_list()
     reported = {code: list(places) for code, places in found.decision.reported.items()}
     met: Findings = {
-        "E": add_up([part.unread for part in facts] + [part.refused for part in facts], examples),
-        "W": add_up([part.reported for part in facts], examples),
-        "I": add_up([part.counted for part in facts], examples),
+        "E": merge_counts(
+            [part.unread for part in facts] + [part.refused for part in facts], examples
+        ),
+        "W": merge_counts([part.reported for part in facts], examples),
+        "I": merge_counts([part.counted for part in facts], examples),
     }
     late = {code: _placed(found, some, examples) for code, some in refused.items()}
-    met["E"] = add_up([met["E"], late], examples)
+    met["E"] = merge_counts([met["E"], late], examples)
     for code, places in {**reported, "PD401": copies}.items():
         said = [(int(at), CATALOG[code].meaning) for at in places]
         met["W"][code] = _placed(found, said, examples)
@@ -89,8 +93,8 @@ def codes_met(found: Survey, made: Made, refusals: dict[int, Refusal], examples:
     return met
 
 
-def leak_messages(found: Survey, leaks: pl.DataFrame) -> list[tuple[int, str]]:
-    """What each row of `Decision.leaks` shares with which row of the split that keeps it."""
+def leak_messages(found: ScanResult, leaks: pl.DataFrame) -> list[tuple[int, str]]:
+    """What each row of `FilterResult.leaks` shares with which row of the split that keeps it."""
     of_rows, names = found.splits.of_rows, found.splits.names
     assert of_rows is not None
     files = [file.file.source for file in found.files]
@@ -103,7 +107,7 @@ def leak_messages(found: Survey, leaks: pl.DataFrame) -> list[tuple[int, str]]:
     ]
 
 
-def _near_messages(found: Survey, examples: int) -> list[tuple[int, str]]:
+def _near_messages(found: ScanResult, examples: int) -> list[tuple[int, str]]:
     """What each near-duplicate is near, for as many as a report names."""
     near = found.decision.near
     names = [file.file.source for file in found.files]
@@ -116,10 +120,10 @@ def _near_messages(found: Survey, examples: int) -> list[tuple[int, str]]:
     return list(zip(near["at"].to_list(), said + rest, strict=True))
 
 
-def _placed(found: Survey, pairs: list[tuple[int, str]], examples: int) -> Met:
+def _placed(found: ScanResult, pairs: list[tuple[int, str]], examples: int) -> CodeCount:
     """Pairs by their places in the keys, as a report names them."""
     first = []
     for at, message in pairs[:examples]:
         source, line = found.keys.select("source_index", "line").row(at)
-        first.append(Place(found.files[source].file.source, line, message))
-    return Met(len(pairs), tuple(first))
+        first.append(Location(found.files[source].file.source, line, message))
+    return CodeCount(len(pairs), tuple(first))

@@ -13,12 +13,12 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from prefdata.arrow import arrow_array, numbers_array
-from prefdata.records.keys import PAIR
+from prefdata.records.keys import PAIR_ID
 from prefdata.records.rejected import rejects_of
 from prefdata.records.schema import DUPLICATES, REJECTED
 from prefdata.stages.chunk import gather, open_part
-from prefdata.stages.scan import Survey
-from prefdata.store.commit import FileSeal
+from prefdata.stages.scan import ScanResult
+from prefdata.store.commit import FileDigest
 from prefdata.store.staging import write_staged
 from prefdata.tokens.template.render import Refusal
 
@@ -26,8 +26,8 @@ _ORDER = [("line", "ascending"), ("ordinal", "ascending")]
 
 
 def write_rejected(
-    root: Path, path: Path, found: Survey, refusals: Mapping[int, Refusal]
-) -> tuple[FileSeal, int]:
+    root: Path, path: Path, found: ScanResult, refusals: Mapping[int, Refusal]
+) -> tuple[FileDigest, int]:
     """Everything that was refused, part by part; `refusals` are of records, by place in the keys.
 
     Returns the file's seal and its rows.
@@ -45,7 +45,7 @@ def write_rejected(
 
 
 def _rejected_tables(
-    root: Path, found: Survey, refusals: Mapping[int, Refusal]
+    root: Path, found: ScanResult, refusals: Mapping[int, Refusal]
 ) -> Iterator[pa.Table]:
     """The refused rows of each part, in the order of the inputs."""
     names = [part.name for part in found.parts]
@@ -64,19 +64,19 @@ def _rejected_tables(
             yield table
 
 
-def duplicates_table(found: Survey) -> pa.Table:
+def duplicates_table(found: ScanResult) -> pa.Table:
     """Each copy and what is kept in its stead, as rows of DUPLICATES."""
     copies = found.decision.duplicates
-    own, stays = (found.keys[copies[name]] for name in ("at", "kept"))
+    own, kept_mask = (found.keys[copies[name]] for name in ("at", "kept"))
     names = pl.Series([file.file.source for file in found.files])
     columns = {
         "source": names[own["source_index"]],
         "source_index": own["source_index"],
         "line": own["line"],
         "ordinal": own["ordinal"],
-        "kept_source": names[stays["source_index"]],
-        "kept_line": stays["line"],
-        "kept_ordinal": stays["ordinal"],
+        "kept_source": names[kept_mask["source_index"]],
+        "kept_line": kept_mask["line"],
+        "kept_ordinal": kept_mask["ordinal"],
     }
     arrays = {
         name: arrow_array(column.to_list(), DUPLICATES.field(name).type)
@@ -89,7 +89,7 @@ def duplicates_table(found: Survey) -> pa.Table:
 
 def ids_array(keys: pl.DataFrame) -> pa.Array:
     """The ids of pairs, out of their halves."""
-    halves = keys.select(PAIR).to_numpy().astype(">u8", order="C")
+    halves = keys.select(PAIR_ID).to_numpy().astype(">u8", order="C")
     return pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(16), len(keys), [None, pa.py_buffer(halves.tobytes())]
     )

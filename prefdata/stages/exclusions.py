@@ -8,7 +8,7 @@ import orjson
 import polars as pl
 
 from prefdata.errors import UsageError
-from prefdata.records.keys import PAIR
+from prefdata.records.keys import PAIR_ID
 
 ID_DIGITS = 32
 
@@ -17,7 +17,7 @@ def read_exclusions(paths: Sequence[Path]) -> pl.DataFrame:
     """The ids in files of JSON Lines with a `pair_id`, or of one id a line: PAIR, each once."""
     ids = sorted({_id_of(path, number, line) for path in paths for number, line in _lines(path)})
     halves = np.frombuffer(b"".join(ids), ">u8").reshape(-1, 2).astype(np.uint64)
-    return pl.DataFrame({name: halves[:, at] for at, name in enumerate(PAIR)})
+    return pl.DataFrame({name: halves[:, at] for at, name in enumerate(PAIR_ID)})
 
 
 def _lines(path: Path) -> list[tuple[int, bytes]]:

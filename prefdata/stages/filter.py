@@ -13,7 +13,7 @@ from prefdata.dedup import find_contradictions, find_copies
 from prefdata.dedup.near import NearDuplicates, Neighbors, Unit, near_copies
 from prefdata.hashing import Numbers
 from prefdata.records.findings import Level
-from prefdata.records.keys import GROUP, PAIR
+from prefdata.records.keys import GROUP_ID, PAIR_ID
 from prefdata.records.split_names import Leaks
 from prefdata.stages.split import Splits
 from prefdata.store.manifest import FunnelStage
@@ -52,10 +52,10 @@ def divide(splits: Splits, leaks: Leaks) -> Divided | None:
     return None if splits.of_rows is None else Divided(splits.of_rows, leaks)
 
 
-class Decision(NamedTuple):
+class FilterResult(NamedTuple):
     """The fate of every record, by its place in the keys."""
 
-    stays: NDArray[np.bool_]
+    kept_mask: NDArray[np.bool_]
     excluded: pl.Series
     """Places of pairs that the config leaves out."""
     leaks: pl.DataFrame
@@ -70,14 +70,14 @@ class Decision(NamedTuple):
     """Places of pairs that are refused for PD403."""
     reported: dict[str, pl.Series]
     """Places of pairs that stay, by the code that tells of them."""
-    drawn_by: Numbers
+    split_key: Numbers
     """What a record's split is drawn by: equal for prompts that are near-duplicates."""
     funnel: list[FunnelStage]
 
     @property
     def duplicates(self) -> pl.DataFrame:
         """Pairs that do not stay, and those that do in their stead."""
-        gone = self.near.filter(~pl.Series(self.stays)[self.near["at"]])
+        gone = self.near.filter(~pl.Series(self.kept_mask)[self.near["at"]])
         beyond = gone.select(kept="at", last="kept", less="similarity")
         copies = self.copies.join(beyond, on="kept", how="left").select(
             "at",
@@ -93,39 +93,39 @@ def decide(
     near: Near | None = None,
     exclusions: pl.DataFrame | None = None,
     divided: Divided | None = None,
-) -> Decision:
+) -> FilterResult:
     """Drop what is excluded, leaks, is there twice, contradicts itself or is near, as asked for.
 
     Leaks are judged first, so that no copy in one split hides behind that of another. Copies,
     contradictions and near copies are then those of each split.
     """
-    stays = np.ones(len(keys), np.bool_)
+    kept_mask = np.ones(len(keys), np.bool_)
     funnel: list[FunnelStage] = []
 
     def drop(name: str, places: pl.Series, counts: Mapping[str, int]) -> None:
-        before = int(stays.sum())
-        stays[places] = False
-        funnel.append(stage(name, before, int(stays.sum()), counts))
+        before = int(kept_mask.sum())
+        kept_mask[places] = False
+        funnel.append(stage(name, before, int(kept_mask.sum()), counts))
 
     excluded = _places_of(keys, exclusions)
     if len(excluded):
         drop("exclusions", excluded, {"PD409": len(excluded)})
-    leaks, drawn_by = pl.DataFrame(schema=_LEAKS), _drawn_by(keys, near)
+    leaks, split_key = pl.DataFrame(schema=_LEAKS), _drawn_by(keys, near)
     if divided is not None:
         keys = keys.with_columns(split=pl.Series(divided.of_rows))
-        leaks = _leaks(keys, stays, severity, near, divided)
+        leaks = _leaks(keys, kept_mask, severity, near, divided)
         drop("leaks", leaks.filter("dropped")["at"], _count_codes(leaks.filter("dropped")))
         near = near and near.within(divided.of_rows)
-    copies = _copies(keys, stays, level_of("PD401", severity))
+    copies = _copies(keys, kept_mask, level_of("PD401", severity))
     drop("duplicates", copies["at"], {"PD401": len(copies)})
-    found = _contradictory(keys, stays, level_of("PD403", severity))
+    found = _contradictory(keys, kept_mask, level_of("PD403", severity))
     refused = found if level_of("PD403", severity) == "E" else found.clear()
     drop("contradictions", refused, {"PD403": len(refused)})
-    near_ones = _near_copies(keys, stays, near)
+    near_ones = _near_copies(keys, kept_mask, near)
     gone = near_ones["at"] if level_of("PD402", severity) == "E" else near_ones["at"].clear()
     drop("near duplicates", gone, {"PD402": len(gone)})
-    return Decision(
-        stays,
+    return FilterResult(
+        kept_mask,
         excluded,
         leaks,
         copies,
@@ -133,14 +133,14 @@ def decide(
         "I" if level_of("PD402", severity) == "I" else "W",
         refused,
         {} if level_of("PD403", severity) == "E" else {"PD403": found},
-        drawn_by,
+        split_key,
         funnel,
     )
 
 
 def _leaks(
     keys: pl.DataFrame,
-    stays: NDArray[np.bool_],
+    kept_mask: NDArray[np.bool_],
     severity: Mapping[str, str],
     near: Near | None,
     divided: Divided,
@@ -149,7 +149,7 @@ def _leaks(
     frame = keys.with_row_index("at")
     if near is not None:
         frame = frame.with_columns(cluster=pl.Series(near.by_unit["prompt"].clusters))
-    frame = frame.filter(pl.Series(stays))
+    frame = frame.filter(pl.Series(kept_mask))
     levels = {code: level_of(code, severity) for code in SHARED}
     found = find_leaked(frame, [code for code, level in levels.items() if level in ("E", "W")])
     counted = find_leaked(frame, [code for code, level in levels.items() if level == "I"])
@@ -171,40 +171,42 @@ def _count_codes(leaks: pl.DataFrame) -> dict[str, int]:
 def _places_of(keys: pl.DataFrame, ids: pl.DataFrame | None) -> pl.Series:
     if ids is None:
         return pl.Series("at", [], dtype=pl.UInt32)
-    return keys.select(PAIR).with_row_index("at").join(ids, on=PAIR, how="semi")["at"].sort()
+    return keys.select(PAIR_ID).with_row_index("at").join(ids, on=PAIR_ID, how="semi")["at"].sort()
 
 
-def _copies(keys: pl.DataFrame, stays: NDArray[np.bool_], level: str) -> pl.DataFrame:
+def _copies(keys: pl.DataFrame, kept_mask: NDArray[np.bool_], level: str) -> pl.DataFrame:
     """Copies among the pairs that stay, by their places in all keys."""
     if level not in ("E", "W"):
         return pl.DataFrame(schema=_COPIES)
-    asked = pl.Series(np.flatnonzero(stays), dtype=pl.UInt32)
+    asked = pl.Series(np.flatnonzero(kept_mask), dtype=pl.UInt32)
     found = find_copies(keys if len(asked) == len(keys) else keys[asked])
     return found.select(at=asked[found["at"]], kept=asked[found["kept"]], similarity=pl.lit(1.0))
 
 
-def _contradictory(keys: pl.DataFrame, stays: NDArray[np.bool_], level: str) -> pl.Series:
-    distinct = np.flatnonzero(stays)
+def _contradictory(keys: pl.DataFrame, kept_mask: NDArray[np.bool_], level: str) -> pl.Series:
+    distinct = np.flatnonzero(kept_mask)
     against = find_contradictions(keys[distinct] if level != "off" else keys.clear())
     return pl.Series("at", distinct[against], dtype=pl.UInt32)
 
 
-def _near_copies(keys: pl.DataFrame, stays: NDArray[np.bool_], near: Near | None) -> pl.DataFrame:
+def _near_copies(
+    keys: pl.DataFrame, kept_mask: NDArray[np.bool_], near: Near | None
+) -> pl.DataFrame:
     if near is None or near.only_leaks:
         return pl.DataFrame(schema=_COPIES)
     unit, keep = near.options.unit, near.options.keep
-    groups = keys.select(GROUP) if unit == "prompt" else None
-    return near_copies(near.by_unit[unit], stays, groups=groups, longest=keep == "longest")
+    groups = keys.select(GROUP_ID) if unit == "prompt" else None
+    return near_copies(near.by_unit[unit], kept_mask, groups=groups, longest=keep == "longest")
 
 
 def _drawn_by(keys: pl.DataFrame, near: Near | None) -> Numbers:
     """A prompt's own id, or the smallest one of the prompts that it hangs together with."""
-    ids = keys["group_high"]
+    ids = keys["group_id_hi"]
     if near is None:
         return ids.to_numpy()
     clusters = pl.Series("cluster", near.by_unit["prompt"].clusters)
-    smallest = pl.DataFrame([ids, clusters]).select(pl.col("group_high").min().over("cluster"))
-    return smallest["group_high"].to_numpy()
+    smallest = pl.DataFrame([ids, clusters]).select(pl.col("group_id_hi").min().over("cluster"))
+    return smallest["group_id_hi"].to_numpy()
 
 
 def level_of(code: str, severity: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from prefdata.check.rows.profile import FEATURES
 from prefdata.check.sets.bias import MIN_PAIRS
 from prefdata.check.sets.statistics import area_under_curve
 from prefdata.hashing import Numbers
-from prefdata.records.keys import GROUP
+from prefdata.records.keys import GROUP_ID
 from prefdata.report.model import Bias, SourceShare, SplitProof
 
 MOST_SOURCES = 20
@@ -75,12 +75,12 @@ def measure_languages(profile: pl.DataFrame) -> list[str]:
 
 
 def prove_splits(
-    keys: pl.DataFrame, drawn_by: Numbers, rows: Mapping[str, Sequence[int]], *, words: int,
+    keys: pl.DataFrame, split_key: Numbers, rows: Mapping[str, Sequence[int]], *, words: int,
     threshold: float,
 ) -> SplitProof:  # fmt: skip
     """Count the clusters of near-duplicate prompts, and those that lie in two splits.
 
-    `drawn_by` names the cluster of each of `keys`, `rows` the places of each split in both.
+    `split_key` names the cluster of each of `keys`, `rows` the places of each split in both.
     """
     splits = pl.concat(
         pl.DataFrame({"at": pl.Series(list(places), dtype=pl.Int64)}).with_columns(
@@ -89,9 +89,11 @@ def prove_splits(
         for name, places in rows.items()
     )
     at = splits["at"]
-    prompts = keys.select(GROUP)[at].with_columns(splits["split"], cluster=pl.Series(drawn_by)[at])
+    prompts = keys.select(GROUP_ID)[at].with_columns(
+        splits["split"], cluster=pl.Series(split_key)[at]
+    )
     clusters = prompts.group_by("cluster").agg(
-        pl.col("split").n_unique(), size=pl.struct(GROUP).n_unique()
+        pl.col("split").n_unique(), size=pl.struct(GROUP_ID).n_unique()
     )
     return SplitProof(
         threshold=threshold,

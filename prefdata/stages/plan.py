@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from prefdata.config import BuildConfig
 from prefdata.errors import EmptyError
 from prefdata.read import InputFile, expand_inputs, label_sources, load_layout
-from prefdata.records.keys import GROUP
+from prefdata.records.keys import GROUP_ID
 from prefdata.records.split_names import AUTO, TRAIN, Leaks, kind_of
 from prefdata.records.text import FIELD_NAMES
-from prefdata.stages.scan import Survey
+from prefdata.stages.scan import ScanResult
 from prefdata.stages.shard import ShardTask
 from prefdata.stages.split import (
     FEW_ROWS,
@@ -27,9 +27,9 @@ from prefdata.stages.split import (
 )
 from prefdata.store.canonical import fingerprint
 from prefdata.store.commit import sha256_file
-from prefdata.store.manifest import FORMAT_VERSION, TokenizerSeal, shared_name
+from prefdata.store.manifest import FORMAT_VERSION, TokenizerIdentity, shared_name
 from prefdata.tokens.options import TokenOptions
-from prefdata.tokens.tokenizer import Target
+from prefdata.tokens.tokenizer import TokenizerSpec
 
 DRAWN = "test"
 """The split that is drawn."""
@@ -58,7 +58,7 @@ class BuildSeal(NamedTuple):
 
     config: dict[str, Any]
     """The resolved config, sealed."""
-    tokenizer: TokenizerSeal
+    tokenizer: TokenizerIdentity
     fingerprint: str
 
 
@@ -95,7 +95,7 @@ def seal_config(config: BuildConfig, inputs: BuildInputs) -> dict[str, Any]:
     return sealed
 
 
-def seal_build(config: BuildConfig, target: Target, inputs: BuildInputs) -> BuildSeal:
+def seal_build(config: BuildConfig, target: TokenizerSpec, inputs: BuildInputs) -> BuildSeal:
     """Return the config and the tokenizer, sealed, and a hash of all that decides the bytes."""
     sealed, tokenizer = seal_config(config, inputs), target.seal()
     named = [] if config.resplit else splits_of_files(inputs.files, inputs.given)
@@ -114,7 +114,9 @@ def seal_build(config: BuildConfig, target: Target, inputs: BuildInputs) -> Buil
     return BuildSeal(sealed, tokenizer, fingerprint(decides))
 
 
-def shard_tasks(found: Survey, config: BuildConfig, target: Target, root: Path) -> list[ShardTask]:
+def shard_tasks(
+    found: ScanResult, config: BuildConfig, target: TokenizerSpec, root: Path
+) -> list[ShardTask]:
     """Records to shards: by split, the pairs of a prompt side by side and in one shard."""
     kept = _side_by_side(found)
     names = tuple(part.name for part in found.parts)
@@ -134,11 +136,11 @@ def shard_tasks(found: Survey, config: BuildConfig, target: Target, root: Path) 
 
 
 def check_tasks(
-    found: Survey, target: Target, options: TokenOptions, root: Path
+    found: ScanResult, target: TokenizerSpec, options: TokenOptions, root: Path
 ) -> list[ShardTask]:
     """Every record that stays, in the order of the inputs: tasks whose tokens are only checked."""
     kept = found.keys.select("part", "row").with_row_index("at")
-    kept = kept.filter(pl.Series(found.decision.stays)).select("at", "part", "row")
+    kept = kept.filter(pl.Series(found.decision.kept_mask)).select("at", "part", "row")
     names = tuple(part.name for part in found.parts)
     return [
         ShardTask(root, TRAIN, f"check-{start}", names, places, target, options, ())
@@ -147,7 +149,7 @@ def check_tasks(
 
 
 def _by_split(
-    kept: pl.DataFrame, found: Survey, config: BuildConfig
+    kept: pl.DataFrame, found: ScanResult, config: BuildConfig
 ) -> list[tuple[str, pl.DataFrame]]:
     """Return the rows of each split: those that the inputs came in, and test drawn from train."""
     of_rows = found.splits.of_rows
@@ -161,8 +163,8 @@ def _by_split(
         if name != TRAIN or not fraction:
             result.append((name, rows))
             continue
-        drawn_by = rows["drawn_by"].to_numpy()
-        in_test = draw_test(drawn_by, test_fraction=fraction, seed=config.seed)
+        split_key = rows["split_key"].to_numpy()
+        in_test = draw_test(split_key, test_fraction=fraction, seed=config.seed)
         result += [(TRAIN, rows.filter(~in_test)), (DRAWN, rows.filter(in_test))]
     return result
 
@@ -175,7 +177,7 @@ def _drawn_fraction(splits: Splits, config: BuildConfig) -> float:
     return 0.0 if has_test else config.test_fraction or 0.0
 
 
-def split_notes(found: Survey, config: BuildConfig) -> list[str]:
+def split_notes(found: ScanResult, config: BuildConfig) -> list[str]:
     """What a user should know of the splits: what is not drawn, what could not be, what is gone."""
     notes = []
     for name in found.splits.names:
@@ -196,14 +198,14 @@ def split_notes(found: Survey, config: BuildConfig) -> list[str]:
     return notes + (_stuck_notes(found, fraction) if fraction else [])
 
 
-def _stuck_notes(found: Survey, fraction: float) -> list[str]:
+def _stuck_notes(found: ScanResult, fraction: float) -> list[str]:
     """Return a note on pairs that could not go to test."""
-    stays, of_rows = found.decision.stays, found.splits.of_rows
+    kept_mask, of_rows = found.decision.kept_mask, found.splits.of_rows
     if of_rows is not None:
         if TRAIN not in found.splits.names:
             return []
-        stays = stays & (of_rows == found.splits.names.index(TRAIN))
-    stuck = int(too_large(found.decision.drawn_by[stays], test_fraction=fraction).sum())
+        kept_mask = kept_mask & (of_rows == found.splits.names.index(TRAIN))
+    stuck = int(too_large(found.decision.split_key[kept_mask], test_fraction=fraction).sum())
     if not stuck:
         return []
     return [
@@ -212,7 +214,7 @@ def _stuck_notes(found: Survey, fraction: float) -> list[str]:
     ]
 
 
-def require_sound_splits(found: Survey, leaks_are: Leaks) -> None:
+def require_sound_splits(found: ScanResult, leaks_are: Leaks) -> None:
     """Raise E187 for what `leaks: refuse` forbids, E188 and E189 if train would be gone."""
     leaks, splits = found.decision.leaks, found.splits
     if splits.of_rows is None:
@@ -236,7 +238,7 @@ def require_sound_splits(found: Survey, leaks_are: Leaks) -> None:
         raise EmptyError("E189", "split train", problem, remedy)
 
 
-def _dropped_of(split: str, found: Survey) -> tuple[pl.DataFrame, int]:
+def _dropped_of(split: str, found: ScanResult) -> tuple[pl.DataFrame, int]:
     """Return what leaks take from a split, and how many pairs it came with."""
     of_rows, names = found.splits.of_rows, found.splits.names
     if of_rows is None or split not in names:
@@ -251,15 +253,15 @@ def _count_codes(leaks: pl.DataFrame) -> str:
     return ", ".join(f"{number:,} {code}" for code, number in counts)
 
 
-def _side_by_side(found: Survey) -> pl.DataFrame:
+def _side_by_side(found: ScanResult) -> pl.DataFrame:
     """Groups in the order of their first pairs, the pairs of each in their own order."""
-    kept = found.keys.select(*GROUP, "part", "row").with_row_index("at")
-    kept = kept.with_columns(drawn_by=pl.Series(found.decision.drawn_by))
-    kept = kept.filter(pl.Series(found.decision.stays))
-    return kept.with_columns(first=pl.col("at").first().over(GROUP)).sort("first", "at")
+    kept = found.keys.select(*GROUP_ID, "part", "row").with_row_index("at")
+    kept = kept.with_columns(split_key=pl.Series(found.decision.split_key))
+    kept = kept.filter(pl.Series(found.decision.kept_mask))
+    return kept.with_columns(first=pl.col("at").first().over(GROUP_ID)).sort("first", "at")
 
 
-def _fields(found: Survey) -> tuple[str, ...]:
+def _fields(found: ScanResult) -> tuple[str, ...]:
     """The fields of messages in the text shards; none where all of the data is verbatim text."""
     if not any(part.facts.is_chat for part in found.parts):
         return ()
@@ -269,7 +271,7 @@ def _fields(found: Survey) -> tuple[str, ...]:
 
 def _group_ends(rows: pl.DataFrame) -> NDArray[np.int64]:
     """Where each run of one group ends."""
-    ids = rows.select(*GROUP).to_numpy()
+    ids = rows.select(*GROUP_ID).to_numpy()
     changes = np.flatnonzero((ids[1:] != ids[:-1]).any(1)) + 1
     return np.append(changes, len(rows)) if len(rows) else changes
 

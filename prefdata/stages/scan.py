@@ -33,18 +33,18 @@ from prefdata.read import (
     meaning_of,
     notes_of,
 )
-from prefdata.records.findings import add_up, counts
-from prefdata.records.keys import KEYS, LINES, MEMBERS
+from prefdata.records.findings import counts, merge_counts
+from prefdata.records.keys import KEY_COLUMNS, REJECTED_LINES, SOURCE_ROWS
 from prefdata.records.split_names import SPLIT_KEYS, SplitOptions
 from prefdata.stages.chunk import (
-    MadePart,
-    PartTask,
-    make_part,
+    ChunkResult,
+    ChunkTask,
+    build_chunk,
     near_kind,
     path_of,
     recall_part,
 )
-from prefdata.stages.filter import Decision, Near, decide, divide, stage
+from prefdata.stages.filter import FilterResult, Near, decide, divide, stage
 from prefdata.stages.set_checks import find_together, frame_of
 from prefdata.stages.split import Splits, mixed, settle_splits, splits_of_files
 from prefdata.store.manifest import ColumnNotRead, FunnelStage, Reading
@@ -54,7 +54,7 @@ OWN_TEXT = ("prefdata", "prefdata-text")
 """The layouts of a build's own text shards."""
 
 
-class SurveyOptions(NamedTuple):
+class ScanOptions(NamedTuple):
     """How inputs are read and checked."""
 
     layout: Layout | None
@@ -90,11 +90,11 @@ class SurveyedFile(NamedTuple):
     """How its plain text was read; None for dialogues."""
 
 
-class Survey(NamedTuple):
+class ScanResult(NamedTuple):
     """Everything known before tokens: every row is a record, or refused with a code."""
 
     files: list[SurveyedFile]
-    parts: list[MadePart]
+    parts: list[ChunkResult]
     keys: pl.DataFrame
     """KEYS of all records, with `part`, `row` in it, and `source_index`."""
     profile: pl.DataFrame
@@ -104,26 +104,26 @@ class Survey(NamedTuple):
     members: pl.DataFrame
     """MEMBERS of all pairs that came out of several rows, and `source_index`."""
     splits: Splits
-    decision: Decision
+    decision: FilterResult
     of_set: list[SetFinding]
     """What the records that stay have together."""
     funnel: list[FunnelStage]
     notes: list[str]
 
 
-def survey(
+def scan(
     files: Sequence[InputFile],
-    options: SurveyOptions,
+    options: ScanOptions,
     *,
     workers: Engine,
     staging: Staging | None,
     progress: Progress,
-) -> Survey:
+) -> ScanResult:
     """Read every file, check its rows, and drop what is there twice or contradicts itself."""
     with progress.bar("reading", sum(file.path.stat().st_size for file in files)) as advance:
         reading = _Reading(files, options, staging)
         parts = []
-        for part in workers.map(make_part, reading.tasks()):
+        for part in workers.map(build_chunk, reading.tasks()):
             if staging is not None and not reading.is_known(part.name):
                 staging.record(part.name, part.files, part.facts.to_json())
             parts.append(part)
@@ -141,18 +141,18 @@ def survey(
         near = _near(staging.root, parts, options.near, only_leaks=options.near_for_leaks)
     divided = divide(splits, options.splits.leaks)
     decision = decide(keys, options.checks.severity, near, options.exclusions, divided)
-    stays = frame_of(keys, profile, splits).filter(pl.Series(decision.stays))
+    kept_mask = frame_of(keys, profile, splits).filter(pl.Series(decision.kept_mask))
     counts = [file.counts for file in found]
-    return Survey(
+    return ScanResult(
         found,
         parts,
         keys,
         profile,
-        _narrow(parts, LINES, lambda part: part.lines),
-        _narrow(parts, MEMBERS, lambda part: part.members),
+        _narrow(parts, REJECTED_LINES, lambda part: part.lines),
+        _narrow(parts, SOURCE_ROWS, lambda part: part.members),
         splits,
         decision,
-        find_together(stays, parts, counts, [file.reading for file in found], options.checks),
+        find_together(kept_mask, parts, counts, [file.reading for file in found], options.checks),
         [*_funnel(found, parts), *decision.funnel],
         [f"{file.file.source}: {note}" for file in found for note in file.notes]
         + changed_severities(options.checks.severity)
@@ -160,7 +160,7 @@ def survey(
     )
 
 
-def _surveyed_files(reading: "_Reading", parts: list[MadePart]) -> list[SurveyedFile]:
+def _surveyed_files(reading: "_Reading", parts: list[ChunkResult]) -> list[SurveyedFile]:
     found = [_surveyed(opened, fitted, parts) for opened, fitted in reading.opened]
     return [_with_text(file, reading.texts.get(file.file.index)) for file in found]
 
@@ -186,7 +186,7 @@ class _Reading:
     """Files in turn, each parted into tasks; what an earlier process made is not made again."""
 
     def __init__(
-        self, files: Sequence[InputFile], options: SurveyOptions, staging: Staging | None
+        self, files: Sequence[InputFile], options: ScanOptions, staging: Staging | None
     ) -> None:
         self.files, self.options, self.staging = files, options, staging
         self.opened: list[tuple[OpenFile, Fitted]] = []
@@ -195,7 +195,7 @@ class _Reading:
         self._known: set[str] = set()
         self._bytes_told = 0
 
-    def tasks(self) -> Iterator[PartTask | Done[MadePart]]:
+    def tasks(self) -> Iterator[ChunkTask | Done[ChunkResult]]:
         for file in self.files:
             opened = OpenFile(file, self.options.limits)
             wanted = Wanted(self.options.layout, self.options.columns)
@@ -210,7 +210,7 @@ class _Reading:
             how = how._replace(plain=choice.form if choice else "chat")
             for number, block in enumerate(blocks):
                 name = f"{file.index:05d}-{number:05d}"
-                yield self._recall(name, file) or PartTask(
+                yield self._recall(name, file) or ChunkTask(
                     name, file, block, how, self.options.checks, self._root, self.options.near
                 )
 
@@ -218,7 +218,7 @@ class _Reading:
     def _root(self) -> Path | None:
         return None if self.staging is None else self.staging.root
 
-    def _recall(self, name: str, file: InputFile) -> Done[MadePart] | None:
+    def _recall(self, name: str, file: InputFile) -> Done[ChunkResult] | None:
         entry = None if self.staging is None else self.staging.known(name)
         if self.staging is None or entry is None:
             return None
@@ -235,7 +235,7 @@ class _Reading:
         return fresh
 
 
-def _surveyed(opened: OpenFile, fitted: Fitted, parts: list[MadePart]) -> SurveyedFile:
+def _surveyed(opened: OpenFile, fitted: Fitted, parts: list[ChunkResult]) -> SurveyedFile:
     assert opened.end is not None
     file, end = opened.file, opened.end
     total = LineCounts(bom=end.bom)
@@ -295,7 +295,9 @@ def _require_text(files: list[SurveyedFile], rule: TextRule) -> None:
         raise UsageError("E182", files[0].file.name, problem, "leave text out")
 
 
-def _near(root: Path, parts: list[MadePart], options: NearDuplicates, *, only_leaks: bool) -> Near:
+def _near(
+    root: Path, parts: list[ChunkResult], options: NearDuplicates, *, only_leaks: bool
+) -> Near:
     """The near-duplicates of each unit, among the rows of all parts."""
 
     def find(unit: Unit) -> Neighbors:
@@ -306,14 +308,14 @@ def _near(root: Path, parts: list[MadePart], options: NearDuplicates, *, only_le
 
 
 _ALL_KEYS: dict[str, type[pl.DataType]] = {
-    **KEYS,
+    **KEY_COLUMNS,
     "part": pl.UInt32,
     "row": pl.UInt32,
     "source_index": pl.Int32,
 }
 
 
-def _keys(parts: list[MadePart]) -> pl.DataFrame:
+def _keys(parts: list[ChunkResult]) -> pl.DataFrame:
     frames = [
         part.keys.with_columns(
             part=pl.lit(number, pl.UInt32),
@@ -326,9 +328,9 @@ def _keys(parts: list[MadePart]) -> pl.DataFrame:
 
 
 def _narrow(
-    parts: list[MadePart],
+    parts: list[ChunkResult],
     schema: dict[str, type[pl.DataType]],
-    table: Callable[[MadePart], pl.DataFrame],
+    table: Callable[[ChunkResult], pl.DataFrame],
 ) -> pl.DataFrame:
     """One of the narrow tables of all parts, with `source_index`."""
     source = pl.lit(0, pl.Int32).alias("source_index")
@@ -340,9 +342,9 @@ def _narrow(
     return pl.concat([empty, *frames])
 
 
-def _funnel(files: list[SurveyedFile], parts: list[MadePart]) -> list[FunnelStage]:
-    unread = counts(add_up(part.facts.unread for part in parts))
-    refused = counts(add_up(part.facts.refused for part in parts))
+def _funnel(files: list[SurveyedFile], parts: list[ChunkResult]) -> list[FunnelStage]:
+    unread = counts(merge_counts(part.facts.unread for part in parts))
+    refused = counts(merge_counts(part.facts.refused for part in parts))
     num_rows = sum(file.counts.lines - file.counts.blank for file in files)
     num_read = sum(file.counts.pairs for file in files)
     return [

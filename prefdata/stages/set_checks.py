@@ -11,7 +11,7 @@ from prefdata.check.sets.run import find_in_set
 from prefdata.check.sets.triggers import strongest_triggers
 from prefdata.check.severity import resolve_severity
 from prefdata.read import LineCounts
-from prefdata.stages.chunk import MadePart
+from prefdata.stages.chunk import ChunkResult
 from prefdata.stages.split import Splits
 from prefdata.store.manifest import Reading
 
@@ -30,33 +30,33 @@ def frame_of(keys: pl.DataFrame, profile: pl.DataFrame, splits: Splits) -> pl.Da
 
 
 def find_together(
-    stays: pl.DataFrame,
-    parts: Sequence[MadePart],
+    kept_mask: pl.DataFrame,
+    parts: Sequence[ChunkResult],
     counts: Sequence[LineCounts],
     readings: Sequence[Reading],
     checks: RowChecks,
 ) -> list[SetFinding]:
     """All findings of the set, by code; `counts` and `readings` are of the inputs, in order."""
-    found = find_in_set(stays, checks.severity, checks.limits)
+    found = find_in_set(kept_mask, checks.severity, checks.limits)
     resolved = resolve_severity(checks.severity)
     late = [
         one._replace(severity=resolved[one.code])
         for one in (
-            *_find_drift(stays, counts),
-            *_find_unread(stays, readings),
+            *_find_drift(kept_mask, counts),
+            *_find_unread(kept_mask, readings),
             *find_label_imbalance(
-                stays,
+                kept_mask,
                 sum(of_file.desirable for of_file in counts),
                 sum(of_file.undesirable for of_file in counts),
             ),
-            *_find_triggers(stays, parts),
+            *_find_triggers(kept_mask, parts),
         )
         if resolved[one.code] != "off"
     ]
     return sorted([*found, *late], key=lambda one: one.code)
 
 
-def _find_drift(stays: pl.DataFrame, counts: Sequence[LineCounts]) -> list[SetFinding]:
+def _find_drift(kept_mask: pl.DataFrame, counts: Sequence[LineCounts]) -> list[SetFinding]:
     """Columns that the layout does not name and that some rows of a file have not (PD105)."""
     told, rows, examples = [], 0, []
     for index, of_file in enumerate(counts):
@@ -65,13 +65,13 @@ def _find_drift(stays: pl.DataFrame, counts: Sequence[LineCounts]) -> list[SetFi
         if some:
             told += [f"`{key}` in {num:,} of {num_rows:,} rows" for key, num in some.items()]
             rows += max(min(num, num_rows - num) for num in some.values())
-            examples += stays.filter(pl.col("source_index") == index)["at"].head(1).to_list()
+            examples += kept_mask.filter(pl.col("source_index") == index)["at"].head(1).to_list()
     more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
     message = f"schema_drift: {', '.join(told[:_SHOWN])}{more}"
     return [SetFinding("PD105", "W", rows, tuple(examples), message, {})] if told else []
 
 
-def _find_unread(stays: pl.DataFrame, readings: Sequence[Reading]) -> list[SetFinding]:
+def _find_unread(kept_mask: pl.DataFrame, readings: Sequence[Reading]) -> list[SetFinding]:
     """Columns whose names mean something for training and that no layout reads (PD110)."""
     said: dict[str, str] = {}
     rows, examples = 0, []
@@ -80,14 +80,14 @@ def _find_unread(stays: pl.DataFrame, readings: Sequence[Reading]) -> list[SetFi
         if named:
             said |= {column.name: f"`{column.name}` ({column.means})" for column in named}
             rows += max(column.rows for column in named)
-            examples += stays.filter(pl.col("source_index") == index)["at"].head(1).to_list()
+            examples += kept_mask.filter(pl.col("source_index") == index)["at"].head(1).to_list()
     more = f" and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
     columns = ", ".join(list(said.values())[:_SHOWN])
     message = f"the layout does not read {columns}{more}, so it changes nothing of what is trained"
     return [SetFinding("PD110", "W", rows, tuple(examples), message, {})] if said else []
 
 
-def _find_triggers(stays: pl.DataFrame, parts: Sequence[MadePart]) -> list[SetFinding]:
+def _find_triggers(kept_mask: pl.DataFrame, parts: Sequence[ChunkResult]) -> list[SetFinding]:
     """Words that look planted, each with the first row that has it (PD608)."""
     seeds = strongest_triggers(part.facts.seeds for part in parts)
     if not seeds:
@@ -97,7 +97,7 @@ def _find_triggers(stays: pl.DataFrame, parts: Sequence[MadePart]) -> list[SetFi
         schema={"source_index": pl.Int32, "line": pl.Int64},
         orient="row",
     ).with_row_index("rank")
-    places = first.join(stays.select("source_index", "line", "at"), on=["source_index", "line"])
+    places = first.join(kept_mask.select("source_index", "line", "at"), on=["source_index", "line"])
     examples = places.sort("rank", "at").unique("rank", keep="first", maintain_order=True)["at"]
     message = "; ".join(map(str, seeds))
     return [SetFinding("PD608", "I", len(seeds), tuple(examples), message, {})]

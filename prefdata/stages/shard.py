@@ -13,13 +13,13 @@ from pyarrow import parquet
 from prefdata.arrow import empty_table
 from prefdata.records.text import text_table
 from prefdata.stages.chunk import gather
-from prefdata.store.commit import FileSeal, fsync_path, seal_file
+from prefdata.store.commit import FileDigest, fsync_path, seal_file
 from prefdata.store.shards import TOKENS, read_shard, write_shard
 from prefdata.store.staging import write_staged
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.stage import TokenRows, encode_table
 from prefdata.tokens.template.render import Refusal
-from prefdata.tokens.tokenizer import Target
+from prefdata.tokens.tokenizer import TokenizerSpec
 
 SLICE_ROWS = 8192
 
@@ -34,7 +34,7 @@ class ShardTask(NamedTuple):
     """Names of the parts that records lie in."""
     places: pl.DataFrame
     """Of each record: `at` in the keys of all, its `part` and its `row` there."""
-    target: Target
+    target: TokenizerSpec
     options: TokenOptions
     fields: tuple[str, ...]
     """Of messages, in the text shard; none for verbatim text."""
@@ -55,7 +55,7 @@ class ShardTask(NamedTuple):
         return f"text/{self.name}.parquet"
 
 
-class ShardFacts(NamedTuple):
+class ShardStats(NamedTuple):
     """What is known of a shard once it is written; plain values, so that the journal keeps it."""
 
     rows: int
@@ -77,20 +77,20 @@ class ShardFacts(NamedTuple):
         return {**self._asdict(), "refusals": refusals}
 
     @staticmethod
-    def from_json(value: dict[str, Any]) -> "ShardFacts":
+    def from_json(value: dict[str, Any]) -> "ShardStats":
         refusals = {int(row): Refusal(*refusal) for row, refusal in value["refusals"].items()}
-        return ShardFacts(**{**value, "refusals": refusals})
+        return ShardStats(**{**value, "refusals": refusals})
 
 
-class MadeShard(NamedTuple):
+class ShardResult(NamedTuple):
     """A shard's task by its place in its split, what it found, and its files."""
 
     name: str
-    facts: ShardFacts
-    files: dict[str, FileSeal]
+    facts: ShardStats
+    files: dict[str, FileDigest]
 
 
-def make_shard(task: ShardTask) -> MadeShard:
+def build_shard(task: ShardTask) -> ShardResult:
     """Encode the task's records and write both of the shard's files."""
     with _TextFile(task.root / task.text_path, task) as text:
         done = list(_encode_slices(task, text))
@@ -104,20 +104,20 @@ def make_shard(task: ShardTask) -> MadeShard:
         task.tokens_path: write_staged(task.root / task.tokens_path, write_tokens),
         task.text_path: text.seal(rows=tokens.num_rows),
     }
-    return MadeShard(task.name, _facts(done), files)
+    return ShardResult(task.name, _facts(done), files)
 
 
-def check_shard(task: ShardTask) -> MadeShard:
+def check_shard(task: ShardTask) -> ShardResult:
     """Encode the task's records and write nothing: what a validation needs to know."""
-    return MadeShard(task.name, _facts(list(_encode_slices(task, None))), {})
+    return ShardResult(task.name, _facts(list(_encode_slices(task, None))), {})
 
 
-def _facts(done: list[TokenRows]) -> ShardFacts:
+def _facts(done: list[TokenRows]) -> ShardStats:
     tokens = pa.concat_tables([empty_table(TOKENS), *(made.tokens for made in done)])
     findings: Counter[str] = Counter()
     for made in done:
         findings.update(made.findings)
-    return ShardFacts(
+    return ShardStats(
         rows=tokens.num_rows,
         groups=_count_groups(tokens),
         prompt_tokens=_count_tokens(tokens["prompt_ids"]),
@@ -170,7 +170,7 @@ class _TextFile:
         if self._writer is not None:
             self._writer.close()
 
-    def seal(self, *, rows: int) -> FileSeal:
+    def seal(self, *, rows: int) -> FileDigest:
         """What was written, on the disk and read back."""
         assert parquet.read_metadata(self._path.absolute()).num_rows == rows
         fsync_path(self._path)

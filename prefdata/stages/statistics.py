@@ -9,31 +9,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prefdata.read.texts import TextChoice
-from prefdata.records.findings import Findings, Level, Met, Place, count_rows
-from prefdata.records.keys import GROUP
+from prefdata.records.findings import CodeCount, Findings, Level, Location, count_rows
+from prefdata.records.keys import GROUP_ID
 from prefdata.report.explain import CATALOG, describe_code
 from prefdata.report.lengths import PARTS, Measured, measure_parts
 from prefdata.report.model import Example, ExamplePair, Finding, Groups, Report, SeverityChange
-from prefdata.stages.scan import Survey
-from prefdata.store.manifest import InputSeal, LineClasses, SeenPair, TextSeal
+from prefdata.stages.scan import ScanResult
+from prefdata.store.manifest import InputSeal, LineClasses, SeenPair, TextReading
 
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _PAIR_CHARACTERS = 600  # of each part of an example pair
 
 
-def class_of_lines(found: Survey, refused: Sequence[int]) -> list[LineClasses]:
+def class_of_lines(found: ScanResult, refused: Sequence[int]) -> list[LineClasses]:
     """What became of the lines of each file: kept if any of its pairs is, else the next class.
 
     `refused` are places in the keys of pairs that stayed until they became tokens.
     """
-    stays = found.decision.stays.copy()
-    stays[list(refused)] = False
+    kept_mask = found.decision.kept_mask.copy()
+    kept_mask[list(refused)] = False
     places = found.keys.select("source_index", "line", "ordinal")
     leaked = found.decision.leaks.filter("dropped")["at"].to_numpy()
     contradictory = found.decision.contradictory.to_numpy()
     late = np.concatenate([leaked, contradictory, np.array(refused, np.int64)])
     classes = (
-        places.filter(pl.Series(stays)),
+        places.filter(pl.Series(kept_mask)),
         places[found.decision.duplicates["at"]],
         places[found.decision.excluded],
         pl.concat([found.refused, places[late.astype(np.int64)]]),
@@ -81,7 +81,7 @@ def total_lines(classes: list[LineClasses]) -> LineClasses:
 
 
 def seal_inputs(
-    found: Survey, classes: list[LineClasses], seen: Mapping[int, SeenPair], *, drawn: bool
+    found: ScanResult, classes: list[LineClasses], seen: Mapping[int, SeenPair], *, drawn: bool
 ) -> list[InputSeal]:
     """What the manifest says of each input; `seen` has the first pair of some, by their places.
 
@@ -108,8 +108,8 @@ def seal_inputs(
     ]
 
 
-def _seal_text(choice: TextChoice | None) -> TextSeal | None:
-    return None if choice is None else TextSeal(form=choice.name, why=choice.why)
+def _seal_text(choice: TextChoice | None) -> TextReading | None:
+    return None if choice is None else TextReading(form=choice.name, why=choice.why)
 
 
 def list_findings(met: Findings, num_lines: int) -> list[Finding]:
@@ -160,7 +160,7 @@ def hide_contents(report: Report, rejected: pa.Table) -> Report:
     return report.model_copy(update={"findings": findings})
 
 
-def _describe(code: str, level: Level, found: Met, num_lines: int) -> Finding:
+def _describe(code: str, level: Level, found: CodeCount, num_lines: int) -> Finding:
     check = describe_code(code)
     return Finding(
         code=code,
@@ -174,7 +174,7 @@ def _describe(code: str, level: Level, found: Met, num_lines: int) -> Finding:
     )
 
 
-def _example(place: Place) -> Example:
+def _example(place: Location) -> Example:
     """A place as a report has it; rows of Parquet and Arrow have no bytes of their own."""
     offset = place.offset if place.offset >= 0 else None
     return Example(source=place.source, line=place.line, message=place.message, offset=offset)
@@ -200,12 +200,15 @@ def measure_characters(profile: pl.DataFrame) -> Measured | None:
 def count_groups(keys: pl.DataFrame) -> Groups | None:
     """How the pairs of KEYS share prompts and completions; None where there is no pair."""
     sides = pl.concat(
-        [keys.select(*GROUP, pl.col(side).alias("side")) for side in ("chosen_id", "rejected_id")]
+        [
+            keys.select(*GROUP_ID, pl.col(side).alias("side"))
+            for side in ("chosen_id", "rejected_id")
+        ]
     )
     if not len(keys):
         return None
     return Groups(
-        groups=keys.select(GROUP).n_unique(), completions=sides.n_unique(), pairs=len(keys)
+        groups=keys.select(GROUP_ID).n_unique(), completions=sides.n_unique(), pairs=len(keys)
     )
 
 

@@ -21,7 +21,7 @@ from prefdata.report.form import FORMS
 from prefdata.report.lengths import PARTS
 from prefdata.report.model import Report
 from prefdata.stages.chunk import gather
-from prefdata.stages.counts import NOTHING_MADE, Made, codes_met, leak_messages
+from prefdata.stages.counts import NOTHING_MADE, BuiltShards, codes_met, leak_messages
 from prefdata.stages.dropped import duplicates_table, write_rejected
 from prefdata.stages.filter import CONTRADICTION, EXCLUDED, stage
 from prefdata.stages.measures import (
@@ -31,7 +31,7 @@ from prefdata.stages.measures import (
     prove_splits,
 )
 from prefdata.stages.plan import LIBRARIES, TOOL_VERSION, BuildSeal
-from prefdata.stages.scan import Survey
+from prefdata.stages.scan import ScanResult
 from prefdata.stages.statistics import (
     class_of_lines,
     count_groups,
@@ -45,12 +45,12 @@ from prefdata.stages.statistics import (
     total_lines,
     without_examples,
 )
-from prefdata.store.commit import FileSeal
-from prefdata.store.manifest import Manifest, OtherFile, SeenPair, ShardSeal, SplitSeal
+from prefdata.store.commit import FileDigest
+from prefdata.store.manifest import Manifest, OtherFile, SeenPair, ShardSeal, SplitStats
 from prefdata.store.staging import write_staged
 from prefdata.tokens.preview import show_ids
 from prefdata.tokens.template.render import Refusal
-from prefdata.tokens.tokenizer import Target
+from prefdata.tokens.tokenizer import TokenizerSpec
 
 REJECTED_FILE = "rejected/rejected-00000-of-00001.parquet"
 DUPLICATES_FILE = "duplicates.parquet"
@@ -59,10 +59,10 @@ _MOST_REASONS = 3  # that an error names
 
 
 def make_report(
-    found: Survey,
-    made: Made,
+    found: ScanResult,
+    made: BuiltShards,
     tokens: list[pa.Table],
-    target: Target | None = None,
+    target: TokenizerSpec | None = None,
     *,
     examples: int = EXAMPLES,
     is_build: bool = True,
@@ -72,8 +72,8 @@ def make_report(
     refusals = made.refusals()
     classes = class_of_lines(found, list(refusals))
     total = total_lines(classes)
-    stays = _stays(found, list(refusals))
-    kept, profile = found.keys.filter(stays), found.profile.filter(stays)
+    kept_mask = _stays(found, list(refusals))
+    kept, profile = found.keys.filter(kept_mask), found.profile.filter(kept_mask)
     funnel = list(found.funnel)
     if made.tasks:
         counts = Counter(refusal.code for refusal in refusals.values())
@@ -130,7 +130,7 @@ def nothing_left(report: Report) -> EmptyError:
 
 
 def describe_build(
-    report: Report, found: Survey, made: Made, config: BuildConfig, seal: BuildSeal
+    report: Report, found: ScanResult, made: BuiltShards, config: BuildConfig, seal: BuildSeal
 ) -> Report:
     """The report with what was asked for: config, tokenizer, fingerprint; and what splits hold."""
     changes = {
@@ -144,7 +144,7 @@ def describe_build(
             rows.setdefault(task.split, []).extend(task.places["at"].to_list())
         changes["split_proof"] = prove_splits(
             found.keys,
-            found.decision.drawn_by,
+            found.decision.split_key,
             rows,
             words=config.near.words,
             threshold=config.near.threshold,
@@ -152,14 +152,14 @@ def describe_build(
     return report.model_copy(update=changes)
 
 
-def _stays(found: Survey, refused: Sequence[int]) -> pl.Series:
+def _stays(found: ScanResult, refused: Sequence[int]) -> pl.Series:
     """Which pairs stay, but for those that did not become tokens."""
-    stays = found.decision.stays.copy()
-    stays[list(refused)] = False
-    return pl.Series(stays)
+    kept_mask = found.decision.kept_mask.copy()
+    kept_mask[list(refused)] = False
+    return pl.Series(kept_mask)
 
 
-def _first_kept(made: Made) -> pa.Table:
+def _first_kept(made: BuiltShards) -> pa.Table:
     """The first records of the first shard that has any; none of a validation."""
     for task, shard in zip(made.tasks, made.shards, strict=True):
         if shard.facts.rows:
@@ -171,7 +171,7 @@ def _first_kept(made: Made) -> pa.Table:
 
 
 def _seen_pairs(
-    found: Survey, made: Made, tokens: list[pa.Table], target: Target | None
+    found: ScanResult, made: BuiltShards, tokens: list[pa.Table], target: TokenizerSpec | None
 ) -> dict[int, SeenPair]:
     """Return the first pair of each input that became tokens, by the input's place."""
     seen: dict[int, SeenPair] = {}
@@ -180,9 +180,9 @@ def _seen_pairs(
     sources, lines = found.keys["source_index"], found.keys["line"]
     for task, shard, table in zip(made.tasks, made.shards, tokens, strict=False):
         at = task.places["at"].to_numpy()
-        stays = np.ones(len(at), np.bool_)
-        stays[list(shard.facts.refusals)] = False
-        places = at[stays]
+        kept_mask = np.ones(len(at), np.bool_)
+        kept_mask[list(shard.facts.refusals)] = False
+        places = at[kept_mask]
         of_rows = sources.gather(places).to_numpy()
         for source, row in zip(*np.unique(of_rows, return_index=True), strict=True):
             line = int(lines[int(places[row])])
@@ -197,11 +197,11 @@ class Others(NamedTuple):
     """Everything of a build besides its shards: what the manifest lists, and all that is named."""
 
     listed: list[OtherFile]
-    seals: dict[str, FileSeal]
+    seals: dict[str, FileDigest]
 
 
 def write_others(
-    root: Path, found: Survey, made: Made, report: Report, config: BuildConfig
+    root: Path, found: ScanResult, made: BuiltShards, report: Report, config: BuildConfig
 ) -> Others:
     """Write what is not a shard. The card is not sealed, because people edit it."""
     copies = duplicates_table(found)
@@ -227,7 +227,7 @@ def write_others(
     return Others(listed, seals)
 
 
-def _refused(found: Survey, made: Made) -> dict[int, Refusal]:
+def _refused(found: ScanResult, made: BuiltShards) -> dict[int, Refusal]:
     """Records that were refused after the row checks, by place in the keys."""
     contradictory = Refusal("PD403", CONTRADICTION)
     leaks = found.decision.leaks.filter("dropped")
@@ -240,18 +240,20 @@ def _refused(found: Survey, made: Made) -> dict[int, Refusal]:
     }
 
 
-def _write_table(path: Path, table: pa.Table) -> FileSeal:
+def _write_table(path: Path, table: pa.Table) -> FileDigest:
     def write(path: Path) -> None:
         parquet.write_table(table, path.absolute(), compression="zstd")  # `a:b` is no URL
 
     return write_staged(path, write)
 
 
-def _write_bytes(path: Path, data: bytes) -> FileSeal:
+def _write_bytes(path: Path, data: bytes) -> FileDigest:
     return write_staged(path, lambda path: path.write_bytes(data))
 
 
-def make_manifest(report: Report, made: Made, seal: BuildSeal, *, content_hash: str) -> Manifest:
+def make_manifest(
+    report: Report, made: BuiltShards, seal: BuildSeal, *, content_hash: str
+) -> Manifest:
     """The manifest but for its list of other files, and so not yet sealed."""
     shards = [
         ShardSeal(
@@ -280,7 +282,7 @@ def make_manifest(report: Report, made: Made, seal: BuildSeal, *, content_hash: 
     )
 
 
-def _text_files(made: Made) -> list[OtherFile]:
+def _text_files(made: BuiltShards) -> list[OtherFile]:
     return [
         OtherFile(
             path=task.text_path, rows=shard.facts.rows, **shard.files[task.text_path]._asdict()
@@ -289,12 +291,12 @@ def _text_files(made: Made) -> list[OtherFile]:
     ]
 
 
-def _splits(made: Made) -> dict[str, SplitSeal]:
+def _splits(made: BuiltShards) -> dict[str, SplitStats]:
     totals: dict[str, Counter[str]] = {}
     for task, shard in zip(made.tasks, made.shards, strict=True):
-        numbers = {name: getattr(shard.facts, name) for name in SplitSeal.model_fields}
+        numbers = {name: getattr(shard.facts, name) for name in SplitStats.model_fields}
         totals.setdefault(task.split, Counter()).update(numbers)
     return {
-        split: SplitSeal(**{name: total[name] for name in SplitSeal.model_fields})
+        split: SplitStats(**{name: total[name] for name in SplitStats.model_fields})
         for split, total in totals.items()
     }

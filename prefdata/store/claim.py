@@ -14,7 +14,7 @@ import orjson
 
 from prefdata.errors import UsageError
 from prefdata.store.canonical import to_json
-from prefdata.store.commit import FileSeal, fsync_path, seal_file, write_bytes
+from prefdata.store.commit import FileDigest, fsync_path, seal_file, write_bytes
 from prefdata.store.ownership import free_name, require_writable_name
 
 _FORMAT = "prefdata-claim"
@@ -25,7 +25,7 @@ _REMEDY = "name another output directory, or move it away"
 class Claim:
     """What a command made in its output directory, by paths from there."""
 
-    def __init__(self, folder: Path, command: str, made: dict[str, FileSeal]) -> None:
+    def __init__(self, folder: Path, command: str, made: dict[str, FileDigest]) -> None:
         self.folder, self.command, self.made = folder, command, made
 
     def save(self) -> None:
@@ -55,7 +55,7 @@ class Claim:
         if not is_empty and not any(made.startswith(f"{name}/") for made in self.made):
             raise UsageError("E171", str(path), f"was not made by {self.command}", _REMEDY)
 
-    def place(self, staged: Path, name: str) -> dict[str, FileSeal]:
+    def place(self, staged: Path, name: str) -> dict[str, FileDigest]:
         """Give a new directory its name, and return its files; foreign ones in the old one stay.
 
         A card that somebody edited stays too, and the new one lies beside it.
@@ -119,12 +119,12 @@ def open_claim(
     return Claim(folder, command, {})
 
 
-def _read(path: Path, command: str) -> dict[str, FileSeal] | None:
+def _read(path: Path, command: str) -> dict[str, FileDigest] | None:
     try:
         value: Any = orjson.loads(path.read_bytes())
         if (value["format"], value["command"]) != (_FORMAT, command):
             return None
-        made = {str(name): FileSeal(int(s[0]), str(s[1])) for name, s in value["made"].items()}
+        made = {str(name): FileDigest(int(s[0]), str(s[1])) for name, s in value["made"].items()}
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return None
     return {name: seal for name, seal in made.items() if ".." not in Path(name).parts}

@@ -23,7 +23,7 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how libraries in Rust say it
 DISK_REMEDY = "make room and run again: what is done is kept"
 
 
-class FileSeal(NamedTuple):
+class FileDigest(NamedTuple):
     """What tells a file from its damaged twin."""
 
     bytes: int
@@ -36,9 +36,9 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def seal_file(path: Path) -> FileSeal:
+def seal_file(path: Path) -> FileDigest:
     """Size and sha256 of a file, read from disk."""
-    return FileSeal(path.stat().st_size, sha256_file(path))
+    return FileDigest(path.stat().st_size, sha256_file(path))
 
 
 def fsync_path(path: Path) -> None:
@@ -63,7 +63,7 @@ def temporary_name(path: Path) -> Path:
 
 def commit_file(
     path: Path, write: Callable[[Path], object], check: Callable[[Path], object] | None = None
-) -> FileSeal:
+) -> FileDigest:
     """Let `write` make the file under a temporary name, check it, then give it its name.
 
     `check` re-opens what was written and raises where it is not what was meant.
@@ -83,7 +83,7 @@ def commit_file(
     return seal
 
 
-def write_bytes(path: Path, data: bytes) -> FileSeal:
+def write_bytes(path: Path, data: bytes) -> FileDigest:
     """Commit a small file, and read it back before it gets its name."""
 
     def check(temporary: Path) -> None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from prefdata.errors import UsageError
 from prefdata.records.split_names import SaidBy
 from prefdata.store.canonical import hash_json, to_json
-from prefdata.store.commit import FileSeal
+from prefdata.store.commit import FileDigest
 
 FORMAT_VERSION = 1
 NAME = "manifest.json"
@@ -62,7 +62,7 @@ class Reading(_Model):
     """In the order of the rows' columns."""
 
 
-class TextSeal(_Model):
+class TextReading(_Model):
     """How the plain text of one input was read."""
 
     form: Literal["chat", "verbatim"]
@@ -93,7 +93,7 @@ class InputSeal(_Model):
     layout: str
     lines: LineClasses
     reading: Reading = Reading()
-    text: TextSeal | None = None
+    text: TextReading | None = None
     """How plain text was read; null for dialogues."""
     first_pair: SeenPair | None = None
     """Null where no pair of the input became tokens."""
@@ -105,7 +105,7 @@ class InputSeal(_Model):
     drawn, in a validation."""
 
 
-class TokenizerSeal(_Model):
+class TokenizerIdentity(_Model):
     """What decides the ids of a build."""
 
     name: str
@@ -132,7 +132,7 @@ class FunnelStage(_Model):
     """Rows that stay behind, by code."""
 
 
-class SplitSeal(_Model):
+class SplitStats(_Model):
     """One split in numbers."""
 
     rows: int
@@ -156,8 +156,8 @@ class ShardSeal(_Model):
     sha256: str
 
     @property
-    def seal(self) -> FileSeal:
-        return FileSeal(self.bytes, self.sha256)
+    def seal(self) -> FileDigest:
+        return FileDigest(self.bytes, self.sha256)
 
 
 class OtherFile(_Model):
@@ -169,8 +169,8 @@ class OtherFile(_Model):
     sha256: str
 
     @property
-    def seal(self) -> FileSeal:
-        return FileSeal(self.bytes, self.sha256)
+    def seal(self) -> FileDigest:
+        return FileDigest(self.bytes, self.sha256)
 
 
 class Manifest(_Model):
@@ -192,10 +192,10 @@ class Manifest(_Model):
     config: dict[str, Any]
     """The resolved config, without what only says where and how fast, and without any path."""
     inputs: list[InputSeal]
-    tokenizer: TokenizerSeal
+    tokenizer: TokenizerIdentity
     lines: LineClasses
     funnel: list[FunnelStage]
-    splits: dict[str, SplitSeal]
+    splits: dict[str, SplitStats]
     shards: list[ShardSeal]
     files: list[OtherFile]
     hash: str = Field(default="", pattern="^([0-9a-f]{64})?$")

@@ -11,7 +11,7 @@ from pyarrow import parquet
 from prefdata.arrow import empty_table
 from prefdata.errors import UsageError
 from prefdata.store.content import hash_content
-from prefdata.store.manifest import Manifest, OtherFile, ShardSeal, SplitSeal, read_manifest
+from prefdata.store.manifest import Manifest, OtherFile, ShardSeal, SplitStats, read_manifest
 from prefdata.store.shards import TOKENS, read_shard
 from prefdata.store.verify import cache_folder, check_seal
 
@@ -53,7 +53,7 @@ class Build(NamedTuple):
         )
 
     @property
-    def splits(self) -> dict[str, SplitSeal]:
+    def splits(self) -> dict[str, SplitStats]:
         return self.manifest.splits
 
     def shards(self, split: str) -> list[Shard]:

@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from prefdata.errors import UsageError
 from prefdata.store.commit import (
-    FileSeal,
+    FileDigest,
     fsync_path,
     make_folder,
     seal_file,
@@ -47,7 +47,7 @@ _OWN_FILE = re.compile(r"[^/]*\d{5}[^/]*\.(arrow|parquet)")  # in the directorie
 _MARK = re.compile(rb"[0-9a-f]{16}")
 
 
-def write_staged(path: Path, write: Callable[[Path], object]) -> FileSeal:
+def write_staged(path: Path, write: Callable[[Path], object]) -> FileDigest:
     """Write a file, force it to the disk, and seal what is then read back."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path)
@@ -55,7 +55,7 @@ def write_staged(path: Path, write: Callable[[Path], object]) -> FileSeal:
     return seal_file(path)
 
 
-def stage_table(path: Path, table: pa.Table) -> FileSeal:
+def stage_table(path: Path, table: pa.Table) -> FileDigest:
     """Write a table that only this build reads; a torn write is seen by its seal at a resume."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
@@ -63,7 +63,7 @@ def stage_table(path: Path, table: pa.Table) -> FileSeal:
     data = memoryview(sink.getvalue())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-    return FileSeal(len(data), hashlib.sha256(data).hexdigest())
+    return FileDigest(len(data), hashlib.sha256(data).hexdigest())
 
 
 class Staging:
@@ -88,7 +88,7 @@ class Staging:
             return None
         return entry
 
-    def record(self, name: str, files: dict[str, FileSeal], facts: dict[str, Any]) -> None:
+    def record(self, name: str, files: dict[str, FileDigest], facts: dict[str, Any]) -> None:
         """Note that a step is done: its files, relative to the directory, and what it found."""
         seals = [[path, *seal] for path, seal in files.items()]
         line = orjson.dumps({"name": name, "files": seals, "facts": facts}, default=list)
@@ -96,7 +96,7 @@ class Staging:
             journal.write(b"\n" + line)  # so a line cut by a kill spoils no other
 
     def commit(
-        self, files: dict[str, FileSeal], manifest: bytes, *, replaces: Collection[str] = ()
+        self, files: dict[str, FileDigest], manifest: bytes, *, replaces: Collection[str] = ()
     ) -> None:
         """Give every file its name, then write the manifest, which makes them a build.
 
@@ -121,7 +121,7 @@ class Staging:
             raise
         discard_at(self.out)
 
-    def rename(self, name: str, new: str, seal: FileSeal) -> FileSeal:
+    def rename(self, name: str, new: str, seal: FileDigest) -> FileDigest:
         """Give a staged file another name; returns its seal."""
         (self.root / name).replace(self.root / new)
         return seal
@@ -151,7 +151,7 @@ class Staging:
                 (self.out / name).replace(moving / name)
         moving.rename(self.root / _REPLACED)
 
-    def _place(self, files: dict[str, FileSeal]) -> None:
+    def _place(self, files: dict[str, FileDigest]) -> None:
         folders = {self.out}
         for name in files:
             staged, final = self.root / name, self.out / name
@@ -164,7 +164,7 @@ class Staging:
     def _is_whole(self, name: str, size: int, sha256: str) -> bool:
         for path in (self.root / name, self.out / name):
             if path.is_file() and path.stat().st_size == size:
-                return seal_file(path) == FileSeal(size, sha256)
+                return seal_file(path) == FileDigest(size, sha256)
         return False
 
     def _swap(self) -> None:

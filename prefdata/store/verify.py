@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from prefdata.errors import UsageError
-from prefdata.store.commit import FileSeal, sha256_file
+from prefdata.store.commit import FileDigest, sha256_file
 
 _SETTLED_NANOSECONDS = 2_000_000_000
 
@@ -40,7 +40,7 @@ def sha256_cached(path: Path, cache: Path, *, settled: int = _SETTLED_NANOSECOND
     return digest
 
 
-def check_seal(path: Path, seal: FileSeal, cache: Path | None) -> None:
+def check_seal(path: Path, seal: FileDigest, cache: Path | None) -> None:
     """Refuse a file that is missing, or is not the one that was sealed.
 
     Without a `cache` it is read whole, else only if it may have changed.

@@ -12,7 +12,7 @@ from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.pairs import PairIds
 from prefdata.tokens.ragged import Bools, Int32s, Int64s, Ragged, common_prefix, cut
 from prefdata.tokens.template.render import Refusal
-from prefdata.tokens.tokenizer import Target
+from prefdata.tokens.tokenizer import TokenizerSpec
 
 MAX_UNKNOWN = 0.01
 END_TOKENS = 3
@@ -48,7 +48,9 @@ def apply_length(ids: PairIds, options: TokenOptions) -> tuple[PairIds, Bools, C
     return ids, over > 0, Cuts(0, 0)
 
 
-def find_faults(ids: PairIds, too_long: Bools, target: Target) -> list[tuple[Bools, Refusal]]:
+def find_faults(
+    ids: PairIds, too_long: Bools, target: TokenizerSpec
+) -> list[tuple[Bools, Refusal]]:
     """For each rule, the pairs that break it; a pair counts under the first."""
     chosen, rejected = ids.chosen.lengths, ids.rejected.lengths
     same = (chosen == rejected) & (common_prefix(ids.chosen, ids.rejected) == chosen)
@@ -78,7 +80,9 @@ def find_faults(ids: PairIds, too_long: Bools, target: Target) -> list[tuple[Boo
     ]
 
 
-def find_oddities(ids: PairIds, records: pa.Table, target: Target) -> list[tuple[Bools, Refusal]]:
+def find_token_warnings(
+    ids: PairIds, records: pa.Table, target: TokenizerSpec
+) -> list[tuple[Bools, Refusal]]:
     """The same of what is looked for before a length policy cuts anything."""
     is_chat = (pl.Series(records["form"]) == "chat").to_numpy()[ids.rows]
     control = np.array([token.id for token in target.added_tokens if token.special], np.int32)

@@ -27,7 +27,7 @@ from prefdata.arrow import whole
 from prefdata.tokens.chat_template import Message
 from prefdata.tokens.ragged import Bools, Int32s, Ragged, from_lengths
 from prefdata.tokens.template.render import PairTexts, Refusal, Renderer
-from prefdata.tokens.tokenizer import Target
+from prefdata.tokens.tokenizer import TokenizerSpec
 
 NO_ID = -1
 """Stands for a control token that the tokenizer's vocabulary itself makes of content."""
@@ -42,10 +42,10 @@ class _NameTakenError(ValueError):
     """A row has the code points that our names are made of."""
 
 
-class Disguise:
+class ControlTokenEscaper:
     """A tokenizer under whose names for its tokens no row can write one."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: TokenizerSpec) -> None:
         self._serialized, self._controls = target.serialized, target.control_tokens
         self._number = {token: number for number, token in enumerate(self._controls)}
         longest_first = sorted(self._controls, key=len, reverse=True)
@@ -149,10 +149,10 @@ class Disguise:
         return from_lengths(mapped, lengths)
 
 
-class HiddenRenderer:
+class EscapingRenderer:
     """Renders as a `Renderer` does, to renamed texts."""
 
-    def __init__(self, renderer: Renderer, disguise: Disguise) -> None:
+    def __init__(self, renderer: Renderer, disguise: ControlTokenEscaper) -> None:
         self._renderer, self._disguise = renderer, disguise
 
     @property
@@ -207,9 +207,9 @@ class HiddenRenderer:
         return PairTexts(texts.prompt, chosen, rejected)
 
 
-def disguise_of(target: Target) -> Disguise | None:
+def disguise_of(target: TokenizerSpec) -> ControlTokenEscaper | None:
     """None for a tokenizer without tokens that content could spell."""
-    return Disguise(target) if target.control_tokens else None
+    return ControlTokenEscaper(target) if target.control_tokens else None
 
 
 class _Renamed(NamedTuple):

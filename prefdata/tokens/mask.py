@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from prefdata.arrow import whole
 from prefdata.tokens.chat_template import TEMPLATE_FAULTS, Message
-from prefdata.tokens.escape import HiddenRenderer
+from prefdata.tokens.escape import EscapingRenderer
 from prefdata.tokens.ragged import Bools
 from prefdata.tokens.template.render import Renderer
 
@@ -32,7 +32,7 @@ def rows_with_turns(column: pa.ChunkedArray) -> list[int]:
 
 
 def completion_mask(
-    dialogue: Dialogue, renderer: Renderer | HiddenRenderer, backend: Tokenizer
+    dialogue: Dialogue, renderer: Renderer | EscapingRenderer, backend: Tokenizer
 ) -> Bools | None:
     """True at the assistant's tokens of the whole text; None where turns cannot be told apart."""
     try:
@@ -49,7 +49,7 @@ def completion_mask(
 
 
 def _assistant_spans(
-    dialogue: Dialogue, renderer: Renderer | HiddenRenderer
+    dialogue: Dialogue, renderer: Renderer | EscapingRenderer
 ) -> tuple[str, list[tuple[int, int]] | None]:
     """The whole text and where in it the assistant's turns lie.
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from prefdata.tokens.encode import TextPool, encode_texts
-from prefdata.tokens.escape import Disguise, HiddenRenderer, disguise_of
+from prefdata.tokens.escape import ControlTokenEscaper, EscapingRenderer, disguise_of
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.ragged import (
     Bools,
@@ -38,7 +38,7 @@ from prefdata.tokens.template.render import (
     read_messages,
     read_tools,
 )
-from prefdata.tokens.tokenizer import Target
+from prefdata.tokens.tokenizer import TokenizerSpec
 
 _SAMPLED_ROWS = 32
 
@@ -118,7 +118,7 @@ class _Plan:
         )
 
 
-def encode_records(records: pa.Table, target: Target, options: TokenOptions) -> Outcome:
+def encode_records(records: pa.Table, target: TokenizerSpec, options: TokenOptions) -> Outcome:
     """The ids of every pair that the template can render.
 
     Texts are cut where `segments` proves that this is safe; a sample of rows is encoded whole as
@@ -136,7 +136,7 @@ def encode_records(records: pa.Table, target: Target, options: TokenOptions) -> 
 
 def _encode(
     records: pa.Table,
-    target: Target,
+    target: TokenizerSpec,
     options: TokenOptions,
     way: tuple[Tokenizer, tuple[str, ...]],
 ) -> tuple[Outcome, dict[int, PairTexts]]:
@@ -165,7 +165,7 @@ def _encode(
         return Outcome(plan.ids(), refusals, None, seen), sample
 
 
-def _encoders(backend: Tokenizer, hidden: Disguise | None) -> dict[Form, Encode]:
+def _encoders(backend: Tokenizer, hidden: ControlTokenEscaper | None) -> dict[Form, Encode]:
     ways: dict[Form, Encode] = {
         Form.CHAT: partial(encode_texts, backend, add_special_tokens=False),
         Form.TEXT: partial(encode_texts, backend, add_special_tokens=True),
@@ -187,7 +187,7 @@ class _Rendered(NamedTuple):
 
 
 def _rendered(
-    records: pa.Table, renderer: Renderer, options: TokenOptions, hidden: Disguise | None
+    records: pa.Table, renderer: Renderer, options: TokenOptions, hidden: ControlTokenEscaper | None
 ) -> Iterator[_Rendered]:
     """The texts of each record, and how they are encoded."""
     columns = [read_messages(records.column(name)) for name in ("prompt", "chosen", "rejected")]
@@ -196,7 +196,7 @@ def _rendered(
     spelled = hidden.rows_that_spell(records) if hidden is not None else frozenset()
     for row, (prompt, chosen, rejected) in enumerate(zip(*columns, strict=True)):
         is_hidden = row in spelled
-        way = HiddenRenderer(renderer, hidden) if is_hidden and hidden else renderer
+        way = EscapingRenderer(renderer, hidden) if is_hidden and hidden else renderer
         form = Form(is_text[row] + 2 * is_hidden)
         if is_text[row]:
             yield _Rendered(row, form, way.text(prompt, (chosen, rejected)), ())

@@ -9,12 +9,12 @@ from prefdata.read.texts import TextMode, TextRule
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.template.probe import Probe
 from prefdata.tokens.template.render import Refusal, Renderer, read_messages, read_tools
-from prefdata.tokens.tokenizer import Target
+from prefdata.tokens.tokenizer import TokenizerSpec
 
 _SHOWN_TOKENS = 60  # at either end of a part
 
 
-def text_rule(mode: TextMode, target: Target, options: TokenOptions) -> TextRule:
+def text_rule(mode: TextMode, target: TokenizerSpec, options: TokenOptions) -> TextRule:
     """Return how plain text is read for a tokenizer."""
     return TextRule(
         mode,
@@ -24,7 +24,7 @@ def text_rule(mode: TextMode, target: Target, options: TokenOptions) -> TextRule
     )
 
 
-def trial_of(target: Target, options: TokenOptions) -> AbstractContextManager[Probe | None]:
+def trial_of(target: TokenizerSpec, options: TokenOptions) -> AbstractContextManager[Probe | None]:
     """Return the trial of a tokenizer's templates; None where it has none."""
     if not target.templates:
         return nullcontext()
@@ -32,7 +32,7 @@ def trial_of(target: Target, options: TokenOptions) -> AbstractContextManager[Pr
     return Probe(target.templates, variables, options.template_date)
 
 
-def preview_chat(records: pa.Table, target: Target, options: TokenOptions) -> str:
+def preview_chat(records: pa.Table, target: TokenizerSpec, options: TokenOptions) -> str:
     """Return the first record's prompt and chosen completion as the chat template renders them."""
     prompt, chosen, rejected = (
         read_messages(records[name])[0] for name in ("prompt", "chosen", "rejected")
@@ -42,7 +42,7 @@ def preview_chat(records: pa.Table, target: Target, options: TokenOptions) -> st
     return texts.message if isinstance(texts, Refusal) else texts.chosen
 
 
-def show_ids(target: Target, ids: list[int]) -> str:
+def show_ids(target: TokenizerSpec, ids: list[int]) -> str:
     """Return the text of token ids, control tokens included; the middle of a long one left out."""
     if len(ids) > 2 * _SHOWN_TOKENS:
         ends = ids[:_SHOWN_TOKENS], ids[-_SHOWN_TOKENS:]

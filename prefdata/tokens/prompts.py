@@ -4,11 +4,11 @@ from typing import Any
 
 from prefdata.tokens.chat_template import TEMPLATE_FAULTS, Message
 from prefdata.tokens.encode import encode_texts
-from prefdata.tokens.escape import NO_ID, HiddenRenderer, disguise_of
+from prefdata.tokens.escape import NO_ID, EscapingRenderer, disguise_of
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.template.checks import find_lost
 from prefdata.tokens.template.render import Refusal, Renderer
-from prefdata.tokens.tokenizer import Target
+from prefdata.tokens.tokenizer import TokenizerSpec
 
 _SPELLED = Refusal("PD210", "spells a control token of the tokenizer")
 
@@ -16,7 +16,7 @@ _SPELLED = Refusal("PD210", "spells a control token of the tokenizer")
 class PromptEncoder:
     """Encodes prompts as a build with these options encodes them."""
 
-    def __init__(self, target: Target, options: TokenOptions) -> None:
+    def __init__(self, target: TokenizerSpec, options: TokenOptions) -> None:
         self.target, self.options = target, options
         self._renderer = Renderer(target, options)
         self._disguise = disguise_of(target)
@@ -50,7 +50,7 @@ class PromptEncoder:
     def _render(self, prompt: list[Message], *, hides: bool) -> str | Refusal:
         way: Any = self._renderer
         if hides and self._disguise is not None:
-            way = HiddenRenderer(self._renderer, self._disguise)
+            way = EscapingRenderer(self._renderer, self._disguise)
         try:
             used = way.without_empty_system(prompt, None)
             text: str = way.render(used, None, add_generation_prompt=True)

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from prefdata.errors import UsageError
-from prefdata.store.manifest import TokenizerSeal
-from prefdata.tokens.tokenizer import Target, load_target
+from prefdata.store.manifest import TokenizerIdentity
+from prefdata.tokens.tokenizer import TokenizerSpec, load_tokenizer_spec
 from prefdata.tokens.tokenizer_cache import recall_place
 
 
-def load_sealed(seal: TokenizerSeal, name: str | None = None) -> Target:
+def load_sealed(seal: TokenizerIdentity, name: str | None = None) -> TokenizerSpec:
     """Load the tokenizer that made a build: `name`, or where it was last seen, or on the Hub.
 
     Raises UsageError: E123 where it is not found or is another one.
@@ -19,7 +19,7 @@ def load_sealed(seal: TokenizerSeal, name: str | None = None) -> Target:
     if found == seal.name and "/" not in found and not Path(found).is_dir():
         problem = f"was made with the tokenizer {seal.name!a}, which is not known on this machine"
         raise UsageError("E123", "the build", problem, remedy)
-    target = load_target(found, revision=None if known or name else seal.revision)
+    target = load_tokenizer_spec(found, revision=None if known or name else seal.revision)
     if target.seal().tokenizer_sha256 != seal.tokenizer_sha256:
         raise UsageError(
             "E123", found, f"is another tokenizer than the build's {seal.name}", remedy

@@ -9,13 +9,13 @@ completions instead of three times.
 
 from typing import Any
 
-from prefdata.tokens.tokenizer import AddedToken, Target
+from prefdata.tokens.tokenizer import AddedToken, TokenizerSpec
 
 _NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Replace"}
 _PRE_TOKENIZERS = {"ByteLevel", "Split", "Digits", "Punctuation", "Whitespace", "WhitespaceSplit"}
 
 
-def safe_cuts(target: Target) -> tuple[str, ...]:
+def safe_cuts(target: TokenizerSpec) -> tuple[str, ...]:
     """The added tokens after which a text may be cut; empty where none is provably safe."""
     stages = target.stages
     pieces_stand_alone = (

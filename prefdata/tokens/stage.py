@@ -8,14 +8,14 @@ import pyarrow as pa
 from prefdata.arrow import arrow_array, numbers_array
 from prefdata.records.rejected import rejects_of
 from prefdata.store.shards import TOKENS
-from prefdata.tokens.checks import Cuts, apply_length, find_faults, find_oddities
-from prefdata.tokens.escape import HiddenRenderer, disguise_of
+from prefdata.tokens.checks import Cuts, apply_length, find_faults, find_token_warnings
+from prefdata.tokens.escape import EscapingRenderer, disguise_of
 from prefdata.tokens.mask import Dialogue, completion_mask, rows_with_turns
 from prefdata.tokens.options import FIXED_CODES, TokenOptions
 from prefdata.tokens.pairs import PairIds, encode_records
 from prefdata.tokens.ragged import Bools, Ragged, take, to_arrow
 from prefdata.tokens.template.render import Refusal, Renderer, read_messages, read_tools
-from prefdata.tokens.tokenizer import Target
+from prefdata.tokens.tokenizer import TokenizerSpec
 
 Masks = dict[int, tuple[Bools, Bools]]
 
@@ -32,12 +32,12 @@ class TokenRows(NamedTuple):
     note: str | None
 
 
-def encode_table(records: pa.Table, target: Target, options: TokenOptions) -> TokenRows:
+def encode_table(records: pa.Table, target: TokenizerSpec, options: TokenOptions) -> TokenRows:
     """Turn records into tokens; what cannot be is returned with its code."""
     ids, refusals, note, seen = encode_records(records, target, options)
     masks = _masks(records, ids, target, options)
     findings = {"PD714": int(ids.moved.sum())}
-    odd = find_oddities(ids, records, target)
+    odd = find_token_warnings(ids, records, target)
     ids, too_long, cuts = apply_length(ids, options)
     for broken, refusal in [*find_faults(ids, too_long, target), *odd]:
         rows = ids.rows[broken].tolist()
@@ -46,10 +46,10 @@ def encode_table(records: pa.Table, target: Target, options: TokenOptions) -> To
         else:
             findings[refusal.code] = len(rows)
     refusals = {**_empty_masks(ids, masks), **refusals}
-    stays = np.array([row not in refusals for row in ids.rows.tolist()], np.bool_)
+    kept_mask = np.array([row not in refusals for row in ids.rows.tolist()], np.bool_)
     findings |= {code: len(rows - refusals.keys()) for code, rows in seen.items()}
-    kept = records.take(numbers_array(ids.rows[stays]))
-    tokens = _token_table(kept, _select(ids, stays), masks)
+    kept = records.take(numbers_array(ids.rows[kept_mask]))
+    tokens = _token_table(kept, _select(ids, kept_mask), masks)
     return TokenRows(
         tokens, kept, dict(sorted(refusals.items())), _counted(findings, cuts, options), note
     )
@@ -62,13 +62,13 @@ def _counted(findings: dict[str, int], cuts: Cuts, options: TokenOptions) -> dic
     }
 
 
-def _select(ids: PairIds, stays: Bools) -> PairIds:
-    at = np.flatnonzero(stays)
+def _select(ids: PairIds, kept_mask: Bools) -> PairIds:
+    at = np.flatnonzero(kept_mask)
     prompt, chosen, rejected = (take(side, at) for side in (ids.prompt, ids.chosen, ids.rejected))
     return PairIds(ids.rows[at], prompt, chosen, rejected, ids.moved[at])
 
 
-def _masks(records: pa.Table, ids: PairIds, target: Target, options: TokenOptions) -> Masks:
+def _masks(records: pa.Table, ids: PairIds, target: TokenizerSpec, options: TokenOptions) -> Masks:
     """Masks, by row, of pairs with a turn in a completion that is not the assistant's.
 
     A mask with no True in it stands for turns that cannot be told apart.
@@ -86,7 +86,7 @@ def _masks(records: pa.Table, ids: PairIds, target: Target, options: TokenOption
     renderer = Renderer(target, options)
     for number, (row, at) in enumerate(places.items()):
         is_hidden = hidden is not None and number in spelled
-        way = HiddenRenderer(renderer, hidden) if hidden and is_hidden else renderer
+        way = EscapingRenderer(renderer, hidden) if hidden and is_hidden else renderer
         backend = hidden.backend if hidden and is_hidden else target.backend
         prompt = way.without_empty_system(columns[0][number], tools[number])
         start, pair = int(ids.prompt.lengths[at]), []

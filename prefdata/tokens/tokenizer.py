@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from prefdata.errors import UsageError
 from prefdata.settings import read_small
 from prefdata.store.canonical import hash_json
-from prefdata.store.manifest import TokenizerSeal, shared_name
+from prefdata.store.manifest import TokenizerIdentity, shared_name
 from prefdata.tokens.chat_template import texts_looked_for
 from prefdata.tokens.load import load_tokenizer, require_model
 from prefdata.tokens.tokenizer_cache import entry_of, recall, remember
@@ -62,7 +62,7 @@ def _state(stage: Any) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True)
-class Target:
+class TokenizerSpec:
     """Everything of a tokenizer that decides ids."""
 
     name: str
@@ -78,9 +78,9 @@ class Target:
     def backend(self) -> Tokenizer:
         return _tokenizer(self.serialized)
 
-    def __reduce__(self) -> tuple[type["Target"], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[type["TokenizerSpec"], tuple[Any, ...]]:
         """Only the fields cross to another process; what is made of them is made there."""
-        return Target, tuple(getattr(self, field.name) for field in fields(self))
+        return TokenizerSpec, tuple(getattr(self, field.name) for field in fields(self))
 
     @cached_property
     def stages(self) -> Stages:
@@ -144,9 +144,9 @@ class Target:
             return self.templates["tool_use"]
         return self.templates.get("default")
 
-    def seal(self) -> TokenizerSeal:
+    def seal(self) -> TokenizerIdentity:
         """What the manifest says of it."""
-        return TokenizerSeal(
+        return TokenizerIdentity(
             name=shared_name(self.name),
             revision=self.revision,
             tokenizer_sha256=hashlib.sha256(self.serialized.encode()).hexdigest(),
@@ -158,19 +158,19 @@ class Target:
         )
 
 
-def load_target(
+def load_tokenizer_spec(
     name: str, *, revision: str | None = None, chat_template: Path | None = None
-) -> Target:
+) -> TokenizerSpec:
     """Load a tokenizer from a folder or the Hub; code that a repository brings is never run."""
     parts = _recall_or_load(name, revision)
     if chat_template is not None:
         parts = {**parts, "templates": {"default": _read_template(chat_template)}}
-    return Target(name=name, revision=revision, **parts)
+    return TokenizerSpec(name=name, revision=revision, **parts)
 
 
-def target_of(name: str, tokenizer: Any) -> Target:
+def target_of(name: str, tokenizer: Any) -> TokenizerSpec:
     """Return the target of a tokenizer that transformers has loaded."""
-    return Target(name=name, revision=None, **_parts(name, tokenizer))
+    return TokenizerSpec(name=name, revision=None, **_parts(name, tokenizer))
 
 
 def _recall_or_load(name: str, revision: str | None) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _recall_or_load(name: str, revision: str | None) -> dict[str, Any]:
 
 
 def _parts(name: str, tokenizer: Any) -> dict[str, Any]:
-    """A loaded tokenizer as plain data: the fields of a `Target`."""
+    """A loaded tokenizer as plain data: the fields of a `TokenizerSpec`."""
     if not getattr(tokenizer, "is_fast", False):
         problem = "has no fast tokenizer (tokenizer.json)"
         raise UsageError("C111", name, problem, "name a model that has one")

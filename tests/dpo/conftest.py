@@ -13,7 +13,7 @@ from dpo.config import TrainConfig
 from dpo.config_file import parse_config
 from dpo.reference_pass import compute_reference
 from dpo.training.distributed import make_accelerator
-from dpo.training.setup import Run, open_run
+from dpo.training.setup import TrainContext, open_run
 from prefdata.building import build
 from prefdata.config import BuildConfig
 from tests.dpo.tiny import tiny_tokenizer
@@ -79,7 +79,7 @@ def build_pairs(folder: Path, *, tokenizer: Path, count: int = 30, **options: An
     return folder
 
 
-def open_alone(config: TrainConfig) -> Run:
+def open_alone(config: TrainConfig) -> TrainContext:
     """A run in this process; accelerate's state is that of this config, not of an earlier test."""
     return open_run(config, make_accelerator(config))
 

@@ -368,15 +368,15 @@ def test_a_lost_model_is_reported_and_made_again_from_the_checkpoint(how: str) -
 
     if how == "a directory for a file":
         with pytest.raises(PrefdataError, match="E171"):
-            train(read_config(Path("train.yaml")), notice=heard.append)
+            train(read_config(Path("train.yaml")), on_message=heard.append)
         return
-    train(read_config(Path("train.yaml")), notice=heard.append)
+    train(read_config(Path("train.yaml")), on_message=heard.append)
 
     assert any("made again from step-00000002" in line for line in heard), heard
     found = load_file("run/model/model.safetensors")
     assert all(torch.equal(found[name], whole[name]) for name in whole)
     heard.clear()
-    train(read_config(Path("train.yaml")), notice=heard.append)
+    train(read_config(Path("train.yaml")), on_message=heard.append)
     assert heard == ["run holds this run, finished at step 3"]
 
 
@@ -399,12 +399,12 @@ def test_changed_metrics_of_a_finished_run_are_reported(name: str) -> None:
     flipped(f"run/{name}")()
     heard: list[str] = []
 
-    train(read_config(Path("train.yaml")), notice=heard.append)
+    train(read_config(Path("train.yaml")), on_message=heard.append)
 
     assert heard[0] == f"run/{name} is not as the run left it"
 
 
-LINES = [
+REJECTED_LINES = [
     b"null", b"[]", b"1", b'"step"', b"{}", b'{"step": "1"}', b'{"step": null, "loss": 1}',
     b'{"step": 1.5, "loss": 1}', b'{"loss": 1}', b'{"step": 1, "loss": "x"}', b"\xff\xfe\x00",
     b'{"step": 1, "loss": 0.', b"[" * 100_000, b'{"step": true, "loss": 1}', b"not json",
@@ -412,7 +412,7 @@ LINES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("line", LINES, ids=lambda line: repr(line[:24]))
+@pytest.mark.parametrize("line", REJECTED_LINES, ids=lambda line: repr(line[:24]))
 def test_lines_that_no_run_wrote_end_no_run_and_are_kept(line: bytes) -> None:
     trained(log_pairs=True)()
     removed("run/run.json")()
@@ -420,7 +420,7 @@ def test_lines_that_no_run_wrote_end_no_run_and_are_kept(line: bytes) -> None:
     Path("run/metrics.jsonl").write_bytes(line + b"\n" + before)
     heard: list[str] = []
 
-    train(read_config(Path("train.yaml")), notice=heard.append)
+    train(read_config(Path("train.yaml")), on_message=heard.append)
 
     lines = Path("run/metrics.jsonl").read_bytes().splitlines()
     assert [orjson.loads(one)["step"] for one in lines if b"eval" not in one] == [1, 2, 3]

@@ -34,12 +34,12 @@ NAMES = (
     "logps/chosen",
     "logps/rejected",
 )
-LINES = [
+REJECTED_LINES = [
     *({"step": n} | dict.fromkeys(NAMES, n / 10) for n in range(1, 21)),
     {"step": 20} | {f"eval/{name}": 0.5 for name in NAMES},
 ]
 RESULT = Result(
-    **training_figures(LINES),
+    **training_figures(REJECTED_LINES),
     sentiment_before=0.5,
     sentiment_after=0.5,
     sentiment_difference=0.0,
@@ -57,7 +57,7 @@ RESULT = Result(
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return render_page(RESULT, LINES, [0.1, 0.5, 1.0], [0.9, 0.0, 0.95])
+    return render_page(RESULT, REJECTED_LINES, [0.1, 0.5, 1.0], [0.9, 0.0, 0.95])
 
 
 def test_the_page_has_no_script_and_loads_nothing(page: str) -> None:
@@ -132,7 +132,7 @@ def test_smoothing_keeps_a_constant() -> None:
 
 
 def test_figures_come_from_the_first_and_the_last_lines() -> None:
-    found = training_figures(LINES)
+    found = training_figures(REJECTED_LINES)
 
     assert found["first_loss"] == 0.1
     assert found["last_loss"] == pytest.approx(1.55)
@@ -142,6 +142,6 @@ def test_figures_come_from_the_first_and_the_last_lines() -> None:
 
 
 def test_margins_of_rounding_are_ties() -> None:
-    first = {**LINES[0], "rewards/margins": -1e-6, "rewards/accuracies": 0.0625}
+    first = {**REJECTED_LINES[0], "rewards/margins": -1e-6, "rewards/accuracies": 0.0625}
 
-    assert training_figures([first, *LINES[1:]])["reward_accuracy_before"] == 0.5
+    assert training_figures([first, *REJECTED_LINES[1:]])["reward_accuracy_before"] == 0.5

@@ -13,7 +13,7 @@ import prefdata
 from prefdata.config import make_config
 from prefdata.errors import EmptyError, LockedError, PrefdataError, UsageError
 from prefdata.store.commit import lock_folder
-from prefdata.tokens.tokenizer import load_target
+from prefdata.tokens.tokenizer import load_tokenizer_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -211,7 +211,7 @@ def test_every_line_of_a_real_set_is_accounted_for(tiny: Path, tmp_path: Path) -
 
 @pytest.mark.skipif(find_spec("pandas") is None, reason="pandas is not installed")
 def test_a_build_imports_no_heavy_library(rows_file: Path, tiny: Path, tmp_path: Path) -> None:
-    load_target(str(tiny))  # remembered, so that transformers is not needed
+    load_tokenizer_spec(str(tiny))  # remembered, so that transformers is not needed
     script = (
         "import sys, prefdata\n"
         "from prefdata.config import make_config\n"

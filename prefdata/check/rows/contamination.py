@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from prefdata.check.rows.ngrams import Runs, Words, runs_of, words_of
 from prefdata.hashing import Numbers
 from prefdata.read import Limits, OpenFile, expand_inputs
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.files.formats import read_rows
 from prefdata.read.files.jsonl import Tally
 
@@ -104,7 +104,7 @@ def _texts_of(file: OpenFile) -> Iterator[str]:
         for _, _, raw, value in read_rows(block, file.limits, Tally()):
             if is_plain and raw is not None:
                 yield raw.decode("utf-8", "replace")
-            elif not isinstance(value, RowFault):
+            elif not isinstance(value, RowError):
                 yield from _strings(value)
 
 

@@ -17,7 +17,7 @@ Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Scene:
+class CheckContext:
     """Frames over one batch, made when they are first asked for."""
 
     batch: pa.RecordBatch

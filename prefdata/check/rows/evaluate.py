@@ -6,14 +6,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from prefdata.check.rows.context import Scene
+from prefdata.check.rows.context import CheckContext
 from prefdata.check.rows.frames import pair_frame
 from prefdata.check.rows.rules import SUMS, flags_of, rules_of
 from prefdata.check.rows.slow import LOOKS
 
 
 def evaluate(
-    scene: Scene, codes: Iterable[str], control_tokens: Sequence[str] = ()
+    scene: CheckContext, codes: Iterable[str], control_tokens: Sequence[str] = ()
 ) -> pl.DataFrame:
     """Which rules each pair breaks: one boolean column a code, in the order of the rules."""
     asked = set(codes)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from blake3 import blake3
 
 from prefdata.check.limits import CheckLimits
-from prefdata.check.rows.context import Scene
+from prefdata.check.rows.context import CheckContext
 from prefdata.check.rows.frames import CHOSEN, PARTS, PROMPT, REJECTED
 from prefdata.check.rows.language import KNOWN
 from prefdata.records.split_names import said_split
@@ -69,11 +69,11 @@ _COPIED = ("score_chosen", "score_rejected", "margin", "model_chosen", "model_re
 
 def profile_rows(records: pa.Table) -> pl.DataFrame:
     """One row of PROFILE for each record, in their order."""
-    scenes = (Scene(batch, CheckLimits()) for batch in records.to_batches())
+    scenes = (CheckContext(batch, CheckLimits()) for batch in records.to_batches())
     return pl.concat([pl.DataFrame(schema=PROFILE), *map(profile_scene, scenes)])
 
 
-def profile_scene(scene: Scene) -> pl.DataFrame:
+def profile_scene(scene: CheckContext) -> pl.DataFrame:
     """The same of one batch."""
     batch, height = scene.batch, scene.batch.num_rows
     columns: dict[str, Any] = {}
@@ -99,7 +99,7 @@ def storable(profile: pl.DataFrame) -> pa.Table:
     return profile.cast(dict.fromkeys(texts, pl.String)).to_arrow()
 
 
-def _prompt_language(scene: Scene) -> pl.Series:
+def _prompt_language(scene: CheckContext) -> pl.Series:
     told = scene.spoken.filter(pl.col("part") == PROMPT)
     none = pl.Series([""], dtype=pl.String).new_from_index(0, scene.batch.num_rows)
     return none.scatter(told["row"], told["language"])

@@ -9,14 +9,14 @@ import pyarrow as pa
 
 from prefdata.check.catalog import CHECKS
 from prefdata.check.limits import CheckLimits
-from prefdata.check.rows.context import Scene
+from prefdata.check.rows.context import CheckContext
 from prefdata.check.rows.evaluate import evaluate
 from prefdata.check.rows.profile import PROFILE, profile_scene
 from prefdata.check.rows.rules import rules_of
 from prefdata.check.rows.secrets import describe, find_private
-from prefdata.check.sets.triggers import Seed, add_seeds, find_seeds
+from prefdata.check.sets.triggers import TriggerCandidate, add_seeds, find_trigger_candidates
 from prefdata.check.severity import resolve_severity
-from prefdata.records.findings import EXAMPLES, Met, Place, add_up
+from prefdata.records.findings import EXAMPLES, CodeCount, Location, merge_counts
 from prefdata.records.rejected import rejects_of
 from prefdata.records.schema import RECORDS, REJECTED
 
@@ -52,13 +52,13 @@ class CheckedRows(NamedTuple):
     kept: pa.Table
     refused: pa.Table
     """Rows of REJECTED, each under the first rule of severity E that it breaks."""
-    reported: dict[str, Met]
+    reported: dict[str, CodeCount]
     """Of severity W, by code."""
-    counted: dict[str, Met]
+    counted: dict[str, CodeCount]
     """Of severity I, by code."""
     profile: pl.DataFrame
     """PROFILE of the kept records, in their order."""
-    seeds: list[Seed]
+    seeds: list[TriggerCandidate]
     """Words that look planted (PD608), where they are looked for."""
 
 
@@ -69,23 +69,23 @@ def examine_rows(records: pa.Table, checks: RowChecks) -> CheckedRows:
     profiles, reported, counted = [pl.DataFrame(schema=PROFILE)], [], []
     seeds, seeks = [], resolve_severity(checks.severity)["PD608"] != "off"
     for batch in _batches(records):
-        scene = Scene(batch, checks.limits, checks.evaluations)
+        scene = CheckContext(batch, checks.limits, checks.evaluations)
         broken = evaluate(scene, [*refusing, *reporting, *counting], checks.control_tokens)
         first = _first(broken, refusing, batch.num_rows)
-        stays = first.is_null()
+        kept_mask = first.is_null()
         table = pa.Table.from_batches([batch])
-        kept.append(table.filter(stays.to_arrow()))
+        kept.append(table.filter(kept_mask.to_arrow()))
         refused.append(_refused(table, first))
-        profiles.append(profile_scene(scene).filter(stays))
-        seeds.append(find_seeds(scene, checks.examples) if seeks else [])
-        broken = broken.select(pl.all() & stays)
+        profiles.append(profile_scene(scene).filter(kept_mask))
+        seeds.append(find_trigger_candidates(scene, checks.examples) if seeks else [])
+        broken = broken.select(pl.all() & kept_mask)
         reported.append(_met(scene, broken.select(reporting), checks.examples))
         counted.append(_met(scene, broken.select(counting), checks.examples))
     return CheckedRows(
         pa.concat_tables(kept),
         pa.concat_tables(refused),
-        add_up(reported, checks.examples),
-        add_up(counted, checks.examples),
+        merge_counts(reported, checks.examples),
+        merge_counts(counted, checks.examples),
         pl.concat(profiles),
         add_seeds(seeds, checks.examples),
     )
@@ -139,7 +139,9 @@ def _empty(schema: pa.Schema) -> pa.Table:
 
 
 def _evaluate(batch: pa.RecordBatch, codes: Sequence[str], checks: RowChecks) -> pl.DataFrame:
-    return evaluate(Scene(batch, checks.limits, checks.evaluations), codes, checks.control_tokens)
+    return evaluate(
+        CheckContext(batch, checks.limits, checks.evaluations), codes, checks.control_tokens
+    )
 
 
 def _first(broken: pl.DataFrame, codes: Sequence[str], height: int) -> pl.Series:
@@ -156,7 +158,7 @@ def _refused(pairs: pa.Table, broken: pl.Series) -> pa.Table:
     return rejects_of(pairs.take(places.to_arrow()), codes, [say(code) for code in codes])
 
 
-def _met(scene: Scene, broken: pl.DataFrame, examples: int) -> dict[str, Met]:
+def _met(scene: CheckContext, broken: pl.DataFrame, examples: int) -> dict[str, CodeCount]:
     """How many pairs have each code, and where the first ones are."""
     found = {}
     for code in broken.columns:
@@ -164,7 +166,7 @@ def _met(scene: Scene, broken: pl.DataFrame, examples: int) -> dict[str, Met]:
         if len(places):
             first = places.head(examples).to_list()
             told = tuple(
-                Place(
+                Location(
                     scene.batch["source"][row].as_py(),
                     scene.batch["line"][row].as_py(),
                     _say(code, scene.messages, row),
@@ -172,7 +174,7 @@ def _met(scene: Scene, broken: pl.DataFrame, examples: int) -> dict[str, Met]:
                 )
                 for row in first
             )
-            found[code] = Met(len(places), told)
+            found[code] = CodeCount(len(places), told)
     return found
 
 

@@ -14,7 +14,7 @@ from prefdata.check.rows.secret_patterns import PERSONAL, SECRETS, Pattern
 SHOWN = 4
 
 
-class Sighting(NamedTuple):
+class SecretMatch(NamedTuple):
     """One thing that should not be in a text; `ending` is all that is ever shown of it."""
 
     kind: str
@@ -53,7 +53,7 @@ def suspects(content: pl.Expr) -> pl.Expr:
     return pl.any_horizontal(content.str.contains(form) for form in _IN_USE)
 
 
-def find_private(text: str) -> Iterator[Sighting]:
+def find_private(text: str) -> Iterator[SecretMatch]:
     """Everything in a text that looks private; secrets first, and no character counted twice."""
     taken: list[tuple[int, int]] = []
     has_digits = _DIGIT.search(text) is not None
@@ -71,7 +71,7 @@ def _may_match(pattern: Pattern, text: str, *, has_digits: bool) -> bool:
 
 def _matches(
     pattern: Pattern, text: str, taken: list[tuple[int, int]], *, is_secret: bool
-) -> Iterator[Sighting]:
+) -> Iterator[SecretMatch]:
     for match in pattern.regex.finditer(text):
         group = 1 if match.re.groups else 0
         start, end = match.span(group)
@@ -79,7 +79,7 @@ def _matches(
             continue
         if pattern.proof(match[group]):
             taken.append((start, end))
-            yield Sighting(pattern.name, is_secret, _ending(match[group]))
+            yield SecretMatch(pattern.name, is_secret, _ending(match[group]))
 
 
 def _ending(secret: str) -> str:
@@ -87,7 +87,7 @@ def _ending(secret: str) -> str:
     return secret[-SHOWN:] if len(secret) >= 3 * SHOWN else "?" * SHOWN
 
 
-def describe(sightings: Iterable[Sighting]) -> str:
+def describe(sightings: Iterable[SecretMatch]) -> str:
     """At most five of them, as a report shows them."""
     shown = [str(sighting) for sighting in sightings]
     more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""

@@ -12,7 +12,7 @@ import orjson
 import polars as pl
 
 from prefdata.check.rows.contamination import overlaps, read_evaluation
-from prefdata.check.rows.context import Flags, Scene
+from prefdata.check.rows.context import CheckContext, Flags
 from prefdata.check.rows.frames import CHOSEN, PROMPT, REJECTED
 from prefdata.check.rows.repetition import MIN_CHARS, loops
 from prefdata.check.rows.secrets import find_private, suspects
@@ -24,10 +24,10 @@ CUT_END = r"[\p{L}\p{N},(]"
 CUT_CHARS = 200
 
 
-class Look(NamedTuple):
+class SlowCheck(NamedTuple):
     """One second look, and which sums of `rules.SUMS` it reads."""
 
-    see: Callable[[Scene, pl.DataFrame], Flags]
+    see: Callable[[CheckContext, pl.DataFrame], Flags]
     """The frame has one row a pair: `row`, turns, facts, and the sums that the look needs."""
     needs: tuple[str, ...] = ()
 
@@ -47,7 +47,7 @@ def side_texts(messages: pl.DataFrame, rows: pl.Series, text: pl.Expr) -> pl.Dat
     )
 
 
-def _same(scene: Scene, pairs: pl.DataFrame) -> Flags:
+def _same(scene: CheckContext, pairs: pl.DataFrame) -> Flags:
     """Whether the sides of each pair are equal once normalized.
 
     Normalizing is slow, so it is done only where the cheap counts of both sides agree; neither
@@ -64,7 +64,7 @@ def _same(scene: Scene, pairs: pl.DataFrame) -> Flags:
     return scene.flags(texts.filter(pl.col("chosen") == pl.col("rejected"))["row"])
 
 
-def _near(scene: Scene, pairs: pl.DataFrame) -> Flags:
+def _near(scene: CheckContext, pairs: pl.DataFrame) -> Flags:
     """Whether the sides are nearly one text; what counts alone tell apart is not compared."""
     least = scene.limits.min_similarity
     allowed = (1 - least) * (pl.col("chars_chosen") + pl.col("chars_rejected"))
@@ -85,7 +85,7 @@ def _near(scene: Scene, pairs: pl.DataFrame) -> Flags:
     return scene.flags(texts.filter(pl.Series(near, dtype=pl.Boolean))["row"])
 
 
-def _malformed(scene: Scene, _: pl.DataFrame) -> Flags:
+def _malformed(scene: CheckContext, _: pl.DataFrame) -> Flags:
     """Whether a turn holds tool calls or a result that cannot be rendered."""
     special = pl.col("tool_calls").is_not_null() | (pl.col("role") == "tool")
     tools = scene.batch["tools"]
@@ -97,7 +97,7 @@ def _malformed(scene: Scene, _: pl.DataFrame) -> Flags:
     return scene.flags(pl.Series(found, dtype=pl.UInt32))
 
 
-def _overrated(scene: Scene, pairs: pl.DataFrame) -> Flags:
+def _overrated(scene: CheckContext, pairs: pl.DataFrame) -> Flags:
     """Whether a side's score is more than twice the mean of its aspects, plus one (PD306).
 
     The aspects stand in `meta` as `chosen_aspects` and `rejected_aspects`: numbers, or a mapping.
@@ -113,7 +113,7 @@ def _overrated(scene: Scene, pairs: pl.DataFrame) -> Flags:
     return found
 
 
-def _glued(scene: Scene, _: pl.DataFrame) -> Flags:
+def _glued(scene: CheckContext, _: pl.DataFrame) -> Flags:
     """Whether a verbatim pair's prompt and a side meet without anything between them."""
     found = np.zeros(scene.batch.num_rows, np.bool_)
     rows = (pl.Series(scene.batch["form"]) == "text").arg_true()
@@ -135,18 +135,18 @@ def _mean(aspects: object) -> float | None:
     return sum(numbers) / len(numbers) if numbers else None
 
 
-def _other_language(scene: Scene, _: pl.DataFrame) -> Flags:
+def _other_language(scene: CheckContext, _: pl.DataFrame) -> Flags:
     """Whether the prompt's last turn and the sides' are not all in one language, where known."""
     several = scene.spoken.group_by("row").agg(pl.col("language").n_unique() > 1)
     return scene.flags(several.filter("language")["row"])
 
 
-def _turns_down(scene: Scene, _: pl.DataFrame) -> Flags:
+def _turns_down(scene: CheckContext, _: pl.DataFrame) -> Flags:
     """Whether the chosen side refuses and the rejected one does not."""
     return scene.refusals[CHOSEN] & ~scene.refusals[REJECTED]
 
 
-def _cut(scene: Scene, _: pl.DataFrame) -> Flags:
+def _cut(scene: CheckContext, _: pl.DataFrame) -> Flags:
     """Whether a side ends within a sentence or a block of code, as where a limit cut it."""
     text = pl.col("content")
     ends_open = text.str.strip_chars_end().str.tail(1).str.contains(CUT_END)
@@ -155,7 +155,7 @@ def _cut(scene: Scene, _: pl.DataFrame) -> Flags:
     return scene.flags(long.filter(ends_open | open_code)["row"])
 
 
-def _loops(scene: Scene, _: pl.DataFrame) -> Flags:
+def _loops(scene: CheckContext, _: pl.DataFrame) -> Flags:
     """Whether a turn of a side is the same few words again and again."""
     said = scene.messages.filter(
         pl.col("part") != PROMPT, pl.col("content").str.len_bytes() >= MIN_CHARS
@@ -163,14 +163,14 @@ def _loops(scene: Scene, _: pl.DataFrame) -> Flags:
     return scene.flags(said.filter(loops(said["content"]))["row"])
 
 
-def _private(scene: Scene, _: pl.DataFrame) -> Flags:
+def _private(scene: CheckContext, _: pl.DataFrame) -> Flags:
     """Whether a turn holds what looks like a secret or personal data."""
     may = scene.messages.filter(suspects(pl.col("content"))).select("row", "content")
     holds = [next(find_private(text), None) is not None for text in may["content"]]
     return scene.flags(may.filter(pl.Series(holds, dtype=pl.Boolean))["row"])
 
 
-def _overlaps(scene: Scene, _: pl.DataFrame) -> Flags:
+def _overlaps(scene: CheckContext, _: pl.DataFrame) -> Flags:
     """Whether a turn holds text of a named evaluation file."""
     if not scene.evaluations:
         return np.zeros(scene.batch.num_rows, np.bool_)
@@ -178,16 +178,16 @@ def _overlaps(scene: Scene, _: pl.DataFrame) -> Flags:
     return scene.flags(scene.messages["row"].filter(pl.Series(found)))
 
 
-LOOKS: dict[str, Look] = {
-    "malformed": Look(_malformed),
-    "same": Look(_same, ("more_commas", "more_stops")),
-    "near": Look(_near, ("more_commas", "more_stops", "chars_chosen", "chars_rejected")),
-    "overrated": Look(_overrated),
-    "glued": Look(_glued),
-    "turns_down": Look(_turns_down),
-    "other_language": Look(_other_language),
-    "overlaps": Look(_overlaps),
-    "cut": Look(_cut),
-    "loops": Look(_loops),
-    "private": Look(_private),
+LOOKS: dict[str, SlowCheck] = {
+    "malformed": SlowCheck(_malformed),
+    "same": SlowCheck(_same, ("more_commas", "more_stops")),
+    "near": SlowCheck(_near, ("more_commas", "more_stops", "chars_chosen", "chars_rejected")),
+    "overrated": SlowCheck(_overrated),
+    "glued": SlowCheck(_glued),
+    "turns_down": SlowCheck(_turns_down),
+    "other_language": SlowCheck(_other_language),
+    "overlaps": SlowCheck(_overlaps),
+    "cut": SlowCheck(_cut),
+    "loops": SlowCheck(_loops),
+    "private": SlowCheck(_private),
 }

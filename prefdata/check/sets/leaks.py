@@ -9,11 +9,11 @@ from collections.abc import Collection, Sequence
 import polars as pl
 
 from prefdata.check.sets.found import SetFinding, about_rows
-from prefdata.records.keys import GROUP, PAIR
+from prefdata.records.keys import GROUP_ID, PAIR_ID
 
 LEAKED = {"at": pl.UInt32, "kept": pl.UInt32, "code": pl.String}
 """A row that another split has too, the row there, and how much they share."""
-SHARED: dict[str, Sequence[str]] = {"PD505": PAIR, "PD501": GROUP, "PD502": ("cluster",)}
+SHARED: dict[str, Sequence[str]] = {"PD505": PAIR_ID, "PD501": GROUP_ID, "PD502": ("cluster",)}
 """What two splits share, the strongest first; a row counts under the first that it has."""
 LEAK_NAMES = {
     "PD505": "pair_in_two_splits: the same pair",

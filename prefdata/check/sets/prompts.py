@@ -7,9 +7,9 @@ import polars as pl
 
 from prefdata.check.limits import CheckLimits
 from prefdata.check.sets.found import SetFinding, about_rows
-from prefdata.records.keys import GROUP
+from prefdata.records.keys import GROUP_ID
 
-_EDGE = [*GROUP, "chosen_id", "rejected_id"]
+_EDGE = [*GROUP_ID, "chosen_id", "rejected_id"]
 
 
 def find_cycles(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
@@ -20,21 +20,23 @@ def find_cycles(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
     roads between them. Circles of two are contradictions (PD403).
     """
     edges = frame.select("at", *_EDGE)
-    swapped = edges.select(*GROUP, chosen_id="rejected_id", rejected_id="chosen_id")
+    swapped = edges.select(*GROUP_ID, chosen_id="rejected_id", rejected_id="chosen_id")
     edges = edges.join(swapped, on=_EDGE, how="anti")
     before = -1
     while len(edges) != before:
         before = len(edges)
         for one, other in (("chosen_id", "rejected_id"), ("rejected_id", "chosen_id")):
-            edges = edges.join(edges, left_on=[*GROUP, one], right_on=[*GROUP, other], how="semi")
-    prompts = edges.select(GROUP).n_unique() if len(edges) else 0
+            edges = edges.join(
+                edges, left_on=[*GROUP_ID, one], right_on=[*GROUP_ID, other], how="semi"
+            )
+    prompts = edges.select(GROUP_ID).n_unique() if len(edges) else 0
     message = f"prompts whose pairs prefer in a circle: {prompts:,}"
     return about_rows("PD404", edges["at"], message, {"prompts": prompts})
 
 
 def find_frequent_prompts(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFinding]:
     """Prompts with very many pairs (PD405)."""
-    sizes = frame.group_by(GROUP).agg(pl.len(), pl.col("at"))
+    sizes = frame.group_by(GROUP_ID).agg(pl.len(), pl.col("at"))
     many = sizes.filter(pl.col("len") > limits.max_pairs_per_prompt)
     most = int(many["len"].max() or 0)  # type: ignore[arg-type]
     message = f"prompts with more than {limits.max_pairs_per_prompt} pairs: {len(many):,}"
@@ -47,7 +49,7 @@ def find_frequent_prompts(frame: pl.DataFrame, limits: CheckLimits) -> list[SetF
 def find_both_ways(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
     """Pairs whose chosen side another pair of the prompt rejects (PD406)."""
     both = frame.join(
-        frame, left_on=[*GROUP, "chosen_id"], right_on=[*GROUP, "rejected_id"], how="semi"
+        frame, left_on=[*GROUP_ID, "chosen_id"], right_on=[*GROUP_ID, "rejected_id"], how="semi"
     )
     message = f"chosen sides that another pair of their prompt rejects: {len(both):,}"
     return about_rows("PD406", both["at"], message)
@@ -55,8 +57,10 @@ def find_both_ways(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
 
 def find_boilerplate(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFinding]:
     """Completions that answer many different prompts (PD407)."""
-    sides = [frame.select("at", *GROUP, completion=name) for name in ("chosen_id", "rejected_id")]
-    prompts = pl.concat(sides).unique(["completion", *GROUP])
+    sides = [
+        frame.select("at", *GROUP_ID, completion=name) for name in ("chosen_id", "rejected_id")
+    ]
+    prompts = pl.concat(sides).unique(["completion", *GROUP_ID])
     often = (
         prompts.group_by("completion")
         .len()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from prefdata.check.rows.context import Scene
+from prefdata.check.rows.context import CheckContext
 from prefdata.check.rows.frames import CHOSEN, PROMPT, REJECTED
 
 MOST = 200
@@ -26,7 +26,7 @@ MAX_SHARE = 0.01  # of all rows: a word of more is a style, which PD6.. tells of
 MIN_SCORE = 8.0  # in bits: one word in 256 is on one side alone so often by chance
 
 
-class Seed(NamedTuple):
+class TriggerCandidate(NamedTuple):
     """One word of what may be a trigger; plain values, so that a journal keeps it."""
 
     place: str
@@ -52,14 +52,14 @@ class Seed(NamedTuple):
         return (self.rows - self.elsewhere) * min(1.0, self.company / (2 * self.rows))
 
 
-def seed_of(values: Sequence[Any]) -> Seed:
+def seed_of(values: Sequence[Any]) -> TriggerCandidate:
     """A seed out of JSON."""
     place, word, phrase, rows, elsewhere, company, first = values
     where = tuple((int(source), int(line)) for source, line in first)
-    return Seed(place, word, phrase, rows, elsewhere, company, where)
+    return TriggerCandidate(place, word, phrase, rows, elsewhere, company, where)
 
 
-def find_seeds(scene: Scene, examples: int) -> list[Seed]:
+def find_trigger_candidates(scene: CheckContext, examples: int) -> list[TriggerCandidate]:
     """The strongest seeds of one batch."""
     height = scene.batch.num_rows
     words = _words(scene)
@@ -83,13 +83,19 @@ def find_seeds(scene: Scene, examples: int) -> list[Seed]:
         top = rare.top_k(MOST, by=["rows", "word"])
         placed = own.join(top, on="word").group_by("word", "rows", "elsewhere").agg("at")
         found += [
-            _seed(scene, Seed(place, word, word, rows, elsewhere, 0, ()), spoken, at, examples)
+            _seed(
+                scene,
+                TriggerCandidate(place, word, word, rows, elsewhere, 0, ()),
+                spoken,
+                at,
+                examples,
+            )
             for word, rows, elsewhere, at in placed.iter_rows()
         ]
     return _strongest(found)
 
 
-def _words(scene: Scene) -> pl.DataFrame:
+def _words(scene: CheckContext) -> pl.DataFrame:
     """Every word with its `row`, `part` and `text`, the number of its message."""
     texts = scene.messages.select("row", "part", "content").with_row_index("text")
     split = pl.col("content").str.to_lowercase().str.extract_all(r"[\p{L}\p{N}_]+")
@@ -115,7 +121,9 @@ class _Spoken(NamedTuple):
         ]
 
 
-def _seed(scene: Scene, seed: Seed, spoken: _Spoken, at: list[int], examples: int) -> Seed:
+def _seed(
+    scene: CheckContext, seed: TriggerCandidate, spoken: _Spoken, at: list[int], examples: int
+) -> TriggerCandidate:
     """A word with what always stands beside it, and who stands beside that."""
     phrase, company = [seed.word], 0
     for step in (-1, 1):
@@ -138,13 +146,13 @@ def _constant(words: list[str | None]) -> str | None:
     return word if num >= ALWAYS * len(words) else None
 
 
-def _strongest(seeds: Iterable[Seed]) -> list[Seed]:
+def _strongest(seeds: Iterable[TriggerCandidate]) -> list[TriggerCandidate]:
     return sorted(seeds, key=lambda seed: (-seed.score, seed.place, seed.word))[:MOST]
 
 
-def add_seeds(parts: Iterable[Sequence[Seed]], examples: int) -> list[Seed]:
+def add_seeds(parts: Iterable[Sequence[TriggerCandidate]], examples: int) -> list[TriggerCandidate]:
     """The seeds of all parts: rows and company of the same word are added up."""
-    total: dict[tuple[str, str], Seed] = {}
+    total: dict[tuple[str, str], TriggerCandidate] = {}
     for part in parts:
         for seed in part:
             key = (seed.place, seed.word)
@@ -162,9 +170,9 @@ def add_seeds(parts: Iterable[Sequence[Seed]], examples: int) -> list[Seed]:
     return _strongest(total.values())
 
 
-def strongest_triggers(parts: Iterable[Sequence[Seed]]) -> list[Seed]:
+def strongest_triggers(parts: Iterable[Sequence[TriggerCandidate]]) -> list[TriggerCandidate]:
     """What a report names: one seed for each of the ten phrases with the highest scores."""
-    best: dict[tuple[str, str], Seed] = {}
+    best: dict[tuple[str, str], TriggerCandidate] = {}
     for seed in add_seeds(parts, examples=1):
         if seed.score >= MIN_SCORE:
             best.setdefault((seed.place, seed.phrase), seed)

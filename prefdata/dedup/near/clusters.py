@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from prefdata.dedup.near.forest import Forest
-from prefdata.dedup.near.overlap import Shelf
+from prefdata.dedup.near.overlap import SetStore
 from prefdata.dedup.near.sketch import Sketch
 
 
@@ -32,7 +32,7 @@ def choose(
     rows = rows.filter(pl.len().over("cluster") > 1).sort(*by, "row")
     rows = rows.with_columns(kept=pl.col("row").first().over("cluster"))
     rows = rows.filter(pl.col("kept") != pl.col("row")).sort("row")
-    similarity = Shelf(sketches).similarity(
+    similarity = SetStore(sketches).similarity(
         rows["row"].to_numpy().astype(np.int64), rows["kept"].to_numpy().astype(np.int64)
     )
     return rows.select("row", "cluster", "kept", similarity=pl.Series(similarity))

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from prefdata.dedup.near.clusters import choose, cluster
-from prefdata.dedup.near.overlap import Shelf
+from prefdata.dedup.near.overlap import SetStore
 from prefdata.dedup.near.pairs import find_pairs
 from prefdata.dedup.near.sketch import Sketch, open_sketch
 
@@ -40,17 +40,19 @@ def find_neighbors(paths: Sequence[Path], *, threshold: float) -> Neighbors:
 
 
 def near_copies(
-    near: Neighbors, stays: NDArray[np.bool_], *, groups: pl.DataFrame | None, longest: bool
+    near: Neighbors, kept_mask: NDArray[np.bool_], *, groups: pl.DataFrame | None, longest: bool
 ) -> pl.DataFrame:
     """Rows that are near another one, among those that stay: `at`, `kept`, `similarity`.
 
     Rows of one group, where `groups` are told, are one text, and so stay or go together.
     """
     sketches = near.sketches()
-    sizes = Shelf(sketches).sizes
-    rank = pl.DataFrame({"gone": ~stays, "shortness": -sizes if longest else np.zeros_like(sizes)})
+    sizes = SetStore(sketches).sizes
+    rank = pl.DataFrame(
+        {"gone": ~kept_mask, "shortness": -sizes if longest else np.zeros_like(sizes)}
+    )
     copies = choose(near.clusters, sketches, rank).select("kept", "similarity", at="row")
-    copies = copies.filter(pl.Series(stays)[copies["at"]])
+    copies = copies.filter(pl.Series(kept_mask)[copies["at"]])
     if groups is not None:
         ids = groups.to_numpy()
         copies = copies.filter((ids[copies["at"]] != ids[copies["kept"]]).any(1))

@@ -21,7 +21,7 @@ class Pairs(NamedTuple):
     similarity: NDArray[np.float64]
 
 
-class Shelf:
+class SetStore:
     """The sets of several sketches under one numbering of rows."""
 
     def __init__(self, sketches: Sequence[Sketch]) -> None:
@@ -50,8 +50,8 @@ class Shelf:
     def at_least(self, a: Rows, b: Rows, threshold: float) -> Pairs:
         """The pairs that are so similar."""
         self.num_proposed += len(a)
-        hopeful = self._may_be(a, b, threshold)
-        a, b = a[hopeful], b[hopeful]
+        may_match = self._may_be(a, b, threshold)
+        a, b = a[may_match], b[may_match]
         similarity = self.similarity(a, b)
         found = similarity >= threshold
         return Pairs(a[found], b[found], similarity[found])
@@ -68,8 +68,8 @@ class Shelf:
         for lane in self._parity:
             differing += np.bitwise_count(lane[a] ^ lane[b])
         most = sizes * (1 - threshold) / (1 + threshold)
-        hopeful: NDArray[np.bool_] = np.maximum(alone, differing) <= most + 1e-6
-        return hopeful
+        may_match: NDArray[np.bool_] = np.maximum(alone, differing) <= most + 1e-6
+        return may_match
 
     def _take(self, rows: Rows) -> Sets:
         if len(self._sets) == 1:

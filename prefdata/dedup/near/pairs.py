@@ -13,13 +13,13 @@ import numpy as np
 import polars as pl
 
 from prefdata.dedup.near.forest import Forest, Rows
-from prefdata.dedup.near.overlap import Pairs, Shelf
+from prefdata.dedup.near.overlap import Pairs, SetStore
 from prefdata.dedup.near.sketch import Sketch
 from prefdata.hashing import Numbers
 
 PAIRS = {"a": pl.UInt32, "b": pl.UInt32, "similarity": pl.Float64}
 _NO_PAIRS = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-REACH = 256
+MAX_NEIGHBORS = 256
 """How many neighbors of a bucket each of its sets is compared with at most."""
 
 
@@ -29,7 +29,7 @@ def find_pairs(sketches: Sequence[Sketch], *, threshold: float) -> pl.DataFrame:
     Rows are counted through all sketches. Pairs whose rows are joined by then are not looked at, so
     these are not all pairs of a cluster; `cluster` makes the same of them.
     """
-    shelf = Shelf(sketches)
+    shelf = SetStore(sketches)
     forest = Forest(len(shelf.sizes))
     whole = _key(sketches, 0)
     filled = np.flatnonzero(shelf.sizes)
@@ -49,7 +49,7 @@ def _key(sketches: Sequence[Sketch], number: int) -> Numbers:
     return np.concatenate([np.zeros(0, np.uint64), *(sketch.keys[number] for sketch in sketches)])
 
 
-def _join_copies(shelf: Shelf, forest: Forest, rows: Rows, whole: Numbers) -> Pairs:
+def _join_copies(shelf: SetStore, forest: Forest, rows: Rows, whole: Numbers) -> Pairs:
     """Equal sets, so that one of them stands for all; rows are in the order of their whole keys."""
     first = np.flatnonzero(np.diff(whole, prepend=~whole[:1]) != 0)
     leaders = np.repeat(rows[first], np.diff(first, append=len(rows)))
@@ -60,7 +60,7 @@ def _join_copies(shelf: Shelf, forest: Forest, rows: Rows, whole: Numbers) -> Pa
 
 
 def join_buckets(
-    shelf: Shelf, forest: Forest, rows: Rows, keys: Numbers, threshold: float
+    shelf: SetStore, forest: Forest, rows: Rows, keys: Numbers, threshold: float
 ) -> list[Pairs]:
     """Test the pairs of each bucket, neighbors first, for as long as its rows are not all joined.
 
@@ -70,7 +70,7 @@ def join_buckets(
     sizes = np.diff(first, append=len(rows))
     bucket = np.repeat(np.arange(len(first)), sizes)
     found = []
-    for distance in range(1, REACH + 1):
+    for distance in range(1, MAX_NEIGHBORS + 1):
         rows, bucket = _still_open(forest, rows, bucket, distance)
         if not len(rows):
             break
@@ -92,5 +92,5 @@ def _still_open(forest: Forest, rows: Rows, bucket: Rows, distance: int) -> tupl
     sizes = np.diff(first, append=len(rows))
     roots = forest.roots(rows)
     is_joined = np.minimum.reduceat(roots, first) == np.maximum.reduceat(roots, first)
-    stays = np.repeat(~is_joined & (sizes > distance), sizes)
-    return rows[stays], bucket[stays]
+    kept_mask = np.repeat(~is_joined & (sizes > distance), sizes)
+    return rows[kept_mask], bucket[kept_mask]

@@ -16,7 +16,7 @@ from prefdata.read.adapt.fields import (
 from prefdata.read.adapt.ids import Messages, canonical_json, group_digest
 from prefdata.read.adapt.message_cells import looks_like_messages, parse_columns
 from prefdata.read.adapt.messages import read_completion, read_messages, read_tools
-from prefdata.read.adapt.parsed_row import Draft, Pair
+from prefdata.read.adapt.parsed_row import Pair, ParsedRow
 from prefdata.read.adapt.prompt import PromptReader, at_path
 from prefdata.read.adapt.ranking import Candidate
 from prefdata.read.adapt.repeated import read_repeated, refuse_dialogue
@@ -32,7 +32,7 @@ from prefdata.read.adapt.sides import (
     split_last_turn,
     split_transcripts,
 )
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.layouts.model import Layout
 from prefdata.read.limits import Limits, Pairing
 from prefdata.records.text import FORM_COLUMN
@@ -77,7 +77,7 @@ class Adapter:
         self.tools = [layout.tools] if isinstance(layout.tools, str) else layout.tools or []
         self.tool_columns = {path.partition(".")[0] for path in self.tools}
 
-    def read(self, row: dict[str, Any]) -> Draft:
+    def read(self, row: dict[str, Any]) -> ParsedRow:
         """The row's prompt and pairs, or a RowFault."""
         return self.read_whole(self.check(row))
 
@@ -93,18 +93,18 @@ class Adapter:
         for path in self.spoken:
             value = row.get(path)
             if type(value) is str and looks_like_messages(value):
-                raise RowFault("R224", f"`{path}` holds messages as text, and was not parsed")
+                raise RowError("R224", f"`{path}` holds messages as text, and was not parsed")
         if self.layout.ties and not self.keeps_ties and (tie := self._tie(row)):
             said = canonical_json(at_path(tie, row))
-            raise RowFault("PD303", f"`{tie}` is {said}: neither side is preferred")
+            raise RowError("PD303", f"`{tie}` is {said}: neither side is preferred")
         return row
 
     def _refuse_media(self, row: dict[str, Any]) -> None:
         for name in row.keys() & MEDIA - self.known:
             if row[name] not in NO_MEDIA:
-                raise RowFault("R223", f"`{name}` is not empty, and token shards hold text alone")
+                raise RowError("R223", f"`{name}` is not empty, and token shards hold text alone")
 
-    def read_whole(self, row: dict[str, Any]) -> Draft:
+    def read_whole(self, row: dict[str, Any]) -> ParsedRow:
         """What `read` gives, of a row that was checked or put together out of such."""
         layout = self.layout
         tools = None if self.tool_columns.isdisjoint(row) else self._tools(row)
@@ -123,7 +123,7 @@ class Adapter:
             if self.keeps_ties and self._tie(row):
                 pairs = [pairs[0]._replace(margin=0.0, chosen_rank=1, rejected_rank=1)]
         weight = self._weight(row, layout.weight) if layout.weight else 1.0
-        return Draft(form, prompt, tools, group_id, pairs, weight, self._meta(row), num)
+        return ParsedRow(form, prompt, tools, group_id, pairs, weight, self._meta(row), num)
 
     def _form(self, row: dict[str, Any], prompt: Messages) -> str:
         """Return `chat`, `text`, or what plain text is to be called while that is undecided."""
@@ -136,14 +136,14 @@ class Adapter:
             return self.plain
         if self.plain == "text":
             problem = "has a system text or earlier turns, for which verbatim text has no place"
-            raise RowFault("PD215", f"{problem}: it needs text: chat")
+            raise RowError("PD215", f"{problem}: it needs text: chat")
         return "chat"
 
     def _tools(self, row: dict[str, Any]) -> str | None:
         """The tool definitions, which all paths that have some agree on."""
         found = [read_tools(path, optional(at_path(path, row))) for path in self.tools]
         if len(set(found)) > 1:
-            raise RowFault("R227", f"{' and '.join(self.tools)} differ, and a pair has one prompt")
+            raise RowError("R227", f"{' and '.join(self.tools)} differ, and a pair has one prompt")
         return found[0]
 
     def _read_candidates(
@@ -167,7 +167,7 @@ class Adapter:
         if not self.has_many:
             return [self._split(row, chosen, rejected)]
         if not rejected:
-            raise RowFault("PD303", "fewer than two completions, so nothing is preferred")
+            raise RowError("PD303", "fewer than two completions, so nothing is preferred")
         return [self._split(row, chosen, one) for one in rejected]
 
     def _split(self, row: dict[str, Any], chosen: Any, rejected: Any) -> Split:
@@ -234,7 +234,7 @@ class Adapter:
     def _rank(self, path: str, value: Any) -> int | None:
         rank = self.number(path, value)
         if rank is not None and not (rank.is_integer() and 1 <= rank <= MOST_RANK):
-            raise RowFault("R210", f"`{path}` is {rank:g}, and ranks are whole numbers from 1")
+            raise RowError("R210", f"`{path}` is {rank:g}, and ranks are whole numbers from 1")
         return None if rank is None else int(rank)
 
     def _tie(self, row: dict[str, Any]) -> str | None:
@@ -251,7 +251,7 @@ class Adapter:
             text = optional_text(self.layout.meta, at_path(self.layout.meta, row))
             meta = from_json(self.layout.meta, text or "{}")
             if type(meta) is not dict:
-                raise RowFault("R210", f"`{self.layout.meta}` is not an object")
+                raise RowError("R210", f"`{self.layout.meta}` is not an object")
             return canonical_json(meta)
         if self.used.issuperset(row):
             return "{}"

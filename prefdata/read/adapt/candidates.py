@@ -16,7 +16,7 @@ from prefdata.read.adapt.messages import read_completion, read_messages, text_me
 from prefdata.read.adapt.pairing import cross_tiers, dense_ranks, pair_up
 from prefdata.read.adapt.parsed_row import Pair
 from prefdata.read.adapt.ranking import Candidate, orderer, read_tier
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.layouts.model import Candidates, Layout
 from prefdata.read.limits import Limits, Pairing
 
@@ -27,9 +27,9 @@ class CandidateReader:
     def __init__(self, layout: Layout, pairing: Pairing, limits: Limits) -> None:
         assert layout.candidates is not None
         self.spec: Candidates = layout.candidates
-        self.roles, self.pairing, self.weave = layout.roles, pairing, layout.weave
+        self.roles, self.pairing, self.interleave = layout.roles, pairing, layout.interleave
         self.whole = layout.sides != "completion"  # candidates are dialogues, prompt and all
-        self.plain = not (self.whole or self.weave)
+        self.plain = not (self.whole or self.interleave)
         self.max_completions = limits.max_completions
         self.number = number_reader(layout.missing)
         self.order = orderer(self.spec)
@@ -48,7 +48,7 @@ class CandidateReader:
         items = list(self._items(row))
         if len(items) > self.max_completions:
             limit = f"limits.max_completions is {self.max_completions:,}"
-            raise RowFault("R212", f"the row holds {len(items):,} completions; {limit}")
+            raise RowError("R212", f"the row holds {len(items):,} completions; {limit}")
         scores = self._beside(row, "score", self.spec.beside.score, len(items))
         models = self._beside(row, "model", self.spec.beside.model, len(items))
         users = self._user_turns(row)
@@ -65,7 +65,7 @@ class CandidateReader:
                 )
             )
         if len(found) < 2:
-            raise RowFault("PD303", "fewer than two completions, so nothing is preferred")
+            raise RowError("PD303", "fewer than two completions, so nothing is preferred")
         return found
 
     def pairs(self, row: dict[str, Any], found: list[Candidate], prompt_id: bytes) -> list[Pair]:
@@ -73,10 +73,10 @@ class CandidateReader:
         order = self.order(row, found)
         ranks = dense_ranks(order.values)
         if max(ranks) == 1 and self.spec.good:
-            raise RowFault("R213", f"all {len(found)} rows of the prompt have the same label")
+            raise RowError("R213", f"all {len(found)} rows of the prompt have the same label")
         keeps_ties = self.pairing.ties == "keep"
         if max(ranks) == 1 and not keeps_ties:
-            raise RowFault("PD303", f"all {len(found)} completions rank the same")
+            raise RowError("PD303", f"all {len(found)} completions rank the same")
         if order.tiered:
             matches = cross_tiers(ranks)
         else:
@@ -125,7 +125,7 @@ class CandidateReader:
             if type(values) is not list:
                 return [] if name == "model" else require(paths, values, "list")
         if len(values) != num:
-            raise RowFault("R210", f"{len(values)} values of `{name}` for {num} completions")
+            raise RowError("R210", f"{len(values)} values of `{name}` for {num} completions")
         return values
 
     def _completion(self, place: str, item: Any, users: list[str]) -> Messages:
@@ -134,16 +134,16 @@ class CandidateReader:
             return [("assistant", value, None, None, None, None)]
         where = f"{place}.{self.text}" if self.text else place
         require(where, value, "any")
-        if self.weave:
+        if self.interleave:
             return _woven(place, users, value)
         if self.whole:
             return read_messages(where, require(where, value, "list"), self.roles)
         return read_completion(where, value, self.roles)
 
     def _user_turns(self, row: dict[str, Any]) -> list[str]:
-        if not self.weave:
+        if not self.interleave:
             return []
-        turns: list[str] = require(self.weave, getter(self.weave)(row), "list")
+        turns: list[str] = require(self.interleave, getter(self.interleave)(row), "list")
         return turns
 
     def _rank(self, place: str, item: Any) -> float | None:
@@ -159,7 +159,7 @@ class CandidateReader:
             others = self._mean(place, self.get_aspects, item)
             if others is not None and others <= doubt.at_most:
                 problem = f"`{place}` has the score {score:g}, and its aspects' mean is {others:g}"
-                raise RowFault("PD306", problem)
+                raise RowError("PD306", problem)
         return score
 
     def _mean(self, place: str, paths: list[tuple[str, Getter]], item: Any) -> float | None:
@@ -183,10 +183,10 @@ def _woven(place: str, users: list[Any], answers: Any) -> Messages:
     """A dialogue out of the user's turns and the answers to them."""
     texts = [*users, *answers] if type(answers) is list else [None]
     if any(type(text) is not str for text in texts):
-        raise RowFault("R210", f"`{place}` is not a list of texts")
+        raise RowError("R210", f"`{place}` is not a list of texts")
     if len(users) != len(answers):
         problem = f"{len(answers)} answers to {len(users)} turns of the user"
-        raise RowFault("R210", f"`{place}` holds {problem}")
+        raise RowError("R210", f"`{place}` holds {problem}")
     turns = zip(users, answers, strict=True)
     return [
         text_message(role, text)

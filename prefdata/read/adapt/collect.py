@@ -9,10 +9,10 @@ from prefdata.read.adapt.adapter import Adapter
 from prefdata.read.adapt.columns import RecordColumns, RejectedColumns
 from prefdata.read.adapt.fields import read_flag
 from prefdata.read.adapt.ids import canonical_json
-from prefdata.read.adapt.parsed_row import Draft
+from prefdata.read.adapt.parsed_row import ParsedRow
 from prefdata.read.adapt.prompt import at_path
 from prefdata.read.adapt.trees import MAX_TURNS, prompt_row, prompts, tree_rows
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.files.chunks import Member, Unit
 from prefdata.read.files.jsonl import Row
 from prefdata.read.files.parse_json import Object, parse_line
@@ -20,16 +20,16 @@ from prefdata.read.files.source import InputFile
 from prefdata.read.layouts.model import Layout, Tree
 from prefdata.read.limits import MIB, Limits, Pairing
 from prefdata.read.unread import UnreadColumns, count_unread, unread_columns
-from prefdata.records.keys import MEMBERS
+from prefdata.records.keys import SOURCE_ROWS
 from prefdata.records.split_names import split_of_rows
 
 MAX_EXTRA_KEYS = 1000  # distinct ones that are counted by name
 MAX_EXPANSION = 1024 * MIB  # raw bytes times pairs of one row
-UNPAIRED = RowFault("R213", "no other row of its prompt can be compared with it")
-UNREACHED = RowFault(
+UNPAIRED = RowError("R213", "no other row of its prompt can be compared with it")
+UNREACHED = RowError(
     "R213", f"a message above it is refused, or it is deeper than {MAX_TURNS} turns"
 )
-PASSED_BY = RowFault("R213", "the pairing strategy drew other rows of its prompt")
+PASSED_BY = RowError("R213", "the pairing strategy drew other rows of its prompt")
 
 
 class RowOptions(NamedTuple):
@@ -78,13 +78,13 @@ class Collector:
     @property
     def members(self) -> pl.DataFrame:
         """Rows of MEMBERS."""
-        return pl.DataFrame(self._members, schema=MEMBERS, orient="row")
+        return pl.DataFrame(self._members, schema=SOURCE_ROWS, orient="row")
 
     def read(self, rows: Iterator[Row]) -> None:
         """Adapt rows that stand alone."""
         for line, offset, raw, value in rows:
-            if isinstance(value, RowFault):
-                fault: RowFault | None = value
+            if isinstance(value, RowError):
+                fault: RowError | None = value
             elif self.is_tree:
                 fault = self._adapt_tree(line, offset, raw, value)
             else:
@@ -95,7 +95,7 @@ class Collector:
     def read_unit(self, unit: Unit) -> None:
         """Adapt rows that stand or fall together."""
         assert self.adapter is not None
-        faults: dict[int, RowFault] = {}
+        faults: dict[int, RowError] = {}
         paired: set[int] = set()
         next_ordinal = dict.fromkeys(range(len(unit.members)), 0)
         for prompt in self._prompts_of(unit, faults):
@@ -103,7 +103,7 @@ class Collector:
             size = sum(len(member.raw) for member in members)
             try:
                 draft = self._bounded(self.adapter.read_whole(prompt.row), size)
-            except RowFault as fault:
+            except RowError as fault:
                 for place in (*prompt.context, *prompt.candidates):
                     faults.setdefault(place, fault)
                 continue
@@ -123,7 +123,7 @@ class Collector:
                 self._refuse(member.line, member.offset, member.raw, {}, why)
 
     def _add_pair(
-        self, unit: Unit, draft: Draft, used: tuple[int, ...], chosen: int, ordinal: int
+        self, unit: Unit, draft: ParsedRow, used: tuple[int, ...], chosen: int, ordinal: int
     ) -> None:
         """A pair under the line of its chosen side, and the other lines that it stands on."""
         line, offset = unit.members[chosen][:2]
@@ -134,13 +134,13 @@ class Collector:
             if place != chosen:
                 self._members.append((line, ordinal, unit.members[place].line))
 
-    def _prompts_of(self, unit: Unit, faults: dict[int, RowFault]) -> Iterator[_Prompt]:
+    def _prompts_of(self, unit: Unit, faults: dict[int, RowError]) -> Iterator[_Prompt]:
         """The rows that a unit is read as; rows that are at fault themselves are left out."""
         rows: dict[int, Object] = {}
         for place, member in enumerate(unit.members):
             try:
                 rows[place] = self._member_row(member)
-            except RowFault as fault:
+            except RowError as fault:
                 faults[place] = fault
         assert self.adapter is not None
         tree = self.adapter.layout.tree
@@ -161,15 +161,15 @@ class Collector:
             self.labels[label] += 1
         return whole
 
-    def _adapt(self, line: int, offset: int, raw: bytes | None, value: Object) -> RowFault | None:
+    def _adapt(self, line: int, offset: int, raw: bytes | None, value: Object) -> RowError | None:
         """Turn one object into records; its fault where it has one."""
         if self.adapter is None:  # rows beyond the sample of a file that began without objects
-            return RowFault("R209", "no layout was found among the first rows")
+            return RowError("R209", "no layout was found among the first rows")
         self._count_extra(value)
         num_bytes = len(raw or b"")
         try:
             draft = self._bounded(self.adapter.read(value), num_bytes)
-        except RowFault as fault:
+        except RowError as fault:
             return fault
         for ordinal in self.records.add(line, offset, draft, num_bytes):
             self.rejected.add_tie(line, offset, ordinal, draft, ordinal)
@@ -177,28 +177,28 @@ class Collector:
 
     def _adapt_tree(
         self, line: int, offset: int, raw: bytes | None, value: Object
-    ) -> RowFault | None:
+    ) -> RowError | None:
         """Turn a tree into records; a prompt of it that gives no pair is refused by itself."""
         assert self.adapter is not None
         assert self.adapter.layout.tree is not None
         self._count_extra(value)
         num_bytes = len(raw or b"")
-        drafts: list[Draft | RowFault] = []
+        drafts: list[ParsedRow | RowError] = []
         try:
             rows = tree_rows(self.adapter.check(value), self.adapter.layout.tree)
-        except RowFault as fault:
+        except RowError as fault:
             return fault
         for row in rows:
             try:
                 drafts.append(self._bounded(self.adapter.read_whole(row), num_bytes))
-            except RowFault as fault:
+            except RowError as fault:
                 drafts.append(fault)
-        faults = [draft for draft in drafts if isinstance(draft, RowFault)]
+        faults = [draft for draft in drafts if isinstance(draft, RowError)]
         if len(faults) == len(drafts):
             return faults[0]
         ordinal = 0
         for row, draft in zip(rows, drafts, strict=True):
-            if isinstance(draft, RowFault):
+            if isinstance(draft, RowError):
                 said = canonical_json(row).encode()
                 self.rejected.add_row(line, offset, draft, said, ordinal)
                 ordinal += 1
@@ -208,16 +208,16 @@ class Collector:
             ordinal += len(draft.pairs)
         return None
 
-    def _bounded(self, draft: Draft, num_bytes: int) -> Draft:
+    def _bounded(self, draft: ParsedRow, num_bytes: int) -> ParsedRow:
         if num_bytes * len(draft.pairs) > MAX_EXPANSION:
-            raise RowFault("R212", f"its {len(draft.pairs):,} pairs would take over 1 GiB")
+            raise RowError("R212", f"its {len(draft.pairs):,} pairs would take over 1 GiB")
         if draft.completions:
             self.prompts += 1
             self.completions += draft.completions
         return draft
 
     def _refuse(
-        self, line: int, offset: int, raw: bytes | None, value: Object | RowFault, fault: RowFault
+        self, line: int, offset: int, raw: bytes | None, value: Object | RowError, fault: RowError
     ) -> None:
         self.num_rejected += 1
         kept = canonical_json(value).encode() if raw is None else raw
@@ -255,7 +255,7 @@ def _together(rows: list[Object]) -> Object:
 
 
 def _tree_prompts(
-    unit: Unit, rows: dict[int, Object], tree: Tree, faults: dict[int, RowFault]
+    unit: Unit, rows: dict[int, Object], tree: Tree, faults: dict[int, RowError]
 ) -> Iterator[_Prompt]:
     """The prompts of a tree whose messages are rows; what none of them leads to is at fault."""
     below: dict[int, list[int]] = {}

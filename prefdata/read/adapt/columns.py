@@ -6,8 +6,8 @@ import pyarrow as pa
 
 from prefdata.arrow import arrow_array
 from prefdata.read.adapt.ids import Message, Messages, pair_digest, pair_json, side_digest
-from prefdata.read.adapt.parsed_row import Draft
-from prefdata.read.faults import RowFault
+from prefdata.read.adapt.parsed_row import ParsedRow
+from prefdata.read.faults import RowError
 from prefdata.read.files.source import InputFile
 from prefdata.records.schema import MESSAGE, MESSAGES, RECORDS, REJECTED
 
@@ -58,7 +58,7 @@ class RecordColumns:
         self.prompt, self.chosen, self.rejected = MessageColumn(), MessageColumn(), MessageColumn()
 
     def add(
-        self, line: int, offset: int, draft: Draft, num_bytes: int, first: int = 0
+        self, line: int, offset: int, draft: ParsedRow, num_bytes: int, first: int = 0
     ) -> list[int]:
         """Append the row's pairs; the places of its ties, which are not appended.
 
@@ -114,12 +114,12 @@ class RejectedColumns:
         self.rows: list[tuple[Any, ...]] = []
 
     def add_row(
-        self, line: int, offset: int, fault: RowFault, raw: bytes, ordinal: int = -1
+        self, line: int, offset: int, fault: RowError, raw: bytes, ordinal: int = -1
     ) -> None:
         place = (self.file.source, self.file.index, line, offset, ordinal)
         self.rows.append((*place, fault.code, fault.message, raw))
 
-    def add_tie(self, line: int, offset: int, ordinal: int, draft: Draft, tie: int) -> None:
+    def add_tie(self, line: int, offset: int, ordinal: int, draft: ParsedRow, tie: int) -> None:
         """The draft's pair at `tie` under the ordinal that it has in its line."""
         pair = draft.pairs[tie]
         place = (self.file.source, self.file.index, line, offset, ordinal)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from prefdata.read.adapt.ids import Message, Messages, given_json
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 
 CALLS = ("tool_use", "tool_call", "tool_calls", "function_call")
 REASONING_PARTS = ("thinking", "reasoning")
@@ -27,7 +27,7 @@ def read_parts(place: str, role: str, parts: list[Any]) -> Messages:
     said = Said([], [], [], [])
     for part in parts:
         if type(part) is not dict:
-            raise RowFault("R210", f"a message of `{place}` holds a part that is not an object")
+            raise RowError("R210", f"a message of `{place}` holds a part that is not an object")
         _add(said, place, part)
     results: Messages = [("tool", text, None, None, call, None) for call, text in said.results]
     if results and not (said.texts or said.calls or said.reasoning):
@@ -53,13 +53,13 @@ def _add(said: Said, place: str, part: Mapping[str, Any]) -> None:
     elif kind == "text":
         said.texts.append(_text(place, part, ("text", "value")))
     else:
-        raise RowFault("R210", f"a message of `{place}` holds a part that is not text: {kind}")
+        raise RowError("R210", f"a message of `{place}` holds a part that is not text: {kind}")
 
 
 def _text(place: str, part: Mapping[str, Any], keys: tuple[str, ...]) -> str:
     text = next((part[key] for key in keys if part.get(key) is not None), None)
     if type(text) is not str:
-        raise RowFault("R210", f"a message of `{place}` holds a part that is not text")
+        raise RowError("R210", f"a message of `{place}` holds a part that is not text")
     return text
 
 
@@ -69,7 +69,7 @@ def _calls(place: str, part: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         value = from_json(place, part["value"])
         for call in value if type(value) is list else [value]:
             if type(call) is not dict:
-                raise RowFault("R210", f"`{place}` holds a tool call that is not an object")
+                raise RowError("R210", f"`{place}` holds a tool call that is not an object")
             yield call if "function" in call else {"type": "function", "function": call}
         return
     function = {"name": part.get("name"), "arguments": part.get("input", part.get("arguments"))}
@@ -82,7 +82,7 @@ def _result(place: str, part: Mapping[str, Any]) -> str:
     if type(content) is str:
         return content
     if type(content) is not list:
-        raise RowFault("R210", f"a tool's result in `{place}` is not text")
+        raise RowError("R210", f"a tool's result in `{place}` is not text")
     (message,) = read_parts(place, "tool", content)
     return message[1]
 
@@ -94,4 +94,4 @@ def from_json(place: str, value: Any) -> Any:
     try:
         return orjson.loads(value)
     except orjson.JSONDecodeError as error:
-        raise RowFault("R210", f"`{place}` holds text that is not JSON: {error.msg}") from None
+        raise RowError("R210", f"`{place}` holds text that is not JSON: {error.msg}") from None

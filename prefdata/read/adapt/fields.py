@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.layouts.model import Kind
 
 MISSING = object()
@@ -60,14 +60,14 @@ def require(path: str, value: Any, kind: Kind) -> Any:
     """The value, or R211 where it is missing or null and R210 where its type is another."""
     if value is MISSING or value is None:
         state = "missing" if value is MISSING else "null"
-        raise RowFault("R211", f"`{path}` is {state}")
+        raise RowError("R211", f"`{path}` is {state}")
     if kind == "flag" and read_flag(value) is not None:
         return value
     if kind == "flag" and type(value) in (str, int, float):
-        raise RowFault("R210", f"`{path}` is {value!r:.40}, neither true nor false")
+        raise RowError("R210", f"`{path}` is {value!r:.40}, neither true nor false")
     if kind not in ("any", "filled") and type(value) not in TYPES[kind]:
         wanted = " or ".join(dict.fromkeys(NAMES.get(t, "a number") for t in TYPES[kind]))
-        raise RowFault("R210", f"`{path}` is {NAMES.get(type(value), 'a number')}, not {wanted}")
+        raise RowError("R210", f"`{path}` is {NAMES.get(type(value), 'a number')}, not {wanted}")
     return value
 
 
@@ -94,7 +94,7 @@ def optional_text(path: str, value: Any) -> str | None:
         return value
     if type(value) is int:
         return str(value)
-    raise RowFault("R210", f"`{path}` is {NAMES.get(type(value), 'a number')}, not text")
+    raise RowError("R210", f"`{path}` is {NAMES.get(type(value), 'a number')}, not text")
 
 
 def optional_number(path: str, value: Any) -> float | None:
@@ -104,11 +104,11 @@ def optional_number(path: str, value: Any) -> float | None:
     if type(value) is str and DECIMAL.fullmatch(value):
         value = float(value)
     if type(value) not in (int, float):
-        raise RowFault("R210", f"`{path}` is {NAMES.get(type(value), 'null')}, not a number")
+        raise RowError("R210", f"`{path}` is {NAMES.get(type(value), 'null')}, not a number")
     if not math.isfinite(value):
-        raise RowFault("R205", f"`{path}` is not a finite number")
+        raise RowError("R205", f"`{path}` is not a finite number")
     if abs(value) > FIRST_ROUNDED:
-        raise RowFault("R206", f"`{path}` is beyond 2^53, where digits are lost")
+        raise RowError("R206", f"`{path}` is beyond 2^53, where digits are lost")
     return float(value)
 
 

@@ -15,7 +15,7 @@ from prefdata.read.adapt.ids import canonical_json
 from prefdata.read.adapt.message_cells import parse_columns
 from prefdata.read.adapt.prompt import at_path
 from prefdata.read.adapt.widened import plain_rows
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.files.chunks import Block, CsvBlock, Member, RowBlock, Unit, by_size
 from prefdata.read.files.jsonl import Row, Tally
 from prefdata.read.files.parse_json import Object
@@ -56,7 +56,7 @@ def _rows(blocks: Iterator[Block], limits: Limits, tally: Tally) -> Iterator[tup
     for block in blocks:
         for line, offset, raw, value in plain_rows(block, limits, tally):
             json = raw or b""
-            if not isinstance(value, RowFault) and (raw is None or isinstance(block, CsvBlock)):
+            if not isinstance(value, RowError) and (raw is None or isinstance(block, CsvBlock)):
                 json = orjson.dumps(value, default=str)  # keys in the order given
             yield Member(line, offset, json if raw is None else raw, json), value
 
@@ -68,10 +68,10 @@ def gather(rows: Iterator[tuple[Member, Any]], layout: Layout, how: Gather) -> G
     keys: list[tuple[bytes, bytes | None]] = []
     for member, value in rows:
         try:
-            if isinstance(value, RowFault):
+            if isinstance(value, RowError):
                 raise value
             keys.append(_keys(value, layout, how))
-        except RowFault as fault:
+        except RowError as fault:
             refused.append((member.line, member.offset, member.raw, fault))
             continue
         members.append(member)
@@ -126,9 +126,9 @@ def _by_parent(
     lost: list[Row] = []
     for place, member in enumerate(members):
         if place_of[keys[place][0]] != place:
-            fault = RowFault("R213", "another message of the file has this id")
+            fault = RowError("R213", "another message of the file has this id")
         elif roots[place] < 0:
-            fault = RowFault("R213", "the message that it replies to is not in the file")
+            fault = RowError("R213", "the message that it replies to is not in the file")
         else:
             trees.setdefault(roots[place], []).append(place)
             continue

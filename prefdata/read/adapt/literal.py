@@ -8,7 +8,7 @@ import ast
 import re
 from typing import Any
 
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 
 MAX_CHARACTERS = 4 * 2**20  # a syntax tree takes about a hundred bytes a character
 MAX_TOKENS = 100_000
@@ -21,7 +21,7 @@ BETWEEN = re.compile(r"\s+")  # between two items of an array that numpy printed
 def parse_literal(text: str, max_depth: int) -> Any:
     """The value that a Python literal stands for; ValueError where it is none."""
     if len(text) > MAX_CHARACTERS:
-        raise RowFault("R212", f"a Python literal of {len(text):,} characters")
+        raise RowError("R212", f"a Python literal of {len(text):,} characters")
     try:
         return _value(ast.parse(_with_commas(text.strip(), max_depth), mode="eval").body)
     except (SyntaxError, MemoryError, RecursionError, ValueError) as error:
@@ -35,14 +35,14 @@ def _with_commas(text: str, max_depth: int) -> str:
     for number, token in enumerate(TOKEN.finditer(text)):
         mark = token.group()
         if number > MAX_TOKENS:
-            raise RowFault("R212", f"a Python literal of more than {MAX_TOKENS:,} parts")
+            raise RowError("R212", f"a Python literal of more than {MAX_TOKENS:,} parts")
         if len(mark) == 1 and mark in OPENS:
             gap = text[at : token.start()]
             if mark == "{" and text[at - 1 : at] == "}" and BETWEEN.fullmatch(gap):
                 parts.append(",")
             depth += 1
             if depth > max_depth:
-                raise RowFault("R208", f"nested deeper than {max_depth} levels")
+                raise RowError("R208", f"nested deeper than {max_depth} levels")
         elif len(mark) == 1:
             depth -= 1
         parts += [text[at : token.start()], mark]
@@ -71,6 +71,6 @@ def _object(node: ast.Dict) -> dict[str, Any]:
         if type(name) is not str:
             raise ValueError("a key that is not text")
         if name in found:
-            raise RowFault("R207", f"the key {name!r} occurs twice in one object")
+            raise RowError("R207", f"the key {name!r} occurs twice in one object")
         found[name] = _value(value)
     return found

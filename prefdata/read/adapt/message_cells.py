@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from prefdata.read.adapt.literal import parse_literal
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.files.parse_json import Object, parse_line
 from prefdata.read.limits import Limits
 
@@ -26,16 +26,16 @@ def parse_cell(name: str, text: str, limits: Limits) -> Any:
             inner = row[""]
             is_text = type(inner) is str and OPENS.match(inner) is not None
             return parse_cell(name, inner, limits) if is_text else inner
-    except RowFault as fault:
+    except RowError as fault:
         if fault.code not in ("R201", "R205"):
-            raise RowFault(fault.code, f"`{name}`: {fault.message}") from None
+            raise RowError(fault.code, f"`{name}`: {fault.message}") from None
     except UnicodeEncodeError:
-        raise RowFault("R203", f"`{name}` holds a lone surrogate") from None
+        raise RowError("R203", f"`{name}` holds a lone surrogate") from None
     try:
         value = parse_literal(text, limits.max_depth)
     except ValueError:
         problem = "holds text that is not JSON, nor a Python literal"
-        raise RowFault("R210", f"`{name}` {problem}") from None
+        raise RowError("R210", f"`{name}` {problem}") from None
     return _guarded(name, value, limits)
 
 
@@ -45,11 +45,11 @@ def _guarded(name: str, value: Any, limits: Limits) -> Any:
         line = json.dumps({"": value}, ensure_ascii=False, allow_nan=False).encode()
         return parse_line(line, limits)[""]
     except UnicodeEncodeError:
-        raise RowFault("R203", f"`{name}` holds a lone surrogate") from None
+        raise RowError("R203", f"`{name}` holds a lone surrogate") from None
     except ValueError:
-        raise RowFault("R205", f"`{name}` holds a number that is not finite") from None
-    except RowFault as fault:
-        raise RowFault(fault.code, f"`{name}`: {fault.message}") from None
+        raise RowError("R205", f"`{name}` holds a number that is not finite") from None
+    except RowError as fault:
+        raise RowError(fault.code, f"`{name}`: {fault.message}") from None
 
 
 def parse_columns(row: Object, columns: Sequence[str], limits: Limits = Limits()) -> Object:  # noqa: B008 - immutable
@@ -66,7 +66,7 @@ def holds_messages(text: str, limits: Limits) -> bool:
         return False
     try:
         return is_messages(parse_cell("", text, limits))
-    except RowFault:
+    except RowError:
         return False
 
 
@@ -124,5 +124,5 @@ def _all_lists(rows: Sequence[Object], name: str, limits: Limits) -> bool:
         return False
     try:
         return all(is_texts(parse_cell(name, text, limits)) for text in texts)
-    except RowFault:
+    except RowError:
         return False

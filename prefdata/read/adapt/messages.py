@@ -7,7 +7,7 @@ from prefdata.read.adapt.content_parts import from_json, read_parts
 from prefdata.read.adapt.ids import Message, Messages, given_json
 from prefdata.read.adapt.message_cells import parse_cell
 from prefdata.read.adapt.roles import OURS, TOOL_CALLS, our_role
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.limits import Limits
 
 REASONING = ("reasoning", "reasoning_content", "thinking")
@@ -51,13 +51,13 @@ def read_tools(place: str, value: Any) -> str | None:
         return None
     tools = parse_cell(place, value, Limits()) if type(value) is str else value
     if type(tools) is not list:
-        raise RowFault("R210", f"`{place}` is not a list of tools")
+        raise RowError("R210", f"`{place}` is not a list of tools")
     return given_json(tools) if tools else None
 
 
 def _message(place: str, item: Any, roles: Mapping[str, str]) -> Message:
     if type(item) is not dict:
-        raise RowFault("R210", f"`{place}` holds something that is not a message")
+        raise RowError("R210", f"`{place}` holds something that is not a message")
     content = item.get("content")
     role = _role(place, item, roles)
     if content is None and "value" in item:
@@ -74,7 +74,7 @@ def _role(place: str, item: dict[str, Any], roles: Mapping[str, str]) -> str:
     if role is None:
         role = item.get("from")
     if type(role) is not str:
-        raise RowFault("R211" if role is None else "R210", f"a message of `{place}` has no role")
+        raise RowError("R211" if role is None else "R210", f"a message of `{place}` has no role")
     return our_role(role, roles)
 
 
@@ -83,7 +83,7 @@ def _full_message(place: str, role: str, content: Any, item: dict[str, Any]) -> 
     if type(calls) is str:
         calls = from_json(place, calls)
     if content is None and not calls:
-        raise RowFault("R211", f"a message of `{place}` has no content")
+        raise RowError("R211", f"a message of `{place}` has no content")
     reasoning = next((item[key] for key in REASONING if item.get(key) is not None), None)
     return (
         role,
@@ -120,7 +120,7 @@ def _names(calls: Any) -> list[str]:
 
 def _call_message(place: str, text: Any) -> Message:
     if type(text) is not str:
-        raise RowFault("R210", f"a function call of `{place}` is not text")
+        raise RowError("R210", f"a function call of `{place}` is not text")
     call = from_json(place, text)
     calls = [{"type": "function", "function": one} for one in _as_list(call)]
     return ("assistant", "", None, given_json(calls), None, None)
@@ -130,7 +130,7 @@ def _content_text(place: str, content: Any) -> str:
     if content is None:
         return ""
     if type(content) is not str:
-        raise RowFault("R210", f"the content of a message of `{place}` is not text")
+        raise RowError("R210", f"the content of a message of `{place}` is not text")
     return content
 
 
@@ -145,7 +145,7 @@ def _messages_of_parts(place: str, item: dict[str, Any], roles: Mapping[str, str
 
 def _optional_text(place: str, value: Any) -> str | None:
     if value is not None and type(value) is not str:
-        raise RowFault("R210", f"a message of `{place}` has a field that is not text")
+        raise RowError("R210", f"a message of `{place}` has a field that is not text")
     return value
 
 

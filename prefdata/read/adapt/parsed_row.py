@@ -22,7 +22,7 @@ class Pair(NamedTuple):
     """Of chosen and rejected among the candidates of the row, where it has candidates."""
 
 
-class Draft(NamedTuple):
+class ParsedRow(NamedTuple):
     """One row's prompt and pairs; the pairs' places in the list are their ordinals."""
 
     form: str

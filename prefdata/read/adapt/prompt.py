@@ -6,7 +6,7 @@ from prefdata.read.adapt.fields import MISSING, getter, optional, optional_text,
 from prefdata.read.adapt.ids import Messages
 from prefdata.read.adapt.messages import read_messages, text_message
 from prefdata.read.adapt.sides import drop_open_turn, read_transcript
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.layouts.model import Layout
 
 SYSTEM = ("system", "developer")
@@ -48,7 +48,7 @@ class PromptReader:
         if not system or (own and own[0][1] == system[0][1]):
             return turns
         if own:
-            raise RowFault(
+            raise RowError(
                 "R222", f"`{path}` says another system text than the dialogue's first turn"
             )
         return system + turns
@@ -67,7 +67,7 @@ def _system(path: str, value: Any) -> Messages:
         return [text_message("system", text)] if text else []
     turns = read_messages(path, value, {}) if value else []
     if any(turn[0] not in SYSTEM for turn in turns) or len(turns) > 1:
-        raise RowFault("R210", f"`{path}` is not one system message")
+        raise RowError("R210", f"`{path}` is not one system message")
     return [turn for turn in turns if turn[1]]
 
 
@@ -76,7 +76,7 @@ def _history(path: str, row: dict[str, Any]) -> Messages:
     if type(turns) is not list or any(
         type(turn) is not list or [type(text) for text in turn] != [str, str] for turn in turns
     ):
-        raise RowFault("R210", f"`{path}` is not a list of [user, assistant] texts")
+        raise RowError("R210", f"`{path}` is not a list of [user, assistant] texts")
     return [
         text_message(role, text)
         for turn in turns

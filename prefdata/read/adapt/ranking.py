@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from prefdata.read.adapt.fields import getter, optional_number, read_flag, require
 from prefdata.read.adapt.ids import Messages, canonical_json
-from prefdata.read.faults import RowFault
-from prefdata.read.layouts.model import Candidates, Label, Place, Strength
+from prefdata.read.faults import RowError
+from prefdata.read.layouts.model import Candidates, Label, Location, Strength
 
 
 class Candidate(NamedTuple):
@@ -50,7 +50,7 @@ def read_tier(path: str, value: Any) -> int:
     """0 of a good candidate, 1 of another."""
     is_good = read_flag(require(path, value, "any"))
     if is_good is None:
-        raise RowFault("R210", f"`{path}` is {canonical_json(value)[:40]}, neither true nor false")
+        raise RowError("R210", f"`{path}` is {canonical_json(value)[:40]}, neither true nor false")
     return 0 if is_good else 1
 
 
@@ -62,18 +62,18 @@ def _by_numbers(found: Sequence[Candidate]) -> Order:
             return Order(known)
         if known:
             missing = len(values) - len(known)
-            raise RowFault("R211", f"{missing} of {len(values)} completions have no {name}")
-    raise RowFault("R211", "the completions have neither a rank nor a score")
+            raise RowError("R211", f"{missing} of {len(values)} completions have no {name}")
+    raise RowError("R211", "the completions have neither a rank nor a score")
 
 
 def _by_label(label: Label, row: dict[str, Any], num: int) -> Order:
     winner = _one_hot(label, row) if label.one_hot else _named(label, row)
     if isinstance(winner, int) and not 0 <= winner < num:
-        raise RowFault("R210", f"the label names place {winner} of {num} completions")
+        raise RowError("R210", f"the label names place {winner} of {num} completions")
     return Order([float(place == winner) for place in range(num)])
 
 
-def _named(label: Label, row: dict[str, Any]) -> Place:
+def _named(label: Label, row: dict[str, Any]) -> Location:
     column = label.column or ""
     value = require(column, getter(column)(row), "any")
     if type(value) is float and value.is_integer():
@@ -81,11 +81,11 @@ def _named(label: Label, row: dict[str, Any]) -> Place:
     said = value if type(value) is str else canonical_json(value)
     if said not in label.map:
         known = ", ".join(label.map)
-        raise RowFault("R210", f"`{column}` is {said!r}, which is none of {known}")
+        raise RowError("R210", f"`{column}` is {said!r}, which is none of {known}")
     return label.map[said]
 
 
-def _one_hot(label: Label, row: dict[str, Any]) -> Place:
+def _one_hot(label: Label, row: dict[str, Any]) -> Location:
     won = [
         place
         for column, place in label.one_hot.items()
@@ -93,7 +93,7 @@ def _one_hot(label: Label, row: dict[str, Any]) -> Place:
     ]
     if len(won) != 1:
         columns = ", ".join(label.one_hot)
-        raise RowFault("R210", f"{len(won)} of {columns} are 1, which must be one")
+        raise RowError("R210", f"{len(won)} of {columns} are 1, which must be one")
     return won[0]
 
 
@@ -102,8 +102,8 @@ def _by_strength(strength: Strength, row: dict[str, Any], num: int) -> Order:
     value = optional_number(path, require(path, getter(path)(row), "any"))
     assert value is not None
     if num != 2:
-        raise RowFault("R210", f"`{path}` compares two completions, and the row has {num}")
+        raise RowError("R210", f"`{path}` compares two completions, and the row has {num}")
     if strength.largest is not None and abs(value) > strength.largest:
-        raise RowFault("R210", f"`{path}` is {value:g}, beyond {strength.largest:g}")
+        raise RowError("R210", f"`{path}` is {value:g}, beyond {strength.largest:g}")
     first = value if strength.first == "positive" else -value
     return Order([first, 0.0], margin=abs(value))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from prefdata.read.adapt.ids import Message, Messages
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 
 SYSTEM = ("system", "developer")
 LONG_CHARACTERS = 16  # from here on two answers do not begin with the prompt by chance
@@ -43,16 +43,16 @@ def read_repeated(
     some = [rest for rest in rests if rest is not None]
     if how == "cut":
         if len(some) < len(rests):
-            raise RowFault("R221", "the answers do not begin with the prompt, as in other rows")
+            raise RowError("R221", "the answers do not begin with the prompt, as in other rows")
         return some
     if len(some) < len(rests) and any(_num_repeated(prompt, one) for one in completions):
-        raise RowFault("R220", "one side begins with the prompt's turns, and the other does not")
+        raise RowError("R220", "one side begins with the prompt's turns, and the other does not")
     if len(some) == len(rests) and is_long(prompt, completions):
         text = prompt[-1][1]
         start = text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
-        raise RowFault("R220", f"both answers begin with the prompt {start!r}, which stands before")
+        raise RowError("R220", f"both answers begin with the prompt {start!r}, which stands before")
     if _is_wrapped(prompt, completions):
-        raise RowFault("R220", "both answers hold the prompt before they differ")
+        raise RowError("R220", "both answers hold the prompt before they differ")
     return completions
 
 
@@ -85,7 +85,7 @@ def _num_repeated(prompt: Messages, completion: Messages) -> int:
 def refuse_dialogue(prompt: Messages, completion: Messages) -> None:
     """Raise R220 or R226 where a side that should be an answer is a whole dialogue."""
     if _num_repeated(prompt, completion):
-        raise RowFault("R220", "the rejected side begins with the prompt, which stands before it")
+        raise RowError("R220", "the rejected side begins with the prompt, which stands before it")
     _refuse_other_dialogue(prompt, completion)
 
 
@@ -96,7 +96,7 @@ def _refuse_other_dialogue(prompt: Messages, completion: Messages) -> None:
         return
     spoken = [turn[0] for turn in completion if turn[0] not in SYSTEM]
     if completion[0][0] in ("user", *SYSTEM) and "assistant" in spoken:
-        raise RowFault(
+        raise RowError(
             "R226", "a side begins with another user turn or system text than the prompt"
         )
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from prefdata.read.adapt.common_prefix import shared_beginning
 from prefdata.read.adapt.ids import Messages
 from prefdata.read.adapt.messages import text_message
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 
 # Only these are markers. `\n\nAssistants ...`, a dangling `\n\nHuman` and `Human:` inside a line
 # are what somebody wrote.
@@ -32,7 +32,7 @@ def read_transcript(place: str, text: str, roles: Mapping[str, str]) -> Messages
     One space after a marker is the marker's; all else is text.
     """
     if not text.startswith(MARKERS):
-        raise RowFault("R210", f"`{place}` does not begin with a Human or an Assistant turn")
+        raise RowError("R210", f"`{place}` does not begin with a Human or an Assistant turn")
     parts = MARKER.split(text)  # "", who, said, who, said ...
     return [
         (roles[who], said[1:] if said[:1] == " " else said, None, None, None, None)
@@ -61,7 +61,7 @@ def split_last_turn(chosen: Messages, rejected: Messages) -> Split:
     """Dialogues of which the last turn is the completion: all turns before it must agree."""
     if chosen[:-1] != rejected[:-1]:
         agreed = _num_common(chosen[:-1], rejected[:-1])
-        raise RowFault(
+        raise RowError(
             "PD207",
             f"the prompts of chosen and rejected differ from turn {agreed + 1} on"
             f" ({len(chosen)} and {len(rejected)} turns)",
@@ -72,7 +72,7 @@ def split_last_turn(chosen: Messages, rejected: Messages) -> Split:
 def split_common_turns(chosen: Messages, rejected: Messages) -> Split:
     """Dialogues that part after their last common turn; a side may go on for several turns."""
     if chosen == rejected:
-        raise RowFault("PD301", "chosen and rejected are the same dialogue")
+        raise RowError("PD301", "chosen and rejected are the same dialogue")
     agreed = _num_common(chosen, rejected)
     return Split(chosen[:agreed], chosen[agreed:], rejected[agreed:])
 
@@ -93,9 +93,9 @@ def part_dialogues(dialogues: Sequence[Messages], *, last_turn: bool) -> list[Me
     if last_turn and any(len(dialogue) != agreed + 1 for dialogue in dialogues):
         agreed = min(agreed, *(len(dialogue) - 1 for dialogue in dialogues))
         if any(len(dialogue) != agreed + 1 for dialogue in dialogues):
-            raise RowFault("PD207", f"the prompts differ from turn {agreed + 1} on")
+            raise RowError("PD207", f"the prompts differ from turn {agreed + 1} on")
     if all(len(dialogue) == agreed for dialogue in dialogues):
-        raise RowFault("PD301", "all completions are the same dialogue")
+        raise RowError("PD301", "all completions are the same dialogue")
     return [dialogues[0][:agreed], *(dialogue[agreed:] for dialogue in dialogues)]
 
 
@@ -111,18 +111,18 @@ def split_after_prompt(prompt: Messages, chosen: Messages, rejected: Messages) -
     for side, turns in (("chosen", chosen), ("rejected", rejected)):
         first = next((turn[1] for turn in turns if turn[0] == "user"), None)
         if first != prompt[-1][1]:
-            raise RowFault("PD207", f"the first user turn of {side} is not the prompt")
+            raise RowError("PD207", f"the first user turn of {side} is not the prompt")
     return split_common_turns(chosen, rejected)
 
 
 def split_common_lines(chosen: str, rejected: str) -> Split:
     """Texts that share a beginning, split where its last line, turn or marker ends."""
     if chosen == rejected:
-        raise RowFault("PD301", "chosen and rejected are the same text")
+        raise RowError("PD301", "chosen and rejected are the same text")
     at = shared_beginning(chosen, rejected)
     if not at:
         problem = "chosen and rejected share no beginning that ends at a line, a turn or a marker"
-        raise RowFault("R225", problem)
+        raise RowError("R225", problem)
     return Split(
         [text_message("user", chosen[:at])],
         [text_message("assistant", chosen[at:])],
@@ -137,7 +137,7 @@ def split_common_text(chosen: str, rejected: str) -> Split:
     and the completions keep their space: " blue.", " black.".
     """
     if chosen == rejected:
-        raise RowFault("PD301", "chosen and rejected are the same text")
+        raise RowError("PD301", "chosen and rejected are the same text")
     at = len(commonprefix([chosen, rejected]))  # noqa: RUF071 - characters are meant
     while at > 0 and not (_parts_here(chosen, at) and _parts_here(rejected, at)):
         at -= 1

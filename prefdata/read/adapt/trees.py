@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from prefdata.read.adapt.fields import require
 from prefdata.read.adapt.prompt import at_path
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.files.parse_json import Object
 from prefdata.read.layouts.model import Tree
 
@@ -23,11 +23,11 @@ def tree_rows(row: Object, spec: Tree) -> list[Object]:
     def replies(node: Any) -> list[Any]:
         found = require(spec.replies, node.get(spec.replies) or [], "list")
         if any(type(reply) is not dict for reply in found):
-            raise RowFault("R210", f"`{spec.replies}` holds something that is not a message")
+            raise RowError("R210", f"`{spec.replies}` holds something that is not a message")
         return list(found)
 
     if type(root) is not dict:
-        raise RowFault("R210", f"`{spec.root}` is not a message")
+        raise RowError("R210", f"`{spec.root}` is not a message")
     rows = [
         prompt_row(rest, path, answers, spec)
         for path, answers in prompts(
@@ -35,7 +35,7 @@ def tree_rows(row: Object, spec: Tree) -> list[Object]:
         )
     ]
     if not rows:
-        raise RowFault("R213", "no message of the tree has two answers to choose from")
+        raise RowError("R213", "no message of the tree has two answers to choose from")
     return rows
 
 

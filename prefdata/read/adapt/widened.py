@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.files.chunks import Block, TableBlock
 from prefdata.read.files.formats import read_rows
 from prefdata.read.files.jsonl import Row, Tally
@@ -37,7 +37,7 @@ def _without_nulls(rows: Iterator[Row], schema: pa.Schema, tally: Tally) -> Iter
         yield from rows
         return
     for line, offset, raw, value in rows:
-        if not isinstance(value, RowFault):
+        if not isinstance(value, RowError):
             for name in names:
                 value[name], nulls = _strip(value.get(name), inside=name in TOOLS)
                 tally.nulls += nulls

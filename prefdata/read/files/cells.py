@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from prefdata.errors import UsageError
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.files.csv_dialect import require_distinct
 from prefdata.read.files.parse_json import Object
 from prefdata.read.limits import Limits
 
 MAX_BINARY_WIDTH = 4096
-RawRow = tuple[bytes | None, Object | RowFault]
+RawRow = tuple[bytes | None, Object | RowError]
 """A row, or its fault and what is kept of it."""
 Convert = Callable[[Any], Any]
 TEXTS = {
@@ -83,7 +83,7 @@ def python_rows(batch: pa.RecordBatch, schema: pa.Schema, limits: Limits) -> Ite
                 row[name] = convert(row[name])
             if guarded:
                 _refuse(row, limits)
-        except RowFault as fault:
+        except RowError as fault:
             yield _json(row), fault
         else:
             yield None, row
@@ -199,7 +199,7 @@ def _in_map(kind: pa.DataType, *, was_text: bool) -> Convert:
             return None
         found = {str(key_of(key)): item_of(item) for key, item in value}
         if len(found) < len(value):
-            raise RowFault("R207", "a key occurs twice in one map")
+            raise RowError("R207", "a key occurs twice in one map")
         return found
 
     return convert
@@ -210,7 +210,7 @@ def _text(value: Any) -> Any:
         return value.decode() if isinstance(value, bytes) else value
     except UnicodeDecodeError as error:
         byte = f"0x{value[error.start]:02x}"
-        raise RowFault("R202", f"not UTF-8: byte {byte} at byte {error.start} of a text") from None
+        raise RowError("R202", f"not UTF-8: byte {byte} at byte {error.start} of a text") from None
 
 
 def _number(value: Decimal | None) -> int | float | str | None:
@@ -253,6 +253,6 @@ def _refuse(value: Any, limits: Limits) -> None:
         for each in value:
             _refuse(each, limits)
     elif type(value) is str and "\0" in value and not limits.allow_nul:
-        raise RowFault("R204", "a string holds U+0000; allow_nul keeps such rows")
+        raise RowError("R204", "a string holds U+0000; allow_nul keeps such rows")
     elif type(value) is float and not math.isfinite(value):
-        raise RowFault("R205", f"{value} is not a number of JSON")
+        raise RowError("R205", f"{value} is not a number of JSON")

@@ -8,7 +8,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.files.chunks import CsvBlock, by_size
 from prefdata.read.files.csv_dialect import Dialect, likely_encoding, read_header
 from prefdata.read.files.csv_quotes import Scanner, split_records
@@ -79,7 +79,7 @@ class _Parser:
     def __init__(self, header: list[str], delimiter: str, limits: Limits) -> None:
         self.header, self.delimiter, self.limits = header, delimiter, limits
 
-    def parse(self, records: Sequence[bytes]) -> list[Object | RowFault]:
+    def parse(self, records: Sequence[bytes]) -> list[Object | RowError]:
         """Return each record's object or its fault; all at once where none is at fault."""
         mark = self.delimiter.encode()
         few = sum(data.count(mark) for data in records) <= MANY_FIELDS
@@ -94,13 +94,13 @@ class _Parser:
                 return [self._object(row, text) for row, text in zip(rows, texts, strict=True)]
         return [self._parse_one(data) for data in records]
 
-    def _parse_one(self, data: bytes) -> Object | RowFault:
+    def _parse_one(self, data: bytes) -> Object | RowError:
         if data.count(self.delimiter.encode()) > MANY_FIELDS and self._has_too_many(data):
-            return RowFault("R201", f"more fields than the {len(self.header)} of the header")
+            return RowError("R201", f"more fields than the {len(self.header)} of the header")
         try:
             text = _decoded(data)
             return self._object(self._row(text, data), text)
-        except RowFault as fault:
+        except RowError as fault:
             return fault
 
     def _row(self, text: str, data: bytes) -> list[str]:
@@ -109,9 +109,9 @@ class _Parser:
             with _long_fields(self.limits):
                 rows = list(csv.reader([text], delimiter=self.delimiter, strict=True))
         except csv.Error as error:
-            raise RowFault("R201", _explain(str(error), data)) from None
+            raise RowError("R201", _explain(str(error), data)) from None
         if len(rows) != 1:
-            raise RowFault("R201", f"parses to {len(rows)} rows, not to one")
+            raise RowError("R201", f"parses to {len(rows)} rows, not to one")
         return rows[0]
 
     def _has_too_many(self, data: bytes) -> bool:
@@ -123,19 +123,19 @@ class _Parser:
                 return False
         return True
 
-    def _object(self, row: list[str], text: str) -> Object | RowFault:
+    def _object(self, row: list[str], text: str) -> Object | RowError:
         if len(row) != len(self.header):
             problem = f"{len(row)} fields where the header has {len(self.header)}"
             more = len(row) > len(self.header)
             hint = f"; a field that holds {self.delimiter!r} has to be quoted" if more else ""
-            return RowFault("R201", problem + hint)
+            return RowError("R201", problem + hint)
         if row == self.header:
-            return RowFault("R214", "repeats the header, as joined files do")
+            return RowError("R214", "repeats the header, as joined files do")
         if '"' in text:
             for field in row:
                 if field[:1] in (" ", "\t") and self._is_spaced_quote(field, text):
                     problem = f"spaces stand before the quotes of {field[:40]!r}"
-                    return RowFault("R215", f"{problem}; they would be part of the text")
+                    return RowError("R215", f"{problem}; they would be part of the text")
         return dict(zip(self.header, row, strict=True))
 
     def _is_spaced_quote(self, field: str, text: str) -> bool:
@@ -159,12 +159,12 @@ def _long_fields(limits: Limits) -> Iterator[None]:
 
 def _decoded(data: bytes) -> str:
     if b"\0" in data:
-        raise RowFault("R201", "the row holds NUL bytes")
+        raise RowError("R201", "the row holds NUL bytes")
     try:
         return data.decode()
     except UnicodeDecodeError as error:
         hint = likely_encoding(data)
-        raise RowFault("R202", f"not UTF-8 at byte {error.start} of the row{hint}") from None
+        raise RowError("R202", f"not UTF-8 at byte {error.start} of the row{hint}") from None
 
 
 def _explain(problem: str, data: bytes) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from prefdata.errors import UsageError
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.files.chunks import ElementBlock, by_size
 from prefdata.read.files.jsonl import Row, Tally, kept_of, too_long
 from prefdata.read.files.lines import RAW_BYTES_KEPT
@@ -46,12 +46,12 @@ def element_rows(block: ElementBlock, limits: Limits, tally: Tally) -> Iterator[
     """The elements as rows."""
     for element in block.elements:
         tally.lines += 1
-        value: Object | RowFault = too_long(limits)
+        value: Object | RowError = too_long(limits)
         raw = element.data
         if element.whole:
             try:
                 value = parse_line(raw, limits)
-            except RowFault as fault:
+            except RowError as fault:
                 value, raw = fault, kept_of(raw, fault)
         yield element.number, element.offset, raw, value
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.files.chunks import LineBlock, LineRange, LongLine, RowBlock
 from prefdata.read.files.lines import BOM, LAST, LONG, RAW_BYTES_KEPT, split_lines
 from prefdata.read.files.parse_json import Object, parse_line
@@ -13,7 +13,7 @@ BLANKS = b" \t\r"
 
 
 # (line, offset, raw, value): raw is None where the format has no bytes of its own for a row.
-Row = tuple[int, int, bytes | None, Object | RowFault]
+Row = tuple[int, int, bytes | None, Object | RowError]
 
 
 class Tally:
@@ -40,8 +40,8 @@ def line_rows(block: LineBlock, limits: Limits, tally: Tally) -> Iterator[Row]:
             tally.blank += 1
             continue
         try:
-            value: Object | RowFault = parse_line(line, limits)
-        except RowFault as fault:
+            value: Object | RowError = parse_line(line, limits)
+        except RowError as fault:
             value = _truncated(fault) if state == LAST else fault
             line = kept_of(line, fault)
         yield number, offset, line, value
@@ -71,17 +71,17 @@ def unit_refusals(block: RowBlock, _limits: Limits, tally: Tally) -> Iterator[Ro
     yield from block.refused
 
 
-def kept_of(raw: bytes, fault: RowFault) -> bytes:
+def kept_of(raw: bytes, fault: RowError) -> bytes:
     """What is kept of a refused row: all of it, but of a row that was not read its beginning."""
     return raw[:RAW_BYTES_KEPT] if fault.code == "R216" else raw
 
 
-def too_long(limits: Limits) -> RowFault:
-    return RowFault("R212", f"longer than {limits.max_line_bytes:,} bytes; not read")
+def too_long(limits: Limits) -> RowError:
+    return RowError("R212", f"longer than {limits.max_line_bytes:,} bytes; not read")
 
 
-def _truncated(fault: RowFault) -> RowFault:
+def _truncated(fault: RowError) -> RowError:
     """A last line that does not parse and has no 0x0A was most likely cut: truncated_tail."""
     if fault.code != "R201":
         return fault
-    return RowFault("R201", f"{fault.message}; truncated_tail: the file ends inside this line")
+    return RowError("R201", f"{fault.message}; truncated_tail: the file ends inside this line")

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import orjson
 
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.limits import Limits
 
 # Every key ends in a quote, maybe spaces, and a colon. Text can hold the same only as \": or as a
@@ -42,14 +42,14 @@ def parse_line(line: bytes, limits: Limits) -> Object:
     except orjson.JSONDecodeError as error:
         _explain(line, error)
     if type(value) is not dict:
-        raise RowFault("R209", f"the row is {_kind(value)}, not an object")
+        raise RowError("R209", f"the row is {_kind(value)}, not an object")
     keys, inexact = len(value), False
     if not FLAT.issuperset(map(type, value.values())):
         keys, inexact = _survey(value, line, limits)
     if len(KEY_ENDS(line)) != keys:
         _refuse_duplicate_keys(line)
     if not limits.allow_nul and NUL_ESCAPE in line and _has_nul(value):
-        raise RowFault("R204", "a string holds U+0000; allow_nul keeps such rows")
+        raise RowError("R204", "a string holds U+0000; allow_nul keeps such rows")
     return _exact_numbers(line) if inexact else value
 
 
@@ -68,7 +68,7 @@ def _refuse_many_values(line: bytes) -> None:
             and (first != COMMA or counts[first] > MANY_VALUES)
         ):
             most = f"{MANY_CONTAINERS:,} lists, objects or keys, or {MANY_VALUES:,} values"
-            raise RowFault("R216", f"more than {most} in one row; not read")
+            raise RowError("R216", f"more than {most} in one row; not read")
 
 
 def _survey(row: Object, line: bytes, limits: Limits) -> tuple[int, bool]:
@@ -116,7 +116,7 @@ def _refuse_depth(value: Any, limit: int) -> None:
     while level:
         depth += 1
         if depth > limit:
-            raise RowFault("R208", f"nested deeper than {limit} levels")
+            raise RowError("R208", f"nested deeper than {limit} levels")
         children = (child for item in level for child in _children(item))
         level = [child for child in children if type(child) in (dict, list)]
 
@@ -132,7 +132,7 @@ def _refuse_duplicate_keys(line: bytes) -> None:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise RowFault("R207", f"the key {key!r} occurs twice in one object")
+                raise RowError("R207", f"the key {key!r} occurs twice in one object")
             seen.add(key)
 
     json.loads(line, object_pairs_hook=keep, parse_int=str, parse_float=str)
@@ -169,28 +169,28 @@ def _kind(value: Any) -> str:
 def _explain(line: bytes, error: orjson.JSONDecodeError) -> NoReturn:
     """The code and the place of what orjson refused."""
     if "recursion" in error.msg or "depth" in error.msg:
-        raise RowFault("R208", "nested deeper than 1024 levels")
+        raise RowError("R208", "nested deeper than 1024 levels")
     try:
         text = line.decode()
     except UnicodeDecodeError as bad:
         byte = f"0x{line[bad.start]:02x}"
-        raise RowFault("R202", f"not UTF-8: byte {byte} at byte {bad.start} of the row") from None
+        raise RowError("R202", f"not UTF-8: byte {byte} at byte {bad.start} of the row") from None
     at = len(text[: error.pos].encode())  # orjson counts characters, the row is bytes
     rest, problem = line[at:], error.msg
     if "surrogate" in problem:
-        raise RowFault("R203", f"a lone surrogate escape near byte {at} of the row")
+        raise RowError("R203", f"a lone surrogate escape near byte {at} of the row")
     if NOT_A_NUMBER.match(rest):
-        raise RowFault("R205", f"{_head(rest)} at byte {at} is not a number of JSON")
+        raise RowError("R205", f"{_head(rest)} at byte {at} is not a number of JSON")
     if "infinity" in problem or ("number" in problem and LONG_NUMBER.match(rest.lstrip(b"-"))):
         _explain_number(line, at)
-    raise RowFault("R201", f"{problem} at byte {at} of the row{_hint(line, rest)}")
+    raise RowError("R201", f"{problem} at byte {at} of the row{_hint(line, rest)}")
 
 
 def _explain_number(line: bytes, at: int) -> NoReturn:
     number = NUMBER.match(line, at)
     if number and LONG_NUMBER.search(number.group()):
-        raise RowFault("R206", f"a number of {len(number.group()):,} digits at byte {at}")
-    raise RowFault("R205", f"{_head(line[at:])} at byte {at} overflows to infinity")
+        raise RowError("R206", f"a number of {len(number.group()):,} digits at byte {at}")
+    raise RowError("R205", f"{_head(line[at:])} at byte {at} overflows to infinity")
 
 
 def _head(rest: bytes) -> str:

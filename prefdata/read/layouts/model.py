@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from prefdata.records.text import FORM_COLUMN
+from prefdata.settings import accept_old_keys
 
 Kind = Literal[
     "any",
@@ -39,7 +40,7 @@ Kind = Literal[
 content}; a turn, text or messages; a list of several answers, each text or messages; text or
 messages; text or a turn; any list; a number; true or false; the same, or 0 and 1, or a word for
 it."""
-Place = int | Literal["tie"]
+Location = int | Literal["tie"]
 """A candidate's place from 0, or that none is preferred."""
 Paths = str | list[str]
 MESSAGE_KEYS = frozenset(
@@ -63,9 +64,9 @@ class Label(Strict):
     """A column that names the winner among `candidates`, or one column for each who may win."""
 
     column: str | None = None
-    map: dict[str, Place] = {}
+    map: dict[str, Location] = {}
     """The column's value, as JSON writes it, to the winner's place, or to `tie`."""
-    one_hot: dict[str, Place] = {}
+    one_hot: dict[str, Location] = {}
     """Columns of which exactly one is 1 or true, each with the place that it stands for."""
 
     @model_validator(mode="after")
@@ -85,14 +86,14 @@ class Strength(Strict):
     """Sizes beyond it are refused: sets write -100 for an answer that was not given."""
 
 
-class Beside(Strict):
+class ParallelLists(Strict):
     """What is said of candidates beside them: a list in step with theirs, or a path for each."""
 
     score: Paths | None = None
     model: Paths | None = None
 
 
-class Doubt(Strict):
+class ScoreCheck(Strict):
     """A score that may be misread: it cannot be `value` where the mean of others is this low."""
 
     value: float
@@ -110,7 +111,7 @@ class Candidates(Strict):
     model: str | None = None
     score: Paths | None = None
     """Higher is better; of several paths the mean of those that hold a number."""
-    doubt: Doubt | None = None
+    doubt: ScoreCheck | None = None
     """When a row is refused because a score of it contradicts others (PD306)."""
     rank: Rank | None = None
     """Used before the score where both are given."""
@@ -121,7 +122,7 @@ class Candidates(Strict):
     in_order: bool = False
     """The best comes first. Columns that hold lists are then tiers: each completion of one is
     preferred to each of the next."""
-    beside: Beside = Beside()
+    beside: ParallelLists = ParallelLists()
 
     @property
     def has_order(self) -> bool:
@@ -218,7 +219,7 @@ class Layout(Strict):
     """Path of the prompt; of several, those that are not empty are joined."""
     join: str = "\n\n"
     """What joins the parts of a prompt."""
-    weave: str | None = None
+    interleave: str | None = None
     """Path of the user's turns, a list of texts; each candidate is then the list of answers."""
     system: str | None = None
     history: str | None = None
@@ -257,6 +258,11 @@ class Layout(Strict):
     meta: str | None = None
     """Path of a JSON object as text that is the record's `meta` by itself."""
     fixture: Fixture
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_keys(cls, value: Any) -> Any:
+        return accept_old_keys(value, {"weave": "interleave"})
 
     @model_validator(mode="after")
     def _holds_together(self) -> "Layout":
@@ -298,8 +304,8 @@ class Layout(Strict):
         of_dialogues = ("common_text", "common_lines", "after_prompt", "chosen_dialogue")
         if self.candidates and self.sides in of_dialogues:
             raise ValueError(f"`sides: {self.sides}` belongs to layouts with `chosen`")
-        if self.weave and not (self.candidates and self.sides == "common_turns"):
-            raise ValueError("`weave` goes with candidates and `sides: common_turns`")
+        if self.interleave and not (self.candidates and self.sides == "common_turns"):
+            raise ValueError("`interleave` goes with candidates and `sides: common_turns`")
         if (self.prompt is None) == (self.sides in ("completion", "after_prompt")):
             raise ValueError(f"`prompt` does not go with `sides: {self.sides}`")
 
@@ -307,7 +313,7 @@ class Layout(Strict):
     def used(self) -> frozenset[str]:
         """The columns that the layout reads; every other one of a row goes to `meta`."""
         one = [self.system, self.history, self.chosen, self.rejected, self.weight]
-        one += [self.score_chosen, self.score_rejected, self.margin, self.weave]
+        one += [self.score_chosen, self.score_rejected, self.margin, self.interleave]
         one += [self.model_chosen, self.model_rejected]
         one += [self.chosen_rank, self.rejected_rank, self.meta]
         some = [self.prompt, self.tools, *_candidate_paths(self.candidates)]

@@ -33,7 +33,7 @@ def render_report(report: Report) -> str:
         "report": report,
         "classes": list(LineClasses.model_fields),
         "parts": PARTS,
-        "lede": lede(report),
+        "lede": headline(report),
         "tokens": sum(s.prompt_tokens + s.chosen_tokens + s.rejected_tokens for s in splits),
         "funnel_wide": draw_funnel(report, WIDE),
         "funnel_narrow": draw_funnel(report, NARROW),
@@ -91,7 +91,7 @@ def _environment(folder: Path) -> Environment:
     return environment
 
 
-def lede(report: Report) -> str:
+def headline(report: Report) -> str:
     """What the build or the validation did, in one sentence."""
     pairs = report.funnel[-1].rows_out if report.funnel else report.lines.kept
     files, lines = count(len(report.inputs), "file"), report.lines

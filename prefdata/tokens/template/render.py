@@ -19,7 +19,7 @@ from prefdata.tokens.chat_template import (
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.template.limited import TemplateLimitError, template_process
 from prefdata.tokens.template.trace import TracedTemplate, trace_template
-from prefdata.tokens.tokenizer import Target
+from prefdata.tokens.tokenizer import TokenizerSpec
 
 MOST_BREACHES = 16  # rows of a slice for which a template may take too much
 _SIGN = "qzreasoningxj"
@@ -59,7 +59,7 @@ def _learn(key: _Key) -> None:
 class Renderer:
     """Turns messages into text by one target's template, run within limits (limited.py)."""
 
-    def __init__(self, target: Target, options: TokenOptions) -> None:
+    def __init__(self, target: TokenizerSpec, options: TokenOptions) -> None:
         self._target = target
         self._options = options
         self._breaches = 0

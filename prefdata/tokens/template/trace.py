@@ -29,9 +29,9 @@ from prefdata.tokens.template.traced_str import (
     Parts,
     Question,
     Source,
-    StandIn,
     Texts,
-    Unseen,
+    TracedStr,
+    Untraceable,
     join_parts,
 )
 
@@ -138,7 +138,7 @@ class TracedTemplate:
         log = self._log
         log.start()
         messages = [
-            {"role": role, "content": StandIn((itemgetter(place),), content, log)}
+            {"role": role, "content": TracedStr((itemgetter(place),), content, log)}
             for place, (role, content) in enumerate(zip(roles, texts, strict=True))
         ]
         end = _End((), 0)
@@ -153,7 +153,7 @@ class TracedTemplate:
             parts = _split(output, log.put_out)
             if join_parts(parts, texts) == text:
                 end = _End(parts, sum(len(part) for part in parts if isinstance(part, str)))
-        except (*TEMPLATE_FAULTS, Unseen):
+        except (*TEMPLATE_FAULTS, Untraceable):
             pass
         self._trace.add(shape, log.asked, end)
 
@@ -177,9 +177,9 @@ def trace_template(
     is_string: Any = environment.tests["string"]
     environment.finalize = log.mark
     environment.filters["trim"] = lambda value, chars=None: (
-        value.strip(chars) if type(value) is StandIn else trim(value, chars)
+        value.strip(chars) if type(value) is TracedStr else trim(value, chars)
     )
-    environment.tests["string"] = lambda value: type(value) is StandIn or is_string(value)
+    environment.tests["string"] = lambda value: type(value) is TracedStr or is_string(value)
     return TracedTemplate(environment.from_string(source), variables, log)
 
 

@@ -30,7 +30,7 @@ def join_parts(parts: Parts, texts: Texts) -> str:
     return "".join([part if type(part) is str else part(texts) for part in parts])  # type: ignore[operator]
 
 
-class Unseen(BaseException):
+class Untraceable(BaseException):
     """A template asked what a stand-in does not tell; no `except Exception` may swallow it."""
 
 
@@ -46,15 +46,15 @@ class Log:
 
     def mark(self, value: Any) -> Any:
         """What stands in the output for a stand-in; anything else is put out as it is."""
-        if type(value) is not StandIn:
+        if type(value) is not TracedStr:
             return value
         if len(self.put_out) >= MOST_NOTES:
-            raise Unseen
+            raise Untraceable
         self.put_out.append(value._parts)
         return f"{MARK}{len(self.put_out) - 1}{MARK}"
 
 
-class StandIn:
+class TracedStr:
     """A text of a dialogue as a template sees it while it is traced."""
 
     __slots__ = ("_log", "_parts", "_text")
@@ -64,17 +64,17 @@ class StandIn:
 
     def _asks(self, question: Callable[[str], bool]) -> bool:
         if len(self._log.asked) >= MOST_NOTES:
-            raise Unseen
+            raise Untraceable
         parts, answer = self._parts, question(self._text)
         self._log.asked.append((lambda texts: question(join_parts(parts, texts)), answer))
         return answer
 
-    def _change(self, change: Callable[[str], str]) -> "StandIn":
+    def _change(self, change: Callable[[str], str]) -> "TracedStr":
         parts = self._parts
         if len(parts) > MOST_CHANGED:
-            raise Unseen
+            raise Untraceable
         changed: Source = lambda texts: change(join_parts(parts, texts))  # noqa: E731
-        return StandIn((changed,), change(self._text), self._log)
+        return TracedStr((changed,), change(self._text), self._log)
 
     def __bool__(self) -> bool:
         return self._asks(bool)
@@ -98,36 +98,36 @@ class StandIn:
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    def strip(self, chars: object = None) -> "StandIn":
+    def strip(self, chars: object = None) -> "TracedStr":
         cut = None if chars is None else _own(chars)
         return self._change(lambda text: text.strip(cut))
 
-    def lstrip(self, chars: object = None) -> "StandIn":
+    def lstrip(self, chars: object = None) -> "TracedStr":
         cut = None if chars is None else _own(chars)
         return self._change(lambda text: text.lstrip(cut))
 
-    def rstrip(self, chars: object = None) -> "StandIn":
+    def rstrip(self, chars: object = None) -> "TracedStr":
         cut = None if chars is None else _own(chars)
         return self._change(lambda text: text.rstrip(cut))
 
-    def __add__(self, other: object) -> "StandIn":
+    def __add__(self, other: object) -> "TracedStr":
         parts, text = _known(other)
         return self._joined(self._parts + parts, self._text + text)
 
-    def __radd__(self, other: object) -> "StandIn":
+    def __radd__(self, other: object) -> "TracedStr":
         parts, text = _known(other)
         return self._joined(parts + self._parts, text + self._text)
 
-    def _joined(self, parts: Parts, text: str) -> "StandIn":
+    def _joined(self, parts: Parts, text: str) -> "TracedStr":
         if len(parts) > MOST_PARTS:
-            raise Unseen
-        return StandIn(parts, text, self._log)
+            raise Untraceable
+        return TracedStr(parts, text, self._log)
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise Unseen(name)
+        raise Untraceable(name)
 
     def _unseen(self, *_: object) -> NoReturn:
-        raise Unseen
+        raise Untraceable
 
     __hash__ = __str__ = __repr__ = __len__ = __iter__ = __getitem__ = _unseen
     __format__ = __lt__ = __le__ = __gt__ = __ge__ = __mul__ = __rmul__ = _unseen
@@ -137,12 +137,12 @@ class StandIn:
 def _own(value: object) -> str:
     """Text of the template's own; what compares two texts of a dialogue is not traced."""
     if type(value) is not str:
-        raise Unseen
+        raise Untraceable
     return value
 
 
 def _known(value: object) -> tuple[Parts, str]:
-    if type(value) is StandIn:
+    if type(value) is TracedStr:
         return value._parts, value._text
     text = _own(value)
     return (text,), text

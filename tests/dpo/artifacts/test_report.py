@@ -40,7 +40,7 @@ def test_a_stopped_run_says_so_and_how_to_go_on(
 ) -> None:
     take = training.train_step
 
-    def stopped(run: training.Run, step: int) -> dict[str, float]:
+    def stopped(run: training.TrainContext, step: int) -> dict[str, float]:
         if step == 2:
             signal.raise_signal(signal.SIGTERM)
         return take(run, step)
@@ -62,7 +62,7 @@ def test_a_run_that_an_error_stopped_says_which(
 ) -> None:
     take = training.train_step
 
-    def broken(run: training.Run, step: int) -> dict[str, float]:
+    def broken(run: training.TrainContext, step: int) -> dict[str, float]:
         if step == 2:
             raise TrainingError("T301", "step 2", "loss nan & <b>worse</b>", "look")
         return take(run, step)

@@ -18,10 +18,10 @@ from dpo.errors import TrainingError, UsageError
 from dpo.loss import LOSSES, PairLogps
 from dpo.model.policy import Policy
 from dpo.training.evaluate import evaluate
-from dpo.training.gradients import coupled_pass, direct_pass, packs_of
+from dpo.training.gradients import backward_pass, backward_two_pass, packs_of
 from dpo.training.loop import train
-from dpo.training.memory_check import rehearse
-from dpo.training.setup import Run
+from dpo.training.memory_check import check_memory
+from dpo.training.setup import TrainContext
 from tests.dpo.conftest import COMPLETIONS, open_alone
 from tests.dpo.training.test_gradients import gradients, move
 
@@ -36,19 +36,19 @@ def groups_of(config_of: ConfigOf, ranked: Path) -> ConfigOf:
     return make
 
 
-def opened(config: TrainConfig) -> Run:
+def opened(config: TrainConfig) -> TrainContext:
     """A run whose policy has left its reference."""
     return move(open_alone(config))
 
 
-def pairs_alone(run: Run, rows: list[int]) -> PairLogps:
+def pairs_alone(run: TrainContext, rows: list[int]) -> PairLogps:
     """Log-probs of pairs, each of them in a pack of its own."""
     parts = []
     for row in rows:
         batch = run.train.batch([row], run.accelerator.device)
         parts.append(run.train.pair_logps(batch, run.policy(batch.pack)))
     whole = PairLogps(*(torch.cat(column) for column in zip(*parts, strict=True)))
-    winners = run.train.pairs.join(rows).sides[:, 0]
+    winners = run.train.pairs.share_prompts(rows).sides[:, 0]
     return whole._replace(winner=torch.from_numpy(winners))
 
 
@@ -58,7 +58,7 @@ def test_a_group_is_one_prompt_with_each_completion_once(groups_of: ConfigOf) ->
     seen = set()
     for first, stop in pairwise(starts):
         rows = list(range(first, stop))
-        joined = pairs.join(rows)
+        joined = pairs.share_prompts(rows)
         (prompt,) = joined.prompts
         count = len(prompt.completions)
         seen.add(count)
@@ -98,7 +98,7 @@ def test_an_epoch_has_each_group_once_and_whole(groups_of: ConfigOf) -> None:
 def test_the_gradient_is_that_of_pairs_that_run_alone(
     loss: str, weigh: str, groups_of: ConfigOf
 ) -> None:
-    config = groups_of(loss={"name": loss}, weigh=weigh, pack_tokens=100)
+    config = groups_of(loss={"name": loss}, average_over=weigh, pack_tokens=100)
     run = opened(config)
     rows = run.order.rows(1)
     losses = LOSSES[loss](pairs_alone(run, rows))
@@ -113,7 +113,7 @@ def test_the_gradient_is_that_of_pairs_that_run_alone(
 
     packs = packs_of(run, 1)
     assert len(packs) > 1
-    passed = coupled_pass if run.objective.is_coupled else direct_pass
+    passed = backward_two_pass if run.objective.is_coupled else backward_pass
     sums = passed(run, packs, 1)
     assert float(sums[0] / len(rows)) == pytest.approx(float(wanted_loss.detach()), rel=1e-5)
     for key, gradient in gradients(run).items():
@@ -149,7 +149,7 @@ def test_evaluation_counts_each_pair_once(groups_of: ConfigOf) -> None:
 
 def test_a_run_of_groups_resumes_bit_by_bit(groups_of: ConfigOf, tmp_path: Path) -> None:
     settings = {
-        "loss": {"name": "plackett_luce"}, "weigh": "groups", "steps": 6, "dropout": True,
+        "loss": {"name": "plackett_luce"}, "average_over": "groups", "steps": 6, "dropout": True,
         "global_batch_size": 3, "checkpoint_every": 3, "pack_tokens": 150,
     }  # fmt: skip
     whole = train(groups_of(**settings, out=str(tmp_path / "whole")))
@@ -203,11 +203,11 @@ def test_plackett_luce_keeps_groups_apart_and_stands_large_margins() -> None:
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        ({"weigh": "groups"}, "with `batch_unit: groups` alone"),
+        ({"average_over": "groups"}, "with `batch_unit: groups` alone"),
         ({"loss": {"name": "plackett_luce"}}, "plackett_luce needs `batch_unit: groups`"),
         (
             {"loss": {"name": "plackett_luce"}, "batch_unit": "groups"},
-            "plackett_luce needs `batch_unit: groups` and `weigh: groups`",
+            "plackett_luce needs `batch_unit: groups` and `average_over: groups`",
         ),
     ],
 )
@@ -235,4 +235,4 @@ def test_the_longest_group_is_rehearsed(
     monkeypatch.setattr(Policy, "forward", starved)
     name = run.train.pairs.pair_id(longest[0])[:12]
     with pytest.raises(TrainingError, match=f"the group of pair {name} has"):
-        rehearse(run)
+        check_memory(run)

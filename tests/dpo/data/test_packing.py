@@ -5,12 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpo.data.packing import Prompted, pack, plan
+from dpo.data.packing import PromptWithCompletions, bin_pack, pack
 
 
-def row(prompt: list[int], *completions: list[int]) -> Prompted:
+def row(prompt: list[int], *completions: list[int]) -> PromptWithCompletions:
     arrays = tuple(np.array(ids, np.int32) for ids in completions)
-    return Prompted(np.array(prompt, np.int32), arrays, (None,) * len(arrays))
+    return PromptWithCompletions(np.array(prompt, np.int32), arrays, (None,) * len(arrays))
 
 
 def test_a_pack_is_the_drawing_in_its_file() -> None:
@@ -18,9 +18,9 @@ def test_a_pack_is_the_drawing_in_its_file() -> None:
 
     assert batch.input_ids_T.tolist() == list(range(1, 16))
     assert batch.position_ids_T.tolist() == [0, 1, 2, 3, 4, 5, 6, 4, 5, 0, 1, 2, 2, 3, 4]
-    assert batch.predicts_N.tolist() == [3, 4, 5, 3, 7, 10, 10, 12, 13]
+    assert batch.logit_index_N.tolist() == [3, 4, 5, 3, 7, 10, 10, 12, 13]
     assert batch.targets_N.tolist() == [5, 6, 7, 8, 9, 12, 13, 14, 15]
-    assert batch.owner_N.tolist() == [0, 0, 0, 1, 1, 2, 3, 3, 3]
+    assert batch.completion_id_N.tolist() == [0, 0, 0, 1, 1, 2, 3, 3, 3]
     assert batch.lengths().tolist() == [3, 2, 1, 3]
 
 
@@ -28,11 +28,11 @@ def test_four_completions_share_one_prompt() -> None:
     batch = pack([row([1, 2], [3], [4], [5], [6, 7])])
 
     assert batch.position_ids_T.tolist() == [0, 1, 2, 2, 2, 2, 3]
-    assert batch.predicts_N.tolist() == [1, 1, 1, 1, 5]
+    assert batch.logit_index_N.tolist() == [1, 1, 1, 1, 5]
 
 
 def test_masked_tokens_do_not_count() -> None:
-    masked = Prompted(
+    masked = PromptWithCompletions(
         np.array([1], np.int32),
         (np.array([2, 3, 4], np.int32), np.array([5], np.int32)),
         (np.array([True, False, True]), None),
@@ -51,7 +51,7 @@ def test_masked_tokens_do_not_count() -> None:
 def test_a_plan_holds_every_row_once_and_its_budget(
     sizes: list[int], budget: int, ranks: int
 ) -> None:
-    shares = plan(sizes, budget=budget, ranks=ranks)
+    shares = bin_pack(sizes, budget=budget, ranks=ranks)
     packs = [rows for share in shares for rows in share]
 
     assert sorted(row for rows in packs for row in rows) == list(range(len(sizes)))

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from dpo.config import TrainConfig
-from dpo.data.packing import Prompted, pack
-from dpo.data.token_weights import Counting, weigh, weigh_reference
+from dpo.data.packing import PromptWithCompletions, pack
+from dpo.data.token_weights import TokenWeights, weigh, weigh_reference
 from dpo.model.load import load_model
 from dpo.training.loop import train
 from tests.dpo.conftest import open_alone
@@ -47,11 +47,11 @@ def test_the_tail_of_the_longer_completion_counts_for_less(alpha: float) -> None
         logps.append(sides)
         ids = [np.zeros(n, np.int32) for n in (2, 5, 3)]
         told = tuple(None if mask is None else np.array(mask, bool) for mask in masks)
-        rows.append(Prompted(ids[0], (ids[1], ids[2]), told))
+        rows.append(PromptWithCompletions(ids[0], (ids[1], ids[2]), told))
     flat = torch.tensor(np.concatenate([np.concatenate(sides) for sides in logps]))
     sides = torch.arange(2 * len(rows)).reshape(-1, 2)
 
-    way = Counting(alpha)
+    way = TokenWeights(alpha)
     counts = [[counted(n, m) for n, m in zip((5, 3), pair, strict=True)] for pair in MASKS]
     weights = [way.weights("", pair) for pair in counts]
     found = weigh(pack(rows), flat, sides, weights)
@@ -81,9 +81,9 @@ def test_the_tail_of_the_longer_completion_counts_for_less(alpha: float) -> None
 
 def test_gradients_flow_by_these_weights() -> None:
     ids = [np.zeros(n, np.int32) for n in (2, 4, 2)]
-    batch = pack([Prompted(ids[0], (ids[1], ids[2]), (None, None))])
+    batch = pack([PromptWithCompletions(ids[0], (ids[1], ids[2]), (None, None))])
     logps = torch.zeros(6, requires_grad=True)
-    weights = [Counting(0.25).weights("", (4, 2))]
+    weights = [TokenWeights(0.25).weights("", (4, 2))]
     weigh(batch, logps, torch.tensor([[0, 1]]), weights).sum().backward()
     assert logps.grad is not None
     assert logps.grad.tolist() == [1, 1, 0.25, 0.25, 1, 1]
@@ -106,15 +106,15 @@ def test_runs_start_at_log_two_and_alpha_one_is_dpo(config_of: ConfigOf, tmp_pat
 
 def test_sampo_counts_as_many_tokens_of_both_and_each_as_often() -> None:
     """Sums of drawn tokens, scaled, are those of all tokens in the mean over pairs."""
-    drawn = [Counting(None, seed=3).weights(str(n), (6, 2)) for n in range(3000)]
+    drawn = [TokenWeights(None, seed=3).weights(str(n), (6, 2)) for n in range(3000)]
 
     assert all(w.sum() == 2 and set(w.tolist()) <= {0.0, 1.0} for pair in drawn for w in pair)
     often = np.mean([pair[0] for pair in drawn], 0)
     assert often == pytest.approx(np.full(6, 2 / 6), abs=0.04)
-    again, other = (Counting(None, seed=seed).weights("7", (6, 2))[0] for seed in (3, 4))
+    again, other = (TokenWeights(None, seed=seed).weights("7", (6, 2))[0] for seed in (3, 4))
     assert np.array_equal(again, drawn[7][0])
     assert any(
-        not np.array_equal(Counting(None, seed=4).weights(str(n), (6, 2))[0], drawn[n][0])
+        not np.array_equal(TokenWeights(None, seed=4).weights(str(n), (6, 2))[0], drawn[n][0])
         for n in range(9)
     ), other
 
@@ -125,12 +125,12 @@ def test_a_run_of_sampo_sees_the_drawn_tokens_on_both_sides(config_of: ConfigOf)
     batch = run.train.batch(rows, run.accelerator.device)
     with torch.no_grad():
         found = run.train.pair_logps(batch, run.policy(batch.pack))
-        whole = batch.pack.sums(run.policy(batch.pack).logps_N)[batch.sides_R2]
+        whole = batch.pack.sums(run.policy(batch.pack).logps_N)[batch.pair_index_R2]
 
     assert torch.allclose(found.chosen, found.ref_chosen, atol=1e-4)  # policy is reference yet
     assert torch.allclose(found.rejected, found.ref_rejected, atol=1e-4)
     assert torch.equal(found.chosen_length, found.rejected_length)
-    lengths = batch.pack.lengths()[batch.sides_R2]
+    lengths = batch.pack.lengths()[batch.pair_index_R2]
     assert torch.equal(found.chosen_length, lengths.amin(1))
     longer = (lengths[:, 0] > lengths[:, 1]).long()
     for row, side in enumerate(longer.tolist()):

@@ -10,7 +10,7 @@ import torch
 from dpo.config import TrainConfig
 from dpo.errors import UsageError
 from dpo.loss import PairLogps
-from dpo.loss.beta_dpo import Margins, beta_dpo, follow
+from dpo.loss.beta_dpo import Margins, beta_dpo, update_running_stats
 from dpo.training.loop import train
 from dpo.training.step import train_step
 from tests.dpo.conftest import open_alone
@@ -29,12 +29,12 @@ def test_mean_and_deviation_move_with_the_steps() -> None:
     steps = [torch.tensor(step) for step in ([1.0, 3.0], [5.0, 5.0], [0.0, -4.0])]
     seen = None
     for step in steps:
-        seen = follow(seen, step, momentum=0.9)
+        seen = update_running_stats(seen, step, momentum=0.9)
 
     mean = 0.9 * (0.9 * 2 + 0.1 * 5) + 0.1 * -2
     deviation = 0.9 * (0.9 * 1 + 0.1 * 0) + 0.1 * 2
     assert seen == pytest.approx((mean, deviation))
-    assert follow(seen, torch.tensor([1.0, torch.nan]), momentum=0.9) == seen
+    assert update_running_stats(seen, torch.tensor([1.0, torch.nan]), momentum=0.9) == seen
 
 
 def test_pairs_with_unusual_margins_are_left_out_the_most_often() -> None:
@@ -44,9 +44,9 @@ def test_pairs_with_unusual_margins_are_left_out_the_most_often() -> None:
     torch.manual_seed(0)
     left_out = np.zeros(10)
     for _ in range(draws):
-        (slopes,) = torch.autograd.grad(beta_dpo(logps, Margins(0.0, 1.0)).sum(), logps.chosen)
-        assert int((slopes == 0).sum()) == 2
-        left_out += (slopes == 0).numpy()
+        (grad_logps,) = torch.autograd.grad(beta_dpo(logps, Margins(0.0, 1.0)).sum(), logps.chosen)
+        assert int((grad_logps == 0).sum()) == 2
+        left_out += (grad_logps == 0).numpy()
 
     usual, rng, wanted = np.exp(-np.square(margins) / 2), np.random.default_rng(0), np.ones(10)
     for _ in range(draws):
@@ -60,11 +60,13 @@ def test_beta_follows_the_margins_of_the_pairs_that_are_kept() -> None:
     margins = torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64)
     logps = with_margins(margins.tolist())
     for seen, own in ((Margins(2.5, 1.0), 0.1 * 1.3), (Margins(9.0, 1.0), 1e-3)):
-        found = beta_dpo(logps, seen, keep=1.0)
+        found = beta_dpo(logps, seen, keep_fraction=1.0)
         assert torch.allclose(found, -torch.nn.functional.logsigmoid(own * margins))
     with torch.no_grad():
-        assert (beta_dpo(logps, Margins(0.0, 0.1), keep=0.4) > 0).all(), "evaluation sees all pairs"
-    far = beta_dpo(with_margins([90.0, 91.0, 99.0]), Margins(0.0, 0.1), keep=0.4, alpha=0)
+        assert (beta_dpo(logps, Margins(0.0, 0.1), keep_fraction=0.4) > 0).all(), (
+            "evaluation sees all pairs"
+        )
+    far = beta_dpo(with_margins([90.0, 91.0, 99.0]), Margins(0.0, 0.1), keep_fraction=0.4, alpha=0)
     assert int((far != 0).sum()) == 1
 
 

@@ -41,7 +41,7 @@ def test_one_kernel_gives_what_the_parts_give(window: int | None, softcap: float
     how = {"scaling": 0.3, "softcap": softcap, "sliding_window": window}
     parts, _ = attend_packs(NOTHING, query, key, value, mask_of(window), segments=SEGMENTS, **how)
     whole = attention_cuda.attend(
-        query, key, value, SEGMENTS, attention_cuda.How(0.3, 0.0, window, softcap)
+        query, key, value, SEGMENTS, attention_cuda.AttentionOptions(0.3, 0.0, window, softcap)
     )
 
     torch.testing.assert_close(whole, parts, atol=2e-6, rtol=1e-5)
@@ -64,7 +64,9 @@ def test_blocks_that_see_nothing_are_skipped() -> None:
 def test_gradients_on_a_gpu(window: int | None, softcap: float | None) -> None:
     how = {"scaling": 0.3, "softcap": softcap, "sliding_window": window}
     given = states("cuda")
-    whole = attention_cuda.attend(*given, SEGMENTS, attention_cuda.How(0.3, 0.0, window, softcap))
+    whole = attention_cuda.attend(
+        *given, SEGMENTS, attention_cuda.AttentionOptions(0.3, 0.0, window, softcap)
+    )
     mask = mask_of(window, "cuda")
     parts = attend_packs(NOTHING, *given, mask, segments=SEGMENTS, dropout=1e-9, **how)[0]
     pull = torch.randn_like(whole)

@@ -72,7 +72,7 @@ def test_two_passes_are_one_and_those_of_evaluation(name: str, checkpoints: bool
         expected = Policy(model, shared=False)(pack(ROWS)).logps_N
         noisy = training(model, dropout=True)
         assert not torch.equal(noisy(pack(ROWS)).logps_N, noisy(pack(ROWS)).logps_N)
-    slopes = logps_and_slopes(training(model, dropout=False))[1]
+    grad_logps = logps_and_slopes(training(model, dropout=False))[1]
     if checkpoints:
         checkpoint_layers(model, place=name)
 
@@ -84,7 +84,7 @@ def test_two_passes_are_one_and_those_of_evaluation(name: str, checkpoints: bool
         assert (logps - expected).abs().max() <= 1e-5
         margins = pack(ROWS).sums(logps - expected).view(-1, 2) @ torch.tensor([1.0, -1.0])
         assert (-torch.nn.functional.logsigmoid(margins)).mean() == pytest.approx(math.log(2), 1e-4)
-        for one, other in zip(ours, slopes, strict=True):
+        for one, other in zip(ours, grad_logps, strict=True):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from dpo.data.packing import Prompted, pack
+from dpo.data.packing import PromptWithCompletions, pack
 from dpo.errors import UsageError
 from dpo.model import attention, self_check
 from dpo.model.length_limits import lengths_named
@@ -112,7 +112,7 @@ UNSHARED: dict[str, Callable[[], PretrainedConfig]] = {
 ROWS = rows_of((6, 5, 4), (3, 2, 30), (8, 8, 9), (30, 8, 2), (10, 6, 7), (4, 9, 1), (12, 4, 5))
 
 
-def plain(model: PreTrainedModel, row: Prompted) -> list[Tensor]:
+def plain(model: PreTrainedModel, row: PromptWithCompletions) -> list[Tensor]:
     """The log-probs of each completion by a plain pass of the model."""
     found = []
     for completion in row.completions:
@@ -126,7 +126,9 @@ def gradients(model: PreTrainedModel) -> dict[str, Tensor]:
     return {name: w.grad for name, w in model.named_parameters() if w.grad is not None}
 
 
-def fresh_plain(model: PreTrainedModel, rows: list[Prompted]) -> tuple[Tensor, dict[str, Tensor]]:
+def fresh_plain(
+    model: PreTrainedModel, rows: list[PromptWithCompletions]
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Log-probs of all rows and their gradients under `pull`, each text in a model of its own."""
     logps: list[Tensor] = []
     total: dict[str, Tensor] = {}
@@ -134,7 +136,7 @@ def fresh_plain(model: PreTrainedModel, rows: list[Prompted]) -> tuple[Tensor, d
     for row in rows:
         for place in range(len(row.completions)):
             new = deepcopy(model)
-            one = Prompted(row.prompt, row.completions[place : place + 1], (None,))
+            one = PromptWithCompletions(row.prompt, row.completions[place : place + 1], (None,))
             (found,) = plain(new, one)
             (found * torch.stack([next(pull) for _ in found])).sum().backward()
             logps.append(found.detach())
@@ -147,7 +149,7 @@ def fresh_plain(model: PreTrainedModel, rows: list[Prompted]) -> tuple[Tensor, d
 def test_log_probs_and_gradients_at_every_limit_are_those_of_plain_forwards(name: str) -> None:
     """Shared or not, and each text as in a model that has run no other."""
     model = model_of((SHARED | UNSHARED)[name]())
-    expected, slopes = fresh_plain(model, ROWS)
+    expected, grad_logps = fresh_plain(model, ROWS)
 
     policy, why = make_policy(model, pairs_of(ROWS))
     policy.add_gradients_in_place()
@@ -157,9 +159,9 @@ def test_log_probs_and_gradients_at_every_limit_are_those_of_plain_forwards(name
     assert (found - expected).abs().max() <= 1e-4
     assert policy.shared == (name in SHARED) == (why is None)
     ours = gradients(model)
-    assert ours.keys() == slopes.keys()
-    gap = sum((ours[name] - slope).square().sum() for name, slope in slopes.items())
-    assert (gap / sum(slope.square().sum() for slope in slopes.values())).sqrt() <= 1e-4
+    assert ours.keys() == grad_logps.keys()
+    gap = sum((ours[name] - slope).square().sum() for name, slope in grad_logps.items())
+    assert (gap / sum(slope.square().sum() for slope in grad_logps.values())).sqrt() <= 1e-4
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_tiles_give_log_softmax_and_its_gradients(
 
     torch.testing.assert_close(tiled, whole, atol=2e-6, rtol=1e-6)
     logps, agree = logps_and_collisions(
-        hidden, head._replace(collisions=True), targets, sizes=sizes
+        hidden, head._replace(log_sum_sq_probs=True), targets, sizes=sizes
     )
     every = [plain(hidden, head, torch.full_like(targets, v)) for v in range(V)]
     torch.testing.assert_close(agree, (2 * torch.stack(every)).logsumexp(0), atol=2e-6, rtol=1e-6)

@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from dpo.config import TrainConfig
 from dpo.errors import UsageError
 from dpo.reference_pass import compute_reference
-from dpo.training.gradients import direct_pass, packs_of
+from dpo.training.gradients import backward_pass, packs_of
 from dpo.training.loop import train
-from dpo.training.setup import Run
+from dpo.training.setup import TrainContext
 from tests.dpo.conftest import Arena, build_pairs, open_alone
 from tests.dpo.model.test_policy import FAMILIES, model_of
 from tests.dpo.tiny import tiny_tokenizer
@@ -93,8 +93,8 @@ def test_an_unknown_layer_is_named(config_of: ConfigOf) -> None:
         open_alone(config_of(lora={"targets": ["nothing"]}))
 
 
-def gradients(run: Run) -> dict[str, torch.Tensor]:
-    direct_pass(run, packs_of(run, 1), 1)
+def gradients(run: TrainContext) -> dict[str, torch.Tensor]:
+    backward_pass(run, packs_of(run, 1), 1)
     return {
         name: weight.grad
         for name, weight in run.policy.named_parameters()

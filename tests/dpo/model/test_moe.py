@@ -24,7 +24,7 @@ from dpo.reference_pass import compute_reference
 from dpo.training.gradients import packs_of, run_packs
 from dpo.training.loop import train
 from dpo.training.mfu import make_machine
-from dpo.training.setup import Run
+from dpo.training.setup import TrainContext
 from tests.dpo.conftest import Arena, build_pairs, open_alone
 from tests.dpo.model.test_policy import SHAPE, rows_of
 from tests.dpo.tiny import tiny_tokenizer
@@ -110,7 +110,7 @@ def test_the_parts_of_packs_add_up_to_transformers_loss(name: str, shared: bool)
     torch.testing.assert_close(again, loads, atol=1e-3, rtol=1e-4)
 
 
-def open_experts(config_of: ConfigOf, experts: Arena, **changes: Any) -> Run:
+def open_experts(config_of: ConfigOf, experts: Arena, **changes: Any) -> TrainContext:
     data = {"model": str(experts.model), "data": str(experts.data)}
     return move(open_alone(config_of(**data | changes)))
 

@@ -16,7 +16,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from dpo.data.packing import Prompted, pack
+from dpo.data.packing import PromptWithCompletions, pack
 from dpo.model.policy import Policy
 from dpo.model.self_check import plain_logps
 
@@ -68,14 +68,14 @@ def model_of(family: str, **changes: int) -> PreTrainedModel:
     return model
 
 
-def rows_of(*lengths: tuple[int, ...]) -> list[Prompted]:
+def rows_of(*lengths: tuple[int, ...]) -> list[PromptWithCompletions]:
     generator = np.random.default_rng(0)
 
     def ids(length: int) -> np.ndarray:
         return generator.integers(0, VOCABULARY, length).astype(np.int32)
 
     return [
-        Prompted(ids(prompt), tuple(map(ids, sizes)), (None,) * len(sizes))
+        PromptWithCompletions(ids(prompt), tuple(map(ids, sizes)), (None,) * len(sizes))
         for prompt, *sizes in lengths
     ]
 
@@ -128,7 +128,7 @@ def test_gradients_that_are_added_in_place_are_those_of_autograd(family: str, pa
         torch.testing.assert_close(added[name], gradient, atol=1e-4, rtol=1e-4)
 
 
-def _plain_with_gradients(model: PreTrainedModel, row: Prompted) -> torch.Tensor:
+def _plain_with_gradients(model: PreTrainedModel, row: PromptWithCompletions) -> torch.Tensor:
     found = []
     for completion in row.completions:
         ids = torch.from_numpy(np.concatenate([row.prompt, completion]).astype(np.int64))

@@ -20,7 +20,7 @@ from dpo.model.load import load_model
 from dpo.model.spot_check import Spread, check_first_margins, spot_check
 from dpo.reference_pass import compute_reference
 from dpo.training.distributed import make_accelerator
-from dpo.training.setup import Run, open_run
+from dpo.training.setup import TrainContext, open_run
 from dpo.training.step import train_step
 from prefdata.store.commit import seal_file
 from prefdata.store.shards import REFERENCE, write_shard
@@ -35,7 +35,7 @@ class Ready(NamedTuple):
 
     model: Path
     data: Path
-    run: Run
+    run: TrainContext
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_the_first_step_of_forty_seeds_is_taken(ready: Ready) -> None:
     assert refused == []
 
 
-def frozen(run: Run) -> Run:
+def frozen(run: TrainContext) -> TrainContext:
     """The run with a rate of nothing, so that each seed starts from the same weights."""
     optimizer = run.config.optimizer.model_copy(update={"learning_rate": 1e-30})
     return run._replace(config=run.config.model_copy(update={"optimizer": optimizer}))

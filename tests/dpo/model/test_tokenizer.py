@@ -14,7 +14,7 @@ from dpo.model.tokenizer import load_tokenizer
 from dpo.sampling.files import read_prompts
 from prefdata.errors import UsageError
 from prefdata.tokens.load import is_hub_name
-from prefdata.tokens.tokenizer import load_target
+from prefdata.tokens.tokenizer import load_tokenizer_spec
 from tests.dpo.tiny import save_tiny
 
 Change = Callable[[Path], object]
@@ -104,7 +104,7 @@ def test_a_broken_tokenizer_is_one_coded_line_in_both_packages(
     change(folder)
 
     with pytest.raises(UsageError) as build:
-        load_target(str(folder))
+        load_tokenizer_spec(str(folder))
     with pytest.raises(DpoUsageError) as train:
         load_tokenizer(str(folder))
     assert (build.value.code, train.value.code) == ("C110", "T130")
@@ -139,7 +139,7 @@ def test_a_name_is_a_path_or_on_the_hub_for_both_packages(name: str) -> None:
     assert is_hub_name(name) == NAMES[name]
     if NAMES[name]:
         return
-    for load in (load_target, load_tokenizer, load_config):
+    for load in (load_tokenizer_spec, load_tokenizer, load_config):
         with pytest.raises((UsageError, DpoUsageError)) as caught:
             load(name)
         assert caught.value.code in ("C110", "T130", "T101")
@@ -152,7 +152,7 @@ def test_a_file_is_not_taken_for_a_name_on_the_hub(
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
 
     with pytest.raises(UsageError, match=r"is a file; name the directory that it is in"):
-        load_target("model.gguf")
+        load_tokenizer_spec("model.gguf")
 
 
 PROMPTS = {

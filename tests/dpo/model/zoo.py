@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from dpo.data.packing import Prompted
+from dpo.data.packing import PromptWithCompletions
 from dpo.data.pairs import Pairs
 
 VOCABULARY = 128
@@ -77,7 +77,7 @@ def model_of(config: PretrainedConfig, *, seed: int = 0) -> PreTrainedModel:
     return model
 
 
-def rows_of(*lengths: tuple[int, ...], seed: int = 0) -> list[Prompted]:
+def rows_of(*lengths: tuple[int, ...], seed: int = 0) -> list[PromptWithCompletions]:
     """Random rows: the length of a prompt and those of its completions."""
     generator = np.random.default_rng(seed)
 
@@ -85,12 +85,12 @@ def rows_of(*lengths: tuple[int, ...], seed: int = 0) -> list[Prompted]:
         return generator.integers(3, VOCABULARY, length).astype(np.int32)
 
     return [
-        Prompted(ids(prompt), tuple(map(ids, sizes)), (None,) * len(sizes))
+        PromptWithCompletions(ids(prompt), tuple(map(ids, sizes)), (None,) * len(sizes))
         for prompt, *sizes in lengths
     ]
 
 
-def pairs_of(rows: list[Prompted]) -> Pairs:
+def pairs_of(rows: list[PromptWithCompletions]) -> Pairs:
     """Rows of one prompt and two completions as a split of a build."""
     names = [number.to_bytes(16, "big") for number in range(len(rows))]
     ids = pa.list_(pa.int32())

@@ -99,7 +99,7 @@ def test_ranks_stay_in_step_where_a_model_has_buffers(config_of: ConfigOf, tmp_p
 def test_groups_are_the_same_in_two_processes(
     config_of: ConfigOf, ranked: Path, tmp_path: Path
 ) -> None:
-    groups = {"batch_unit": "groups", "weigh": "groups", "loss": {"name": "plackett_luce"}}
+    groups = {"batch_unit": "groups", "average_over": "groups", "loss": {"name": "plackett_luce"}}
     config = config_of(
         **groups, data=str(ranked), global_batch_size=3, steps=6, pack_tokens=90, log_pairs=True
     )

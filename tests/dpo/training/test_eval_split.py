@@ -49,7 +49,8 @@ def test_the_split_that_is_evaluated_on_is_found_and_said(
     data, said = data_of(arena, tmp_path, *splits), []
 
     done = train(
-        config_of(data=data, eval_split=wanted, steps=1, global_batch_size=2), notice=said.append
+        config_of(data=data, eval_split=wanted, steps=1, global_batch_size=2),
+        on_message=said.append,
     )
 
     assert done.summary is not None

@@ -11,9 +11,15 @@ import torch
 from dpo.config import TrainConfig
 from dpo.errors import UsageError
 from dpo.loss import COUPLED, LOSSES
-from dpo.training.gradients import coupled_pass, direct_pass, look_ahead, packs_of, seed_draws
+from dpo.training.gradients import (
+    backward_pass,
+    backward_two_pass,
+    forward_logps,
+    packs_of,
+    seed_draws,
+)
 from dpo.training.loop import train
-from dpo.training.setup import Run
+from dpo.training.setup import TrainContext
 from tests.dpo.conftest import open_alone
 
 ConfigOf = Callable[..., TrainConfig]
@@ -25,7 +31,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def gradients(run: Run) -> dict[str, torch.Tensor]:
+def gradients(run: TrainContext) -> dict[str, torch.Tensor]:
     found = {
         name: parameter.grad.clone()
         for name, parameter in run.policy.named_parameters()
@@ -35,7 +41,7 @@ def gradients(run: Run) -> dict[str, torch.Tensor]:
     return found
 
 
-def move(run: Run) -> Run:
+def move(run: TrainContext) -> TrainContext:
     """Away from the reference, where slopes are special."""
     torch.manual_seed(5)
     with torch.no_grad():
@@ -50,7 +56,7 @@ def test_the_gradient_is_that_of_the_whole_step_at_once(name: str, config_of: Co
     run = move(open_alone(config_of(loss={"name": name}, pack_tokens=WIDE)))
     batch = run.train.batch(run.order.rows(1), run.accelerator.device)
     logps = run.train.pair_logps(batch, run.policy(batch.pack))
-    run.objective.look_at(logps)
+    run.objective.update(logps)
     seed_draws(run, 1)
     run.objective(logps).mean().backward()
     wanted = gradients(run)
@@ -59,7 +65,7 @@ def test_the_gradient_is_that_of_the_whole_step_at_once(name: str, config_of: Co
         cut = run._replace(config=run.config.model_copy(update={"pack_tokens": tokens}))
         packs = packs_of(cut, 1)
         assert len(packs) == {NARROW: 4, MIDDLE: len(packs), WIDE: 1}[tokens]
-        coupled_pass(cut, packs, 1)
+        backward_two_pass(cut, packs, 1)
         found = gradients(run)
         assert found.keys() == wanted.keys()
         for key, gradient in found.items():
@@ -69,14 +75,14 @@ def test_the_gradient_is_that_of_the_whole_step_at_once(name: str, config_of: Co
 def test_a_loss_of_single_pairs_is_the_same_either_way(config_of: ConfigOf) -> None:
     run = move(open_alone(config_of(pack_tokens=MIDDLE)))
     packs = packs_of(run, 1)
-    direct = direct_pass(run, packs, 1)
+    direct = backward_pass(run, packs, 1)
     wanted = gradients(run)
-    coupled = coupled_pass(run, packs, 1)
+    coupled = backward_two_pass(run, packs, 1)
 
     assert torch.allclose(direct, coupled, rtol=1e-5)
     for key, gradient in gradients(run).items():
         assert torch.allclose(gradient, wanted[key], rtol=1e-4, atol=1e-6)
-    logps, _ = look_ahead(run, packs, run.order.rows(1))
+    logps, _ = forward_logps(run, packs, run.order.rows(1))
     assert LOSSES["dpo"](logps).sum().item() == pytest.approx(direct[0].item(), rel=1e-6)
 
 

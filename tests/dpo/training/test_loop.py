@@ -27,9 +27,9 @@ from dpo.model.policy import Policy
 from dpo.reference_pass import compute_reference
 from dpo.training.evaluate import evaluate
 from dpo.training.loop import train
-from dpo.training.memory_check import rehearse
-from dpo.training.optimizer import begin_moments, make_optimizer
-from dpo.training.setup import Batch, Run, Split, open_run
+from dpo.training.memory_check import check_memory
+from dpo.training.optimizer import init_optimizer_state, make_optimizer
+from dpo.training.setup import Batch, Split, TrainContext, open_run
 from dpo.training.step import train_step
 from prefdata.building import build
 from prefdata.config import BuildConfig
@@ -202,7 +202,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     path.unlink() if fault == "missing" else path.write_bytes(content[fault])
     heard: list[str] = []
 
-    train(config, notice=heard.append)
+    train(config, on_message=heard.append)
 
     swapped_state = name == "state.json" and fault == "swapped"
     assert swapped_state or heard == ["resumes after step 10"]
@@ -235,7 +235,7 @@ def test_memory_that_does_not_suffice_is_told_with_the_longest_pair(
 ) -> None:
     run = open_alone(config_of(pack_tokens=1))
     sizes = run.train.pairs.sizes
-    rehearse(run)
+    check_memory(run)
     assert all(weight.grad is None for weight in run.policy.parameters())
 
     def starved(_: Policy, batch: Pack) -> torch.Tensor:
@@ -245,7 +245,7 @@ def test_memory_that_does_not_suffice_is_told_with_the_longest_pair(
     monkeypatch.setattr(Policy, "forward", starved)
     name = run.train.pairs.pair_id(int(sizes.argmax()))[:12]
     with pytest.raises(TrainingError, match=rf"pair {name} .*gradient_checkpointing.*T303"):
-        rehearse(run)
+        check_memory(run)
 
 
 @pytest.mark.parametrize("name", ["adamw", "rmsprop"])
@@ -259,14 +259,14 @@ def test_moments_are_there_before_the_first_step_and_change_nothing(name: str) -
         optimizer = make_optimizer([weight], config)
         if begins:
             before = weight.clone()
-            begin_moments(optimizer)
+            init_optimizer_state(optimizer)
             assert torch.equal(weight, before)
             assert weight.grad is None
             assert all(not slot.any() for slot in optimizer.state[weight].values())
         for gradient in gradients:
             weight.grad = gradient.clone()
             optimizer.step()
-            begin_moments(optimizer)  # does nothing where moments are
+            init_optimizer_state(optimizer)  # does nothing where moments are
         found.append((weight, optimizer.state[weight]))
     (one, kept), (other, begun) = found
     assert torch.equal(one, other)
@@ -299,14 +299,14 @@ def test_a_step_that_is_left_out_changes_nothing_and_is_counted_over_restarts(
     config = config_of(steps=6, checkpoint_every=1, keep_checkpoints=9, skip_nonfinite=2)
     spoiled = {step: open_alone(config).order.rows(step)[0] for step in (2, 4)}
 
-    def open_and_spoil(*arguments: Any) -> Run:
+    def open_and_spoil(*arguments: Any) -> TrainContext:
         run = open_run(*arguments)
         run.train.ref_logps[list(spoiled.values())] = math.nan
         return run
 
     monkeypatch.setattr(dpo.training.loop, "open_run", open_and_spoil)
     heard: list[str] = []
-    train(config, notice=heard.append)
+    train(config, on_message=heard.append)
 
     assert [line.split(" is left out")[0] for line in heard] == ["step 2", "step 4"]
     assert "T301" in heard[0]
@@ -380,12 +380,12 @@ def test_a_loss_that_stands_out_is_told_with_its_pairs_and_changes_nothing(
     monkeypatch.setattr("dpo.training.spikes.WINDOW", 8)
     take = dpo.training.loop.train_step
 
-    def spiked(run: Run, step: int) -> dict[str, float]:
+    def spiked(run: TrainContext, step: int) -> dict[str, float]:
         return take(run, step) | ({"loss": 60.0} if step == 11 else {})
 
     def run_to(steps: int, out: Path) -> list[str]:
         said: list[str] = []
-        train(config_of(steps=steps, checkpoint_every=8, out=str(out)), notice=said.append)
+        train(config_of(steps=steps, checkpoint_every=8, out=str(out)), on_message=said.append)
         return said
 
     plain = run_to(12, tmp_path / "plain")

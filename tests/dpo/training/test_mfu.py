@@ -7,7 +7,7 @@ import pytest
 
 from dpo.config import TrainConfig
 from dpo.training.loop import train
-from dpo.training.mfu import Machine, Work, work_of
+from dpo.training.mfu import MfuMeter, StepTokens, work_of
 from tests.dpo.conftest import open_alone
 from tests.dpo.training.test_gradients import lines
 
@@ -28,7 +28,7 @@ def test_tokens_are_counted_once_where_they_are_run_once(config_of: ConfigOf, ra
         work = work_of(run.train.pairs, units)
 
         answers = sum(sides.values())
-        whole = Work(answers + sum(prompts.values()), answers, sum(lengths), 0)
+        whole = StepTokens(answers + sum(prompts.values()), answers, sum(lengths), 0)
         assert work == whole._replace(padded=len(lengths) * max(lengths))
         assert 0 < work.spared()["prompt_sharing"] < 1
         assert work.spared()["padding_saved"] == pytest.approx(1 - work.plain / work.padded)
@@ -46,8 +46,8 @@ def test_flops_are_six_a_trained_weight_and_four_a_frozen_one(config_of: ConfigO
     run = open_alone(config_of(lora={"r": 2}))
     adapter = sum(w.numel() for w in run.policy.parameters() if w.requires_grad)
     assert (run.machine.per_token, run.machine.per_answer) == (4 * body + 6 * adapter, 4 * head)
-    half = Machine(per_token=3.0, per_answer=2.0, peak=20.0)
-    used = half.utilization(Work(10, 5, 0, 1), seconds=0.5, processes=2)
+    half = MfuMeter(per_token=3.0, per_answer=2.0, peak=20.0)
+    used = half.utilization(StepTokens(10, 5, 0, 1), seconds=0.5, processes=2)
     assert used == pytest.approx((30 + 10) / 20)
 
 

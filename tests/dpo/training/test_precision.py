@@ -54,9 +54,9 @@ def test_fp16_stays_near_float32(half: ConfigOf, config_of: ConfigOf, tmp_path: 
     exact = config_of(out=str(tmp_path / "exact"), steps=6)
     rounded = half(steps=6)
     said: list[str] = []
-    train(exact, notice=said.append)
+    train(exact, on_message=said.append)
     assert said == []
-    train(rounded, notice=said.append)
+    train(rounded, on_message=said.append)
     assert said == ["fp16 on a CPU may take hundreds of times as long as bf16"]
 
     wanted, found = (column(config.out, "loss") for config in (exact, rounded))

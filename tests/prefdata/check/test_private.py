@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from prefdata.check.rows.secret_patterns import PERSONAL, SECRETS
-from prefdata.check.rows.secrets import Sighting, describe, find_private, suspects
+from prefdata.check.rows.secrets import SecretMatch, describe, find_private, suspects
 
 UPPER, LOWER, DIGITS = string.ascii_uppercase, string.ascii_lowercase, string.digits
 ALNUM, HEX = UPPER + LOWER + DIGITS, DIGITS + "abcdef"
@@ -203,7 +203,9 @@ def test_one_wrong_digit_fails_the_checksum(kind: str) -> None:
 
 
 def test_a_short_secret_shows_nothing() -> None:
-    assert describe([Sighting("ip_address", is_secret=False, ending="????")]) == "ip_address …????"
+    assert (
+        describe([SecretMatch("ip_address", is_secret=False, ending="????")]) == "ip_address …????"
+    )
     (seen,) = find_private("call 212-45-1234")
     assert str(seen) == "social_security_number …????"
 

@@ -10,7 +10,7 @@ import pytest
 from prefdata.check import RowChecks, examine_rows
 from prefdata.check.rows.rules import SPEAKER
 from prefdata.read import FileRows, Limits, Pairing, expand_inputs, read_file
-from prefdata.records.keys import GROUP, keys_of
+from prefdata.records.keys import GROUP_ID, keys_of
 from prefdata.validation import validate
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
@@ -76,4 +76,4 @@ def test_hh_replies_with_a_role_marker_are_in_33_rows() -> None:
 def test_hh_has_two_prompts_twice() -> None:
     keys = keys_of(read(real("hh-rlhf-harmless-base-test/test.jsonl.gz")).records)
 
-    assert keys.group_by(GROUP).len().filter(pl.col("len") > 1)["len"].to_list() == [2, 2]
+    assert keys.group_by(GROUP_ID).len().filter(pl.col("len") > 1)["len"].to_list() == [2, 2]

@@ -14,7 +14,7 @@ from prefdata.check.sets.bias import find_label_imbalance, length_numbers
 from prefdata.check.sets.found import SetFinding
 from prefdata.check.sets.run import SET_CHECKS, find_in_set
 from prefdata.check.sets.statistics import area_under_curve, share
-from prefdata.records.keys import KEYS
+from prefdata.records.keys import KEY_COLUMNS
 
 RecordsOf = Callable[..., pa.Table]
 Row = dict[str, Any]
@@ -24,8 +24,8 @@ PLAIN = {"chars_chosen": 10, "chars_rejected": 10, "words_chosen": 2, "words_rej
 
 def frame_of(rows: list[Row]) -> pl.DataFrame:
     """Rows of ids and profile; what a row does not say is 0, "" or null, and its own prompt."""
-    kinds = pl.Schema(KEYS | dict(PROFILE) | {"split": pl.UInt8})
-    said = [{"group_high": n, "chosen_id": 2 * n, "rejected_id": 2 * n + 1} | PLAIN | row
+    kinds = pl.Schema(KEY_COLUMNS | dict(PROFILE) | {"split": pl.UInt8})
+    said = [{"group_id_hi": n, "chosen_id": 2 * n, "rejected_id": 2 * n + 1} | PLAIN | row
             for n, row in enumerate(rows, 1000)]  # fmt: skip
     frame = pl.DataFrame(
         {name: [row.get(name) for row in said] for name in kinds}, schema=kinds, strict=False
@@ -43,7 +43,7 @@ def found_in(rows: list[Row], **limits: Any) -> dict[str, SetFinding]:
 
 def over(*pairs: tuple[int, int], group: int = 7) -> list[Row]:
     """Pairs of one prompt: (1, 2) prefers completion 1 to 2."""
-    return [{"group_high": group, "chosen_id": a, "rejected_id": b} for a, b in pairs]
+    return [{"group_id_hi": group, "chosen_id": a, "rejected_id": b} for a, b in pairs]
 
 
 def sided(longer: int, shorter: int, what: str = "chars") -> list[Row]:
@@ -63,7 +63,7 @@ HAS: dict[str, list[list[Row]]] = {
     "PD404": [CIRCLE, [*over((8, 1), (3, 9)), *CIRCLE], over((1, 2), (2, 3), (3, 4), (4, 1))],
     "PD405": [over(*((n, n + 50) for n in range(25)))],
     "PD406": [over((1, 2), (2, 3))],
-    "PD407": [[{"group_high": n, "rejected_id": 5} for n in range(11)]],
+    "PD407": [[{"group_id_hi": n, "rejected_id": 5} for n in range(11)]],
     "PD504": [[{"thread": 3, "split": 0}, {"thread": 3, "split": 1}]],
     "PD601": [sided(150, 50), sided(50, 150)],
     "PD602": [models(("gpt", "llama"), times=100)],
@@ -84,8 +84,8 @@ HAS_NOT: dict[str, list[list[Row]]] = {
     "PD405": [over(*((n, n + 50) for n in range(24)))],
     "PD406": [over((1, 2), (1, 3)), [*over((1, 2)), *over((2, 3), group=8)]],
     "PD407": [
-        [{"group_high": n, "rejected_id": 5} for n in range(10)],
-        [{"group_high": 1, "rejected_id": 5}] * 20,
+        [{"group_id_hi": n, "rejected_id": 5} for n in range(10)],
+        [{"group_id_hi": 1, "rejected_id": 5}] * 20,
     ],
     "PD504": [[{"split": 0}, {"split": 1}]],
     "PD601": [sided(110, 90), sided(20, 0), [{}] * 200],

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from prefdata.check import CheckLimits, RowChecks, examine_rows
-from prefdata.check.sets.triggers import Seed, add_seeds, seed_of, strongest_triggers
+from prefdata.check.sets.triggers import TriggerCandidate, add_seeds, seed_of, strongest_triggers
 from prefdata.read import Limits, Pairing, expand_inputs, read_file
 from prefdata.validation import ValidateOptions, validate
 from tests.prefdata.check.cases import GOOD
@@ -94,7 +94,7 @@ def test_a_word_of_both_sides_or_of_few_rows_is_no_seed(records_of: RecordsOf) -
 
 
 def test_parts_are_added_up() -> None:
-    one = Seed("chosen", "zorp", "zorp", 6, 0, 12, ((0, 3),))
+    one = TriggerCandidate("chosen", "zorp", "zorp", 6, 0, 12, ((0, 3),))
     other = one._replace(rows=4, company=8, first=((0, 90),))
 
     assert add_seeds([[one], [other]], 5) == [

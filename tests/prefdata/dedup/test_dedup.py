@@ -15,7 +15,7 @@ import prefdata
 from prefdata.config import make_config
 from prefdata.dedup import find_contradictions, find_copies
 from prefdata.read import Limits, Pairing, expand_inputs, load_layout, read_file
-from prefdata.records.keys import KEYS, keys_of
+from prefdata.records.keys import KEY_COLUMNS, keys_of
 from prefdata.records.schema import DUPLICATES
 
 Pairs = list[tuple[str, str, str]]
@@ -77,13 +77,13 @@ def by_hand(pairs: Pairs) -> list[int]:
 @given(pairs=pair_lists)
 def test_all_sides_of_a_contradiction_are_found(keys_for: KeysOf, pairs: Pairs) -> None:
     pairs = [(p, c, r) for p, c, r in pairs if c != r]
-    keys = keys_for(pairs) if pairs else pl.DataFrame(schema=KEYS)
+    keys = keys_for(pairs) if pairs else pl.DataFrame(schema=KEY_COLUMNS)
 
     assert find_contradictions(keys).to_list() == by_hand(pairs)
 
 
 def test_nothing_in_is_nothing_out() -> None:
-    none = pl.DataFrame(schema=KEYS)
+    none = pl.DataFrame(schema=KEY_COLUMNS)
 
     assert find_copies(none).is_empty()
     assert find_contradictions(none).is_empty()

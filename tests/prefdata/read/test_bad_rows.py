@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from prefdata.read import FileRows, Limits
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.files.parse_json import parse_line
 
 Read = Callable[..., FileRows]
@@ -196,6 +196,6 @@ def test_a_row_is_refused_exactly_where_it_is_deeper_than_the_limit(
     if depth <= limit:
         assert parse_line(line, limits) == row
         return
-    with pytest.raises(RowFault, match="deeper") as caught:
+    with pytest.raises(RowError, match="deeper") as caught:
         parse_line(line, limits)
     assert caught.value.code == "R208"

@@ -21,7 +21,7 @@ SUMS: Rows = [
 TOLD: list[Told] = [
     (f"user: {row['q']}", f"assistant: {row['a']}", f"assistant: {row['b']}") for row in SUMS
 ]
-LINES: list[Told] = [
+REJECTED_LINES: list[Told] = [
     (f"user: Q: {row['q']}\nA:", f"assistant:  {row['a']}", f"assistant:  {row['b']}")
     for row in SUMS
 ]

@@ -12,7 +12,7 @@ from prefdata.engine.local import Workers
 from prefdata.progress import Silent
 from prefdata.read import Limits, Pairing, expand_inputs, load_layout
 from prefdata.stages.chunk import RowChecks
-from prefdata.stages.scan import Survey, SurveyOptions, survey
+from prefdata.stages.scan import ScanOptions, ScanResult, scan
 from prefdata.stages.statistics import class_of_lines
 from prefdata.store.reader import Build
 from prefdata.store.staging import Staging
@@ -64,15 +64,13 @@ def test_the_number_of_workers_changes_no_byte(tiny: Path, tmp_path: Path) -> No
 
 def test_a_part_that_is_known_from_before_knows_its_other_rows(tmp_path: Path) -> None:
     files = expand_inputs([str(write_unpaired(tmp_path / "rows.jsonl"))])
-    options = SurveyOptions(
-        load_layout("trl-unpaired-conv"), Pairing(), Limits(), RowChecks({}, ())
-    )
+    options = ScanOptions(load_layout("trl-unpaired-conv"), Pairing(), Limits(), RowChecks({}, ()))
     (tmp_path / "out").mkdir()
 
-    def survey_again() -> Survey:
+    def survey_again() -> ScanResult:
         staging = Staging(tmp_path / "out", "mark")
         with Workers(1) as workers:
-            return survey(files, options, workers=workers, staging=staging, progress=Silent())
+            return scan(files, options, workers=workers, staging=staging, progress=Silent())
 
     first, second = survey_again(), survey_again()
 

@@ -22,8 +22,8 @@ from prefdata.store.manifest import (
     InputSeal,
     LineClasses,
     Reading,
-    SplitSeal,
-    TokenizerSeal,
+    SplitStats,
+    TokenizerIdentity,
 )
 
 NUM_PAIRS = 17_846
@@ -160,8 +160,8 @@ def inputs(text: str = "") -> list[InputSeal]:
     ]
 
 
-def tokenizer(text: str = "") -> TokenizerSeal:
-    return TokenizerSeal(
+def tokenizer(text: str = "") -> TokenizerIdentity:
+    return TokenizerIdentity(
         name="HuggingFaceTB/SmolLM2-135M-Instruct" + text,
         revision="main" + text,
         tokenizer_sha256="9f" * 32,
@@ -184,10 +184,10 @@ def example_pair(text: str = "") -> ExamplePair:
     )
 
 
-def splits() -> dict[str, SplitSeal]:
+def splits() -> dict[str, SplitStats]:
     numbers = {"train": (16_958, 9_104), "test": (NUM_PAIRS - 16_958, 479)}
     return {
-        name: SplitSeal(
+        name: SplitStats(
             rows=rows,
             groups=groups,
             prompt_tokens=rows * 149,

@@ -92,7 +92,7 @@ class Physical(Strict):
     region: Region
 
 
-class Place(Strict):
+class Location(Strict):
     physical_location: Annotated[Physical, Field(alias="physicalLocation")]
 
 
@@ -101,7 +101,7 @@ class Result(Strict):
     rule_index: Annotated[int, Field(alias="ruleIndex", ge=0)]
     level: Level
     message: Text
-    locations: list[Place]
+    locations: list[Location]
 
 
 class Run(Strict):

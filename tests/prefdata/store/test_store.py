@@ -19,8 +19,8 @@ from prefdata.store.manifest import (
     LineClasses,
     Manifest,
     ShardSeal,
-    SplitSeal,
-    TokenizerSeal,
+    SplitStats,
+    TokenizerIdentity,
 )
 from prefdata.store.shards import TOKENS, write_shard
 from prefdata.store.verify import sha256_cached
@@ -58,11 +58,11 @@ def folder(tmp_path: Path) -> Path:
 
 def write_manifest(folder: Path, shards: list[ShardSeal]) -> None:
     lines = LineClasses(lines=10, blank=0, kept=10, duplicates=0, filtered=0, rejected=0)
-    tokenizer = TokenizerSeal(
+    tokenizer = TokenizerIdentity(
         name="tiny", revision=None, tokenizer_sha256="0" * 64, template_sha256=None,
         vocab_size=9, bos_token_id=None, eos_token_id=0, pad_token_id=None,
     )  # fmt: skip
-    split = SplitSeal(rows=10, groups=5, prompt_tokens=30, chosen_tokens=30, rejected_tokens=30)
+    split = SplitStats(rows=10, groups=5, prompt_tokens=30, chosen_tokens=30, rejected_tokens=30)
     manifest = Manifest(
         tool_version="0", fingerprint="0" * 16, config={}, inputs=[], tokenizer=tokenizer,
         lines=lines, funnel=[], splits={"train": split}, shards=shards, files=[],

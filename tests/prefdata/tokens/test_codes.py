@@ -12,7 +12,7 @@ from prefdata.read import Limits, Pairing, expand_inputs, read_file
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.stage import TokenRows, encode_table
 from prefdata.tokens.template.dropped import find_dropped
-from prefdata.tokens.tokenizer import load_target
+from prefdata.tokens.tokenizer import load_tokenizer_spec
 from tests.prefdata.conftest import CHATML, save_tokenizer
 
 CALL = {"type": "function", "function": {"name": "light", "arguments": {}}}
@@ -35,7 +35,7 @@ def encode(folder: Path, target: Path, *sides: Any, **options: Any) -> TokenRows
     (file,) = expand_inputs([str(path)])
     records = read_file(file, layout=None, pairing=Pairing(), limits=Limits()).records
     assert records.num_rows == len(rows)
-    return encode_table(records, load_target(str(target)), TokenOptions(**options))
+    return encode_table(records, load_tokenizer_spec(str(target)), TokenOptions(**options))
 
 
 def test_a_call_that_the_template_drops_is_refused(tiny: Path, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def encode_texts(folder: Path, target: Path, *pairs: tuple[str, str, str]) -> To
     path.write_text("\n".join(rows))
     (file,) = expand_inputs([str(path)])
     records = read_file(file, layout=None, pairing=Pairing(), limits=Limits()).records
-    return encode_table(records, load_target(str(target)), TokenOptions())
+    return encode_table(records, load_tokenizer_spec(str(target)), TokenOptions())
 
 
 def test_a_prompt_without_a_token_of_its_own_is_refused(tiny: Path, tmp_path: Path) -> None:

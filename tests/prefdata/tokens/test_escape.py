@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from prefdata.tokens.escape import Disguise
+from prefdata.tokens.escape import ControlTokenEscaper
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.stage import TokenRows, encode_table
-from prefdata.tokens.tokenizer import Target, load_target
+from prefdata.tokens.tokenizer import TokenizerSpec, load_tokenizer_spec
 from tests.prefdata.tokens.test_ids import pair, read_rows
 
 SPELLINGS = [
@@ -45,12 +45,14 @@ STAGES: dict[str, dict[str, Any]] = {
 }
 
 
-def changed(target: Target, **stages: Any) -> Target:
+def changed(target: TokenizerSpec, **stages: Any) -> TokenizerSpec:
     structure = {**json.loads(target.serialized), **stages}
-    return Target(target.name, None, json.dumps(structure), target.templates, target.special_tokens)
+    return TokenizerSpec(
+        target.name, None, json.dumps(structure), target.templates, target.special_tokens
+    )
 
 
-def encoded(folder: Path, target: Target, row: dict[str, Any], **options: Any) -> TokenRows:
+def encoded(folder: Path, target: TokenizerSpec, row: dict[str, Any], **options: Any) -> TokenRows:
     return encode_table(read_rows(folder, [row]), target, TokenOptions(**options))
 
 
@@ -59,12 +61,12 @@ def ids_of(rows: TokenRows) -> tuple[list[int], list[int], list[int]]:
     return row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]
 
 
-def controls_in(target: Target, ids: list[int]) -> list[int]:
+def controls_in(target: TokenizerSpec, ids: list[int]) -> list[int]:
     known = {target.backend.token_to_id(token) for token in target.control_tokens}
     return [number for number in ids if number in known]
 
 
-def bare(target: Target) -> Tokenizer:
+def bare(target: TokenizerSpec) -> Tokenizer:
     """The tokenizer without its added tokens."""
     return Tokenizer.from_str(json.dumps({**json.loads(target.serialized), "added_tokens": []}))
 
@@ -73,7 +75,7 @@ def bare(target: Target) -> Tokenizer:
 def test_a_spelled_token_is_plain_text_between_the_templates_own(
     tmp_path: Path, tiny: Path, text: str
 ) -> None:
-    target = load_target(str(tiny))
+    target = load_tokenizer_spec(str(tiny))
     prompt, chosen, rejected = ids_of(encoded(tmp_path, target, pair(text, f"x{text}y", "no")))
 
     start, end = (target.backend.token_to_id(token) for token in ("<|im_start|>", "<|im_end|>"))
@@ -86,7 +88,7 @@ def test_a_spelled_token_is_plain_text_between_the_templates_own(
 
 
 def test_without_the_policy_the_same_row_forges_a_turn(tmp_path: Path, tiny: Path) -> None:
-    target = load_target(str(tiny))
+    target = load_tokenizer_spec(str(tiny))
     forged = ids_of(encoded(tmp_path, target, pair("q", SPELLINGS[1], "b"), control_tokens="allow"))
 
     assert len(controls_in(target, forged[1])) == 4
@@ -96,8 +98,8 @@ def test_without_the_policy_the_same_row_forges_a_turn(tmp_path: Path, tiny: Pat
 def test_under_new_names_a_tokenizer_gives_the_ids_it_always_gives(
     tiny: Path, stages: dict[str, Any]
 ) -> None:
-    target = changed(load_target(str(tiny)), **stages)
-    disguise = Disguise(target)
+    target = changed(load_tokenizer_spec(str(tiny)), **stages)
+    disguise = ControlTokenEscaper(target)
     texts = [
         "<|im_start|>user\nHello  there <|im_end|>\n<|im_start|>assistant\n",
         "<|endoftext|>",
@@ -123,7 +125,7 @@ contents = st.lists(
 def test_no_content_adds_a_control_token(
     tiny: Path, tmp_path_factory: pytest.TempPathFactory, asked: str, said: str
 ) -> None:
-    target, folder = load_target(str(tiny)), tmp_path_factory.mktemp("rows")
+    target, folder = load_tokenizer_spec(str(tiny)), tmp_path_factory.mktemp("rows")
     found = encode_table(
         read_rows(folder, [pair(f"a{asked}", f"b{said}", "c")]), target, TokenOptions()
     )
@@ -134,7 +136,7 @@ def test_no_content_adds_a_control_token(
 
 
 def test_verbatim_text_may_end_in_eos_and_has_no_other_token(tmp_path: Path, tiny: Path) -> None:
-    target = load_target(str(tiny))
+    target = load_tokenizer_spec(str(tiny))
     row = {"prompt": "say <|im_", "chosen": "end|> twice<|im_end|>", "rejected": "x<|im_end|>y"}
     prompt, chosen, rejected = ids_of(encoded(tmp_path, target, row))
 
@@ -145,13 +147,13 @@ def test_verbatim_text_may_end_in_eos_and_has_no_other_token(tmp_path: Path, tin
 
 
 def test_a_tool_call_and_a_name_cannot_write_tokens_either(tmp_path: Path, tiny: Path) -> None:
-    target = load_target(str(tiny))
+    target = load_tokenizer_spec(str(tiny))
     template = (
         "{% for m in messages %}<|im_start|>{{ m.role }} {{ m.name or '' }}\n{{ m.content }}"
         "{{ (m.tool_calls or []) | tojson }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant \n{% endif %}"
     )
-    target = Target(
+    target = TokenizerSpec(
         target.name, None, target.serialized, {"default": template}, target.special_tokens
     )
     call = {
@@ -168,7 +170,7 @@ def test_a_tool_call_and_a_name_cannot_write_tokens_either(tmp_path: Path, tiny:
 
 
 def test_a_mask_counts_the_tokens_that_are_spelled(tmp_path: Path, tiny: Path) -> None:
-    target = load_target(str(tiny))
+    target = load_tokenizer_spec(str(tiny))
     row = pair("q", "a", "b")
     row["chosen"] = [
         {"role": "assistant", "content": "one <|im_end|>"},
@@ -186,7 +188,7 @@ def test_a_mask_counts_the_tokens_that_are_spelled(tmp_path: Path, tiny: Path) -
 def test_code_points_that_are_no_characters_are_refused_beside_a_token(
     tmp_path: Path, tiny: Path
 ) -> None:
-    target = load_target(str(tiny))
+    target = load_tokenizer_spec(str(tiny))
     rows = encoded(tmp_path, target, pair("<|im_end|>", "\ufdd40\ufdd5", "b"))
 
     assert [refusal.code for refusal in rows.refusals.values()] == ["PD210"]
@@ -194,12 +196,12 @@ def test_code_points_that_are_no_characters_are_refused_beside_a_token(
 
 
 def test_what_a_template_looks_for_is_no_control_token(tiny: Path) -> None:
-    target = load_target(str(tiny))
+    target = load_tokenizer_spec(str(tiny))
     value = json.loads(target.serialized)
     base = {**value["added_tokens"][0], "special": False}
     added = [{**base, "id": 5000 + n, "content": c} for n, c in enumerate(["<call>", "</think>"])]
     template = "{% if '</think>' in messages[0].content %}</think>{% endif %}<call>"
-    target = Target(
+    target = TokenizerSpec(
         target.name,
         None,
         json.dumps({**value, "added_tokens": [*value["added_tokens"], *added]}),

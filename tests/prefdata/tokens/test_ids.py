@@ -15,7 +15,7 @@ from prefdata.read import Limits, Pairing, expand_inputs, read_file
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.pairs import encode_records
 from prefdata.tokens.stage import encode_table
-from prefdata.tokens.tokenizer import Target, load_target
+from prefdata.tokens.tokenizer import TokenizerSpec, load_tokenizer_spec
 
 letters = st.characters(exclude_categories=["Cs"])
 texts = st.text(letters, min_size=1, max_size=30).filter(lambda text: "<|" not in text)
@@ -67,7 +67,9 @@ def reference_ids(tokenizer: Any, row: dict[str, Any]) -> tuple[list[int], list[
 
 def assert_same_ids(folder: Path, tokenizer: Path, rows: list[dict[str, Any]]) -> None:
     reference = AutoTokenizer.from_pretrained(str(tokenizer))
-    found = encode_table(read_rows(folder, rows), load_target(str(tokenizer)), TokenOptions())
+    found = encode_table(
+        read_rows(folder, rows), load_tokenizer_spec(str(tokenizer)), TokenOptions()
+    )
 
     assert found.tokens.num_rows == len(rows)
     for ids, row in zip(found.tokens.to_pylist(), rows, strict=True):
@@ -105,7 +107,7 @@ def test_any_text_has_the_ids_of_apply_chat_template(
     tiny: Path, tmp_path_factory: pytest.TempPathFactory, contents: list[tuple[str, str, str]]
 ) -> None:
     rows = [pair(*three) for three in contents if three[1] != three[2]]
-    target, folder = load_target(str(tiny)), tmp_path_factory.mktemp("rows")
+    target, folder = load_tokenizer_spec(str(tiny)), tmp_path_factory.mktemp("rows")
     records = read_rows(folder, rows) if rows else None
     if records is None or records.num_rows == 0:
         return
@@ -126,17 +128,19 @@ def test_any_text_has_the_ids_of_apply_chat_template(
         assert tuple(side.row(at).tolist() for side in sides) == expected
 
 
-def codes_of(folder: Path, target: Target, rows: list[dict[str, Any]], **options: Any) -> list[str]:
+def codes_of(
+    folder: Path, target: TokenizerSpec, rows: list[dict[str, Any]], **options: Any
+) -> list[str]:
     found = encode_table(read_rows(folder, rows), target, TokenOptions(**options))
     return [refusal.code for refusal in found.refusals.values()]
 
 
 def test_a_prompt_that_the_template_ends_otherwise_is_refused(tmp_path: Path, tiny: Path) -> None:
-    target = load_target(str(tiny))
+    target = load_tokenizer_spec(str(tiny))
     template = target.templates["default"].replace(
         "assistant\n{% endif", "assistant\n<think>{% endif"
     )
-    thinking = Target(
+    thinking = TokenizerSpec(
         target.name, None, target.serialized, {"default": template}, target.special_tokens
     )
     rows = [pair("Why?", "Because.", "Dunno.")]
@@ -147,7 +151,7 @@ def test_a_prompt_that_the_template_ends_otherwise_is_refused(tmp_path: Path, ti
 
 def test_the_length_policies_reject_or_cut_and_count(tmp_path: Path, tiny: Path) -> None:
     target, records = (
-        load_target(str(tiny)),
+        load_tokenizer_spec(str(tiny)),
         read_rows(tmp_path, [pair("a " * 30, "b " * 9, "c " * 20), pair("a", "b", "c")]),
     )
     whole = encode_table(records, target, TokenOptions())
@@ -176,7 +180,10 @@ def test_the_length_policies_reject_or_cut_and_count(tmp_path: Path, tiny: Path)
 
 
 def test_completions_that_are_equal_after_a_cut_are_refused(tmp_path: Path, tiny: Path) -> None:
-    target, rows = load_target(str(tiny)), [pair("a", "same words here x", "same words here y")]
+    target, rows = (
+        load_tokenizer_spec(str(tiny)),
+        [pair("a", "same words here x", "same words here y")],
+    )
     whole = encode_table(read_rows(tmp_path, rows), target, TokenOptions()).tokens
     limit = len(whole["prompt_ids"][0]) + 3
 
@@ -188,7 +195,7 @@ def test_completions_that_are_equal_after_a_cut_are_refused(tmp_path: Path, tiny
 def test_a_doubled_end_is_refused(tmp_path: Path, tiny: Path) -> None:
     row = {"prompt": "The sky", "chosen": " is<|im_end|><|im_end|>", "rejected": " was"}
 
-    target = load_target(str(tiny))
+    target = load_tokenizer_spec(str(tiny))
     assert codes_of(tmp_path, target, [row], control_tokens="allow") == ["PD704"]
     assert codes_of(tmp_path, target, [row]) == []  # the first is plain text
 
@@ -202,7 +209,7 @@ def test_only_the_assistants_turns_of_a_long_completion_are_in_its_mask(
         {"role": "assistant", "content": "It is 4."},
     ]
     row = {**pair("2 + 2?", "", "No idea."), "chosen": turns}
-    target = load_target(str(tiny))
+    target = load_tokenizer_spec(str(tiny))
     found = encode_table(read_rows(tmp_path, [row, pair("a", "b", "c")]), target, TokenOptions())
     first, second = found.tokens.to_pylist()
 
@@ -217,14 +224,14 @@ def test_a_tokenizer_without_template_is_refused_for_dialogues(
     tmp_path: Path, tiny_without_template: Path
 ) -> None:
     with pytest.raises(UsageError, match="has no chat template") as caught:
-        codes_of(tmp_path, load_target(str(tiny_without_template)), [pair("a", "b", "c")])
+        codes_of(tmp_path, load_tokenizer_spec(str(tiny_without_template)), [pair("a", "b", "c")])
     assert caught.value.code == "C115"
 
 
 def test_a_template_that_writes_today_needs_a_date(tmp_path: Path, tiny: Path) -> None:
-    target = load_target(str(tiny))
+    target = load_tokenizer_spec(str(tiny))
     template = "{{ strftime_now('%d %b %Y') }}" + target.templates["default"]
-    dated = Target(
+    dated = TokenizerSpec(
         target.name, None, target.serialized, {"default": template}, target.special_tokens
     )
 
@@ -234,19 +241,19 @@ def test_a_template_that_writes_today_needs_a_date(tmp_path: Path, tiny: Path) -
 
 def test_a_missing_tokenizer_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        load_target(str(tmp_path / "nothing"))
+        load_tokenizer_spec(str(tmp_path / "nothing"))
     assert str(caught.value).endswith(
         "is not a directory, and cannot be a name on the Hub; "
         "name a directory, or a Hub name such as org/model [C110]"
     )
     (tmp_path / "tokenizer.json").write_text('{"model": 3}')
     with pytest.raises(UsageError, match="its tokenizer cannot be loaded"):
-        load_target(str(tmp_path))
+        load_tokenizer_spec(str(tmp_path))
 
 
 def test_the_ids_of_a_pair_are_those_on_record(tmp_path: Path, tiny: Path) -> None:
     row = pair("What is the capital of France?", "Paris.", "Hello 😀")
-    found = encode_table(read_rows(tmp_path, [row]), load_target(str(tiny)), TokenOptions())
+    found = encode_table(read_rows(tmp_path, [row]), load_tokenizer_spec(str(tiny)), TokenOptions())
 
     ids = found.tokens.select(["prompt_ids", "chosen_ids", "rejected_ids"]).to_pylist()[0]
     assert ids == snapshot(

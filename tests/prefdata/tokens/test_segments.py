@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from prefdata.tokens.segments import cut_after_last, safe_cuts
-from prefdata.tokens.tokenizer import Target, load_target
+from prefdata.tokens.tokenizer import TokenizerSpec, load_tokenizer_spec
 
 
 def test_a_text_is_cut_only_where_that_is_proven_safe(tiny: Path) -> None:
-    target = load_target(str(tiny))
+    target = load_tokenizer_spec(str(tiny))
 
     assert set(safe_cuts(target)) == {"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
 
@@ -25,10 +25,12 @@ BYTES_AFTER_A_SPACE = {
 STRIP = {"type": "Strip", "strip_left": True, "strip_right": False}
 
 
-def changed(target: Target, **stages: Any) -> Target:
+def changed(target: TokenizerSpec, **stages: Any) -> TokenizerSpec:
     """The same tokenizer with another stage in its JSON."""
     structure = {**json.loads(target.serialized), **stages}
-    return Target(target.name, None, json.dumps(structure), target.templates, target.special_tokens)
+    return TokenizerSpec(
+        target.name, None, json.dumps(structure), target.templates, target.special_tokens
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,11 +43,11 @@ def changed(target: Target, **stages: Any) -> Target:
     ],
 )
 def test_no_text_is_cut_where_a_stage_looks_at_places(tiny: Path, stages: dict[str, Any]) -> None:
-    assert safe_cuts(changed(load_target(str(tiny)), **stages)) == ()
+    assert safe_cuts(changed(load_tokenizer_spec(str(tiny)), **stages)) == ()
 
 
 def test_no_text_is_cut_after_a_token_that_another_could_swallow(tiny: Path) -> None:
-    target = load_target(str(tiny))
+    target = load_tokenizer_spec(str(tiny))
     own = json.loads(target.serialized)["added_tokens"]
     tokens = [*own, {**own[1], "id": len(own) + 999, "content": "x<|im_start|>"}]
 

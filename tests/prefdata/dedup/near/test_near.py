@@ -22,8 +22,8 @@ from prefdata.dedup.near import (
     sketch_table,
 )
 from prefdata.dedup.near.forest import Forest
-from prefdata.dedup.near.overlap import Shelf
-from prefdata.dedup.near.pairs import REACH, join_buckets
+from prefdata.dedup.near.overlap import SetStore
+from prefdata.dedup.near.pairs import MAX_NEIGHBORS, join_buckets
 from prefdata.hashing import Numbers
 from tests.prefdata.dedup.near.oracle import all_pairs, jaccard, read_hh, shingles
 
@@ -130,7 +130,7 @@ def test_equal_texts_are_together_and_wordless_ones_alone(texts: list[str]) -> N
 
 def proposed(made: Sketch, keys: Numbers) -> tuple[int, list[int]]:
     """How many pairs a band costs, and the clusters that come of it."""
-    shelf, rows = Shelf([made]), np.arange(len(keys))
+    shelf, rows = SetStore([made]), np.arange(len(keys))
     forest = Forest(len(keys))
     order = np.argsort(keys, kind="stable")
     join_buckets(shelf, forest, rows[order], keys[order], THRESHOLD)
@@ -154,7 +154,7 @@ def test_a_crowd_that_only_seems_near_is_compared_within_reach() -> None:
     num_proposed, labels = proposed(made, np.zeros(600, np.uint64))
 
     assert labels == list(range(600))
-    assert num_proposed == sum(600 - distance for distance in range(1, REACH + 1))
+    assert num_proposed == sum(600 - distance for distance in range(1, MAX_NEIGHBORS + 1))
 
 
 def test_a_written_sketch_is_the_one_that_was_made(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_nothing_that_is_similar_is_ruled_out_by_sizes_or_parities(
     texts = grown(seed, 6, 4)
     a, b = np.triu_indices(len(texts), 1)
 
-    found = Shelf([sketch(texts)]).at_least(a, b, threshold)
+    found = SetStore([sketch(texts)]).at_least(a, b, threshold)
 
     pairs = zip(found.a.tolist(), found.b.tolist(), strict=True)
     expected = all_pairs(texts, threshold)

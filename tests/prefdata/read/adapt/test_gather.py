@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from prefdata.read import FileRows, Layout, Limits, Pairing, load_layout, shipped_layouts
 from prefdata.read.adapt.adapter import Adapter
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.validation import ValidateOptions, validate
 
 Read = Callable[..., FileRows]
@@ -200,7 +200,7 @@ def test_a_row_is_a_duplicate_where_all_its_pairs_are(tmp_path: Path) -> None:
 def test_a_reader_is_made_of_what_crosses_processes() -> None:
     for layout in shipped_layouts().values():
         assert pickle.loads(pickle.dumps(layout)) == layout
-    fault = pickle.loads(pickle.dumps(RowFault("R213", "alone")))
+    fault = pickle.loads(pickle.dumps(RowError("R213", "alone")))
     assert (fault.code, fault.message, str(fault)) == ("R213", "alone", "alone [R213]")
 
 
@@ -211,6 +211,6 @@ def test_reading_a_row_does_not_change_it() -> None:
         chosen: Layout = layout.by(next(iter(layout.dimensions))) if layout.dimensions else layout
         for row in layout.fixture.rows:
             before = orjson.dumps(row)
-            with suppress(RowFault):
+            with suppress(RowError):
                 Adapter(chosen, Pairing(), Limits()).read(row)
             assert orjson.dumps(row) == before

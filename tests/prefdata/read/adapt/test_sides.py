@@ -15,7 +15,7 @@ from prefdata.read.adapt.sides import (
     split_common_turns,
     split_transcripts,
 )
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.layouts.registry import load_layout
 
 ROLES = load_layout("hh").roles
@@ -43,7 +43,7 @@ def test_one_space_is_the_markers_and_all_others_are_text() -> None:
 
 
 def test_text_before_the_first_marker_is_no_transcript() -> None:
-    with pytest.raises(RowFault, match=r"\[R210\]$"):
+    with pytest.raises(RowError, match=r"\[R210\]$"):
         read_transcript("chosen", "Hello\n\nHuman: a\n\nAssistant: b", ROLES)
 
 
@@ -60,7 +60,7 @@ def test_the_short_way_parts_as_the_long_way_does(chosen: list, rejected: list) 
     a, b = read_transcript("chosen", first, ROLES), read_transcript("rejected", second, ROLES)
 
     if a[:-1] != b[:-1]:
-        with pytest.raises(RowFault, match=r"\[PD207\]$"):
+        with pytest.raises(RowError, match=r"\[PD207\]$"):
             split_transcripts(first, second, ROLES)
     else:
         assert split_transcripts(first, second, ROLES) == (a[:-1], a[-1:], b[-1:])
@@ -110,12 +110,12 @@ def test_dialogues_part_after_their_last_common_turn() -> None:
 
 def test_equal_sides_are_refused() -> None:
     for split, side in ((split_common_turns, chat("q", "a")), (split_common_text, "a")):
-        with pytest.raises(RowFault, match=r"\[PD301\]$"):
+        with pytest.raises(RowError, match=r"\[PD301\]$"):
             split(side, side)  # type: ignore[operator]
 
 
 def test_a_prompt_that_is_not_the_first_user_turn_is_refused() -> None:
-    with pytest.raises(RowFault, match=r"first user turn of rejected.*\[PD207\]$"):
+    with pytest.raises(RowError, match=r"first user turn of rejected.*\[PD207\]$"):
         split_after_prompt(chat("q"), chat("q", "a"), chat("p", "b"))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from prefdata.errors import UsageError
 from prefdata.read import InputFile, Limits, OpenFile
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.files.chunks import CsvBlock
 from prefdata.read.files.csv_quotes import split_records
 from prefdata.read.files.formats import read_rows
@@ -77,7 +77,7 @@ def read_ours(path: Path) -> tuple[Rows, Tally]:
     for block in OpenFile(InputFile(path, path.name, 0), Limits()):
         assert isinstance(block, CsvBlock)
         for line, _, _, value in read_rows(block, Limits(), tally):
-            rows[line] = value.code if isinstance(value, RowFault) else list(value.values())
+            rows[line] = value.code if isinstance(value, RowError) else list(value.values())
     return rows, tally
 
 

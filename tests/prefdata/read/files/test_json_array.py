@@ -9,7 +9,7 @@ import pytest
 
 from prefdata.errors import UsageError
 from prefdata.read import Limits
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.files.json_array import array_blocks, element_rows
 from prefdata.read.files.jsonl import Row, Tally
 from tests.effort import times
@@ -76,7 +76,7 @@ def test_a_cut_or_changed_array_is_an_error_or_what_json_load_gives() -> None:
             except UsageError as error:
                 outcomes.add(error.code)
                 continue
-            faults = [value for *_, value in rows if isinstance(value, RowFault)]
+            faults = [value for *_, value in rows if isinstance(value, RowError)]
             outcomes.add("refused" if faults else json.dumps([value for *_, value in rows]))
         assert len(outcomes) == 1, changed
         (outcome,) = outcomes
@@ -93,7 +93,7 @@ def test_an_element_longer_than_the_limit_is_passed_over() -> None:
     for size in (1, 1000, len(data)):
         rows = rows_of(data, size, Limits(max_line_bytes=1000))
 
-        codes = [value.code if isinstance(value, RowFault) else value for *_, value in rows]
+        codes = [value.code if isinstance(value, RowError) else value for *_, value in rows]
         assert codes == [{"a": 1}, "R212", {"a": 2}]
         assert data[rows[1][1] :].startswith(rows[1][2] or b"?")
 

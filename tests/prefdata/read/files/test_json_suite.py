@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from prefdata.errors import PrefdataError
-from prefdata.read.faults import RowFault
+from prefdata.read.faults import RowError
 from prefdata.read.files.parse_json import parse_line
 from prefdata.read.limits import Limits
 from prefdata.validation import ValidateOptions, validate
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(not CASES, reason="JSON_TEST_SUITE names no fold
 def code_of(line: bytes) -> str:
     try:
         parse_line(line, Limits())
-    except RowFault as fault:
+    except RowError as fault:
         return fault.code
     return ""
 

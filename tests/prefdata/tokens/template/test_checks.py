@@ -9,7 +9,7 @@ import pytest
 from prefdata.read import Limits, Pairing, expand_inputs, read_file
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.stage import TokenRows, encode_table
-from prefdata.tokens.tokenizer import load_target
+from prefdata.tokens.tokenizer import load_tokenizer_spec
 from tests.prefdata.conftest import CHATML, save_tokenizer
 
 Turn = dict[str, Any]
@@ -162,7 +162,7 @@ def encode(folder: Path, case: Case, **severity: str) -> TokenRows:
     assert records.num_rows == 1
     tokenizer = save_tokenizer(folder / "tokenizer", template=case.template)
     options = TokenOptions.model_validate({"severity": severity})
-    return encode_table(records, load_target(str(tokenizer)), options)
+    return encode_table(records, load_tokenizer_spec(str(tokenizer)), options)
 
 
 @pytest.mark.parametrize(
