@@ -1,13 +1,6 @@
-"""What differs between two texts, word by word, in time and memory that are bounded.
+"""Difference of two texts, word by word, in bounded time and memory.
 
-Words that both have in the same order are the longest common subsequence, computed row by row:
-
-            the  cat  sat
-    L =  0    0    0    0      L[i, j]: words in common of the first i and the first j
-    the  0    1    1    1
-    dog  0    1    1    1
-    sat  0    1    1    2
-
+Words that both have in the same order are a longest common subsequence, which `rapidfuzz` finds.
 Runs of a word or two that happen to be equal are noise between two different answers, and count as
 different.
 """
@@ -19,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from rapidfuzz.distance import LCSseq
 
 _UNIT = re.compile(r"\s+|\w+|[^\w\s]")
-_MOST_CELLS = 6_000_000  # 12 MB, a tenth of a second; the middles of longer texts all differ
+_MOST_CELLS = 6_000_000  # product of two lengths; the middles of longer texts all differ
 _LEAST_WORDS = 3  # of a run that counts as equal where different words stand on both its ends
 
 Flags = NDArray[np.bool_]
@@ -105,28 +99,12 @@ def _common(left: Sequence[str], right: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def _common_words(left: Sequence[str], right: Sequence[str]) -> list[tuple[int, int]]:
-    ids = {unit: number for number, unit in enumerate(dict.fromkeys([*left, *right]))}
-    own, other = (np.array([ids[unit] for unit in units], np.int64) for units in (left, right))
-    table = np.zeros((len(own) + 1, len(other) + 1), np.int16)
-    for row, unit in enumerate(own):
-        through = table[row, :-1] + (other == unit)
-        table[row + 1, 1:] = np.maximum.accumulate(np.maximum(table[row, 1:], through))
-    return _walk_back(table, own, other)
-
-
-def _walk_back(
-    table: NDArray[np.int16], own: NDArray[np.int64], other: NDArray[np.int64]
-) -> list[tuple[int, int]]:
-    i, j, found = len(own), len(other), []
-    while i and j:
-        if own[i - 1] == other[j - 1]:
-            i, j = i - 1, j - 1
-            found.append((i, j))
-        elif table[i - 1, j] >= table[i, j - 1]:
-            i -= 1
-        else:
-            j -= 1
-    return found[::-1]
+    equal = (block for block in LCSseq.opcodes(left, right) if block.tag == "equal")
+    return [
+        (block.src_start + n, block.dest_start + n)
+        for block in equal
+        for n in range(block.src_end - block.src_start)
+    ]
 
 
 def _without_noise(
