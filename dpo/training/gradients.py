@@ -1,9 +1,9 @@
-"""The gradients of a step, pack by pack, and the sums that its metrics are made of.
+"""Gradients of a step, pack by pack, and the sums behind its metrics.
 
 Losses of single pairs need one pass. Losses that couple the pairs of a step need the log-probs of
-all of them first: a pass without gradients, then the loss and its slopes by every log-prob, then a
-second pass that carries the slopes back. So they are exact whatever the packs and the ranks. The
-load-balancing loss of a mixture of experts, which couples the tokens of a step, is added likewise.
+all of them first: a pass without gradients, then the loss and its gradient by every log-prob, then a
+second pass that backpropagates it. So gradients are exact for any packs and ranks. The load-balancing
+loss of a mixture of experts, which couples the tokens of a step, is added the same way.
 """
 
 import hashlib
@@ -17,21 +17,21 @@ from dpo.data.packing import Pack, PromptWithCompletions, bin_pack, pack
 from dpo.loss import PairLogps
 from dpo.model.moe import balance_loss, experts_per_token
 from dpo.training.distributed import is_sharded
-from dpo.training.metrics import NAMES, pair_sums
+from dpo.training.metrics import METRICS, pair_sums
 from dpo.training.setup import TrainContext
 
-NUM_SUMS = len(NAMES) + 3
-"""Of each metric; pairs; the loss at the reference; the load-balancing loss."""
+NUM_SUMS = len(METRICS) + 3
+"""Sums of each metric, of pairs, of the loss at the reference, and of the load-balancing loss."""
 
 
 def run_packs(run: TrainContext, packs: list[list[int]], step: int) -> Tensor:
-    """Add the gradients of this rank's packs; returns its sums, (NUM_SUMS,), float64."""
+    """Add the gradients of this rank's packs; return its sums, (NUM_SUMS,), float64."""
     couples = run.objective.is_coupled or run.config.router_aux_loss_coef is not None
     return (backward_two_pass if couples else backward_pass)(run, packs, step)
 
 
 def backward_pass(run: TrainContext, packs: list[list[int]], step: int) -> Tensor:
-    """`run_packs` where the loss of each pair stands alone."""
+    """Run the packs once, if the loss of each pair depends on no other pair."""
     seed_step(run, step)
     sums, num_pairs = _nothing(run), len(run.order.rows(step))
     for place, rows in enumerate(packs):
@@ -41,7 +41,7 @@ def backward_pass(run: TrainContext, packs: list[list[int]], step: int) -> Tenso
 
 
 def backward_two_pass(run: TrainContext, packs: list[list[int]], step: int) -> Tensor:
-    """`run_packs` where the loss of a pair depends on the others of the step, or its experts do."""
+    """Run the packs twice, for losses that couple pairs or a load-balancing loss."""
     seed_step(run, step)
     rows = run.order.rows(step)
     whole, loads_2E = forward_logps(run, packs, rows)
@@ -56,7 +56,7 @@ def backward_two_pass(run: TrainContext, packs: list[list[int]], step: int) -> T
     _backward_from_grads(
         run, packs, step, dict(zip(rows, torch.stack(grad_logps, 1), strict=True)), loads_2E
     )
-    if not run.accelerator.is_main_process:  # the sums of all pairs are known to every rank
+    if not run.accelerator.is_main_process:  # every rank has the sums of all pairs: count them once
         return _nothing(run)
     with torch.no_grad():
         at_reference = (run.objective(whole.at_reference()) * weights).sum()
@@ -69,7 +69,7 @@ def backward_two_pass(run: TrainContext, packs: list[list[int]], step: int) -> T
 def forward_logps(
     run: TrainContext, packs: list[list[int]], rows: list[int]
 ) -> tuple[PairLogps, Tensor | None]:
-    """Log-probs of all pairs of a step, in the order of `rows`, and the experts' loads, (2, E).
+    """Return the log-probs of a step's pairs, in the order of `rows`, and experts' loads, (2, E).
 
     Every rank gets those of all ranks.
     """
@@ -94,9 +94,9 @@ def forward_logps(
 
 
 def packs_of(run: TrainContext, step: int) -> list[list[int]]:
-    """This rank's packs of a step, as rows; as many on every rank, so that all stay in step.
+    """Return this rank's packs of a step, as rows; every rank gets the same number of packs.
 
-    Where a step is of groups, none is parted.
+    A group is never split across packs.
     """
     units = run.order.step(step)
     sizes = [run.train.pairs.num_tokens(unit) for unit in units]
@@ -110,12 +110,12 @@ def packs_of(run: TrainContext, step: int) -> list[list[int]]:
 
 
 def seed_step(run: TrainContext, step: int) -> None:
-    """Seed dropout by what names it, so that no generator's state has to be kept."""
+    """Seed dropout by seed, step and rank, so that no generator's state has to be stored."""
     _seed(f"{run.config.seed}/{step}/{run.accelerator.process_index}")
 
 
 def seed_draws(run: TrainContext, step: int) -> None:
-    """Seed what a loss draws, the same on every rank."""
+    """Seed the random draws of a loss, the same on every rank."""
     _seed(f"{run.config.seed}/{step}/loss")
 
 
@@ -125,12 +125,12 @@ def _seed(name: str) -> None:
 
 
 def _weights(run: TrainContext, rows: list[int], num_pairs: int) -> Tensor:
-    """What each pair weighs on average over the step, (rows,)."""
+    """Return the weight of each pair in the mean over the step, (rows,)."""
     return torch.from_numpy(run.train.pairs.weights[rows] * run.order.weights(rows, num_pairs))
 
 
 def _backward(run: TrainContext, rows: list[int], num_pairs: int) -> Tensor:
-    """Add a pack's gradients; returns its sums. The step has `num_pairs`."""
+    """Add a pack's gradients; return its sums. The step has `num_pairs`."""
     device = run.accelerator.device
     if not rows:
         _run_dummy_pack(run)
@@ -156,7 +156,7 @@ def _backward_from_grads(
     grad_logps: dict[int, Tensor],
     loads_2E: Tensor | None,
 ) -> None:
-    """Run the packs again, dropout as before, and let the slopes of their log-probs flow back."""
+    """Run the packs again with the same dropout and backpropagate their log-probs' gradients."""
     seed_step(run, step)
     for place, rows in enumerate(packs):
         with _maybe_no_sync(run, is_last=place == len(packs) - 1):
@@ -181,7 +181,7 @@ def _balance(run: TrainContext, loads_2E: Tensor, total_2E: Tensor) -> Tensor:
 
 
 def _maybe_no_sync(run: TrainContext, *, is_last: bool) -> AbstractContextManager[None]:
-    """Average gradients over ranks once a step; where weights are sharded, with each pack.
+    """Average gradients over ranks once per step; if weights are sharded, with each pack.
 
     Whole gradients, kept to the end of a step, would take the memory that sharding saves.
     """
@@ -192,14 +192,14 @@ def _maybe_no_sync(run: TrainContext, *, is_last: bool) -> AbstractContextManage
 
 
 def _run_dummy_pack(run: TrainContext) -> None:
-    """A pass without weight, so that the collectives of all ranks stay in step."""
+    """Run a pass with zero loss, so that the collectives of all ranks match."""
     with run.autocast():
         found = run.policy(dummy_pack().to(run.accelerator.device))
         run.accelerator.backward(found.logps_N.sum() * 0.0)
 
 
 def dummy_pack() -> Pack:
-    """Two tokens whose loss weighs nothing: a rank without work keeps the others company."""
+    """Return a pack of two tokens, for ranks that have run out of packs: its loss counts zero."""
     one = np.zeros(1, np.int32)
     return pack([PromptWithCompletions(one, (one,), (None,))])
 
