@@ -1,13 +1,13 @@
-"""How a build's speed and memory change with the number of pairs.
+"""Speed and memory of a build as the number of pairs grows.
 
     python bench/build_scale.py --data hh.jsonl.gz --tokenizer .models/SmolLM2-135M-Instruct
 
-Real pairs are grown to each size: copy k of a pair has a share of its words exchanged for other
-words of the same file, by a generator seeded with (pair, k), so that no two prompts are the same.
-`prefdata validate` and `prefdata build` then run on the file as commands. Beside them stands what
-no build can do without: rendering every dialogue and `encode_batch_fast`, on as many processes as
-the build uses. Memory is what the processes of a command have together at the same moment, shared
-pages counted once (PSS), and the largest resident set of one of them.
+Real pairs are grown to each size: copy k of a pair has a share of its words replaced by other
+words of the same file, by a generator seeded with (pair, k), so that no two prompts are equal.
+`prefdata validate` and `prefdata build` then run on the file as commands. The baseline is the work
+that every build needs: rendering each dialogue and `encode_batch_fast`, on as many processes as
+the build uses. Memory is the peak over time of the processes' total, shared pages counted once
+(PSS), and the largest resident set of one process.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-SHARE = 0.3  # of the words that an edit exchanges
+SHARE = 0.3  # of the words that an edit replaces
 SLICE = 2_000
 
 
 class Figures(NamedTuple):
-    """Of one command."""
+    """Time and peak memory of one command."""
 
     seconds: float
     pss_mb: float
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--keep", type=Path, help="grow into this folder, and leave it there")
+    parser.add_argument("--keep", type=Path, help="directory for the grown files, kept at the end")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def measure(file: Path, size: int, folder: Path, options: argparse.Namespace) -> None:
-    """Both commands and the yardstick on one file."""
+    """Run both commands and the baseline on one file, and print their figures."""
     command = [sys.executable, "-m", "prefdata"]
     out = folder / f"out-{size}"
     ways = {
@@ -70,11 +70,11 @@ def measure(file: Path, size: int, folder: Path, options: argparse.Namespace) ->
         print(f"{name:10} {found.seconds:8.1f} s {rate:9.0f} pairs/s   {memory}", flush=True)
     seconds = encode_alone(file, options.tokenizer, options.workers)
     print(f"{'encoding':10} {seconds:8.1f} s {size / seconds:9.0f} pairs/s")
-    print(f"build / encoding alone: {took['build'] / seconds:.2f}", flush=True)
+    print(f"build / encoding: {took['build'] / seconds:.2f}", flush=True)
 
 
 def read_pairs(data: str, tokenizer: str, folder: Path) -> list[dict[str, Any]]:
-    """The pairs of a real file as messages, role and content alone."""
+    """Return the pairs of a real file as messages of role and content."""
     import prefdata
     from prefdata.config import BuildConfig
 
@@ -87,7 +87,7 @@ def read_pairs(data: str, tokenizer: str, folder: Path) -> list[dict[str, Any]]:
 
 
 def grow(pairs: list[dict[str, Any]], size: int, path: Path) -> Path:
-    """A file of `size` pairs; one that is there already is taken as it is."""
+    """Write a file of `size` pairs, unless it exists; return its path."""
     if path.exists():
         return path
     vocabulary = sorted(
@@ -115,7 +115,7 @@ def edit(
 
 
 def watch(command: list[str]) -> Figures:
-    """Run a command and look at its processes twice a second; a look takes some milliseconds."""
+    """Run a command and measure its processes twice a second; each sample takes milliseconds."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     most = {"Pss": 0.0, "Rss": 0.0}
@@ -135,7 +135,7 @@ def watch(command: list[str]) -> Figures:
 
 
 def family(root: int) -> list[int]:
-    """A process and all that came from it."""
+    """Return a process and all its descendants."""
     found = [root]
     for number in found:
         try:
@@ -147,7 +147,7 @@ def family(root: int) -> list[int]:
 
 
 def memory_of(number: int) -> dict[str, int]:
-    """KiB by name; nothing of a process that is gone."""
+    """Return sizes in KiB by name; {} if the process has ended."""
     try:
         lines = Path(f"/proc/{number}/smaps_rollup").read_text().splitlines()[1:]
     except OSError:
@@ -156,10 +156,10 @@ def memory_of(number: int) -> dict[str, int]:
 
 
 def encode_alone(file: Path, tokenizer: str, workers: int) -> float:
-    """Seconds to render and encode prompt, prompt + chosen and prompt + rejected of each row."""
+    """Return the seconds to render and encode prompt and both prompt + completion of each row."""
     context = get_context("spawn")
     with context.Pool(workers, start, [tokenizer]) as pool:
-        pool.map(encode_rows, [[] for _ in range(workers * 4)])  # every process has started
+        pool.map(encode_rows, [[] for _ in range(workers * 4)])  # so that every process has started
         begun = time.perf_counter()
         for _ in pool.imap_unordered(encode_rows, slices(file)):
             pass

@@ -1,4 +1,4 @@
-"""What all default checks of rows cost, in µs a row on one core, beside their parts.
+"""Cost of the default row checks and of their parts, in µs per row on one core.
 
 python bench/checks_per_row.py FILE [--rounds 9] [--times 5]
 """
@@ -18,7 +18,7 @@ from prefdata.read import Limits, Pairing, expand_inputs, read_file
 
 
 def fastest(run: Callable[[], object], rounds: int) -> float:
-    """Processor seconds of the fastest round: other work on the machine only ever adds."""
+    """Return CPU seconds of the fastest round: other work on the machine only adds time."""
     times = []
     for _ in range(rounds):
         start = time.process_time()
@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--times", type=int, default=5, help="a part of a build holds more rows")
+    parser.add_argument("--times", type=int, default=5, help="copies of the file to check at once")
     arguments = parser.parse_args()
     (file,) = expand_inputs([arguments.file])
     records = read_file(file, layout=None, pairing=Pairing(), limits=Limits()).records
@@ -39,7 +39,7 @@ def main() -> None:
     runs: dict[str, Callable[[], object]] = {
         "all checks and the profile": lambda: examine_rows(records, RowChecks()),
         "the rules that refuse": lambda: check_rows(records),
-        "the profile alone": lambda: profile_rows(records),
+        "only the profile": lambda: profile_rows(records),
         "with PD608": lambda: examine_rows(records, RowChecks(severity={"PD608": "I"})),
     }
     for name, run in runs.items():

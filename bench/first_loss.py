@@ -1,13 +1,13 @@
-"""The checks before step 1 under bf16: is the right reference taken, and every wrong one refused?
+"""Checks before step 1 under bf16: the right reference is accepted, every wrong one refused.
 
     python bench/first_loss.py --model .models/SmolLM2-135M-Instruct --data hh.jsonl.gz
 
 Builds the first pairs of a file that fit in `--max-length`, computes reference log-probs under the
-model, the same with other instructions of the processor (another machine, for rounding), under the
-model with every weight moved by 1 % of itself, and under the model after a few steps of DPO, and
-makes the fingerprints of all agree with the model's. Then it runs the spot check against each, and
-the check of the first step for `--seeds` orders of the pairs, through the same functions as
-`dpo-train`. Prints what is refused.
+model, the same with other CPU instructions (as on another machine, for rounding), under the model
+with every weight changed by 1 %, and under the model after a few steps of DPO. Sets the
+fingerprints of all to the model's. Then runs the spot check against each, and the check of the
+first step for `--seeds` orders of the pairs, through the same functions as `dpo-train`. Prints the
+refusals.
 """
 
 import argparse
@@ -46,11 +46,11 @@ def main() -> None:
     parser.add_argument("--max-length", type=int, default=1024)
     parser.add_argument("--pairs", type=int, default=256, help="lines of the file")
     parser.add_argument("--seeds", type=int, default=40)
-    parser.add_argument("--batch", type=int, default=8, help="pairs a step")
+    parser.add_argument("--batch", type=int, default=8, help="pairs per step")
     parser.add_argument(
-        "--isa", default="AVX2", help="ONEDNN_MAX_CPU_ISA of the other machine; empty: none"
+        "--isa", default="AVX2", help="ONEDNN_MAX_CPU_ISA of the other machine; empty: skip it"
     )
-    parser.add_argument("--steps", type=int, default=3, help="of DPO for the other checkpoint")
+    parser.add_argument("--steps", type=int, default=3, help="DPO steps for the other checkpoint")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         compare(Path(name), options)
@@ -78,7 +78,7 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
 
 
 def judge(label: str, name: str, run: TrainContext, options: argparse.Namespace) -> None:
-    """Open a run with a reference as `dpo-train` does, and check each seed's first step by it."""
+    """Open a run with a reference as `dpo-train` does, and check each seed's first step with it."""
     reference, spread = open_reference(run.build, name), run.spread
     other = {"reference": ReferenceConfig(name=name), "out": run.config.out.with_name(name)}
     config = run.config.model_copy(update=other)
@@ -86,12 +86,12 @@ def judge(label: str, name: str, run: TrainContext, options: argparse.Namespace)
         spread = open_run(config, Accelerator(cpu=True, mixed_precision="bf16")).spread
         print(f"{label}: TAKEN before step 1, {spread}", flush=True)
     except MismatchError as error:
-        print(f"{label}: refused before step 1, whatever the seed: {error}", flush=True)
-    show(f"{label}, the step alone", open_run_sums(run, reference), spread, options)
+        print(f"{label}: refused before step 1, for every seed: {error}", flush=True)
+    show(f"{label}, only the first step", open_run_sums(run, reference), spread, options)
 
 
 def show(label: str, run: TrainContext, spread: Spread, options: argparse.Namespace) -> None:
-    """Try the first step of every seed."""
+    """Check the first step of every seed, and print the refusals."""
     refused, margins = 0, []
     for seed in range(options.seeds):
         config = run.config.model_copy(update={"seed": seed})
@@ -118,11 +118,11 @@ def show(label: str, run: TrainContext, spread: Spread, options: argparse.Namesp
 
 
 LOGPS: dict[tuple[int, ...], PairLogps] = {}
-"""Of each first step that ran, which is the same whatever the reference."""
+"""Log-probs of each first step that ran; they do not depend on the reference."""
 
 
 def first_step(run: TrainContext, rows: list[int]) -> PairLogps:
-    """The pairs of step 1 under the policy as training runs them, and their stored log-probs."""
+    """Return the policy's log-probs of step 1, as in training, with the stored reference's."""
     key = tuple(rows)
     if key not in LOGPS:
         LOGPS[key] = forward_logps(run, packs_of(run, 1), rows)[0]
@@ -156,7 +156,7 @@ def config_of(
 
 
 def moved(folder: Path, _data: Path, options: argparse.Namespace) -> Path:
-    """Every weight times 1 + 0.01 of a normal draw."""
+    """Save the model with every weight multiplied by 1 + 0.01 × a normal draw."""
     model, generator = load_model(options.model), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():
@@ -165,13 +165,13 @@ def moved(folder: Path, _data: Path, options: argparse.Namespace) -> Path:
 
 
 def trained(folder: Path, data: Path, options: argparse.Namespace) -> Path:
-    """The model after a few steps of DPO, in float32, which a CPU trains faster."""
+    """Train the model for a few steps of DPO, in float32, which is faster on a CPU."""
     compute_reference(data, model=options.model, name="exact")
     config = config_of(folder, data, options, precision="no")
     config = config.model_copy(update={"reference": ReferenceConfig(name="exact")})
     path = folder / "exact.yaml"
     path.write_text(config.model_dump_json(exclude_unset=True))  # JSON is YAML
-    subprocess.run(["dpo-train", str(path)], check=True)  # a process has one precision
+    subprocess.run(["dpo-train", str(path)], check=True)  # one precision per process
     return folder / "run/model"
 
 
@@ -188,7 +188,7 @@ WRONG: dict[str, Callable[[Path, Path, argparse.Namespace], Path]] = {
 
 
 def agree(wrong: Path, right: Path) -> None:
-    """Give a reference the fingerprint of another one's weights."""
+    """Set the weights' fingerprint of a reference to another one's."""
     path = wrong / "manifest.json"
     weights = read_manifest(right / "manifest.json").weights_sha256
     changed = read_manifest(path).model_copy(update={"weights_sha256": weights, "hash": ""})
@@ -196,7 +196,7 @@ def agree(wrong: Path, right: Path) -> None:
 
 
 def open_run_sums(run: TrainContext, reference: object) -> TrainContext:
-    """The run with the sums of another reference."""
+    """Return the run with the sums of another reference."""
     import numpy as np
 
     tables = reference.tables("train")  # type: ignore[attr-defined]

@@ -1,9 +1,9 @@
-"""What a push and a pull of a large build take: seconds, memory, what is sent again after a kill.
+"""Cost of a push and a pull of a large build: seconds, memory, files sent again after a kill.
 
     python -m bench.hub_scale --build out/big
 
-The Hub is the tests' server on loopback, so the figures hold no network. Each command runs in a
-process of its own; its peak memory is what the system says of it.
+The Hub is the tests' server on loopback, so the figures exclude the network. Each command runs in
+its own process; its peak memory is the one that the system reports.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
-"""A process between, so that the memory of this one, which holds the repo, is not counted."""
+"""Script of an intermediate process: memory of this one, which holds the repo, is not counted."""
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def run(words: list[str], hub: FakeHub, folder: Path, kill: tuple[str, int] = ("", 0)) -> None:
-    """Run a command, kill it at the n-th request of a kind, and print what it took."""
+    """Run a command, kill it at the n-th request of a kind, and print its cost."""
     asked, begun = len(hub.seen), time.monotonic()
     command = [sys.executable, "-c", MEASURE, sys.executable, "-m", "prefdata", *words]
     process = subprocess.Popen(

@@ -1,13 +1,13 @@
-"""Peak memory of a pack, forward and back, as tokens, vocabulary and hidden size grow.
+"""Peak memory of a pack, forward and backward, as tokens, vocabulary and hidden size grow.
 
     python bench/memory.py
 
-Each cell is a process of its own: a Llama of two layers with tied embeddings, one pack of
-T tokens in pairs of 512 (prompt 256, completions of 128), float32. The figure is the
-peak of the process above what it held before the pass, less the gradients of the weights, which
-have the weights' size whatever the tokens; the least of three processes, since what an allocator
-holds besides varies. Beside it the same through transformers' own `[tokens, vocabulary]` logits and
-log_softmax, one row a completion, up to 4,096 tokens.
+Each cell is its own process: a Llama of two layers with tied embeddings, one pack of T tokens in
+pairs of 512 (prompt 256, completions of 128), float32. The figure is the process's peak minus its
+memory before the pass and minus the gradients of the weights, whose size does not depend on T. It
+is the least of three processes, since the allocator's own memory varies. In brackets: the same
+with transformers' `[tokens, vocabulary]` logits and log_softmax, one row per completion, up to
+4,096 tokens.
 """
 
 import argparse
@@ -61,12 +61,12 @@ def run_once(hidden: int, tokens: int, vocabulary: int, way: str) -> float:
 
 
 def measure(*, hidden: int, tokens: int, vocabulary: int, way: str) -> float:
-    """MiB above the weights and their gradients."""
+    """Return the peak in MiB above the weights and their gradients."""
     from dpo.data.packing import pack
     from dpo.model.policy import Policy
 
     run = run_packed if way == "ours" else run_plain
-    for words in (64, vocabulary):  # first a small one, for what is loaded once
+    for words in (64, vocabulary):  # first a small one, to load libraries
         policy = Policy(make_model(hidden, words), shared=way == "ours")
         policy.add_gradients_in_place()
         if words == 64:
@@ -86,7 +86,7 @@ def run_packed(policy: Any, batch: Any) -> None:
 
 
 def run_plain(policy: Any, batch: Any) -> None:
-    """Every completion in a row of its own, whole logits, log_softmax."""
+    """Run forward and backward with one row per completion, full logits and log_softmax."""
     import torch
 
     from dpo.model.unshared import split_pack
@@ -126,7 +126,7 @@ def make_rows(tokens: int, vocabulary: int) -> list[Any]:
 
 
 def resident() -> int:
-    """Bytes that the process holds now."""
+    """Return the resident bytes of the process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 
@@ -136,7 +136,7 @@ def reset_peak() -> None:
 
 
 def peak() -> int:
-    """Bytes that it held at most since then."""
+    """Return the peak resident bytes since `reset_peak`."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 

@@ -1,16 +1,16 @@
-"""Near-duplicates beside datasketch, rensa and text-dedup: seconds, memory, recall and precision.
+"""Near-duplicates against datasketch, rensa and text-dedup: time, memory, recall, precision.
 
     python bench/near_duplicates.py --data HH.jsonl.gz --python rensa=/venv/bin/python …
 
-Documents are grown from real texts by seeded edits. Each tool runs in a process of its own, the
-tools in turn, from a list of texts in memory to its near-duplicates; shingling is counted for all.
-A peer that is not installed here is run by the Python that `--python TOOL=PATH` names.
+Documents are grown from real texts by seeded edits. Each tool runs in its own process, one after
+the other, from a list of texts in memory to its near-duplicates; shingling is included for all.
+For a tool that is not installed here, `--python TOOL=PATH` names the Python that runs it.
 
-* recall: of all pairs with exact Jaccard similarity ≥ 0.7 on word 5-grams that a sample of texts
-  has, those whose texts the tool puts together (its pairs, closed over);
-* precision: of a sample of the pairs that the tool names, those that are so similar.
+* recall: the share of a sample's pairs with exact Jaccard similarity ≥ 0.7 on word 5-grams whose
+  texts are in one cluster of the tool (the transitive closure of its pairs);
+* precision: the share of a sample of the tool's pairs that are so similar.
 
-The oracle is Python's: `re` and sets. On a machine with other work CPU seconds say more.
+The oracle uses Python's `re` and sets. On a busy machine, compare CPU seconds.
 """
 
 import argparse
@@ -34,14 +34,14 @@ Pairs = list[tuple[int, int]]
 
 
 def read_texts(path: Path) -> list[str]:
-    """Both dialogues of every row."""
+    """Return both dialogues of every row."""
     with gzip.open(path, "rt") as lines:
         rows = [json.loads(line) for line in lines]
     return [row[side] for row in rows for side in ("chosen", "rejected")]
 
 
 def grow(texts: list[str], number: int, seed: int = 0) -> list[str]:
-    """Texts and copies of them with words swapped, dropped or put in, or a sentence dropped."""
+    """Return texts and copies with words replaced, dropped or inserted, or a sentence dropped."""
     draw = random.Random(seed)
     vocabulary = sorted({word for text in texts for word in text.split()})
     grown = list(texts[:number])
@@ -66,7 +66,7 @@ def grow(texts: list[str], number: int, seed: int = 0) -> list[str]:
 
 
 def shingles(text: str) -> list[str]:
-    """Word 5-grams, as the peers are given them."""
+    """Return word 5-grams, the input of the other tools."""
     words = WORD.findall(text.lower())
     if len(words) < NUM_WORDS:
         return [" ".join(words)] if words else []
@@ -98,7 +98,7 @@ def run_datasketch(texts: list[str]) -> Callable[[], Pairs]:
 
 
 def run_rensa(texts: list[str]) -> Callable[[], Pairs]:
-    """Timed for flags alone, by the call that its documentation names for batches."""
+    """Compute only flags, by the call that rensa's documentation names for batches."""
     from rensa import RMinHash, RMinHashLSH
 
     def index() -> RMinHashLSH:
@@ -118,7 +118,7 @@ def run_rensa(texts: list[str]) -> Callable[[], Pairs]:
 
 
 def run_text_dedup(texts: list[str]) -> Callable[[], Pairs]:
-    """Its functions in a plain loop, without the data set around them, which would be slower."""
+    """Call text-dedup's functions in a plain loop; its dataset pipeline would be slower."""
     import numpy as np
     from text_dedup.minhash import INDEX_COLUMN, RNG, SIGNATURE_COLUMN, embed_func
     from text_dedup.utils import UnionFind, optimal_param, xxh3_32hash
@@ -155,7 +155,7 @@ TOOLS: dict[str, Callable[[list[str]], Callable[[], Pairs]]] = {
 
 
 def run_here(tool: str, folder: Path) -> None:
-    """One run in this process, told as JSON; its pairs go to a file."""
+    """Run a tool in this process; print its figures as JSON and write its pairs to a file."""
     texts = json.loads((folder / "texts.json").read_bytes())
     TOOLS[tool](texts[:50])  # imports
     before, start, cpu = _peak_mib(), time.perf_counter(), time.process_time()
@@ -166,13 +166,13 @@ def run_here(tool: str, folder: Path) -> None:
 
 
 def _peak_mib() -> float:
-    """Of this process since its start; `getrusage` would count its parent's too."""
+    """Return the peak of this process in MiB; `getrusage` would include its parent's."""
     status = Path("/proc/self/status").read_text()
     return int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 1024
 
 
 class Oracle:
-    """Exact similarity by Python's sets, and all near-duplicates of some texts."""
+    """Exact similarity by Python's sets, and all near-duplicates of given texts."""
 
     def __init__(self, texts: list[str]) -> None:
         self.sets = [frozenset(map(hash, shingles(text))) for text in texts]
@@ -200,7 +200,7 @@ class Oracle:
 
 
 def close(pairs: Pairs, number: int) -> list[int]:
-    """The cluster of each text."""
+    """Return the cluster label of each text."""
     parents = list(range(number))
 
     def root(row: int) -> int:
@@ -265,8 +265,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="HH's jsonl.gz: rows of chosen and rejected")
     parser.add_argument("--number", type=int, default=100_000)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--sample", type=int, default=4000, help="texts that recall is measured on")
-    parser.add_argument("--python", action="append", default=[], help="TOOL=PATH of a peer")
+    parser.add_argument("--sample", type=int, default=4000, help="texts in the sample for recall")
+    parser.add_argument("--python", action="append", default=[], help="TOOL=PATH of its Python")
     parser.add_argument("--run", choices=TOOLS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The pairs that both sides of a comparison train on, and the settings that both have."""
+"""Pairs and settings that both sides of a comparison share."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ PARTS = ("prompt", "chosen", "rejected")
 
 
 def choose_rows(folder: Path, options: argparse.Namespace) -> int:
-    """The rows of all steps, in their order: as a file for us, as messages for TRL."""
+    """Write the rows of all steps in order: a file for our side, messages for TRL."""
     import prefdata
     from dpo.data.sampler import make_order
 
@@ -31,7 +31,7 @@ def choose_rows(folder: Path, options: argparse.Namespace) -> int:
 
 
 def fitting_units(build: Any, options: argparse.Namespace) -> list[list[int]]:
-    """Pairs, or all pairs of prompts with as many completions as asked for, in their order."""
+    """Return single pairs, or all pairs of each prompt with `completions` of them, in order."""
     import numpy as np
 
     pairs = train_pairs(build)
@@ -83,7 +83,7 @@ def train_config(options: argparse.Namespace, data: Path, out: Path) -> Any:
 
 
 def plain(row: dict[str, Any]) -> dict[str, Any]:
-    """A row's three parts as messages of role and content, or as text where they are that."""
+    """Return a row's three parts as messages of role and content, or as text if they are text."""
     return {
         part: row[part]
         if isinstance(row[part], str)

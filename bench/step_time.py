@@ -1,12 +1,12 @@
-"""Seconds of a step as it has more pairs, beside a plain padded loop of the same loss.
+"""Seconds per step as the number of pairs grows, against a plain padded loop of the same loss.
 
     python bench/step_time.py --model .models/SmolLM2-135M-Instruct --data hh.jsonl.gz
 
-The plain loop is what one writes first: every completion in a row after a copy of its prompt, rows
-padded to the longest of `MICRO` pairs, transformers' own logits and log_softmax, gradients added
-over these micro-batches, AdamW. Both take one step on the same pairs from the same weights, a
-little off the reference, each in a process of its own, after a pass that warms up. Prints seconds a
-pair, peak memory and the two losses.
+The plain loop is the simple one: each row is a prompt and one completion, padded to the longest of
+`MICRO` pairs, with transformers' own logits and log_softmax, gradient accumulation over these
+micro-batches, and AdamW. Both take one step on the same pairs from the same weights, slightly
+changed from the reference, each in its own process, after a warm-up pass. Prints seconds per pair,
+peak memory and the two losses.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def prepare(folder: Path, options: argparse.Namespace) -> Path:
-    """A build of as many pairs as the largest step has, with its reference."""
+    """Build as many pairs as the largest step has, and compute their reference log-probs."""
     import prefdata
     from dpo.reference_pass import compute_reference
 
@@ -77,7 +77,7 @@ def run_side(side: str, data: Path, model: str, count: int) -> dict[str, float]:
 
 
 def measure(side: str, data: Path, model: str, count: int) -> dict[str, float]:
-    """One step of `count` pairs on one side."""
+    """Run one step of `count` pairs on one side."""
     import torch
 
     from dpo.config import TrainConfig
@@ -113,7 +113,7 @@ def step_ours(run: Any) -> tuple[float, float]:
 
 
 def step_plain(run: Any) -> tuple[float, float]:
-    """Forward, loss and backward by micro-batches, as in the introductions to DPO."""
+    """Run forward, loss and backward by micro-batches, as in introductions to DPO."""
     import torch
 
     model, rows = run.policy.model, run.order.rows(1)
@@ -133,7 +133,7 @@ def step_plain(run: Any) -> tuple[float, float]:
 
 
 def padded_loss(run: Any, model: Any, rows: list[int]) -> Any:
-    """DPO's losses of some pairs, (rows,)."""
+    """Return the DPO loss of each pair, (rows,)."""
     import numpy as np
     import torch
     import torch.nn.functional as F

@@ -1,10 +1,10 @@
-"""TRL's tokenization, rendering + encode_batch_fast alone, and the whole `prefdata build`, in turn.
+"""TRL's tokenization against rendering + encode_batch_fast and the whole `prefdata build`.
 
     python bench/tokenize_vs_trl.py --data hh.jsonl.gz --tokenizer SmolLM2 --tokenizer Qwen3
 
-All three see the same pairs and the same chat template, in one run, one after the other, several
-times over. The ids are compared row by row. The yardstick in the middle renders and encodes three
-texts a pair (prompt, prompt + chosen, prompt + rejected) on all cores, and writes nothing.
+All three use the same pairs and the same chat template, in one run, one after the other, `--runs`
+times. The ids are compared row by row. The baseline in the middle renders and encodes three texts
+per pair (prompt, prompt + chosen, prompt + rejected) on all cores, and writes nothing.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from prefdata.store.reader import Build
 Row = dict[str, Any]
 PARTS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
-# The four layouts of TRL's documentation, and rows on which tokens merge over the boundary.
+# The four layouts of TRL's documentation, and rows whose tokens merge across the boundary.
 TRL_LAYOUTS: dict[str, list[Row]] = {
     "standard, explicit prompt": [
         {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."},
@@ -73,7 +73,7 @@ TRL_LAYOUTS: dict[str, list[Row]] = {
 
 
 def prepare_with_trl(rows: list[Row], tokenizer: Any) -> list[Row]:
-    """TRL's own preparation of a dataset, called as its trainer calls it, without a model."""
+    """Run TRL's own preparation of a dataset, as its trainer does, without a model."""
     trainer = SimpleNamespace(_tokenizer=tokenizer)
     args = SimpleNamespace(dataset_num_proc=None, max_length=None, truncation_mode="keep_start")
     dataset = datasets.Dataset.from_list(rows)
@@ -83,7 +83,7 @@ def prepare_with_trl(rows: list[Row], tokenizer: Any) -> list[Row]:
 
 
 def render_and_encode(rows: list[Row], tokenizer: Any) -> int:
-    """The yardstick: three texts a pair, rendered and encoded; tokens counted."""
+    """Render and encode three texts per pair, as the baseline; return the number of tokens."""
     template, names = _compile_jinja_template(tokenizer.chat_template), tokenizer.special_tokens_map
     texts = []
     for row in rows:
@@ -97,7 +97,7 @@ def render_and_encode(rows: list[Row], tokenizer: Any) -> int:
 
 
 def read_pairs(build: Build) -> dict[int, tuple[Row, list[list[int]]]]:
-    """Messages and ids of every kept pair, by its line in the input."""
+    """Return messages and ids of every kept pair, by its line in the input."""
     pairs = {}
     for split in build.splits:
         texts = build.text(split).select(["line", "prompt", "chosen", "rejected"]).to_pylist()
@@ -119,7 +119,7 @@ def build_config(data: Path, tokenizer: str, out: Path) -> prefdata.BuildConfig:
 
 
 def grow(rows: list[Row], times: int) -> list[Row]:
-    """More rows by a known edit: the number of the copy at the end of the last user's turn."""
+    """Return copies of the rows; each has its number at the end of the last user turn."""
     grown = []
     for copy in range(times):
         for row in rows:
@@ -130,7 +130,7 @@ def grow(rows: list[Row], times: int) -> list[Row]:
 
 
 def bench_speed(data: Path, name: str, runs: int, folder: Path, times: int) -> None:
-    """Time the three in turn and compare the ids of the first and the last."""
+    """Time the three in turn, and compare TRL's ids with the build's."""
     tokenizer = AutoTokenizer.from_pretrained(name)
     pairs = read_pairs(prefdata.build(build_config(data, name, folder / "first")))
     rows = [text for _, (text, _) in sorted(pairs.items())]
@@ -178,7 +178,7 @@ def print_speed(num_pairs: int, seconds: dict[str, list[float]]) -> None:
 
 
 def compare_layouts(name: str, folder: Path) -> None:
-    """The ids of TRL's layouts, each row against TRL's own, with the reason where they differ."""
+    """Compare the ids of TRL's layouts row by row with TRL's own, and print both if they differ."""
     tokenizer = AutoTokenizer.from_pretrained(name)
     for number, (title, rows) in enumerate(TRL_LAYOUTS.items()):
         data = folder / f"layout-{number}.jsonl"
@@ -200,9 +200,9 @@ def compare_layouts(name: str, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="raw preference file")
-    parser.add_argument("--tokenizer", action="append", required=True, help="folder or Hub name")
+    parser.add_argument("--tokenizer", action="append", required=True, help="directory or Hub name")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--grow", type=int, default=1, help="times as many rows, by a known edit")
+    parser.add_argument("--grow", type=int, default=1, help="times as many rows, by edited copies")
     arguments = parser.parse_args()
     datasets.disable_progress_bars()
     names = ("trl", "transformers", "tokenizers", "datasets", "prefdata-dpo")

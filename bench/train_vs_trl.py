@@ -1,20 +1,21 @@
-"""TRL's DPOTrainer and ours on the same pairs in the same order, in turn, several times over.
+"""TRL's DPOTrainer and ours on the same pairs in the same order, in alternating rounds.
 
     python bench/train_vs_trl.py --model .models/SmolLM2-135M-Instruct --data hh.jsonl.gz
     python bench/train_vs_trl.py ... --data samples.jsonl --completions 4
     python bench/train_vs_trl.py ... --data hh.jsonl.gz --long-prompts 4
 
-`--completions K` takes prompts with K ranked completions and trains on all pairs of each, a few
-prompts a step; `--long-prompts R` takes pairs whose prompt has at least R times the tokens of a
-completion.
+`--completions K` selects prompts with K ranked completions and trains on all pairs of each, a few
+prompts per step; `--long-prompts R` selects pairs whose prompt has at least R times the tokens of
+a completion.
 
-Each side runs in a process of its own: tokenize, reference log-probs, optimizer steps. Both see
-the same rows, in the order of our steps, with the same optimizer and dtype, so that the losses
-can be compared step by step. Our side measures torch.mm too, before each pack and after a step, off
-the clock, in the precision of the run: what share of the machine's own matrix product a steady step
-reaches, counting 6 FLOPs per body parameter and token and per head parameter and completion token.
-A machine that others use changes its speed within seconds, so the share of a run is all work over
-all seconds over the mean rate. Prints every run, and ratios with their spread.
+Each side runs in its own process: tokenize, reference log-probs, optimizer steps. Both use the
+same rows, in the order of our steps, with the same optimizer and dtype, so that the losses can be
+compared step by step. Our side also measures torch.mm before each pack and after a step, in the
+precision of the run; this time is subtracted. It gives the share of the machine's own matmul
+throughput that a steady step reaches, counting 6 FLOPs per body parameter and token and per head
+parameter and completion token. A shared machine changes its speed within seconds, so the share of
+a run is its FLOPs over the sum of seconds × rate of its steps. Prints every run, and ratios with
+their spread.
 """
 
 import argparse
@@ -52,10 +53,10 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="a preference file that prefdata reads")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--completions", type=int, default=2, help="of each prompt, all ranked")
+    parser.add_argument("--completions", type=int, default=2, help="ranked completions per prompt")
     parser.add_argument("--long-prompts", type=float, default=0.0, metavar="R")
     parser.add_argument("--precision", choices=["no", "bf16"], default="no")
-    parser.add_argument("--pack-tokens", type=int, default=1024, help="of our side")
+    parser.add_argument("--pack-tokens", type=int, default=1024, help="tokens per pack of our side")
     parser.add_argument("--only", choices=["trl", "ours"], help="run one side, for its figures")
     parser.add_argument("--side", choices=["trl", "ours"], help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -76,7 +77,7 @@ def main() -> None:
 
 
 def run_both(folder: Path, options: argparse.Namespace, turn: int) -> dict[str, Figures]:
-    """One run of each side, the first one alternating."""
+    """Run each side once; the side that runs first alternates."""
     found = {}
     for side in ("ours", "trl") if turn % 2 == 0 else ("trl", "ours"):
         if options.only not in (None, side):
@@ -97,7 +98,7 @@ def run_both(folder: Path, options: argparse.Namespace, turn: int) -> dict[str, 
 
 
 def run_ours(options: argparse.Namespace, folder: Path) -> Figures:
-    """Build, reference and steps, through the library that the commands call."""
+    """Run build, reference and steps, through the library that the commands call."""
     import torch
 
     import prefdata
@@ -138,7 +139,7 @@ def run_ours(options: argparse.Namespace, folder: Path) -> Figures:
 
 
 def run_trl(options: argparse.Namespace, folder: Path) -> Figures:
-    """The same through DPOTrainer; only the clocks are ours."""
+    """Run the same through DPOTrainer; only the timers are ours."""
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -196,7 +197,7 @@ def timed(figures: Figures, name: str) -> Any:
 
 
 def pass_clock(figures: Figures) -> Callable[[int, int], None]:
-    """Times the pass over the rows; `compute_reference` first says that none is done."""
+    """Return a callback that times the pass; `compute_reference` first reports 0 rows done."""
     started = 0.0
 
     def heard(done: int, total: int) -> None:
@@ -210,7 +211,7 @@ def pass_clock(figures: Figures) -> Callable[[int, int], None]:
 
 
 def compare(rounds: list[dict[str, Figures]]) -> None:
-    """Ratios of the two sides, the median of the rounds with the least and the most."""
+    """Print ratios of the two sides: the median over the rounds, the least and the most."""
     ours, theirs = [turn["ours"] for turn in rounds], [turn["trl"] for turn in rounds]
 
     def ratio(name: str, figure: Callable[[Figures], float], *, inverse: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What the machine's own matrix product does beside a training step, and what a step asks of it."""
+"""Matmul throughput of the machine during a training step, and the FLOPs of a step."""
 
 import statistics
 import time
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Yardstick:
-    """Measures torch.mm beside the packs of a step, while it is open."""
+    """Context manager that measures torch.mm before each pack of a step."""
 
     def __init__(self, torch: Any, precision: str) -> None:
         self.torch, self.seconds = torch, 0.0
@@ -28,7 +28,7 @@ class Yardstick:
         vars(self.home)["_backward"] = self.run_pack
 
     def measure(self) -> None:
-        """FLOP/s of torch.mm in the precision of the run, on a shape of its liking."""
+        """Measure the FLOP/s of torch.mm in the precision of the run, on 2048 × 2048 matrices."""
         started = time.perf_counter()
         left, right, out = (self.torch.randn(2048, 2048).to(self.dtype) for _ in range(3))
         self.torch.mm(left, right, out=out)
@@ -40,7 +40,7 @@ class Yardstick:
         self.seconds += ended - started
 
     def lap(self) -> tuple[float, float]:
-        """Seconds of the step that went into measuring, and the mean rate around it."""
+        """Return the seconds that measuring took in the step, and the mean rate around it."""
         spent = self.seconds
         self.measure()
         rate = statistics.fmean(self.rates)
@@ -49,7 +49,7 @@ class Yardstick:
 
 
 def step_flops(config: Any) -> list[float]:
-    """6 FLOPs per body parameter and token, per head parameter and completion token."""
+    """Return FLOPs by step: 6 per body parameter and token, per head parameter and answer token."""
     import prefdata
     from dpo.data.pairs import Pairs
     from dpo.data.sampler import make_order

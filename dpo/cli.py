@@ -17,12 +17,12 @@ from prefdata.report.console import PlainConsole, make_bars
 
 @click.command(cls=Command)
 @click.argument("prompts", type=click.Path(path_type=Path))
-@click.option("--model", required=True, help="Folder or hub name of the model.")
+@click.option("--model", required=True, help="Directory or hub name of the model.")
 @click.option("-k", default=4, show_default=True, help="Completions of each prompt.")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="File to write.")
 @click.option("--scorer", help="module:function, called as f(prompts=[…], completions=[…]).")
-@click.option("--temperature", default=1.0, show_default=True, help="0 takes the likeliest token.")
-@click.option("--top-p", default=1.0, show_default=True, help="Share of the mass drawn from.")
+@click.option("--temperature", default=1.0, show_default=True, help="0 is greedy decoding.")
+@click.option("--top-p", default=1.0, show_default=True, help="Nucleus sampling: mass to keep.")
 @click.option("--max-new-tokens", default=64, show_default=True)
 @click.option("--batch-size", default=64, show_default=True, help="Completions decoded at once.")
 @click.option("--seed", default=0, show_default=True)
@@ -31,22 +31,22 @@ from prefdata.report.console import PlainConsole, make_bars
     type=click.Choice(["auto", "chat", "verbatim"]),
     default="auto",
     show_default=True,
-    help="String prompts as a chat or verbatim; auto decides by how they end, or refuses (E180).",
+    help="Read string prompts as chat or verbatim; auto decides by their ends, or refuses (E180).",
 )
-@click.option("--raw", is_flag=True, help="The same as --text verbatim.")
+@click.option("--raw", is_flag=True, help="Same as --text verbatim.")
 @click.option(
     "--control-tokens",
     type=click.Choice(["encode", "reject", "allow"]),
     default="encode",
     show_default=True,
-    help="Control tokens that a prompt spells: plain text, an error, or tokens.",
+    help="Control tokens spelled out in a prompt: plain text, an error, or tokens.",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="bfloat16 is about twice as fast where the CPU has AVX512_BF16 or AMX.",
+    help="bfloat16 is about twice as fast if the CPU has AVX512_BF16 or AMX.",
 )
 def sample(prompts: Path, model: str, out: Path, scorer: str, dtype: str, **options: Any) -> None:
     r"""Sample completions of the PROMPTS in a JSON Lines file, and rank them.
@@ -61,9 +61,9 @@ def sample(prompts: Path, model: str, out: Path, scorer: str, dtype: str, **opti
           --scorer my_scorer:score -o ranked.jsonl
     """
     from dpo.sampling.run import SampleJob
-    from dpo.sampling.sample import SampleConfig  # torch takes seconds, which --help is spared
+    from dpo.sampling.sample import SampleConfig  # slow to import: not for --help
 
-    sys.path.insert(0, str(Path.cwd()))  # a scorer is found from here, as `python -m` would
+    sys.path.insert(0, str(Path.cwd()))  # so that a scorer here can be imported
     try:
         config = SampleConfig(**options)
     except ValidationError as error:
@@ -74,7 +74,7 @@ def sample(prompts: Path, model: str, out: Path, scorer: str, dtype: str, **opti
 
 
 def _sample(job: Any, config: Any) -> None:
-    """The run under a progress bar, and its summary."""
+    """Run a job under a progress bar and print its summary."""
     from transformers.utils.logging import disable_progress_bar
 
     from dpo.sampling.run import sample_file
@@ -89,7 +89,7 @@ def _sample(job: Any, config: Any) -> None:
         def on_prompt(done: int, total: int, tokens: int) -> None:
             nonlocal started, sampled
             if tokens == 0:
-                started = time.perf_counter()  # loading is not sampling
+                started = time.perf_counter()  # the speed excludes loading
             sampled += tokens
             speed = sampled / (time.perf_counter() - started)
             progress.update(task, completed=done, total=total, speed=f"{speed:,.0f} tokens/s")
@@ -109,24 +109,24 @@ def _sample(job: Any, config: Any) -> None:
 
 @click.command(cls=Command)
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--model", required=True, help="Folder or hub name of the reference model.")
-@click.option("--name", default="default", show_default=True, help="Folder under DATA/reference/.")
+@click.option("--model", required=True, help="Directory or hub name of the reference model.")
+@click.option("--name", default="default", show_default=True, help="Directory in DATA/reference.")
 @click.option(
     "--mixed-precision",
     type=click.Choice(["no", "bf16", "fp16"]),
     default="no",
     show_default=True,
-    help="As in the config of the training that will read them.",
+    help="Must equal that of the training config.",
 )
-@click.option("--pack-tokens", default=2048, show_default=True, help="Tokens run at once.")
-@click.option("--push", "shares", is_flag=True, help="Add them to DATA, a set on the Hub.")
+@click.option("--pack-tokens", default=2048, show_default=True, help="Tokens per forward pass.")
+@click.option("--push", "shares", is_flag=True, help="Add them to DATA, a dataset on the Hub.")
 @click.option("--public", is_flag=True, help="Let --push change a public repo.")
 def ref(data: Path, *, shares: bool, public: bool, **options: Any) -> None:
-    r"""Compute reference log-probs of the pairs in DATA, a build's folder or ORG/NAME on the Hub.
+    r"""Compute reference log-probs of the pairs in DATA, a build's directory or ORG/NAME.
 
     \b
-    They are written beside the shards, one file a shard. A run that was killed continues within the
-    file, some hundred prompts back at most; a finished one is left as it is.
+    They are written next to the shards, one file per shard. A killed run continues within the
+    file, at most some hundred prompts back; a finished one is not changed.
 
     \b
     Example:
@@ -143,9 +143,9 @@ def ref(data: Path, *, shares: bool, public: bool, **options: Any) -> None:
     disable_progress_bar()  # type: ignore[no-untyped-call]
     named = str(data) if is_hub_name(str(data)) else None
     if public and not shares:
-        raise click.UsageError("--public is used with --push alone")
+        raise click.UsageError("--public needs --push")
     if shares and named is None:
-        raise click.UsageError("--push adds to a set on the Hub: name DATA as ORG/NAME")
+        raise click.UsageError("--push adds to a dataset on the Hub: name DATA as ORG/NAME")
     pinned = ""
     if named is not None:
         data, pinned = pull_cached(named)
@@ -166,7 +166,7 @@ def ref(data: Path, *, shares: bool, public: bool, **options: Any) -> None:
 
 
 def _list_losses(context: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
-    """Print what can be minimized, and end."""
+    """Print every loss with its settings, and exit."""
     if not wanted or context.resilient_parsing:
         return
     from dpo.loss import LOSSES, settings  # torch takes seconds
@@ -198,8 +198,8 @@ def train(
     r"""Train a policy as the YAML file CONFIG says; KEY=VALUE changes a setting.
 
     \b
-    A run that was killed resumes from its last checkpoint. SIGTERM and Ctrl-C end it after the
-    step at hand, with a checkpoint and exit code 143 or 130; a second signal ends it at once.
+    A killed run resumes from its last checkpoint. SIGTERM and Ctrl-C end it after the current
+    step, with a checkpoint and exit code 143 or 130; a second signal ends it at once.
 
     \b
     Examples:
@@ -216,17 +216,18 @@ def train(
     from dpo.training.loop import train as run
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
+    sys.path.insert(0, str(Path.cwd()))  # so that a loss here can be imported
     settings = read_config(config, overrides)
-    is_main = os.environ.get("RANK", "0") == "0"  # of several processes one speaks
+    is_main = os.environ.get("RANK", "0") == "0"  # one of several processes prints
     if (public or replace) and push is None:
-        raise click.UsageError("--public and --replace are used with --push alone")
+        raise click.UsageError("--public and --replace need --push")
     if push is not None and is_main:
         check_target(push, public=public, replace=replace)
     view = TrainingView(settings.out, is_shown=is_main)
     with view:
         finished = run(settings, report=view.report, on_message=view.on_message)
     if finished.summary is None:
-        line = f"{settings.out}: stopped after step {finished.steps:,}; run again to go on"
+        line = f"{settings.out}: stopped after step {finished.steps:,}; run again to continue"
         if is_main:
             say(line, err=True)
         sys.exit(128 + (finished.stopped_by or 0))
@@ -241,10 +242,10 @@ def train(
 @click.argument("model")
 @click.argument("data", nargs=-1, required=True)
 @click.option(
-    "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to write."
+    "-o", "--out", required=True, type=click.Path(path_type=Path), help="Directory to write."
 )
-@click.option("--reference", help="The reference model; absent: log-probs that the build has.")
-@click.option("--reference-name", help="Of those log-probs; absent: default.")
+@click.option("--reference", help="Reference model; default: the build's stored log-probs.")
+@click.option("--reference-name", help="Name of those stored log-probs.")
 @click.option("--beta", default=0.1, show_default=True, help="The β that MODEL was trained with.")
 @click.option("--by", "subsets", multiple=True, metavar="KEY", help="Accuracy by a key of meta.")
 @click.option(
@@ -260,7 +261,7 @@ def train(
     type=click.Choice(["auto", "chat", "verbatim"]),
     default="auto",
     show_default=True,
-    help="Files of plain text as chats or verbatim; auto decides by evidence, or refuses (E180).",
+    help="Read plain-text files as chat or verbatim; auto decides by evidence, or refuses (E180).",
 )
 def score(model: str, data: tuple[str, ...], out: Path, **options: Any) -> None:
     r"""Score the pairs of DATA, a build or preference files, by MODEL's implicit rewards.

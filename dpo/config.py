@@ -1,6 +1,5 @@
-"""What a training run is asked to do: one frozen model."""
+"""Settings of a training run, as one frozen model."""
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,9 +18,9 @@ from dpo.precision import Precision
 from prefdata.settings import accept_old_keys
 
 Count = Annotated[int, Field(gt=0, le=2**53)]
-"""A number of steps, pairs or tokens: what JSON and floats hold exactly."""
+"""A number of steps, pairs or tokens that JSON and floats hold exactly."""
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-"""What torch takes and JSON holds."""
+"""A seed in the range that torch accepts and JSON holds."""
 
 
 class _Model(BaseModel):
@@ -30,53 +29,65 @@ class _Model(BaseModel):
     )
 
 
-class LossConfig(_Model):
-    """Which loss, and the settings that this loss takes; `dpo-train --list-losses` has them all."""
+_NAMES = [{"enum": list(LOSSES)}, {"pattern": r"^[\w.]+:\w+$"}]
 
-    name: Annotated[str, Field(json_schema_extra={"enum": list(LOSSES)})] = "dpo"
-    """The loss, by the name of its paper."""
+
+class LossConfig(_Model):
+    """A loss and its settings; `dpo-train --list-losses` prints all of them."""
+
+    name: Annotated[str, Field(json_schema_extra={"anyOf": _NAMES})] = "dpo"
+    """Name of the loss, as in its paper."""
     weight: PositiveFloat = 1.0
-    """Of this loss, where several are added."""
+    """Weight of this loss if several are added."""
     beta: PositiveFloat | None = None
-    """Strength of the tie to the reference. Each loss has a default of its own."""
+    """Strength of the tie to the reference. Each loss has its own default."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] | None = None
     """Chance that a label is flipped."""
     alpha: NonNegativeFloat | None = None
     """Weight of a second term, the exponent of `alphapo`, or how far the margins of a step move the
     β of `beta_dpo`."""
     gamma: NonNegativeFloat | None = None
-    """The margin that `simpo` and `alphapo` ask for."""
+    """Target margin of `simpo` and `alphapo`."""
     tau: PositiveFloat | None = None
-    """The temperature of `discopop`."""
+    """Temperature of `discopop`."""
     penalty: NonNegativeFloat | None = None
-    """What `dpop` takes for each nat that chosen falls below the reference."""
+    """Penalty of `dpop` for each nat that chosen falls below the reference."""
     delta: NonNegativeFloat | None = None
-    """The margin that `slic` asks for, in nats."""
+    """Target margin of `slic`, in nats."""
     eta: PositiveFloat | None = None
-    """The scale of the data's margins in the `rpo` losses."""
+    """Scale of the data's margins in the `rpo` losses."""
     beta_prime: PositiveFloat | None = None
-    """The temperature of `dr_dpo`."""
+    """Temperature of `dr_dpo`."""
     keep_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of a step's pairs that `beta_dpo` trains on."""
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """How much of what `beta_dpo` remembers of margins stays with each step."""
+    """Momentum of the running statistics of margins in `beta_dpo`."""
     divergence: Literal["reverse_kl", "forward_kl", "js", "alpha"] = "reverse_kl"
-    """From the reference, for losses of margins: https://arxiv.org/abs/2309.16240."""
+    """Divergence from the reference, for losses of margins: https://arxiv.org/abs/2309.16240."""
     divergence_alpha: float | None = None
-    """Of the `alpha` divergence: 1 is the reverse KL."""
+    """Parameter of the `alpha` divergence; 1 is the reverse KL."""
+
+    own: dict[str, float] = {}
+    """Settings of a loss that is not shipped, by the names in its signature; they can be given next
+    to `name` as well."""
 
     @model_validator(mode="before")
     @classmethod
     def _old_keys(cls, value: Any) -> Any:
         return accept_old_keys(value, {"keep": "keep_fraction"})
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_settings(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or value.get("name", "dpo") in LOSSES:
+            return value
+        own = settings(str(value.get("name"))).keys() - cls.model_fields.keys()
+        given = {key: value[key] for key in own & value.keys()}
+        rest = {key: value[key] for key in value.keys() - own}
+        return rest | ({"own": {**rest.get("own", {}), **given}} if given else {})
+
     @model_validator(mode="after")
     def _settings_are_used(self) -> "LossConfig":
-        if self.name not in LOSSES:
-            near = get_close_matches(self.name, LOSSES, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "see `dpo-train --list-losses`"
-            message = f"{self.name!r} is no loss; {hint}"
-            raise ValueError(message)
         for name in self._given().keys() - settings(self.name).keys():
             takes = ", ".join(settings(self.name)) or "no settings"
             message = f"{name} is not used by {self.name}, which takes {takes}"
@@ -86,21 +97,21 @@ class LossConfig(_Model):
             raise ValueError(message)
         if self.divergence != "reverse_kl" and self.name not in ON_MARGINS:
             message = (
-                f"{self.name} has the reverse KL alone; others are for {', '.join(ON_MARGINS)}"
+                f"{self.name} supports only reverse_kl; other divergences: {', '.join(ON_MARGINS)}"
             )
             raise ValueError(message)
         if (self.divergence == "alpha") != (self.divergence_alpha is not None):
-            message = "divergence: alpha and divergence_alpha go together"
+            message = "`divergence: alpha` and divergence_alpha need each other"
             raise ValueError(message)
         return self
 
     def _given(self) -> dict[str, float]:
-        taken = {"name", "weight", "divergence", "divergence_alpha"}
-        return self.model_dump(exclude=taken, exclude_none=True)
+        taken = {"name", "weight", "divergence", "divergence_alpha", "own"}
+        return self.model_dump(exclude=taken, exclude_none=True) | self.own
 
     @property
     def settings(self) -> dict[str, float]:
-        """What to call the loss with: its defaults, and over them what the config gives."""
+        """Return the loss's keyword arguments: its defaults, overridden by the config."""
         return settings(self.name) | self._given()
 
 
@@ -116,119 +127,122 @@ Losses = Annotated[
 
 
 class OptimizerConfig(_Model):
-    """How weights move."""
+    """Optimizer, learning-rate schedule and gradient clipping."""
 
     name: Literal["adamw", "rmsprop", "adamw_8bit"] = "adamw"
     """`rmsprop` is the paper's (appendix B of https://arxiv.org/abs/2305.18290). `adamw_8bit` keeps
-    its moments in a byte a weight (https://arxiv.org/abs/2110.02861), where bitsandbytes is."""
+    its moments in a byte per weight (https://arxiv.org/abs/2110.02861) and needs bitsandbytes."""
     learning_rate: PositiveFloat = 1e-6
-    """Reached after the warm-up."""
+    """Peak rate, reached after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0, le=2**53)] = 0
-    """Steps of linear growth from 0; the paper takes 150."""
+    """Steps of linear growth from 0; the paper uses 150."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What follows the warm-up: no change, or a fall to 0 at the last step."""
+    """After the warm-up: no change, or a decay to 0 at the last step."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled (AdamW), or added to the gradient (RMSprop)."""
     max_grad_norm: PositiveFloat | None = 1.0
-    """The gradient of a step is scaled down to this norm; null leaves it alone."""
+    """The gradient of a step is clipped to this norm; null does not clip."""
 
 
 class LoraSettings(_Model):
-    """A low-rank adapter, trained in the stead of the weights (https://arxiv.org/abs/2106.09685)."""
+    """A low-rank adapter, trained instead of the weights (https://arxiv.org/abs/2106.09685)."""
 
     r: Count = 16
-    """Its rank."""
+    """Rank of the adapter."""
     alpha: PositiveFloat = 32
-    """Its output is scaled by alpha / r."""
+    """The adapter's output is scaled by alpha / r."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Of its input; only with `dropout: true`."""
+    """Dropout of the adapter's input; only with `dropout: true`."""
     targets: str | tuple[str, ...] = "all-linear"
-    """Layers by the ends of their names, or `all-linear`: all but the head."""
+    """Layers by the ends of their names, or `all-linear`: all linear layers except the head."""
     dora: bool = False
-    """Whether directions and lengths are trained apart (https://arxiv.org/abs/2402.09353)."""
+    """Train directions and magnitudes separately (https://arxiv.org/abs/2402.09353)."""
     rslora: bool = False
-    """Whether to scale by alpha / √r (https://arxiv.org/abs/2312.03732)."""
+    """Scale by alpha / √r (https://arxiv.org/abs/2312.03732)."""
 
 
 class ReferenceConfig(_Model):
-    """Which stored log-probs stand for the reference."""
+    """Stored log-probs that are used as the reference."""
 
     name: str = "default"
-    """The folder under `reference/` that `dpo-ref --name` wrote."""
+    """The directory under `reference/` that `dpo-ref --name` wrote."""
     model: str | None = None
-    """The model they came from. Null: the policy as it starts, which is the paper's way."""
+    """The model that computed them. Null: the initial policy, as in the paper."""
 
 
 class TrainConfig(_Model):
     """One run of `dpo-train`."""
 
     model: str
-    """The policy as it starts: a transformers checkpoint's folder, or a hub name."""
+    """Initial policy: the directory of a transformers checkpoint, or a hub name."""
     data: Path
-    """The folder of a finished `prefdata build`, or a set on the Hub: `ORG/NAME[@REVISION]`."""
+    """Directory of a finished `prefdata build`, or a dataset on the Hub: `ORG/NAME[@REVISION]`."""
     out: Path
-    """Where metrics, checkpoints and the final model go."""
+    """Directory for metrics, checkpoints and the final model."""
     reference: ReferenceConfig = ReferenceConfig()
     loss: Losses = (LossConfig(),)
-    """One loss, or a list of them that are added, each times its `weight`."""
+    """One loss, or a list of losses that are added, each times its `weight`."""
     ld_alpha: Annotated[float, Field(ge=0, le=1)] | None = None
-    """LD-DPO (https://arxiv.org/abs/2409.06411): the weight of tokens beyond the length that both
-    completions of a pair have. Null: they count as the others do."""
+    """LD-DPO (https://arxiv.org/abs/2409.06411): weight of the tokens beyond the length of a
+    pair's shorter completion. Null: they count like the others."""
     sampo: bool = False
-    """SamPO (https://arxiv.org/abs/2406.10957): of the longer completion of a pair, as many tokens
-    count as the shorter one has, drawn by `seed` and pair."""
+    """SamPO (https://arxiv.org/abs/2406.10957): of a pair's longer completion, count only as many
+    tokens as the shorter one has, drawn by `seed` and pair."""
     wpo: bool = False
-    """WPO (https://arxiv.org/abs/2406.11827): pairs that the policy would hardly say weigh less."""
+    """WPO (https://arxiv.org/abs/2406.11827): pairs unlikely under the policy weigh less."""
     router_aux_loss_coef: PositiveFloat | None = None
-    """Of the load-balancing loss of a mixture of experts (https://arxiv.org/abs/2101.03961), which
-    is one over all tokens of a step; transformers' configs have 0.001 to 0.02. Null: not added."""
+    """Coefficient of the load-balancing loss of MoE models (https://arxiv.org/abs/2101.03961), over
+    all tokens of a step; transformers' configs have 0.001 to 0.02. Null: not added."""
     optimizer: OptimizerConfig = OptimizerConfig()
     lora: LoraSettings | None = None
     """An adapter to train; null trains all weights. The model in `out` has it merged."""
+    attention: str = "auto"
+    """Attention over packs: `segments` (SDPA text by text), `flex` (one FlexAttention kernel), or
+    `auto`: `flex` on a GPU without dropout, else `segments`."""
     gradient_checkpointing: bool = False
-    """Whether layers are run again in the backward pass: less memory, a third more work."""
+    """Run layers again in the backward pass: less memory, a third more compute."""
     global_batch_size: Count = 64
     """Pairs, or groups, per optimizer step, over all devices."""
     batch_unit: Literal["pairs", "groups"] = "pairs"
-    """What a step counts. `groups`: a prompt with all its pairs, which are in one step together and
-    cost one pass of each distinct completion."""
+    """Unit of a step. `groups`: a prompt with all its pairs, which are kept in one step; each
+    distinct completion is run once."""
     average_over: Literal["pairs", "groups"] = "pairs"
     """How the loss of a step of `groups` is averaged: over its pairs, or over its groups (the mean
     of their means)."""
     steps: Count | None = None
-    """Optimizer steps. Null: as many whole steps as `epochs` holds."""
+    """Optimizer steps. Null: as many whole steps as `epochs` contains."""
     epochs: Annotated[float, Field(gt=0, le=1e9)] | None = None
-    """Passes over the train split. Null, where `steps` is null too: one."""
+    """Passes over the train split. If this and `steps` are null: one."""
     pack_tokens: Count = 1024
-    """Tokens that a device runs at once: decides memory, never the pairs or the loss. Small packs
-    stay near a CPU's caches; a GPU wants 8,192 or more."""
+    """Tokens per forward pass on one device: decides memory, never the pairs or the loss. Small
+    packs fit a CPU's caches; a GPU needs 8,192 or more."""
     mixed_precision: Precision = "no"
-    """`bf16` and `fp16` run matrix products in that dtype; weights and sums stay float32. fp16 has
-    its loss scaled, and a step whose gradients overflow is run again at half the scale."""
+    """`bf16` and `fp16` run matrix products in that dtype; weights and sums stay float32. fp16
+    scales the loss, and repeats a step whose gradients overflow at half the scale."""
     dropout: bool = False
-    """Whether the model's own dropout is on in training."""
+    """Enable the model's own dropout in training."""
     seed: Seed = 0
-    """Of the order of pairs and of dropout."""
+    """Seed of the order of pairs and of dropout."""
     eval_split: str | None = "auto"
-    """The split to evaluate on; null evaluates nothing. `auto`: test, or else eval, validation, or
-    the last by name of the others that are not train."""
+    """Split to evaluate on; null evaluates nothing. `auto`: the first that exists of test, eval and
+    validation, else the last by name that is not train."""
     eval_every: Count | None = None
-    """Steps between evaluations; one at the end is always made."""
+    """Steps between evaluations; the last step always has one."""
     eval_rows: Count | None = None
-    """The first so many pairs of the split; null takes all."""
+    """Evaluate at most this many pairs, the first of the split; null evaluates all."""
     skip_nonfinite: Annotated[int, Field(ge=0)] = 0
-    """So many steps of a run whose loss or gradient is not finite are left out, the weights as they
-    were; the next one, with 0 the first one, stops the run (T301)."""
+    """Maximum number of steps with a non-finite loss or gradient to skip; one more stops the run
+    (T301)."""
     checkpoint_every: Count | None = None
-    """Steps between checkpoints. Null: only when the run is stopped by a signal."""
+    """Steps between checkpoints. Null: only when a signal stops the run."""
     keep_checkpoints: Count = 2
-    """Older ones are removed once a new one is complete."""
+    """Checkpoints to keep; older ones are removed when a new one is complete."""
     log_every: Count = 1
     """Steps between lines of the metrics file."""
     log_pairs: bool = False
-    """Whether `pairs.jsonl` lists the ids of the pairs of each step, as the ranks ran them."""
+    """Write the ids of the pairs that the ranks ran in each step to `pairs.jsonl`."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
-    """accelerate trackers that get the metrics too."""
+    """accelerate trackers that also get the metrics."""
 
     @model_validator(mode="before")
     @classmethod
@@ -238,7 +252,7 @@ class TrainConfig(_Model):
     @model_validator(mode="after")
     def _dropout_is_on(self) -> "TrainConfig":
         if self.lora is not None and self.lora.dropout and not self.dropout:
-            message = "lora.dropout is used with `dropout: true` alone"
+            message = "lora.dropout needs `dropout: true`"
             raise ValueError(message)
         return self
 
@@ -254,14 +268,14 @@ class TrainConfig(_Model):
     @model_validator(mode="after")
     def _tokens_count_one_way(self) -> "TrainConfig":
         if self.sampo and self.ld_alpha is not None:
-            message = "sampo and ld_alpha both say how much tokens count; give one"
+            message = "sampo and ld_alpha both set the weights of tokens; give one"
             raise ValueError(message)
         return self
 
     @model_validator(mode="after")
     def _groups_are_whole(self) -> "TrainConfig":
         if self.average_over == "groups" and self.batch_unit != "groups":
-            message = "average_over: groups is used with `batch_unit: groups` alone"
+            message = "average_over: groups needs `batch_unit: groups`"
             raise ValueError(message)
         ranked = next((loss.name for loss in self.loss if loss.name in RANKED), None)
         if ranked is not None and self.average_over != "groups":
@@ -272,6 +286,6 @@ class TrainConfig(_Model):
     @model_validator(mode="after")
     def _steps_or_epochs(self) -> "TrainConfig":
         if self.steps is not None and self.epochs is not None:
-            message = "steps and epochs both say how long to train; give one"
+            message = "steps and epochs both set the length of training; give one"
             raise ValueError(message)
         return self

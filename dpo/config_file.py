@@ -1,4 +1,4 @@
-"""A training config out of a YAML file, and what is wrong with it in one line."""
+"""Training configs from YAML files; an error in one is reported as one line."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -14,7 +14,7 @@ from prefdata.settings import parse_yaml, read_settings, settle_words
 
 
 def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """The config in a YAML file, with `key=value` overrides (dots go down: `loss.beta=0.2`)."""
+    """Read a YAML config with `key=value` overrides (dots reach nested keys: `loss.beta=0.2`)."""
     value = read_settings(path, partial(UsageError, "T120", str(path)))
     for override in overrides:
         _override(value, override)
@@ -22,7 +22,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 
 def parse_config(value: dict[str, Any], *, place: str) -> TrainConfig:
-    """A config from parsed YAML; the first thing wrong with it becomes one line."""
+    """Return the config of parsed YAML. Raises UsageError with its first error, as one line."""
     try:
         return TrainConfig.model_validate(settle_words(value, TrainConfig))
     except ValidationError as error:
@@ -56,17 +56,17 @@ def _unknown_key(place: str, location: tuple[int | str, ...]) -> UsageError:
 def _override(value: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals:
-        raise UsageError("T123", override, "is no override", "write key=value, such as seed=1")
+        raise UsageError("T123", override, "is not an override", "write key=value, such as seed=1")
     *parents, last = key.split(".")
     for parent in parents:
         inner = value.setdefault(parent, {})
         if not isinstance(inner, dict):
             remedy = "change it in the file" if isinstance(inner, list) else "name its own key"
-            what = "is a list" if isinstance(inner, list) else "holds no settings"
+            what = "is a list" if isinstance(inner, list) else "has no settings"
             raise UsageError("T123", override, f"{parent} {what}", remedy)
         value = inner
 
     def refuse(problem: str, _remedy: str) -> UsageError:
-        return UsageError("T123", override, problem, "write a YAML value; quote it if it is a text")
+        return UsageError("T123", override, problem, "write a YAML value; quote it if it is text")
 
     value[last] = parse_yaml(text, refuse)

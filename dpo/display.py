@@ -1,4 +1,4 @@
-"""What a terminal shows of a training run: one live line, and a summary at the end."""
+"""Terminal output: progress bars, the live line of a training run, and its summary."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,15 +16,15 @@ from prefdata.report.safe import plain
 
 if TYPE_CHECKING:
     from dpo.artifacts.summary import RunSummary
-    from dpo.scoring.rewards import ScoreReport  # these bring torch, which --help is spared
+    from dpo.scoring.rewards import ScoreReport  # torch is slow to import: not for --help
 
 
 PULSE = 60.0
-"""Seconds between two lines where no bar can move."""
+"""Seconds between two lines if the console is not a terminal."""
 
 
 class _Pulse:
-    """A line a minute where the console is no terminal, as in a log file."""
+    """Progress lines, one per minute, if the console is not a terminal, as in a log file."""
 
     def __init__(self, console: Console) -> None:
         self._console, self._last = console, time.monotonic()
@@ -38,7 +38,7 @@ class _Pulse:
 
 @contextmanager
 def counted(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar that is told what is done and how much there is; it vanishes before an error."""
+    """Show a bar, moved by calls with the done and the total count; an error removes it."""
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = PlainConsole(stderr=True)
     progress, pulse = make_bars(console, *columns, transient=True), _Pulse(console)
@@ -55,7 +55,7 @@ def counted(title: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def bars() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """A bar for each title that is asked for."""
+    """Show bars, one per title; the yielded function adds one and returns the one that moves it."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     console = PlainConsole(stderr=True)
     pulse = _Pulse(console)
@@ -76,7 +76,7 @@ def bars() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
 
 
 def print_scores(report: "ScoreReport") -> None:
-    """Accuracies with their intervals, and whether confidence means anything."""
+    """Print accuracies with their intervals, and the calibration error."""
     table = Table("part", "pairs", "accuracy", "95 % interval", title="Implicit rewards")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -90,7 +90,7 @@ def print_scores(report: "ScoreReport") -> None:
 
 
 class TrainingView:
-    """A live line with the numbers that say whether a run goes well."""
+    """Live line of a run: progress, loss, margin, accuracy and speed."""
 
     def __init__(self, out: Path, *, is_shown: bool = True) -> None:
         self._console = PlainConsole(stderr=True, quiet=not is_shown)
@@ -110,12 +110,12 @@ class TrainingView:
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
-        took_none = self._progress.tasks[0].total is None  # as where the run had ended before
+        took_none = self._progress.tasks[0].total is None  # as when it had finished before
         self._progress.live.transient = error is not None or took_none
         self._progress.stop()
 
     def report(self, step: int, total: int, metrics: dict[str, float]) -> None:
-        """Show a step's metrics; an evaluation gets a line that stays."""
+        """Show a step's metrics; an evaluation gets a permanent line."""
         if "loss" in metrics:
             shown = numbers(metrics)
             self._progress.update(self._task, completed=step, total=total, numbers=shown)
@@ -124,12 +124,12 @@ class TrainingView:
             self.on_message(f"step {step:,}: {numbers(metrics, prefix='eval/')}")
 
     def on_message(self, line: str) -> None:
-        """A line that stays above the live one."""
+        """Print a permanent line above the live one."""
         self._console.print(plain(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def numbers(metrics: dict[str, float], *, prefix: str = "") -> str:
-    """Loss, margin, accuracy and speed, short.
+    """Return loss, margin, accuracy and speed as one short line.
 
     >>> numbers({"loss": 0.69, "rewards/margins": 0.1, "rewards/accuracies": 0.75})
     'loss 0.6900  margin 0.100  accuracy 75.0%'
@@ -145,7 +145,7 @@ def numbers(metrics: dict[str, float], *, prefix: str = "") -> str:
 
 
 def summary_line(out: Path, summary: "RunSummary") -> str:
-    """What a finished run came to, and where its model is."""
+    """Return the results of a finished run and the place of its model, as one line."""
     final, config = summary.final, summary.config
     parts = [f"{summary.steps:,} steps of {config.global_batch_size:,} {config.batch_unit}"]
     if "loss" in final:

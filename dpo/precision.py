@@ -1,7 +1,7 @@
-"""The dtypes of matrix products, and what keeps gradients inside the range of fp16.
+"""Dtypes of matrix products, and the loss scale that keeps gradients in the range of fp16.
 
-float16 ends at 65,504 and loses what is below 6e-8, so its backward pass carries the loss times a
-scale, a power of two, which is divided out again (https://arxiv.org/abs/1710.03740). A step whose
+float16 ends at 65,504 and loses values below 6e-8. So the loss is multiplied by a scale, a power
+of two, which is divided out of the gradients (https://arxiv.org/abs/1710.03740). A step whose
 gradients overflow is run again at half the scale: it costs time, and no pairs.
 """
 
@@ -22,26 +22,26 @@ GROWS_AFTER = 2000
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Matrix products in the dtype of a precision, weights and sums in float32."""
+    """Return a context with matrix products in a precision's dtype, weights and sums in float32."""
     return torch.autocast(device.type, PRODUCTS[precision], enabled=precision != "no")
 
 
 class Scale(NamedTuple):
-    """What the loss is multiplied by, and the steps since that changed."""
+    """Loss scale, and the number of steps since it changed."""
 
     value: float
     steps: int = 0
 
 
 class LossScale:
-    """The scale of a run, which moves with what its gradients do; 1 and still but for fp16."""
+    """Dynamic loss scale of a run; always 1 unless the precision is fp16."""
 
     def __init__(self, precision: Precision) -> None:
         self.moves = precision == "fp16"
         self.now = Scale(FIRST_SCALE if self.moves else 1.0)
 
     def divide_out(self, weights: Iterable[nn.Parameter]) -> None:
-        """Give the gradients of a scaled loss their own size."""
+        """Divide the gradients of a scaled loss by the scale."""
         if not self.moves:
             return
         for weight in weights:
@@ -49,14 +49,14 @@ class LossScale:
                 weight.grad.mul_(1 / self.now.value)
 
     def halve(self) -> bool:
-        """After an overflow; False where the scale is no reason for it."""
+        """Halve the scale after an overflow; return False if it is 1, so not the cause."""
         if self.now.value <= 1.0:
             return False
         self.now = Scale(self.now.value / 2)
         return True
 
     def settle(self) -> None:
-        """Count a step that was taken."""
+        """Count a step that was taken; double the scale after GROWS_AFTER of them."""
         if not self.moves:
             return
         value, steps = self.now.value, self.now.steps + 1

@@ -1,7 +1,7 @@
-"""Reference log-probs of every completion of a build, computed once and kept beside its shards.
+"""Reference log-probs of every completion of a build, computed once and kept next to its shards.
 
-Files are committed one by one, and every half minute the rows of the file at hand that are done, a
-window of packs after the other, so that a run which dies goes on from there. The manifest comes
+Files are committed one by one. Every half minute, the finished rows of the current file are also
+saved, window of packs by window, so that a killed run continues from there. The manifest is written
 last.
 """
 
@@ -37,11 +37,11 @@ from prefdata.store.shards import REFERENCE, TOKEN_LOGPS
 
 Progress = Callable[[int, int], None]
 KEEP_EVERY = 30.0
-"""Seconds after which the rows of a shard that are done are kept."""
+"""Seconds between saves of a shard's finished rows."""
 
 
 class _Pass(NamedTuple):
-    """A policy and how to run it."""
+    """A policy, and the precision and pack size to run it with."""
 
     policy: Policy
     precision: Precision
@@ -59,14 +59,14 @@ def compute_reference(
 ) -> ReferenceManifest:
     """Write the log-probs of every completion of a build under `model`.
 
-    They go to `reference/NAME` in the build; a `Path` is taken as it is.
-    `progress` hears of the rows that are done and of all rows. A finished folder of the same
-    fingerprint is left as it is, one of another is an error. Raises DpoError and PrefdataError.
+    They are stored in `reference/NAME` in the build; a `Path` is used as it is. `progress` gets
+    the number of finished rows and of all rows. A finished directory with the same fingerprint is
+    not changed; one with another is an error. Raises DpoError and PrefdataError.
     """
     tune_cpu_allocator()
     build = prefdata.open(data, remembers=False)
     folder = reference_folder(build.path, name)
-    if isinstance(name, str):  # the directory of a `Path` is its caller's matter
+    if isinstance(name, str):  # the caller checks the directory of a `Path`
         require_own_reference(folder, build.path)
     check_model(model)
     check_tokenizer(model, build)
@@ -110,7 +110,7 @@ def _shifted(progress: Progress, before: int, total: int, done: int) -> None:
 
 
 def _write_shard(ledger: Ledger, shard: Shard, run: _Pass, progress: Callable[[int], None]) -> None:
-    """Reference columns of one token shard, row by row alike."""
+    """Write the reference columns of one token shard, in the order of its rows."""
     name, pairs = Path(shard.name).name, Pairs([shard.read()])
     pieces = ledger.pieces(name)
     kept = first = sum(map(len, pieces))
@@ -132,7 +132,7 @@ def _write_shard(ledger: Ledger, shard: Shard, run: _Pass, progress: Callable[[i
 def _window(
     pairs: Pairs, rows: range, packs: list[list[int]], run: _Pass, progress: Callable[[int], None]
 ) -> pa.Table:
-    """Reference columns of the rows of some packs, which are `rows` without a gap."""
+    """Return the reference columns of `rows`, all rows of the packs, without a gap."""
     found: dict[int, RowLogps] = {}
     sums = np.zeros((len(rows), 2), np.float32)
     for some in packs:
@@ -147,7 +147,7 @@ def _window(
 
 
 def _refuse_nonfinite(pairs: Pairs, rows: list[int], sums: NDArray[np.float32], run: _Pass) -> None:
-    """Stop at the first row whose log-probs are NaN or infinite, so that none is stored."""
+    """Raise TrainingError (T199) at the first row with non-finite log-probs; none is stored."""
     wrong = np.flatnonzero(~np.isfinite(sums).all(1)).tolist()
     if not wrong:
         return
@@ -155,7 +155,7 @@ def _refuse_nonfinite(pairs: Pairs, rows: list[int], sums: NDArray[np.float32], 
     chosen, rejected = sums[place].tolist()
     problem = f"pair {pairs.pair_id(row)} has log-probs {chosen} and {rejected}"
     remedy = (
-        "its weights are finite, so numbers overflow on the way: run with mixed_precision bf16 or"
-        " no; if that is so already, use another checkpoint"
+        "its weights are finite, so activations overflow: run with mixed_precision bf16 or no;"
+        " if it is already, use another checkpoint"
     )
     raise TrainingError("T199", type(run.policy.model).__name__, problem, remedy)

@@ -1,4 +1,4 @@
-"""Our shards and reference log-probs for TRL's DPOTrainer, which else makes both again.
+"""Shards and reference log-probs for TRL's DPOTrainer, which would otherwise compute them again.
 
     from trl import DPOConfig, DPOTrainer
     from dpo.trl import FromShards, trl_dataset
@@ -8,7 +8,7 @@
     config = DPOConfig(precompute_ref_log_probs=True, max_length=None, ...)
     Trainer("org/model", args=config, train_dataset=trl_dataset("builds/hh")).train()
 
-Written for TRL 1.16, which has no door of its own for tokens.
+Written for TRL 1.16, which has no public way to pass tokens in.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ LOGPS = ("ref_chosen_logps", "ref_rejected_logps")
 
 
 class FromShards:
-    """Put before DPOTrainer: a dataset that has tokens and log-probs is taken as it is."""
+    """Mixin for DPOTrainer, put first: a dataset with tokens and log-probs is used as it is."""
 
     def _prepare_dataset(self, dataset: Any, *arguments: Any, **named: Any) -> Any:
         if set(TOKENS) <= set(dataset.column_names):
@@ -42,11 +42,11 @@ class FromShards:
 
 
 def trl_dataset(data: Path | str, split: str = "train", *, reference: str = "default") -> "Dataset":
-    """A split of a build with the log-probs that `dpo-ref` wrote, as TRL's collator reads it.
+    """Return a split of a build with the log-probs of `dpo-ref`, as TRL's collator reads it.
 
-    Raises UsageError (T160) for completions in which turns of others stand: TRL has no mask there.
+    Raises UsageError (T160) for completions with turns of others: TRL has no mask for them.
     """
-    from datasets import Dataset, concatenate_datasets  # optional, and takes a second
+    from datasets import Dataset, concatenate_datasets  # optional, and slow to import
 
     build = prefdata.open(Path(data), remembers=False)
     stored = open_reference(build, reference).tables(split)
@@ -54,7 +54,7 @@ def trl_dataset(data: Path | str, split: str = "train", *, reference: str = "def
     for shard, logps in zip(build.shards(split), stored, strict=True):
         tokens = shard.read()
         if any(tokens[f"{side}_mask"].null_count < len(tokens) for side in ("chosen", "rejected")):
-            problem = "has completions of several turns, of which TRL would train all"
+            problem = "has completions of several turns, and TRL would train on all of them"
             raise UsageError("T160", str(data), problem, "train it with dpo-train")
         columns = [tokens[name] for name in TOKENS] + [logps[name] for name in LOGPS]
         parts.append(Dataset(pa.table(columns, names=[*TOKENS, *LOGPS])))

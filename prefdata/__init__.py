@@ -1,4 +1,4 @@
-"""Raw preference files in, token shards out.
+"""Python interface: raw preference files in, token shards out.
 
 `import prefdata` is cheap: each name below is imported when it is first used.
 """

@@ -1,4 +1,4 @@
-"""`python -m prefdata` is the command `prefdata`."""
+"""Entry point of `python -m prefdata`, the same as the command `prefdata`."""
 
 from prefdata.cli import main
 

@@ -1,7 +1,7 @@
-"""Python values to Arrow arrays.
+"""Conversion of Python values to Arrow arrays.
 
-By way of polars: `pyarrow.array` imports pandas, where that is installed, at its first call, which
-takes a third of a second.
+It goes through polars: `pyarrow.array` imports pandas, if that is installed, at its first call,
+which takes a third of a second.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ DTYPES = {
 
 
 def arrow_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """An array of one of the types that records have; None is null."""
+    """Return an array of one of the types that records have; None is null."""
     if isinstance(kind, pa.FixedSizeBinaryType):
         buffers = [None, pa.py_buffer(b"".join(values))]
         return pa.FixedSizeBinaryArray.from_buffers(kind, len(values), buffers)
@@ -34,15 +34,15 @@ def arrow_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 
 def numbers_array(values: NDArray[np.generic]) -> pa.Array:
-    """Numbers or truth values of numpy as Arrow has them."""
+    """Return a numpy array of numbers or booleans as an Arrow array."""
     return pl.Series(values).to_arrow()
 
 
 def whole(column: pa.ChunkedArray) -> pa.Array:
-    """The chunks of a column as one array."""
+    """Return the chunks of a column as one array."""
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)
 
 
 def empty_table(schema: pa.Schema) -> pa.Table:
-    """No rows of a schema."""
+    """Return a table of this schema without rows."""
     return pa.Table.from_batches([], schema=schema)

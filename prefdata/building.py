@@ -1,4 +1,4 @@
-"""The whole build in one function, read from top to bottom."""
+"""Build as one function that calls all stages, to be read from top to bottom."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -65,20 +65,20 @@ def build(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Build:
-    """Make the build that a config asks for, or continue one that was stopped.
+    """Make the build that a config describes, or continue one that was interrupted.
 
         build(BuildConfig(inputs=["hh.jsonl"], tokenizer="Qwen/Qwen3-0.6B", out="out/hh"))
         build(load_dataset("org/name"), tokenizer="Qwen/Qwen3-0.6B", out="out/name", seed=1)
 
-    `source` is a config; or the inputs, by name or as rows (`Data`), with `settings` as the other
-    keys of a config. A finished build of the same config is opened as it is; another one is refused
-    (E142) unless `replace`. Raises a `PrefdataError` with its code; nothing then stands under a
+    `source` is a config, or the inputs, by name or as rows (`Data`), with `settings` as the other
+    keys of a config. A finished build of the same config is opened as it is; another one is an
+    error (E142) unless `replace`. Raises a `PrefdataError` with its code; no file then has its
     final name.
     """
     progress = progress or Silent()
     if isinstance(source, BuildConfig):
         if settings:
-            problem = f"{next(iter(settings))} is given twice: as a setting, and by the config"
+            problem = f"{next(iter(settings))} is given twice: as an argument, and in the config"
             raise UsageError("C102", "prefdata.build", problem, "change the config")
         return _build(source, replace=replace, progress=progress)
     with named_inputs(source) as inputs:
@@ -134,14 +134,14 @@ def _build(config: BuildConfig, *, replace: bool, progress: Progress) -> Build:
 def _commit(
     staging: Staging, seals: dict[str, FileDigest], manifest: Manifest, old: Manifest | None
 ) -> list[str]:
-    """Put the build in its place; returns what the user should know of it."""
+    """Move the build to its final place; return notes for the user."""
     replaces = replaced_names(staging.out, old)
     card = name_card(staging.out, replaces)
     seals[card] = staging.rename(CARD, card, seals.pop(CARD))
     staging.commit(seals, manifest.to_bytes(), replaces=replaces)
     if card == CARD:
         return []
-    return [f"{CARD} was edited since the last build, so it stays; the new card is {card}"]
+    return [f"{CARD} was edited since the last build, so it is kept; the new card is {card}"]
 
 
 def _hash_tokens(made: BuiltShards, tokens: list[pa.Table], seal: BuildSeal) -> str:
@@ -179,9 +179,9 @@ def _exclusions(config: BuildConfig) -> pl.DataFrame | None:
 
 @contextmanager
 def _place(out: Path) -> Iterator[list[Staging]]:
-    """Hold the output directory; takes what is begun in it.
+    """Lock the output directory; the yielded list takes the staging that is begun in it.
 
-    When the config cannot be built at all that is removed; what was kept before stays.
+    If the config cannot be built at all, that staging is removed; older files are kept.
     """
     is_new = open_place(out)
     begun: list[Staging] = []
@@ -204,7 +204,7 @@ def _require_same_inputs(found: ScanResult, digests: Mapping[str, str]) -> None:
 
 
 def _require_sound_set(found: ScanResult, config: BuildConfig) -> None:
-    """E121 if the set as a whole has what its severity makes an error; see to splits and rows."""
+    """Raise an error for unsound splits, no rows, or a dataset-level finding of level E (E121)."""
     require_sound_splits(found, config.leaks)
     if not found.decision.kept_mask.any():
         raise nothing_left(make_report(found, NOTHING_MADE, []))
@@ -222,7 +222,7 @@ def _require_tokens(found: ScanResult, made: BuiltShards) -> None:
 def _make_shards(
     tasks: list[ShardTask], staging: Staging, workers: Engine, progress: Progress
 ) -> list[ShardResult]:
-    """Every shard, of which those that a killed build left whole are not made again."""
+    """Make every shard, except those that an interrupted build has finished."""
     known = {task.name: staging.known(task.name) for task in tasks}
     with progress.bar("tokens", sum(len(task.places) for task in tasks)) as advance:
 
@@ -243,7 +243,7 @@ def _make_shards(
 
 
 def _read_tokens(made: BuiltShards, staging: Staging) -> list[pa.Table]:
-    """The made shards, mapped, wherever they are by now."""
+    """Return the finished shards, memory-mapped, from the staging or the final directory."""
     return [
         read_shard(staging.place_of(task.tokens_path), rows=shard.facts.rows)
         for task, shard in zip(made.tasks, made.shards, strict=True)

@@ -1,4 +1,4 @@
-"""The commands: validate · build · show · diff · push · pull · verify · layouts · explain.
+"""Commands: validate · build · show · diff · push · pull · verify · layouts · explain.
 
 Exit codes are in command.py.
 """
@@ -17,28 +17,28 @@ from prefdata.sharing.commands import pull, push, quiet_bars, verify
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_TOKENIZER_HELP = "A folder with a tokenizer, or a model on the Hub."
-_LAYOUT_HELP = "A layout's name (`prefdata layouts`) or file; detected where absent."
-_TEXT_HELP = "Plain text as chat turns or verbatim; auto decides by evidence, or refuses (E180)."
+_TOKENIZER_HELP = "A directory with a tokenizer, or a model on the Hub."
+_LAYOUT_HELP = "A layout's name (`prefdata layouts`) or file; detected if absent."
+_TEXT_HELP = "Plain text as chat turns or verbatim; auto decides by evidence, or stops (E180)."
 _TEXT_MODES = click.Choice(["auto", "chat", "verbatim"])
-_REPORT_HELP = "Write it as .json, .html or .sarif, as the name ends."
+_REPORT_HELP = "Write the report; the name's ending sets the form: .json, .html or .sarif."
 
 
 def _split_options(command: Command) -> Command:
-    """The options about splits, which `validate` and `build` share."""
+    """Add the options about splits, which `validate` and `build` share."""
     for option in (
         click.option(
             "--leaks",
             type=click.Choice(["drop_from_train", "refuse", "report"]),
-            help="What becomes of pairs and prompts that two splits share.",
+            help="Policy for pairs and prompts that two splits share.",
         ),
-        click.option("--resplit", is_flag=True, help="Mix all files, whatever splits they are."),
+        click.option("--resplit", is_flag=True, help="Mix all files, and ignore their splits."),
         click.option(
             "--split",
             "given",
             multiple=True,
             metavar="SPLIT=FILE",
-            help="Say which split a file or glob is; else names say it. Can be given again.",
+            help="Split of a file or glob; default: by its name. Can be given again.",
         ),
     ):
         command = option(command)
@@ -52,21 +52,21 @@ def _column_options(command: Command) -> Command:
         option = click.option(
             f"--{side}-column",
             metavar="NAME",
-            help=f"The column that holds {what}, where it has another name.",
+            help=f"The column with {what}, if it has another name.",
         )
         command = option(command)
     return command
 
 
 def _named_columns(options: dict[str, Any]) -> dict[str, str]:
-    """Return the columns that were named, which are taken out of a command's options."""
+    """Return the named columns, and remove them from a command's options."""
     sides = ("prompt", "chosen", "rejected")
     named = {side: options.pop(f"{side}_column", None) for side in sides}
     return {side: name for side, name in named.items() if name is not None}
 
 
 def _changes(options: dict[str, Any]) -> dict[str, Any]:
-    """Return what a command's options change in a config; those that were not given change none."""
+    """Return the config keys that a command's options set; options that are not given set none."""
     named = {"columns": _named_columns(options), **options}
     given = {name: value for name, value in named.items() if value not in (None, (), False, {})}
     return {n: list(value) if isinstance(value, tuple) else value for n, value in given.items()}
@@ -75,7 +75,7 @@ def _changes(options: dict[str, Any]) -> dict[str, Any]:
 @click.group(
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="\b\nTab completion (bash; zsh and fish alike):\n"
+    epilog="\b\nTab completion (bash; zsh and fish likewise):\n"
     '  eval "$(_PREFDATA_COMPLETE=bash_source prefdata)"',
 )
 @click.version_option(package_name="prefdata-dpo")
@@ -114,12 +114,12 @@ for command in (push, pull, verify):
     help="Which findings make the exit code 1.",
 )
 @_split_options
-@click.option("--near", is_flag=True, help="Look for near-duplicates as well (PD402); slower.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes; changes nothing else.")
+@click.option("--near", is_flag=True, help="Find near-duplicates also (PD402); slower.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes; the result is the same.")
 @click.option(
     "--baseline",
     type=click.Path(path_type=Path),
-    help="An earlier report: fail only on what it has not, or has in fewer rows.",
+    help="An earlier report: fail only on findings that are new, or now in more rows.",
 )
 @click.option("--report", "report_path", type=click.Path(path_type=Path), help=_REPORT_HELP)
 def validate(
@@ -171,7 +171,7 @@ def validate(
 
 @contextmanager
 def _report_if_empty(report_path: Path | None) -> Iterator[None]:
-    """Show what was found where no pair is left; the error follows."""
+    """Print the report of a build that has no pair left, before its error."""
     from prefdata.errors import EmptyError
     from prefdata.report.form import write_report
     from prefdata.report.terminal import print_report
@@ -192,14 +192,14 @@ def _report_if_empty(report_path: Path | None) -> Iterator[None]:
 )
 @click.argument("sources", nargs=-1, metavar="CONFIG.yaml | FILES…")
 @click.option("--tokenizer", metavar="NAME", help=_TOKENIZER_HELP)
-@click.option("-o", "--out", metavar="FOLDER", help="Where the build goes.")
+@click.option("-o", "--out", metavar="FOLDER", help="Directory for the build.")
 @click.option("--layout", metavar="NAME", help=_LAYOUT_HELP)
 @click.option("--text", type=_TEXT_MODES, help=_TEXT_HELP)
 @_split_options
 @_column_options
-@click.option("--exclude", multiple=True, metavar="FILE", help="Leave out pairs by these ids.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes; changes no byte.")
-@click.option("--replace", is_flag=True, help="Replace another build in the folder.")
+@click.option("--exclude", multiple=True, metavar="FILE", help="Exclude pairs by these ids.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes; output is byte-identical.")
+@click.option("--replace", is_flag=True, help="Replace another build in the directory.")
 @click.option("--report", "report_path", type=click.Path(path_type=Path), help=_REPORT_HELP)
 def build(
     sources: tuple[str, ...],
@@ -208,7 +208,7 @@ def build(
     report_path: Path | None,
     **options: Any,
 ) -> None:
-    """Make token shards; resume by itself after a kill."""
+    """Make token shards; an interrupted build resumes."""
     from prefdata.building import build as run
     from prefdata.config import inputs_by_split, make_config, read_config
     from prefdata.report.form import check_report_target, examples_for, write_report
@@ -247,19 +247,21 @@ def build(
 )
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--row", type=click.IntRange(min=0), help="Show one pair: tokens, difference.")
-@click.option("--tokenizer", metavar="NAME", help="Where the build's tokenizer lies, if not known.")
+@click.option("--tokenizer", metavar="NAME", help="The build's tokenizer, if it is not found.")
 @click.option(
-    "--html", type=click.Path(path_type=Path), help="Write pairs as pages: FILE.html or a folder."
+    "--html",
+    type=click.Path(path_type=Path),
+    help="Write pairs as pages: FILE.html or a directory.",
 )
 @click.option(
     "--rows",
     type=click.IntRange(min=1),
     default=200,
     show_default=True,
-    help="Pairs in the pages, evenly spread.",
+    help="Number of pairs in the pages, evenly spaced.",
 )
 def show(out: Path, row: int | None, tokenizer: str | None, html: Path | None, rows: int) -> None:
-    """What is in a finished build."""
+    """Show the contents of a finished build."""
     from prefdata.records.findings import EXAMPLES
     from prefdata.report.figures import count
     from prefdata.report.model import Report
@@ -294,10 +296,10 @@ def show(out: Path, row: int | None, tokenizer: str | None, html: Path | None, r
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @click.option(
-    "--report", "report_path", type=click.Path(path_type=Path), help="Write it as .json or .html."
+    "--report", "report_path", type=click.Path(path_type=Path), help="Write it to .json or .html."
 )
 def diff(first: str, second: str, report_path: Path | None) -> None:
-    """Compare two builds or shared sets, pair by pair; exit 1 if they differ."""
+    """Compare two builds or shared datasets, pair by pair; exit 1 if they differ."""
     quiet_bars()
     from prefdata.comparison.show import check_target, say_comparison, write_comparison
     from prefdata.sharing.local import diff_named
@@ -316,7 +318,7 @@ def diff(first: str, second: str, report_path: Path | None) -> None:
 @main.command(epilog="\b\nExamples:\n  prefdata layouts\n  prefdata layouts helpsteer2-ratings")
 @click.argument("name", required=False)
 def layouts(name: str | None) -> None:
-    """What raw layouts can be read; of one, by name or file, its rows and the pairs they become."""
+    """List the raw layouts, or show one, by name or file: its rows and the pairs made from them."""
     from prefdata.read import find_layout, shipped_layouts
     from prefdata.report.layouts import describe_layout, list_layouts
 
@@ -331,7 +333,7 @@ def layouts(name: str | None) -> None:
 @main.command(epilog="\b\nExamples:\n  prefdata explain PD301\n  prefdata explain")
 @click.argument("code", required=False)
 def explain(code: str | None) -> None:
-    """What a code means and how to mend it; without a code, what codes there are."""
+    """Explain a code and its fix; without a code, list all codes."""
     from prefdata.report.explain import describe_code, explain_code, list_codes
 
     for line in explain_code(describe_code(code.upper())) if code else list_codes():

@@ -1,8 +1,8 @@
-"""One wrapper for every command of both packages: whatever goes wrong ends as one line.
+"""Wrapper for every command of both packages: each error ends as one line and an exit code.
 
-0 done or clean · 1 findings at or above --fail-on, or a run whose numbers went wrong · 2 something
-that was named cannot be used, or the machine cannot · 3 no row is left · 4 another process is at
-work · 70 a fault of ours (X001) · 130 Ctrl-C · 141 the reader of a pipe went away · 143 SIGTERM.
+0 done or clean · 1 findings at or above --fail-on, or a run with non-finite numbers · 2 a file,
+option or machine cannot be used · 3 no row is left · 4 another process has the lock · 70 a bug in
+this package (X001) · 130 Ctrl-C · 141 the reader of a pipe is gone · 143 SIGTERM.
 """
 
 import errno
@@ -31,15 +31,15 @@ from prefdata.unexpected import UnexpectedError, place_of, unexpected
 INTERRUPTED, PIPE_CLOSED = 130, 141
 _STOPPED = "stopped; run the same command again: what is done is kept"
 _THREADS = ("POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""Environment variables that libraries read as a number, and some end the process over."""
+"""Environment variables that libraries read as a number; a wrong one can end the process."""
 
 
 class Command(click.Command):
-    """A command whose errors are one line on stderr and the error's exit code."""
+    """Command whose errors are one line on stderr, with the error's exit code."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # a raw docstring spells click's mark for lines that are not rewrapped
+        # in a raw docstring, click's mark for lines that are not rewrapped is spelled out
         self.help = (self.help or "").replace("\\b\n", "\b\n")
         text = "Print the traceback of an unexpected error (X001)."
         self.params.append(click.Option(["--debug"], is_flag=True, expose_value=False, help=text))
@@ -54,7 +54,7 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """Commands under one name."""
+    """Group of such commands."""
 
     command_class = Command
 
@@ -72,7 +72,7 @@ class Group(click.Group):
 def _clean_ends() -> Iterator[None]:
     """Turn SIGTERM into an exception, so that processes and their semaphores are closed.
 
-    Only where nobody else handles it, and in the main thread, which alone gets signals.
+    Only without another handler, and in the main thread, because only it gets signals.
     """
     here = threading.current_thread() is threading.main_thread()
     if not here or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
@@ -86,17 +86,17 @@ def _clean_ends() -> Iterator[None]:
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
     raise Terminated
 
 
 def say(line: str, *, err: bool = False) -> None:
-    """Print one line: what came from data is escaped, and it stays one line."""
+    """Print exactly one line, with control characters escaped and secrets removed."""
     click.echo(without_secrets(plain(line)), err=err)
 
 
 def say_error(line: str) -> None:
-    """Print a line to stderr if that is still possible: it may be on the same full disk."""
+    """Print a line to stderr, if possible; stderr may be on the same full disk."""
     with suppress(OSError, ValueError):
         say(line, err=True)
 
@@ -118,7 +118,7 @@ def _run(main: Callable[..., Any], args: Sequence[Any], options: dict[str, Any])
 
 @contextmanager
 def _renamed_keys_in_one_line() -> Iterator[None]:
-    """Show the warning of a renamed setting as a line of ours, without a place in our code."""
+    """Show the warning of a renamed setting as one line, without the location in the code."""
     usual = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
@@ -135,7 +135,7 @@ def _renamed_keys_in_one_line() -> Iterator[None]:
 
 
 def _until_the_reader_leaves(invoke: Callable[[click.Context], Any], ctx: click.Context) -> Any:
-    """End quietly if nobody reads the output any more; click would end with 1, for findings."""
+    """Exit with 141 if the output's reader is gone; click would exit with 1, which is findings."""
     try:
         return invoke(ctx)
     except BrokenPipeError:
@@ -144,24 +144,24 @@ def _until_the_reader_leaves(invoke: Callable[[click.Context], Any], ctx: click.
 
 
 def _guarded(work: Callable[[], Any], name: str, *, debug: bool) -> Any:
-    """Run `work`; return its exit code, or that of the error which it ends with."""
+    """Run `work`; return its exit code, or that of its error."""
     try:
         return work()
     except SystemExit as ended:
         return _guarded(partial(_flush, ended.code), name, debug=debug)
-    except BaseException as error:  # noqa: BLE001 - the one place for all that may be raised
+    except BaseException as error:  # noqa: BLE001 - the only handler for all exceptions
         return _report(error, name, debug=debug)
 
 
 def _flush(code: Any) -> Any:
-    """Return the code once all output is written: a full disk under it is an error too."""
+    """Return the code after writing all output, so that a full disk is an error too."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.flush()
     return code
 
 
 def _require_sound_start(words: Sequence[str]) -> None:
-    """Refuse names and an environment that would end a library far from their cause."""
+    """Check arguments and environment, which would otherwise fail deep inside a library."""
     for word in words:
         try:
             word.encode("utf-8")
@@ -170,16 +170,16 @@ def _require_sound_start(words: Sequence[str]) -> None:
             raise UsageError("E190", word, problem, _LOCALE_REMEDY) from None
     for name in _THREADS:
         value = os.environ.get(name)
-        numbers = (value or "1").split(",")  # OpenMP has one for each level
+        numbers = (value or "1").split(",")  # OpenMP takes one number per nesting level
         if not all(number.strip().isdecimal() and int(number) > 0 for number in numbers):
             problem = "is not a number of threads"
             raise UsageError("E193", f"{name}={value}", problem, "unset it, or set 1 or more")
 
 
 def _report(error: BaseException, name: str, *, debug: bool) -> int:
-    """Print what ended a command as one line; return the exit code."""
+    """Print a command's error as one line; return the exit code."""
     if isinstance(error, click.Abort) and error.__cause__ is not None:
-        error = error.__cause__  # click's word for Ctrl-C and for the end of a file
+        error = error.__cause__  # click raises Abort for Ctrl-C and for end of file
     if isinstance(error, KeyboardInterrupt | click.Abort):
         say_error(_STOPPED)
         return error.exit_code if isinstance(error, Terminated) else INTERRUPTED
@@ -198,12 +198,12 @@ def _report(error: BaseException, name: str, *, debug: bool) -> int:
 
 
 def _coded(error: BaseException, name: str) -> CodedError:
-    """Return the coded form of what the system, click or a library raised."""
+    """Return the coded form of an exception of the system, click or a library."""
     place = str(getattr(error, "filename", None) or place_of(error) or name)
     if isinstance(error, click.ClickException):
         return _click_error(error, name)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        remedy = "lower workers, limits or the tokens of a pack, or take a larger machine"
+        remedy = "lower workers, limits or the tokens of a pack, or use a larger machine"
         return UsageError("E191", place, "memory ran out", remedy)
     if (fault := disk_fault(error)) is not None:
         is_limit = fault == os.strerror(errno.EFBIG)
@@ -212,8 +212,8 @@ def _coded(error: BaseException, name: str) -> CodedError:
 
 
 def _of_system(error: BaseException, place: str) -> CodedError | None:
-    """Return the coded form of an error that the operating system or the locale made."""
-    if isinstance(error, UnicodeEncodeError):  # a name, as contents are checked when they are read
+    """Return the coded form of an error of the operating system or the locale."""
+    if isinstance(error, UnicodeEncodeError):  # a name: contents are checked when they are read
         shown = error.object if len(error.object) <= 80 else error.object[:77] + "..."
         return UsageError("E190", shown, f"cannot be written in {error.encoding}", _LOCALE_REMEDY)
     if isinstance(error, OSError) and (error.filename or error.errno in _OF_THE_MACHINE):
@@ -228,10 +228,10 @@ _OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _REMEDIES = {
     errno.EMFILE: "raise `ulimit -n`",
     errno.ENFILE: "close other programs: the machine has no file handles left",
-    errno.ENOMEM: "lower workers, or take a larger machine",
+    errno.ENOMEM: "lower workers, or use a larger machine",
     errno.EAGAIN: "raise `ulimit -u`, or lower workers",
-    errno.ENAMETOOLONG: "take a shorter name",
-    errno.ELOOP: "name the file itself: its links form a circle",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.ELOOP: "name the file itself: its links form a cycle",
 }
 
 
@@ -243,7 +243,7 @@ def _click_error(error: click.ClickException, name: str) -> UsageError:
 
 
 def _say_unexpected(error: UnexpectedError, *, debug: bool) -> None:
-    """Print the line of an unexpected error, and put its traceback where it can be found."""
+    """Print the line of an unexpected error, and write its traceback to a temporary file."""
     report = without_secrets(error.report)
     if debug:
         with suppress(OSError, ValueError):
@@ -262,7 +262,7 @@ def _say_unexpected(error: UnexpectedError, *, debug: bool) -> None:
 
 
 def _drop_output() -> None:
-    """Point what cannot be written at nothing, so that the interpreter's own flush is quiet."""
+    """Redirect closed output to the null device, so that the interpreter's own flush is quiet."""
     with suppress(OSError, ValueError, AttributeError):
         nothing = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):

@@ -1,4 +1,4 @@
-"""What a build is asked to do: one frozen model, read from YAML, strict about every name."""
+"""Config of a build: one frozen model, read from YAML, strict about every name."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -32,41 +32,42 @@ from prefdata.tokens.options import FIXED_CODES, ControlTokens, LengthPolicy, To
 AnyPath = Annotated[Path, Field(strict=False)]
 
 DEFAULT_FRACTION = 0.05
-# What says where and how fast, never what: two builds that differ only here have the same bytes.
+# Keys that set only where and how fast: two builds that differ only here have the same bytes.
 EXECUTION = frozenset({"out", "workers", "engine"})
 
 
 class BuildConfig(BaseModel):
-    """A build: inputs, what becomes of their rows, the tokenizer, and where it all goes."""
+    """Config of a build: inputs, checks, splits, tokenizer and output directory."""
 
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
     )
 
     inputs: list[str] | dict[str, list[str]]
-    """Files or globs: JSON Lines, JSON arrays, Parquet, Arrow, CSV; .gz and .zst too. A list, whose
-    splits are found by the names of files and folders and by a `split` column; or lists by split:
-    `{train: […], test: […]}`, where `auto` has files that tell it themselves, and `rows` those
-    whose rows do."""
+    """Files or globs: JSON Lines, JSON arrays, Parquet, Arrow, CSV; .gz and .zst too. In a list,
+    splits are found by the names of files and directories and by a `split` column. Or lists by
+    split: `{train: […], test: […]}`; files under `auto` are split by their names, those under
+    `rows` by their `split` column."""
     tokenizer: str
-    """A folder with a tokenizer, or the name of a model on the Hub."""
+    """A directory with a tokenizer, or the name of a model on the Hub."""
     out: AnyPath
-    """The folder that the build is written to."""
+    """The directory that the build is written to."""
     revision: str | None = None
     """Branch, tag or commit of a tokenizer on the Hub."""
     layout: str | None = None
     """A layout's name (`prefdata layouts`) or the path of your own; absent: detected."""
     text: TextMode = "auto"
     """Plain text (`prompt`, `chosen`, `rejected` as strings) as one turn each of a `chat`, or
-    `verbatim`; `auto` decides by what stands where prompt and completion meet, or is an error."""
+    `verbatim`; `auto` decides by the characters where prompt and completion meet, or is an
+    error."""
     columns: Columns = Columns()
-    """Columns of prompt, chosen and rejected that have other names: `{prompt: task}`."""
+    """Names of the columns of prompt, chosen and rejected, if they differ: `{prompt: task}`."""
     pairing: Pairing = Pairing()
-    """How the completions of one prompt become pairs."""
+    """Pairing strategy: which completions of one prompt become pairs."""
     limits: Limits = Limits()
     """Bounds against damaged or hostile inputs."""
     exclude: list[str] = []
-    """Files with ids of pairs to leave out, such as `suspects.jsonl` of dpo-score (PD409)."""
+    """Files with ids of pairs to exclude, such as `suspects.jsonl` of dpo-score (PD409)."""
     evaluations: list[str] = []
     """Files of evaluation sets, or globs; rows that overlap their texts are refused (PD503)."""
     checks: CheckLimits = CheckLimits()
@@ -74,43 +75,44 @@ class BuildConfig(BaseModel):
     severity: dict[str, Literal["E", "W", "I", "off"]] = {}
     """Changes to checks by code: E refuses the row, W reports it, I counts it, off skips it."""
     near_duplicates: NearDuplicates = NearDuplicates()
-    """Which texts count as the same but for some words (PD402)."""
+    """Options of near-duplicates: which texts count as the same except for a few words (PD402)."""
     resplit: bool = False
-    """Mix all inputs and draw splits anew, whatever splits they are."""
+    """Mix all inputs and draw splits anew, without regard to their own splits."""
     leaks: Leaks = "drop_from_train"
     """Pairs and prompts that two given splits share (PD505, PD501, PD502): `drop_from_train` drops
-    them from the split that gives way, `refuse` builds nothing, `report` keeps them. Train gives
-    way to all others, then splits with names of their own, validation, eval; test to none."""
+    them from the split of lower precedence, `refuse` builds nothing, `report` keeps them.
+    Precedence, from low to high: train, splits with other names, validation, eval, test."""
     test_fraction: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Share of the prompts that is drawn for the test split, near-duplicates together; 0: none.
     Absent: 0.05 if the inputs are one set, and none if they came in splits. If they did, a test
     split is drawn from train only if this is set and none of them is test or eval."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Of the split."""
+    """Random seed of the split."""
     max_length: PositiveInt | None = None
-    """Most tokens of prompt and completion together; absent: no limit."""
+    """Maximum number of tokens in prompt and completion together; absent: no limit."""
     length_policy: LengthPolicy = "reject"
-    """For longer pairs: `reject` them (PD710), `cut_prompt_start` or `cut_completion_end`."""
+    """Policy for longer pairs: `reject` (PD710), `cut_prompt_start` or `cut_completion_end`."""
     control_tokens: ControlTokens = "encode"
-    """Where a row spells a control token of the tokenizer: `encode` it as the plain text that it
-    is (PD210 tells), `reject` the row, or `allow` it to steer the model."""
+    """Policy if a row's text contains a control token of the tokenizer: `encode` it as plain text
+    (PD210 reports it), `reject` the row, or `allow` it as a control token."""
     chat_template: AnyPath | None = None
     """A Jinja file to use instead of the tokenizer's own chat template."""
     chat_template_kwargs: dict[str, Any] = {}
     """Variables for the template, such as `enable_thinking: false`."""
     template_date: Annotated[date, Field(strict=False)] | None = None
-    """What templates that write today's date take for today."""
+    """Date returned by `strftime_now` in chat templates."""
     shard_rows: PositiveInt = 65_536
-    """Pairs in a shard, at most, unless one prompt has more."""
+    """Maximum number of pairs in a shard, unless one prompt has more."""
     engine: EngineName = "local"
-    """Where the stages run: on this machine, or on a Ray cluster that shares the folders."""
+    """Engine of the stages: this machine, or a Ray cluster with shared directories."""
     workers: PositiveInt | None = None
-    """Processes; absent: chosen by the size of the inputs and the cores. Changes no byte."""
+    """Number of processes; absent: chosen by the size of the inputs and the cores. Output is
+    byte-identical."""
 
     @field_validator("inputs", mode="before")
     @classmethod
     def _names_files(cls, value: Any) -> Any:
-        """A single name stands for a list of one."""
+        """Turn a single name into a list of one, and check that all are strings."""
         if isinstance(value, str):
             return [value]
         if isinstance(value, dict):
@@ -119,7 +121,7 @@ class BuildConfig(BaseModel):
         if not all(isinstance(files, list) and files for files in lists) or not value:
             raise ValueError("give at least one file, as a list or as lists by split")
         if not all(isinstance(file, str) for files in lists for file in files):
-            raise ValueError("each file is a text")
+            raise ValueError("each file must be a string")
         return value
 
     @field_validator("inputs")
@@ -152,12 +154,12 @@ class BuildConfig(BaseModel):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The part of the config that decides bytes, as JSON."""
+        """Return the keys that decide the bytes of a build, as JSON."""
         return self.model_dump(mode="json", exclude=set(EXECUTION))
 
     @property
     def fraction(self) -> float:
-        """The share of a test split that is drawn from inputs that are one set."""
+        """Return the share of the test split, for inputs that are one set."""
         return DEFAULT_FRACTION if self.test_fraction is None else self.test_fraction
 
     def split_options(self, given: Mapping[str, str]) -> SplitOptions:
@@ -165,13 +167,13 @@ class BuildConfig(BaseModel):
 
     @property
     def row_severity(self) -> dict[str, str]:
-        """Changes to checks of rows and sets."""
+        """Return the severity changes of checks of rows and of the dataset."""
         changes = {c: level for c, level in self.severity.items() if c not in TOKEN_CHECKS}
         return {**changes, "PD210": "E" if self.control_tokens == "reject" else "W"}
 
     @property
     def near(self) -> NearDuplicates | None:
-        """What of near-duplicates is looked for, if anything."""
+        """Return the options of near-duplicates; None if PD402 is off."""
         return None if self.severity.get("PD402") == "off" else self.near_duplicates
 
     @property
@@ -187,7 +189,7 @@ class BuildConfig(BaseModel):
 
 
 def inputs_by_split(files: Sequence[str], given: Sequence[str]) -> list[str] | dict[str, list[str]]:
-    """Inputs as the command line names them: files, and `SPLIT=FILE` for those given a split."""
+    """Return the command line's inputs: files, and `SPLIT=FILE` for those given a split."""
     if not files and not given:
         raise UsageError(
             "C103", "command line", "no file is named", "name one, or --split test=FILE"
@@ -204,7 +206,7 @@ def inputs_by_split(files: Sequence[str], given: Sequence[str]) -> list[str] | d
 
 
 def _with_given(inputs: Any, given: Sequence[str]) -> Any:
-    """Return a config's inputs and those that the command line gives a split."""
+    """Return a config's inputs plus those that the command line gives a split."""
     more = inputs_by_split((), given)
     if inputs is None or not isinstance(more, dict):
         return more
@@ -216,7 +218,7 @@ def _with_given(inputs: Any, given: Sequence[str]) -> Any:
 def read_config(
     path: Path, changes: dict[str, Any] | None = None, given: Sequence[str] = ()
 ) -> BuildConfig:
-    """Return a config from a YAML file, with what the command line changes.
+    """Return a config from a YAML file, with the command line's `changes`.
 
     `given` adds inputs as `SPLIT=FILE`.
     """
@@ -227,7 +229,7 @@ def read_config(
 
 
 def make_config(values: dict[str, Any], *, place: str) -> BuildConfig:
-    """A config from plain values; a coded error names the first key that is wrong."""
+    """Return a config from plain values. Raises a coded error that names the first wrong key."""
     try:
         return BuildConfig.model_validate(settle_words(values, BuildConfig))
     except ValidationError as error:
@@ -235,21 +237,21 @@ def make_config(values: dict[str, Any], *, place: str) -> BuildConfig:
 
 
 def _require_plain(value: Any) -> None:
-    """Refuse what the manifest could not state: its JSON knows no set, no bytes, no infinity."""
+    """Raise ValueError for values that JSON cannot represent: sets, bytes, infinity."""
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
-            raise ValueError("its keys, at every level, are texts")
+            raise ValueError("its keys, at every level, must be strings")
         value = list(value.values())
     if isinstance(value, list):
         for child in value:
             _require_plain(child)
     elif isinstance(value, set | bytes) or (isinstance(value, float) and not isfinite(value)):
-        message = f"{type(value).__name__} {value!r:.40} is nothing that JSON knows"
+        message = f"{type(value).__name__} {value!r:.40} cannot be written as JSON"
         raise ValueError(message)
 
 
 def config_error(error: ValidationError, place: str) -> UsageError:
-    """The first fault of a config as one line; a wrong name outranks a missing one."""
+    """Return the first fault of a config as one line; an unknown key comes before a missing one."""
     faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     fault = faults[0]
     where = ".".join(str(part) for part in fault["loc"]) or "config"

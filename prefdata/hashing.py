@@ -1,4 +1,4 @@
-"""Numbers that look drawn, each a pure function of the one it comes from."""
+"""Hashing of integers with splitmix64, for reproducible random draws."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ Numbers = NDArray[np.uint64]
 
 
 def mix(values: Numbers) -> Numbers:
-    """The finalizer of splitmix64 (Steele, Lea, Flood 2014), modulo 2⁶⁴: one-to-one.
+    """Apply the finalizer of splitmix64 (Steele, Lea, Flood 2014), modulo 2⁶⁴: one-to-one.
 
     >>> [hex(n) for n in mix(np.array([1, 2], np.uint64)).tolist()]
     ['0x5692161d100b05e5', '0xdbd238973a2b148a']

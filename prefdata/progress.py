@@ -1,4 +1,4 @@
-"""How long work tells that it goes on; what that looks like is the caller's."""
+"""Progress reporting; the caller decides how it is displayed."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -8,19 +8,19 @@ Advance = Callable[[int], None]
 
 
 class Progress(Protocol):
-    """A place where bars appear."""
+    """Display of progress bars and notes."""
 
     def bar(self, title: str, total: int) -> AbstractContextManager[Advance]:
-        """A bar of `total` steps, and what moves it on."""
+        """Open a bar of `total` steps; the context gives the function that advances it."""
         ...
 
     def note(self, text: str) -> None:
-        """One line that the user should see."""
+        """Show one line to the user."""
         ...
 
 
 class Silent:
-    """For libraries and tests: nothing appears."""
+    """Progress without any output, for libraries and tests."""
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Advance]:

@@ -1,4 +1,4 @@
-"""JSON Schemas of every file that prefdata reads or writes: `python -m prefdata.schemas FOLDER`."""
+"""JSON Schemas of all files that prefdata reads or writes: `python -m prefdata.schemas FOLDER`."""
 
 import sys
 from collections.abc import Mapping
@@ -28,13 +28,13 @@ MODELS: dict[str, type[BaseModel]] = {
 
 
 def schema_of(name: str, model: type[BaseModel]) -> dict[str, Any]:
-    """A model's schema under its file's name."""
+    """Return a model's schema, with the name of its file as the title."""
     schema = model.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": name}
 
 
 def write_schemas(folder: Path, models: Mapping[str, type[BaseModel]]) -> None:
-    """One file for each model; other packages write theirs beside them."""
+    """Write one file for each model; other packages can write theirs to the same directory."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, model in models.items():
         (folder / f"{name}.json").write_bytes(to_json(schema_of(name, model)))

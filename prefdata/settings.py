@@ -1,8 +1,8 @@
-"""A YAML file of settings, for both packages: read strictly, errors with codes of their own.
+"""Strict reader of YAML settings, for both packages, with coded errors.
 
 YAML 1.1, which PyYAML reads, has traps that change what is trained: `no` is false, `010` is 8,
-`1:30` is 90, and of a key that is given twice the last one wins. Here words such as `no` are read
-as the setting needs them, and the others are errors.
+`1:30` is 90, and if a key is given twice, the last one wins. Here words such as `no` are read as
+the field's type requires, and the other traps are errors.
 """
 
 import errno
@@ -15,33 +15,34 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 import yaml
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 Refuse = Callable[[str, str], Exception]
-"""Makes an error of a problem and its remedy."""
+"""Function that makes an error from a problem and its remedy."""
 
 MAX_BYTES = 4 << 20
 MAX_DEPTH = 32
 MAX_NODES = 100_000
-"""Of a file with its aliases written out: five lines can stand for a billion values."""
+"""Limit on a file with its aliases expanded: five lines can expand to a billion values."""
 _REMEDY = "fix the file"
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if it was compiled
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if it is compiled
 _OCTAL = re.compile(r"[-+]?0[0-9_]+")
 _WORDS = {"yes": True, "no": False, "on": True, "off": False, "true": True, "false": False}
 
 
 class Word(str):
-    """A bare yes, no, on, off, true or false: a boolean or a text, as its setting needs."""
+    """Bare yes, no, on, off, true or false: a boolean or a string, as its field requires."""
 
     __slots__ = ()
 
     @property
     def truth(self) -> bool:
-        """The boolean that it stands for."""
+        """Return the word as a boolean."""
         return _WORDS[self.lower()]
 
 
 class _Settings(_Loader):  # type: ignore[misc, valid-type]
-    """PyYAML's safe loader, with an error that has a line for every value that it cannot make."""
+    """PyYAML's safe loader; each value that it cannot construct is an error with a line number."""
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002
         try:
@@ -49,24 +50,24 @@ class _Settings(_Loader):  # type: ignore[misc, valid-type]
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
             kind = node.tag.rpartition(":")[2]
             shown = node.value if isinstance(node.value, str) else "this"
-            problem = f"{shown[:40]!r} is no {kind}"
+            problem = f"{shown[:40]!r} is not a valid {kind}"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
     def word(self, node: Any) -> Word:
-        """Return a boolean as it is spelled."""
+        """Return a boolean as the word in the file."""
         text = self.construct_scalar(node)
         if text.lower() not in _WORDS:
             raise ValueError(text)
         return Word(text)
 
     def number(self, node: Any) -> int:
-        """Return an integer that every reader of YAML takes for the same, and 64 bits hold."""
+        """Return an integer of at most 64 bits that YAML 1.1 and 1.2 read equally."""
         text = self.construct_scalar(node)
         if ":" in text or _OCTAL.fullmatch(text):
             value = self.construct_yaml_int(node)
-            problem = f"{text} is {value} in YAML 1.1 and something else in 1.2; write {value}"
+            problem = f"{text} is {value} in YAML 1.1 and different in 1.2; write {value}"
             raise yaml.constructor.ConstructorError(
-                None, None, f"{problem}, or quote it if it is a text", node.start_mark
+                None, None, f"{problem}, or quote it if it is a string", node.start_mark
             )
         value = int(self.construct_yaml_int(node))
         if not -(2**63) <= value < 2**64:
@@ -79,7 +80,7 @@ _Settings.add_constructor("tag:yaml.org,2002:int", _Settings.number)
 
 
 def read_small(path: Path, most: int) -> bytes:
-    """Return a file's content. Raises OSError if it has more than `most` bytes, as devices do."""
+    """Return a file's content. Raises OSError if it has more than `most` bytes, as a device has."""
     with path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
@@ -88,7 +89,7 @@ def read_small(path: Path, most: int) -> bytes:
 
 
 def read_settings(path: Path, refuse: Refuse) -> dict[str, Any]:
-    """The settings in a file. Raises what `refuse` makes if there are none."""
+    """Return the settings in a file. Raises the error that `refuse` makes if there are none."""
     try:
         text = read_small(path, MAX_BYTES).decode("utf-8")
     except OSError as error:
@@ -104,7 +105,7 @@ def read_settings(path: Path, refuse: Refuse) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, refuse: Refuse) -> Any:
-    """The value of a YAML text, its bare words as `Word`. Raises what `refuse` makes."""
+    """Return the value of a YAML text, bare words as `Word`. Raises the error of `refuse`."""
     try:
         _refuse_depth(text)
         loader = _Settings(text)
@@ -122,11 +123,11 @@ def parse_yaml(text: str, refuse: Refuse) -> Any:
 
 
 class _TrapError(Exception):
-    """YAML that is legal, and not what anybody means."""
+    """Error of valid YAML that is surely not intended."""
 
 
 def _refuse_depth(text: str) -> None:
-    """Look at the nesting before anything recursive does."""
+    """Check the nesting depth without recursion, before any recursive function runs."""
     depth = 0
     for event in yaml.parse(text, _Loader):
         if isinstance(event, yaml.events.CollectionStartEvent):
@@ -139,16 +140,16 @@ def _refuse_depth(text: str) -> None:
 
 
 class _Size(NamedTuple):
-    """Of a node with its aliases written out."""
+    """Size of a node with its aliases expanded."""
 
     values: int
     depth: int
 
 
 def _size(node: Any, seen: dict[int, _Size], above: tuple[int, ...]) -> _Size:
-    """Measure a tree; refuse one that is too large, and keys that are given twice."""
+    """Measure a tree; raise an error if it is too large or has a key twice."""
     if id(node) in above:
-        message = f"an alias stands inside of what it names,{node.start_mark}"
+        message = f"an alias is inside the value that it names,{node.start_mark}"
         raise _TrapError(message)
     if id(node) not in seen:
         inner = [_size(child, seen, (*above, id(node))) for child in _children(node)]
@@ -156,7 +157,7 @@ def _size(node: Any, seen: dict[int, _Size], above: tuple[int, ...]) -> _Size:
             1 + sum(each.values for each in inner), 1 + max((0, *(i.depth for i in inner)))
         )
         if size.values > MAX_NODES or size.depth > MAX_DEPTH + 1:
-            message = f"more than {MAX_NODES:,} values or {MAX_DEPTH} levels, aliases written out"
+            message = f"more than {MAX_NODES:,} values or {MAX_DEPTH} levels, aliases expanded"
             raise _TrapError(message)
         seen[id(node)] = size
     return seen[id(node)]
@@ -190,13 +191,13 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 class RenamedKeyWarning(FutureWarning):
-    """A setting was given by a name that it had before; 1.0 will not know it."""
+    """Warning that a setting has its old name, which 1.0 will not accept."""
 
 
 def accept_old_keys(value: Any, renamed: Mapping[str, str]) -> Any:
-    """Return settings with old keys under their new names, and warn of each.
+    """Return settings with old keys under their new names, and warn about each.
 
-    Raises ValueError where both names are given.
+    Raises ValueError if both names are given.
     """
     if not isinstance(value, Mapping):
         return value
@@ -205,16 +206,19 @@ def accept_old_keys(value: Any, renamed: Mapping[str, str]) -> Any:
         if old not in found:
             continue
         if new in found:
-            message = f"{old} is the old name of {new}; give {new} alone"
+            message = f"{old} is the old name of {new}; give only {new}"
             raise ValueError(message)
         found[new] = found.pop(old)
-        message = f"`{old}` is `{new}` now; the old name will not be known from 1.0 on"
+        message = f"`{old}` is now `{new}`; the old name is not accepted from 1.0 on"
         warnings.warn(message, RenamedKeyWarning, stacklevel=2)
     return found
 
 
 def settle_words(value: Any, model: type[BaseModel]) -> Any:
-    """The settings with each `Word` as its field needs it: `dropout: no`, `mixed_precision: no`."""
+    """Return the settings, each `Word` as its field requires: `dropout: no`, `mixed_precision: no`.
+
+    The first is then a boolean, the second one of a field's choices.
+    """
     return _settled(value, [model])
 
 
@@ -247,7 +251,7 @@ def _settled_word(word: Word, kinds: list[Any]) -> bool | str:
 
 
 def _kinds_under(key: Any, kinds: list[Any]) -> list[Any]:
-    """What a value of a mapping may be, by its key."""
+    """Return the types that a mapping's value may have, by its key."""
     found: list[Any] = []
     for kind in kinds:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -256,7 +260,7 @@ def _kinds_under(key: Any, kinds: list[Any]) -> list[Any]:
                     found += _leaves(field.annotation)
         elif get_origin(kind) in (dict, Mapping):
             found += _leaves(get_args(kind)[1])
-        elif get_origin(kind) in (list, tuple):  # one that may stand for a list of one
+        elif get_origin(kind) in (list, tuple):  # a single item is read as a list of one
             found += _kinds_under(key, list(_elements(kind)))
     return found
 
@@ -269,7 +273,7 @@ def _elements(kind: Any) -> Iterator[Any]:
 
 
 def _leaves(kind: Any) -> list[Any]:
-    """The kinds of a union, without what annotates them."""
+    """Return the types of a union, without their annotations."""
     if get_origin(kind) is Annotated:
         return _leaves(get_args(kind)[0])
     if get_origin(kind) in (Union, UnionType):
@@ -277,3 +281,40 @@ def _leaves(kind: Any) -> list[Any]:
     if hasattr(kind, "__value__"):  # a `type` alias
         return _leaves(kind.__value__)
     return [kind]
+
+
+def settings_table(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the rows of a Markdown table of a config's keys: key, default and description.
+
+    Keys of nested models follow their parent, with a dot.
+    """
+    if not prefix:
+        yield "| key | default | what |"
+        yield "| --- | --- | --- |"
+    for name, field in model.model_fields.items():
+        nested = next((k for k in _models_in(field.annotation)), None)
+        text = " ".join((field.description or "").split()).replace("|", "\\|")
+        if not text and nested is not None:
+            text = " ".join((nested.__doc__ or "").split()).replace("|", "\\|")
+        yield f"| `{prefix}{name}` | {_default_text(field, nested)} | {text} |"
+        if nested is not None:
+            yield from settings_table(nested, f"{prefix}{name}.")
+
+
+def _models_in(kind: Any) -> Iterator[type[BaseModel]]:
+    for leaf in _leaves(kind):
+        if isinstance(leaf, type) and issubclass(leaf, BaseModel):
+            yield leaf
+        elif get_origin(leaf) in (list, tuple):
+            yield from (one for inner in get_args(leaf) for one in _models_in(inner))
+
+
+def _default_text(field: FieldInfo, nested: type[BaseModel] | None) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if nested is not None or value in ({}, [], ()):
+        return "" if value is not None else "none"
+    if value is None or isinstance(value, bool):
+        value = {None: "none", True: "true", False: "false"}[value]
+    return f"`{value}`"

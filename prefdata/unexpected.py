@@ -1,4 +1,4 @@
-"""Errors that nobody foresaw: where they happened, and how they cross to another process."""
+"""Unexpected errors: the place where they happened, and pickling to another process."""
 
 import traceback
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from prefdata.errors import CodedError, PrefdataError
 
 _MARK = "while working on "
 FORESEEN = (CodedError, OSError, MemoryError)
-"""Kinds that the command has words for; they cross to another process as they are."""
+"""Errors that the command can explain; they are passed to another process unchanged."""
 
 
 class UnexpectedError(PrefdataError):
-    """Something that is a fault of ours until shown otherwise; `report` is its traceback."""
+    """Error that is presumably a bug in this package; `report` is its traceback."""
 
     exit_code = 70
 
@@ -28,7 +28,7 @@ class UnexpectedError(PrefdataError):
 
 @contextmanager
 def working_on(place: str) -> Iterator[None]:
-    """Write the place on an exception that leaves the block, for the line that a user sees."""
+    """Add the place to an exception that leaves the block, for the line that a user sees."""
     try:
         yield
     except Exception as error:
@@ -38,10 +38,10 @@ def working_on(place: str) -> Iterator[None]:
 
 @contextmanager
 def crossing(place: str) -> Iterator[None]:
-    """Turn an unforeseen exception into one that can be pickled, with its traceback as text.
+    """Turn an unexpected exception into one that can be pickled, with its traceback as text.
 
-    Many exceptions of libraries cannot be rebuilt from their arguments, and a pool that meets one
-    reports a killed worker.
+    Many library exceptions cannot be rebuilt from their arguments; a pool would then report a
+    killed worker.
     """
     try:
         with working_on(place):
@@ -64,6 +64,6 @@ def unexpected(error: BaseException, place: str) -> UnexpectedError:
 
 
 def place_of(error: BaseException) -> str | None:
-    """Return the innermost place that `working_on` wrote on an exception."""
+    """Return the innermost place that `working_on` added to an exception."""
     notes = (str(note) for note in getattr(error, "__notes__", ()))
     return next((note.removeprefix(_MARK) for note in notes if note.startswith(_MARK)), None)

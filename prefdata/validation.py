@@ -1,4 +1,4 @@
-"""The same road as a build's, as far as the report: nothing is written."""
+"""Validation: the stages of a build as far as the report; nothing is written."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,13 +50,13 @@ _NO_CHANGES: Mapping[str, str] = MappingProxyType({})
 
 
 class ValidateOptions(NamedTuple):
-    """How inputs are read and checked; the fields are those of a build's config."""
+    """Options for reading and checking inputs; the fields are those of a build's config."""
 
     layout: str | None = None
     columns: Columns = Columns()
-    """Columns of prompt, chosen and rejected that have other names."""
+    """Names of the columns of prompt, chosen and rejected, if they are not the usual ones."""
     tokenizer: str | None = None
-    """Its control tokens (PD210) and its chat template are used."""
+    """Tokenizer whose control tokens (PD210) and chat template are used."""
     text: TextMode = "auto"
     pairing: Pairing = Pairing()
     limits: Limits = Limits()
@@ -65,10 +65,10 @@ class ValidateOptions(NamedTuple):
     checks: CheckLimits = CheckLimits()
     workers: int | None = None
     examples: int = EXAMPLES
-    """How many places of each code the report names."""
+    """Number of locations of each code in the report."""
     near: NearDuplicates | None = None
-    """What near-duplicates are looked for (PD402); they take a temporary folder meanwhile. Those
-    that two splits share (PD502) are looked for in any case."""
+    """Options of near-duplicates (PD402), which need a temporary directory. Those that two splits
+    share (PD502) are searched for in any case."""
     resplit: bool = False
     leaks: Leaks = "drop_from_train"
 
@@ -88,9 +88,9 @@ def validate(
     *,
     progress: Progress | None = None,
 ) -> Report:
-    """Read and check inputs, and report what a build would keep; its tokens with a tokenizer.
+    """Read and check inputs, and report what a build would keep; with a tokenizer, tokens too.
 
-    `source` names files, or holds rows. Raises a `PrefdataError` with its code.
+    `source` names files, or contains rows. Raises a `PrefdataError` with its code.
     """
     with named_inputs(source) as inputs:
         files, given = expand_splits(fetch_inputs(inputs))
@@ -136,15 +136,15 @@ def _validate(
 
 
 def _token_options(options: ValidateOptions) -> TokenOptions:
-    """Checks of tokens as the severities ask for; the date is any, as no text is kept."""
+    """Return the token options with their severities; any date will do, as no text is kept."""
     changes = {c: level for c, level in options.severity.items() if c in TOKEN_CHECKS}
     for code, level in changes.items():
         if level not in LEVELS:
-            problem = f"{level!r} is no severity"
+            problem = f"{level!r} is not a severity"
             raise UsageError("C131", f"severity.{code}", problem, "write E, W, I or off")
         if code in FIXED_CODES and level != "E":
             problem = "cannot be lowered: such a pair cannot be trained on"
-            raise UsageError("C132", f"severity.{code}", problem, "leave it at E")
+            raise UsageError("C132", f"severity.{code}", problem, "keep it at E")
     return TokenOptions.model_validate({"severity": changes, "template_date": date(2000, 1, 1)})
 
 
@@ -156,7 +156,7 @@ def _run(
     target: TokenizerSpec | None,
     progress: Progress,
 ) -> Report | None:
-    """The report, or None if leaks between splits must be looked for and were not."""
+    """Return the report, or None if leaks between splits must be searched for and were not."""
     number = choose_workers(options.workers, sum(file.path.stat().st_size for file in files))
     tokens = _token_options(options) if target else TokenOptions()
     is_needed = how.near is not None or target is not None
@@ -183,7 +183,7 @@ def _run(
 
 
 def _stops_here(found: ScanResult, leaks: Leaks) -> list[str]:
-    """A note if a build of these splits ends with an error."""
+    """Return a note if a build with these splits would end with an error."""
     try:
         require_sound_splits(found, leaks)
     except EmptyError as error:
@@ -192,7 +192,7 @@ def _stops_here(found: ScanResult, leaks: Leaks) -> list[str]:
 
 
 def _with_leaks(how: ScanOptions) -> ScanOptions:
-    """The options with near-duplicate prompts looked for, which two splits may share (PD502)."""
+    """Return the options with the search for near-duplicate prompts across splits (PD502)."""
     severity = how.checks.severity
     if how.near is not None or "off" in (severity.get("PD402"), severity.get("PD502")):
         return how
@@ -201,6 +201,6 @@ def _with_leaks(how: ScanOptions) -> ScanOptions:
 
 @contextmanager
 def _staging() -> Iterator[Staging]:
-    """A place for records and what near-duplicates are found by, for as long as it is open."""
+    """Open a temporary directory for records and for sketches of near-duplicates."""
     with TemporaryDirectory(prefix="prefdata-") as folder:
         yield Staging(Path(folder), "validate")

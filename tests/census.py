@@ -1,4 +1,4 @@
-"""A census of a folder: what every name in it holds, so that a test sees what a command touched.
+"""Snapshots of a directory's contents, so that a test sees which files a command touched.
 
 before = snapshot(folder)
 ...run a command that writes `out` and `report.json`...
@@ -13,10 +13,10 @@ from pathlib import Path
 
 
 def snapshot(path: Path) -> dict[str, str]:
-    """Return the sha256 of every file below a folder, by its path from there.
+    """Return the sha256 of every file in a directory tree, by relative path.
 
-    A link is its target, an empty directory and a special file their kind; links are not followed,
-    and names need not be UTF-8.
+    A link is represented by its target, an empty directory or special file by its kind. Links are
+    not followed, and names need not be UTF-8.
     """
     found: dict[str, str] = {}
     for folder, names, files in os.walk(path):
@@ -41,7 +41,7 @@ def _content(path: Path) -> str:
 def require_untouched(
     before: Mapping[str, str], after: Mapping[str, str], own: Iterable[str] = ()
 ) -> None:
-    """Fail where a name was changed, removed or added; `own` may be: files, or all in folders."""
+    """Fail if a path outside `own` (files or directories) was changed, removed or added."""
     mine = tuple(own)
     changes = [
         f"{name!r} was {_change(before.get(name), after.get(name))}"

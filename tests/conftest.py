@@ -1,8 +1,8 @@
-"""What every test shares: hypothesis without deadlines, one thread, and no way to the Hub."""
+"""Settings of all tests: hypothesis without deadlines, one thread, no access to the Hub."""
 
 import os
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported; it would retry for long
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported; avoids long retries
 
 import torch
 from hypothesis import settings

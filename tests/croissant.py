@@ -1,7 +1,7 @@
-"""The Croissant metadata that the Hub serves for a set: made from the header of its card alone.
+"""Croissant metadata that the Hub serves for a set, made only from the header of its card.
 
-The form is that of the Hub's dataset viewer (huggingface/dataset-viewer): one `FileSet` of Parquet
-files and one `RecordSet` for each config, one field for each column.
+The format is that of the Hub's dataset viewer (huggingface/dataset-viewer): one `FileSet` of
+Parquet files and one `RecordSet` for each config, one field for each column.
 """
 
 import re
@@ -39,7 +39,7 @@ CONTEXT = {
 
 
 def describe_set(name: str, card: str, address: str) -> Json:
-    """Return the metadata of a set, given its card."""
+    """Return the metadata of a set from its card."""
     header = yaml.safe_load(card.split("---\n")[1])
     infos = header["dataset_info"]
     repo = {
@@ -114,7 +114,7 @@ def _record_sets(info: Json) -> Iterator[Json]:
 
 
 def _field(name: str, files: Json, column: str, feature: Json, path: str | None = None) -> Json:
-    """A column, or a part of it that a JSON path leads to."""
+    """Return the field of a column, or of the part of it at a JSON path."""
     field: Json = {"@type": "cr:Field", "@id": name}
     if "list" in feature:
         items = feature["list"]

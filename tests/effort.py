@@ -1,4 +1,4 @@
-"""How much the counting tests do: little in every run, all that is promised in `make stress`."""
+"""Number of cases in counting tests: few in every run, the promised number in `make stress`."""
 
 import os
 
@@ -6,5 +6,5 @@ IS_FULL = os.environ.get("STRESS") == "1"
 
 
 def times(few: int, many: int) -> int:
-    """How many cases this run tries."""
+    """Return the number of cases that this run tries."""
     return many if IS_FULL else few

@@ -1,7 +1,7 @@
-"""The part of the Hub's protocol that sharing models and sets needs, on loopback.
+"""Server on loopback with the part of the Hub's protocol that sharing models and sets needs.
 
-Repos are lists of commits; the real clients (huggingface_hub, datasets) talk to it. Faults are
-injected by a part of the path: a status, `flip` (a bit of what is sent or fetched), `cut` (a body
+Repos are lists of commits; the real clients (huggingface_hub, datasets) connect to it. Faults are
+injected by a part of the path: a status, `flip` (a bit of an upload or a download), `cut` (a body
 that ends early), `hang` (no answer), or `kill`, which calls back and never answers.
 """
 
@@ -33,7 +33,7 @@ def git_id(data: bytes) -> str:
 
 
 class FakeHub(ThreadingHTTPServer):
-    """A server of repos; the name of a dataset is `datasets/ORG/NAME`."""
+    """Server of repos; the name of a dataset is `datasets/ORG/NAME`."""
 
     daemon_threads = True
 
@@ -67,7 +67,7 @@ class FakeHub(ThreadingHTTPServer):
         return next(files for one, files in self.commits[repo] if one == sha)
 
     def find(self, repo: str, revision: str) -> str | None:
-        """The commit that a branch, a tag or a hash names."""
+        """Return the commit of a branch, a tag or a hash."""
         for named in (self.branches.get(repo, {}), self.tags.get(repo, {})):
             if revision in named:
                 return named[revision]
@@ -85,9 +85,9 @@ class FakeHub(ThreadingHTTPServer):
 
 
 def use_loopback(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, str]:
-    """Let the clients of this process talk to a server; returns the environment of others.
+    """Point the clients of this process at a server; return the environment for other processes.
 
-    The client is as it is installed: only what it reads of its environment is set.
+    The client is the installed one: only its environment variables are set.
     """
     for name, value in {
         "HF_HUB_OFFLINE": False,
@@ -161,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_HEAD = handle_any
 
     def _chunks(self) -> bytes:
-        """A body of unknown length, as streams are sent."""
+        """Return a body of unknown length, as streams are sent."""
         if self.headers.get("Transfer-Encoding") != "chunked":
             return b""
         found = b""
@@ -172,13 +172,13 @@ class _Handler(BaseHTTPRequestHandler):
         return found
 
     def _is_open(self, path: str) -> bool:
-        """Whether anybody may read it: a public repo."""
+        """Return whether the repo is public, so that anybody may read it."""
         return any(
             not private and f"/{repo}" in path for repo, private in self.server.private.items()
         )
 
     def route(self, path: str, body: bytes) -> None:
-        """Find the repo and what is asked of it."""
+        """Find the repo and the request to it."""
         found = re.fullmatch(
             r"(?:/api)?/(?:(?P<kind>datasets|models)/)?(?P<name>[^/]+/[^/]+?)(?:\.git)?"
             r"(?:/(?P<verb>revision|tree|preupload|commit|tag|branch|paths-info|resolve|refs|info|croissant)"
@@ -361,6 +361,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data[: len(data) // 2])
             self.close_connection = True
             return None
-        with suppress(ConnectionError):  # a client that was killed
+        with suppress(ConnectionError):  # the client was killed
             self.wfile.write(data)
         return None

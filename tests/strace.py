@@ -1,7 +1,7 @@
-"""Faults at system calls of a process, by strace: a signal, or an error that the call returns.
+"""Fault injection at system calls with strace: a signal, or an error that the call returns.
 
-Without `--seccomp-bpf`, which is faster, but with which strace 6.1 delivers no signal. A call is
-counted by itself and in each thread by itself, so a fault is named by the call and its number.
+`--seccomp-bpf` would be faster, but strace 6.1 then delivers no signal. Calls are counted
+separately by kind and thread, so a fault is identified by the call and its number.
 """
 
 import shutil
@@ -24,7 +24,7 @@ class Point(NamedTuple):
 
 
 class Faulted(NamedTuple):
-    """A run with a fault in it, if it came that far."""
+    """Result of a run; `has_fired` is False if it ended before the fault."""
 
     returncode: int
     stderr: str
@@ -32,24 +32,24 @@ class Faulted(NamedTuple):
 
 
 def run_with(fault: str, arguments: Sequence[str], point: Point, log: Path) -> Faulted:
-    """Run with a fault, such as `signal=KILL` or `error=ENOSPC`, at a point."""
+    """Run a command with a fault, such as `signal=KILL` or `error=ENOSPC`, at a point."""
     inject = f"inject={point.call}:{fault}:when={point.number}"
     words = [*_TRACE, f"trace={point.call}", "-e", inject, "-o", str(log), *arguments]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    told = log.read_text(errors="replace")
-    has_fired = "INJECTED" in told or "killed by SIGKILL" in told
+    text = log.read_text(errors="replace")
+    has_fired = "INJECTED" in text or "killed by SIGKILL" in text
     return Faulted(done.returncode, done.stderr, has_fired)
 
 
 def points_of(arguments: Sequence[str], log: Path, count: int) -> list[Point]:
-    """So many points of an undisturbed run, spread over the calls of its first process."""
+    """Return at most `count` points of a normal run, spread over its first process's calls."""
     subprocess.run(
         [*_TRACE, f"trace={CALLS}", "-o", str(log), *arguments], capture_output=True, check=True
     )
     lines = [line.split(None, 1) for line in log.read_text(errors="replace").splitlines()]
     parent, seen, points = lines[0][0], Counter[str](), []
-    for process, told in lines:
-        call = told.split("(")[0]
+    for process, text in lines:
+        call = text.split("(")[0]
         if process == parent and call in CALLS.split(","):
             seen[call] += 1
             points.append(Point(call, seen[call]))

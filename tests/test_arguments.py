@@ -1,4 +1,4 @@
-"""Whatever is named on the command line: one coded line, never X001, and no file of others."""
+"""Any argument on the command line: one coded line, never X001, and no foreign file touched."""
 
 import json
 import os
@@ -87,7 +87,7 @@ ROLES: dict[str, tuple[click.Command, list[str]]] = {
 
 
 WAIT_FOR_A_WRITER = ("validate --baseline", "dpo-train CONFIG")
-"""They read pipes, as `<(command)` is one, and so wait as `cat` does."""
+"""Commands that read pipes, such as `<(command)`, and so wait for a writer as `cat` does."""
 
 
 @pytest.fixture(scope="module")

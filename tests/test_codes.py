@@ -13,7 +13,7 @@ RETIRED = {"T302"}  # printed by earlier versions
 
 
 def codes_in_source() -> dict[str, str]:
-    """Every code that the packages spell as a string of its own, and a file that does."""
+    """Return every code that is a separate string in the packages, with one file of it."""
     found: dict[str, str] = {}
     for package in ("prefdata", "dpo"):
         for path in sorted((ROOT / package).rglob("*.py")):

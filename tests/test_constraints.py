@@ -1,4 +1,4 @@
-"""constraints.txt pins every package that the project brings, however far below."""
+"""constraints.txt pins every direct and transitive dependency of the project."""
 
 import re
 import tomllib
@@ -8,7 +8,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
-NEVER_HERE = {"ray"}  # 60 packages more, of an extra that no other one brings
+NEVER_HERE = {"ray"}  # 60 more packages, needed only by its extra
 
 
 def normal(name: str) -> str:
@@ -16,7 +16,7 @@ def normal(name: str) -> str:
 
 
 def brought() -> set[str]:
-    """The names of all packages that an installation with every extra but Ray's has."""
+    """Return the names of all packages installed with every extra except Ray's."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     lists = [project["dependencies"], *(extras[name] for name in extras if name not in NEVER_HERE)]

@@ -1,6 +1,6 @@
-"""Every file that we write, with one bit flipped or cut anywhere, is refused by its reader.
+"""Every output file, with one bit flipped or truncated anywhere, is refused by its reader.
 
-A build, its reference log-probs and a checkpoint; the readers are those that users call.
+Tested on a build, its reference log-probs and a checkpoint, with the readers that users call.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ TRIES = times(25, 1_000)
 
 
 class Artefact(NamedTuple):
-    """A file, and whether its reader takes the folder as it is now."""
+    """A file, and a function that returns whether its reader accepts the directory."""
 
     path: Path
     is_taken: Callable[[], bool]
@@ -36,7 +36,7 @@ class Artefact(NamedTuple):
 
 @pytest.fixture(scope="module")
 def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Artefact]]:
-    """By kind; of each file of a small build, its reference and a checkpoint."""
+    """Return the files of a small build, its reference and a checkpoint, by kind."""
     folder = tmp_path_factory.mktemp("whole")
     model, data, run = save_gpt2(folder / "model", seed=0), folder / "data", folder / "run"
     rows = write_pairs(folder / "rows.jsonl", 24)
@@ -111,7 +111,7 @@ def cuts(data: bytes) -> Iterator[bytes]:
 def test_no_damage_gets_past_a_reader(
     artefacts: dict[str, list[Artefact]], kind: str, damage: Callable[[bytes], Iterator[bytes]]
 ) -> None:
-    """What is damaged is refused with a code, or passed over where an older one would do."""
+    """Damage is refused with a code, or skipped if an older file can be used."""
     assert artefacts[kind]
     for artefact in artefacts[kind]:
         whole = artefact.path.read_bytes()

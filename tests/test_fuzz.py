@@ -1,6 +1,6 @@
-"""Whatever bytes are given: no traceback, no wrong count, no foreign file touched.
+"""Fuzz tests: for any bytes no traceback, no wrong count, no foreign file touched.
 
-Seeded, so that a failure names the number of its case; `make_input(FORMAT, NUMBER)` makes it again.
+Seeded: a failure reports the number of its case, and `make_input(FORMAT, NUMBER)` repeats it.
 `make stress` tries 20,000 inputs, 5,000 configs and 2,000 directories; a plain run 300 in all.
 """
 
@@ -40,7 +40,7 @@ BUILD_EVERY, RESUME_EVERY = 15, 10
 
 
 class Failures:
-    """What went wrong, by kind, with the numbers of the cases."""
+    """Failures by kind, with the numbers of the cases."""
 
     def __init__(self) -> None:
         self.found: dict[str, list[int]] = {}
@@ -49,7 +49,7 @@ class Failures:
         self.found.setdefault(kind, []).append(number)
 
     def crash(self, number: int, error: BaseException) -> None:
-        """Note an exception that no command has words for, by where it was raised."""
+        """Record an exception that no command handles, by the place that raised it."""
         frames = [
             f
             for f in traceback.extract_tb(error.__traceback__)
@@ -61,17 +61,17 @@ class Failures:
 
     @contextmanager
     def watch(self, number: int) -> Iterator[None]:
-        """Let coded errors pass, and note all others."""
+        """Ignore coded errors, and record all others."""
         try:
             yield
         except CodedError:
             pass
-        except OSError as error:  # every command has words for one with a name (E192)
+        except OSError as error:  # commands report one with a file name (E192)
             if not error.filename:
                 self.crash(number, error)
         except AssertionError as error:
             self.add(number, str(error))
-        except Exception as error:  # noqa: BLE001 - the very thing that is counted
+        except Exception as error:  # noqa: BLE001 - these are counted
             self.crash(number, error)
 
     def require_none(self) -> None:
@@ -86,7 +86,7 @@ def numbers(chunk: int, count: int) -> Iterator[int]:
 
 
 def require_counts(report: Report, expected: int | None) -> None:
-    """Fail unless the numbers of a report add up, and are those of another parser."""
+    """Fail unless the counts of a report add up and equal those of another parser."""
     lines = report.lines
     parts = lines.blank + lines.kept + lines.duplicates + lines.filtered + lines.rejected
     assert lines.lines == parts, "the law of conservation"
@@ -101,7 +101,7 @@ def report_of_build(path: Path, tokenizer: Path) -> Report:
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with files of somebody else."""
+    """Return a working directory that contains foreign files."""
     monkeypatch.chdir(tmp_path)
     for name in ("notes.txt", "text/mine.txt", "out.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -133,7 +133,7 @@ def test_an_input_is_read_rightly_or_refused(
 
 
 def test_size_statistics_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    """pyarrow ended the process over this file: a C++ exception that nothing catches."""
+    """pyarrow aborts the process on this file: an uncaught C++ exception."""
     made = make_input("parquet", 100_008)
     path = tmp_path / "in.parquet"
     path.write_bytes(made.data)

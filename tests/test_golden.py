@@ -1,4 +1,4 @@
-"""Golden files: what must not change unnoticed; only `make golden` writes them.
+"""Golden files: outputs that must not change unnoticed; only `make golden` writes them.
 
 * `ids.jsonl`: token ids of twenty pairs with emoji, right-to-left text, an empty system turn, …
 * `shards.json`: the hash of a build of those pairs.
@@ -29,7 +29,7 @@ TEXTS = [
 
 
 def rows() -> list[dict[str, Any]]:
-    """Twenty pairs; every fourth has an empty system turn, every fifth two rounds."""
+    """Return twenty pairs; every fourth has an empty system turn, every fifth two rounds."""
     found = []
     for n, text in enumerate(TEXTS):
         prompt = [{"role": "user", "content": text}]
@@ -54,7 +54,7 @@ def rows() -> list[dict[str, Any]]:
 def golden_arena(tmp_path_factory: pytest.TempPathFactory) -> Arena:
     folder = tmp_path_factory.mktemp("golden")
     before = Path.cwd()
-    os.chdir(folder)  # names as given are part of a build, so they are short ones here
+    os.chdir(folder)  # names as given are part of a build, so they are relative here
     try:
         save_gpt2(Path("model"), seed=0)
         Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows()))
@@ -88,7 +88,7 @@ def test_token_ids_are_the_golden_ones(golden_arena: Arena) -> None:
 
 
 def test_a_build_has_the_golden_hash(golden_arena: Arena) -> None:
-    """Token shards alone: Parquet files name the library that wrote them."""
+    """Only token shards: Parquet files name the library that wrote them."""
     shards = prefdata.open(golden_arena.data).manifest.shards
 
     compare("shards.json", json.dumps({s.path: s.sha256 for s in shards}, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Both packages are libraries first: what `__all__` names is there, and importing is cheap."""
+"""Both packages as libraries: every name in `__all__` exists, and importing is cheap."""
 
 import subprocess
 import sys

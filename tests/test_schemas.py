@@ -1,4 +1,4 @@
-"""The schemas in `schemas/` are those that the models generate."""
+"""The schemas in `schemas/` equal those that the models generate."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from prefdata.store.canonical import to_json
 
 FOLDER = Path(__file__).resolve().parents[1] / "schemas"
 ALL = MODELS | DPO_MODELS
-OF_PIPELINES = {"result.schema"}  # held to its model by the pipeline's own tests
+OF_PIPELINES = {"result.schema"}  # compared with its model by the pipeline's own tests
 
 
 @pytest.mark.parametrize(("name", "model"), ALL.items())

@@ -1,7 +1,7 @@
 """On a real terminal no command prints an escape that came from data: names, configs, contents.
 
 click strips escapes when stdout is a pipe, so a pipe cannot show this. Each command runs in a
-pseudo-terminal; what rich writes for its own colors and bars is no part of the payload.
+pseudo-terminal; rich's own colors and bars are not part of the payload.
 """
 
 import json
@@ -34,7 +34,7 @@ RAW = (
     b"\xe2\x81\xa6",
     b"\nFAKE",
 )
-"""What must not reach the terminal. rich uses neither this color nor any OSC here."""
+"""Sequences that must not reach the terminal; rich uses neither this color nor any OSC here."""
 DRIVER = """
 import json, sys
 from prefdata.cli import main
@@ -50,7 +50,7 @@ for name, *words in json.loads(open(sys.argv[1]).read()):
 
 
 def on_a_terminal(commands: list[list[str]], folder: Path) -> list[tuple[int, bytes]]:
-    """Run commands one after the other in a process that has a terminal; exit codes and output."""
+    """Run commands in one process that has a terminal; return exit codes and output."""
     listed = folder / "commands.json"
     listed.write_text(json.dumps(commands))
     ours, theirs = pty.openpty()
@@ -99,7 +99,7 @@ def write(path: Path, values: list[dict[str, Any]]) -> Path:
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of hostile names and contents, with a model, a build and its config."""
+    """Return a directory of hostile names and contents, with a model, a build and its config."""
     room = tmp_path_factory.mktemp("room")
     model = save_gpt2(room / "model", seed=0)
     build_pairs(room / NAME, tokenizer=model, count=16)
@@ -238,7 +238,7 @@ def test_no_command_of_dpo_prints_an_escape_of_data(room: Path) -> None:
 
 
 def test_the_terminal_is_one() -> None:
-    """A print of the payload past the wrapper is seen, so the tests above can fail."""
+    """The payload printed without the wrapper is found, so the tests above can fail."""
     ours, theirs = pty.openpty()
     subprocess.run(
         [sys.executable, "-c", "import sys; print(sys.stdout.isatty(), sys.argv[1])", EVIL],

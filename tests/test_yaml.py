@@ -1,4 +1,4 @@
-"""YAML is read strictly: what has two readings is an error, what cannot be read is one line."""
+"""YAML is read strictly: ambiguous values are errors, and an unreadable file is one line."""
 
 import subprocess
 import sys
@@ -28,22 +28,22 @@ def bomb(key: str) -> str:
 
 
 UNREADABLE = {
-    "an impossible date": ("x: 2024-02-30", "'2024-02-30' is no timestamp"),
-    "a month that is none": ("x: 2024-13-01", "is no timestamp"),
-    "a zone beyond a day": ("x: 2024-01-01 00:00:00 +99:99", "is no timestamp"),
-    "the first year, east of Greenwich": ("x: !!timestamp x", "'x' is no timestamp"),
-    "a binary number without digits": ("x: 0b_", "'0b_' is no int"),
-    "a hexadecimal one": ("x: 0x_", "'0x_' is no int"),
-    "30 digits": ("x: " + "9" * 30, "is no int"),
-    "5,000 digits": ("x: " + "9" * 5000, "is no int"),
-    "a tagged word": ("x: !!int x", "'x' is no int"),
-    "a tagged nothing": ("x: !!int ''", "is no int"),
-    "a tagged float": ("x: !!float x", "'x' is no float"),
-    "a tagged boolean": ("x: !!bool maybe", "'maybe' is no bool"),
+    "an impossible date": ("x: 2024-02-30", "'2024-02-30' is not a valid timestamp"),
+    "a month that is none": ("x: 2024-13-01", "is not a valid timestamp"),
+    "a zone beyond a day": ("x: 2024-01-01 00:00:00 +99:99", "is not a valid timestamp"),
+    "the first year, east of Greenwich": ("x: !!timestamp x", "'x' is not a valid timestamp"),
+    "a binary number without digits": ("x: 0b_", "'0b_' is not a valid int"),
+    "a hexadecimal one": ("x: 0x_", "'0x_' is not a valid int"),
+    "30 digits": ("x: " + "9" * 30, "is not a valid int"),
+    "5,000 digits": ("x: " + "9" * 5000, "is not a valid int"),
+    "a tagged word": ("x: !!int x", "'x' is not a valid int"),
+    "a tagged nothing": ("x: !!int ''", "is not a valid int"),
+    "a tagged float": ("x: !!float x", "'x' is not a valid float"),
+    "a tagged boolean": ("x: !!bool maybe", "'maybe' is not a valid bool"),
     "Python's objects": ("x: !!python/object/apply:os.system ['true']", "python/object/apply"),
     "bad base64": ("x: !!binary 'a'", "base64"),
-    "an octal number": ("x: 010", "010 is 8 in YAML 1.1 and something else in 1.2; write 8"),
-    "a commit of digits": ("revision: 01234567", "or quote it if it is a text"),
+    "an octal number": ("x: 010", "010 is 8 in YAML 1.1 and different in 1.2; write 8"),
+    "a commit of digits": ("revision: 01234567", "or quote it if it is a string"),
     "a number to the base of 60": ("x: 1:30", "1:30 is 90 in YAML 1.1"),
     "a key given twice": ("seed: 1\nseed: 2", "the key 'seed' is given twice"),
     "a key given twice, once quoted": ("seed: 1\n'seed': 2", "the key 'seed' is given twice"),
@@ -52,13 +52,13 @@ UNREADABLE = {
     "deep nesting": (deep(60), "nested deeper than 32 levels"),
     "very deep nesting": (deep(100_000), "is not YAML"),
     "deep blocks": ("".join(f"{' ' * n}a:\n" for n in range(500)), "nested deeper"),
-    "an alias of itself": ("x: &x [*x]", "an alias stands inside of what it names"),
-    "an alias of itself in a mapping": ("x: &x {y: {z: *x}}", "an alias stands inside"),
-    "aliases of aliases": (bomb("x"), "aliases written out"),
-    "aliases where all is allowed": (bomb("chat_template_kwargs"), "aliases written out"),
+    "an alias of itself": ("x: &x [*x]", "an alias is inside the value that it names"),
+    "an alias of itself in a mapping": ("x: &x {y: {z: *x}}", "an alias is inside"),
+    "aliases of aliases": (bomb("x"), "aliases expanded"),
+    "aliases where all is allowed": (bomb("chat_template_kwargs"), "aliases expanded"),
     "a chain of aliases": (
         "a0: &a0 []\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 3000)),
-        "aliases written out",
+        "aliases expanded",
     ),
     "an alias of nothing": ("x: *y", "undefined alias"),
     "NUL in a path": ('x: "a\\0b"', "a text contains U+0000"),
@@ -96,7 +96,7 @@ def test_what_cannot_be_read_is_one_coded_line_in_both_packages(kind: str, tmp_p
 @pytest.mark.parametrize(
     "content", [b"\xff\xfe\x00", b"x: \x80", b"x: " + b"a" * (5 << 20)], ids=["16", "80", "large"]
 )
-def test_a_file_that_is_no_text_is_one_coded_line(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_one_coded_line(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_bytes(content)
 
@@ -145,7 +145,7 @@ def test_a_word_is_what_its_setting_needs(kind: str, tmp_path: Path) -> None:
      "optimizer: {schedule: no}", "eval_split: true", "loss: {beta: yes}", "loss: [{beta: yes}]",
      "severity: {PD402: yes}"],
 )  # fmt: skip
-def test_a_word_is_no_number_and_no_other_choice(text: str, tmp_path: Path) -> None:
+def test_a_word_is_not_a_number_and_not_another_choice(text: str, tmp_path: Path) -> None:
     """PyYAML's true is 1 to a field that takes numbers."""
     with pytest.raises((UsageError, TrainError)) as caught:
         (build_config if "severity" in text else train_config)(tmp_path, text)
@@ -162,12 +162,12 @@ def test_words_for_a_template_stay_booleans(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [".inf", ".nan", "!!set {a}", "!!binary YQ==", "{1: 2}"])
-def test_a_variable_that_no_json_states_is_refused(value: str, tmp_path: Path) -> None:
+def test_a_variable_that_json_cannot_represent_is_refused(value: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="C102"):
         build_config(tmp_path, f"chat_template_kwargs: {{x: {value}}}")
 
 
-def test_aliases_and_merges_that_are_meant_are_read(tmp_path: Path) -> None:
+def test_intended_aliases_and_merges_are_read(tmp_path: Path) -> None:
     text = "loss: &l {name: ipo, beta: 0.1}\noptimizer: {<<: {weight_decay: 0.5}, weight_decay: 1}"
     config = train_config(tmp_path, text)
 
@@ -205,7 +205,7 @@ def test_an_old_key_is_read_under_its_new_name_with_a_notice(tmp_path: Path) -> 
     assert config.average_over == "groups"
     assert config.loss[0].settings["keep_fraction"] == 0.5
     assert {str(one.message).split(";")[0] for one in seen} == {
-        "`weigh` is `average_over` now", "`keep` is `keep_fraction` now",
+        "`weigh` is now `average_over`", "`keep` is now `keep_fraction`",
     }  # fmt: skip
 
 
@@ -221,5 +221,5 @@ def test_a_command_says_in_one_line_that_a_key_was_renamed(tmp_path: Path) -> No
     command = [sys.executable, "-m", "dpo", str(tmp_path / "train.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path.cwd())
 
-    assert "note: `weigh` is `average_over` now; the old name will not" in done.stderr
+    assert "note: `weigh` is now `average_over`; the old name is not accepted" in done.stderr
     assert "Warning" not in done.stderr

@@ -1,1 +1,1 @@
-"""What a run leaves: run.json (summary), the model (save) with its card, its page, and the Hub."""
+"""Outputs of a run: run.json (summary), the model (save) with its card, its page, and the Hub."""

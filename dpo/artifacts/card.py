@@ -1,4 +1,4 @@
-"""The model card: README.md beside the weights, with the header that the Hub reads."""
+"""The model card: README.md next to the weights, with the header that the Hub reads."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dpo.artifacts.summary import RunSummary
-from dpo.loss import LOSSES
+from dpo.loss import find_loss
 from prefdata.hub.inputs import SCHEME, is_hub_name
 from prefdata.report.card import escape
 from prefdata.report.safe import yaml_text
@@ -15,15 +15,15 @@ from prefdata.sharing.pull import split_revision
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _SHOWN = {
     "eval/rewards/accuracies": "held-out pairs whose chosen side has the higher reward",
-    "eval/rewards/margins": "held-out reward of chosen above rejected, mean",
+    "eval/rewards/margins": "mean held-out reward of chosen minus rejected",
     "eval/loss": "held-out loss",
-    "rewards/accuracies": "the same share in the last step",
+    "rewards/accuracies": "pairs of the last step whose chosen side has the higher reward",
     "loss": "loss of the last step",
 }
 
 
 def write_card(summary: RunSummary, *, name: str) -> str:
-    """The card's text; names of folders are shown without the folders that they lie in."""
+    """Return the card's text; directories are shown by their last name only."""
     config = summary.config
     base = config.model if _is_hub_name(config.model) else Path(config.model).name
     parts = [
@@ -31,15 +31,15 @@ def write_card(summary: RunSummary, *, name: str) -> str:
         f"# {escape(name)}",
         f"{escape(base)}, fitted to preferences by direct preference optimization "
         "([Rafailov et al. 2023](https://arxiv.org/abs/2305.18290)) with prefdata + dpo.",
-        "## What it came to",
+        "## Results",
         _table(["", ""], [["loss before step 1", f"{summary.first_loss:.4f}"], *_results(summary)]),
-        "## How",
+        "## Training",
         _table(["setting", "value"], _settings(summary)),
         f"{summary.steps:,} steps of {config.global_batch_size:,} {config.batch_unit}, "
         f"{summary.pairs:,} pairs in all. "
         f"Data: the prefdata build `{summary.build_hash[:16]}`; reference log-probs: "
         f"`{summary.reference_hash[:16]}`. The same build, reference and settings give the same "
-        "model, on one kind of machine bit by bit.",
+        "model, bit by bit on one kind of machine.",
         "## Use",
         "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         'model = AutoModelForCausalLM.from_pretrained("PATH")\n'
@@ -73,7 +73,7 @@ def _results(summary: RunSummary) -> list[list[str]]:
 
 
 def _settings(summary: RunSummary) -> list[list[str]]:
-    """What decides the steps, as a config would say it; what has its default is left out."""
+    """Return the settings that decide the steps, named as in the config, without defaults."""
     config = summary.config
     losses = [
         (f"loss: {loss.name}", _about(loss.name), loss.settings | {"weight": loss.weight})
@@ -91,8 +91,8 @@ def _settings(summary: RunSummary) -> list[list[str]]:
 
 
 def _about(name: str) -> str:
-    """The first line of a loss's docstring, which names its paper."""
-    return escape((LOSSES[name].__doc__ or "").strip().splitlines()[0])
+    """Return the first line of a loss's docstring, which names its paper."""
+    return escape((find_loss(name).__doc__ or name).strip().splitlines()[0])
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -1,6 +1,6 @@
-"""A trained model on the Hub: its files, settings and card in one commit, checked there.
+"""Upload of a trained model to the Hub: files, settings and card in one verified commit.
 
-`dpo-shared.json` lists what a push made, so that the next one removes that and nothing else.
+`dpo-shared.json` lists the files that a push made, so that the next one removes only these.
 """
 
 import tempfile
@@ -36,10 +36,10 @@ _FORMAT = "dpo-shared"
 
 
 def check_target(name: str, *, public: bool, replace: bool) -> None:
-    """Refuse a repo that a push could not or may not change, before anything is computed.
+    """Check that a push can and may change a repo, before anything is computed.
 
     Raises UsageError (T173) for a name or a login that cannot be used, and PrefdataError: E205 for
-    a repo with files of somebody else, E206 for a public one.
+    a repo with files that no push made, E206 for a public one.
     """
     repo = Repo(name, "model")
     try:
@@ -54,10 +54,10 @@ def check_target(name: str, *, public: bool, replace: bool) -> None:
 def push_model(
     folder: Path, name: str, summary: RunSummary, *, public: bool, replace: bool = False
 ) -> str:
-    """Publish a model's folder; returns the address of the commit, the head if none was needed.
+    """Publish a model's directory; return the commit's address, or the head if none was needed.
 
-    The files are uploaded first, then named by one commit on top of the one that was seen, so the
-    repo holds the old model or the new one. Raises TrainingError (T310); the folder stays as it is.
+    The files are uploaded first, then named by one commit on top of the known head, so the repo
+    contains the old model or the new one. Raises TrainingError (T310); the directory is unchanged.
     """
     repo = Repo(name, "model")
     try:
@@ -83,7 +83,7 @@ def push_model(
 
 
 def _files(folder: Path, summary: RunSummary, more: Path) -> dict[str, Path]:
-    """The model's files, and the settings and results of its run without paths of this machine."""
+    """Return the model's files, and its run's settings and results without local paths."""
     shared = shared_summary(summary)
     (more / SETTINGS).write_text(
         yaml_text(shared.config.model_dump(mode="json", exclude_unset=True), sort_keys=False),
@@ -97,7 +97,7 @@ def _files(folder: Path, summary: RunSummary, more: Path) -> dict[str, Path]:
 
 
 def shared_summary(summary: RunSummary) -> RunSummary:
-    """A run's summary whose config names models, data and output without their directories."""
+    """Return a run's summary with models, data and output named without their directories."""
     config = summary.config
     reference = config.reference
     if reference.model is not None:
@@ -114,7 +114,7 @@ def shared_summary(summary: RunSummary) -> RunSummary:
 def _card(
     folder: Path, repo: Repo, remote: Remote, more: Path, known: dict[str, str]
 ) -> dict[str, Path]:
-    """The card of a run with what else is known, around which people's own words stay."""
+    """Return the card of a run with the known header; people's own text in it is kept."""
     header, body = parse_card((folder / CARD).read_text(encoding="utf-8"))
     theirs = None
     if CARD in remote.digests:
@@ -131,7 +131,7 @@ def _record(files: dict[str, Path], more: Path) -> dict[str, Path]:
 
 
 def _own_files(repo: Repo, remote: Remote | None) -> set[str]:
-    """The files that an earlier push made; people's words in the card stay in any case."""
+    """Return the files that an earlier push made; people's text in the card is always kept."""
     if remote is None or RECORD not in remote.digests:
         return {CARD}
     try:

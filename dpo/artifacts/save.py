@@ -1,4 +1,4 @@
-"""The trained policy as any checkpoint of transformers: weights, tokenizer, template and card."""
+"""The trained policy as a transformers checkpoint: weights, tokenizer, template and card."""
 
 import shutil
 from pathlib import Path
@@ -23,11 +23,11 @@ def save_model(
     card: str,
     weights: dict[str, Any] | None = None,
 ) -> dict[str, FileDigest]:
-    """Write the checkpoint under a temporary name, then give it its name; returns its files.
+    """Write the checkpoint under a temporary name, then rename it; return its files.
 
-    The folder loads with `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer`, and knows
-    nothing of packs. An adapter is merged into it, and lies beside it by itself. `weights` are the
-    policy's where it does not hold them whole.
+    The directory loads with `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer`, and does
+    not depend on packs. An adapter is merged into it, and also saved next to it. `weights` is the
+    policy's whole state dict, if it is sharded.
     """
     tokenizer = config.model
     shared = policy.shared
@@ -51,7 +51,7 @@ def save_model(
 
 
 def _new_folder(path: Path) -> Path:
-    """Where a directory grows, without what an earlier try left there."""
+    """Return a temporary path for a directory, after removing an earlier try's leftovers."""
     temporary = temporary_name(path)
     if temporary.is_dir() and not temporary.is_symlink():
         shutil.rmtree(temporary)

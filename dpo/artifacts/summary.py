@@ -1,4 +1,4 @@
-"""`run.json`: what a run was and came to, written last, so that it says the run is whole."""
+"""`run.json`: settings and results of a run, written last, as the mark of a finished run."""
 
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ NAME = "run.json"
 
 
 class RunSummary(BaseModel):
-    """One finished run."""
+    """Summary of one finished run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -29,31 +29,31 @@ class RunSummary(BaseModel):
     reference_hash: str
     """The hash in the manifest of the reference log-probs."""
     processes: int = 1
-    """Of the last start."""
+    """Processes of the last start."""
     steps: int
     pairs: int
-    """Pairs that the steps saw, repeats counted."""
+    """Pairs in all steps, repeats included."""
     first_loss: float
-    """Of step 1, before the policy moved."""
+    """Loss of step 1, before the first update."""
     final: dict[str, float]
     """The metrics of the last step and of the last evaluation."""
     files: dict[str, tuple[int, str]] = {}
-    """Size and sha256 of what the run made, by path: model, adapter, metrics, page."""
+    """Size and sha256 of the files that the run made, by path: model, adapter, metrics, page."""
     seconds: float
-    """From the first step of the last start to the end."""
+    """Seconds from the first step of the last start to the end."""
 
     def write(self, out: Path) -> None:
         write_bytes(out / NAME, to_json(self.model_dump(mode="json")))
 
 
 def read_summary(out: Path) -> RunSummary | None:
-    """The summary of a finished run; None where no run was finished."""
+    """Return the summary of a finished run; None if no run was finished."""
     path = out / NAME
     if not path.is_file():
         return None
     try:
         return RunSummary.model_validate(orjson.loads(path.read_bytes()))
     except (orjson.JSONDecodeError, ValidationError) as error:
-        problem = "is not the end of a run"
+        problem = "is not the summary of a run"
         remedy = "name another `out`, or move that file away"
         raise UsageError("T142", str(path), problem, remedy) from error

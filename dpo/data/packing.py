@@ -4,9 +4,9 @@
     positions   0 1 2 3 4 5 6 4 5   0 1 2 2 3 4
                 └── a pair ─────┘   └─ another ─┘
 
-Each completion goes on where the prompt ends, so its positions do too. With K completions to a
-prompt it is `P C1 … CK`; a pair is the case of two. The token before a completion's first is the
-prompt's last, so one hidden state predicts the first token of every completion of its prompt.
+Each completion continues its prompt, so its positions start where the prompt's end. K completions
+of one prompt are `P C1 … CK`; a pair has two. The token before a completion's first is the prompt's
+last, so one hidden state predicts the first token of every completion of its prompt.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ Ids = NDArray[np.int32]
 
 
 class PromptWithCompletions(NamedTuple):
-    """A prompt and its completions, chosen first, with what counts in each completion."""
+    """A prompt and its completions, chosen first, with the loss mask of each completion."""
 
     prompt: Ids
     completions: tuple[Ids, ...]
@@ -30,7 +30,7 @@ class PromptWithCompletions(NamedTuple):
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that the model runs over: the prompt once, each completion once."""
+        """Return the tokens that the model runs over: the prompt once, each completion once."""
         return len(self.prompt) + sum(map(len, self.completions))
 
 
@@ -43,44 +43,44 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Pack:
-    """A row of T tokens that holds whole prompts with their completions.
+    """A row of T tokens that contains whole prompts with their completions.
 
-    N counts completion tokens; completion k of the pack owns those where `owner_N == k`.
+    N counts completion tokens; those with `completion_id_N == k` belong to completion k.
     """
 
     input_ids_T: Tensor
     position_ids_T: Tensor
     segments: tuple[Segment, ...]
     logit_index_N: Tensor
-    """Place in the row of the hidden state that predicts each completion token."""
+    """Index in the row of the hidden state that predicts each completion token."""
     targets_N: Tensor
     completion_id_N: Tensor
     loss_mask_N: Tensor
-    """1 where a token counts in its completion's log-prob, 0 in turns of others; float32."""
+    """1 at tokens that count in their completion's log-prob, 0 in turns of others; float32."""
 
     @property
     def num_completions(self) -> int:
         return sum(len(segment.completions) for segment in self.segments)
 
     def to(self, device: torch.device) -> "Pack":
-        """The same pack with its tensors on a device."""
+        """Return the same pack with its tensors on a device."""
         moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return Pack(segments=self.segments, **moved)
 
     def sums(self, token_logps_N: Tensor) -> Tensor:
-        """Log-prob of each completion, (num_completions,): the sum of its tokens that count."""
+        """Return each completion's log-prob, (num_completions,): the sum of tokens that count."""
         zeros = token_logps_N.new_zeros(self.num_completions)
         return zeros.index_add(0, self.completion_id_N, token_logps_N * self.loss_mask_N)
 
     def lengths(self) -> Tensor:
-        """Tokens that count in each completion, (num_completions,), float32."""
+        """Return the number of tokens that count per completion, (num_completions,), float32."""
         return self.loss_mask_N.new_zeros(self.num_completions).index_add(
             0, self.completion_id_N, self.loss_mask_N
         )
 
 
 def pack(rows: Sequence[PromptWithCompletions]) -> Pack:
-    """One pack of the given prompts, in the given order."""
+    """Return one pack of the given prompts, in the given order."""
     ids: list[Ids] = []
     positions: list[NDArray[np.int64]] = []
     predicts: list[NDArray[np.int64]] = []
@@ -114,13 +114,13 @@ def pack(rows: Sequence[PromptWithCompletions]) -> Pack:
 
 
 def bin_pack(sizes: Sequence[int], *, budget: int, ranks: int = 1) -> list[list[list[int]]]:
-    """Which rows go into which pack of which rank: indices by rank and pack.
+    """Assign rows to packs and packs to ranks: indices by rank and pack.
 
-    First fit decreasing under a budget of tokens; a row above it is a pack of its own. Packs go,
-    heaviest first, to the rank with the least tokens. Every rank gets as many packs as the others
-    or fewer; the caller runs an empty one for those that are missing.
+    First fit decreasing under a budget of tokens; a larger row is its own pack. Packs go, heaviest
+    first, to the rank with the fewest tokens and with room for another pack. A rank may get fewer
+    packs than others; the caller runs empty ones instead.
 
-    >>> plan([5, 4, 3, 2], budget=7)
+    >>> bin_pack([5, 4, 3, 2], budget=7)
     [[[0, 3], [1, 2]]]
     """
     packs: list[list[int]] = []

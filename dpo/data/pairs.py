@@ -1,4 +1,4 @@
-"""The rows of a built split as a trainer wants them: views of the mapped shards, nothing copied."""
+"""Rows of a built split for training: views of the memory-mapped shards, without copies."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,7 +12,7 @@ from dpo.data.packing import PromptWithCompletions
 
 
 class _Lists(NamedTuple):
-    """A list column of one shard: row i is `values[offsets[i]:offsets[i + 1]]`."""
+    """List column of one shard: row i is `values[offsets[i]:offsets[i + 1]]`."""
 
     offsets: NDArray[np.int32]
     values: NDArray[np.generic]
@@ -32,15 +32,15 @@ class _Lists(NamedTuple):
 
 
 class Deduplicated(NamedTuple):
-    """Some pairs as the model runs them: each prompt once, and each distinct completion of it."""
+    """Pairs as the model runs them: each prompt once, and each distinct completion of it."""
 
     prompts: list[PromptWithCompletions]
     sides: NDArray[np.int64]
-    """Of each pair, the places of chosen and rejected among all completions, (rows, 2)."""
+    """Indices of each pair's chosen and rejected among all completions, (rows, 2)."""
 
 
 class Pairs:
-    """Rows of one split, by their place in it."""
+    """Rows of one split, by index."""
 
     _columns = ("prompt_ids", "chosen_ids", "rejected_ids", "chosen_mask", "rejected_mask")
 
@@ -51,13 +51,13 @@ class Pairs:
         self.margins = _numbers(tables, "margin")
         self._pair_ids = [table["pair_id"] for table in tables]
         self.groups = _runs(tables, "group_id")
-        """Number of each row's group, (rows,): the rows of one prompt stand side by side."""
+        """Index of each row's group, (rows,): the rows of one prompt are adjacent."""
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def __getitem__(self, row: int) -> PromptWithCompletions:
-        """Prompt, chosen and rejected of a row, with the masks that it has."""
+        """Return prompt, chosen and rejected of a row, with its masks."""
         shard = int(np.searchsorted(self._starts, row, side="right")) - 1
         place = row - int(self._starts[shard])
         prompt, chosen, rejected, *masks = (column.row(place) for column in self._shards[shard])
@@ -65,7 +65,7 @@ class Pairs:
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of prompt, chosen and rejected of each row, (rows, 3)."""
+        """Return the tokens of prompt, chosen and rejected of each row, (rows, 3)."""
         shards = [
             np.stack([np.diff(column.offsets) for column in columns[:3]], 1)
             for columns in self._shards
@@ -74,20 +74,20 @@ class Pairs:
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
-        """Tokens of each row: prompt once, chosen and rejected, (rows,)."""
+        """Return the tokens of each row: prompt once, chosen and rejected, (rows,)."""
         sizes: NDArray[np.int64] = self.lengths.sum(1)
         return sizes
 
     @cached_property
     def group_sizes(self) -> NDArray[np.int64]:
-        """Pairs of each group, (groups,)."""
+        """Return the number of pairs of each group, (groups,)."""
         return np.bincount(self.groups)
 
     def share_prompts(self, rows: Sequence[int]) -> Deduplicated:
-        """Pairs with each prompt of them once, whatever their order; each completion once too.
+        """Return pairs, in any order, with each prompt and each of its completions once.
 
-        Pairs of one group whose prompts end in other tokens, as a tokenizer may merge over the
-        boundary, stay apart.
+        Pairs of one group stay separate if their prompts have different tokens, as a tokenizer may
+        merge tokens over the boundary.
         """
         places: dict[Any, list[int]] = {}
         for at, row in enumerate(rows):
@@ -104,23 +104,23 @@ class Pairs:
         return Deduplicated(prompts, sides)
 
     def _prompt_key(self, row: int) -> Any:
-        """What tells the prompts of some pairs apart."""
+        """Return a key of the row's prompt: equal keys are equal prompts."""
         group = self.groups[row]
         return group if self.group_sizes[group] == 1 else (group, self[row].prompt.tobytes())
 
     def num_tokens(self, rows: Sequence[int]) -> int:
-        """Tokens that the model runs over for some pairs."""
+        """Return the number of tokens that the model runs over for these pairs."""
         if len(rows) == 1:
             return int(self.sizes[rows[0]])
         return sum(prompt.num_tokens for prompt in self.share_prompts(rows).prompts)
 
     def pair_id(self, row: int) -> str:
-        """The row's id in hex, as error messages name it."""
+        """Return the row's id in hex, as error messages show it."""
         shard = int(np.searchsorted(self._starts, row, side="right")) - 1
         return str(self._pair_ids[shard][row - int(self._starts[shard])].as_py().hex())
 
     def largest_id(self) -> int:
-        """The largest token id in any row; -1 where there is none."""
+        """Return the largest token id in any row; -1 if there is none."""
         values = [column.values for columns in self._shards for column in columns[:3]]
         return max((int(ids.max()) for ids in values if len(ids)), default=-1)
 
@@ -128,7 +128,7 @@ class Pairs:
 def _join(
     pairs: Sequence[PromptWithCompletions],
 ) -> tuple[PromptWithCompletions, NDArray[np.int64]]:
-    """Pairs of one prompt as one row; the places of chosen and rejected in it, (pairs, 2)."""
+    """Return pairs of one prompt as one row, and indices of chosen and rejected, (pairs, 2)."""
     place_of: dict[Any, int] = {}
     completions: list[Any] = []
     masks: list[Any] = []
@@ -149,7 +149,7 @@ def _join(
 
 
 def _runs(tables: Sequence[pa.Table], name: str) -> NDArray[np.int64]:
-    """Rows numbered by runs of one value of a column of 16 bytes."""
+    """Number rows by runs of equal values in a column of 16 bytes."""
     arrays = [chunk for table in tables for chunk in table[name].chunks]
     parts = [
         np.frombuffer(array.buffers()[1], np.uint8)[16 * array.offset :][: 16 * len(array)]
@@ -163,7 +163,7 @@ def _runs(tables: Sequence[pa.Table], name: str) -> NDArray[np.int64]:
 
 
 def _numbers(tables: Sequence[pa.Table], name: str) -> NDArray[np.float32]:
-    """A column over all shards; NaN where it is null."""
+    """Return a column over all shards; NaN where it is null."""
     nothing = [np.zeros(0, np.float32)]
     return np.concatenate([table[name].to_numpy() for table in tables] or nothing).astype(
         np.float32

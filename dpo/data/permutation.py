@@ -1,9 +1,9 @@
-"""Which pairs make step n: a pure function of (number of pairs, seed, n).
+"""Pairs of step n, as a pure function of (number of pairs, seed, n).
 
 Position p of a run is pair `order(p mod N)` of epoch `p div N`. The order is a keyed permutation,
 a Feistel network over the smallest even-width domain that holds N, walked until it lands inside.
-Nothing is stored: any position of any epoch is computed on its own, so a run resumes anywhere
-and no list of a billion indices exists.
+Nothing is stored: any position of any epoch is computed independently, so a run resumes anywhere
+without a list of a billion indices.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ ROUNDS = 6
 
 
 def step_pairs(num_pairs: int, *, seed: int, step: int, batch: int) -> NDArray[np.int64]:
-    """The pairs of a step, counted from 1: positions [(step−1)·batch, step·batch), (batch,)."""
+    """Return pairs of a step, counted from 1: positions [(step−1)·batch, step·batch), (batch,)."""
     positions = np.arange((step - 1) * batch, step * batch, dtype=np.int64)
     epochs, places = np.divmod(positions, num_pairs)
     pairs = np.empty(batch, dtype=np.int64)
@@ -28,7 +28,7 @@ def step_pairs(num_pairs: int, *, seed: int, step: int, batch: int) -> NDArray[n
 
 
 def permute(places: NDArray[np.int64], size: int, *, key: str) -> NDArray[np.int64]:
-    """Where a keyed permutation of range(size) sends each place.
+    """Map each place by a keyed permutation of range(size).
 
     >>> sorted(permute(np.arange(10), 10, key="7/0").tolist())
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]

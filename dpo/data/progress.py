@@ -1,7 +1,7 @@
-"""`partial.json`: what of a reference pass is done, so that a run which dies goes on from there.
+"""`partial.json`: progress of a reference pass, so that an interrupted run continues from there.
 
-It is a manifest that lists shards, and pieces of the shard at hand: rows from its front that lie in
-`SHARD.from-ROW` until the shard is whole. Each is listed once it is committed, with its seal.
+It is a manifest that lists finished shards and pieces of the current one: its first rows, in files
+`SHARD.from-ROW` until the shard is complete. Each is listed once it is committed, with its seal.
 """
 
 import glob
@@ -26,10 +26,9 @@ _LATER = "choose another --name, or move it away"
 
 
 class Ledger:
-    """What a folder holds of the log-probs that a manifest without shards describes.
+    """Log-probs in a directory so far, of those that a manifest without shards describes.
 
-    Raises MismatchError (T205) where it holds those of something else, and where a file is not as
-    it was sealed.
+    Raises MismatchError (T205) if it contains others, and an error if a file differs from its seal.
     """
 
     def __init__(self, folder: Path, plain: ReferenceManifest) -> None:
@@ -40,7 +39,7 @@ class Ledger:
                 continue
             before = read_manifest(path)
             if not before.decides_as(plain):
-                problem = "holds log-probs of another model, build or precision"
+                problem = "contains log-probs of another model, build or precision"
                 raise MismatchError("T205", str(folder), problem, "choose another --name")
             _check_names(before, path)
             for seal in before.shards:
@@ -49,14 +48,14 @@ class Ledger:
             break
         self._require_free()
         if not (folder / MANIFEST).exists():
-            self._write(self.done)  # first of all files: it says whose directory this is
+            self._write(self.done)  # the first file: it marks the directory as ours
 
     def holds(self, name: str) -> bool:
-        """Whether the whole shard of that name is there."""
+        """Return whether the complete shard of that name is there."""
         return any(seal.path == name for seal in self.done.shards)
 
     def pieces(self, name: str) -> list[pa.Table]:
-        """The rows of a shard that are done, from its front."""
+        """Return the finished rows of a shard, from its first."""
         return [
             read_shard(self.folder / seal.path, rows=seal.rows, schema=REFERENCE)
             for seal in self.done.shards
@@ -64,23 +63,23 @@ class Ledger:
         ]
 
     def keep(self, name: str, shard: Shard, table: pa.Table, *, first: int) -> None:
-        """Commit the rows of a shard from `first` on, until the shard is whole."""
+        """Commit the rows of a shard from `first` on, as a piece until the shard is complete."""
         seal = self._commit(f"{name}{PIECE}{first:08d}", shard, table, tokens=0)
         self._write(self.done.with_shard(seal))
 
     def finish(self, name: str, shard: Shard, table: pa.Table) -> None:
-        """Commit a whole shard, and let its pieces go."""
+        """Commit a complete shard, and remove its pieces."""
         seal = self._commit(name, shard, table, tokens=shard.tokens)
         whole = [kept for kept in self.done.shards if PIECE not in kept.path]
         self._write(self.done.with_shards([*whole, seal]))
         self._remove_pieces(name)
 
     def close(self) -> ReferenceManifest:
-        """Commit the manifest, which says that all is there."""
+        """Commit the manifest, which marks the log-probs as complete."""
         if not (self.folder / MANIFEST).exists():
             write_bytes(self.folder / MANIFEST, self.done.to_bytes())
         (self.folder / PARTIAL).unlink(missing_ok=True)
-        for path in self.done.token_shards:  # of a run that died between two lines above
+        for path in self.done.token_shards:  # of a run that died during `finish`
             self._remove_pieces(Path(path).name)
         return self.done
 
@@ -90,7 +89,7 @@ class Ledger:
                 piece.unlink()
 
     def _require_free(self) -> None:
-        """Raise E171 where a shard's name is taken by anything but log-probs of ours."""
+        """Raise E171 if a file with a shard's name was not written by dpo-ref."""
         listed = {seal.path for seal in self.done.shards}
         for path in (self.folder / Path(name).name for name in self.done.token_shards):
             if os.path.lexists(path) and path.name not in listed and not _is_logps(path):
@@ -108,7 +107,7 @@ class Ledger:
 
 
 def _check_names(manifest: ReferenceManifest, path: Path) -> None:
-    """Refuse a list (T163) with names that are not those of the token shards, or pieces of them."""
+    """Refuse a list (T163) with names other than token shards and pieces of them."""
     names = {Path(name).name for name in manifest.token_shards}
     for seal in manifest.shards:
         name, _, first = seal.path.partition(PIECE)
@@ -118,7 +117,7 @@ def _check_names(manifest: ReferenceManifest, path: Path) -> None:
 
 
 def _is_logps(path: Path) -> bool:
-    """Whether a file is a whole one of log-probs: a run that dies before its list leaves one."""
+    """Return whether a file is complete log-probs: a run that dies before listing it leaves one."""
     try:
         with pa.memory_map(str(path)) as source:
             return bool(pa.ipc.open_file(source).schema.equals(REFERENCE))

@@ -1,4 +1,4 @@
-"""Where reference log-probs lie: `reference/NAME` in a build, whose names and files are our own."""
+"""Directory of reference log-probs, `reference/NAME` in a build, and checks that it is ours."""
 
 import os
 import re
@@ -17,9 +17,9 @@ _OWN_FILE = re.compile(
 
 
 def reference_folder(build: Path, name: str | Path) -> Path:
-    """Return the directory of log-probs by their name; a `Path` is taken as it is.
+    """Return the directory of log-probs by their name; a `Path` is returned unchanged.
 
-    Raises UsageError (T161) unless the name is a plain one: it may not lead anywhere else.
+    Raises UsageError (T161) unless the name is plain, so that it cannot lead outside the build.
     """
     if isinstance(name, Path):
         return name
@@ -29,18 +29,22 @@ def reference_folder(build: Path, name: str | Path) -> Path:
         remedy = "use letters, digits and . _ + - in it, at most 100, a letter or digit first"
         raise UsageError("T161", f"name {shown!a}", problem, remedy)
     folder = build / "reference" / name
-    beside = sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
-    same = next((one for one in beside if one != name and one.casefold() == name.casefold()), None)
-    if same is not None and name not in beside:
-        problem = f"differs from {same!r} by case alone, which some disks cannot hold"
+    siblings = (
+        sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
+    )
+    same = next(
+        (one for one in siblings if one != name and one.casefold() == name.casefold()), None
+    )
+    if same is not None and name not in siblings:
+        problem = f"differs from {same!r} only in case, which some file systems ignore"
         raise UsageError("T161", f"name {name!a}", problem, "choose another --name")
     return folder
 
 
 def require_own_reference(folder: Path, build: Path) -> None:
-    """Raise E171 where a directory holds something, and neither of our manifests.
+    """Raise E171 if a directory is not empty and contains no manifest of dpo-ref.
 
-    Raises E170 where it is the build itself or a directory of it: its files have the same names.
+    Raises E170 if it is the build itself or a directory of it: its files have the same names.
     """
     if not os.path.lexists(folder):
         return
@@ -52,11 +56,11 @@ def require_own_reference(folder: Path, build: Path) -> None:
         raise OutputError("E170", str(folder), "is a directory of the build", remedy)
     known = [folder / MANIFEST, folder / PARTIAL]
     if not any(path.is_file() for path in known) and any(folder.iterdir()):
-        raise OutputError("E171", str(folder), "holds files that no dpo-ref wrote", remedy)
+        raise OutputError("E171", str(folder), "contains files that dpo-ref did not write", remedy)
 
 
 def discard_reference(folder: Path) -> None:
-    """Remove log-probs that are of no use any more; files with other names stay."""
+    """Remove log-probs that are no longer needed; keep files with other names."""
     for path in sorted(folder.iterdir(), key=lambda path: path.name != MANIFEST):
         if _OWN_FILE.fullmatch(path.name) and (path.is_file() or path.is_symlink()):
             path.unlink()

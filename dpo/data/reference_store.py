@@ -1,7 +1,7 @@
-"""How reference log-probs lie on disk: one Arrow file for each token shard, and a manifest.
+"""Reference log-probs on disk: one Arrow file for each token shard, and a manifest.
 
-The manifest holds what decides the numbers, and is written last. Rows are those of the token
-shards, one by one.
+The manifest contains what decides the numbers, and is written last. Row i of a file belongs to row
+i of its token shard.
 """
 
 import operator
@@ -22,34 +22,34 @@ from prefdata.store.reader import Build, is_inside
 from prefdata.store.shards import REFERENCE, read_shard
 from prefdata.store.verify import check_seal
 
-_NOT_FINITE = "delete it and run `dpo-ref` again, which stops at such a row and says what causes it"
+_NOT_FINITE = "delete it and run `dpo-ref` again, which stops at such a row and reports the cause"
 
 
 class ReferenceManifest(BaseModel):
-    """What reference log-probs were computed from, and the files that hold them."""
+    """Sources of reference log-probs, and the files that contain them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     format: Literal["dpo-reference"] = "dpo-reference"
     format_version: Literal[1] = 1
     model: str
-    """A name on the Hub, or that of a directory without the path to it; `weights_sha256` is what
-    counts."""
+    """Name on the Hub, or of a directory without its path; only `weights_sha256` identifies the
+    model."""
     weights_sha256: str
     tokenizer_sha256: str
     template_sha256: str | None
     build_hash: str
-    """The hash in the manifest of the build."""
+    """Hash in the manifest of the build."""
     content_hash: str = Field(default="", exclude_if=operator.not_)
-    """The content hash of the build, by which log-probs and build belong together."""
+    """Content hash of the build that the log-probs belong to."""
     mixed_precision: Precision
     shared_prompts: bool
-    """Whether each prompt ran once for its completions."""
+    """True if each prompt ran once for all of its completions."""
     token_shards: dict[str, str]
     """sha256 of each token shard, by its path in the build."""
     shards: list[ShardSeal] = []
     notices: list[str] = Field(default=[], exclude_if=operator.not_)
-    """What of the model was left out, and pairs beyond the length it states; absent if none."""
+    """Notices of ignored tensors and of pairs longer than the config states; absent if none."""
     hash: str = Field(default="", pattern="^([0-9a-f]{64})?$")
     """sha256 of this file's canonical JSON without this field."""
 
@@ -57,9 +57,9 @@ class ReferenceManifest(BaseModel):
         return hash_json(self.model_dump(mode="json", exclude={"hash"}))
 
     def decides_as(self, other: "ReferenceManifest") -> bool:
-        """Return whether what decides the numbers is the same; a model's name does not.
+        """Return whether all that decides the numbers is equal; a model's name does not count.
 
-        Builds are the same by their content hash, or byte by byte where one is not stated.
+        Builds are compared by content hash, or by the bytes of their files if one has none.
         """
         return self._decides(other) == other._decides(self)
 
@@ -71,7 +71,7 @@ class ReferenceManifest(BaseModel):
         return decides | {"token_shards": sorted(self.token_shards)}
 
     def is_of(self, build: Build) -> bool:
-        """Return whether the log-probs are those of a build's tokens, row by row."""
+        """Return whether the log-probs belong to a build's tokens, row by row."""
         if self.content_hash:
             return self.content_hash == build.content_hash
         shards = {seal.path: seal.sha256 for seal in build.manifest.shards}
@@ -89,13 +89,13 @@ class ReferenceManifest(BaseModel):
 
 
 class Reference(NamedTuple):
-    """A finished reference folder whose files are what its manifest says."""
+    """Finished reference directory whose files match its manifest."""
 
     folder: Path
     manifest: ReferenceManifest
 
     def tables(self, split: str) -> list[pa.Table]:
-        """The tables of one split, mapped, in the order of its token shards."""
+        """Return the memory-mapped tables of one split, in the order of its token shards."""
         return [
             read_shard(self.folder / seal.path, rows=seal.rows, schema=REFERENCE)
             for seal in self.manifest.shards
@@ -104,15 +104,15 @@ class Reference(NamedTuple):
 
 
 def open_reference(build: Build, name: str | Path) -> Reference:
-    """The finished log-probs of that name, each file as sealed, for exactly this build."""
+    """Open finished log-probs by name; check their seals and that they belong to this build."""
     folder = reference_folder(build.path, name)
     path = folder / "manifest.json"
     remedy = f"run `dpo-ref {build.path} --model MODEL --name {name}`"
     if not path.exists():
-        raise MismatchError("T203", str(folder), "holds no finished reference log-probs", remedy)
+        raise MismatchError("T203", str(folder), "contains no finished reference log-probs", remedy)
     manifest = read_manifest(path)
     if not manifest.is_of(build):
-        problem = "was computed from other token shards than the build has now"
+        problem = "was computed from token shards that differ from those of the build"
         raise MismatchError("T204", str(folder), problem, f"{remedy}, with another name")
     _check_shards(manifest, build, path)
     for seal in manifest.shards:
@@ -123,7 +123,7 @@ def open_reference(build: Build, name: str | Path) -> Reference:
 
 
 def _check_finite(reference: Reference) -> None:
-    """Refuse stored log-probs that are NaN or infinite (T211): they train nothing."""
+    """Refuse stored log-probs that are NaN or infinite (T211): they cannot train a model."""
     for split in dict.fromkeys(seal.split for seal in reference.manifest.shards):
         before = 0
         for table in reference.tables(split):
@@ -132,15 +132,17 @@ def _check_finite(reference: Reference) -> None:
                 if len(wrong):
                     pair = table["pair_id"][int(wrong[0])].as_py().hex()
                     problem = f"row {before + int(wrong[0]):,} of {split} (pair {pair[:12]}) has "
-                    problem += f"{name} {table[name][int(wrong[0])].as_py()}; {len(wrong):,} such"
+                    problem += (
+                        f"{name} {table[name][int(wrong[0])].as_py()}; {len(wrong):,} such values"
+                    )
                     raise MismatchError("T211", str(reference.folder), problem, _NOT_FINITE)
             before += table.num_rows
 
 
 def _check_shards(manifest: ReferenceManifest, build: Build, path: Path) -> None:
-    """Refuse a list of files that is not one for each token shard, by its name, in its order.
+    """Refuse a list of files that differs from the token shards in names, rows or order.
 
-    So a list can neither leave out rows nor lead out of its directory.
+    So a list can neither omit rows nor lead out of its directory.
     """
     for split in build.splits:
         wanted = [(Path(shard.name).name, shard.rows) for shard in build.shards(split)]
@@ -152,7 +154,7 @@ def _check_shards(manifest: ReferenceManifest, build: Build, path: Path) -> None
             raise MismatchError("T163", str(path), problem, "run `dpo-ref` with another --name")
     extra = next((seal for seal in manifest.shards if seal.split not in build.splits), None)
     if extra is not None:
-        problem = f"lists {extra.path!a} for {extra.split!a}, a split that the build has not"
+        problem = f"lists {extra.path!a} for {extra.split!a}, a split that the build does not have"
         raise MismatchError("T163", str(path), problem, "run `dpo-ref` with another --name")
     for seal in manifest.shards:
         if not is_inside(path.parent / seal.path, path.parent):
@@ -161,7 +163,7 @@ def _check_shards(manifest: ReferenceManifest, build: Build, path: Path) -> None
 
 
 def read_manifest(path: Path) -> ReferenceManifest:
-    """A manifest, checked against its own hash."""
+    """Read a manifest and check it against its own hash."""
     remedy = "run `dpo-ref` with another --name"
     try:
         manifest = ReferenceManifest.model_validate(orjson.loads(path.read_bytes()))

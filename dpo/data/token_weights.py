@@ -1,10 +1,10 @@
-"""How much each token of a pair's completions counts, where they do not all count alike.
+"""Token weights of a pair's completions, for losses that do not weigh all tokens equally.
 
-With m the tokens of the shorter completion:
+With m the number of tokens of the shorter completion:
 
-* LD-DPO (Eq. 8 to 10 of https://arxiv.org/abs/2409.06411): those beyond the first m count α.
-* SamPO (Eq. 6 of https://arxiv.org/abs/2406.10957): m of them count, drawn without replacement. The
-  draw is one of seed and pair, so policy and reference have the same, and a run resumes with it.
+* LD-DPO (Eq. 8 to 10 of https://arxiv.org/abs/2409.06411): tokens after the first m have weight α.
+* SamPO (Eq. 6 of https://arxiv.org/abs/2406.10957): m tokens count, drawn without replacement. The
+  draw depends only on seed and pair, so it is the same for policy, reference and a resumed run.
 """
 
 import hashlib
@@ -24,16 +24,16 @@ Weights = NDArray[np.float64]
 
 
 class TokenWeights(NamedTuple):
-    """One of the two ways."""
+    """Settings of LD-DPO or SamPO."""
 
     ld_alpha: float | None
-    """Of LD-DPO; None is SamPO."""
+    """α of LD-DPO; None for SamPO."""
     seed: int = 0
 
     def weights(self, pair_id: str, lengths: Sequence[int]) -> list[Weights]:
-        """Of the tokens of chosen and rejected that have a loss, (chosen,) and (rejected,).
+        """Return weights of chosen and rejected tokens that count, (chosen,) and (rejected,).
 
-        >>> [some.tolist() for some in Counting(ld_alpha=0.5).weights("", (4, 2))]
+        >>> [some.tolist() for some in TokenWeights(ld_alpha=0.5).weights("", (4, 2))]
         [[1.0, 1.0, 0.5, 0.5], [1.0, 1.0]]
         """
         shared = min(lengths)
@@ -53,7 +53,7 @@ class TokenWeights(NamedTuple):
 def weigh(
     pack: Pack, token_logps_N: Tensor, pair_index_R2: Tensor, weights: Sequence[Sequence[Weights]]
 ) -> Tensor:
-    """Log-probs of chosen and rejected of the R pairs of a pack, tokens times weights, (R, 2)."""
+    """Return weighted log-probs of chosen and rejected of the R pairs of a pack, (R, 2)."""
     device = token_logps_N.device
     flat = [some for pair in weights for some in pair]
     lengths = torch.tensor([len(some) for some in flat], device=device)
@@ -68,10 +68,11 @@ def weigh(
 
 
 def wpo_weight(pack: Pack, logps_N: Tensor, collisions_N: Tensor) -> Tensor:
-    """WPO's weight of each completion of a pack under the policy, (completions,), no gradient.
+    """Return WPO's weight of each completion of a pack, (completions,), without gradient.
 
-    exp of the mean over its tokens of log p(token) − log Σ_v p(v)²: 1 where the policy would say
-    such tokens itself (https://arxiv.org/abs/2406.11827, section 3.2, sampled alignment).
+    exp of the mean over its tokens of log p(token) − log Σ_v p(v)²: 1 where the tokens are as
+    likely as the policy's own samples (https://arxiv.org/abs/2406.11827, section 3.2, sampled
+    alignment).
     """
     return torch.exp(pack.sums(logps_N.detach() - collisions_N) / pack.lengths())
 
@@ -79,7 +80,7 @@ def wpo_weight(pack: Pack, logps_N: Tensor, collisions_N: Tensor) -> Tensor:
 def weigh_reference(
     counting: TokenWeights, tokens: Sequence[pa.Table], reference: Sequence[pa.Table]
 ) -> NDArray[np.float32]:
-    """The same of stored log-probs, beside the token shards that they are of, (rows, 2)."""
+    """Return the weighted sums of stored log-probs; `tokens` are their token shards, (rows, 2)."""
     rows = []
     for shard, stored in zip(tokens, reference, strict=True):
         pair_ids = shard["pair_id"].to_pylist()
@@ -91,15 +92,15 @@ def weigh_reference(
 
 
 def _counted(masks: pa.ChunkedArray, logps: pa.ChunkedArray) -> list[NDArray[np.float64]]:
-    """One side of a shard: log-probs of the tokens of each completion that count."""
+    """Return one side of a shard: log-probs of the tokens that count in each completion."""
     lists = logps.combine_chunks()
     offsets = lists.offsets.to_numpy()
     values = lists.values.to_numpy().astype(np.float64)
     found = np.split(values, offsets[1:-1]) if len(lists) else []
     if masks.null_count == len(masks):
         return found
-    told = masks.to_pylist()
+    listed = masks.to_pylist()
     return [
         some if mask is None else some[np.array(mask, bool)]
-        for some, mask in zip(found, told, strict=True)
+        for some, mask in zip(found, listed, strict=True)
     ]

@@ -1,11 +1,14 @@
 """Preference losses: one pure function for each paper, from the log-probs of pairs to their losses.
 
 Every function returns the loss of each pair, (B,), and leaves reduction, weights and devices to
-its caller. `LOSSES` is the table that a config chooses from; a loss takes what its signature
-names and nothing else.
+its caller. A config chooses from the table `LOSSES`; a loss takes only the settings in its
+signature. The first line of a loss's docstring is its entry in docs and model cards.
 """
 
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import entry_points
 from inspect import Parameter, signature
 
 from torch import Tensor
@@ -76,17 +79,17 @@ LOSSES: Mapping[str, Loss] = {
     for loss in (*_ON_MARGINS, *_OTHERS, *_WITH_MARGINS, *_FREE, *_COUPLED, *_STATEFUL, *_RANKED)
 }
 ON_MARGINS = frozenset(loss.__name__ for loss in _ON_MARGINS)
-"""Losses that may have another divergence than the reverse KL."""
+"""Losses that support divergences other than the reverse KL."""
 WITH_MARGINS = frozenset(loss.__name__ for loss in _WITH_MARGINS)
 """Losses that need the data's margins."""
 COUPLED = frozenset(loss.__name__ for loss in (*_COUPLED, *_STATEFUL))
 """Losses that must see the whole step at once."""
 STATEFUL = frozenset(loss.__name__ for loss in _STATEFUL)
-"""Losses that take the moving mean and deviation of margins beside the pairs."""
+"""Losses that also take running statistics of margins: their mean and deviation."""
 RANKED = frozenset(loss.__name__ for loss in _RANKED)
 """Losses that must see all pairs of a group at once."""
 REFERENCE_FREE = frozenset(loss.__name__ for loss in _FREE) | {"sft_tokens"}
-"""Losses that do not look at the reference."""
+"""Losses that do not use the reference."""
 
 __all__ = [
     "COUPLED",
@@ -99,16 +102,58 @@ __all__ = [
     "WITH_MARGINS",
     "Loss",
     "PairLogps",
+    "couples_pairs",
     "diverge",
+    "find_loss",
     "settings",
 ]
 
 
+def find_loss(name: str) -> Loss:
+    """Return a loss: a shipped one, `module:function`, or one of the entry points `dpo.losses`.
+
+    A loss takes `PairLogps` and keyword-only settings with defaults, and returns (B,). If its pairs
+    depend on each other, it has an attribute `couples_pairs = True`. Raises ValueError.
+    """
+    if name in LOSSES:
+        return LOSSES[name]
+    for point in entry_points(group="dpo.losses", name=name):
+        return _checked(name, point.load())
+    module, _, function = name.partition(":")
+    if not (module and function):
+        near = get_close_matches(name, LOSSES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "see `dpo-train --list-losses`"
+        message = f"{name!r} is not a loss; {hint}"
+        raise ValueError(message)
+    try:
+        found = getattr(import_module(module), function, None)
+    except Exception as error:  # a user's code may raise anything
+        message = f"{name!r} cannot be imported ({type(error).__name__}: {error})"
+        raise ValueError(message) from error
+    return _checked(name, found)
+
+
+def _checked(name: str, found: object) -> Loss:
+    if not callable(found):
+        message = f"{name!r} is not a function"
+        raise ValueError(message)  # noqa: TRY004 - of a config
+    for one in list(signature(found).parameters.values())[1:]:
+        if one.kind is not Parameter.KEYWORD_ONLY or not isinstance(one.default, int | float):
+            message = f"{name!r}: {one.name} is not a keyword-only number with a default"
+            raise ValueError(message)
+    return found
+
+
+def couples_pairs(name: str) -> bool:
+    """Return whether the loss of a pair depends on the other pairs of its step."""
+    return name in COUPLED or bool(getattr(find_loss(name), "couples_pairs", False))
+
+
 def settings(name: str) -> dict[str, float]:
-    """The settings that a loss takes, with its own defaults.
+    """Return the settings that a loss takes, with its own defaults.
 
     >>> settings("dpo_norm")
     {'beta': 5.0}
     """
-    parameters = signature(LOSSES[name]).parameters.values()
+    parameters = signature(find_loss(name)).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is Parameter.KEYWORD_ONLY}

@@ -1,4 +1,4 @@
-"""Losses in which the pairs of a step depend on each other: the whole step is one call.
+"""Losses in which the pairs of a step depend on each other, so the whole step is one call.
 
 The mean over the returned (B,) is the loss of the step.
 """
@@ -19,7 +19,7 @@ def sft_tokens(logps: PairLogps) -> Tensor:
 
 
 def kto_pair(logps: PairLogps, *, beta: float = 0.1) -> Tensor:
-    """Each side against the other sides' mean, at least 0: https://arxiv.org/abs/2402.01306.
+    """Each side against the other side's mean, at least 0: https://arxiv.org/abs/2402.01306.
 
     No gradient flows through the means.
     """
@@ -32,14 +32,14 @@ def kto_pair(logps: PairLogps, *, beta: float = 0.1) -> Tensor:
 
 
 def aot(logps: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.0) -> Tensor:
-    """Quantile by quantile, the policy's margins over the reference's: arXiv 2406.05882."""
+    """The policy's margins against the reference's, quantile by quantile: arXiv 2406.05882."""
     policy = (logps.chosen - logps.rejected).sort().values
     ref = (logps.ref_chosen - logps.ref_rejected).sort().values
     return smoothed(beta * (policy - ref), label_smoothing)
 
 
 def aot_unpaired(logps: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.0) -> Tensor:
-    """Quantile by quantile, chosen log-ratios over rejected ones: arXiv 2406.05882."""
+    """Chosen log-ratios against rejected ones, quantile by quantile: arXiv 2406.05882."""
     chosen, rejected = logps.chosen_logratios.sort().values, logps.rejected_logratios.sort().values
     return smoothed(beta * (chosen - rejected), label_smoothing)
 
@@ -47,7 +47,7 @@ def aot_unpaired(logps: PairLogps, *, beta: float = 0.1, label_smoothing: float 
 def dr_dpo(logps: PairLogps, *, beta: float = 0.1, beta_prime: float = 1.0) -> Tensor:
     """−β′·log mean e^(−loss/β′) of DPO's losses: https://arxiv.org/abs/2407.07880.
 
-    Large β′ is DPO; a small one listens less to pairs that the policy contradicts.
+    Large β′ is DPO; a small one reduces the weight of pairs that the policy contradicts.
     """
     losses = -F.logsigmoid(beta * logps.margins)
     mean = torch.logsumexp(-losses / beta_prime, 0) - math.log(len(losses))

@@ -1,4 +1,4 @@
-"""Losses that remember: the margins of earlier steps decide what those of a step weigh."""
+"""Losses with running statistics: an EMA of past margins sets β and the pairs that count."""
 
 from typing import NamedTuple
 
@@ -9,11 +9,11 @@ from torch import Tensor
 from dpo.loss.pair_logps import PairLogps
 
 _LEAST = 1e-3
-"""Of β and of the deviation, so that neither becomes 0."""
+"""Minimum of β and of the deviation, so that neither becomes 0."""
 
 
 class Margins(NamedTuple):
-    """Moving mean and standard deviation of the margins of steps, in nats."""
+    """EMA of the mean and standard deviation of margins per step, in nats."""
 
     mean: float = 0.0
     deviation: float = 1.0
@@ -22,9 +22,9 @@ class Margins(NamedTuple):
 def update_running_stats(
     before: Margins | None, margins: Tensor, *, momentum: float
 ) -> Margins | None:
-    """Moved on by a step's margins, (B,); a step that is not finite moves nothing.
+    """Update the EMA with a step's margins, (B,); non-finite steps are ignored.
 
-    The first step is taken as it is.
+    The first step initialises it.
     """
     found = Margins(float(margins.mean()), float(margins.std(correction=0)))
     if not bool(margins.isfinite().all()):
@@ -42,13 +42,14 @@ def beta_dpo(
     beta: float = 0.1,
     alpha: float = 0.6,
     keep_fraction: float = 0.8,
-    momentum: float = 0.9,  # noqa: ARG001 — of `update_running_stats`
+    momentum: float = 0.9,  # noqa: ARG001 — for `update_running_stats`
 ) -> Tensor:
-    """DPO with a step's own β, on the pairs with usual margins: https://arxiv.org/abs/2407.08639.
+    """DPO with a β per step, on pairs with usual margins: https://arxiv.org/abs/2407.08639.
 
-    With M the margins in nats and M₀, s their moving mean and deviation: `keep_fraction` of the
-    pairs are drawn by e^(−((M − M₀)/s)²/2), without replacement, and β·(1 + α·(mean M of these
-    − M₀)), at least 0.001, is their β. Without gradients, as in evaluation, no pair is left out.
+    M are the margins in nats, and M₀ and s the EMA of their mean and deviation. `keep_fraction` of
+    the pairs are drawn with weights e^(−((M − M₀)/s)²/2), without replacement. Their β is
+    β·(1 + α·(mean M of these − M₀)), at least 0.001. Without gradients, as in evaluation, all pairs
+    are kept.
     """
     mean, deviation = seen or Margins()
     margins = logps.margins.detach().double()

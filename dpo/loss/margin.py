@@ -1,4 +1,4 @@
-"""Losses of the margin alone: chosen minus rejected log-ratio, in sums or per token."""
+"""Losses of only the margin: chosen minus rejected log-ratio, in sums or per token."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,12 +12,12 @@ def dpo(logps: PairLogps, *, beta: float = 0.1) -> Tensor:
 
 
 def cdpo(logps: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.1) -> Tensor:
-    """DPO where a label is flipped with probability ε: Eq. 3 of https://ericmitchell.ai/cdpo.pdf."""
+    """DPO if a label is flipped with probability ε: Eq. 3 of https://ericmitchell.ai/cdpo.pdf."""
     return smoothed(beta * logps.margins, label_smoothing)
 
 
 def robust(logps: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.1) -> Tensor:
-    """An unbiased estimate of DPO under flips of rate ε < ½: https://arxiv.org/abs/2403.00409."""
+    """Unbiased estimate of DPO under flips of rate ε < ½: https://arxiv.org/abs/2403.00409."""
     scaled = beta * logps.margins
     kept = -(1 - label_smoothing) * F.logsigmoid(scaled)
     return (kept + label_smoothing * F.logsigmoid(-scaled)) / (1 - 2 * label_smoothing)
@@ -52,27 +52,27 @@ def exo_pair(logps: PairLogps, *, beta: float = 0.1, label_smoothing: float = 1e
 
 
 def discopop(logps: PairLogps, *, beta: float = 0.1, tau: float = 0.05) -> Tensor:
-    """A blend of logistic and exponential loss: Eq. 5 of https://arxiv.org/abs/2406.08414."""
+    """Blend of logistic and exponential loss: Eq. 5 of https://arxiv.org/abs/2406.08414."""
     scaled = beta * logps.margins
     share = (scaled / tau).sigmoid()
     return -(1 - share) * F.logsigmoid(scaled) + share * (-scaled).exp()
 
 
 def r_dpo(logps: PairLogps, *, beta: float = 0.1, alpha: float = 0.01) -> Tensor:
-    """DPO under a price α on each token: https://arxiv.org/abs/2403.19159.
+    """DPO with a length penalty of α per token: https://arxiv.org/abs/2403.19159.
 
-    A chosen completion that is longer by n tokens already has n·α of the margin.
+    A chosen completion that is n tokens longer starts with n·α of the margin.
     """
     extra = logps.chosen_length - logps.rejected_length
     return -F.logsigmoid(beta * logps.margins + alpha * extra)
 
 
 def dpop(logps: PairLogps, *, beta: float = 0.1, penalty: float = 50.0) -> Tensor:
-    """DPO that resists a chosen log-prob below the reference's: https://arxiv.org/abs/2402.13228."""
+    """DPO, penalizing chosen log-probs below reference: https://arxiv.org/abs/2402.13228."""
     lost = F.relu(-logps.chosen_logratios)
     return -F.logsigmoid(beta * (logps.margins - penalty * lost))
 
 
 def smoothed(scaled: Tensor, label_smoothing: float) -> Tensor:
-    """−(1 − ε)·log σ(x) − ε·log σ(−x)."""
+    """Return −(1 − ε)·log σ(x) − ε·log σ(−x)."""
     return -(1 - label_smoothing) * F.logsigmoid(scaled) - label_smoothing * F.logsigmoid(-scaled)

@@ -1,4 +1,4 @@
-"""What losses see of pairs: log-probs, lengths and stored margins."""
+"""Inputs of losses: log-probs, lengths and stored margins of pairs."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch import Tensor
 class PairLogps(NamedTuple):
     """Log-probs of B pairs, in nats, summed over each completion; lengths; the data's margins.
 
-    All tensors have shape (B,). The lengths count the tokens of the sums as the sums do.
+    All tensors have shape (B,). Lengths count the tokens that are summed, with their weights.
     """
 
     chosen: Tensor
@@ -22,51 +22,51 @@ class PairLogps(NamedTuple):
     chosen_length: Tensor
     rejected_length: Tensor
     margin: Tensor
-    """By how much chosen is better, in the data's own unit; NaN where the data do not say."""
+    """Degree by which chosen is better, in the data's own unit; NaN if the data do not state it."""
     group: Tensor
-    """Number of the group: pairs of one prompt have the same."""
+    """Index of the group: equal for pairs of one prompt."""
     winner: Tensor
-    """Pairs of a group with the same chosen have the same number, others of it another."""
+    """Index of chosen within the group: equal for pairs with the same chosen."""
     weight: Tensor
-    """What WPO multiplies each loss with, and 1 without it."""
+    """Factor of each loss under WPO; 1 without it."""
 
     @property
     def chosen_logratios(self) -> Tensor:
-        """log π(chosen) − log π_ref(chosen), (B,)."""
+        """Return log π(chosen) − log π_ref(chosen), (B,)."""
         return self.chosen - self.ref_chosen
 
     @property
     def rejected_logratios(self) -> Tensor:
-        """log π(rejected) − log π_ref(rejected), (B,)."""
+        """Return log π(rejected) − log π_ref(rejected), (B,)."""
         return self.rejected - self.ref_rejected
 
     @property
     def margins(self) -> Tensor:
-        """Chosen minus rejected log-ratios, (B,)."""
+        """Return chosen minus rejected log-ratios, (B,)."""
         return self.chosen_logratios - self.rejected_logratios
 
     @property
     def margins_per_token(self) -> Tensor:
-        """Chosen minus rejected log-ratios, each divided by its completion's length, (B,)."""
+        """Return chosen minus rejected log-ratios, each per token of its completion, (B,)."""
         chosen = self.chosen_logratios / self.chosen_length
         return chosen - self.rejected_logratios / self.rejected_length
 
     @property
     def chosen_mean(self) -> Tensor:
-        """log π(chosen) per token, (B,)."""
+        """Return log π(chosen) per token, (B,)."""
         return self.chosen / self.chosen_length
 
     @property
     def rejected_mean(self) -> Tensor:
-        """log π(rejected) per token, (B,)."""
+        """Return log π(rejected) per token, (B,)."""
         return self.rejected / self.rejected_length
 
     def columns(self) -> Tensor:
-        """All of it as one tensor, (B, fields), float64."""
+        """Return all fields as one tensor, (B, fields), float64."""
         return torch.stack([column.double() for column in self], 1)
 
     def at_reference(self) -> "PairLogps":
-        """The same pairs under a policy that is the reference."""
+        """Return the same pairs under a policy that equals the reference."""
         return self._replace(chosen=self.ref_chosen, rejected=self.ref_rejected)
 
 
@@ -87,10 +87,10 @@ DIVERGENCES: dict[str, Callable[[Tensor], Tensor]] = {"forward_kl": _forward_kl,
 
 
 def diverge(logps: PairLogps, divergence: str, alpha: float | None = None) -> PairLogps:
-    """Pairs whose log-ratios h are f′(eʰ): a loss on margins then has that f-divergence.
+    """Replace log-ratios h by f′(eʰ), so that a loss on margins has that f-divergence.
 
-    `alpha` is of the `alpha` divergence, (e^((α − 1)·h) − 1) / (α − 1), as TRL writes it: α = 1
-    is the reverse KL of DPO.
+    `alpha` is the α of the `alpha` divergence, (e^((α − 1)·h) − 1) / (α − 1), as TRL writes it:
+    α = 1 is the reverse KL of DPO.
     """
     if alpha == 1:
         return logps

@@ -1,4 +1,4 @@
-"""Losses that look at the two log-ratios of a pair each by itself."""
+"""Losses that use the two log-ratios of a pair separately."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,7 +7,7 @@ from dpo.loss.pair_logps import PairLogps
 
 
 def sppo_hard(logps: PairLogps, *, beta: float = 0.1) -> Tensor:
-    """Chosen to 1/(2β), rejected to −1/(2β), in squares: https://arxiv.org/abs/2405.00675."""
+    """Squared error of chosen to 1/(2β), rejected to −1/(2β): https://arxiv.org/abs/2405.00675."""
     target = 1 / (2 * beta)
     return (logps.chosen_logratios - target) ** 2 + (logps.rejected_logratios + target) ** 2
 
@@ -19,7 +19,7 @@ def nca_pair(logps: PairLogps, *, beta: float = 0.1) -> Tensor:
 
 
 def bco_pair(logps: PairLogps, *, beta: float = 0.1) -> Tensor:
-    """A binary classifier of answers, without the shift: https://arxiv.org/abs/2404.04656."""
+    """Binary classifier of answers, without the shift: https://arxiv.org/abs/2404.04656."""
     chosen, rejected = beta * logps.chosen_logratios, beta * logps.rejected_logratios
     return -F.logsigmoid(chosen) - F.logsigmoid(-rejected)
 
@@ -36,5 +36,5 @@ def apo_down(logps: PairLogps, *, beta: float = 0.1) -> Tensor:
 
 
 def cal_dpo(logps: PairLogps, *, beta: float = 0.1) -> Tensor:
-    """−log σ(margin) with both log-ratios drawn to ±1/(2β): https://arxiv.org/abs/2412.14516."""
+    """−log σ(margin), with both log-ratios pulled to ±1/(2β): https://arxiv.org/abs/2412.14516."""
     return -F.logsigmoid(logps.margins) + sppo_hard(logps, beta=beta)

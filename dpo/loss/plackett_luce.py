@@ -1,4 +1,4 @@
-"""Losses of a group's whole ranking, out of all its pairs."""
+"""Losses of a group's complete ranking, from all of its pairs."""
 
 import torch
 from torch import Tensor
@@ -7,12 +7,12 @@ from dpo.loss.pair_logps import PairLogps
 
 
 def plackett_luce(logps: PairLogps, *, beta: float = 0.1) -> Tensor:
-    """−log of the chance of the group's ranking, given to each pair of the group: arXiv 2305.18290.
+    """−log of the chance of the group's ranking, for each of its pairs: arXiv 2305.18290.
 
     Appendix A.3: with h the log-ratios in the order of the ranking, the sum over k of
     log Σ_{j ≥ k} e^(β·(h_j − h_k)). The pairs in which k is chosen name the j below it, so all
-    pairs of a group have to be there, as `pairing: all` makes them; equal ranks form no pair and
-    do not compete. One pair alone is DPO.
+    pairs of a group must be present, as with `pairing: all`; equal ranks form no pair and do not
+    compete. A group of one pair is DPO.
     """
     keys = torch.stack((logps.group.double(), logps.winner.double()))
     (groups, _), winner_of = torch.unique(keys, dim=1, return_inverse=True)

@@ -1,4 +1,4 @@
-"""Losses of the policy alone; stored reference log-probs only serve the metrics."""
+"""Losses of only the policy; stored reference log-probs serve the metrics."""
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ def sft(logps: PairLogps) -> Tensor:
 
 
 def sft_norm(logps: PairLogps) -> Tensor:
-    """−log π(chosen) per token of its completion; the second term of RPO and of Llama 3."""
+    """−log π(chosen) per token of its completion: the second term of RPO and Llama 3."""
     return -logps.chosen_mean
 
 
@@ -60,7 +60,7 @@ def slic(logps: PairLogps, *, delta: float = 1.0, alpha: float = 0.1) -> Tensor:
 
 
 def _log1mexp(logs: Tensor) -> Tensor:
-    """log(1 − eˣ) of x < 0, without loss where eˣ is near 0 or 1."""
+    """Return log(1 − eˣ) for x < 0, precise also if eˣ is near 0 or 1."""
     near_one = logs > -0.6931471805599453
     small = torch.log(-torch.expm1(torch.where(near_one, logs, -1.0)))
     large = torch.log1p(-torch.exp(torch.where(near_one, -1.0, logs)))

@@ -1,4 +1,4 @@
-"""Losses that ask the data by how much chosen is better: each pair needs a margin."""
+"""Losses that use the data's margin, the degree by which chosen is better, of each pair."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,7 +12,7 @@ def dpo_margin(logps: PairLogps, *, beta: float = 0.1, alpha: float = 1.0) -> Te
 
 
 def odpo(logps: PairLogps, *, beta: float = 0.1, alpha: float = 1.0) -> Tensor:
-    """The same with the logarithm of the data's margin, which must be above 0: the paper's f."""
+    """`dpo_margin` with the log of the data's margin, which must be above 0: the paper's f."""
     return -F.logsigmoid(beta * logps.margins - alpha * logps.margin.log())
 
 
@@ -32,6 +32,6 @@ def rpo_forward_kl(logps: PairLogps, *, beta: float = 0.1, eta: float = 1.0) -> 
 
 
 def _bernoulli_kl(logits: Tensor, other: Tensor) -> Tensor:
-    """KL(Bernoulli(σ(x)) ‖ Bernoulli(σ(y)))."""
+    """Return KL(Bernoulli(σ(x)) ‖ Bernoulli(σ(y)))."""
     wins = logits.sigmoid() * (F.logsigmoid(logits) - F.logsigmoid(other))
     return wins + (-logits).sigmoid() * (F.logsigmoid(-logits) - F.logsigmoid(-other))

@@ -1,11 +1,11 @@
-"""Packs to log-probs: the causal LM, its attention over packs, and the checks before it is trusted.
+"""Packs to log-probs: the causal LM, its attention over packs, and the checks before step 1.
 
-    load, weights, tokenizer    a checkpoint, whole or not at all
-    policy                      the module: `forward(pack)` → log-probs; what accelerate wraps
-    attention, attention_cpu, attention_cuda, masks, unshared    who attends to whom
+    load, weights, tokenizer    a complete checkpoint, or an error
+    policy                      the module that accelerate wraps: `forward(pack)` → log-probs
+    attention, attention_cpu, attention_cuda, masks, unshared    which token attends to which
     logps                       hidden states → log-probs, never a `[tokens, vocab]` tensor
-    lora, moe, dropout, cpu_memory                               what a config adds
-    fingerprints, self_check, spot_check, length_limits          before step 1
+    lora, moe, dropout, cpu_memory                               options of a config
+    fingerprints, self_check, spot_check, length_limits          checks before step 1
 
 In: packs of `dpo.data`. Out: per-token log-probs in nats, float32.
 """

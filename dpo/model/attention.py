@@ -1,6 +1,6 @@
-"""Attention over packs: each completion attends to its prompt and to itself, and to nothing else.
+"""Attention over packs: each completion attends only to its prompt and to itself.
 
-Registered with transformers under one name, so that any model that takes its attention from
+It is registered with transformers under one name, so any model that takes its attention from
 `AttentionInterface` runs on packs unchanged. The pack's segments arrive as a keyword of the
 model's forward.
 
@@ -8,7 +8,7 @@ Axes: B is 1, H heads, G key heads, T tokens, D head size.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -25,8 +25,10 @@ from dpo.model.attention_cuda import AttentionOptions
 from dpo.model.masks import PackMask, read_mask
 
 NAME = "shared_prompt"
+AUTO = "auto"
+"""FlexAttention on a GPU without dropout, else segment by segment."""
 HARMLESS = {"position_ids", "cache_position"}
-"""Tensors among the options of a layer that change nothing of its attention."""
+"""Tensor options of a layer that do not change its attention."""
 
 
 def attend_packs(
@@ -39,9 +41,9 @@ def attend_packs(
     segments: Sequence[Segment],
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """The function that transformers calls in each layer: (B, T, H, D), and no weights."""
+    """Return the attention of one layer, (B, T, H, D), and no weights; transformers calls it."""
     if asked := [n for n, o in options.items() if isinstance(o, Tensor) and n not in HARMLESS]:
-        # sinks, biases, chosen blocks: the self-check meets this, and the model then runs unshared
+        # sinks, biases, chosen blocks: the self-check catches this; the model then runs unshared
         message = f"attention with {', '.join(sorted(asked))} does not run on packs"
         raise NotImplementedError(message)
     how = AttentionOptions(
@@ -50,33 +52,34 @@ def attend_packs(
         _window(attention_mask, options.get("sliding_window"), segments),
         options.get("softcap"),
     )
-    # norms of queries and keys leave them in float32 under autocast, which knows not every kernel
+    # norms leave queries and keys in float32 under autocast, which does not cover every kernel
     kind = query_BHTD.device.type
     cast = torch.is_autocast_enabled(kind)
     dtype = torch.get_autocast_dtype(kind) if cast else query_BHTD.dtype
     query, key, value = (states.to(dtype) for states in (query_BHTD, key_BGTD, value_BGTD))
     with torch.autocast(kind, enabled=False):
-        if query.is_cuda and how.dropout == 0:
-            return attention_cuda.attend(query, key, value, segments, how), None
-        return _attend_segments(query, key, value, segments, how), None
+        backend = options.get("backend", AUTO)
+        if backend == AUTO:
+            backend = "flex" if query.is_cuda and how.dropout == 0 else "segments"
+        return BACKENDS[backend](query, key, value, segments, how), None
 
 
 def _window(
     mask: PackMask | Tensor | None, named: int | None, segments: Sequence[Segment]
 ) -> int | None:
-    """The window of a layer: its mask decides, as in every other attention of transformers.
+    """Return the window of a layer: its mask decides, as elsewhere in transformers.
 
-    Raises NotImplementedError where a mask is not one that packs have, and where a layer names a
-    window that its mask does not have.
+    Raises NotImplementedError if packs do not support the mask, or if a layer names a window that
+    its mask does not have.
     """
     longest = max(segment.prompt + max(segment.completions) for segment in segments)
     if isinstance(mask, PackMask):
         return mask.window(longest)
     if mask is not None:
-        message = "a mask that the model lays out by itself does not run on packs"
+        message = "a mask that the model builds itself does not run on packs"
         raise NotImplementedError(message)
     if named is not None and named < longest:
-        message = "a window that the mask does not have does not run on packs"
+        message = "a window that is not in the mask does not run on packs"
         raise NotImplementedError(message)
     return None
 
@@ -88,8 +91,8 @@ def _attend_segments(
     segments: Sequence[Segment],
     how: AttentionOptions,
 ) -> Tensor:
-    """Each text of the pack by itself, (1, T, H, D)."""
-    # a prompt and its first completion stand side by side: one causal text, without a copy
+    """Return the attention of the pack, computed text by text, (1, T, H, D)."""
+    # a prompt and its first completion are adjacent: one causal text, without a copy
     lengths = [n for s in segments for n in (s.prompt + s.completions[0], *s.completions[1:])]
     queries, keys, values = (
         iter(torch.split(states, lengths, 2)) for states in (query_BHTD, key_BGTD, value_BGTD)
@@ -106,8 +109,14 @@ def _attend_segments(
     return torch.cat([output.transpose(1, 2) for output in outputs], 1)
 
 
+Backend = Callable[[Tensor, Tensor, Tensor, Sequence[Segment], AttentionOptions], Tensor]
+BACKENDS: Mapping[str, Backend] = {"segments": _attend_segments, "flex": attention_cuda.attend}
+"""Attention of a pack by the names that a config gives: queries, keys and values, (1, heads, T, D),
+the pack's segments and the layer's options to (1, T, H, D)."""
+
+
 def _attend(query: Tensor, key: Tensor, value: Tensor, how: AttentionOptions) -> Tensor:
-    """Causal attention of the last tokens of a text over all of it, (1, H, queries, D)."""
+    """Return the causal attention of a text's last tokens over all of it, (1, H, queries, D)."""
     queries, keys = query.shape[2], key.shape[2]
     window = how.window if how.window is not None and how.window < keys else None
     if how.softcap is not None:
@@ -130,7 +139,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, how: AttentionOptions) ->
 
 
 def _attend_capped(query: Tensor, key: Tensor, value: Tensor, how: AttentionOptions) -> Tensor:
-    """The same with soft-capped scores (Gemma 2), which no fused kernel takes."""
+    """Return `_attend` with soft-capped scores (Gemma 2), which no fused kernel supports."""
     softcap = how.softcap or math.inf
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -145,7 +154,7 @@ def _attend_capped(query: Tensor, key: Tensor, value: Tensor, how: AttentionOpti
 def causal_bias(
     queries: int, keys: int, window: int | None, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """0 where a query sees a key and −inf where not, (queries, keys), aligned at the lower right.
+    """Return 0 where a query sees a key, else −inf: (queries, keys), aligned at the lower right.
 
     Two queries over four keys with a window of three:
 

@@ -1,14 +1,14 @@
 """Causal attention on a CPU: torch's forward pass, and a backward pass of batched products.
 
-torch's own backward pass goes tile by tile and head by head; in bfloat16 most of its time goes by
-between the products. This one takes the queries in blocks, all heads in one product, and of the
-keys only those that a block sees (appendix B.2 of https://arxiv.org/abs/2205.14135):
+torch's own backward pass runs tile by tile and head by head; in bfloat16 it spends most of its time
+between the products. This one processes queries in blocks, all heads in one product, and only the
+keys that a block sees (appendix B.2 of https://arxiv.org/abs/2205.14135):
 
     P = softmax(s Q Kᵀ)    dV = Pᵀ dO    dS = P ∘ (dO Vᵀ − rowsum(dO ∘ O))
     dQ = s dS K            dK = s dSᵀ Q
 
-Scores are float32, and so are the sums of dK and dV. The row sums are columns beside dO that meet
-ones beside V, so no pass over a block is spent on them.
+Scores are float32, and so are the sums of dK and dV. The row sums are extra columns of dO,
+multiplied by extra ones in V, so they need no pass over a block of their own.
 
 Axes: H heads, G key heads of R heads each, Q queries, K keys, D head size; b is a block's rows.
 """
@@ -21,18 +21,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ROWS = 128
-"""Queries of a block, at most: few, so that hardly a score beyond the diagonal is made."""
+"""Maximum queries of a block: few, so that almost no score above the diagonal is computed."""
 SCORES = 2**22
-"""Scores of a block, at most, where that leaves it `FEWEST` queries."""
+"""Maximum scores of a block, unless that leaves fewer than `FEWEST` queries."""
 FEWEST = 16
 
 
 def attend_causal(
     query_HQD: Tensor, key_GKD: Tensor, value_GKD: Tensor, bias_QK: Tensor | None, scale: float
 ) -> Tensor:
-    """What the last Q tokens of a text draw from all K of it; every tensor a batch of one.
+    """Return the attention of the last Q tokens of a text over all K; every tensor a batch of one.
 
-    `bias_QK` hides what comes after a query; None where Q = K, which torch does by itself.
+    `bias_QK` masks the keys after a query. It is None if Q = K, which torch masks itself.
     """
     found: Tensor = _Causal.apply(  # type: ignore[no-untyped-call]
         query_HQD, key_GKD, value_GKD, bias_QK, scale
@@ -62,7 +62,7 @@ class _Causal(torch.autograd.Function):
 
 
 class _States:
-    """The states of one text, and their gradients as they come to be."""
+    """States of one text, and their gradients as they accumulate."""
 
     def __init__(
         self,
@@ -76,12 +76,12 @@ class _States:
     ) -> None:
         self.scale, self.dtype = scale, query.dtype
         wide = torch.promote_types(self.dtype, torch.float32)
-        parted = (len(key), len(query) // len(key))
+        grouped = (len(key), len(query) // len(key))
         sums_HQ = (grad.to(wide) * output.to(wide)).sum(-1, keepdim=True)
         columns = _columns(-sums_HQ, self.dtype)
-        beside = torch.cat((grad, *columns), -1)
-        self.query_GRQD = query.reshape(*parted, *query.shape[1:])
-        self.grad_GRQD = beside.reshape(*parted, *beside.shape[1:])
+        stacked = torch.cat((grad, *columns), -1)
+        self.query_GRQD = query.reshape(*grouped, *query.shape[1:])
+        self.grad_GRQD = stacked.reshape(*grouped, *stacked.shape[1:])
         self.key_GKD, self.scaled_GKD = key.contiguous(), key.to(wide) * scale
         ones = value.new_ones((*value.shape[:2], len(columns)))
         self.value_GKD = torch.cat((value, ones), -1)
@@ -90,7 +90,7 @@ class _States:
         self.d_value_GKD = torch.zeros_like(value, dtype=wide)
 
     def blocks(self) -> Iterator[slice]:
-        """The queries that are taken at once."""
+        """Yield the blocks of queries."""
         groups, heads, queries, _ = self.query_GRQD.shape
         keys = self.key_GKD.shape[1]
         rows = min(ROWS, max(FEWEST, SCORES // (groups * heads * keys)))
@@ -98,7 +98,7 @@ class _States:
             yield slice(start, min(start + rows, queries))
 
     def carry_back(self, block: slice) -> None:
-        """Add what the queries of a block have to do with the gradients."""
+        """Add the contribution of a block of queries to the gradients."""
         seen = self.key_GKD.shape[1] - self.query_GRQD.shape[2] + block.stop  # keys of the block
         query = self.query_GRQD[:, :, block].flatten(1, 2)
         grad = self.grad_GRQD[:, :, block].flatten(1, 2)
@@ -111,7 +111,7 @@ class _States:
         _add(self.d_key_GKD[:, :seen], grad_logps.mT, query)
 
     def _weights(self, query: Tensor, seen: int, *, rows: int) -> Tensor:
-        """Softmax of the scores, (G, R·b, seen); the last b keys are the queries' own places."""
+        """Return softmax of the scores, (G, R·b, seen); the last b keys are the queries' own."""
         scores = torch.bmm(query.to(self.scaled_GKD.dtype), self.scaled_GKD[:, :seen].mT)
         later = torch.ones(rows, rows, dtype=torch.bool).triu_(1)
         own = scores.view(len(scores), -1, rows, seen)[..., seen - rows :]
@@ -119,7 +119,7 @@ class _States:
         return torch.softmax(scores, -1).to(self.dtype)
 
     def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Those of query, key and value, in their dtype."""
+        """Return the gradients of query, key and value, in their dtype."""
         d_query, d_key = self.d_query_GRQD.flatten(0, 1), self.d_key_GKD
         return (
             d_query.mul_(self.scale),
@@ -129,11 +129,11 @@ class _States:
 
 
 def _columns(numbers: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Numbers in a dtype, and where it holds less than they do, what is left of them."""
-    told = numbers.to(dtype)
+    """Return numbers in a dtype, and if it is less precise, the rounding errors as well."""
+    rounded = numbers.to(dtype)
     if dtype == numbers.dtype:
-        return (told,)
-    return told, (numbers - told).to(dtype)
+        return (rounded,)
+    return rounded, (numbers - rounded).to(dtype)
 
 
 def _add(total: Tensor, left: Tensor, right: Tensor) -> None:

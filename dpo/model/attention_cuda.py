@@ -1,7 +1,7 @@
 """Attention over a pack in one kernel: FlexAttention, https://arxiv.org/abs/2412.05496, for GPUs.
 
-Part by part, as on a CPU, a GPU would be started hundreds of times a layer with little to do. Here
-a block mask says which tokens see which, and blocks of a pack that see nothing are skipped.
+Text by text, as on a CPU, would launch hundreds of small kernels per layer. Here a block mask says
+which tokens see which, and the kernel skips blocks that see nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ Mask = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class AttentionOptions(NamedTuple):
-    """What a layer asks of its attention."""
+    """Options that a layer passes to its attention."""
 
     scaling: float | None
     dropout: float
@@ -33,7 +33,7 @@ def attend(
     segments: Sequence[Segment],
     how: AttentionOptions,
 ) -> Tensor:
-    """The whole pack at once, (B, T, H, D); without the dropout, which the kernel does not have."""
+    """Return the attention of the whole pack, (B, T, H, D); the kernel has no dropout."""
     device = query_BHTD.device
     run = _compiled() if device.type == "cuda" else flex_attention
     output: Tensor = run(
@@ -48,11 +48,11 @@ def attend(
     return output.transpose(1, 2)
 
 
-@lru_cache(maxsize=8)  # of the layers of one pass: with a window and without
+@lru_cache(maxsize=8)  # for the layers of one pass: with a window and without
 def block_mask(
     segments: tuple[Segment, ...], window: int | None, device: torch.device
 ) -> BlockMask:
-    """Which token sees which: those of its prompt and of its own completion up to itself."""
+    """Return the mask: a token sees its prompt and its own completion up to itself."""
     tokens = sum(segment.prompt + sum(segment.completions) for segment in segments)
     return create_block_mask(
         mask_mod(segments, window, device), None, None, tokens, tokens, device=device
@@ -60,7 +60,7 @@ def block_mask(
 
 
 def mask_mod(segments: Sequence[Segment], window: int | None, device: torch.device) -> Mask:
-    """The rule as a function of query and key places."""
+    """Return the mask as a function of query and key positions."""
     lengths: list[int] = []
     groups: list[int] = []
     texts: list[int] = []
@@ -74,7 +74,8 @@ def mask_mod(segments: Sequence[Segment], window: int | None, device: torch.devi
     ends = repeats.cumsum(0)
     within = torch.arange(int(ends[-1])) - (ends - repeats).repeat_interleave(repeats)
     group_T, text_T, start_T = (
-        torch.tensor(told).repeat_interleave(repeats).to(device) for told in (groups, texts, starts)
+        torch.tensor(values).repeat_interleave(repeats).to(device)
+        for values in (groups, texts, starts)
     )
     position_T = start_T + within.to(device)
 

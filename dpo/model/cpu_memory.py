@@ -1,14 +1,12 @@
-"""Memory of a long run on a CPU: keep what is freed, and remember fewer shapes.
+"""Memory settings for long runs on a CPU: keep freed memory, and cache fewer shapes.
 
-Keep freed memory, so that each step finds the last step's pages again.
-
-glibc hands large blocks back to the kernel as soon as they are freed and gets them zeroed, page by
+glibc returns large blocks to the kernel as soon as they are freed, and gets them zeroed, page by
 page, at the next allocation. A training step allocates the same gigabytes each time; on a CPU the
-page faults cost about a tenth of the step.
+page faults cost about a tenth of the step. Keeping freed memory lets each step reuse its pages.
 
-Every pack has a length of its own, so its products in bfloat16 have shapes of their own. oneDNN
-keeps what it has made for each of the last 1,024, and torch as many beside it, a quarter of a
-megabyte each. They lie between what steps free and take up again, which then fits no longer.
+Every pack has its own length, so its products in bfloat16 have their own shapes. oneDNN caches a
+primitive for each of the last 1,024 shapes, and torch as many again, a quarter of a megabyte each.
+They fragment the memory that steps free, so the next allocations no longer fit in it.
 """
 
 import ctypes
@@ -16,7 +14,7 @@ import os
 import sys
 
 SHAPES = 256
-"""That are remembered: five times those of a pack of 1,024 tokens, of which one had 51."""
+"""Shapes that are cached: five times the 51 that a pack of 1,024 tokens had."""
 _CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 
 _M_TRIM_THRESHOLD = -1
@@ -25,9 +23,9 @@ _ALL_BYTES = 2**31 - 1
 
 
 def tune_cpu_allocator() -> None:
-    """Keep what is freed from here on, and remember `SHAPES`, or what the environment says of it.
+    """Stop glibc from returning freed memory, and cap the caches of oneDNN and torch at `SHAPES`.
 
-    Where the C library is not glibc, it does as it does.
+    Caps that the environment sets are kept. If the C library is not glibc, only the caps are set.
     """
     for name in _CACHES:
         os.environ.setdefault(name, str(SHAPES))

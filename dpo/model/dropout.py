@@ -1,8 +1,8 @@
-"""Training without dropout: evaluation mode, in which no model draws at random.
+"""Training without dropout: evaluation mode, in which models are deterministic.
 
-Rates of dropout, of jitter and of noise have many names in transformers; evaluation mode switches
-all of them off. Layers that run again in the backward pass look for the flag of training, so they
-keep it, and put it down while their own code runs.
+Rates of dropout, jitter and noise have many names in transformers; evaluation mode switches all of
+them off. Layers with gradient checkpointing need the training flag, so they keep it and clear it
+while their own code runs.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 def train_without_dropout(model: nn.Module) -> None:
-    """Put a model into evaluation mode, in which its layers checkpoint as in training."""
+    """Put a model into evaluation mode with gradient checkpointing as in training."""
     model.train(mode=False)
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
@@ -22,7 +22,7 @@ def train_without_dropout(model: nn.Module) -> None:
 
 
 def _run_again_in_evaluation(layer: Any) -> None:
-    """Let a layer checkpoint, which needs its flag, while its own code sees evaluation mode."""
+    """Keep the training flag for gradient checkpointing, but run the layer in evaluation mode."""
     layer.training = True
     checkpoint = layer._gradient_checkpointing_func
     if not (isinstance(checkpoint, partial) and checkpoint.func is _checkpoint):

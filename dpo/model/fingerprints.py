@@ -1,7 +1,7 @@
-"""Before step 1: do shards, reference and model belong together?
+"""Checks before step 1 that shards, reference and model belong together.
 
-Each mismatch is an error with a code of its own. Fingerprints are compared here; `agreement` then
-computes a sample of rows again, which finds what no fingerprint knows.
+Each mismatch is an error with its own code. Fingerprints are compared here; `spot_check` then
+recomputes a sample of rows, which finds what fingerprints cannot.
 """
 
 from torch import nn
@@ -16,30 +16,30 @@ from prefdata.tokens.tokenizer import load_tokenizer_spec
 
 
 def check_tokenizer(model: str, build: Build) -> None:
-    """Refuse a model whose tokenizer or template is not the one that the build was made with."""
+    """Refuse a model whose tokenizer or template differs from that of the build."""
     built, own = build.manifest.tokenizer, load_tokenizer_spec(model).seal()
     remedy = f"build again with --tokenizer {model}"
     if own.tokenizer_sha256 != built.tokenizer_sha256:
-        problem = f"its tokenizer is not the one of {build.path}, made with {built.name}"
+        problem = f"its tokenizer differs from that of {build.path}, built with {built.name}"
         raise MismatchError("T201", model, problem, remedy)
     if own.template_sha256 != built.template_sha256:
-        problem = f"its chat template is not the one of {build.path}, made with {built.name}"
+        problem = f"its chat template differs from that of {build.path}, built with {built.name}"
         raise MismatchError("T202", model, problem, remedy)
 
 
 def check_vocabulary(model: PreTrainedModel, *splits: Pairs, place: str) -> None:
-    """Refuse ids that the model has no embedding for."""
+    """Refuse ids for which the model has no embedding."""
     rows = int(model.get_input_embeddings().weight.size(0))  # type: ignore[operator]
     largest = max(pairs.largest_id() for pairs in splits)
     if largest >= rows:
-        problem = f"has {rows:,} embeddings, and the shards hold the id {largest:,}"
+        problem = f"has {rows:,} embeddings, but the shards contain the id {largest:,}"
         raise MismatchError("T206", place, problem, "build again with this model's tokenizer")
 
 
 def check_lengths(model: PreTrainedModel, pairs: Pairs, *, place: str) -> str | None:
     """Refuse pairs that are longer than the model's table of positions (T198).
 
-    Where positions are computed, as rotary ones are, a longer pair is a notice.
+    Return a notice instead if positions are computed, as rotary ones are.
     """
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(limit, int) or not len(pairs):
@@ -51,15 +51,15 @@ def check_lengths(model: PreTrainedModel, pairs: Pairs, *, place: str) -> str | 
     pair = f"pair {pairs.pair_id(row)[:12]} has {int(tokens[row]):,} tokens"
     if _has_table(model, limit):
         problem = (
-            f"has {limit:,} positions, and {pair}, the most of {int((tokens > limit).sum()):,}"
+            f"has {limit:,} positions, but {pair}, the longest of {int((tokens > limit).sum()):,}"
         )
         raise MismatchError("T198", place, problem, f"build again with max_length: {limit}")
     beyond = int((tokens > limit).sum())
-    return f"{beyond:,} pairs are longer than the {limit:,} tokens that {place} states: {pair}"
+    return f"{beyond:,} pairs are longer than the {limit:,} tokens of {place}'s config: {pair}"
 
 
 def _has_table(model: PreTrainedModel, limit: int) -> bool:
-    """Whether positions are rows of a table, learned or computed, so that there are no more."""
+    """Return whether positions are rows of a table, learned or computed, and so limited."""
     inputs = model.get_input_embeddings()
     learned = any(
         isinstance(module, nn.Embedding)
@@ -76,13 +76,11 @@ def _has_table(model: PreTrainedModel, limit: int) -> bool:
 def check_reference(
     reference: Reference, weights: str, *, place: str, precision: Precision
 ) -> None:
-    """Refuse log-probs of other weights or of another precision."""
+    """Refuse log-probs that come from other weights or from another precision."""
     manifest = reference.manifest
     if manifest.weights_sha256 != weights:
         problem = f"its log-probs come from other weights ({manifest.model}) than {place} has"
-        remedy = (
-            "run `dpo-ref` with this model, or name the one that it ran with as reference.model"
-        )
+        remedy = "run `dpo-ref` with this model, or set reference.model to the one that it ran with"
         raise MismatchError("T205", str(reference.folder), problem, remedy)
     if manifest.mixed_precision != precision:
         problem = f"was computed with mixed_precision {manifest.mixed_precision}, not {precision}"

@@ -1,4 +1,4 @@
-"""Rows of a split through a policy without gradients: packs in, log-probs of their tokens out."""
+"""Forward passes without gradients: rows of a split in, log-probs of their tokens out."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -26,9 +26,9 @@ class RowLogps(NamedTuple):
 def row_logps(
     policy: Policy, pairs: Pairs, rows: Sequence[int], *, precision: Precision
 ) -> tuple[list[RowLogps], Logps]:
-    """The token log-probs of some rows, run as one pack, and their sums, (rows, 2).
+    """Return the token log-probs of rows that run as one pack, and their sums, (rows, 2).
 
-    What rows have in common, prompt or completion, is run once.
+    A prompt or completion that several rows share is run once.
     """
     device, joined = policy.model.device, pairs.share_prompts(rows)
     batch = pack(joined.prompts).to(device)

@@ -1,9 +1,9 @@
-"""Lengths of text at which a model's numbers change.
+"""Lengths of text at which a model's rotary frequencies change.
 
-Rotary frequencies depend on length under longrope and dynamic NTK. transformers chooses them by the
-longest text of a row, so in a pack one long text would change all others; dynamic ones also stay as
-the longest row so far has left them. So texts share a row only if their lengths choose the same
-frequencies, and each row begins as in a model that has run none.
+They depend on length under longrope and dynamic NTK. transformers chooses them by the longest text
+of a row, so in a pack one long text would change all others; dynamic ones also keep the state of
+the longest row so far. So texts share a row only if their lengths choose the same frequencies, and
+frequencies are reset before each row.
 https://arxiv.org/abs/2402.13753 (longrope).
 """
 
@@ -19,24 +19,24 @@ _NAMES_A_LENGTH = re.compile(
 
 
 class LengthLimit(NamedTuple):
-    """A length of text, in tokens, beyond which frequencies are others."""
+    """Length of text, in tokens, beyond which frequencies change."""
 
     tokens: int
     grows: bool
-    """Whether each length beyond it has frequencies of its own (dynamic NTK)."""
+    """True if each length beyond it has its own frequencies (dynamic NTK)."""
 
     def side(self, length: int) -> int:
-        """Texts of equal sides have equal frequencies."""
+        """Return a key for the length: texts with equal keys have equal frequencies."""
         return max(length, self.tokens) if self.grows else int(length > self.tokens)
 
 
 def length_limits(model: nn.Module) -> tuple[LengthLimit, ...]:
-    """The limits of all rotary embeddings of a model; none where length does not matter."""
+    """Return the limits of all rotary embeddings of a model; none if length does not matter."""
     return tuple(sorted({limit for module in model.modules() for limit in _limits(module)}))
 
 
 def start_afresh(model: nn.Module) -> None:
-    """Let dynamic frequencies forget the rows that have run."""
+    """Reset dynamic frequencies to their state before any row."""
     for module in model.modules():
         for kind, prefix in _kinds(module):
             original: Any = getattr(module, f"{prefix}original_inv_freq", None)
@@ -56,7 +56,7 @@ def _limits(module: nn.Module) -> Iterator[LengthLimit]:
 
 
 def _kinds(module: nn.Module) -> Iterator[tuple[str, str]]:
-    """Kind of frequencies and the prefix of their names, for each type of layer that has some."""
+    """Yield the kind of frequencies and the prefix of their names for each type of layer."""
     kinds: Any = getattr(module, "rope_type", None)
     if isinstance(kinds, str):
         yield kinds, ""
@@ -66,7 +66,7 @@ def _kinds(module: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def lengths_named(config: Any) -> list[int]:
-    """All numbers in a config, nested ones too, whose names are those of lengths; ascending."""
+    """Return all numbers in a config, also nested, that are named like lengths; ascending."""
     return sorted(set(_lengths(config.to_dict())))
 
 

@@ -1,4 +1,4 @@
-"""Models from folders or the hub, whole or not at all; no code that a repository brings is run."""
+"""Models from directories or the hub, complete or refused; no code of a repository is run."""
 
 import hashlib
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def load_model(
     device: torch.device | None = None,
     dropout: bool = False,
 ) -> PreTrainedModel:
-    """A causal LM with the tensors of its checkpoint and no others, its dropout as there or off.
+    """Load a causal LM with exactly the tensors of its checkpoint; `dropout` keeps its rates.
 
     Raises UsageError for all that `check_model` finds, and for weights that are not finite (T196).
     """
@@ -54,9 +54,9 @@ def load_model(
 
 
 def check_model(name: str) -> PreTrainedModel:
-    """Refuse a checkpoint that `load_model` would refuse, in a moment and before any work.
+    """Refuse a checkpoint that `load_model` would refuse, quickly and before any work.
 
-    Returns the model without its weights. Names and shapes are compared by the files' headers.
+    Returns the model without its weights. Names and shapes are read from the files' headers.
     Raises UsageError: T101 to T103, T190 to T195, T197.
     """
     config = load_config(name)
@@ -65,7 +65,7 @@ def check_model(name: str) -> PreTrainedModel:
 
 
 def _load(name: str, config: Any, **options: Any) -> PreTrainedModel:
-    """The model, if its checkpoint has exactly the tensors that it needs; no pickle is opened."""
+    """Load the model if its checkpoint has exactly the tensors it needs; open no pickle."""
     try:
         with _quiet():
             found: Any = AutoModelForCausalLM.from_pretrained(
@@ -74,7 +74,7 @@ def _load(name: str, config: Any, **options: Any) -> PreTrainedModel:
             )  # fmt: skip
     except _LOADING_ERRORS as error:
         problem = f"cannot be loaded ({_said(error)})"
-        remedy = "check its config.json, or name a checkpoint with whole safetensors"
+        remedy = "check its config.json, or name a checkpoint with complete safetensors"
         raise UsageError("T103", name, problem, remedy) from error
     model: PreTrainedModel = found[0]
     check_doubles(name, model)
@@ -85,7 +85,7 @@ def _load(name: str, config: Any, **options: Any) -> PreTrainedModel:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from printing its report: what it says becomes an error with a code."""
+    """Keep transformers from printing its report, which becomes an error with a code."""
     before = logging.get_verbosity()
     logging.set_verbosity(40)  # logging.ERROR
     try:
@@ -95,7 +95,7 @@ def _quiet() -> Iterator[None]:
 
 
 def load_config(name: str) -> Any:
-    """The config of a model that the installed transformers can build as a causal LM."""
+    """Load the config of a model that the installed transformers can build as a causal LM."""
     require_model(name, partial(UsageError, "T101", name))
     try:
         refuse_adapter(name)
@@ -111,7 +111,7 @@ def load_config(name: str) -> Any:
 
 
 def _switch_off_dropout(model: PreTrainedModel) -> None:
-    """Set every rate to 0 in the modules, so that the config which is saved keeps its own."""
+    """Set every rate to 0 in the modules only, so that the saved config keeps its own."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -121,18 +121,18 @@ def _switch_off_dropout(model: PreTrainedModel) -> None:
 
 
 def checkpoint_layers(model: PreTrainedModel, *, place: str) -> None:
-    """Let the layers keep their inputs alone, and run again in the backward pass."""
+    """Switch on gradient checkpointing, or raise UsageError (T104)."""
     if not model.supports_gradient_checkpointing:
-        problem = f"{type(model).__name__} cannot run its layers again"
+        problem = f"{type(model).__name__} does not support gradient checkpointing"
         raise UsageError("T104", place, problem, "leave gradient_checkpointing out")
     model.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def weights_sha256(model: torch.nn.Module) -> str:
-    """sha256 over the names, shapes and float32 values of all tensors, in order of name.
+    """Return the sha256 of the names, shapes and float32 values of all tensors, in order of name.
 
-    Values are hashed as float32, so a checkpoint hashes the same in whatever dtype it is loaded
-    that holds its values exactly.
+    Values are hashed as float32, so the hash is the same for every loading dtype that represents
+    the values exactly.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -146,6 +146,6 @@ def _said(error: Exception) -> str:
 
 
 def best_device() -> torch.device:
-    """The accelerator where there is one, else the CPU."""
+    """Return the accelerator if there is one, else the CPU."""
     found = torch.accelerator.current_accelerator(check_available=True)  # its driver may be absent
     return found or torch.device("cpu")

@@ -1,11 +1,11 @@
-"""Hidden states to log-probs of the tokens that follow, never a `[tokens, vocab]` tensor.
+"""Hidden states to log-probs of the next tokens, without ever a `[tokens, vocab]` tensor.
 
 The head runs over tiles: a slice of the tokens by a slice of the vocabulary, small enough to stay
-in a cache. The forward pass gathers one number a token, the logsumexp, tile by tile (online
-softmax, https://arxiv.org/abs/1805.02867). The backward pass takes up the tiles that fit a fixed
-budget and makes the others again. A slice of the weight is read once a pass and its gradient
-written once, so a large vocabulary costs its products and nothing else. Peak memory grows with the
-hidden size, not with the vocabulary.
+in a cache. The forward pass accumulates one number per token, the logsumexp, tile by tile (online
+softmax, https://arxiv.org/abs/1805.02867). The backward pass reuses the tiles that fit a fixed
+budget and recomputes the others. Each pass reads a slice of the weight once and writes its gradient
+once, so a large vocabulary costs only its products. Peak memory grows with the hidden size, not
+with the vocabulary.
 
 Axes: N tokens, H hidden, V vocabulary; n and v are the slices that a tile covers.
 """
@@ -18,45 +18,45 @@ from torch import Tensor
 
 
 class Head(NamedTuple):
-    """What turns a hidden state into logits: softcap·tanh(scale·(W h + b) / softcap)."""
+    """Map from a hidden state to logits: softcap·tanh(scale·(W h + b) / softcap)."""
 
     weight_VH: Tensor
     bias_V: Tensor | None = None
     scale: float = 1.0
     softcap: float | None = None
     adds: bool = False
-    """Whether the weight's gradient is added to `weight_VH.grad` where it arises, past autograd:
-    one matrix of the weight's size less, and one pass over it. For a float32 weight that is a
-    leaf, in one process; `backward` alone then gives its gradient."""
+    """True to add the weight's gradient directly to `weight_VH.grad`, past autograd: it saves one
+    matrix of the weight's size and one pass over it. Only for a float32 weight that is a leaf, in
+    one process; only `backward` then gives its gradient."""
     log_sum_sq_probs: bool = False
-    """Whether log Σ p² is wanted too; without it, it is not computed, and NaN."""
+    """True to compute log Σ p² too, which is NaN otherwise."""
 
 
 class Sizes(NamedTuple):
-    """How large tiles are, and how much of them waits for the backward pass."""
+    """Sizes of tiles, and memory for those that are kept for the backward pass."""
 
     tokens: int
-    """Of a tile, at most."""
+    """Maximum tokens of a tile."""
     tile: int
-    """Bytes of a tile, at most."""
+    """Maximum bytes of a tile."""
     kept: int
-    """Bytes of all tiles that are kept, at most."""
+    """Maximum bytes of all kept tiles."""
 
 
-# A CPU's tile stays in its second-level cache, a GPU's keeps all of its cores at work.
+# A CPU's tile fits its second-level cache; a GPU's is large enough to occupy all of its cores.
 CPU_SIZES = Sizes(tokens=1024, tile=2**20, kept=128 * 2**20)
 GPU_SIZES = Sizes(tokens=4096, tile=256 * 2**20, kept=512 * 2**20)
 KEPT_PER_HIDDEN = 80
-"""Kept tiles take at most so many times the bytes of the hidden states, whatever the vocabulary."""
+"""Maximum bytes of kept tiles over bytes of hidden states, independent of the vocabulary."""
 
 
 def token_logps(
     hidden_NH: Tensor, head: Head, targets_N: Tensor, *, sizes: Sizes | None = None
 ) -> Tensor:
-    """Log-prob of each target under the head's logits at its hidden state: (N,), nats, float32.
+    """Return the log-prob of each target given its hidden state: (N,), nats, float32.
 
     Matrix products run in the dtype of `hidden_NH`, sums in float32. Gradients flow into the
-    hidden states and, where they ask for it, into the head's weight and bias.
+    hidden states and, if they require grad, into the head's weight and bias.
     """
     return logps_and_collisions(hidden_NH, head, targets_N, sizes=sizes)[0]
 
@@ -64,9 +64,9 @@ def token_logps(
 def logps_and_collisions(
     hidden_NH: Tensor, head: Head, targets_N: Tensor, *, sizes: Sizes | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The same, and log Σ_v p(v)² beside each: both (N,). No gradient flows through the second.
+    """Return `token_logps` and log Σ_v p(v)²: both (N,). No gradient flows through the second.
 
-    It is the log of the chance that two draws of the next token agree, and the mean of p itself.
+    Σ_v p(v)² is the chance that two draws of the next token agree, and the mean of p itself.
     """
     if sizes is None:
         sizes = CPU_SIZES if hidden_NH.device.type == "cpu" else GPU_SIZES
@@ -78,7 +78,7 @@ def logps_and_collisions(
 
 
 class _Options(NamedTuple):
-    """What is no tensor of a head, and the sizes of its tiles."""
+    """Settings of a head that are not tensors, and the sizes of its tiles."""
 
     scale: float
     softcap: float | None
@@ -88,7 +88,7 @@ class _Options(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """A tile between the passes: exp(logits − top), and the top of each of its tokens."""
+    """Tile that is kept between the passes: exp(logits − top), and the top of each token."""
 
     exps_nv: Tensor
     top_n: Tensor
@@ -110,7 +110,7 @@ class _TokenLogps(torch.autograd.Function):
         head = Head(weight_VH, bias_V, scale, softcap)
         top_N = hidden_NH.new_full((len(hidden_NH),), -torch.inf, dtype=torch.float32)
         sum_N, squares_N = torch.zeros_like(top_N), torch.zeros_like(top_N)
-        # the slope of a soft cap needs the logits themselves, so such tiles are made again
+        # the slope of a soft cap needs the logits themselves, so such tiles are recomputed
         room = min(sizes.kept, KEPT_PER_HIDDEN * 4 * hidden_NH.numel())
         room = room if any(ctx.needs_input_grad) and softcap is None else 0
         kept: list[_Kept] = []
@@ -127,7 +127,7 @@ class _TokenLogps(torch.autograd.Function):
                 kept.append(_Kept(exps, top_n))
                 room -= exps.nbytes
             else:
-                room = 0  # what is kept is the first tiles, though a smaller one might still fit
+                room = 0  # only the first tiles are kept, though a smaller one might still fit
         agree_N = (squares_N / sum_N**2).log_() if log_sum_sq_probs else squares_N.fill_(torch.nan)
         lse_N = sum_N.log_() + top_N
         ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, lse_N)
@@ -141,7 +141,7 @@ class _TokenLogps(torch.autograd.Function):
         hidden_NH, weight_VH, bias_V, targets_N, lse_N = ctx.saved_tensors
         scale, softcap, _, _, sizes = ctx.options
         head = Head(weight_VH, bias_V, scale, softcap)
-        kept, ctx.kept = ctx.kept, []  # used up: a second backward pass makes all tiles again
+        kept, ctx.kept = ctx.kept, []  # used up: a second backward pass recomputes all tiles
         total = _Gradients.of(head, hidden_NH, ctx.needs_input_grad, ctx.leaf)
         for place, (n, v) in enumerate(_tiles(len(hidden_NH), len(weight_VH), sizes)):
             if place < len(kept):
@@ -157,13 +157,13 @@ class _TokenLogps(torch.autograd.Function):
 
 
 class _Gradients:
-    """The three gradients of a pass, float32 until they are handed over."""
+    """The three gradients of a pass, float32 until they are returned."""
 
     def __init__(
         self, hidden: Tensor | None, weight: Tensor | None, bias: Tensor | None, *, begun: bool
     ) -> None:
         self.hidden, self.weight, self.bias = hidden, weight, bias
-        self.begun = begun  # whether the weight's gradient holds what other passes gave
+        self.begun = begun  # the weight's gradient already contains that of other passes
 
     @classmethod
     def of(
@@ -177,13 +177,13 @@ class _Gradients:
         weight = None if leaf is None else leaf.grad
         begun = weight is not None
         if needed[1] and not begun:
-            # every row of it is written by the first slice of tokens: no zeros to fill in
+            # the first slice of tokens writes every row of it: no zeros are needed
             weight = torch.empty_like(head.weight_VH, dtype=torch.float32)
         bias = zeros(head.bias_V, needed[2])
         return cls(zeros(hidden_NH, needed[0]), weight, bias, begun=begun)
 
     def add_tile(self, n: slice, v: slice, d_nv: Tensor, head: Head, hidden_NH: Tensor) -> None:
-        """Carry d loss / d (W h + b) of a tile into the gradients."""
+        """Add d loss / d (W h + b) of a tile to the gradients."""
         if head.scale != 1.0:
             d_nv = d_nv.mul_(head.scale)
         if self.bias is not None:
@@ -196,7 +196,7 @@ class _Gradients:
             _add_product(self.weight[v], d_nv.T, hidden_NH[n], first=first)
 
     def add_targets(self, targets_N: Tensor, grad_N: Tensor, head: Head, hidden_NH: Tensor) -> None:
-        """Carry the one-hot part of the gradient of log softmax, then cast to what is asked for."""
+        """Add the one-hot part of the gradient of log softmax, then cast to the final dtypes."""
         logits_N = _target_logits(hidden_NH, head, targets_N)
         slope_N = 1.0 if head.softcap is None else 1 - (logits_N / head.softcap) ** 2
         d_N = grad_N * slope_N * head.scale
@@ -211,7 +211,7 @@ class _Gradients:
 
 
 def _logits(hidden_nH: Tensor, head: Head, v: slice) -> Tensor:
-    """A tile of logits, (n, v), float32."""
+    """Return a tile of logits, (n, v), float32."""
     tile = (hidden_nH @ head.weight_VH[v].to(hidden_nH.dtype).T).float()
     if head.bias_V is not None:
         tile += head.bias_V[v]
@@ -221,14 +221,14 @@ def _logits(hidden_nH: Tensor, head: Head, v: slice) -> Tensor:
 
 
 def _slopes(tile: Tensor, lse_n: Tensor, scale_n: Tensor, softcap: float | None) -> Tensor:
-    """scale · softmax of a tile of logits, taken back through the soft cap, (n, v)."""
+    """Return scale · softmax of a tile of logits, times the slope of the soft cap, (n, v)."""
     slope = None if softcap is None else 1 - (tile / softcap) ** 2
     tile.sub_(lse_n[:, None]).exp_().mul_(scale_n[:, None])
     return tile if slope is None else tile.mul_(slope)
 
 
 def _target_logits(hidden_NH: Tensor, head: Head, targets_N: Tensor) -> Tensor:
-    """The logit of each target, (N,), float32."""
+    """Return the logit of each target, (N,), float32."""
     logits_N = (hidden_NH.float() * head.weight_VH[targets_N]).sum(-1)
     if head.bias_V is not None:
         logits_N += head.bias_V[targets_N]
@@ -239,7 +239,7 @@ def _target_logits(hidden_NH: Tensor, head: Head, targets_N: Tensor) -> Tensor:
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor, *, first: bool) -> None:
-    """total (+)= left @ right, the sum in float32 whatever the factors' dtype."""
+    """Compute total (+)= left @ right, with the sum in float32 for any dtype of the factors."""
     if left.dtype == total.dtype:
         torch.mm(left, right, out=total) if first else total.addmm_(left, right)
     elif first:
@@ -249,7 +249,7 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor, *, first: bool) -> 
 
 
 def _tiles(tokens: int, vocabulary: int, sizes: Sizes) -> Iterator[tuple[slice, slice]]:
-    """Slices of tokens by slices of the vocabulary, the vocabulary running fastest."""
+    """Yield slices of tokens by slices of the vocabulary; the vocabulary varies fastest."""
     tall = max(1, min(tokens, sizes.tokens))
     wide = max(64, sizes.tile // (4 * tall))
     for n in range(0, tokens, tall):

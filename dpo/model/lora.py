@@ -1,4 +1,4 @@
-"""Low-rank adapters: what is trained in the stead of a model's own weights.
+"""Low-rank adapters, trained instead of a model's own weights.
 
 LoRA, https://arxiv.org/abs/2106.09685, and DoRA, https://arxiv.org/abs/2402.09353, by peft. A fresh
 adapter changes nothing, so the policy starts as its reference, which is the model without it.
@@ -18,7 +18,7 @@ from dpo.model.load import load_model
 
 
 def add_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int) -> None:
-    """Freeze the model and give it an adapter, drawn by `seed`."""
+    """Freeze the model and add an adapter, initialised by `seed`."""
     peft = _peft()
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
     config = peft.LoraConfig(
@@ -42,14 +42,14 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int) -> No
 
 
 def save_adapter(model: PreTrainedModel, path: Path, weights: dict[str, Any] | None) -> None:
-    """Write the adapter alone, as peft loads it; out of `weights` where the model has a part."""
+    """Write only the adapter, as peft loads it; from `weights` if the model is sharded."""
     model.save_pretrained(path, state_dict=weights)
 
 
 def merged(base: str, adapter: Path) -> PreTrainedModel:
-    """The model with the adapter's changes in its own weights: an ordinary checkpoint again."""
+    """Return the model with the adapter merged into its weights: an ordinary checkpoint."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft calls what transformers renames
+        warnings.simplefilter("ignore", FutureWarning)  # peft calls a renamed function
         tuned: Any = _peft().PeftModel.from_pretrained(load_model(base), adapter)
         model: PreTrainedModel = tuned.merge_and_unload()
     return model
@@ -57,7 +57,7 @@ def merged(base: str, adapter: Path) -> PreTrainedModel:
 
 def _peft() -> Any:
     try:
-        import peft  # optional, and takes a second
+        import peft  # optional, and the import takes a second
     except ImportError as error:
         remedy = "pip install 'prefdata-dpo[lora]'"
         raise UsageError("T128", "lora", "needs peft, which is not installed", remedy) from error

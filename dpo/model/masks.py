@@ -1,8 +1,8 @@
-"""What a model's own attention mask says of the texts of a pack.
+"""Rule of a model's own attention mask, applied to the texts of a pack.
 
-transformers lays a mask out over a whole row, which knows nothing of packs. Here the rule behind it
-is read instead, at the positions of one text: a mask that is causal, or causal with a window, runs
-on packs; any other raises, and such a model runs its texts one by one.
+transformers builds a mask over a whole row and does not know of packs. Here the rule behind it is
+evaluated at the positions of one text. A causal mask, with or without a window, runs on packs; any
+other raises, and such a model runs its texts one by one.
 """
 
 from collections.abc import Callable
@@ -12,23 +12,23 @@ import torch
 from transformers.masking_utils import causal_mask_function
 
 Rule = Callable[..., Any]
-"""From numbers of batch and head, and positions of query and key, to whether the key is seen."""
+"""Function of batch, head, query and key indices: true if the query sees the key."""
 
 READ = 256
-"""Queries of a text at which a rule is read, at most."""
+"""Maximum queries of a text at which a rule is evaluated."""
 
 
 class PackMask:
-    """The rule of a mask, read when an attention layer meets it; layers with one mask share it."""
+    """Rule of a mask, evaluated when an attention layer needs it; shared by layers of one mask."""
 
     def __init__(self, rule: Rule, device: torch.device) -> None:
         self._rule, self._device = rule, device
         self._windows: dict[int, int | None] = {}
 
     def window(self, length: int) -> int | None:
-        """The last keys that a query of a text of this length sees; None where it sees all.
+        """Return the window for a text of this length, in keys; None if a query sees all.
 
-        Raises NotImplementedError where the rule is neither causal nor a window.
+        Raises NotImplementedError if the rule is neither causal nor a window.
         """
         if length not in self._windows:
             self._windows[length] = self._read(length)
@@ -50,7 +50,7 @@ class PackMask:
 def read_mask(
     *, mask_function: Rule, device: torch.device | str = "cpu", **_options: Any
 ) -> PackMask | None:
-    """What transformers calls for a mask under the pack attention's name: None for a causal one."""
+    """Return the mask for the pack attention, None if causal; transformers calls it."""
     if mask_function is causal_mask_function:
         return None
     return PackMask(mask_function, torch.device(device))

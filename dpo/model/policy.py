@@ -1,7 +1,7 @@
-"""The causal LM as a module from packs to log-probs: what accelerate wraps and a loss reads.
+"""Causal LM as a module from packs to log-probs, which accelerate wraps.
 
-One `forward` holds the body, the attention over packs and the chunked head, so that the hooks of
-DDP, FSDP2 and DeepSpeed fire as they do for any model.
+One `forward` runs the body, the attention over packs and the tiled head, so that the hooks of DDP,
+FSDP2 and DeepSpeed fire as for any model.
 """
 
 from collections.abc import Sequence
@@ -25,54 +25,56 @@ from dpo.model.unshared import Part, split_pack
 
 
 class PolicyOutput(NamedTuple):
-    """What a policy finds of a pack."""
+    """Output of a policy for one pack."""
 
     logps_N: Tensor
     """Log-probs of the completion tokens, nats, float32."""
     collisions_N: Tensor | None = None
-    """log Σ p² of the next token's distribution, where it is wanted."""
+    """log Σ p² of the next token's distribution, if requested."""
     loads_2E: Tensor | None = None
-    """What each expert got (`expert_load`), where it is wanted."""
+    """Load of each expert (`expert_load`), if requested."""
 
 
 class Policy(nn.Module):
     """A causal LM that maps a pack to the log-probs of its completion tokens.
 
-    `shared` runs the pack as one row, the prompt once. Without it every completion runs in a row
-    of its own after a copy of its prompt, under the model's own attention: for models whose
-    attention cannot be driven, and for checking the first way against the second.
+    `shared` runs the pack as one row, the prompt once. Without it, every completion runs in its own
+    row after a copy of its prompt, with the model's own attention: for models whose attention
+    cannot be replaced, and to check shared runs against.
     """
 
-    def __init__(self, model: PreTrainedModel, *, shared: bool = True) -> None:
+    def __init__(
+        self, model: PreTrainedModel, *, shared: bool = True, backend: str = attention.AUTO
+    ) -> None:
         super().__init__()
         self.model = model
-        self._no_split_modules = model._no_split_modules  # which layers accelerate shards by
+        self._no_split_modules = model._no_split_modules  # layers by which accelerate shards
         self.own_attention: str = model.config._attn_implementation or "eager"
         self.limits = length_limits(model)
-        self.dropout = True
+        self.dropout, self.backend = True, backend
         self.shared = self.head_adds = self.log_sum_sq_probs = self.loads = False
         self.share(shared=shared)
 
     def train(self, mode: bool = True) -> "Policy":  # noqa: FBT001, FBT002 — torch's signature
-        """Switch to training, in which nothing is drawn at random unless `dropout`."""
+        """Switch to training, which is deterministic unless `dropout`."""
         super().train(mode)
         if mode and not self.dropout:
             train_without_dropout(self.model)
         return self
 
     def share(self, *, shared: bool) -> None:
-        """Run packs with their prompts shared, or one completion a row."""
+        """Run packs with shared prompts, or one completion per row."""
         wanted = attention.NAME if shared else self.own_attention
         if self.model.config._attn_implementation != wanted:
             self.model.set_attn_implementation(wanted)
         self.shared = shared
 
     def add_gradients_in_place(self) -> None:
-        """Let head and embedding add their gradients to `weight.grad`, where they are float32.
+        """Make head and embedding add their gradients directly to `weight.grad`, if float32.
 
-        It spares writing and adding matrices of the vocabulary's size for each pack: the head adds
-        its tiles, the embedding the rows that a pack uses. For one process: what averages
-        gradients over several, such as DDP, has to see them pass through autograd.
+        This avoids writing and adding matrices of the vocabulary's size for each pack: the head
+        adds its tiles, the embedding the rows that a pack uses. Only for one process: DDP and
+        others that average gradients need them to pass through autograd.
         """
         head, embedding = head_of(self.model).weight_VH, self.model.get_input_embeddings()
         self.head_adds = _adds(head)
@@ -82,7 +84,7 @@ class Policy(nn.Module):
     def forward(self, pack: Pack) -> PolicyOutput:
         """Return the log-probs of a pack's completion tokens.
 
-        `log_sum_sq_probs` and `loads` add what they are named for.
+        `self.log_sum_sq_probs` and `self.loads` add the optional outputs.
         """
         hidden_NH, routed = self._shared(pack) if self.shared else self._unshared(pack)
         if torch.is_autocast_enabled(hidden_NH.device.type):
@@ -99,9 +101,9 @@ class Policy(nn.Module):
             )
 
     def _shared(self, pack: Pack) -> tuple[Tensor, list[Tensor]]:
-        """Hidden states that predict completion tokens, out of one row, (N, H); router logits.
+        """Return the hidden states that predict completion tokens, (N, H), and router logits.
 
-        Out of several rows if texts of their lengths must not share one.
+        The pack runs as one row, or as several if its texts' lengths must not share one.
         """
         if (parts := self._sides(pack)) is not None:
             return self._in_parts(pack, parts)
@@ -109,7 +111,7 @@ class Policy(nn.Module):
         return states_TH.index_select(0, pack.logit_index_N), list(routed)
 
     def _sides(self, pack: Pack) -> list[Part] | None:
-        """Parts of equal sides of every limit of length; None where that is the whole pack."""
+        """Return the parts whose texts may share a row; None if the whole pack may."""
         if not self.limits:
             return None
         lengths = [s.prompt + length for s in pack.segments for length in s.completions]
@@ -119,11 +121,11 @@ class Policy(nn.Module):
         return None
 
     def _unshared(self, pack: Pack) -> tuple[Tensor, list[Tensor]]:
-        """The same from plain rows, one completion each and nothing else in them."""
+        """Return the output of `_shared`, computed from plain rows of one completion each."""
         return self._in_parts(pack, split_pack(pack.segments, range(pack.num_completions)))
 
     def _in_parts(self, pack: Pack, parts: Sequence[Part]) -> tuple[Tensor, list[Tensor]]:
-        """Hidden states from several rows; of a prompt's router logits those of its first row."""
+        """Return hidden states from several rows, and a prompt's router logits from its first."""
         device = pack.input_ids_T.device
         hidden: list[Tensor] = []
         routed: list[Tensor] = []
@@ -150,7 +152,7 @@ class Policy(nn.Module):
         return any(isinstance(weight, DTensor) for weight in self.model.parameters())
 
     def _most_passes(self, mine: int, device: torch.device) -> int:
-        """Passes that every process makes: all of them gather sharded weights at once."""
+        """Return the passes that every process runs, as all gather sharded weights together."""
         if not self._is_sharded():
             return mine
         most = torch.tensor(mine, device=device)
@@ -162,14 +164,15 @@ class Policy(nn.Module):
     ) -> tuple[Tensor, Sequence[Tensor]]:
         return self._run(
             input_ids=input_ids_T[None],
-            # a mask of ones keeps transformers from guessing texts out of the positions
+            # a mask of ones keeps transformers from inferring texts from the positions
             attention_mask=torch.ones_like(input_ids_T)[None],
             position_ids=position_ids_T[None],
             segments=segments,
+            backend=self.backend,
         )
 
     def _run(self, **inputs: Any) -> tuple[Tensor, Sequence[Tensor]]:
-        """Hidden states of one row, (T, H), and the router logits of each layer, (T, E)."""
+        """Return the hidden states of one row, (T, H), and each layer's router logits, (T, E)."""
         if any(limit.grows for limit in self.limits):
             start_afresh(self.model)
         options = {"output_router_logits": True} if self.loads else {}
@@ -182,12 +185,12 @@ def _adds(weight: Tensor) -> bool:
 
 
 def _cut_off(embedding: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-    """Hand out embeddings whose gradient goes to the rows of `weight.grad` and not on."""
+    """Return embeddings whose gradient goes only to the rows of `weight.grad`."""
     if not output.requires_grad:
         return None
     rows = output.detach().requires_grad_()
     rows.register_hook(partial(_add_rows, embedding, args[0]))  # type: ignore[no-untyped-call]
-    return rows.clone()  # which a model may scale in place
+    return rows.clone()  # a model may scale it in place
 
 
 def _add_rows(embedding: nn.Embedding, ids: Tensor, gradient: Tensor) -> None:
@@ -200,7 +203,7 @@ def _add_rows(embedding: nn.Embedding, ids: Tensor, gradient: Tensor) -> None:
 
 
 def body_of(model: PreTrainedModel) -> nn.Module:
-    """The model without its head."""
+    """Return the model without its head."""
     base: nn.Module = model.base_model
     if base is model:  # its class names a prefix that it does not have (Llama 4)
         base = getattr(model, "model", base)
@@ -208,7 +211,7 @@ def body_of(model: PreTrainedModel) -> nn.Module:
 
 
 def head_of(model: PreTrainedModel) -> Head:
-    """The model's head with the scaling and capping that its config states."""
+    """Return the model's head with the scaling and capping of its config."""
     linear = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if not isinstance(linear, nn.Linear):
         raise UsageError(

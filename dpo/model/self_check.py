@@ -1,8 +1,8 @@
-"""Before step 1: does the packed path give the log-probs of plain forward passes?
+"""Check before step 1 that packs give the log-probs of plain forward passes.
 
-The texts of the check are those that a run will meet at its limits: the longest and the shortest
-pair as one pack, the median one, and for each length that the config names (a window, a chunk, a
-rotary limit) the pair that is just beyond it.
+It runs the texts at the limits of a run: the longest and the shortest pair as one pack, the median
+one, and for each length that the config names (a window, a chunk, a rotary limit) the pair just
+beyond it.
 """
 
 import inspect
@@ -18,35 +18,39 @@ from transformers import PreTrainedModel
 from dpo.data.packing import Pack, PromptWithCompletions, bin_pack, pack
 from dpo.data.pairs import Pairs
 from dpo.errors import MODEL_ERRORS, UsageError, first_line, is_of_memory
+from dpo.model.attention import AUTO
 from dpo.model.length_limits import lengths_named, start_afresh
 from dpo.model.policy import Policy
 
 TOLERANCE = 1e-4
-"""Nats a token, in float32."""
+"""Nats per token, in float32."""
 COMPARED = 256
-"""Tokens of a completion that are compared, at most: a head over all of a long text is large."""
+"""Maximum compared tokens per completion: the logits of all of a long text are large."""
 LIMITS = 4
-"""Limits of the config that are looked at, at most; the longest pair is beyond all of them."""
+"""Maximum limits of the config that are checked; the longest pair is beyond all of them."""
 
 
 class Checked(NamedTuple):
-    """Rows of the check with the plain log-probs of some of their completion tokens."""
+    """Checked rows, with the plain log-probs of the compared completion tokens."""
 
     pack: Pack
     compared_n: Tensor
-    """Numbers of these tokens among the completion tokens of the pack."""
+    """Indices of these tokens among the completion tokens of the pack."""
     plain_n: Tensor
 
 
-def make_policy(model: PreTrainedModel, *splits: Pairs) -> tuple[Policy, str | None]:
-    """A policy that runs packs shared where that is right for the model, else unshared.
+def make_policy(
+    model: PreTrainedModel, *splits: Pairs, backend: str = AUTO
+) -> tuple[Policy, str | None]:
+    """Return a policy that runs packs shared if that is correct for the model, else unshared.
 
     A few pairs of the splits run as packs and as plain unpadded passes in float32: two plain
-    passes a pair, seven pairs at most, and a packed pass for every one or two of them.
-    The second value says why prompts are not shared; None where they are.
+    passes per pair, at most seven pairs, and a packed pass for every one or two of them.
+    `backend` is a name in `attention.BACKENDS`. The second value says why prompts are not shared;
+    None if they are.
     """
     rows = probes(model.config, splits)
-    policy = Policy(model, shared=False)
+    policy = Policy(model, shared=False, backend=backend)
     sizes = [row.num_tokens for row in rows]
     packs = bin_pack(sizes, budget=max(sizes) + min(sizes))[0]
     checked = [_run_plainly(model, [rows[place] for place in places]) for places in packs]
@@ -54,13 +58,13 @@ def make_policy(model: PreTrainedModel, *splits: Pairs) -> tuple[Policy, str | N
     if why is None:
         return policy, None
     if (worse := _disagreement(policy, checked, shared=False)) is not None:
-        problem = f"its log-probs in packs are not those of plain passes ({worse})"
+        problem = f"its log-probs in packs differ from those of plain passes ({worse})"
         raise UsageError("T111", type(model).__name__, problem, "use another model")
     return policy, why
 
 
 def probes(config: Any, splits: Sequence[Pairs]) -> list[PromptWithCompletions]:
-    """The pairs of the check, by the length of their longer text, each once."""
+    """Return the pairs of the check, chosen by the length of their longer text, each once."""
     starts = np.cumsum([0, *map(len, splits)])
     lengths = np.concatenate([longest_texts(split) for split in splits])
     order = np.argsort(lengths, kind="stable")
@@ -76,7 +80,7 @@ def probes(config: Any, splits: Sequence[Pairs]) -> list[PromptWithCompletions]:
 
 
 def length_notice(policy: Policy, *splits: Pairs) -> str | None:
-    """What to say of a model whose rotary frequencies depend on length, if texts cross a limit."""
+    """Return a notice if rotary frequencies depend on length and texts cross a limit, else None."""
     lengths = np.concatenate(
         [(split.lengths[:, :1] + split.lengths[:, 1:]).ravel() for split in splits]
     )
@@ -84,20 +88,20 @@ def length_notice(policy: Policy, *splits: Pairs) -> str | None:
         beyond = int((lengths > limit.tokens).sum())
         if 0 < beyond < len(lengths) or (beyond and limit.grows):
             return (
-                f"{beyond:,} of {len(lengths):,} texts are longer than {limit.tokens:,} tokens, at"
-                " which the model's rotary frequencies change: they run in rows of their own"
+                f"{beyond:,} of {len(lengths):,} texts are longer than {limit.tokens:,} tokens,"
+                " where the model's rotary frequencies change: they run in separate rows"
             )
     return None
 
 
 def longest_texts(pairs: Pairs) -> NDArray[np.int64]:
-    """Tokens of prompt and longer completion, (rows,)."""
+    """Return the tokens of prompt and longer completion, (rows,)."""
     longest: NDArray[np.int64] = pairs.lengths[:, 0] + pairs.lengths[:, 1:].max(1)
     return longest
 
 
 def _run_plainly(model: PreTrainedModel, rows: list[PromptWithCompletions]) -> Checked:
-    """Rows as a pack, and their plain log-probs. Raises UsageError (T180, T181)."""
+    """Return rows as a pack with their plain log-probs. Raises UsageError (T180, T181)."""
     counts = [len(completion) for row in rows for completion in row.completions]
     starts = np.cumsum([0, *counts[:-1]])
     compared = [start + compared_tokens(n) for start, n in zip(starts, counts, strict=True)]
@@ -122,7 +126,7 @@ def _run_plainly(model: PreTrainedModel, rows: list[PromptWithCompletions]) -> C
 
 
 def compared_tokens(length: int) -> NDArray[np.int64]:
-    """Which tokens of a completion are compared: all of it, or some from the first to the last."""
+    """Return the indices of the compared tokens: all, or evenly spaced from first to last."""
     return np.linspace(0, length - 1, min(length, COMPARED)).round().astype(np.int64)
 
 
@@ -138,16 +142,16 @@ def _disagreement(policy: Policy, checked: Sequence[Checked], *, shared: bool) -
         if is_of_memory(error):
             raise
         return first_line(error)
-    return None if worst <= TOLERANCE else f"off by {worst:.2g} nats a token"
+    return None if worst <= TOLERANCE else f"off by {worst:.2g} nats per token"
 
 
 @torch.no_grad()
 def plain_logps(
     model: PreTrainedModel, rows: list[PromptWithCompletions], *, compared: int | None = None
 ) -> Tensor:
-    """Log-probs of completion tokens by transformers' own forward, one text at a time, (n,).
+    """Return log-probs of completion tokens by transformers' forward, one text at a time, (n,).
 
-    All of them, or at most so many of each completion. Each text runs as in a fresh model.
+    With `compared`, only those of `compared_tokens`. Each text runs as in a fresh model.
     """
     found: list[Tensor] = []
     for row in rows:
@@ -165,7 +169,7 @@ def plain_logps(
 
 
 def _logits_at(model: PreTrainedModel, ids: Tensor, places: Tensor) -> Tensor:
-    """Logits at some places of a text, (n, V); of no other places if the model can leave them."""
+    """Return the logits at these positions of a text, (n, V); if possible, compute no others."""
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
         logits: Tensor = model(input_ids=ids[None], use_cache=False).logits[0]
         return logits[places]

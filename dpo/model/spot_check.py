@@ -1,10 +1,10 @@
-"""Before step 1: do stored log-probs agree with those that the model gives here?
+"""Check before step 1 that stored log-probs agree with those that the model gives here.
 
-Fingerprints cannot know what a machine computes, so rows are computed again. In float32 the worst
-token decides. Under bf16 and fp16 log-probs move with the shape of a batch, by an amount that
-depends on model and machine, so the bounds are measured: the rows run in float32 too, and stored
-log-probs may be as far from that as those of the same precision are here. Log-probs of other
-weights are several times farther at each token, which thousands of tokens show without doubt; one
+Fingerprints cannot detect what a machine computes, so rows are recomputed. In float32 the worst
+token decides. Under bf16 and fp16 log-probs depend on the shape of a batch, by an amount that
+varies with model and machine, so the bounds are measured. The rows also run in float32, and stored
+log-probs may differ from that about as much as recomputed ones of the same precision. Log-probs of
+other weights differ several times more at each token. Thousands of tokens show this reliably; one
 step of few pairs would not. docs/decisions/0021 has the measurements.
 """
 
@@ -25,34 +25,34 @@ SPOT_ROWS = 32
 WORST_TOKEN = 1e-3
 """Nats, in float32."""
 FIRST_LOSS = 1e-4
-"""In float32, where the policy starts as its reference."""
+"""Maximum error of the first loss over max(1, |loss|), in float32."""
 FARTHER = 2.0
-"""Stored log-probs may be so many times as far from float32 as those computed here, on average over
-all tokens of the rows."""
+"""Maximum distance of stored log-probs from float32, as a multiple of that of recomputed ones, on
+average over all tokens of the rows."""
 DEVIATIONS = 6.0
-"""Standard errors of a mean over pairs: one right reference in a million is beyond, if pairs are
-independent (Student's t of 31 degrees: 1.2e-6)."""
+"""Standard errors of a mean over pairs: one correct reference in a million exceeds them, if the
+pairs are independent (Student's t of 31 degrees: 1.2e-6)."""
 _FEW = 8
-"""Pairs below which a mean says nothing."""
+"""Fewest pairs whose mean is checked."""
 _FLOOR = 1e-3
-"""Nats a token, below which a difference under bf16 or fp16 is rounding whatever was measured."""
+"""Nats per token; a smaller difference under bf16 or fp16 always counts as rounding."""
 _SIDES = ("chosen", "rejected", "margins")
 
 
 class Spread(NamedTuple):
-    """How recomputed pairs differ from stored ones: chosen, rejected and margins, each (3,)."""
+    """Recomputed minus stored log-probs of pairs: chosen, rejected and margins, each (3,)."""
 
     means: NDArray[np.float64]
-    """Nats, on average over the pairs."""
+    """Mean over the pairs, nats."""
     per_root_token: NDArray[np.float64]
-    """Standard deviation of a pair over the square root of its tokens, nats: that of what differs
-    here or, if it is more, that of two roundings of which each is as far from float32 as here."""
+    """Standard deviation of a pair over the square root of its tokens, nats: that measured here
+    or, if larger, that of two roundings, each as far from float32 as here."""
     pairs: int
 
     def bounds(self, tokens: Sequence[int]) -> NDArray[np.float64]:
-        """How far means over a step's pairs of so many tokens may be from those seen, (3,).
+        """Return how far a step's means may be from `means`, given its pairs' tokens, (3,).
 
-        Both means have an error: that of the step, and that of the pairs which were recomputed.
+        Both means have an error: that of the step and that of the recomputed pairs.
         """
         mean_tokens = float(np.mean(tokens))
         error = self.per_root_token * np.sqrt(mean_tokens * (1 / len(tokens) + 1 / self.pairs))
@@ -61,9 +61,9 @@ class Spread(NamedTuple):
 
 
 def spot_check(policy: Policy, pairs: Pairs, reference: Reference, split: str) -> Spread:
-    """Compute some rows again under the reference's model, and refuse log-probs that differ.
+    """Recompute a sample of rows under the reference's model, and refuse log-probs that differ.
 
-    Returns how they differ, which bounds what a first step may. Raises MismatchError (T209).
+    Returns their differences, which bound those of the first step. Raises MismatchError (T209).
     """
     count = min(SPOT_ROWS, len(pairs))
     rows = np.sort(permute(np.arange(count), len(pairs), key="spot check")).tolist()
@@ -90,12 +90,12 @@ def spot_check(policy: Policy, pairs: Pairs, reference: Reference, split: str) -
 
 
 def check_first_loss(loss: float, *, expected: float, draws: Callable[[], bool]) -> None:
-    """Refuse a first loss that is not the reference's, where the policy starts as it (float32).
+    """Refuse a first loss other than the reference's, if the policy starts as it (float32).
 
-    `draws` finds out if two passes over the same pairs differ; it is asked only then.
+    `draws` reports if two passes over the same pairs differ; it is called only after a mismatch.
     """
     if not abs(loss - expected) <= FIRST_LOSS * max(1.0, abs(expected)):
-        problem = f"is {loss:.6f} where a policy that equals its reference has {expected:.6f}"
+        problem = f"is {loss:.6f}, but a policy that equals its reference has {expected:.6f}"
         raise _first_step_error("the first loss", problem, draws=draws)
 
 
@@ -106,7 +106,7 @@ def check_first_margins(
     *,
     draws: Callable[[], bool],
 ) -> None:
-    """Refuse a first step farther from its reference than rounding explains (bf16, fp16)."""
+    """Refuse a first step that differs from its reference by more than rounding (bf16, fp16)."""
     means = np.array([found["logratios/chosen"], found["logratios/rejected"]])
     means = np.append(means, means[0] - means[1])
     for side, mean, seen, bound in zip(
@@ -115,20 +115,20 @@ def check_first_margins(
         if not abs(mean - seen) <= bound:
             problem = (
                 f"has {side} {mean:+.3f} nats from the reference on average over {len(tokens):,}"
-                f" pairs, where rounding explains {seen:+.3f} ± {bound:.3f}"
+                f" pairs, but rounding explains only {seen:+.3f} ± {bound:.3f}"
             )
             raise _first_step_error("the first step", problem, draws=draws)
 
 
 def _first_step_error(place: str, problem: str, *, draws: Callable[[], bool]) -> MismatchError:
-    """Say which it is, noise in the model or another model: the stored numbers were found right."""
+    """Return the error: noise in the model or another model, as the stored numbers are correct."""
     remedy = (
-        "the stored log-probs agree with the model as it was loaded, so that training runs another "
-        "one: report it with the model's name; mixed_precision: no compares exactly"
+        "the stored log-probs agree with the model as it was loaded, so training runs another one: "
+        "report this with the model's name; mixed_precision: no compares exactly"
     )
     if draws():
-        problem += "; the model draws at random, though dropout is off: two passes over it differ"
-        remedy = "set its rates of noise to 0 in its config.json, or use another model"
+        problem += "; the model draws at random, though dropout is off: two passes differ"
+        remedy = "set its noise rates to 0 in its config.json, or use another model"
     return MismatchError("T210", place, problem, remedy)
 
 
@@ -149,8 +149,8 @@ def _refuse_worst_token(
         gap = float(np.abs(np.concatenate(mine) - np.concatenate(theirs)).max())
         if not gap <= WORST_TOKEN:
             problem = (
-                f"row {row:,} ({pairs.pair_id(row)}) is off by {gap:.2g} nats at a token, where"
-                f" float32 allows {WORST_TOKEN:g}"
+                f"row {row:,} ({pairs.pair_id(row)}) is off by {gap:.2g} nats at one token, but"
+                f" float32 allows only {WORST_TOKEN:g}"
             )
             raise MismatchError("T209", place, problem, _OTHER_WEIGHTS)
 
@@ -163,8 +163,8 @@ def _refuse_far_tokens(
     gap = float(np.abs(theirs - truth).mean())
     if not gap <= FARTHER * rounding:
         problem = (
-            f"its log-probs are {gap:.3g} nats a token from this model's in float32, on average"
-            f" over {len(stored):,} pairs, where rounding makes {rounding:.3g}"
+            f"its log-probs are {gap:.3g} nats per token from this model's in float32, on average"
+            f" over {len(stored):,} pairs, but rounding explains only {rounding:.3g}"
         )
         raise MismatchError("T209", place, problem, _OTHER_WEIGHTS)
 
@@ -175,7 +175,7 @@ def _refuse_shifted_means(place: str, spread: Spread, tokens: Sequence[int]) -> 
         if not abs(mean) <= bound:
             problem = (
                 f"its {side} are off by {-mean:+.3f} nats on average over {spread.pairs:,} pairs,"
-                f" where rounding explains ± {bound:.3f}"
+                f" but rounding explains only ± {bound:.3f}"
             )
             raise MismatchError("T209", place, problem, _OTHER_WEIGHTS)
 
@@ -202,7 +202,7 @@ def _tokens(rows: Sequence[RowLogps]) -> NDArray[np.float64]:
 
 
 def _stored_token_logps(reference: Reference, split: str, rows: Sequence[int]) -> list[RowLogps]:
-    """Token log-probs of chosen and rejected in a row, for each of some rows of a split."""
+    """Return the token log-probs of chosen and rejected for each of these rows of a split."""
     tables = reference.tables(split)
     starts = np.cumsum([0, *(table.num_rows for table in tables)])
     found = []

@@ -1,4 +1,4 @@
-"""What a prompt is to a model: the ids that it continues, and those that end its answer."""
+"""Prompts as token ids that a model continues, and the ids that end its answer."""
 
 from datetime import date
 from functools import partial
@@ -18,24 +18,24 @@ Messages = list[dict[str, Any]]
 
 
 def load_tokenizer(name: str) -> Any:
-    """The tokenizer of a checkpoint's folder or a hub name; no code from it is run."""
+    """Load the tokenizer of a checkpoint's directory or a hub name; no code from it is run."""
     return tokenizer_of(name, partial(UsageError, "T130", name))
 
 
 def short_name(name: str) -> str:
-    """What a record says of its model: the folder's own name, or the hub name as it is."""
+    """Return the model's name for records: the last part of a directory, or the hub name."""
     return Path(name).resolve().name if Path(name).is_dir() else name
 
 
 def prompt_encoder(tokenizer: Any, *, control_tokens: ControlTokens = "encode") -> PromptEncoder:
-    """Return the encoder of prompts: that of a build, so that both see the same ids."""
+    """Return the encoder of prompts, the same as in a build, so that both give the same ids."""
     target = target_of(str(getattr(tokenizer, "name_or_path", "") or "tokenizer"), tokenizer)
     options = TokenOptions(control_tokens=control_tokens, template_date=date.today())
     return PromptEncoder(target, options)
 
 
 def prompt_ids(prompt: str | Messages, tokenizer: Any, *, raw: bool) -> list[int]:
-    """Return the ids that the model continues; a string is a user's turn unless it is `raw`."""
+    """Return the ids that the model continues; a string is a user's turn unless `raw`."""
     said = prompt if raw else as_messages(prompt)
     return encode_prompt(said, prompt_encoder(tokenizer), "prompt")
 
@@ -56,7 +56,7 @@ def as_messages(prompt: str | Messages) -> Messages:
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
-    """Every id that ends a completion: the generation config's, and the tokenizer's end."""
+    """Return every id that ends a completion: those of generation config and tokenizer."""
     ends = model.generation_config.eos_token_id if model.generation_config else None
     found = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
     return frozenset(found - {None})

@@ -1,7 +1,7 @@
-"""Parts of a pack: completions with their prompts as rows of their own.
+"""Parts of a pack: completions with their prompts as separate rows.
 
-One part for each completion is the pack unshared. Where the length of the longest text of a row
-decides how the model turns positions, the texts of one kind of length make a part.
+One part per completion is the pack unshared. If the longest text of a row decides the rotary
+frequencies, texts of one class of lengths form a part.
 
     pack           P P P C C R R R R     classes of C and R: short, long
     part "short"   P P P C C
@@ -20,21 +20,21 @@ Places = NDArray[np.int64]
 
 
 class Part(NamedTuple):
-    """Some texts of a pack as one row of t tokens, n of them in completions."""
+    """Texts of a pack as one row of t tokens, n of them in completions."""
 
     places_t: Places
-    """Place of each token in the pack's row."""
+    """Index of each token in the pack's row."""
     is_new_t: NDArray[np.bool_]
-    """False for the tokens of a prompt that an earlier part runs too."""
+    """False for the tokens of a prompt that an earlier part also runs."""
     segments: tuple[Segment, ...]
     predicts_n: Places
-    """Place in this row of the hidden state that predicts each completion token."""
+    """Index in this row of the hidden state that predicts each completion token."""
     tokens_n: Places
-    """Number of each of them among the completion tokens of the pack."""
+    """Index of each of them among the completion tokens of the pack."""
 
 
 class _Growing:
-    """A part while it is put together."""
+    """Part under construction."""
 
     def __init__(self) -> None:
         self.places: list[Places] = []
@@ -75,7 +75,7 @@ class _Growing:
 
 
 def split_pack(segments: Sequence[Segment], classes: Sequence[Hashable]) -> list[Part]:
-    """One part for each distinct class of the pack's completions, in order of appearance."""
+    """Return one part per distinct class of the pack's completions, in order of appearance."""
     growing: dict[Hashable, _Growing] = {}
     start = token = completion = 0
     for number, segment in enumerate(segments):

@@ -1,8 +1,8 @@
-"""The weights of a checkpoint: which files hold them, and whether they are those of the model.
+"""Weights of a checkpoint: the files that contain them, and checks that they fit the model.
 
-Nothing here is guessed. A tensor that is missing would be drawn at random, one that is left over
-would be ignored, and an adapter would or would not be applied by what else is installed; each is
-an error before any work.
+Nothing here is guessed. A missing tensor would be initialised at random, an extra one would be
+ignored, and an adapter would be applied only if peft is installed; each is an error before any
+work.
 """
 
 import re
@@ -22,25 +22,25 @@ _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "*.bin", "*.pt", "*.pth", "*.ckpt")
 _BUFFERS = (".inv_freq", ".position_ids", ".masked_bias")
-"""Ends of the names of buffers that old checkpoints store and that a config decides."""
+"""Suffixes of buffers that old checkpoints store and that a config decides."""
 _DERIVED = (*_BUFFERS, ".attn.bias", ".attention.bias")
-"""The same, and masks that only some models know by name."""
-_MERGE = "merge the adapter (peft: merge_and_unload, then save_pretrained) and name that folder"
+"""Suffixes of `_BUFFERS`, and of masks that only some models have."""
+_MERGE = "merge the adapter (peft: merge_and_unload, then save_pretrained) and name the result"
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _SHOWN = 3
 
 
 class Loading(NamedTuple):
-    """The names by which a model and the files of its checkpoint differ."""
+    """Names of tensors by which a model and the files of its checkpoint differ."""
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     mismatched: tuple[str, ...]
-    """With both shapes."""
+    """Names with both shapes."""
 
     @classmethod
     def of(cls, info: dict[str, Any]) -> "Loading":
-        """Out of the report that transformers gives with `output_loading_info`."""
+        """Return the differences from the report of transformers' `output_loading_info`."""
         shapes = [
             f"{name} {tuple(stored)} for {tuple(wanted)}"
             for name, stored, wanted in sorted(info["mismatched_keys"])
@@ -50,9 +50,9 @@ class Loading(NamedTuple):
 
 
 def check_files(name: str) -> None:
-    """Refuse a folder whose weights cannot be read as they are; a hub name passes.
+    """Refuse a directory whose weights cannot be read as they are; a hub name passes.
 
-    Raises UsageError: T191 cut or absent files, T192 pickles, T197 two readings.
+    Raises UsageError: T191 truncated or absent files, T192 pickles, T197 ambiguous weights.
     """
     folder = Path(name)
     if not folder.is_dir():
@@ -64,36 +64,36 @@ def check_files(name: str) -> None:
     twice = [tensor for tensor, count in held.items() if count > 1]
     if twice:
         problem = f"has {_some(twice)} in more than one file"
-        raise UsageError("T197", name, problem, "keep the files of one save")
+        raise UsageError("T197", name, problem, "keep only the files of one save")
     _check_index(folder, held.keys())
     _check_generation(folder / "generation_config.json")
 
 
 def check_loading(name: str, loading: Loading) -> None:
-    """Refuse a model that is not all of its checkpoint and nothing else.
+    """Refuse a model whose tensors are not exactly those of its checkpoint.
 
-    Raises UsageError: T193 missing tensors, T194 tensors left over, T195 other shapes.
+    Raises UsageError: T193 missing tensors, T194 extra tensors, T195 other shapes.
     """
     if loading.mismatched:
         problem = f"has tensors of other shapes than config.json says: {_some(loading.mismatched)}"
-        remedy = "put the config.json and the weights of one save together"
+        remedy = "use the config.json and the weights of one save"
         raise UsageError("T195", name, problem, remedy)
     if loading.missing:
         problem = f"lacks tensors that the model needs: {_some(loading.missing)}"
         if loading.unexpected:
             problem += f"; it has others that the model does not know: {_some(loading.unexpected)}"
-        remedy = "take a whole checkpoint; weights are never made up"
+        remedy = "use a complete checkpoint; missing weights are never initialised"
         raise UsageError("T193", name, problem, remedy)
     if loading.unexpected:
         problem = f"has tensors that the model does not know: {_some(loading.unexpected)}"
-        remedy = "correct config.json (as its number of layers), or save the model without them"
+        remedy = "correct config.json (for example its number of layers), or save without them"
         raise UsageError("T194", name, problem, remedy)
 
 
 def check_doubles(name: str, model: Any) -> None:
-    """Refuse tensors that transformers takes for the same one, of which the last would win (T197).
+    """Refuse tensors that transformers maps to the same one, as the last would win (T197).
 
-    It strips and adds the name of the body, so that `model.norm.weight`, `norm.weight` and
+    It strips and adds the name of the body, so `model.norm.weight`, `norm.weight` and
     `model.model.norm.weight` are one.
     """
     folder, prefix = Path(name), f"{model.base_model_prefix}."
@@ -106,7 +106,7 @@ def check_doubles(name: str, model: Any) -> None:
             short = short.removeprefix(prefix)
         if short in seen:
             problem = f"has both {seen[short]} and {tensor}, which name the same weights"
-            raise UsageError("T197", name, problem, "save the model with one of them")
+            raise UsageError("T197", name, problem, "save the model with only one of them")
         seen[short] = tensor
 
 
@@ -136,14 +136,14 @@ def check_finite(name: str, model: torch.nn.Module) -> None:
         if not bool(finite.all()):
             wrong = int(finite.numel() - finite.sum())
             problem = f"{tensor_name} has {wrong:,} values that are NaN or infinite"
-            remedy = "take an earlier checkpoint of it: these weights give no log-probs"
+            remedy = "use an earlier checkpoint: these weights cannot give log-probs"
             raise UsageError("T196", name, problem, remedy)
 
 
 def left_out(name: str, model: Any) -> str | None:
-    """Say which tensors of the files are not in the model by transformers' own rules, or None.
+    """Return a notice of stored tensors that transformers' own rules ignore, or None.
 
-    Such are the vision towers of multimodal checkpoints and layers for multi-token prediction.
+    Examples are vision towers of multimodal checkpoints and layers for multi-token prediction.
     Buffers that a config decides are not reported.
     """
     folder, rules = Path(name), sorted(model._keys_to_ignore_on_load_unexpected or ())
@@ -160,11 +160,11 @@ def left_out(name: str, model: Any) -> str | None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint's folder, in the order of their names."""
+    """Return the safetensors files of a checkpoint's directory, in order of name."""
     whole, index = folder / _WHOLE, folder / _INDEX
     if whole.exists() and index.exists():
-        problem = f"has both {_WHOLE} and {_INDEX}, which may hold different weights"
-        raise UsageError("T197", str(folder), problem, "keep the files of one save")
+        problem = f"has both {_WHOLE} and {_INDEX}, which may contain different weights"
+        raise UsageError("T197", str(folder), problem, "keep only the files of one save")
     if whole.exists():
         return [whole]
     if not index.exists():
@@ -172,7 +172,7 @@ def weight_files(folder: Path) -> list[Path]:
     names = sorted(set(_read_index(index).values()))
     for name in names:
         if PurePath(name).name != name or name in ("", ".", ".."):
-            problem = f"names {name!r}, which is not a file beside it"
+            problem = f"names {name!r}, which is not a file next to it"
             raise UsageError("T191", str(index), problem, "save the checkpoint again")
         if not (folder / name).is_file():
             problem = f"names {name}, which is absent"
@@ -182,12 +182,12 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def tensor_names(file: Path) -> list[str]:
-    """Names of the tensors in a safetensors file, which has to be whole (T191)."""
+    """Return the names of the tensors in a safetensors file; refuse a truncated one (T191)."""
     try:
         with safe_open(file, "pt") as opened:
             names: list[str] = list(opened.keys())
     except (SafetensorError, OSError, ValueError) as error:
-        problem = f"is not a whole safetensors file ({_said(error)})"
+        problem = f"is not a complete safetensors file ({_said(error)})"
         if _is_lfs_pointer(file):
             problem = "is a Git LFS pointer, not the weights"
             raise UsageError("T191", str(file), problem, "run `git lfs pull` there") from error
@@ -197,7 +197,7 @@ def tensor_names(file: Path) -> list[str]:
 
 
 def refuse_adapter(name: str) -> None:
-    """Refuse an adapter, alone or with a model: peft's presence would decide what counts (T190)."""
+    """Refuse an adapter, with or without a model: it would apply only if peft is there (T190)."""
     folder = Path(name)
     if not folder.is_dir():
         if find_adapter_config_file(name) is not None:
@@ -209,9 +209,9 @@ def refuse_adapter(name: str) -> None:
         return
     if (folder / "config.json").exists() or (folder / _WHOLE).exists():
         problem = f"has a model and an adapter ({found}), so it is not clear which one is meant"
-        remedy = f"move the adapter's files elsewhere to use the model alone, or {_MERGE}"
+        remedy = f"move the adapter's files elsewhere to use only the model, or {_MERGE}"
     else:
-        problem, remedy = f"is an adapter of {_base_of(folder)}, not a whole model", _MERGE
+        problem, remedy = f"is an adapter of {_base_of(folder)}, not a complete model", _MERGE
     raise UsageError("T190", name, problem, remedy)
 
 
@@ -228,14 +228,14 @@ def _refuse_no_weights(folder: Path) -> None:
     pickle = next((file.name for glob in _PICKLES for file in sorted(folder.glob(glob))), None)
     if pickle is not None:
         problem = f"has its weights as a pickle ({pickle}), which can run code and is not opened"
-        remedy = "where you trust it, load it with transformers and save_pretrained as safetensors"
+        remedy = "if you trust it, load it with transformers and save_pretrained as safetensors"
         raise UsageError("T192", str(folder), problem, remedy)
     problem = f"has no {_WHOLE} and no {_INDEX}"
     raise UsageError("T191", str(folder), problem, "name a checkpoint with safetensors")
 
 
 def _check_index(folder: Path, held: Iterable[str]) -> None:
-    """Refuse an index that lists tensors which its files do not hold."""
+    """Refuse an index that lists tensors which its files do not contain."""
     index = folder / _INDEX
     if not index.exists():
         return
@@ -246,7 +246,7 @@ def _check_index(folder: Path, held: Iterable[str]) -> None:
 
 
 def _read_index(index: Path) -> dict[str, str]:
-    """The file of each tensor, by its name."""
+    """Return the file of each tensor, by the tensor's name."""
     try:
         value = orjson.loads(index.read_bytes())
     except (OSError, orjson.JSONDecodeError) as error:
@@ -260,10 +260,10 @@ def _read_index(index: Path) -> dict[str, str]:
 
 
 def _check_generation(path: Path) -> None:
-    """Refuse settings of generation that would be ignored: they say which ids end an answer."""
+    """Refuse a broken generation config, which would be ignored: it says which ids end answers."""
     if not path.exists():
         return
-    remedy = "correct it, or delete it to use the ends of config.json"
+    remedy = "correct it, or delete it to use the eos_token_id of config.json"
     try:
         value = orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError) as error:
@@ -272,12 +272,12 @@ def _check_generation(path: Path) -> None:
         raise UsageError("T212", str(path), "is not a JSON object", remedy)
     ends = value.get("eos_token_id")
     if not all(type(end) is int for end in (ends if isinstance(ends, list) else [ends or 0])):
-        problem = f"has {ends!r} as eos_token_id, which is an id or a list of ids"
+        problem = f"has {ends!r} as eos_token_id, which must be an id or a list of ids"
         raise UsageError("T212", str(path), problem, remedy)
 
 
 def _is_held(tensor: str, own: set[str]) -> bool:
-    """Whether a stored tensor is one of the model's, perhaps under a longer name."""
+    """Return whether a stored tensor is one of the model's, perhaps under a longer name."""
     return tensor in own or any(name.endswith(f".{tensor}") for name in own)
 
 
@@ -290,7 +290,7 @@ def _is_left_out(tensor: str, rules: list[str], own: set[str]) -> bool:
 
 
 def _part_of(tensor: str) -> str:
-    """The part of a model that a tensor belongs to: the first two words of its name, or one."""
+    """Return the part of a model that a tensor belongs to: up to two first words of its name."""
     words = tensor.split(".")
     stop = next((at for at, word in enumerate(words) if word.isdigit()), len(words) - 1)
     return ".".join(words[: max(1, min(stop, 2))])
@@ -304,7 +304,7 @@ def _is_lfs_pointer(file: Path) -> bool:
 
 
 def _some(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
+    """Return the first few names, and the number of the others."""
     listed = sorted(names)
     rest = len(listed) - _SHOWN
     return ", ".join(listed[:_SHOWN]) + (f" and {rest:,} more" if rest > 0 else "")

@@ -1,9 +1,9 @@
-"""Before sampling: do steps with a model's cache give the log-probs of a plain pass?
+"""Check of a model's cache before sampling: its log-probs must be those of a plain pass.
 
-Models keep their state under several names, and a cache that is handed over under another name is
-ignored: each step then runs without what came before, and nothing fails. So some tokens are drawn
-with the cache, and a plain pass over the same texts must give them the same log-probs. If it does
-not, texts are run whole for every token.
+Models keep their state under several names, and a cache that is passed under another name is
+ignored: each step then runs without the earlier tokens, and nothing fails. So a few tokens are
+drawn with the cache, and a plain pass over the same texts must give the same log-probs. If it does
+not, the fallback runs whole texts for every token.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,9 +26,9 @@ from dpo.sampling.decode import (
 )
 
 STEPS = 4
-"""Tokens of the check; all that a run may draw if they pass a limit that the config names."""
+"""Tokens of the check; `max_new_tokens` if texts may cross a length limit of the config."""
 TOLERANCE = {torch.bfloat16: 0.25, torch.float16: 0.05}
-"""Nats a token, on average; 1e-3 in float32. A lost state is off by whole nats."""
+"""Nats per token, on average; 1e-3 in float32. A lost state is off by whole nats."""
 
 
 Chosen = Callable[[PreTrainedModel, Sequence[list[int]], int], Reader]
@@ -37,9 +37,9 @@ Chosen = Callable[[PreTrainedModel, Sequence[list[int]], int], Reader]
 def choose_reader(
     model: PreTrainedModel, texts: Sequence[list[int]], sampling: Sampling
 ) -> tuple[Chosen, str | None]:
-    """The reader that is right for a model, and why it is not its cache; None if it is.
+    """Return the reader that suits a model, and why it is not the cache (None if it is).
 
-    The shortest and the longest text run: two batches of steps, and four plain passes.
+    Runs the shortest and the longest text: two batches of steps, and four plain passes.
     Raises UsageError (T182) if a plain pass fails.
     """
     ordered = sorted(texts, key=len)
@@ -52,12 +52,12 @@ def choose_reader(
 
 
 def _disagreement(model: PreTrainedModel, texts: list[list[int]], sampling: Sampling) -> str | None:
-    """What is wrong with the log-probs of tokens that are drawn with the cache."""
+    """Return what is wrong with log-probs from the cache; None if they are right."""
     prompts = [
         Prompt(ids, np.stack([uniforms(0, row, k, sampling.max_new_tokens) for k in range(2)]))
         for row, ids in enumerate(texts)
     ]
-    _plain_logp(model, texts[0], [])  # a model that fails on texts fails here
+    _plain_logp(model, texts[0], [])  # a model that cannot run the texts fails here
     try:
         sampled = sample_batch(model, prompts, sampling, frozenset(), Cached)
     except MODEL_ERRORS as error:
@@ -72,7 +72,7 @@ def _disagreement(model: PreTrainedModel, texts: list[list[int]], sampling: Samp
     gap = float(np.abs(gaps).mean())
     if gap <= TOLERANCE.get(model.dtype, 1e-3):
         return None
-    return f"its log-probs are {gap:.2g} nats a token off those of plain passes"
+    return f"its log-probs differ from those of plain passes by {gap:.2g} nats per token"
 
 
 def _lengths_matter(
@@ -93,7 +93,7 @@ def _steps(model: PreTrainedModel, probes: list[list[int]], sampling: Sampling) 
 
 @torch.inference_mode()
 def _plain_logp(model: PreTrainedModel, prompt: list[int], completion: list[int]) -> float:
-    """Sum of the log-probs of a completion by one plain pass over its text, in nats."""
+    """Return the summed log-prob of a completion from one plain pass over its text, in nats."""
     ids = torch.tensor([prompt + completion], device=model.device)
     try:
         logits = last_logits(model, ids, keep=len(completion) + 1)[0, :-1]

@@ -1,9 +1,9 @@
 """Sampled continuations of a batch of prompts, with their log-probs.
 
 The draw of a token is a pure function of (distribution, uniform number), and the uniforms of a
-completion of (seed, prompt row, k). So what a completion says does not depend on what else is in
-its batch, but for the rounding of the model's own products: in float32 it moves a draw over the
-border between two tokens once in some ten thousand tokens, in bfloat16 far more often.
+completion of (seed, prompt row, k). So a completion does not depend on the rest of its batch,
+except through rounding in the model's matmuls: in float32 that changes a token about once in ten
+thousand tokens, in bfloat16 far more often.
 
 Letters in shapes: B prompts, R = B·K rows, V vocabulary, T positions.
 """
@@ -21,12 +21,12 @@ from transformers import DynamicCache, PreTrainedModel
 
 from dpo.model.length_limits import start_afresh
 
-NUCLEUS = 256  # tokens looked at first for top-p; the whole vocabulary where they do not suffice
-KEEP = 0.75  # finished rows leave the batch when fewer than this share of it still grows
+NUCLEUS = 256  # tokens looked at first for top-p; the whole vocabulary if they do not suffice
+KEEP = 0.75  # finished rows leave the batch when at most this share is unfinished
 
 
 class Sampling(NamedTuple):
-    """How a token is drawn."""
+    """Settings of the draw of a token."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -34,7 +34,7 @@ class Sampling(NamedTuple):
 
 
 class Sampled(NamedTuple):
-    """One completion as the model made it; `ids` hold the end token where it came."""
+    """One completion by the model; `ids` include the end token if it was drawn."""
 
     ids: list[int]
     logp: float
@@ -43,30 +43,30 @@ class Sampled(NamedTuple):
 
 
 class Prompt(NamedTuple):
-    """One prompt, and the uniforms of its K completions: (K, max_new_tokens)."""
+    """Token ids of one prompt, and the uniforms of its K completions: (K, max_new_tokens)."""
 
     ids: list[int]
     uniforms: NDArray[np.float64]
 
 
 def uniforms(seed: int, row: int, k: int, count: int) -> NDArray[np.float64]:
-    """The first `count` numbers in [0, 1) of completion `k` of prompt row `row`."""
+    """Return the first `count` random numbers in [0, 1) of completion `k` of prompt row `row`."""
     key = hashlib.sha256(f"{seed} {row} {k}".encode()).digest()[:16]
     philox = np.random.Philox(key=int.from_bytes(key, "little"))
     return np.random.Generator(philox).random(count)
 
 
 class Reader(Protocol):
-    """Runs a model over texts that grow by a token at a time, one row for each text."""
+    """Model over texts that grow by one token at a time; one row per text."""
 
     logits_RV: Tensor
-    """Of the next token of every row."""
+    """Logits of the next token of every row."""
 
     def select(self, index_R: Tensor) -> None:
-        """Keep these rows, each as often as it is named, in this order."""
+        """Keep these rows, in this order; a row can be repeated."""
 
     def step(self, tokens_R: Tensor) -> None:
-        """Append a token to every row, and run."""
+        """Append a token to every row, and run the model."""
 
 
 @torch.inference_mode()
@@ -77,9 +77,9 @@ def sample_batch(
     stop: frozenset[int],
     reader: Callable[[PreTrainedModel, Sequence[list[int]], int], Reader] | None = None,
 ) -> list[list[Sampled]]:
-    """K completions of each prompt; the prompt is run once for all of its K.
+    """Return K completions of each prompt; the prompt is run once for all of its K.
 
-    By the model's cache, unless another `reader` is given (`Recomputed`).
+    Uses the model's cache, unless another `reader` is given (`Recomputed`).
     """
     read = (reader or Cached)(model, [prompt.ids for prompt in prompts], sampling.max_new_tokens)
     rows = _Rows(read, prompts)
@@ -97,7 +97,7 @@ def sample_batch(
 
 
 class _Rows:
-    """The rows of a batch while they grow: their tokens, and which still grow."""
+    """Rows of a batch while they grow: their tokens, and which are unfinished."""
 
     def __init__(self, reader: Reader, prompts: Sequence[Prompt]) -> None:
         self.reader, self.k = reader, len(prompts[0].uniforms)
@@ -115,7 +115,7 @@ class _Rows:
         return not bool(self.alive_R.any())
 
     def record(self, tokens_R: Tensor, logps_R: Tensor) -> None:
-        """Append a token to every row that still grows."""
+        """Append a token to every unfinished row."""
         found = zip(
             self.rows, tokens_R.tolist(), logps_R.tolist(), self.alive_R.tolist(), strict=True
         )
@@ -128,7 +128,7 @@ class _Rows:
         self.alive_R &= ~ended_R
 
     def step(self, tokens_R: Tensor) -> None:
-        """One forward of the new tokens; finished rows are dropped when that is worth a copy."""
+        """Run the new tokens; drop finished rows first when that is worth a copy."""
         if int(self.alive_R.sum()) <= KEEP * len(self.rows):
             alive = self.alive_R.nonzero()[:, 0]
             tokens_R = tokens_R[alive]
@@ -146,7 +146,7 @@ class _Rows:
 
 
 class Cached:
-    """Rows padded at the left, and the cache of all that has run."""
+    """Left-padded rows, and the model's cache of all tokens so far."""
 
     def __init__(self, model: PreTrainedModel, texts: Sequence[list[int]], room: int) -> None:
         self.model = model
@@ -169,7 +169,7 @@ class Cached:
         self.logits_RV = self._forward(tokens_R[:, None], self.positions_R[:, None])
 
     def _forward(self, ids_RT: Tensor, positions_RT: Tensor) -> Tensor:
-        """Logits of the last position alone, (R, V)."""
+        """Return the logits of the last position, (R, V)."""
         model: Any = self.model
         logits: Tensor = model(
             input_ids=ids_RT,
@@ -185,8 +185,8 @@ class Cached:
 class Recomputed:
     """Texts that are run whole for every token, without a cache and without padding.
 
-    For models whose cache does not give what a plain pass gives. A step takes as long as all of
-    the text so far. Texts of one length are one batch.
+    For models whose cache does not give the log-probs of a plain pass. A step costs a forward
+    pass over the whole text so far. Texts of the same length form a batch.
     """
 
     def __init__(self, model: PreTrainedModel, texts: Sequence[list[int]], _room: int) -> None:
@@ -204,7 +204,7 @@ class Recomputed:
         self.logits_RV = self._forward()
 
     def _forward(self) -> Tensor:
-        """Logits of the last position of every text, (R, V)."""
+        """Return the logits of the last position of every text, (R, V)."""
         places: dict[int, list[int]] = {}
         for place, text in enumerate(self.texts):
             places.setdefault(len(text), []).append(place)
@@ -217,7 +217,7 @@ class Recomputed:
 
 
 def last_logits(model: PreTrainedModel, ids_RT: Tensor, *, keep: int) -> Tensor:
-    """Logits of the last positions of whole texts by a plain pass, (R, keep, V)."""
+    """Return the logits of the last positions of whole texts by a plain pass, (R, keep, V)."""
     start_afresh(model)
     options: dict[str, Any] = {}
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
@@ -227,10 +227,10 @@ def last_logits(model: PreTrainedModel, ids_RT: Tensor, *, keep: int) -> Tensor:
 
 
 def draw(logps_RV: Tensor, uniforms_R: Tensor, sampling: Sampling) -> Tensor:
-    """One token of each row, (R,): the inverse of the cumulated distribution at the uniform.
+    """Return one token of each row, (R,): the inverse CDF at the uniform.
 
-    Tokens keep the vocabulary's order, so that two tokens of nearly the same probability cannot
-    change places by rounding.
+    Tokens keep the vocabulary's order, so that rounding cannot swap two tokens of nearly the same
+    probability.
     """
     if sampling.temperature == 0:
         return logps_RV.argmax(-1)
@@ -250,7 +250,7 @@ def draw(logps_RV: Tensor, uniforms_R: Tensor, sampling: Sampling) -> Tensor:
 
 
 def _invert(weights_RN: Tensor, uniforms_R: Tensor) -> Tensor:
-    """The first place whose cumulated weight exceeds the uniform's share of the total."""
+    """Return the first index whose cumulative weight exceeds the uniform's share of the total."""
     sums_RN = weights_RN.cumsum(-1, dtype=torch.float64)
     targets_R1 = uniforms_R[:, None] * sums_RN[:, -1:]
     places_R = torch.searchsorted(sums_RN, targets_R1, right=True)[:, 0]
@@ -258,7 +258,7 @@ def _invert(weights_RN: Tensor, uniforms_R: Tensor) -> Tensor:
 
 
 def _pad_left(rows: Sequence[list[int]], room: int) -> tuple[Tensor, Tensor]:
-    """Ids (B, T) padded at the left, and their mask (B, T + room), whose room is all ones."""
+    """Return left-padded ids (B, T), and their mask (B, T + room), with ones in the room."""
     length = max(map(len, rows))
     ids_BT = torch.zeros(len(rows), length, dtype=torch.long)
     mask_BT = torch.ones(len(rows), length + room, dtype=torch.long)

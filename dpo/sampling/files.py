@@ -1,8 +1,8 @@
-"""Prompts from a JSON Lines file, ranked completions to another that survives a kill.
+"""Prompts from a JSON Lines file, and ranked completions in a file that survives a kill.
 
-Rows are appended to `OUT.partial` window by window, after a first line that says what decides
-them; the file gets its own name when it is complete. So a run that is started again continues,
-and gives the bytes that an unbroken run gives.
+Rows are appended to `OUT.partial` window by window, after a header line with the settings that
+determine them; the file is renamed when it is complete. So a restarted run continues, and gives
+the bytes of an uninterrupted run.
 """
 
 import fcntl
@@ -34,7 +34,7 @@ _TAKEN = {
 
 
 class PromptRow(NamedTuple):
-    """One line of the prompts; `rest` is every other key, which goes to the output as it is."""
+    """One line of the prompts; `rest` is every other key, copied to the output unchanged."""
 
     line: int
     prompt: str | Messages
@@ -83,7 +83,7 @@ def _is_message(message: Any) -> bool:
 def output_row(
     row: PromptRow, completions: list[Completion], model: str, scores: Sequence[float] | None
 ) -> dict[str, Any]:
-    """One line of the output: the best completion first where there are scores."""
+    """Return one line of the output; with scores, the best completion comes first."""
     items: list[dict[str, Any]] = [
         {
             "text": completion.text,
@@ -108,14 +108,14 @@ def partial_of(out: Path) -> Path:
 
 
 def check_out(out: Path, reads: Sequence[Read]) -> None:
-    """Raise a coded error where the output exists (T137), or would touch what is read (E170)."""
+    """Raise a coded error if the output exists (T137) or would overwrite an input (E170)."""
     partial = partial_of(out)
     require_writable_name(partial)
     require_apart([out, partial], reads)
     if os.path.lexists(out):
         raise UsageError("T137", str(out), "exists already", "name another file")
     if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_file()):
-        raise UsageError("T137", str(partial), "is not a file of ours", "name another file")
+        raise UsageError("T137", str(partial), "is not a file of dpo-sample", "name another file")
     require_folder_for(out)
 
 
@@ -123,7 +123,7 @@ def check_out(out: Path, reads: Sequence[Read]) -> None:
 def partial_file(
     out: Path, decides: dict[str, Any], window: int
 ) -> Iterator[tuple[IO[bytes], int]]:
-    """The open partial file, and the rows that it holds; on a clean exit it becomes `out`."""
+    """Open the partial file, and count its rows; on a clean exit it becomes `out`."""
     partial = partial_of(out)
     header = orjson.dumps({"format": FORMAT, **decides}, option=orjson.OPT_SORT_KEYS) + b"\n"
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def _lock(file: IO[bytes], partial: Path) -> None:
 
 
 def _require_ours(file: IO[bytes], partial: Path, header: bytes) -> None:
-    """Raise T137 unless the file is empty, or begins as a run of ours begins one."""
+    """Raise T137 unless the file is empty or begins with a header of dpo-sample."""
     file.seek(0)
     first = file.readline()
     if not first or header.startswith(first):  # a kill may cut the first line
@@ -166,7 +166,7 @@ def _require_ours(file: IO[bytes], partial: Path, header: bytes) -> None:
 
 
 def _resume(file: IO[bytes], partial: Path, header: bytes, window: int) -> int:
-    """Cut what a kill left behind the last whole window; return the rows that stay."""
+    """Cut what follows the last whole window; return the number of rows kept."""
     file.seek(0)
     lines = file.read().splitlines(keepends=True)
     whole = [line for line in lines[1:] if line.endswith(b"\n")]
@@ -179,14 +179,14 @@ def _resume(file: IO[bytes], partial: Path, header: bytes, window: int) -> int:
         ours, theirs = orjson.loads(header), orjson.loads(lines[0])
         names = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
         problem = f"was begun with another {', '.join(names)}"
-        remedy = "go back to what it was, or name another file"
+        remedy = "use the same as before, or name another file"
         raise UsageError("T137", str(partial), problem, remedy)
     file.truncate(sum(map(len, lines[: 1 + num_rows])))
     return num_rows
 
 
 def _publish(file: IO[bytes], out: Path, *, header_bytes: int) -> None:
-    """The rows under a temporary name, synced, then renamed."""
+    """Write the rows under a temporary name, sync and rename."""
     temporary = temporary_name(out)
     temporary.unlink(missing_ok=True)
     file.seek(header_bytes)

@@ -1,4 +1,4 @@
-"""A whole `dpo-sample`: prompts in, a ranked file out, and what can be said of it."""
+"""A whole `dpo-sample` run: prompts in, a ranked file out, and a summary of it."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ from prefdata.tokens.prompts import PromptEncoder
 
 
 class SampleJob(NamedTuple):
-    """What one run reads and writes."""
+    """Inputs and output of one run."""
 
     prompts: Path
     model: str
@@ -41,14 +41,14 @@ class SampleJob(NamedTuple):
 
 
 class SampleSummary(NamedTuple):
-    """What the finished file holds."""
+    """Summary of the finished file."""
 
     num_completions: int
     num_tokens: int
     num_ended: int
     mean_score: float | None
     readings: list[str] = []  # noqa: RUF012 - never changed
-    """How the prompts were read."""
+    """Messages about how the prompts were read."""
 
 
 def sample_file(
@@ -59,8 +59,8 @@ def sample_file(
 ) -> SampleSummary:
     """Sample, score and write.
 
-    `on_prompt` hears how many prompts are done, of how many, and the tokens of the last of them
-    (0 for what an earlier run left), `on_message` what happens once.
+    `on_prompt` gets the number of prompts done, their total, and the tokens of the last one
+    (0 for those of an earlier run); `on_message` gets one-time messages.
     """
     reads = [Read("the prompts", job.prompts)]
     reads += [Read("the model", Path(job.model))] if Path(job.model).exists() else []
@@ -79,9 +79,7 @@ def sample_file(
     )
     reader, why = choose_sampling(read.prompts, model, encoder, config)
     if why is not None:
-        on_message(
-            f"every token runs the whole text, since the model's cache cannot be used: {why}"
-        )
+        on_message(f"the model's cache cannot be used, so every token runs the whole text: {why}")
     decides = _what_decides(job, config, model, tokenizer)
     with partial_file(job.out, decides, config.prompts_per_window) as (file, first):
         on_prompt(first, len(rows), 0)
@@ -103,21 +101,21 @@ def sample_file(
 
 
 def _settled(config: SampleConfig, read: ReadPrompts) -> SampleConfig:
-    """The config with the reading that was chosen, so that each window has the same."""
+    """Return the config with the chosen reading, so that each window uses the same one."""
     if read.choice is None:
         return config
     return config.model_copy(update={"text": read.choice.name, "raw": False})
 
 
 def _readings(place: str, read: ReadPrompts, encoder: PromptEncoder) -> list[str]:
-    """How prompts were read, and the first of them as the model saw it."""
+    """Return how prompts were read, and the first of them as the model sees it."""
     said = []
     if read.choice is not None:
         said.append(f"{place}: string prompts as {read.choice.name}: {read.choice.why}")
     spelled = sum(map(encoder.spells_token, read.prompts))
     if spelled:
         what = "steer the model" if encoder.options.control_tokens == "allow" else "are plain text"
-        said.append(f"{place}: {spelled:,} prompts spell control tokens, which {what}")
+        said.append(f"{place}: {spelled:,} prompts contain control tokens, which {what}")
     ids = encode_prompt(read.prompts[0], encoder, place)
     first = json.dumps(show_ids(encoder.target, ids), ensure_ascii=False)
     return [*said, f"The first prompt as the model sees it: {first}"]
@@ -137,7 +135,7 @@ def summarize(rows: Iterable[dict[str, Any]]) -> SampleSummary:
 def _what_decides(
     job: SampleJob, config: SampleConfig, model: PreTrainedModel, tokenizer: Any
 ) -> dict[str, Any]:
-    """All that the bytes of the output hang on, by the name that a mismatch is told by."""
+    """Return all that determines the output's bytes, by the name that a mismatch reports."""
     template = orjson.dumps(tokenizer.chat_template).decode()
     day = {"date": date.today().isoformat()} if "strftime_now" in template else {}
     vocabulary = tokenizer.get_vocab() | {"chat_template": tokenizer.chat_template}

@@ -4,8 +4,8 @@
     for completions in sample_completions(["Tell me a story."], model, tokenizer, config):
         print([completion.text for completion in completions])
 
-Prompts are decoded in windows, sorted by length inside a window so that little is padded, and come
-back in the order given. See https://arxiv.org/abs/2305.18290, §4, "DPO outline", (1).
+Prompts are decoded in windows, sorted by length within a window to reduce padding, and come back
+in the order given. See https://arxiv.org/abs/2305.18290, §4, "DPO outline", (1).
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,38 +38,38 @@ from prefdata.read.texts import (
 from prefdata.tokens.options import ControlTokens
 from prefdata.tokens.prompts import PromptEncoder
 
-WINDOW = 8  # batches in a window: what is lost at most when a run is killed
+WINDOW = 8  # batches in a window: the most that a killed run loses
 
 
 class SampleConfig(BaseModel):
-    """What decides the completions, beside the model and the prompts."""
+    """Settings that determine the completions, in addition to the model and the prompts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     k: PositiveInt = 4
     """Completions of each prompt."""
     temperature: NonNegativeFloat = 1.0
-    """0 takes the likeliest token each time; then all completions of a prompt are equal."""
+    """0 is greedy decoding; then all completions of a prompt are equal."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Tokens are drawn from the smallest set of the likeliest that has this share of the mass."""
+    """Nucleus sampling: draw from the smallest set of likeliest tokens with this mass."""
     max_new_tokens: PositiveInt = 64
-    """Tokens of a completion at most, its end token included."""
+    """Maximum number of tokens of a completion, including its end token."""
     batch_size: PositiveInt = 64
     """Completions decoded at once."""
     seed: int = 0
     text: TextMode = "auto"
-    """String prompts as a `chat`'s first turn or `verbatim`; `auto` decides as a build does, by
-    what the prompts end with."""
+    """String prompts are a `chat`'s first turn or `verbatim`; `auto` decides by how the prompts
+    end, as a build does."""
     raw: bool = False
-    """The same as `text: verbatim`."""
+    """Shorthand for `text: verbatim`."""
     control_tokens: ControlTokens = "encode"
-    """Control tokens that a prompt spells: `encode` them as plain text, as a build does, `reject`
+    """Control tokens in a prompt: `encode` them as plain text, as a build does, `reject`
     the prompt, or `allow` them to steer the model."""
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> "SampleConfig":
         if self.raw and self.text == "chat":
-            raise ValueError("raw means text: verbatim, and text: chat is set")
+            raise ValueError("raw means text: verbatim, but text: chat is set")
         return self
 
     @property
@@ -86,14 +86,14 @@ class SampleConfig(BaseModel):
 
 
 class Completion(NamedTuple):
-    """One answer of the model."""
+    """One completion by the model."""
 
     text: str
     ids: list[int]
     logp: float
-    """Sum over `ids` at temperature 1, in nats."""
+    """Log-prob summed over `ids` at temperature 1, in nats."""
     ended: bool
-    """Whether the model ended it; otherwise it was cut at max_new_tokens."""
+    """True if the model ended it; False if it was cut at max_new_tokens."""
 
 
 def sample_completions(
@@ -107,7 +107,7 @@ def sample_completions(
 ) -> Iterator[list[Completion]]:
     """Yield the completions of each prompt from `first` on, in the order of the prompts.
 
-    `first` must begin a window for a resumed run to give the same bytes. Without a `reader` one is
+    A resumed run gives the same bytes only if `first` begins a window. Without a `reader`, one is
     chosen by the first prompts (`choose_reader`).
     """
     encoder = prompt_encoder(tokenizer, control_tokens=config.control_tokens)
@@ -140,17 +140,17 @@ def choose_sampling(
     encoder: PromptEncoder,
     config: SampleConfig,
 ) -> tuple[Chosen, str | None]:
-    """The reader that is right for a model and prompts; why it is not the cache, if it is not."""
+    """Return the reader that suits a model and prompts, and why it is not the cache."""
     texts = [encode_prompt(prompt, encoder, "prompt") for prompt in prompts]
     return choose_reader(model, texts, _sampling(config))
 
 
 class ReadPrompts(NamedTuple):
-    """Prompts as they are sampled from: messages, and strings that are verbatim."""
+    """Prompts ready for sampling: messages, and verbatim strings."""
 
     prompts: list[str | Messages]
     choice: TextChoice | None
-    """How strings are read; None where there are none."""
+    """Reading of the strings; None if there are none."""
 
 
 def read_as(
@@ -159,7 +159,7 @@ def read_as(
     config: SampleConfig,
     place: str = "prompts",
 ) -> ReadPrompts:
-    """Decide how string prompts are read; E180 where the evidence is for neither reading."""
+    """Decide how string prompts are read; raise E180 if the evidence supports neither reading."""
     texts = [prompt for prompt in prompts if isinstance(prompt, str)]
     if not texts:
         return ReadPrompts(list(prompts), None)
@@ -168,7 +168,7 @@ def read_as(
     others = len(prompts) - len(texts)
     joins = _count_ends(texts, others, rule)
     choice = choose(joins, rule)
-    if choice is None:  # a space at the end of some prompts is no evidence without an answer
+    if choice is None:  # trailing spaces in a few prompts are not evidence without an answer
         stripped = [text.rstrip(" ") for text in texts]
         choice = choose(_count_ends(stripped, others, rule), rule)
     if choice is None:
@@ -177,7 +177,7 @@ def read_as(
         )
         problem = (
             f"{joins.running:,} of {joins.rows:,} prompts end in a space, a line break or a marker,"
-            f" {joins.bare:,} do not; the first would be {chat!r} or verbatim {texts[0]!r}"
+            f" {joins.bare:,} do not; the first is {chat!r} as a chat, {texts[0]!r} verbatim"
         )
         raise UsageError("E180", place, problem, "choose --text chat or --text verbatim")
     if choice.form == "text":
@@ -186,7 +186,7 @@ def read_as(
 
 
 def _count_ends(texts: Sequence[str], others: int, rule: TextRule) -> Joins:
-    """What prompts end in; conversations beside them count for a chat."""
+    """Count what prompts end in; conversations count as evidence for a chat."""
     joins = count_joins([(text, ()) for text in texts[:SAMPLE_ROWS]], rule.controls)
     return joins._replace(rows=joins.rows + others, bare=joins.bare + others)
 
@@ -198,11 +198,11 @@ def check_prompts(
     encoder: PromptEncoder,
     config: SampleConfig,
 ) -> None:
-    """Refuse what cannot be sampled before any time is spent; `places` name the prompts."""
+    """Raise a coded error for a prompt that cannot be sampled; `places` name the prompts."""
     chats = [p for p, prompt in zip(places, prompts, strict=True) if not isinstance(prompt, str)]
     if chats and not encoder.target.templates:
         problem = "this prompt is a conversation, but the model's tokenizer has no chat template"
-        remedy = "take an instruct model, or pass string prompts"
+        remedy = "use an instruct model, or pass string prompts"
         raise UsageError("T131", chats[0], problem, remedy)
     longest = getattr(model.config, "max_position_embeddings", None)
     for place, prompt in zip(places, prompts, strict=True):
@@ -210,7 +210,7 @@ def check_prompts(
             _require_no_tokens(place, prompt, encoder)
         length = len(encode_prompt(prompt, encoder, place))
         if length == 0:
-            raise UsageError("T132", place, "the prompt has no token", "give it a text")
+            raise UsageError("T132", place, "the prompt has no tokens", "write a text")
         if longest and length + config.max_new_tokens > longest:
             problem = (
                 f"{length:,} tokens of prompt and {config.max_new_tokens:,} new ones"
@@ -220,7 +220,7 @@ def check_prompts(
 
 
 def _require_no_tokens(place: str, prompt: str, encoder: PromptEncoder) -> None:
-    """E183 where verbatim text has control tokens, which would be plain letters to the model."""
+    """Raise E183 if verbatim text has control tokens, which would be encoded as plain text."""
     if encoder.spells_token(prompt):
         problem = "this verbatim prompt has control tokens, which would be encoded as plain text"
         remedy = "let them steer the model with --control-tokens allow"

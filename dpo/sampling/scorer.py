@@ -1,4 +1,4 @@
-"""A user's function that says how good completions are."""
+"""A user's function that scores completions."""
 
 import importlib
 import math
@@ -13,14 +13,14 @@ Scorer = Callable[..., Sequence[float]]
 
 
 def load_scorer(name: str) -> Scorer:
-    """The function `module:function`, called as scorer(prompts=[…], completions=[…])."""
+    """Return the function `module:function`, called as scorer(prompts=[…], completions=[…])."""
     module_name, _, function_name = name.partition(":")
     remedy = "name it as module:function, importable from here"
     if not module_name or not function_name:
         raise UsageError("T135", name, "is not module:function", remedy)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # it is the user's code, which may raise anything
+    except Exception as error:  # a user's code may raise anything
         problem = f"cannot be imported ({type(error).__name__}: {error})"
         raise UsageError("T135", name, problem, remedy) from error
     scorer = getattr(module, function_name, None)
@@ -33,24 +33,24 @@ def load_scorer(name: str) -> Scorer:
 def score_completions(
     scorer: Scorer, name: str, prompt: str | Messages, texts: list[str]
 ) -> list[float]:
-    """The scores of a prompt's completions. Raises UsageError (T136) for all but finite numbers."""
+    """Return the scores of a prompt's completions; raise T136 unless all are finite numbers."""
     remedy = "return one finite number for each completion"
     try:
         found = scorer(prompts=[prompt] * len(texts), completions=texts)
         is_ordered = not isinstance(found, str | bytes | dict | set | frozenset)
         given = list(islice(found, len(texts) + 1)) if is_ordered else found
-    except Exception as error:  # it is the user's code, which may raise anything
+    except Exception as error:  # a user's code may raise anything
         problem = f"raised {type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise UsageError("T136", name, problem, remedy) from error
     scores = [_number(value) for value in given] if isinstance(given, list) else []
     if len(scores) != len(texts) or not all(map(math.isfinite, scores)):
-        problem = f"gave {str(given)[:100]} for {len(texts)} completions"
+        problem = f"returned {str(given)[:100]} for {len(texts)} completions"
         raise UsageError("T136", name, problem, remedy)
     return scores
 
 
 def _number(value: Any) -> float:
-    """A number of Python, numpy or torch; NaN for what is none, such as a text."""
+    """Return a number of Python, numpy or torch; NaN if it is not a number, such as a text."""
     if isinstance(value, str | bytes) or value is None:
         return math.nan
     try:

@@ -1,6 +1,6 @@
-"""Implicit rewards of pairs, β·(log π − log π_ref), and what they say of the pairs' labels.
+"""Implicit rewards of pairs, β·(log π − log π_ref), and how they agree with the labels.
 
-Rewards are those of Eq. 5 of https://arxiv.org/abs/2305.18290, up to a constant of the prompt. The
+Rewards are those of Eq. 5 of https://arxiv.org/abs/2305.18290, up to a constant per prompt. The
 chance that chosen wins is σ(reward of chosen − reward of rejected).
 """
 
@@ -26,7 +26,7 @@ _COLUMNS = (
 
 
 class Accuracy(BaseModel):
-    """How often the policy prefers what the label prefers; ties count half."""
+    """Share of pairs in which the policy agrees with the label; ties count half."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
@@ -34,24 +34,24 @@ class Accuracy(BaseModel):
     pairs: int
     accuracy: float
     low: float
-    """Wilson's 95 % interval, https://doi.org/10.1080/01621459.1927.10502953."""
+    """Lower end of Wilson's 95 % interval, https://doi.org/10.1080/01621459.1927.10502953."""
     high: float
 
 
 class Bin(BaseModel):
-    """Pairs of which the policy is as sure."""
+    """Pairs of similar policy confidence."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     confidence: float
-    """Mean of σ(|margin|): how sure the policy is of its preference, whichever that is."""
+    """Mean of σ(|margin|): how sure the policy is of its preference, right or wrong."""
     accuracy: float
-    """How often the label agrees."""
+    """Share of pairs whose label agrees with the policy."""
     pairs: int
 
 
 class ScoreReport(BaseModel):
-    """`score.json`: what the scores of a set come to."""
+    """`score.json`: summary of the scores of a set."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
@@ -61,16 +61,16 @@ class ScoreReport(BaseModel):
     beta: float
     overall: Accuracy
     by: dict[str, list[Accuracy]]
-    """The same of the parts of the set, by column: `split`, `source`, and those asked for."""
+    """Accuracy of parts of the set, by column: `split`, `source`, and those asked for."""
     calibration: list[Bin]
     calibration_error: float
-    """Mean distance of confidence and accuracy over the bins, by pairs."""
+    """Mean distance between confidence and accuracy over the bins, weighted by pairs."""
 
 
 def score_pairs(
     build: Build, policy: Reference, reference: Reference, *, beta: float, subsets: Sequence[str]
 ) -> pl.DataFrame:
-    """One row for each pair: where it is from, its rewards, their margin, the chance of chosen."""
+    """Return one row per pair: its source, rewards, margin, and the chance that chosen wins."""
     parts = []
     for split in build.splits:
         text = pl.DataFrame(build.text(split))
@@ -95,7 +95,7 @@ def score_pairs(
 
 
 def require_subsets(keys: Sequence[str]) -> None:
-    """Raise C122 for a key that cannot be looked up in meta, or is a column of the scores."""
+    """Raise C122 for a key that is not a path in meta, or is a column of the scores."""
     remedy = "name a key of meta, with dots for nested ones: --by source.name"
     for key in keys:
         if key in _COLUMNS:
@@ -107,7 +107,7 @@ def require_subsets(keys: Sequence[str]) -> None:
 
 
 def _sums(stored: Reference, split: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Log-probs of chosen and rejected, (rows, 2), nats."""
+    """Return log-probs of chosen and rejected, (rows, 2), in nats."""
     names = ("ref_chosen_logps", "ref_rejected_logps")
     tables = stored.tables(split)
     sums = [np.stack([table[name].to_numpy() for name in names], 1) for table in tables]
@@ -117,7 +117,7 @@ def _sums(stored: Reference, split: str) -> np.ndarray[tuple[int, int], np.dtype
 def summarize(
     rows: pl.DataFrame, *, model: str, reference: str, beta: float, subsets: Sequence[str]
 ) -> ScoreReport:
-    """Accuracy with its interval, over all and by part, and calibration."""
+    """Return accuracy with its interval, overall and by part, and calibration."""
     margins = rows["margin"].to_numpy()
     by = {
         column: [
@@ -140,7 +140,7 @@ def summarize(
 
 
 def accuracy_of(name: str, margins: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Accuracy:
-    """How often a margin is above 0.
+    """Return the share of margins above 0; a margin of 0 counts half.
 
     >>> accuracy_of("x", np.array([1.0, 2.0, 0.5, -1.0])).accuracy
     0.75
@@ -157,7 +157,7 @@ def accuracy_of(name: str, margins: np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 def calibrate(margins: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[Bin]:
-    """Bins of equally many pairs, from the least sure to the surest."""
+    """Return bins of equally many pairs, from the least to the most confident."""
     order = np.argsort(np.abs(margins), kind="stable")
     bins = []
     for places in np.array_split(order, min(NUM_BINS, len(order))):
@@ -173,9 +173,9 @@ def calibrate(margins: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[Bin
 
 
 def find_suspects(rows: pl.DataFrame, most: float) -> pl.DataFrame:
-    """The pairs that the policy most disagrees with, the most suspicious first.
+    """Return the pairs that the policy most disagrees with, the most suspicious first.
 
-    At most this share of all pairs, and none that the policy agrees with.
+    At most the share `most` of all pairs, and none that the policy agrees with.
     """
     ranked = rows.filter(pl.col("margin") < 0).sort("margin", "pair_id")
     return ranked.head(math.ceil(most * len(rows)))

@@ -1,12 +1,12 @@
 """A scoring run: log-probs under policy and reference, then scores, suspects and their report.
 
-OUT/data/            a build of the files, where files were given
+OUT/data/            a build of the files, if files were given
 OUT/policy/          log-probs under the policy, resumed shard by shard
-OUT/reference/       under the reference, unless the build has them
+OUT/reference/       log-probs under the reference, unless the build has them
 OUT/scores.parquet   one row for each pair
 OUT/suspects.jsonl   pairs whose label the policy contradicts, for `prefdata build --exclude`
 OUT/score.json       accuracy by part, calibration
-OUT/.dpo-score.json  says that dpo-score made the directory
+OUT/.dpo-score.json  marks the directory as made by dpo-score
 """
 
 import os
@@ -46,21 +46,21 @@ _GIVES_WAY = ("T163", "T205", "T207")
 
 
 class ScoreOptions(NamedTuple):
-    """What to score by."""
+    """Settings of a scoring run."""
 
     model: str
     reference: str | None = None
-    """A model; None takes the log-probs that the build has."""
+    """A model; None uses the log-probs of the build."""
     reference_name: str | None = None
-    """Of those log-probs; None: `default`."""
+    """Name of those log-probs; None is `default`."""
     beta: float = 0.1
     subsets: tuple[str, ...] = ()
-    """Keys of `meta` by which accuracy is told apart."""
+    """Keys of `meta` to break accuracy down by."""
     suspects: float = 0.2
-    """At most this share of the pairs is listed as suspects."""
+    """Maximum share of the pairs to list as suspects."""
     mixed_precision: Precision = "no"
     text: TextMode = "auto"
-    """How files of plain text are read: as chats, verbatim, or by what their rows are."""
+    """Reading of plain-text files: as chats, verbatim, or decided from their rows."""
 
 
 def score(
@@ -72,7 +72,7 @@ def score(
 ) -> ScoreReport:
     """Score the pairs of a build or of files; raises DpoError and PrefdataError."""
     if options.reference is not None and options.reference_name is not None:
-        problem = "both say what the reference is"
+        problem = "both choose the reference"
         raise UsageError("T151", "reference and reference-name", problem, "give one of them")
     require_subsets(options.subsets)
     reference_folder(out, options.reference_name or "default")
@@ -108,7 +108,7 @@ def score(
 def _claim(data: Sequence[str], out: Path, options: ScoreOptions) -> Claim:
     """Return what this command made in `out`.
 
-    Raises E170 where it would touch what it reads, E171 where it would touch what it did not make.
+    Raises E170 if it would overwrite an input, E171 if it would overwrite what it did not make.
     """
     named = [("the model", options.model), ("the reference", options.reference)]
     named += [("the data", name) for name in data]
@@ -123,7 +123,7 @@ def _open_data(data: Sequence[str], out: Path, options: ScoreOptions) -> Build:
     if len(data) == 1 and (Path(data[0]) / NAME).exists():
         return prefdata.open(data[0], remembers=False)
     if any(Path(name).is_dir() for name in data):
-        problem = "is no finished build"
+        problem = "is not a finished build"
         raise UsageError("T150", data[0], problem, "name one build, or files of preferences")
     config = BuildConfig(
         inputs=list(data), tokenizer=options.model, out=out / "data", test_fraction=0.0,
@@ -134,13 +134,13 @@ def _open_data(data: Sequence[str], out: Path, options: ScoreOptions) -> Build:
     except PrefdataError as error:
         if error.code != "E142":
             raise
-        return prefdata.build(config, replace=True)  # of other files or for another tokenizer
+        return prefdata.build(config, replace=True)  # of other files or another tokenizer
 
 
 def _logps(
     build: Build, model: str, folder: Path, options: ScoreOptions, progress: Progress
 ) -> Reference:
-    """Log-probs under a model; those of another one, left by an earlier run, give way."""
+    """Return log-probs under a model; replace those of another model from an earlier run."""
     title = folder.name
     for is_last in (False, True):
         try:

@@ -3,11 +3,11 @@
     OUT/checkpoints/step-00000040/
       weights.safetensors  optimizer.safetensors  state.json
 
-Where the weights are sharded, each process writes its rows to a file of its own, such as
-`weights-00001-of-00002.safetensors`. A tensor is the rows of all of them, one after the other,
-whatever the number of processes that reads them. `state.json` is written last and seals the others;
-a folder without it is no checkpoint. The order of pairs, the learning rate and the seeds of dropout
-are functions of the step, so nothing of them has to be kept.
+If the weights are sharded, each process writes its rows to its own file, such as
+`weights-00001-of-00002.safetensors`. A tensor is the concatenation of the rows in all files; any
+number of processes can read it. `state.json` is written last and seals the others; a directory
+without it is not a checkpoint. The order of pairs, the learning rate and the seeds of dropout are
+functions of the step, so they are not stored.
 """
 
 import re
@@ -40,7 +40,7 @@ _OWN_FILE = re.compile(
 
 
 class State(BaseModel):
-    """What a checkpoint is of."""
+    """State of a run after a step, and the seals of its tensors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,11 +48,11 @@ class State(BaseModel):
     format_version: Literal[1] = 1
     step: int
     skipped: int = 0
-    """Steps up to here that were left out because their numbers were not finite."""
+    """Steps skipped up to here because their numbers were not finite."""
     seen: dict[str, Margins] = {}
-    """What losses that remember have seen, by their names."""
+    """Running statistics of stateful losses, by name."""
     scale: Scale | None = None
-    """Of the loss, in fp16."""
+    """Loss scale, in fp16."""
     fingerprint: str
     files: dict[str, tuple[int, str]] = {}
     hash: str = Field(default="")
@@ -67,9 +67,9 @@ class State(BaseModel):
 def save_checkpoint(
     folder: Path, state: State, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> Path:
-    """Commit a state with its tensors, whose seals it gets; returns the checkpoint's folder.
+    """Commit a state with its tensors and their seals; return the checkpoint's directory.
 
-    One process calls it, or all of them where the weights are sharded.
+    One process calls it, or all of them if the weights are sharded.
     """
     path, parts = folder / f"step-{state.step:08d}", num_pieces(model)
     part = dist.get_rank() if parts > 1 else 0
@@ -99,7 +99,7 @@ def save_checkpoint(
 
 
 def find_checkpoint(folder: Path) -> tuple[Path, State] | None:
-    """The newest checkpoint that is complete and as it was sealed; others are passed over."""
+    """Return the newest checkpoint that is complete and matches its seals; skip others."""
     for path in reversed(_own_folders(folder)):
         state = _read_state(path)
         if state is not None and all(
@@ -113,14 +113,14 @@ def find_checkpoint(folder: Path) -> tuple[Path, State] | None:
 def load_checkpoint(
     path: Path, state: State, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Put a checkpoint's tensors into the model and the optimizer, bit by bit."""
+    """Load a checkpoint's tensors into the model and the optimizer, bit by bit."""
     weights, slots = (
         [path / name for name in state.files if name.startswith(kind)] for kind in _KINDS
     )
     with _Parts(weights) as saved, torch.no_grad():
         own = _weights(model)
         if saved.names != own.keys():
-            message = f"{path} holds other tensors than the model: {saved.names ^ own.keys()}"
+            message = f"{path} contains other tensors than the model: {saved.names ^ own.keys()}"
             raise RuntimeError(message)
         for name, tensor in own.items():
             local_shard(tensor).copy_(local_shard(saved.read(name, like=tensor)))
@@ -134,7 +134,7 @@ def load_checkpoint(
 
 
 class _Parts:
-    """The tensors of one or several files, each the rows of all of them one after the other."""
+    """Tensors of one or several files, each the concatenation of its rows in all of them."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self.paths, self.stack = sorted(paths), ExitStack()
@@ -149,7 +149,7 @@ class _Parts:
         self.stack.close()
 
     def read(self, name: str, *, like: Tensor) -> Tensor:
-        """A tensor's rows, those that this process holds of one that is sharded as `like` is."""
+        """Return a tensor's rows; only this process's rows if it is sharded like `like`."""
         slices = [file.get_slice(name) for file, keys in self.files if name in keys]
         shapes = [part.get_shape() for part in slices]
         if not shapes[0]:
@@ -167,10 +167,9 @@ class _Parts:
 
 
 def keep_newest(folder: Path, count: int, fingerprint: str) -> None:
-    """Remove all but the newest complete checkpoints, and what a killed save left behind.
+    """Remove all but the newest complete checkpoints, and the leftovers of a killed save.
 
-    Links, checkpoints of other runs, and names and files that no checkpoint has, are somebody
-    else's and stay.
+    Keep links, checkpoints of other runs, and names and files that no checkpoint has.
     """
     states = {path: _read_state(path) for path in _own_folders(folder)}
     found = [path for path, s in states.items() if s is None or s.fingerprint == fingerprint]
@@ -186,17 +185,17 @@ def keep_newest(folder: Path, count: int, fingerprint: str) -> None:
 
 
 def require_places(folder: Path, first: int, last: int) -> None:
-    """Raise UsageError (T162) where a checkpoint of these steps would meet a file or a link."""
+    """Raise UsageError (T162) if a file or a link has the name of a checkpoint of these steps."""
     for path in folder.glob("step-*") if folder.is_dir() else ():
         named = _FOLDER.fullmatch(path.name)
         is_due = named is not None and first <= int(named[1]) <= last
         if is_due and (path.is_symlink() or not path.is_dir()):
-            problem = "is no directory of ours, and a checkpoint would go there"
+            problem = "is a file or a link, and a checkpoint would be written there"
             raise UsageError("T162", str(path), problem, "move it away, or name another `out`")
 
 
 def _own_folders(folder: Path) -> list[Path]:
-    """Directories that are named as checkpoints are, by their steps."""
+    """Return the directories that are named like checkpoints, in the order of their steps."""
     found = [
         (int(named[1]), path)
         for path in folder.glob("step-*")
@@ -206,7 +205,7 @@ def _own_folders(folder: Path) -> list[Path]:
 
 
 def _weights(model: torch.nn.Module) -> dict[str, Tensor]:
-    """The tensors that training changes, each once: a tied head is its embedding."""
+    """Return the tensors that training changes, each once: a tied head is its embedding."""
     seen = {id(weight) for weight in model.parameters() if not weight.requires_grad}
     found: dict[str, Tensor] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -217,9 +216,9 @@ def _weights(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def _slots(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as tensors, by the places of weights and the names of what is kept.
+    """Return the optimizer's state as tensors, by the weight's index and the slot's name.
 
-    Names may be nested, as those of bitsandbytes are, and a number is a tensor of int64.
+    Names may be nested, as in bitsandbytes, and a number becomes an int64 tensor.
     """
     found: dict[str, Tensor] = {}
 
@@ -236,7 +235,7 @@ def _slots(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same with storages of their own, as safetensors wants it: tables may be shared."""
+    """Return tensors with separate storages, as safetensors needs: tables may be shared."""
     seen: set[int] = set()
     found = {}
     for key, tensor in tensors.items():
@@ -247,7 +246,7 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _nested(slots: dict[str, Tensor]) -> dict[int, dict[str, Any]]:
-    """The same as `load_state_dict` wants it."""
+    """Return the slots nested, as `load_state_dict` needs them."""
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in slots.items():
         place, *parents, name = key.split(".")

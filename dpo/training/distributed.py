@@ -1,7 +1,7 @@
-"""The processes of a run as accelerate sets them up: weights whole on each, or sharded (FSDP2).
+"""Processes of a run as accelerate sets them up: weights whole on each, or sharded (FSDP2).
 
-accelerate keeps FSDP to itself where there are GPUs, while torch shards over gloo too. So that what
-runs on a GPU is what the tests run, a launch on CPUs that asks for FSDP gets it here.
+accelerate enables FSDP only on GPUs, while torch can shard over gloo too. A launch on CPUs that
+asks for FSDP gets it here, so that the tests run the same code as GPUs.
 """
 
 import os
@@ -23,10 +23,10 @@ _KNOWN = {
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    """The accelerator of a run. Raises UsageError (T170) for a way to launch that is not known."""
+    """Return the accelerator of a run. Raises UsageError (T170) for an unsupported launch."""
     AcceleratorState._reset_state()  # a second run in one process may ask for another precision
     accelerator = Accelerator(
-        # of fp16 accelerate wants a GPU and scales the loss itself: `LossScale` does, on any device
+        # accelerate's fp16 needs a GPU and scales the loss itself; `LossScale` runs on any device
         mixed_precision="bf16" if config.mixed_precision == "bf16" else "no",
         log_with=list(config.trackers) or None,
         project_dir=config.out,
@@ -44,14 +44,14 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     if kind not in _KNOWN or (kind == DistributedType.FSDP and not is_sharded(accelerator)):
         name = "FSDP version 1" if kind == DistributedType.FSDP else str(kind.value)
         remedy = "launch with pipelines/accelerate/ddp.yaml, or fsdp2.yaml to shard the weights"
-        raise UsageError("T170", "accelerate", f"{name} is not known here", remedy)
+        raise UsageError("T170", "accelerate", f"{name} is not supported", remedy)
     if kind == DistributedType.FSDP and config.optimizer.name == "adamw_8bit":
         problem = "bitsandbytes does not shard its moments"
-        remedy = "take adamw, whose moments are sharded, or ddp.yaml"
+        remedy = "use adamw, whose moments are sharded, or ddp.yaml"
         raise UsageError("T172", "optimizer.name: adamw_8bit", problem, remedy)
     return accelerator
 
 
 def is_sharded(accelerator: Accelerator) -> bool:
-    """Whether each process holds a part of the weights."""
+    """Return whether each process holds only a part of the weights."""
     return bool(accelerator.is_fsdp2)

@@ -1,4 +1,4 @@
-"""The metrics of training, without gradients, over a split."""
+"""Evaluation: the metrics of training over a split, without gradients."""
 
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ from dpo.training.setup import Split, TrainContext
 
 @torch.no_grad()
 def evaluate(run: TrainContext, split: Split) -> dict[str, float]:
-    """Means over the split's first `eval_rows` pairs, named `eval/…`; each pair counts once.
+    """Return means over the split's first `eval_rows` pairs, named `eval/…`; each counts once.
 
     Losses that couple pairs see them in batches of `global_batch_size` pairs or groups, in the
     split's order.
@@ -26,7 +26,7 @@ def evaluate(run: TrainContext, split: Split) -> dict[str, float]:
     budget, ranks = run.config.pack_tokens, run.accelerator.num_processes
     windows = packs_in_order(split.pairs, count, budget=budget, ranks=ranks)
     for rows in (rows for w in windows for rows in w[run.accelerator.process_index]):
-        if not rows:  # DDP's forward has collectives where the model has buffers
+        if not rows:  # DDP's forward has collectives if the model has buffers
             run.policy(dummy_pack().to(run.accelerator.device))
             continue
         batch = split.batch(rows, run.accelerator.device)
@@ -46,7 +46,7 @@ def evaluate(run: TrainContext, split: Split) -> dict[str, float]:
 
 
 def _by_source(split: Split, right: Tensor) -> dict[str, float]:
-    """The accuracy of each input file's pairs, where the split has several."""
+    """Return the accuracy of each input file's pairs, if the split has several."""
     numbers = torch.from_numpy(split.source_numbers[: len(right)]).to(right.device)
     return {
         f"eval/rewards/accuracies/{name}": float(right[numbers == number].mean())

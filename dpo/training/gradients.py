@@ -1,9 +1,9 @@
 """Gradients of a step, pack by pack, and the sums behind its metrics.
 
 Losses of single pairs need one pass. Losses that couple the pairs of a step need the log-probs of
-all of them first: a pass without gradients, then the loss and its gradient by every log-prob, then a
-second pass that backpropagates it. So gradients are exact for any packs and ranks. The load-balancing
-loss of a mixture of experts, which couples the tokens of a step, is added the same way.
+all of them first: a pass without gradients, then the loss and its gradient by every log-prob, then
+a second pass that backpropagates it. So gradients are exact for any packs and ranks. The
+load-balancing loss of a mixture of experts, which couples a step's tokens, is added the same way.
 """
 
 import hashlib

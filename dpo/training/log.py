@@ -1,4 +1,4 @@
-"""Where metrics go: a file of lines, whoever watches, and accelerate's trackers."""
+"""Log of metrics: a JSON Lines file, a callback, and accelerate's trackers."""
 
 import json
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from prefdata.store.commit import write_bytes
 from prefdata.store.ownership import free_name
 
 Report = Callable[[int, int, dict[str, float]], None]
-"""Hears of a step, the steps in all and the step's metrics."""
+"""Callback that gets a step, the number of all steps, and the step's metrics."""
 
 
 class MetricsLog:
-    """`metrics.jsonl`: a line a step and a line an evaluation, and the trackers beside it."""
+    """Log of one line per step and per evaluation in `metrics.jsonl`, and in the trackers."""
 
     def __init__(self, run: TrainContext, first_step: int, report: Report) -> None:
         self._run, self._report = run, report
@@ -23,7 +23,7 @@ class MetricsLog:
         self.path = run.config.out / "metrics.jsonl"
         self.pairs_path = self.path.with_name("pairs.jsonl")
         self.notices: list[str] = []
-        """What a user should know of the files that an earlier start left."""
+        """Messages about the files that an earlier start left."""
         if self._is_main:
             self.notices += [*_keep_damaged(self.path), *_keep_damaged(self.pairs_path)]
         kept = _kept(self.path, first_step)
@@ -36,7 +36,7 @@ class MetricsLog:
             run.accelerator.init_trackers("dpo", _flat(run.config.model_dump(mode="json")))
 
     def write_pairs(self, step: int, pair_ids: list[str]) -> None:
-        """List a step's pairs, from all ranks, in the order of the step."""
+        """Append the ids of a step's pairs, from all ranks, in the order of the step."""
         if self._is_main:
             line = json.dumps({"step": step, "pair_ids": pair_ids}).encode() + b"\n"
             with self.pairs_path.open("ab") as file:
@@ -57,12 +57,12 @@ class MetricsLog:
         self._run.accelerator.log(metrics, step=step)
 
     def lines(self) -> list[dict[str, Any]]:
-        """The whole lines of the file; a line cut by a crash is left out."""
+        """Return the lines of the file; a line cut by a crash is skipped."""
         return _read_lines(self.path)
 
 
 def _kept(path: Path, first_step: int) -> list[dict[str, Any]]:
-    """What a run that starts at a step has behind it."""
+    """Return the lines of steps before `first_step`."""
     return [line for line in _read_lines(path) if line["step"] < first_step]
 
 
@@ -72,7 +72,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _line_of(text: bytes) -> dict[str, Any] | None:
-    """A line as a run writes it: a step, and numbers or the ids of pairs; None for any other."""
+    """Parse a line of a run: a step, and numbers or the ids of pairs. Return None for others."""
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):
@@ -85,9 +85,9 @@ def _line_of(text: bytes) -> dict[str, Any] | None:
 
 
 def _keep_damaged(path: Path) -> list[str]:
-    """Copy a file that has lines which no run wrote, before it is written without them.
+    """Copy a file with lines that no run wrote, before it is written without them.
 
-    A last line without its end was cut by a crash, and is no loss.
+    A last line without a newline was cut by a crash, and does not count.
     """
     data = path.read_bytes() if path.is_file() else b""
     foreign = [text for text in data.split(b"\n")[:-1] if _line_of(text) is None]
@@ -95,7 +95,7 @@ def _keep_damaged(path: Path) -> list[str]:
         return []
     copy = free_name(path)
     write_bytes(copy, data)
-    return [f"{path}: {len(foreign):,} lines are not of a run; the file as it was is {copy.name}"]
+    return [f"{path}: {len(foreign):,} lines are not from a run; the original is now {copy.name}"]
 
 
 def _as_lines(values: list[dict[str, Any]]) -> bytes:
@@ -103,7 +103,7 @@ def _as_lines(values: list[dict[str, Any]]) -> bytes:
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by dotted name, as trackers want them: numbers and text alone."""
+    """Return settings by dotted name, as trackers need them: only numbers and text."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):

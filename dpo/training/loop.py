@@ -38,14 +38,14 @@ from prefdata.store.commit import lock_folder, make_folder, write_bytes
 
 
 class TrainResult(NamedTuple):
-    """What a run leaves behind."""
+    """Result of a run."""
 
     out: Path
     steps: int
     stopped_by: int | None
-    """The signal that stopped it after a checkpoint; None where it ran to its end."""
+    """The signal that stopped it after a checkpoint; None if it finished."""
     summary: RunSummary | None
-    """None where it was stopped."""
+    """None if it was stopped."""
 
 
 def train(
@@ -54,9 +54,9 @@ def train(
     report: Report = lambda step, total, metrics: None,  # noqa: ARG005
     on_message: Callable[[str], None] = lambda line: None,  # noqa: ARG005
 ) -> TrainResult:
-    """Train a policy on a finished build; resumes by itself where checkpoints of this run lie.
+    """Train a policy on a finished build; resume if `out` has checkpoints of this run.
 
-    `report` hears of each step's metrics, `on_message` of what happens once, in the main process.
+    `report` gets each step's metrics, `on_message` single events, both in the main process only.
     Raises DpoError and PrefdataError.
     """
     tune_cpu_allocator()
@@ -84,7 +84,7 @@ def _train(
     for line in _said_first(run):
         on_message(line)
     if (summary := _finished_before(run, on_message)) is not None:
-        on_message(f"{config.out} holds this run, finished at step {summary.steps:,}")
+        on_message(f"{config.out} contains this run, finished at step {summary.steps:,}")
         return TrainResult(config.out, summary.steps, None, summary)
     done, skipped = resume(run)
     if done:
@@ -106,7 +106,7 @@ def _train(
 
 
 def _said_first(run: TrainContext) -> Iterator[str]:
-    """Yield what a user should know of how the run works, before its first step."""
+    """Yield messages about how the run works, before its first step."""
     config = run.config
     if run.unshared_because is not None:
         yield f"prompts are not shared by their completions: {run.unshared_because}"
@@ -120,7 +120,7 @@ def _said_first(run: TrainContext) -> Iterator[str]:
 def _take_steps(
     run: TrainContext, log: MetricsLog, start: tuple[int, int], on_message: Callable[[str], None]
 ) -> TrainResult | None:
-    """All steps after those that are done; what is left where a signal stopped them, else None."""
+    """Take all remaining steps; return the result if a signal stopped them, else None."""
     config, accelerator = run.config, run.accelerator
     done, skipped = start
     spikes = LossSpikes(line["loss"] for line in log.lines() if "loss" in line)
@@ -141,8 +141,8 @@ def _take_steps(
 
 
 def _of_a_spike(run: TrainContext, step: int, loss: float, height: float) -> str:
-    told = f"its loss {loss:.4f} is {height:.1f} deviations above the {WINDOW} before it"
-    return f"step {step:,}: {told} (pairs {name_pairs(run, step)})"
+    shown = f"its loss {loss:.4f} is {height:.1f} deviations above the mean of the last {WINDOW}"
+    return f"step {step:,}: {shown} (pairs {name_pairs(run, step)})"
 
 
 def _how_it_ended(finished: TrainResult) -> str:
@@ -150,11 +150,11 @@ def _how_it_ended(finished: TrainResult) -> str:
         seconds = finished.summary.seconds
         return f"{finished.summary.pairs:,} pairs; the last start took {seconds:,.0f} s."
     name = signal.Signals(finished.stopped_by or 0).name
-    return f"Stopped by {name} after step {finished.steps:,}; the same command goes on from there."
+    return f"Stopped by {name} after step {finished.steps:,}; run the same command to continue."
 
 
 def _write_page(run: TrainContext, log: MetricsLog, state: str) -> None:
-    """`report.html`, from everything that `metrics.jsonl` holds."""
+    """Write `report.html` from all of `metrics.jsonl`."""
     if not run.accelerator.is_main_process:
         return
     facts = {
@@ -162,12 +162,12 @@ def _write_page(run: TrainContext, log: MetricsLog, state: str) -> None:
         "reference": run.reference_hash,
         "run": run.fingerprint,
     }
-    told = RunFacts(run.config, run.total_steps, state, facts)
-    write_bytes(run.config.out / PAGE, render_run(told, log.lines()).encode())
+    shown = RunFacts(run.config, run.total_steps, state, facts)
+    write_bytes(run.config.out / PAGE, render_run(shown, log.lines()).encode())
 
 
 def _take_step(run: TrainContext, step: int, log: MetricsLog, *, may_skip: bool) -> str | None:
-    """One step, and what is to be known of it; why it was left out, where it was."""
+    """Take and log one step; return a message if it was skipped."""
     left_out = None
     try:
         log.write(step, train_step(run, step))
@@ -176,7 +176,7 @@ def _take_step(run: TrainContext, step: int, log: MetricsLog, *, may_skip: bool)
             raise
         run.optimizer.zero_grad(set_to_none=True)
         log.write(step, {"skipped": 1.0})
-        left_out = f"{error.place} is left out: {error.problem} [{error.code}]"
+        left_out = f"{error.place} is skipped: {error.problem} [{error.code}]"
     if run.config.log_pairs:
         log.write_pairs(step, pairs_run(run, step))
     if run.test is not None and _is_due(step, run.config.eval_every, run.total_steps):
@@ -185,13 +185,13 @@ def _take_step(run: TrainContext, step: int, log: MetricsLog, *, may_skip: bool)
 
 
 def resume(run: TrainContext) -> tuple[int, int]:
-    """Load the newest whole checkpoint of this run; its step and the steps left out, or zeros."""
+    """Load the newest whole checkpoint; return its step and its skipped steps, or zeros."""
     found = find_checkpoint(checkpoints_folder(run.config.out))
     if found is None:
         return 0, 0
     path, state = found
     if state.fingerprint != run.fingerprint:
-        problem = "is of a run with other settings, data or weights"
+        problem = "is from a run with other settings, data or weights"
         raise UsageError("T140", str(path), problem, "name another `out`")
     model = run.accelerator.unwrap_model(run.policy).model
     load_checkpoint(path, state, model=model, optimizer=run.optimizer)
@@ -201,7 +201,7 @@ def resume(run: TrainContext) -> tuple[int, int]:
 
 
 def checkpoint(run: TrainContext, step: int, skipped: int) -> None:
-    """Commit the state after a step, then let go of the oldest."""
+    """Commit the state after a step, then remove the oldest checkpoints."""
     folder, is_main = checkpoints_folder(run.config.out), run.accelerator.is_main_process
     reshard_root(run.policy)
     if is_main or is_sharded(run.accelerator):
@@ -220,11 +220,11 @@ def checkpoint(run: TrainContext, step: int, skipped: int) -> None:
 
 
 def _finish(run: TrainContext, log: MetricsLog, claim: Claim, *, seconds: float) -> TrainResult:
-    """Save the model, and last of all `run.json`."""
+    """Save the model and, last of all, `run.json`."""
     out = run.config.out
     if not log.first:
         remedy = "look at the data and the reference's log-probs"
-        raise TrainingError("T301", str(out), "no step had finite numbers", remedy)
+        raise TrainingError("T301", str(out), "no step had a finite loss and gradient", remedy)
     summary = RunSummary(
         fingerprint=run.fingerprint,
         config=run.config,
@@ -251,7 +251,7 @@ def _finish(run: TrainContext, log: MetricsLog, claim: Claim, *, seconds: float)
 
 
 def _finished_before(run: TrainContext, on_message: Callable[[str], None]) -> RunSummary | None:
-    """The summary of this run where it is finished, and its model as it was left."""
+    """Return the summary of this run if it is finished and its model is unchanged."""
     out = run.config.out
     summary = read_summary(out)
     if summary is None:
@@ -262,8 +262,8 @@ def _finished_before(run: TrainContext, on_message: Callable[[str], None]) -> Ru
             on_message(line)
         return None if checked.again else summary
     if summary.fingerprint == run.fingerprint and summary.steps < run.total_steps:
-        return None  # the same run, asked to go further
-    problem = "is the end of a run with other settings, data or weights"
+        return None  # the same run with more steps
+    problem = "is the summary of a run with other settings, data or weights"
     remedy = "name another `out`"
     raise UsageError("T141", str(run.config.out / NAME), problem, remedy)
 

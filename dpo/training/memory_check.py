@@ -1,4 +1,4 @@
-"""The costliest pack, before the first step: memory that does not suffice is told at the start."""
+"""Memory check: the largest pack runs before step 1, so that an OOM appears at once."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +11,16 @@ COUNTED = 1024
 
 
 def check_memory(run: TrainContext) -> None:
-    """Run the longest pair or group in a full pack, forward and back, and forget the gradients.
+    """Run the longest pair or group in a full pack, forward and backward; drop the gradients.
 
-    The optimizer's moments are there already, so that this takes what a step takes, and in memory
-    they lie below what each step frees and takes up again.
+    The optimizer's moments are allocated first, so this takes as much memory as a step. They also
+    get addresses below the memory that each step frees and allocates again.
 
-    Raises TrainingError (T303), which names the longest one's first pair, where memory is too
-    small.
+    Raises TrainingError (T303), naming the longest one's first pair, if memory is too small.
     """
     pairs = run.train.pairs
     units, sizes = _longest_units(run)
-    most = run.config.global_batch_size  # a pack is of one step
+    most = run.config.global_batch_size  # a pack has pairs of one step
     chosen = costliest(sizes, budget=run.config.pack_tokens, most=most)
     rows_of = [range(*run.order.starts[units[at] : units[at] + 2]) for at in chosen]
     rows = [row for some in rows_of for row in some]
@@ -37,8 +36,8 @@ def check_memory(run: TrainContext) -> None:
         name, longest = pairs.pair_id(rows[0])[:12], int(sizes[chosen[0]])
         tokens = int(sizes[chosen].sum())
         whose = "pair" if len(rows_of[0]) == 1 else "the group of pair"
-        told = f"{whose} {name} has {longest:,} of them"
-        problem = f"{tokens:,} tokens do not fit into memory ({told})"
+        detail = f"{whose} {name} has {longest:,} of them"
+        problem = f"{tokens:,} tokens do not fit into memory ({detail})"
         remedy = (
             "lower pack_tokens"
             if longest < tokens
@@ -50,9 +49,9 @@ def check_memory(run: TrainContext) -> None:
 
 
 def _longest_units(run: TrainContext) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Numbers of units and the tokens of each: all pairs, or the groups that may be longest.
+    """Return the indices of units and their tokens: all pairs, or the groups that may be longest.
 
-    Groups are counted out where their pairs come to most, since that takes time.
+    Counting a group's tokens takes time, so only those with the largest bounds are counted.
     """
     pairs, starts = run.train.pairs, run.order.starts
     if len(run.order) == len(pairs):
@@ -64,7 +63,7 @@ def _longest_units(run: TrainContext) -> tuple[NDArray[np.int64], NDArray[np.int
 
 
 def costliest(sizes: NDArray[np.int64], *, budget: int, most: int) -> list[int]:
-    """The longest, then the longest of the others that still fits, while one does: `most` at most.
+    """Return the longest, then repeatedly the longest other that still fits, at most `most`.
 
     >>> costliest(np.array([3, 9, 4, 2]), budget=15, most=8)
     [1, 2, 3]

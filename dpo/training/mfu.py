@@ -1,4 +1,4 @@
-"""What a step asks of the machine, how fast the machine is, and what packing spares it."""
+"""Tokens per step, peak matmul throughput, MFU, and the compute that packing saves."""
 
 import time
 from typing import NamedTuple
@@ -14,19 +14,19 @@ SIZE = {"cpu": 1024, "cuda": 8192}
 
 
 class StepTokens(NamedTuple):
-    """Tokens of a step."""
+    """Token counts of a step."""
 
     tokens: int
-    """That the body runs over: each prompt once, each distinct completion once."""
+    """Tokens that the body runs: each prompt once, each distinct completion once."""
     answers: int
-    """Of these, tokens of completions, which the head runs over."""
+    """Tokens of completions among these, which the head runs."""
     plain: int
-    """The same where every completion brings its own prompt."""
+    """Tokens if every completion repeated its prompt."""
     padded: int
-    """The same where every such row is as long as the longest one of the step."""
+    """Tokens if every such row were padded to the longest one of the step."""
 
     def spared(self) -> dict[str, float]:
-        """The share of `padded` that is padding, and of `plain` that is prompts run again."""
+        """Return the share of `padded` that is padding, and of `plain` that is repeated prompts."""
         return {
             "padding_saved": 1 - self.plain / self.padded,
             "prompt_sharing": 1 - self.tokens / self.plain,
@@ -34,7 +34,7 @@ class StepTokens(NamedTuple):
 
 
 def work_of(pairs: Pairs, units: list[list[int]]) -> StepTokens:
-    """The work of a step of these pairs or groups."""
+    """Return the token counts of a step of these pairs or groups."""
     prompts = [prompt for unit in units for prompt in pairs.share_prompts(unit).prompts]
     lengths = pairs.lengths[[row for unit in units for row in unit]]
     rows = lengths[:, :1] + lengths[:, 1:]
@@ -44,40 +44,40 @@ def work_of(pairs: Pairs, units: list[list[int]]) -> StepTokens:
 
 
 class MfuMeter(NamedTuple):
-    """FLOPs that a model costs, and FLOP/s that a process reaches with nothing but torch.mm."""
+    """FLOPs per token of a model, and the peak FLOP/s that a process reaches in torch.mm."""
 
     per_token: float
     per_answer: float
     peak: float
 
     def utilization(self, work: StepTokens, *, seconds: float, processes: int) -> float:
-        """The model's FLOPs over what the machine would do in that time.
+        """Return the model's FLOPs as a share of what the peak rate allows in that time.
 
-        MFU as in appendix B of https://arxiv.org/abs/2204.02311, but for attention's own products,
-        which are left out. Layers that run twice (gradient checkpointing) count once.
+        MFU as in appendix B of https://arxiv.org/abs/2204.02311, but without attention's own
+        products. Layers that run twice (gradient checkpointing) count once.
         """
         flops = self.per_token * work.tokens + self.per_answer * work.answers
         return flops / (seconds * self.peak * processes)
 
 
 def make_machine(policy: Policy, *, precision: Precision) -> MfuMeter:
-    """Count the model's weights and try the machine: some milliseconds.
+    """Count the model's weights and measure the peak FLOP/s, which takes some milliseconds.
 
-    A weight costs two FLOPs a token forward and two for the gradient that flows on; two more for
-    its own, where it is trained.
+    A weight costs two FLOPs per token forward and two for the gradient of its input; a trained one
+    costs two more for its own gradient.
     """
     head, embedding = head_of(policy.model).weight_VH, policy.model.get_input_embeddings().weight
     ends, chosen = {id(head), id(embedding)}, experts_per_token(policy.model)
     body = sum(_flops(weight, chosen) for weight in policy.parameters() if id(weight) not in ends)
     device = policy.model.device
-    # fp16 on a CPU may be a thousand times slower than float32: its own rate would take minutes
+    # fp16 on a CPU may be a thousand times slower than float32: measuring it would take minutes
     dtype = PRODUCTS["no" if device.type == "cpu" and precision == "fp16" else precision]
     return MfuMeter(body, _flops(head, chosen), _peak(device, dtype))
 
 
 def _flops(weight: torch.Tensor, chosen: int) -> float:
     used = weight.numel()
-    if chosen and weight.ndim == 3:  # all experts of a layer, of which a token sees some
+    if chosen and weight.ndim == 3:  # all experts of a layer; a token uses `chosen` of them
         used = used // len(weight) * chosen
     return (6.0 if weight.requires_grad else 4.0) * used
 

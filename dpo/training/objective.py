@@ -1,4 +1,4 @@
-"""What a run minimizes: one loss, or several with weights."""
+"""Training objective: one loss, or a weighted sum of several."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from dpo.config import LossConfig
-from dpo.loss import COUPLED, LOSSES, STATEFUL, WITH_MARGINS, PairLogps, diverge
+from dpo.errors import UsageError
+from dpo.loss import STATEFUL, WITH_MARGINS, PairLogps, couples_pairs, diverge, find_loss
 from dpo.loss.beta_dpo import Margins, update_running_stats
 
 
@@ -20,26 +21,30 @@ class _Part(NamedTuple):
 
     def __call__(self, logps: PairLogps, seen: Mapping[str, Margins]) -> Tensor:
         if self.name in STATEFUL:
-            return self.weight * LOSSES[self.name](logps, seen.get(self.name), **self.settings)
+            return self.weight * find_loss(self.name)(logps, seen.get(self.name), **self.settings)
         if self.divergence != "reverse_kl":
             logps = diverge(logps, self.divergence, self.alpha)
-        return self.weight * LOSSES[self.name](logps, **self.settings)
+        losses = find_loss(self.name)(logps, **self.settings)
+        if losses.shape != logps.chosen.shape:
+            problem = f"returned {tuple(losses.shape)} for {len(logps.chosen)} pairs"
+            raise UsageError("T139", f"loss {self.name}", problem, "return one loss for each pair")
+        return self.weight * losses
 
 
 class Objective(NamedTuple):
-    """A weighted sum of losses, called like one."""
+    """A weighted sum of losses, called like one loss."""
 
     parts: tuple[_Part, ...]
     seen: dict[str, Margins]
-    """What losses that remember have seen up to now: the only part of a run's state that a step's
-    number and the weights do not hold, so checkpoints keep it."""
+    """Running statistics of stateful losses: the only part of a run's state that a step's number
+    and the weights do not contain, so checkpoints store it."""
 
     def __call__(self, logps: PairLogps) -> Tensor:
-        """The loss of each pair, (B,)."""
+        """Return the loss of each pair, (B,)."""
         return torch.stack([part(logps, self.seen) for part in self.parts]).sum(0)
 
     def update(self, logps: PairLogps) -> None:
-        """Remember the pairs of a step, before its losses are asked for."""
+        """Update the running statistics with a step's pairs, before its losses are computed."""
         for part in self.parts:
             if part.name in STATEFUL:
                 momentum = part.settings["momentum"]
@@ -50,22 +55,22 @@ class Objective(NamedTuple):
 
     @property
     def is_coupled(self) -> bool:
-        """Whether the pairs of a step have to be seen together."""
-        return any(part.name in COUPLED for part in self.parts)
+        """Return whether a pair's loss depends on the other pairs of its step."""
+        return any(couples_pairs(part.name) for part in self.parts)
 
     @property
     def needs_margins(self) -> str | None:
-        """A loss of it that needs the data's margins."""
+        """Return the name of the first loss that needs the data's margins, or None."""
         return next((part.name for part in self.parts if part.name in WITH_MARGINS), None)
 
     @property
     def beta(self) -> float:
-        """What rewards are counted with: the β of the first loss that has one, else 1."""
+        """Return the β of the logged rewards: that of the first loss that has one, else 1."""
         return next((part.settings["beta"] for part in self.parts if "beta" in part.settings), 1.0)
 
 
 def make_objective(losses: Sequence[LossConfig]) -> Objective:
-    """The objective that a config describes."""
+    """Return the objective that a config describes."""
     return Objective(
         tuple(
             _Part(loss.name, loss.weight, loss.settings, loss.divergence, loss.divergence_alpha)

@@ -14,9 +14,9 @@ from dpo.errors import UsageError
 def make_optimizer(
     parameters: Iterable[nn.Parameter], config: OptimizerConfig
 ) -> torch.optim.Optimizer:
-    """AdamW, or RMSprop as in appendix B of https://arxiv.org/abs/2305.18290.
+    """Return AdamW, or RMSprop as in appendix B of https://arxiv.org/abs/2305.18290.
 
-    Raises UsageError (T129) where bitsandbytes is wanted and not installed.
+    Raises UsageError (T129) if bitsandbytes is needed and not installed.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if config.name == "rmsprop":
@@ -35,11 +35,10 @@ def make_optimizer(
 
 @torch.no_grad()
 def init_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
-    """Allocate what the optimizer keeps of each weight, as zeros, which it else does in step 1.
+    """Allocate the optimizer's moments as zeros, which it otherwise does in step 1.
 
-    A step at rate 0 does it, weight by weight, for gradients of 0, and what it counted is
-    forgotten: step 1 is as it would have been. Does nothing where moments are there, or
-    bitsandbytes keeps them.
+    A step with rate 0 and gradients of 0 allocates them, weight by weight; then all state is
+    zeroed, so that step 1 is unchanged. A no-op if moments exist or bitsandbytes keeps them.
     """
     if optimizer.state or not isinstance(
         _inner(optimizer), torch.optim.AdamW | torch.optim.RMSprop
@@ -60,12 +59,12 @@ def init_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """What accelerate has wrapped."""
+    """Return the optimizer that accelerate has wrapped."""
     return getattr(optimizer, "optimizer", optimizer)
 
 
 def learning_rate(step: int, *, total: int, config: OptimizerConfig) -> float:
-    """The rate of a step, counted from 1: linear warm-up from 0, then the schedule.
+    """Return the rate of a step, counted from 1: linear warm-up from 0, then the schedule.
 
     >>> config = OptimizerConfig(learning_rate=1.0, warmup_steps=4, schedule="linear")
     >>> [round(learning_rate(n, total=8, config=config), 3) for n in (1, 4, 6, 8)]

@@ -1,4 +1,4 @@
-"""The output directory of a run: its names, whose they are, and what a finished run left there."""
+"""The output directory of a run: file names, their owners, and checks of a finished run."""
 
 import os
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _CARD = "README.md"
 
 
 class Checked(NamedTuple):
-    """What is to be said of a finished run, and whether its model has to be made again."""
+    """Messages about a finished run; `again` if its model must be rebuilt."""
 
     lines: list[str]
     again: bool = False
@@ -35,9 +35,9 @@ def checkpoints_folder(out: Path) -> Path:
 
 
 def claim_run(config: TrainConfig) -> Claim:
-    """Return what this command made in `out`; nothing is written yet.
+    """Return the record of what this command made in `out`; write nothing yet.
 
-    Raises E170 where a run would touch what it reads, E171 where it would touch what no run wrote.
+    Raises E170 if a run would change what it reads, E171 if it would change what no run wrote.
     """
     out = config.out
     require_writable_name(out)
@@ -57,24 +57,24 @@ def claim_run(config: TrainConfig) -> Claim:
 
 
 def _require_kinds(out: Path) -> None:
-    """Raise E171 where a directory has the name of a file, or a file that of a directory."""
+    """Raise E171 if a directory has the name of a file, or a file that of a directory."""
     wrong = [out / n for n in FILES if (out / n).is_symlink() or (out / n).is_dir()]
     wrong += [out / n for n in FOLDERS if os.path.lexists(out / n) and not (out / n).is_dir()]
     if wrong:
-        problem = "is not of the kind that a run has under this name"
+        problem = "has a name that a run uses, but is of another kind (file, directory, link)"
         remedy = "move it away, or name another `out`"
         raise OutputError("E171", str(wrong[0]), problem, remedy)
 
 
 def _was_run(out: Path) -> bool:
-    """Whether a run of ours was here before runs kept a list."""
+    """Return whether a run wrote this directory, for directories without a list of files."""
     if (out / NAME).exists():
         return read_summary(out) is not None
     return find_checkpoint(checkpoints_folder(out)) is not None
 
 
 def _adopt(claim: Claim) -> None:
-    """Take the model of a finished run whose list is lost: its summary seals it."""
+    """Adopt the model of a finished run whose list is lost, by the seals in its summary."""
     summary = read_summary(claim.folder)
     claim.made.update(
         {n: FileDigest(*seal) for n, seal in (summary.files if summary else {}).items()}
@@ -82,7 +82,7 @@ def _adopt(claim: Claim) -> None:
 
 
 def seal_run(out: Path, made: Mapping[str, FileDigest]) -> dict[str, tuple[int, str]]:
-    """Return the seals of a run's files; people edit cards, so those have none."""
+    """Return the seals of a run's files, without cards, because people edit them."""
     logs = [name for name in (METRICS, PAIRS, PAGE) if (out / name).is_file()]
     seals = {**made, **{name: seal_file(out / name) for name in logs}}
     return {
@@ -93,7 +93,7 @@ def seal_run(out: Path, made: Mapping[str, FileDigest]) -> dict[str, tuple[int, 
 
 
 def changed_files(out: Path, summary: RunSummary) -> list[str]:
-    """Return the files of a finished run that are missing, or not as it left them."""
+    """Return the files of a finished run that are missing or have changed."""
     return [name for name, seal in summary.files.items() if not _is_as(out / name, seal)]
 
 
@@ -104,17 +104,17 @@ def _is_as(path: Path, seal: tuple[int, str]) -> bool:
 def check_finished(out: Path, summary: RunSummary) -> Checked:
     """Compare a finished run with its seals.
 
-    Raises UsageError (T164) where its model differs and no checkpoint is left to make it from.
+    Raises UsageError (T164) if its model differs and no checkpoint is left to rebuild it.
     """
     changed = changed_files(out, summary)
     of_model = [name for name in changed if name.split("/")[0] in (MODEL, ADAPTER)]
     if not of_model:
-        return Checked([f"{out / name} is not as the run left it" for name in changed])
+        return Checked([f"{out / name} is missing or has changed" for name in changed])
     found = find_checkpoint(checkpoints_folder(out))
-    state = "is missing" if not (out / of_model[0]).exists() else "is not as the run left it"
+    state = "is missing" if not (out / of_model[0]).exists() else "has changed"
     if found is None or found[1].fingerprint != summary.fingerprint:
-        problem = f"{state}, and no checkpoint is left to make it from"
+        problem = f"{state}, and no checkpoint is left to rebuild it"
         remedy = "restore it, or name another `out`"
         raise UsageError("T164", str(out / of_model[0]), problem, remedy)
-    said = f"{out / of_model[0]} {state}: it is made again from {found[0].name}"
+    said = f"{out / of_model[0]} {state}: it is rebuilt from {found[0].name}"
     return Checked([said], again=True)

@@ -18,6 +18,7 @@ from dpo.data.sampler import Order, make_order
 from dpo.data.token_weights import TokenWeights, weigh, weigh_reference, wpo_weight
 from dpo.errors import UsageError
 from dpo.loss import PairLogps
+from dpo.model.attention import AUTO, BACKENDS
 from dpo.model.fingerprints import (
     check_lengths,
     check_reference,
@@ -64,7 +65,7 @@ class Batch(NamedTuple):
     rows: list[int]
     pack: Pack
     pair_index_R2: Tensor
-    """Places of chosen and rejected among the pack's completions."""
+    """Indices of chosen and rejected among the pack's completions."""
 
 
 class Split(NamedTuple):
@@ -74,21 +75,21 @@ class Split(NamedTuple):
     ref_logps: NDArray[np.float32]
     """Sums over chosen and rejected under the reference, (rows, 2), nats."""
     counting: TokenWeights | None = None
-    """How much each token counts, where they do not all count alike."""
+    """Weights of tokens; None if all count equally."""
     sources: tuple[str, ...] = ()
-    """Names of the files that the rows are from, where there are several."""
+    """Names of the files that the rows are from, if there are several."""
     source_numbers: NDArray[np.int32] = np.zeros(0, np.int32)
-    """Of each row, the place of its file's name."""
+    """Index of each row's file in `sources`."""
 
     def batch(self, rows: list[int], device: torch.device) -> Batch:
-        """Pairs as one pack, each prompt and each completion of it once."""
+        """Return pairs as one pack, with each prompt and each of its completions once."""
         joined = self.pairs.share_prompts(rows)
         return Batch(
             rows, pack(joined.prompts).to(device), torch.from_numpy(joined.sides).to(device)
         )
 
     def pair_logps(self, batch: Batch, found: PolicyOutput) -> PairLogps:
-        """Policy and reference log-probs of the pairs of a pack, out of what the policy found."""
+        """Return policy and reference log-probs of a pack's pairs, from the policy's output."""
         rows, sides = batch.rows, batch.pair_index_R2
         lengths = batch.pack.lengths()[sides]
         token_logps_N, weight = found.logps_N, torch.ones_like(lengths[:, 0])
@@ -106,8 +107,8 @@ class Split(NamedTuple):
             counted = [[some.sum() for some in pair] for pair in weights]
             lengths = lengths.new_tensor(np.array(counted))
         ref, margin, group = (
-            torch.from_numpy(told[rows]).to(sums.device)
-            for told in (self.ref_logps, self.pairs.margins, self.pairs.groups)
+            torch.from_numpy(column[rows]).to(sums.device)
+            for column in (self.ref_logps, self.pairs.margins, self.pairs.groups)
         )
         return PairLogps(
             chosen=sums[:, 0],
@@ -124,17 +125,17 @@ class Split(NamedTuple):
 
 
 class TrainContext(NamedTuple):
-    """A run that has passed its checks."""
+    """State of a run that has passed its checks."""
 
     config: TrainConfig
     accelerator: Accelerator
     build: Build
     train: Split
     order: Order
-    """Which of the train split's pairs make which step."""
+    """Assignment of the train split's pairs to steps."""
     test: Split | None
     policy: Policy
-    """What accelerate prepared: call it, so that the hooks of DDP and others fire."""
+    """Policy as accelerate prepared it: call it, so that the hooks of DDP and others run."""
     optimizer: torch.optim.Optimizer
     objective: Objective
     scale: LossScale
@@ -142,21 +143,21 @@ class TrainContext(NamedTuple):
     total_steps: int
     starts_as_reference: bool
     spread: Spread
-    """How the rows that were computed again differ from the stored log-probs."""
+    """Differences of recomputed rows from the stored log-probs."""
     unshared_because: str | None
     notices: tuple[str, ...]
-    """What of the model was left out, pairs beyond the length that it states, and texts that run in
-    rows of their own for their length."""
+    """Messages about weights that were left out, pairs beyond the model's stated length, and texts
+    that run in rows of their own because of their length."""
     fingerprint: str
     reference_hash: str
 
     def autocast(self) -> torch.autocast:
-        """What a forward pass runs under."""
+        """Return the autocast context of a forward pass."""
         return autocast(self.accelerator.device, self.config.mixed_precision)
 
 
 def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
-    """Open data, reference and model, and refuse what does not belong together."""
+    """Open data, reference and model, and check that they match."""
     for name in dict.fromkeys((config.model, config.reference.model or config.model)):
         check_model(name)
     build, config = _open_data(config, accelerator)
@@ -207,17 +208,29 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
     )
 
 
+def _require_backend(config: TrainConfig, device: torch.device) -> None:
+    """Raise UsageError (T138) for an attention backend that is unknown or cannot train here."""
+    place, known = f"attention: {config.attention!a}", (AUTO, *BACKENDS)
+    if config.attention not in known:
+        remedy = f"write one of {', '.join(known)}"
+        raise UsageError("T138", place, "is not a known backend", remedy)
+    if config.attention == "flex" and (device.type == "cpu" or config.dropout):
+        problem = "has no gradient on a CPU, and no dropout"
+        raise UsageError("T138", place, problem, "write auto, or train on a GPU without dropout")
+
+
 def _open_policy(
     config: TrainConfig, seen: list[Pairs], device: torch.device
 ) -> tuple[Policy, str | None, tuple[str, ...]]:
-    """The policy, whose attention is checked on the pairs that the run sees; why it is unshared.
+    """Return the policy, why its prompts are not shared, and messages about the model.
 
-    And what is to be said of the model.
+    Its attention is checked on the pairs of the run.
     """
+    _require_backend(config, device)
     model = load_model(config.model, dropout=config.dropout, device=device)
     check_vocabulary(model, *seen, place=config.model)
     lengths = [check_lengths(model, pairs, place=config.model) for pairs in seen]
-    policy, why = make_policy(model, *seen)
+    policy, why = make_policy(model, *seen, backend=config.attention)
     policy.dropout = config.dropout
     by_length = length_notice(policy, *seen) if why is None else None
     notices = [left_out(config.model, model), *lengths, by_length]
@@ -236,7 +249,7 @@ def _require_margins(objective: Objective, pairs: Pairs, *, place: str) -> None:
 def _check_reference(
     config: TrainConfig, policy: Policy, weights: str, train: Split, reference: Reference
 ) -> Spread:
-    """Compare fingerprints, then compute a few rows again under the reference's own model."""
+    """Compare fingerprints, then recompute a few rows with the reference's own model."""
     name, precision = config.reference.model, config.mixed_precision
     if name is None or name == config.model:
         check_reference(reference, weights, place=config.model, precision=precision)
@@ -259,7 +272,7 @@ def _split(build: Build, reference: Reference, split: str, config: TrainConfig) 
 
 
 def _test_split(build: Build, reference: Reference, config: TrainConfig) -> Split | None:
-    """The split to evaluate on; None where there is none, or no row of it."""
+    """Return the split to evaluate on; None if there is none or it has no rows."""
     if config.eval_split is None or not build.splits[config.eval_split].rows:
         return None
     return _with_sources(_split(build, reference, config.eval_split, config), build, config)
@@ -276,9 +289,9 @@ def _with_sources(split: Split, build: Build, config: TrainConfig) -> Split:
 
 
 def _open_data(config: TrainConfig, accelerator: Accelerator) -> tuple[Build, TrainConfig]:
-    """Return the build, and the config with the split that it evaluates on.
+    """Return the build, and the config with its evaluation split resolved.
 
-    A set of the Hub is named by its exact commit from then on.
+    A dataset on the Hub is pinned to its exact commit.
     """
     path = config.data
     if is_hub_name(str(config.data)):
@@ -290,7 +303,7 @@ def _open_data(config: TrainConfig, accelerator: Accelerator) -> tuple[Build, Tr
 
 
 def _eval_split(build: Build, wanted: str | None) -> str | None:
-    """Return the split to evaluate on; `auto` takes the one that gives way to no other."""
+    """Return the split to evaluate on; `auto` takes the one of the highest rank."""
     others = [split for split in build.splits if split != "train"]
     if wanted == "auto" and others:
         return max(others, key=rank_of)
@@ -302,19 +315,19 @@ def _eval_split(build: Build, wanted: str | None) -> str | None:
 
 
 def num_steps(config: TrainConfig, num_units: int) -> int:
-    """Optimizer steps of a run: what it asks for, or the whole steps that its epochs hold."""
+    """Return the optimizer steps of a run: `steps`, or the whole steps in its epochs."""
     if config.steps is not None:
         return config.steps
     steps = int((config.epochs or 1) * num_units) // config.global_batch_size
     if steps == 0:
         unit = config.batch_unit
-        problem = f"{num_units:,} {unit} fill no step of {config.global_batch_size:,}"
+        problem = f"{num_units:,} {unit} do not fill one step of {config.global_batch_size:,}"
         raise UsageError("T125", str(config.data), problem, "lower global_batch_size, or set steps")
     return steps
 
 
 def run_fingerprint(config: TrainConfig, build: Build, reference: Reference, weights: str) -> str:
-    """What decides every step: config, data, reference and the weights at the start."""
+    """Return a hash of what decides every step: config, data, reference and initial weights."""
     decides = config.model_dump(
         mode="json", exclude=EXECUTION_ONLY | {"model", "data", "reference"}
     )

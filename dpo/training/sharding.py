@@ -1,7 +1,7 @@
-"""The piece of a tensor that a process holds: its rows [start, stop) along the first axis.
+"""Local shards: the rows [start, stop) of a tensor's first axis that a process holds.
 
 FSDP2 shards every weight by its first axis, in equal chunks of which the last ones may be shorter
-or empty (`torch.chunk`). A tensor that is not sharded is a piece too: the only one, and whole.
+or empty (`torch.chunk`). A tensor that is not sharded is one shard with all rows.
 """
 
 from typing import Any
@@ -16,21 +16,21 @@ from dpo.errors import UsageError
 
 
 def num_pieces(model: torch.nn.Module) -> int:
-    """Over how many processes the weights are sharded. Raises UsageError (T171) for grids."""
+    """Return the number of processes that hold shards. Raises UsageError (T171) for grids."""
     meshes = {p.device_mesh for p in model.parameters() if isinstance(p, DTensor)}
     if any(mesh.ndim != 1 for mesh in meshes):
-        problem = "weights are sharded over a grid of processes, which checkpoints do not know"
-        raise UsageError("T171", "accelerate", problem, "shard over all processes alike")
+        problem = "weights are sharded over a grid of processes, which checkpoints do not support"
+        raise UsageError("T171", "accelerate", problem, "shard over all processes in one dimension")
     return max((mesh.size() for mesh in meshes), default=1)
 
 
 def local_shard(tensor: Tensor) -> Tensor:
-    """The rows of a tensor that this process holds."""
+    """Return the rows of a tensor that this process holds."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def shard_bounds(tensor: Tensor) -> tuple[int, int]:
-    """Which rows those are: [start, stop)."""
+    """Return the bounds of those rows: [start, stop)."""
     rows = tensor.shape[0]
     if not isinstance(tensor, DTensor):
         return 0, rows
@@ -40,7 +40,7 @@ def shard_bounds(tensor: Tensor) -> tuple[int, int]:
 
 
 def from_local_shard(tensor: Tensor, rows: Tensor) -> Tensor:
-    """Rows as the piece of a tensor that is sharded as `tensor` is."""
+    """Return rows as the local shard of a tensor that is sharded like `tensor`."""
     if not isinstance(tensor, DTensor):
         return rows
     return DTensor.from_local(
@@ -53,15 +53,15 @@ def from_local_shard(tensor: Tensor, rows: Tensor) -> Tensor:
 
 
 def reshard_root(policy: torch.nn.Module) -> None:
-    """Let go of what an evaluation has gathered: the root's weights, which it keeps."""
+    """Reshard the root module, whose weights FSDP2 keeps gathered after a forward."""
     if isinstance(policy, FSDPModule):
         policy.reshard()
 
 
 def whole_weights(model: torch.nn.Module) -> dict[str, Any] | None:
-    """The state dict of a sharded model, on the first process; every process has to call this.
+    """Gather the state dict of a sharded model on the first process; all processes must call this.
 
-    None where the model holds its own weights whole.
+    None if the model is not sharded.
     """
     if not any(isinstance(weight, DTensor) for weight in model.parameters()):
         return None
@@ -69,6 +69,6 @@ def whole_weights(model: torch.nn.Module) -> dict[str, Any] | None:
     whole = get_model_state_dict(model, options=options)
     first = {id(own): name for name, own in reversed(model.state_dict(keep_vars=True).items())}
     for name, own in model.state_dict(keep_vars=True).items():
-        if whole:  # a tied head is its embedding again, so that it is saved once
+        if whole:  # a tied head is its embedding, so that it is saved once
             whole[name] = whole[first[id(own)]]
     return whole

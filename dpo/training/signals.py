@@ -1,4 +1,4 @@
-"""A polite stop: the first SIGTERM or SIGINT ends the run after its step, the second at once."""
+"""Graceful stop: the first SIGTERM or SIGINT ends the run after its step, the second at once."""
 
 import signal
 from types import FrameType
@@ -10,7 +10,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Remembers the first signal while it is open, and lets a second one do what it always did."""
+    """Recorder of the first signal while it is open; a second one has its usual effect."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -31,7 +31,7 @@ class StopRequest:
             signal.signal(each, handler)
 
     def signal_on_any_rank(self, accelerator: Accelerator) -> int | None:
-        """The signal that any rank got, known to all of them after the same step."""
+        """Return the signal that any rank got; all ranks agree on it after the same step."""
         mine = torch.tensor([self.signal or 0], device=accelerator.device)
         found = int(accelerator.gather(mine).max())
         return found or None

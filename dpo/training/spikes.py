@@ -1,25 +1,25 @@
-"""Steps whose loss stands out: told with their pairs, and trained on all the same."""
+"""Loss spikes: steps with an unusually high loss are reported, and still trained on."""
 
 import statistics
 from collections import deque
 from collections.abc import Iterable
 
 WINDOW = 128
-"""Steps before, whose mean and deviation a loss is held against."""
+"""Number of previous steps whose mean and deviation a loss is compared with."""
 LIMIT = 6.0
-"""Standard deviations."""
+"""Standard deviations above the mean."""
 
 
 class LossSpikes:
-    """Remembers the losses of the last steps, those of an earlier start too."""
+    """Losses of the last steps, including those of an earlier start."""
 
     def __init__(self, losses: Iterable[float] = ()) -> None:
         self._losses = deque(losses, maxlen=WINDOW)
 
     def sees(self, loss: float) -> float | None:
-        """By how many standard deviations a loss stands out, where it does, and remember it.
+        """Record a loss; return its height in standard deviations if it is a spike, else None.
 
-        >>> watch = SpikeWatch([0.6, 0.7] * 64)
+        >>> watch = LossSpikes([0.6, 0.7] * 64)
         >>> watch.sees(0.7), round(watch.sees(1.7) or 0)
         (None, 21)
         """

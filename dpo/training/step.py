@@ -1,4 +1,4 @@
-"""One optimizer step: exactly `global_batch_size` units, whatever the packs and ranks."""
+"""One optimizer step of exactly `global_batch_size` units, for any packs and ranks."""
 
 import math
 import time
@@ -17,10 +17,10 @@ from dpo.training.setup import TrainContext
 
 
 def train_step(run: TrainContext, step: int) -> dict[str, float]:
-    """Take step `step` (from 1) and return its metrics, those of the policy before it moved.
+    """Take step `step` (from 1) and return its metrics, from before the update.
 
-    The loss is the sum of weight · loss over the step's pairs, divided by their number; where
-    groups weigh alike, the mean of their means.
+    The loss is the sum of weight · loss over the step's pairs, divided by their number; if
+    averaged over groups, the mean of their means.
     """
     started = time.perf_counter()
     rate = learning_rate(step, total=run.total_steps, config=run.config.optimizer)
@@ -55,7 +55,7 @@ def _draws_at_random(run: TrainContext, step: int) -> bool:
 
 
 def _check_first(run: TrainContext, found: dict[str, float], expected: float) -> None:
-    """Refuse a first step that is not the reference's, by what its precision can say."""
+    """Check the first step against the reference, as exactly as its precision allows."""
     draws = partial(_draws_at_random, run, 1)
     if run.config.mixed_precision == "no":
         check_first_loss(found["loss"], expected=expected, draws=draws)
@@ -65,9 +65,9 @@ def _check_first(run: TrainContext, found: dict[str, float], expected: float) ->
 
 
 def _gradients(run: TrainContext, step: int) -> tuple[dict[str, float], float]:
-    """Leave the step's clipped gradients in the weights; its metrics, and the reference's loss.
+    """Compute the step's clipped gradients; return its metrics and the reference's loss.
 
-    Where the scale of the loss makes gradients overflow, all of it again at half of that.
+    If the loss scale makes gradients overflow, everything is repeated at half the scale.
     """
     packs, seen, scale = packs_of(run, step), dict(run.objective.seen), run.scale.now
     while True:
@@ -82,7 +82,7 @@ def _gradients(run: TrainContext, step: int) -> tuple[dict[str, float], float]:
         found["grad_norm"] = _clip(run)
         overflows = math.isfinite(found["loss"]) and not math.isfinite(found["grad_norm"])
         if not overflows or not run.scale.halve():
-            if overflows:  # at every scale, so that is not the reason
+            if overflows:  # at every scale, so the scale is not the cause
                 run.scale.now = scale
             return found, float(at_reference) / float(found_sums[-1])
         run.optimizer.zero_grad(set_to_none=True)
@@ -91,7 +91,7 @@ def _gradients(run: TrainContext, step: int) -> tuple[dict[str, float], float]:
 
 
 def pairs_run(run: TrainContext, step: int) -> list[str]:
-    """Ids of the pairs that the ranks together ran in a step, in the order of the step."""
+    """Return the ids of the pairs that all ranks ran in a step, in the order of the step."""
     mine = [row for rows in packs_of(run, step) for row in rows]
     place = {row: place for place, row in enumerate(run.order.rows(step))}
     everyone = sorted(gather_object(mine), key=lambda row: place.get(row, -1))
@@ -99,14 +99,14 @@ def pairs_run(run: TrainContext, step: int) -> list[str]:
 
 
 def name_pairs(run: TrainContext, step: int) -> str:
-    """The first pairs of a step, as messages name them."""
+    """Return the ids of a step's first pairs, for messages."""
     rows = run.order.rows(step)
     ids = [run.train.pairs.pair_id(row)[:12] for row in rows[:8]]
     return ", ".join([*ids, "…"] if len(rows) > len(ids) else ids)
 
 
 def _clip(run: TrainContext) -> float:
-    """Scale the step's gradient down to the limit; returns its norm before that."""
+    """Clip the step's gradient to the limit; return its norm before clipping."""
     limit = run.config.optimizer.max_grad_norm
     norm = run.accelerator.clip_grad_norm_(run.policy.parameters(), limit or math.inf)
     return float(norm) if norm is not None else math.nan
@@ -119,5 +119,5 @@ def _refuse_nonfinite(run: TrainContext, step: int, found: dict[str, float]) -> 
     problem = f"{what}, so the step was not taken (pairs {name_pairs(run, step)})"
     remedy = "look at these pairs, lower the learning rate, or set skip_nonfinite and start again"
     if run.config.mixed_precision == "fp16":
-        remedy = f"take bf16, which ends where float32 does, {remedy}"
+        remedy = f"use bf16, which has float32's range, {remedy}"
     raise TrainingError("T301", f"step {step:,}", problem, remedy)

@@ -1,9 +1,9 @@
-"""Anthropic HH end to end: files or a hub name in, a trained policy out.
+"""Anthropic HH end to end: from files or a Hub name to a trained policy.
 
     python pipelines/hh/run.py Anthropic/hh-rlhf
     python pipelines/hh/run.py data/harmless-base/*.jsonl.gz steps=20 global_batch_size=8
 
-Arguments with a `=` go to dpo-train; the rest name files, or one dataset of the hub.
+Arguments with a `=` go to dpo-train; the others name files, or one dataset of the Hub.
 """
 
 import os
@@ -14,17 +14,17 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RAW = Path("runs/hh/raw")
-SPLITS = "*-base/train.jsonl.gz"  # of the hub's dataset; its red-team files hold no pairs
+SPLITS = "*-base/train.jsonl.gz"  # of the Hub dataset; its red-team files hold no pairs
 
 
 def find_files(names: list[str]) -> list[Path]:
-    """The files as named, or those of a dataset that the hub has."""
+    """Return the named files, or those of a dataset from the Hub."""
     files = [Path(name) for name in names]
     if all(file.is_file() for file in files):
         return files
     if len(names) != 1 or names[0].count("/") != 1:
         missing = next(file for file in files if not file.is_file())
-        sys.exit(f"{missing}: is no file; name files, or one dataset of the hub as org/name")
+        sys.exit(f"{missing}: is not a file; name files, or one dataset of the Hub as org/name")
     from huggingface_hub import snapshot_download
 
     folder = Path(snapshot_download(names[0], repo_type="dataset", allow_patterns=SPLITS))
@@ -32,14 +32,14 @@ def find_files(names: list[str]) -> list[Path]:
 
 
 def link(files: list[Path]) -> None:
-    """Make `RAW` hold exactly these files, each named by its folder and itself."""
+    """Link these files, and no others, into `RAW`, named by their directory and file name."""
     RAW.mkdir(parents=True, exist_ok=True)
     for old in RAW.iterdir():
         old.unlink()
     for file in files:
         whole = file.resolve() if file.suffix == ".gz" else None
         if whole is None:
-            sys.exit(f"{file}: is not .jsonl.gz, which is how the dataset comes")
+            sys.exit(f"{file}: is not a .jsonl.gz file, the form of the dataset; name those files")
         (RAW / f"{file.absolute().parent.name}-{file.name}").symlink_to(whole)
 
 
@@ -47,7 +47,7 @@ def main() -> None:
     overrides = [word for word in sys.argv[1:] if "=" in word]
     names = [word for word in sys.argv[1:] if "=" not in word]
     if not names:
-        sys.exit("name HH's files, or Anthropic/hh-rlhf")
+        sys.exit("no inputs; name HH's files, or Anthropic/hh-rlhf")
     link(find_files(names))
     commands = [
         "python pipelines/quickstart/get_model.py",

@@ -1,8 +1,8 @@
-"""Compare the trained policy with its reference on prompts that neither was trained on.
+"""Comparison of the trained policy with its reference on held-out prompts.
 
     python -m pipelines.quickstart.evaluate --run runs/quickstart
 
-Writes result.json and result.html into the run's folder and prints the table.
+Writes result.json and result.html into the run's directory and prints the table.
 """
 
 import argparse
@@ -35,16 +35,16 @@ from pipelines.quickstart.scorer import compound
 SENTIMENT = SampleConfig(
     k=1, temperature=0.7, top_p=0.95, max_new_tokens=40, batch_size=120, seed=1
 )
-"""As the pairs were sampled."""
+"""Settings with which the pairs were sampled."""
 KL = SampleConfig(k=1, text="chat", max_new_tokens=40, batch_size=120, seed=2)
-"""The policy's own distribution, so that the mean log-ratio estimates the KL."""
+"""Settings for the policy's own distribution, so that the mean log-ratio estimates the KL."""
 BATCH = 16
-ROUNDING = 1e-4  # nats of margin below which policy and reference are the same
+ROUNDING = 1e-4  # nats of margin below which policy and reference count as equal
 PACKAGES = ("torch", "transformers", "accelerate", "prefdata-dpo", "vaderSentiment")
 
 
 class Answers(NamedTuple):
-    """The completions of every prompt, and their scores."""
+    """Completions of every prompt, and their scores."""
 
     completions: list[list[Completion]]
     scores: list[list[float]]
@@ -52,7 +52,7 @@ class Answers(NamedTuple):
 
 @torch.inference_mode()
 def plain_logps(model: PreTrainedModel, rows: list[tuple[list[int], list[int]]]) -> list[float]:
-    """Log-prob of each (prompt, completion) by transformers' own forward, in nats."""
+    """Return the log-prob of each (prompt, completion), in nats, by transformers' own forward."""
     found = [0.0] * len(rows)
     order = sorted(range(len(rows)), key=lambda at: len(rows[at][0]) + len(rows[at][1]))
     for first in track(range(0, len(rows), BATCH), "scoring"):
@@ -102,7 +102,7 @@ def _bigrams(text: str) -> list[tuple[str, str]]:
 
 
 def encode_prompts(prompts: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    """The ids of prompts as a user's turn each, as they were sampled from."""
+    """Return the ids of the prompts, each as one user turn, as in sampling."""
     encoder = prompt_encoder(tokenizer)
     return [encode_prompt(as_messages(prompt), encoder, prompt) for prompt in prompts]
 
@@ -110,9 +110,9 @@ def encode_prompts(prompts: Sequence[str], tokenizer: Any) -> list[list[int]]:
 def measure_kl(
     policy: PreTrainedModel, ref: PreTrainedModel, tokenizer: Any, prompts: Sequence[str]
 ) -> tuple[float, float]:
-    """Mean log-ratio over samples of the policy, and its standard error, in nats.
+    """Return the mean log-ratio over samples of the policy and its standard error, in nats.
 
-    The policy's log-probs are those that it was sampled with.
+    The policy's log-probs are those from sampling.
     """
     sampled = sample_completions(prompts, policy, tokenizer, KL)
     drawn = [c for (c,) in track(sampled, "KL", total=len(prompts))]
@@ -123,7 +123,7 @@ def measure_kl(
 
 
 def pick_examples(rows: list[dict[str, Any]], before: Answers, after: Answers) -> list[Example]:
-    """Six rows at equal distances; always the first completion, so that none is chosen by hand."""
+    """Return six evenly spaced rows with their first completions, so that none is hand-picked."""
     places = [len(rows) * n // 6 for n in range(6)]
     return [
         Example(
@@ -138,11 +138,11 @@ def pick_examples(rows: list[dict[str, Any]], before: Answers, after: Answers) -
 
 
 def training_figures(lines: list[dict[str, float]]) -> dict[str, float]:
-    """What the metrics file says of the start and of the end."""
+    """Return the figures of the first and the last steps from the metrics file."""
     steps = [line for line in lines if "loss" in line]
     evaluations = [line for line in lines if "eval/rewards/accuracies" in line]
     start = steps[0]
-    # margins of pure rounding are ties, and count half
+    # margins that are only rounding are ties, and count half
     tied = abs(start["rewards/margins"]) < ROUNDING
     return {
         "first_loss": start["loss"],

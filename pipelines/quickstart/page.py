@@ -1,4 +1,4 @@
-"""The result as one HTML page: no script, nothing loaded from elsewhere, all text escaped."""
+"""HTML page of the result: one file without scripts or external resources, all text escaped."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from pipelines.quickstart.result import Result
 def render_page(
     result: Result, lines: list[dict[str, Any]], before: list[float], after: list[float]
 ) -> str:
-    """`lines` are those of metrics.jsonl; `before` and `after` the scores of all samples."""
+    """Render the page from the lines of metrics.jsonl and the scores of all samples."""
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True

@@ -1,4 +1,4 @@
-"""What the quickstart measures: the model behind result.json and schemas/result.schema.json.
+"""Measurements of the quickstart: the model of result.json and schemas/result.schema.json.
 
 python -m pipelines.quickstart.result schemas/result.schema.json
 """
@@ -22,16 +22,16 @@ class Samples(Part):
     sentiment_se: NonNegativeFloat
     """Standard error of that mean."""
     share_ended: float
-    """Completions that the model ended itself, before the limit of tokens."""
+    """Share of completions that the model ended itself, before the limit of tokens."""
     mean_tokens: float
     ref_logp_per_token: float
-    """Nats a token that the reference gives to the completions: how fluent it finds them."""
+    """Mean log-prob per token of the completions under the reference, in nats: their fluency."""
     distinct_bigrams: float
-    """Different pairs of neighboring words, as a share of all."""
+    """Distinct pairs of neighboring words, as a share of all pairs."""
 
 
 class Example(Part):
-    """One held-out prompt, answered by both."""
+    """One held-out prompt with the completions of both models."""
 
     beginning: str
     before: str
@@ -41,26 +41,26 @@ class Example(Part):
 
 
 class Result(Part):
-    """The outcome of one run of the quickstart."""
+    """Outcome of one run of the quickstart."""
 
     first_loss: float
-    """Loss of the first step: ln 2, since policy and reference are still the same."""
+    """Loss of the first step: ln 2, since policy and reference are still equal."""
     last_loss: float
     """Mean loss of the last ten steps."""
     reward_accuracy: float
     """Share of held-out pairs whose chosen side has the higher reward after training."""
     reward_accuracy_before: float
-    """The same at the first step, where policy and reference agree: ties count half, so 0.5."""
+    """The same at the first step. Ties count half, so it is 0.5 if policy and reference agree."""
     reward_margin: float
     """Mean reward of chosen minus rejected on held-out pairs, after training."""
     sentiment_before: float
     sentiment_after: float
     sentiment_difference: float
     kl: float
-    """KL(policy || reference) of a completion in nats, on samples at temperature 1."""
+    """KL(policy || reference) per completion, in nats, on samples at temperature 1."""
     kl_se: NonNegativeFloat
     num_samples: PositiveInt
-    """Completions of each model behind the sentiments; the KL is of as many others."""
+    """Completions of each model behind the sentiments; the KL uses separate samples."""
     num_prompts: PositiveInt
     before: Samples
     after: Samples

@@ -1,4 +1,4 @@
-"""The whole quickstart, by the commands that a user would type, each one timed.
+"""The whole quickstart: runs and times the commands that a user would type.
 
 python pipelines/quickstart/run.py
 """

@@ -1,4 +1,4 @@
-"""How positive a text is, by the published lexicon VADER (Hutto and Gilbert, 2014)."""
+"""Sentiment of a text by the published lexicon VADER (Hutto and Gilbert, 2014)."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -13,7 +13,7 @@ def _analyzer() -> Any:
 
 
 def compound(*, prompts: Sequence[Any], completions: Sequence[str]) -> list[float]:
-    """VADER's compound score of each completion, moved from [-1, 1] to [0, 1]; 0.5 is neutral."""
+    """Return VADER's compound score of each completion, mapped to [0, 1]; 0.5 is neutral."""
     assert len(prompts) == len(completions)
     found = [_analyzer().polarity_scores(text)["compound"] for text in completions]
     return [round((score + 1) / 2, 5) for score in found]

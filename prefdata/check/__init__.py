@@ -1,4 +1,4 @@
-"""Rules over records: each a code, a severity, an expression and an advice."""
+"""Checks of records: each has a code, a severity, an expression and advice."""
 
 from prefdata.check.catalog import CHECKS, Check, Severity
 from prefdata.check.limits import CheckLimits

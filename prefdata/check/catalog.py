@@ -1,7 +1,7 @@
-"""Every code that a user can meet in rows and sets, by its code.
+"""Catalog of every code that rows and sets can have, by code.
 
-This is text alone; what finds the codes lies beside it: `rules.py` those of rows, the files that
-`sets.py` names those of sets, and `prefdata/tokens` those that need a tokenizer.
+It contains only texts. `rows/rules.py` finds the codes of rows, the functions in `sets/run.py`
+those of sets, and `prefdata/tokens` those that need a tokenizer.
 """
 
 from prefdata.check.code import Check, Scope, Severity, Stage

@@ -1,4 +1,4 @@
-"""What a code is: the one row that reports, `prefdata explain` and docs/codes.md are made of."""
+"""One code as data: the source of reports, `prefdata explain` and docs/codes.md."""
 
 from typing import Literal, NamedTuple
 
@@ -12,8 +12,8 @@ class Check(NamedTuple):
 
     code: str
     name: str
-    severity: Severity  # E: the row is refused, of a set the build fails; W: reported; I: counted
-    scope: Scope  # a row alone, rows together, or what a tokenizer makes of a row
+    severity: Severity  # E: the row is refused (a set: the build fails); W: reported; I: counted
+    scope: Scope  # one row, rows together, or the tokens of a row
     found: Stage  # reading a row, checking a record, comparing all records, building tokens
     meaning: str
     advice: str

@@ -1,4 +1,4 @@
-"""The thresholds of checks, as a config may set them."""
+"""Thresholds of checks, as a config may set them."""
 
 from typing import Annotated
 
@@ -6,26 +6,26 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 
 class CheckLimits(BaseModel):
-    """From where on something is too long, too near, too frequent or too one-sided."""
+    """Thresholds for texts that are too long, too similar, too frequent or too one-sided."""
 
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
     )
 
     min_similarity: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """Sides at least this alike are nearly the same (PD302): 2 × common characters / all."""
+    """Lowest similarity of nearly equal sides (PD302): 2 × common characters / all characters."""
     score_range: Annotated[tuple[float, float] | None, Field(strict=False)] = None
-    """Lowest and highest score that can be (PD305); absent: any."""
+    """Lowest and highest valid score (PD305); absent: any."""
     min_margin: float | None = None
-    """Least distance of the scores of a pair (PD308); absent: any."""
+    """Smallest difference of the scores of a pair (PD308); absent: any."""
     max_chars: PositiveInt = 100_000
-    """Characters of a prompt or side (PD310)."""
+    """Maximum number of characters of a prompt or side (PD310)."""
     max_length_ratio: Annotated[float, Field(gt=1)] = 20.0
-    """Characters of the longer side for each one of the shorter (PD310)."""
+    """Maximum ratio of the longer side's characters to the shorter side's (PD310)."""
     max_pairs_per_prompt: PositiveInt = 24
-    """Pairs of one prompt (PD405); 7 ranked completions give 21."""
+    """Maximum number of pairs of one prompt (PD405); 7 ranked completions give 21."""
     max_prompts_per_completion: PositiveInt = 10
-    """Different prompts that one completion may answer (PD407)."""
+    """Maximum number of different prompts that one completion may answer (PD407)."""
     max_bias: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
-    """Distance from one half of the share of pairs whose longer side is chosen (PD601), or whose
-    side with more of a format is (PD604)."""
+    """Maximum distance from one half of the share of pairs whose longer side is chosen (PD601), or
+    whose side with more of a format is (PD604)."""

@@ -1,1 +1,1 @@
-"""Two builds compared: what was added, is gone, changed its label, moved, or differs."""
+"""Comparison of two builds: pairs that were added, are gone, flipped, moved, or changed."""

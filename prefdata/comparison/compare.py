@@ -1,7 +1,7 @@
-"""Two builds compared, pair by pair: what was added, is gone, changed its label, moved, or differs.
+"""Comparison of two builds, pair by pair: pairs that were added, are gone, flipped, moved, changed.
 
-A pair is known by its id, which is over its prompt and both completions. A pair whose label is
-flipped has another id, so it is found by its prompt and its two completions the other way round.
+A pair is identified by its id, a hash of its prompt and both completions. A pair whose label is
+flipped has another id, so it is found by its prompt and its two completions swapped.
 """
 
 from collections.abc import Iterator
@@ -27,20 +27,20 @@ class _Model(BaseModel):
 
 
 class Change(_Model):
-    """A pair that is not in both builds as it is in one of them."""
+    """A pair that is not the same in both builds."""
 
     pair_id: str
-    """In the build that `split`, `source` and `line` are of: the second, or for what is gone the
-    first."""
+    """Id in the build that `split`, `source` and `line` are of: the first for a pair that is gone,
+    otherwise the second."""
     split: str
     source: str
     line: int
     before: str | None = None
-    """The split in the first build of a pair that moved."""
+    """Split in the first build, for a pair that moved."""
 
 
 class CodeChange(_Model):
-    """How often a code was found."""
+    """Counts of a code in the two builds."""
 
     code: str
     name: str
@@ -49,7 +49,7 @@ class CodeChange(_Model):
 
 
 class SettingChange(_Model):
-    """A setting of the config, or what the tokenizer is."""
+    """A setting of the config, or a hash of the tokenizer or its template."""
 
     name: str
     before: Any
@@ -57,16 +57,16 @@ class SettingChange(_Model):
 
 
 class Comparison(_Model):
-    """What the second build has that the first has not, and the other way round."""
+    """Differences between two builds."""
 
     format: Literal["prefdata-comparison"] = "prefdata-comparison"
     format_version: Literal[1] = 1
     first: str
     second: str
     content_hashes: list[str]
-    """Of both; equal if the same is trained."""
+    """Content hashes of both; equal if both train on the same data."""
     same: int
-    """Pairs that are in the same split of both, with the same tokens, weight and margin."""
+    """Number of pairs in the same split of both, with the same tokens, weight and margin."""
     added: list[Change]
     gone: list[Change]
     flipped: list[Change]
@@ -74,23 +74,23 @@ class Comparison(_Model):
     moved: list[Change]
     """Pairs that are in another split."""
     tokens: list[Change]
-    """Pairs whose text is the same, and whose tokens or masks are not."""
+    """Pairs with the same text but other tokens or masks."""
     numbers: list[Change]
-    """Pairs whose weight, margin or ranks are other ones."""
+    """Pairs with another weight, margin or rank."""
     splits: dict[str, list[int]]
-    """Pairs of each split in both."""
+    """Number of pairs of each split in the first and the second build."""
     codes: list[CodeChange]
-    """Codes that were not found as often in both."""
+    """Codes whose counts differ."""
     settings: list[SettingChange]
 
     @property
     def differs(self) -> bool:
-        """Whether something else is trained, or the same was made in another way."""
+        """Return whether the training data, the codes or the settings differ."""
         return bool(self.content_hashes[0] != self.content_hashes[1] or self.codes or self.settings)
 
 
 def compare_builds(first: Build, second: Build, *, names: tuple[str, str]) -> Comparison:
-    """Compare two builds whose files are as their manifests say."""
+    """Compare two builds, whose files must match their manifests."""
     before, after = _rows_of(first), _rows_of(second)
     both = after.join(before, on="pair_id", suffix="_before")
     added = after.join(before, on="pair_id", how="anti")
@@ -128,7 +128,7 @@ def compare_builds(first: Build, second: Build, *, names: tuple[str, str]) -> Co
 
 
 def _rows_of(build: Build) -> pl.DataFrame:
-    """Each pair: its place, and a hash of its completions, its tokens and its numbers."""
+    """Return each pair: its source, and hashes of its completions, its tokens and its numbers."""
     frames = []
     for split in build.splits:
         start, tokens = 0, build.tokens(split)
@@ -157,7 +157,7 @@ def _rows_of(build: Build) -> pl.DataFrame:
 
 
 def _words_of(schema: pl.Schema, side: str) -> pl.Expr:
-    """A hash of a side, whatever fields messages have: those that are null do not count."""
+    """Return a hash of a side; null fields do not count, so other columns do not matter."""
     kind = schema[side]
     if not isinstance(kind, pl.List):
         return pl.col(side).hash()
@@ -196,7 +196,7 @@ def _codes(first: Build, second: Build) -> Iterator[CodeChange]:
 
 
 def _settings(first: Build, second: Build) -> Iterator[SettingChange]:
-    """Settings that differ, but for the names of files, and what the tokenizer is made of."""
+    """Yield what differs: settings except the inputs, and hashes of tokenizer and template."""
     configs = [build.manifest.config for build in (first, second)]
     seals = [build.manifest.tokenizer.model_dump() for build in (first, second)]
     for key in dict.fromkeys([*configs[0], *configs[1]]):

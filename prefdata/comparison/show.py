@@ -1,4 +1,4 @@
-"""Two builds compared, as lines for a terminal and as a page."""
+"""Comparison of two builds as lines for a terminal and as an HTML page."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ _MOST_ROWS = 1_000
 
 
 def say_comparison(found: Comparison) -> Iterator[str]:
-    """Return what differs in lines: counts, the first pairs of each kind, codes and settings."""
+    """Yield what differs in lines: counts, the first pairs of each kind, codes and settings."""
     yield f"{found.first} → {found.second}"
     is_same = found.content_hashes[0] == found.content_hashes[1]
     hashes = " → ".join(one[:16] for one in found.content_hashes)
@@ -47,13 +47,13 @@ def say_comparison(found: Comparison) -> Iterator[str]:
 
 
 def place_of(change: Change) -> str:
-    """Return a pair as a line names it."""
+    """Return the text that identifies a pair in a line."""
     moved = f"{change.before} → {change.split}" if change.before else change.split
     return f"{moved}  {change.source}:{change.line}  {change.pair_id[:12]}"
 
 
 def render_comparison(found: Comparison, *, tool_version: str) -> str:
-    """Return the page; the same comparison gives the same bytes."""
+    """Return the HTML page; it is byte-identical for equal comparisons."""
     values = {
         "found": found,
         "kinds": [(title, getattr(found, kind)) for kind, title in KINDS.items()],
@@ -65,16 +65,16 @@ def render_comparison(found: Comparison, *, tool_version: str) -> str:
 
 
 def check_target(path: Path) -> None:
-    """Refuse a file that is not to be written: another ending, or somebody else's work."""
+    """Raise a coded error for an ending that is unknown, or a file that is not a comparison."""
     if path.suffix not in _IS_OURS:
-        remedy = f"end it in {' or '.join(_IS_OURS)}"
-        raise UsageError("E160", str(path), "is not a form of a comparison", remedy)
-    require_new_or(path, _IS_OURS[path.suffix], "a comparison of ours")
+        remedy = f"end its name in {' or '.join(_IS_OURS)}"
+        raise UsageError("E160", str(path), "is not a format of a comparison", remedy)
+    require_new_or(path, _IS_OURS[path.suffix], "a comparison of prefdata")
     require_unsealed(path)
 
 
 def write_comparison(found: Comparison, path: Path, *, tool_version: str) -> None:
-    """Write a comparison in the form that the ending of a name asks for."""
+    """Write a comparison as JSON or HTML, by the ending of the name."""
     make_folder(path.parent)
     if path.suffix == ".json":
         write_bytes(path, to_json(found.model_dump(mode="json")))

@@ -1,4 +1,4 @@
-"""Pairs that say the same, or the contrary."""
+"""Duplicate pairs and contradictory pairs."""
 
 from prefdata.dedup.contradictions import find_contradictions
 from prefdata.dedup.exact import find_copies

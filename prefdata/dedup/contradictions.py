@@ -8,10 +8,10 @@ _SIDES = ("chosen_id", "rejected_id")
 
 
 def find_contradictions(keys: pl.DataFrame) -> pl.Series:
-    """Places in `keys` of every pair of each contradiction (PD403).
+    """Return the row indices in `keys` of every pair of each contradiction (PD403).
 
-    Pairs of one prompt are compared whole: (x, a > b) stands against (x, b > a). With `split`, each
-    split is looked at by itself.
+    Pairs of one prompt are compared whole: (x, a > b) contradicts (x, b > a). With `split`, pairs
+    are compared only within each split.
     """
     group = within(keys, GROUP_ID)
     places = keys.select(*group, *_SIDES).with_row_index("at")

@@ -1,4 +1,4 @@
-"""Equal pairs: the first in the order of the inputs stays."""
+"""Exact duplicates: the first pair in the order of the inputs is kept."""
 
 import polars as pl
 
@@ -6,10 +6,10 @@ from prefdata.records.keys import PAIR_ID, within
 
 
 def find_copies(keys: pl.DataFrame) -> pl.DataFrame:
-    """Which pairs are there already: `at` and `kept`, places in `keys` (PD401).
+    """Find pairs that occur earlier: `at` and `kept`, row indices in `keys` (PD401).
 
-    `keys` has rows of KEYS in the order of the inputs; with `split`, each split is looked at by
-    itself.
+    `keys` has rows of KEYS in the order of the inputs; with `split`, pairs are compared only
+    within each split.
     """
     key = within(keys, PAIR_ID)
     places = keys.select(key).with_row_index("at")

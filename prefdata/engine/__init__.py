@@ -1,4 +1,4 @@
-"""Where stages run. A stage is a picklable function from its item to its result."""
+"""Engines that run stages. A stage is a picklable function from its item to its result."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ EngineName = Literal["local", "ray"]
 
 
 def open_engine(name: EngineName, *, workers: int | None, total_bytes: int) -> Engine:
-    """Processes of this machine, as many as the inputs are worth, or those of a Ray cluster."""
+    """Return the processes of a Ray cluster, or local ones in a number that fits the inputs."""
     if name == "ray":
         return RayWorkers(workers)
     return Workers(choose_workers(workers, total_bytes))

@@ -1,4 +1,4 @@
-"""Stages on this machine: in this process, or on several that start afresh (spawn)."""
+"""Stages on this machine: in this process, or in several spawned ones."""
 
 import multiprocessing
 import os
@@ -18,26 +18,26 @@ from prefdata.unexpected import crossing, working_on
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Below this a process takes longer to start than it saves.
+# With fewer bytes a process takes longer to start than it saves.
 _BYTES_PER_WORKER = 32 << 20
-_WAITING = 2  # tasks that wait for a worker, so that none is idle
+_WAITING = 2  # tasks that wait for a worker, so that no worker is idle
 
 
 def choose_workers(asked: int | None, total_bytes: int) -> int:
-    """As many processes as asked for, or as the inputs are worth."""
+    """Return the number of processes asked for, or one that fits the inputs' size."""
     cores = len(os.sched_getaffinity(0))
     return asked if asked is not None else max(1, min(cores, total_bytes // _BYTES_PER_WORKER))
 
 
 class Done(Generic[Result]):
-    """A result that needs no work, in the place of an item."""
+    """A finished result in place of an item, which needs no work."""
 
     def __init__(self, result: Result) -> None:
         self.result = result
 
 
 class Workers:
-    """Where stages run, for as long as it is open; one worker is this process itself."""
+    """Pool of worker processes, open as a context; one worker is this process itself."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -59,7 +59,7 @@ class Workers:
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item | Done[Result]]
     ) -> Iterator[Result]:
-        """The results in the order of the items, whoever made them when.
+        """Yield the results in the order of the items, not in the order in which they finish.
 
         Items are taken as they are needed, so that few of them exist at a time.
         """
@@ -76,23 +76,23 @@ class Workers:
             while waiting:
                 yield _result(waiting.popleft())
         except BrokenProcessPool as error:
-            problem = "a worker process was killed, most likely for want of memory"
+            problem = "a worker process was killed, most likely because memory ran out"
             raise PrefdataError("E150", "workers", problem, "lower workers") from error
 
     def _end_at_once(self) -> None:
-        """End the processes in the middle of their work; what is recorded by then is kept."""
+        """Terminate the processes in the middle of their work; recorded steps are kept."""
         for process in list((self._pool._processes or {}).values()) if self._pool else ():
             process.terminate()
 
     def rest(self) -> None:
-        """Let the processes go, with the memory that they hold, until there is work again."""
+        """Shut the processes down, to free their memory, until there is work again."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
     def _submit(self, function: Callable[[Item], Result], item: Item) -> Future[Result]:
-        """Hand an item to a process. A process that starts here ignores Ctrl-C: we stop it."""
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which a child inherits
+        """Submit an item to a worker. Workers ignore Ctrl-C: the parent process stops them."""
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by a child
         try:
             return self._open_pool().submit(_there, function, item)
         finally:
@@ -114,28 +114,27 @@ def _here(function: Callable[[Item], Result], item: Item) -> Result:
 
 
 def _there(function: Callable[[Item], Result], item: Item) -> Result:
-    """Do an item in another process, whose exceptions have to come back as what they are."""
+    """Process an item in a worker, and bring its exceptions back unchanged."""
     with crossing(_place(item)):
         return function(item)
 
 
 def _place(item: object) -> str:
-    """Return what an item says of its place."""
+    """Return an item's place, for messages."""
     return str(getattr(item, "about", None) or type(item).__name__)
 
 
 def _start(threads: int) -> None:
-    """Make a process a worker: it keeps to its share of cores, and ends with its chief.
+    """Initialize a worker: limit threads to its share of cores, and exit if the parent dies.
 
-    Threads that wait for a core cost a tenth more, and a pool whose chief was killed would wait
-    for work for ever.
+    Threads that wait for a core cost a tenth more, and orphaned workers would wait forever.
     """
     for name in ("POLARS_MAX_THREADS", "RAYON_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
-    Thread(target=_end_with_chief, daemon=True).start()
+    Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _end_with_chief() -> None:
+def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

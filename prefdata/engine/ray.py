@@ -1,7 +1,7 @@
-"""Stages on a Ray cluster, whose machines share the folders of inputs and output.
+"""Stages on a Ray cluster, whose machines share the directories of inputs and output.
 
-The functions are those that run here, and the results come back in the order of their items, so the
-bytes of a build do not know of it.
+The functions are the same as locally, and the results come back in the order of their items, so
+the bytes of a build do not depend on the engine.
 """
 
 from collections import deque
@@ -15,11 +15,11 @@ from prefdata.errors import PrefdataError, UsageError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_WAITING = 2  # tasks that wait for each core, so that none is idle
+_WAITING = 2  # tasks that wait for each core, so that no core is idle
 
 
 class RayWorkers:
-    """A cluster that is joined where one runs (RAY_ADDRESS), else started on this machine."""
+    """A Ray cluster: the running one (RAY_ADDRESS), or one started on this machine."""
 
     def __init__(self, number: int | None) -> None:
         self._number = number
@@ -48,12 +48,12 @@ class RayWorkers:
             self._ray.shutdown()
 
     def rest(self) -> None:
-        """The cluster's processes are the cluster's matter."""
+        """Keep the processes: the cluster manages them."""
 
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item | Done[Result]]
     ) -> Iterator[Result]:
-        """The results in the order of the items; few items wait at a time."""
+        """Yield the results in the order of the items; few items wait at a time."""
         task = self._ray.remote(function)
         most = _WAITING * max(1, int(self._ray.cluster_resources().get("CPU", 1)))
         waiting: deque[Any] = deque()
@@ -75,5 +75,5 @@ class RayWorkers:
             raise
         except self._ray.exceptions.RayError as error:
             problem = f"a worker was lost ({type(error).__name__})"
-            remedy = "see that the cluster has memory, and run again: what is done is kept"
+            remedy = "check that the cluster has memory, and run again: what is done is kept"
             raise PrefdataError("E150", "engine: ray", problem, remedy) from error

@@ -1,1 +1,1 @@
-"""The Hub: repos, their files, and sets of others by name."""
+"""The Hub: repos, their files, and sets named as inputs."""

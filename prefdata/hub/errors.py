@@ -1,4 +1,4 @@
-"""Every fault of the Hub as one coded line, which holds no token, no header and no address.
+"""Faults of the Hub as coded lines, which contain no token, no header and no address.
 
 E200 a name or a login that cannot be used     E201 no such repo, revision or file
 E202 the login may not do it                   E203 the repo changed in between
@@ -12,19 +12,19 @@ from prefdata.errors import PrefdataError, UsageError
 
 _MAY_NOT_SEE = "check the name and the revision; a private repo needs a login (`hf auth login`)"
 _PATIENCE = 6
-"""Times the client's time-out of a download: without it a request may wait for ever."""
-_AGAIN = "nothing was changed there; run the same command again"
+"""Multiple of the client's download timeout; without a limit a request may wait forever."""
+_AGAIN = "nothing was changed on the Hub; run the same command again"
 
 
 class HubError(PrefdataError):
-    """The Hub, or the way to it, failed; the same command may work later."""
+    """Failure of the Hub or of the connection; the same command may work later."""
 
     exit_code = 1
 
 
 @contextmanager
 def hub_faults(place: str, doing: str) -> Iterator[None]:
-    """Word what the Hub's client raises: `place` is the repo, `doing` what was tried."""
+    """Turn errors of the Hub's client into coded ones; `place` is the repo, `doing` the attempt."""
     import httpx2
     from huggingface_hub import constants, get_session
     from huggingface_hub.errors import (
@@ -42,17 +42,17 @@ def hub_faults(place: str, doing: str) -> Iterator[None]:
     try:
         yield
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        if isinstance(error.__cause__, HfHubHTTPError):  # it was reached, and refused
+        if isinstance(error.__cause__, HfHubHTTPError):  # the Hub answered and refused
             raise _word(place, doing, error.__cause__) from error
         problem = f"could not be reached to {doing}, and the files are not in the cache"
         raise HubError("E211", place, problem, "go online, or pull it first") from error
     except LocalTokenNotFoundError as error:
-        problem = f"cannot be used to {doing}: no token was found"
+        problem = f"could not {doing}: no token was found"
         raise UsageError("E200", place, problem, "log in with `hf auth login`") from error
     except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError) as error:
         kind = "revision" if isinstance(error, RevisionNotFoundError) else "repo"
         kind = "file" if isinstance(error, EntryNotFoundError) else kind
-        problem = f"has nothing to {doing}: there is no such {kind}, or this login cannot see it"
+        problem = f"could not {doing}: there is no such {kind}, or this login cannot see it"
         raise UsageError("E201", place, problem, _MAY_NOT_SEE) from error
     except (HfHubHTTPError, httpx2.HTTPError, OSError, RuntimeError) as caught:
         raise _word(place, doing, caught) from caught
@@ -70,7 +70,7 @@ def _word(place: str, doing: str, caught: BaseException) -> PrefdataError:
         return UsageError("E200", place, problem, "log in with `hf auth login`, or set HF_TOKEN")
     if status == 403:
         problem = f"does not let this login {doing} ({said})"
-        return UsageError("E202", place, problem, "take a token that may do it")
+        return UsageError("E202", place, problem, "use a token that allows it")
     if status == 412:
         problem = f"was changed by somebody else, so this command could not {doing} ({said})"
         return HubError("E203", place, problem, _AGAIN)

@@ -1,4 +1,4 @@
-"""Files of a repo, fetched into the Hub's cache and checked: the client checks sizes, not bytes."""
+"""Files of a repo, fetched into the Hub's cache and hashed: the client checks only sizes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from prefdata.store.manifest import OtherFile
 
 
 def fetch_file(repo: Repo, name: str, revision: str | None) -> Path:
-    """Return a file of a repo in the cache, where its directory is named by the commit."""
+    """Fetch a file of a repo; return its path in the cache, in a directory named by the commit."""
     from huggingface_hub import hf_hub_download
 
     with hub_faults(repo.name, f"fetch {name}"):
@@ -18,10 +18,10 @@ def fetch_file(repo: Repo, name: str, revision: str | None) -> Path:
 
 
 def fetch_sealed(repo: Repo, files: Sequence[OtherFile], commit: str) -> Path:
-    """Fetch files into the cache and return their directory there, every byte as it was sealed.
+    """Fetch files into the cache, check them against their hashes, and return their directory.
 
-    What is there already is not fetched again. Raises HubError (E209) where other bytes arrived;
-    they are removed from the cache, so that the next try fetches them again.
+    Cached files are not fetched again. Raises HubError (E209) if other bytes arrived; they are
+    removed from the cache, so that the next try fetches them again.
     """
     from huggingface_hub import snapshot_download
 
@@ -34,14 +34,14 @@ def fetch_sealed(repo: Repo, files: Sequence[OtherFile], commit: str) -> Path:
     for file in files:
         path = Path(root) / file.path
         if not path.is_file():
-            problem = f"has no {file.path} at {commit[:12]}, though its record lists it"
+            problem = f"has no {file.path} at {commit[:12]}, but its record lists it"
             raise HubError("E209", repo.name, problem, "push the build again")
         if seal_file(path) != file.seal:
             forget(path)
             wrong.append(file.path)
     if wrong:
         more = f" and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
-        problem = f"sent other bytes of {wrong[0]}{more} than were shared at {commit[:12]}"
+        problem = f"sent {wrong[0]}{more} with other bytes than were shared at {commit[:12]}"
         raise HubError("E209", repo.name, problem, "run the same command again")
     return Path(root)
 

@@ -1,11 +1,11 @@
-"""Sets of the Hub as inputs: which files a name stands for, at an exact commit, and checked.
+"""Sets of the Hub as inputs: the files of a name, at an exact commit, verified.
 
     org/name                                  all files of its one config, its splits kept
     org/name@v1                               the same at a branch, tag or commit
     hf://datasets/org/name@v1/config:split    one config and one split
     hf://datasets/org/name/data/rows.jsonl    one file
 
-`datasets` says which files belong to which split, by the repo's card or by their names.
+`datasets` assigns files to splits, by the repo's card or by the files' names.
 """
 
 import re
@@ -34,7 +34,7 @@ Inputs = Sequence[str] | Mapping[str, Sequence[str]]
 
 
 class Named(NamedTuple):
-    """A set of the Hub as an input names it."""
+    """Parsed name of a set of the Hub."""
 
     repo: str
     revision: str | None
@@ -44,9 +44,9 @@ class Named(NamedTuple):
 
 
 def is_hub_name(name: str) -> bool:
-    """Return whether a name is of the Hub.
+    """Return whether a name is a set of the Hub.
 
-    What ends as a file of data does is a path, and so is one whose first directory is here.
+    A name with the ending of a data file is a path; so is one whose first directory exists here.
     """
     if name.startswith(SCHEME):
         return True
@@ -56,7 +56,7 @@ def is_hub_name(name: str) -> bool:
 
 
 def origin_of(path: Path) -> str | None:
-    """Return where a file of the Hub's cache comes from, with its exact commit.
+    """Return the URL of a file in the Hub's cache, with its exact commit; None for other files.
 
     >>> origin_of(Path("/c/hub/datasets--org--set/snapshots/" + "0" * 40 + "/data/a.jsonl"))
     'hf://datasets/org/set@0000000000000000000000000000000000000000/data/a.jsonl'
@@ -68,10 +68,10 @@ def origin_of(path: Path) -> str | None:
 
 
 def fetch_inputs(inputs: Inputs) -> list[str] | dict[str, list[str]]:
-    """Return inputs as paths: names of the Hub stand for their files, which are fetched.
+    """Return inputs as paths; fetch the files of sets that are named on the Hub.
 
-    A set with several splits keeps them. Raises PrefdataError: E201 for what is not there, E213 for
-    a set that has to say which of its configs or splits is meant.
+    A set with several splits keeps them. Raises PrefdataError: E201 if there is no such set, E213
+    if the name must choose a config or a split.
     """
     if isinstance(inputs, Mapping):
         return {
@@ -88,12 +88,12 @@ def fetch_inputs(inputs: Inputs) -> list[str] | dict[str, list[str]]:
 
 
 def _paths_of(name: str) -> list[str]:
-    """The files of an input whose split is given."""
+    """Return the files of an input whose split is given."""
     if not is_hub_name(name):
         return [name]
     splits = _fetch(name)
     if len(splits) > 1:
-        problem = f"has the splits {', '.join(splits)}, and one is given for all of it"
+        problem = f"has the splits {', '.join(splits)}, but is given as one split"
         remedy = f"name one of them: {SCHEME}{_parse(name).repo}:{next(iter(splits))}"
         raise UsageError("E213", name, problem, remedy)
     return next(iter(splits.values()))
@@ -108,17 +108,17 @@ def _parse(name: str) -> Named:
 
 
 def _fetch(name: str) -> dict[str, list[str]]:
-    """The files of a set by split, in the cache, each as the Hub says that it is."""
+    """Fetch a set and return its cached files by split, each with the Hub's checksum."""
     asked = _parse(name)
     repo = Repo(asked.repo)
     check_name(repo)
     try:
         remote = look_at(repo, asked.revision)
     except HubError as error:
-        problem = f"is no path here; as a set on the Hub it {error.problem}"
+        problem = f"is not a path here; as a set on the Hub it {error.problem}"
         raise HubError(error.code, name, problem, error.remedy) from error
     if remote is None:
-        problem = "is no path here, and not on the Hub, or this login cannot see it"
+        problem = "is not a path here, and not on the Hub, or this login cannot see it"
         remedy = "check the name and the revision; `hf auth login` for a private one"
         raise UsageError("E201", name, problem, remedy)
     if asked.rest in remote.digests:
@@ -137,7 +137,7 @@ def _fetch(name: str) -> dict[str, list[str]]:
 
 
 def _files_by_split(name: str, asked: Named, remote: Remote) -> dict[str, list[str]]:
-    """What `datasets` takes for the data of each split, as paths in the repo."""
+    """Return the data files of each split as `datasets` finds them, as paths in the repo."""
     from datasets import load_dataset_builder
     from datasets.exceptions import DatasetNotFoundError
 
@@ -148,7 +148,7 @@ def _files_by_split(name: str, asked: Named, remote: Remote) -> dict[str, list[s
         except (ValueError, DatasetNotFoundError) as error:
             said = " ".join(str(error).split())[:300]
             remedy = f"write {SCHEME}{asked.repo}/CONFIG, or name a file of it"
-            raise UsageError("E213", name, f"cannot be read as it is: {said}", remedy) from error
+            raise UsageError("E213", name, f"cannot be read: {said}", remedy) from error
     files = builder.config.data_files or {}
     found = {
         str(split): [str(url).removeprefix(start) for url in urls] for split, urls in files.items()
@@ -159,7 +159,7 @@ def _files_by_split(name: str, asked: Named, remote: Remote) -> dict[str, list[s
 
 
 def _by_kind(name: str, asked: Named, splits: list[str]) -> dict[str, str]:
-    """The names of splits here: `train_prefs` is train, unless another one is that too."""
+    """Map splits to their kinds, such as `train_prefs` to train; raise E213 if two are equal."""
     kinds = {split: kind_of(split) or split for split in splits}
     same = [split for split in splits if list(kinds.values()).count(kinds[split]) > 1]
     if same:
@@ -170,10 +170,10 @@ def _by_kind(name: str, asked: Named, splits: list[str]) -> dict[str, str]:
 
 
 def _fetch_checked(repo: Repo, remote: Remote, path: str) -> str:
-    """A file in the cache, whose checksum is the one that the Hub states."""
+    """Fetch a file and check it against the Hub's checksum; return its path in the cache."""
     fetched = fetch_file(repo, path, remote.head)
     if changed_files(remote, {path: fetched}):
         forget(fetched)
-        problem = f"sent other bytes of {path} than it has at {remote.head[:12]}"
+        problem = f"sent {path} with other bytes than it has at {remote.head[:12]}"
         raise HubError("E209", repo.name, problem, "run the same command again")
     return str(fetched)

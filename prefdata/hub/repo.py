@@ -1,4 +1,4 @@
-"""A repo on the Hub: looked at, changed by one commit on top of what was seen, then checked."""
+"""A repo on the Hub: read, changed by one commit on top of the head that was read, verified."""
 
 import hashlib
 from collections.abc import Collection, Mapping
@@ -11,31 +11,31 @@ from prefdata.store.commit import sha256_file
 
 Kind = Literal["dataset", "model"]
 HUBS_OWN = frozenset({".gitattributes"})
-"""Files that the Hub makes by itself in a new repo."""
+"""Files that the Hub creates in a new repo."""
 
 
 _MOST_NAMED = 5
 
 
 class Repo(NamedTuple):
-    """A repo by its name, `org/name`."""
+    """Name of a repo, `org/name`, and its kind."""
 
     name: str
     kind: Kind = "dataset"
 
 
 class Remote(NamedTuple):
-    """What a repo holds at one commit."""
+    """Contents of a repo at one commit."""
 
     head: str
     """The commit, 40 hex digits."""
     is_private: bool
     digests: dict[str, str]
-    """Of each file: sha256 of a large one, git's checksum of a small one."""
+    """Digest of each file: sha256 of a large one, git's checksum of a small one."""
 
 
 def check_name(repo: Repo) -> None:
-    """Raise E200 for what is not the name of a repo with its owner."""
+    """Raise E200 unless the name is `org/name`."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 
@@ -49,7 +49,7 @@ def check_name(repo: Repo) -> None:
 
 
 def check_login(repo: Repo) -> None:
-    """Refuse a name or a login that cannot be used, before anything is computed."""
+    """Check the name and the login; raise a coded error before anything is computed."""
     from huggingface_hub import HfApi
 
     check_name(repo)
@@ -58,7 +58,7 @@ def check_login(repo: Repo) -> None:
 
 
 def look_at(repo: Repo, revision: str | None = None) -> Remote | None:
-    """Return what a repo holds; None if there is none, or no such branch in it."""
+    """Return the contents of a repo; None if the repo or the revision does not exist."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
@@ -75,18 +75,18 @@ def look_at(repo: Repo, revision: str | None = None) -> Remote | None:
 
 
 def require_not_public(repo: Repo, remote: Remote | None, *, public: bool) -> None:
-    """Raise E206 for a public repo that nobody said is to be one."""
+    """Raise E206 for a public repo unless `public` is set."""
     if remote is not None and not remote.is_private and not public:
-        problem = "is public, and what is pushed there everybody can read"
-        raise UsageError("E206", repo.name, problem, "say --public, or name another repo")
+        problem = "is public, so everybody can read what is pushed there"
+        raise UsageError("E206", repo.name, problem, "pass --public, or name another repo")
 
 
 def require_ours(
     repo: Repo, remote: Remote | None, ours: Collection[str], *, replace: bool
 ) -> set[str]:
-    """Return the files of a repo that a push may remove: those that an earlier one made.
+    """Return the files of a repo that a push may remove: those of an earlier push.
 
-    Raises E205 for files that no push made, unless they may go too.
+    Raises E205 for files that no push made, unless `replace` is set.
     """
     if remote is None:
         return set()
@@ -100,7 +100,7 @@ def require_ours(
 
 
 def create_repo(repo: Repo, *, public: bool) -> None:
-    """Create a repo where there is none; one that is there stays as it is."""
+    """Create a repo if it does not exist; an existing one is not changed."""
     from huggingface_hub import HfApi
 
     with hub_faults(repo.name, "create it"):
@@ -108,7 +108,7 @@ def create_repo(repo: Repo, *, public: bool) -> None:
 
 
 def create_branch(repo: Repo, branch: str) -> None:
-    """Create a branch at the head of the main one, where it is not there."""
+    """Create a branch at the head of the main one, if it does not exist."""
     from huggingface_hub import HfApi
 
     with hub_faults(repo.name, f"create the branch {branch}"):
@@ -116,7 +116,7 @@ def create_branch(repo: Repo, branch: str) -> None:
 
 
 def tag_commit(repo: Repo, tag: str, commit: str) -> None:
-    """Name a commit; a tag that is there stays where it is."""
+    """Tag a commit; an existing tag is not moved."""
     from huggingface_hub import HfApi
 
     with hub_faults(repo.name, f"tag it {tag}"):
@@ -124,19 +124,19 @@ def tag_commit(repo: Repo, tag: str, commit: str) -> None:
 
 
 def changed_files(remote: Remote, files: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the files that a repo does not hold, or holds with other bytes."""
+    """Return the files that a repo does not have, or has with other bytes."""
     return {name: path for name, path in files.items() if not _holds(remote, name, path)}
 
 
 class Commit(NamedTuple):
-    """A commit, and where people see it."""
+    """A commit and its web address."""
 
     oid: str
     url: str | None
 
 
 class Target(NamedTuple):
-    """Where a commit goes: on top of what was seen of a repo."""
+    """Destination of a commit: a branch, on top of the head that was read."""
 
     repo: Repo
     remote: Remote
@@ -147,10 +147,10 @@ class Target(NamedTuple):
 def commit_files(
     target: Target, files: Mapping[str, Path], *, gone: Collection[str] = (), message: str
 ) -> Commit | None:
-    """Upload what differs and name it by one commit on top of the one that was seen.
+    """Upload the files that differ, in one commit on top of the head that was read.
 
-    Returns None if nothing differs. The repo then holds the old files or the new ones, never some
-    of both. Raises HubError: E203 if somebody else committed, E209 if other bytes arrived.
+    Returns None if nothing differs. The repo then has the old files or the new ones, never a
+    mixture. Raises HubError: E203 if somebody else committed, E209 if other bytes arrived.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
@@ -183,7 +183,7 @@ def commit_files(
 
 
 def _holds(remote: Remote, name: str, path: Path) -> bool:
-    """Whether a repo holds a file with these bytes."""
+    """Return whether a repo has a file with these bytes."""
     digest = remote.digests.get(name)
     if digest is None:
         return False

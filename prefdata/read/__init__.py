@@ -1,4 +1,4 @@
-"""Raw preference files to records that know their file, line and bytes."""
+"""Raw preference files to records with their source file, line and bytes."""
 
 from prefdata.read.adapt.collect import RowOptions
 from prefdata.read.adapt.gather import gather_blocks

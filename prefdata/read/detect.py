@@ -1,4 +1,4 @@
-"""Which layout a file has, told by its columns; never a guess between two."""
+"""Layout of a file, detected from its columns; ambiguity is an error, never a guess."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,10 +13,10 @@ from prefdata.read.layouts.model import Kind, Layout
 from prefdata.read.layouts.registry import in_force, shipped_layouts
 from prefdata.read.unread import EMPTY, kind_of
 
-SAMPLE = 64  # rows looked at
-NEAREST = 5  # named in an error
-CONFIDENT = 0.5  # share of them that must have a layout's columns
-# How much a kind says: an HH transcript is text too, so seeing one is the closer fit.
+SAMPLE = 64  # rows examined
+NEAREST = 5  # layouts named in an error
+CONFIDENT = 0.5  # share of the sample that must have a layout's columns
+# How specific a kind is: an HH transcript is also text, so matching it is the closer fit.
 WEIGHT: dict[Kind, int] = {
     "any": 1,
     "text": 2,
@@ -44,7 +44,7 @@ MARKERS = ("\n\nHuman:", "\n\nAssistant:")
 
 
 class Fit(NamedTuple):
-    """How well a layout describes the sample."""
+    """Match of a layout with the sample."""
 
     layout: Layout
     confidence: float  # share of the rows that have the layout's columns
@@ -52,7 +52,7 @@ class Fit(NamedTuple):
 
 
 def detect_layout(first_rows: Sequence[dict[str, Any]], place: str = "input") -> Layout:
-    """The one layout that fits best; PD102 with the candidates where none or several do."""
+    """Return the one layout that fits best; PD102 with the candidates if none or several do."""
     rows = first_rows[:SAMPLE]
     best = likely(rows)
     if len(best) == 1:
@@ -72,7 +72,7 @@ def detect_layout(first_rows: Sequence[dict[str, Any]], place: str = "input") ->
 
 
 def likely(rows: Sequence[dict[str, Any]]) -> list[Fit]:
-    """The layouts that say most of what most of the rows have: one, where it is clear."""
+    """Return the layouts of the highest weight that fit most rows: one, if it is clear."""
     fits = [fit for fit in _fits(rows) if fit.confidence >= CONFIDENT]
     most = max((fit.weight for fit in fits), default=0)
     return [fit for fit in fits if fit.weight == most]
@@ -125,7 +125,7 @@ def _is_turns(value: Any) -> bool:
 
 
 def _is_answers(value: Any) -> bool:
-    """Several answers: all are texts, or all are lists of turns; a list of turns is one answer."""
+    """Return whether all are texts, or all are lists of turns; a list of turns is one answer."""
     return (
         type(value) is list
         and bool(value)
@@ -153,7 +153,7 @@ TESTS: dict[Kind, Callable[[Any], bool]] = {
 
 
 def _nearest(rows: Sequence[dict[str, Any]]) -> str:
-    """What comes nearest, for the error message: a layout but for a type, or for some rows."""
+    """Return the nearest layouts for the error message: matching some rows, or all but types."""
     some = [fit for fit in _fits(rows) if fit.confidence][:NEAREST]
     if some:
         names = (f"{fit.layout.name} ({fit.confidence:.0%} of the rows)" for fit in some)
@@ -168,13 +168,13 @@ def _nearest(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _has_columns(layout: Layout, rows: Sequence[dict[str, Any]]) -> bool:
-    """Whether a row has all columns of a layout that is detected, whatever they hold."""
+    """Return whether a row has all columns of a detectable layout, with any content."""
     paths = [getter(path) for path in layout.columns]
     return layout.detect and any(all(get(row) is not MISSING for get in paths) for row in rows)
 
 
 def _wrong_kinds(layout: Layout, rows: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    """The columns that hold something else than the layout needs: what they have, what it needs."""
+    """Return columns of the wrong kind: path, what it contains, what the layout needs."""
     found = []
     for path, kind in layout.columns.items():
         values = [getter(path)(row) for row in rows]

@@ -1,14 +1,14 @@
-"""A row that cannot become a record: its code, and one line that says why."""
+"""Error for a row that cannot become a record: its code and a one-line reason."""
 
 
 class RowError(Exception):
-    """Raised where a row's fault is known; the reader turns it into a row of REJECTED.
+    """Error in one row; the reader turns it into a row of REJECTED.
 
     R201 unparseable · R202 not UTF-8 · R203 lone surrogate · R204 NUL · R205 not a finite number ·
     R206 a number too long to keep · R207 duplicate key · R208 too deep · R209 not an object ·
-    R210 wrong type · R211 missing or null · R212 too long · R213 part of no pair · R214 the header
-    again · R215 spaces before quotes · R216 too many values; PD207, PD301, PD303 and PD306 where
-    a layout finds that no pair can be made.
+    R210 wrong type · R211 missing or null · R212 too long · R213 part of no pair · R214 repeated
+    header · R215 spaces before quotes · R216 too many values; PD207, PD301, PD303 and PD306 if a
+    layout cannot form a pair.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -16,5 +16,5 @@ class RowError(Exception):
         super().__init__(f"{message} [{code}]")
 
     def __reduce__(self) -> tuple[type["RowError"], tuple[str, str]]:
-        """Faults cross process borders, so they are rebuilt from their two parts."""
+        """Rebuild from the two parts, so that errors can be pickled between processes."""
         return type(self), (self.code, self.message)

@@ -1,7 +1,7 @@
-"""How a file is read, decided by its first rows: each decision is a field of its layout, and said.
+"""Reading options of a file, decided from its first rows, set on its layout, and reported.
 
-In this order: which cells hold messages as text; which layout; which more columns it reads; whether
-the answers begin with their prompt. Rows that are not as was decided are refused one by one later.
+In this order: cells with messages as text; the layout; additional columns; answers that begin with
+their prompt. Later rows that do not match these decisions are refused one by one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,22 +22,22 @@ from prefdata.read.layouts.model import Layout
 from prefdata.read.layouts.registry import is_shipped
 from prefdata.read.limits import Limits, Pairing
 
-MOST_ROWS = 1024  # looked at, where a share of the rows decides
+MOST_ROWS = 1024  # examined, if a share of the rows decides
 NEARLY_ALL = 0.99
-ENOUGH_ROWS = 8  # so many short prompts at the start of their answers are no chance either
+ENOUGH_ROWS = 8  # this many short prompts at the start of their answers are not a coincidence
 ChosenBy = Literal["columns", "name", "options", "nothing"]
 
 
 class Wanted(NamedTuple):
-    """What the user says of how files are read."""
+    """Reading options given by the user."""
 
     layout: Layout | None = None
-    """None: decided by the columns."""
+    """None: detected from the columns."""
     columns: Columns = Columns()
 
 
 class Fitted(NamedTuple):
-    """How one file is read."""
+    """Reading options of one file."""
 
     layout: Layout | None
     """None: no row of the sample was an object."""
@@ -46,7 +46,7 @@ class Fitted(NamedTuple):
 
 
 def fit(rows: Sequence[Object], wanted: Wanted, limits: Limits, place: str) -> Fitted:
-    """The layout of a file with all that its first rows decide; PD102 where they are not clear."""
+    """Return a file's layout with all that its first rows decide; PD102 if ambiguous."""
     if not rows:
         return Fitted(wanted.layout)
     rows, parsed, said = _parse_cells(rows, wanted, limits)
@@ -71,21 +71,21 @@ def fit(rows: Sequence[Object], wanted: Wanted, limits: Limits, place: str) -> F
 def _parse_cells(
     rows: Sequence[Object], wanted: Wanted, limits: Limits
 ) -> tuple[list[Object], list[str], list[str]]:
-    """The rows with their cells parsed, the columns of these, and what is said of them."""
+    """Return the rows with parsed cells, the parsed columns, and notes about them."""
     names, lists = message_columns(rows, limits), text_list_columns(rows, limits)
     if wanted.layout is not None:
         kinds = wanted.layout.columns
         names = [name for name in names if kinds.get(name) not in ("text", "hh")]
         lists = [name for name in lists if kinds.get(name) not in ("text", "hh")]
         names = [name for name in names if name not in wanted.layout.parse]
-    said = [f"`{name}` holds messages as text, which is parsed" for name in names]
-    said += [f"`{name}` holds lists of texts as text, which is parsed" for name in lists]
+    said = [f"`{name}` contains messages as text, which is parsed" for name in names]
+    said += [f"`{name}` contains lists of texts as text, which is parsed" for name in lists]
     columns = [*names, *lists]
     return [_parsed(row, columns, limits) for row in rows], columns, said
 
 
 def _parsed(row: Object, columns: Sequence[str], limits: Limits) -> Object:
-    """The row, each cell parsed that can be."""
+    """Return the row with every parseable cell of `columns` parsed."""
     found: dict[str, Any] = {}
     for name in columns:
         if type(row.get(name)) is str and OPENS.match(row[name]):
@@ -103,7 +103,7 @@ def _with_usual(layout: Layout, rows: Sequence[Object]) -> tuple[Layout, list[st
 
 
 def _is_repeated(layout: Layout, rows: Sequence[Object], limits: Limits) -> bool:
-    """Whether in nearly all rows every answer begins with the prompt, and not by chance."""
+    """Return whether in nearly all rows every answer begins with the prompt, not by chance."""
     if not layout.prompt or layout.sides not in ("completion", "after_prompt"):
         return False
     reader = Adapter(layout.model_copy(update={"repeated": "keep"}), Pairing(), limits)
@@ -136,7 +136,7 @@ def _prompt_and_answers(reader: Adapter, row: Object) -> tuple[Any, list[Any]] |
 
 
 def _roles_said(layout: Layout, rows: Sequence[Object]) -> list[str]:
-    """Names of roles that are read as ours by custom, with ours."""
+    """Return a note on roles that are renamed by convention, with their new names."""
     read, found = layout.read, dict[str, str]()
     for row in rows:
         for name in read & row.keys():

@@ -1,7 +1,7 @@
-"""Rows in memory as inputs: they are written to temporary files, and read as any file is.
+"""Rows in memory as inputs: written to temporary files, and read like any other file.
 
-So they pass the same guards, have a sha256 in the manifest, and make the same build as a file of
-the same rows. Each file has the name of its split, or `rows`.
+So they pass the same checks, have a sha256 in the manifest, and give the same build as a file of
+these rows. Each file is named after its split, or `rows`.
 """
 
 import json
@@ -19,37 +19,37 @@ from prefdata.hub.inputs import Inputs
 from prefdata.records.split_names import kind_of
 
 Rows = Any
-"""A `datasets.Dataset` or `IterableDataset`, what exports an Arrow stream (a polars or pandas
-frame, an Arrow table), or dicts."""
+"""A `datasets.Dataset` or `IterableDataset`, an object that exports an Arrow stream (a polars or
+pandas frame, an Arrow table), or dicts."""
 Data = Inputs | str | Path | Rows | Mapping[str, Rows]
-"""All that can be read: names, rows, or either by split, such as a `DatasetDict`."""
+"""Inputs: names, rows, or a mapping from splits to either, such as a `DatasetDict`."""
 _BATCH = 1000
 
 
 @contextmanager
 def named_inputs(data: Data) -> Iterator[Inputs]:
-    """Return inputs by name: names as they are, rows as files that are removed at the end.
+    """Return inputs by name: names unchanged, rows as files that are removed at the end.
 
-    Raises UsageError: E106 for what is no rows, E213 where two splits are of one kind.
+    Raises UsageError: E106 for values that are not rows, E213 if two splits are of one kind.
     """
     names = _names_of(data)
     if names is not None:
         yield names
         return
     if isinstance(data, Mapping) and any(_names_of(one) is not None for one in data.values()):
-        problem = "have names of files for one split, and rows for another"
+        problem = "have file names for one split, and rows for another"
         raise UsageError("E106", "the inputs", problem, "give all by name, or all as rows")
     with TemporaryDirectory(prefix="prefdata-rows-") as folder:
         yield _write_all(data, Path(folder))
 
 
 def is_in_memory(data: Data) -> bool:
-    """Return whether inputs are rows, and not names."""
+    """Return whether inputs are rows, not names."""
     return _names_of(data) is None
 
 
 def _names_of(data: Data) -> Inputs | None:
-    """Return inputs that are given by name, as texts; None for rows."""
+    """Return inputs given by name, as strings; None for rows."""
     if isinstance(data, str | Path):
         return [str(data)]
     if isinstance(data, Mapping):
@@ -72,7 +72,7 @@ def _write_all(data: Rows | Mapping[str, Rows], folder: Path) -> Inputs:
 
 
 def _write(rows: Rows, path: Path) -> Path:
-    """Write rows as an Arrow file where they have columns, else as a line of JSON each."""
+    """Write rows as an Arrow file if they have columns, otherwise as JSON Lines."""
     batches = _batches_of(rows)
     if batches is None:
         return _write_lines(rows, path.with_name(f"{path.name}.jsonl"))
@@ -88,7 +88,7 @@ def _write(rows: Rows, path: Path) -> Path:
 
 
 def _batches_of(rows: Rows) -> Iterator[Any] | None:
-    """Return the Arrow batches, or tables, of rows that have columns; None for other rows."""
+    """Return the Arrow batches or tables of rows that have columns; None for other rows."""
     batches: Iterator[Any] | None = None
     if hasattr(rows, "__arrow_c_stream__"):
         batches = iter(pa.RecordBatchReader.from_stream(rows))
@@ -99,7 +99,7 @@ def _batches_of(rows: Rows) -> Iterator[Any] | None:
 
 def _write_lines(rows: Iterable[Any], path: Path) -> Path:
     if not isinstance(rows, Iterable) or isinstance(rows, str | bytes):
-        problem = f"is a {type(rows).__name__}, which holds no rows"
+        problem = f"is a {type(rows).__name__}, which contains no rows"
         remedy = "give names of files, a Dataset, a frame, an Arrow table or dicts"
         raise UsageError("E106", path.stem, problem, remedy)
     with path.open("w", encoding="ascii") as file:
@@ -117,10 +117,10 @@ def _write_lines(rows: Iterable[Any], path: Path) -> Path:
 
 
 def _plain(value: Any) -> Any:
-    """Return an array as a list, and a date or time as the text that a table's cell becomes."""
+    """Return an array as a list, and a date or time as the same text as a table cell."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, date | time):
         return str(value)
-    message = f"it holds a {type(value).__name__}"
+    message = f"it contains a {type(value).__name__}"
     raise TypeError(message)

@@ -1,4 +1,4 @@
-"""A file to records, part by part: what it is packed with, its format, its rows' layout."""
+"""A file to records, chunk by chunk: decompression, format, and layout of the rows."""
 
 import gc
 from collections import Counter
@@ -30,11 +30,11 @@ from prefdata.read.unread import Unread, UnreadColumns, add_unread
 from prefdata.records.keys import SOURCE_ROWS
 from prefdata.records.schema import RECORDS, REJECTED
 
-SAMPLE_BLOCKS = 2  # looked at for the layout
+SAMPLE_BLOCKS = 2  # examined to detect the layout
 
 
 class LineCounts(NamedTuple):
-    """What became of lines: lines = blank + pairs' rows + rejected rows."""
+    """Counts of lines by outcome: lines = blank + pairs' rows + rejected rows."""
 
     lines: int = 0
     blank: int = 0
@@ -43,24 +43,24 @@ class LineCounts(NamedTuple):
     bom: int = 0
     extra_keys: dict[str, int] = {}  # noqa: RUF012 - never changed
     prompts: int = 0
-    """Those with candidates that gave pairs or ties, and the completions that they have."""
+    """Prompts with candidates that gave pairs or ties; `completions` counts their completions."""
     completions: int = 0
     desirable: int = 0
-    """Rows of unpaired layouts that are labelled good, and those that are labelled bad."""
+    """Rows of unpaired layouts labelled good; `undesirable` counts those labelled bad."""
     undesirable: int = 0
     unread: UnreadColumns = {}  # noqa: RUF012 - never changed
     """Columns that the layout does not read."""
     nulls: int = 0
-    """Nulls that a table's types added to tool calls and tools, and that are left out."""
+    """Nulls that a table's types added to tool calls and tools, and that are removed."""
 
     @staticmethod
     def from_json(value: Sequence[Any]) -> "LineCounts":
-        """The counts that a journal kept as a list."""
+        """Return the counts that a journal stored as a list."""
         counts = LineCounts(*value)
         return counts._replace(unread={k: Unread(*v) for k, v in counts.unread.items()})
 
     def plus(self, other: "LineCounts") -> "LineCounts":
-        """Of both together."""
+        """Return the sum of both counts."""
         keys = Counter(self.extra_keys) + Counter(other.extra_keys)
         return LineCounts(
             self.lines + other.lines,
@@ -79,7 +79,7 @@ class LineCounts(NamedTuple):
 
 
 class PartRows(NamedTuple):
-    """All that was read of one part of a file."""
+    """Results of reading one chunk of a file."""
 
     records: pa.Table
     rejected: pa.Table
@@ -89,20 +89,20 @@ class PartRows(NamedTuple):
 
 
 class FileEnd(NamedTuple):
-    """What is known of a file once all its parts were given out."""
+    """Facts about a file that are known after its last chunk."""
 
     size_bytes: int
     sha256: str
     bom: int
-    """Byte order marks that no part holds."""
+    """Byte order marks outside all chunks."""
     notes: tuple[str, ...]
 
 
 class OpenFile:
-    """A file whose parts are given out one by one; at its end it says what it was.
+    """An iterator over a file's chunks; `end` is set after the last one.
 
-    Iterating raises a PrefdataError where the file itself is at fault, at the latest after the last
-    part: only then do the rows of its parts count.
+    Raises a PrefdataError for a fault of the file itself, possibly only after the last chunk, so
+    rows count only once iteration has finished.
     """
 
     def __init__(self, file: InputFile, limits: Limits) -> None:
@@ -112,7 +112,7 @@ class OpenFile:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the file that were read by now."""
+        """Return the number of bytes of the file read so far."""
         if self.end is not None:
             return self.end.size_bytes
         return self._source.num_bytes if self._source else 0
@@ -122,7 +122,7 @@ class OpenFile:
         with self.file.path.open("rb") as handle:
             source = self._source = HashedFile(handle)
             yield from open_blocks(self.file, source, self.limits, tally)
-            for _ in source.blocks():  # a table format leaves the hashing of its bytes to this
+            for _ in source.blocks():  # hashes the bytes of table formats, which are read by path
                 pass
         require_unchanged(self.file, before, is_whole=source.num_bytes == before.size)
         digest = source.hash.hexdigest()
@@ -130,7 +130,7 @@ class OpenFile:
 
 
 class FileRows(NamedTuple):
-    """All that was read of one file."""
+    """Results of reading one file."""
 
     records: pa.Table
     rejected: pa.Table
@@ -141,7 +141,7 @@ class FileRows(NamedTuple):
     members: pl.DataFrame
     notes: tuple[str, ...] = ()
     said: tuple[str, ...] = ()
-    """What was decided of how it is read, besides the layout."""
+    """Notes on how it was read, in addition to the layout."""
 
 
 def read_file(
@@ -153,10 +153,10 @@ def read_file(
     plain: Literal["chat", "text"] | None = None,
     columns: Columns = Columns(),  # noqa: B008 - immutable
 ) -> FileRows:
-    """The records and refused rows of one file; a PrefdataError where the file itself is at fault.
+    """Return the records and refused rows of one file; a PrefdataError for a fault of the file.
 
     `layout` None: detected from the first rows. An empty file gives no rows and a note (E101).
-    `plain` is how plain text is read, where the layout leaves it open (read/texts.py).
+    `plain` is how plain text is read if the layout does not decide it (read/texts.py).
     """
     opened = OpenFile(file, limits)
     fitted, blocks = fit_to_blocks(file, iter(opened), Wanted(layout, columns), limits)
@@ -181,10 +181,10 @@ def read_file(
 
 
 def notes_of(end: FileEnd, counts: LineCounts) -> tuple[str, ...]:
-    """What a user should hear of a file."""
+    """Return the notes on a file for the user."""
     notes = list(end.notes)
     if counts.lines == counts.blank:
-        notes.append("holds no rows [E101]")
+        notes.append("contains no rows [E101]")
     if counts.prompts:
         found = f"{counts.prompts:,} prompts with {counts.completions:,} completions"
         notes.append(f"{found} gave {counts.pairs:,} pairs")
@@ -192,7 +192,7 @@ def notes_of(end: FileEnd, counts: LineCounts) -> tuple[str, ...]:
 
 
 def read_part(file: InputFile, block: Block, options: RowOptions) -> PartRows:
-    """The records and refused rows of one part of a file."""
+    """Return the records and refused rows of one chunk of a file."""
     tally = Tally()
     collector = Collector(file, options)
     with paused_gc():
@@ -220,7 +220,7 @@ def read_part(file: InputFile, block: Block, options: RowOptions) -> PartRows:
 def fit_to_blocks(
     file: InputFile, blocks: Iterator[Block], wanted: Wanted, limits: Limits
 ) -> tuple[Fitted, Iterator[Block]]:
-    """How a file is read, by its first rows, and all blocks."""
+    """Return reading options decided from a file's first rows, and all its blocks."""
     seen: list[Block] = []
     sample: list[Object] = []
     for block in blocks:
@@ -235,9 +235,9 @@ def fit_to_blocks(
 
 @contextmanager
 def paused_gc() -> Iterator[None]:
-    """No search for reference cycles: rows make millions of objects and no cycles.
+    """Pause the cyclic garbage collector: rows make millions of objects and no cycles.
 
-    Reading takes two thirds of the time without it.
+    Reading then takes two thirds of the time.
     """
     was_enabled = gc.isenabled()
     gc.disable()

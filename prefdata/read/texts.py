@@ -1,9 +1,9 @@
-"""Plain text as a chat or verbatim: decided for each file by evidence, and said with its reason.
+"""Plain text as a chat or verbatim: decided for each file by evidence, reported with the reason.
 
 `{prompt: "Add 2.", chosen: "4."}` is a question and its answer, which a chat template joins.
-`{prompt: "The sky is", chosen: " blue."}` is one running text, joined as it is. What differs is the
-place where prompt and completion meet: running text has a space, a line break or the marker of a
-turn there.
+`{prompt: "The sky is", chosen: " blue."}` is one running text, joined unchanged. The difference is
+the boundary between prompt and completion: running text has a space, a line break or a turn marker
+there.
 """
 
 import json
@@ -25,12 +25,12 @@ from prefdata.read.layouts.model import Layout
 from prefdata.records.text import FORM_COLUMN
 
 TextMode = Literal["auto", "chat", "verbatim"]
-SAMPLE_ROWS = 1000  # of a file that are looked at
+SAMPLE_ROWS = 1000  # rows of a file that are examined
 SAMPLE_BLOCKS = 2
-CLEAR = 0.99  # share of them that must agree
+CLEAR = 0.99  # share of the sample that must agree
 _PREVIEW = 80  # characters at either end of an example
 
-# Where a prompt hands over to its completion: speakers, headings and tokens that templates write.
+# Markers between prompt and completion: speakers, headings and tokens that templates write.
 _SPEAKER = "(?:Human|User|Assistant|AI|Bot|Chatbot|Agent|Model)"
 _MARKER = re.compile(
     rf"(?:^|\n)[ \t]*(?:\*\*|\[)?{_SPEAKER}(?:\*\*|\])?[ \t]?:"
@@ -38,42 +38,42 @@ _MARKER = re.compile(
     r"|<\|[^|<>\s]{1,40}\|>|<｜[^｜<>\s]{1,40}｜>|\[/?INST\]|<</?SYS>>"
     r"|<(?:start|end)_of_turn>|<bos>|<eos>|^<s>|</s>"
 )
-# Labels that end a prompt of either kind: they are no evidence without a space after them.
+# Labels that end a prompt of either kind: not evidence unless a space follows.
 _LABEL = re.compile(r"(?:^|\n)[^\n]{0,40}\b(?:Answer|Output|Response|TL;DR|A|Completion)[ \t]?:$")
 
 
 class TextRule(NamedTuple):
-    """How plain text is read, and what is known of the tokenizer."""
+    """Mode of reading plain text, and facts about the tokenizer."""
 
     mode: TextMode = "auto"
     has_template: bool | None = None
-    """None: no tokenizer is named."""
+    """None: no tokenizer is given."""
     controls: tuple[str, ...] = ()
-    """The tokenizer's control tokens: text that spells one was made for it."""
+    """The tokenizer's control tokens: text that contains one was written for it."""
     preview: Callable[[pa.Table], str] | None = None
-    """Renders the first record with the chat template, for an error that shows both readings."""
+    """Function that renders the first record with the chat template, for errors that show both."""
 
 
 class TextChoice(NamedTuple):
-    """How the plain text of one file is read, and why."""
+    """Reading of one file's plain text, and the reason."""
 
     form: Literal["chat", "text"]
     why: str
 
     @property
     def name(self) -> Literal["chat", "verbatim"]:
-        """The word of the config."""
+        """Return the choice as the config names it."""
         return "chat" if self.form == "chat" else "verbatim"
 
 
 class Joins(NamedTuple):
-    """Rows by what stands where prompt and completion meet."""
+    """Counts of rows by the boundary between prompt and completion."""
 
     rows: int
     running: int
     """Rows with a space, a line break or a marker there."""
     bare: int
-    """Rows with none of them."""
+    """Rows without any of these."""
 
     @property
     def is_running(self) -> bool:
@@ -85,14 +85,14 @@ class Joins(NamedTuple):
 
 
 def has_marker(text: str, controls: Sequence[str] = ()) -> bool:
-    """Return whether a text has the markers of turns, or a control token."""
+    """Return whether a text contains a turn marker or a control token."""
     return _MARKER.search(text) is not None or any(token in text for token in controls)
 
 
 def is_glued(prompt: str, completion: str) -> bool:
-    """Return whether running text lacks a border between prompt and completion.
+    """Return whether running text lacks a space between prompt and completion.
 
-    Scripts without spaces have none to miss, and a token or bracket ends a prompt by itself.
+    Scripts without spaces need none, and a token or bracket ends a prompt by itself.
     """
     if not prompt or not completion:
         return False
@@ -103,10 +103,10 @@ def is_glued(prompt: str, completion: str) -> bool:
 
 
 def count_joins(texts: Sequence[tuple[str, Sequence[str]]], controls: Sequence[str] = ()) -> Joins:
-    """Return what stands between prompts and their completions.
+    """Count the boundaries between prompts and their completions.
 
     A row whose completions differ, or whose prompt only ends in a label, counts for neither; an
-    empty completion says nothing.
+    empty completion is ignored.
     """
     controls = [token for token in controls if token.strip()]
     running = bare = 0
@@ -122,12 +122,12 @@ def count_joins(texts: Sequence[tuple[str, Sequence[str]]], controls: Sequence[s
 
 
 def choose(joins: Joins, rule: TextRule) -> TextChoice | None:
-    """Return the reading of plain texts; None where the evidence is for neither."""
+    """Return the reading of plain texts; None if the evidence supports neither."""
     if rule.mode != "auto":
         return TextChoice("chat" if rule.mode == "chat" else "text", f"text: {rule.mode} is set")
     if rule.has_template is False:
         return TextChoice("text", "the tokenizer has no chat template")
-    seen = f"of {joins.rows:,} rows looked at"
+    seen = f"of {joins.rows:,} rows examined"
     what = "a space, a line break or a marker where prompt and answer meet"
     if joins.is_running:
         return TextChoice("text", f"{joins.running:,} {seen} have {what}")
@@ -165,12 +165,12 @@ def choose_in_blocks(
 
 
 def _running(file: InputFile, layout: Layout, rule: TextRule) -> TextChoice:
-    """Return the choice for a layout of running text; E181 where a chat is asked for."""
+    """Return the choice for a layout of running text; E181 if the rule says chat."""
     if rule.mode == "chat":
         problem = f"text: chat, but rows of {layout.name} are running text without turns"
         remedy = "leave text out, or name a layout with a prompt (prefdata layouts)"
         raise UsageError("E181", file.name, problem, remedy)
-    return TextChoice("text", f"{layout.name} holds running text")
+    return TextChoice("text", f"{layout.name} contains running text")
 
 
 def _choose_for(file: InputFile, records: pa.Table, rule: TextRule) -> TextChoice | None:
@@ -216,7 +216,7 @@ def _counted(joins: Joins) -> str:
 
 
 def _shorten(text: str) -> str:
-    """Return a text on one line, both its ends kept."""
+    """Return a text on one line, shortened in the middle."""
     if len(text) > 2 * _PREVIEW:
         text = f"{text[:_PREVIEW]} … {text[-_PREVIEW:]}"
     return json.dumps(text, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Columns that rows have and that the layout does not read: how many rows, what they hold."""
+"""Columns that the layout does not read: number of rows, kind of content, an example."""
 
 import re
 from collections.abc import Mapping
@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 from prefdata.read.adapt.ids import canonical_json
 from prefdata.read.files.parse_json import Object
 
-MAX_COLUMNS = 1000  # distinct ones that are counted by name
+MAX_COLUMNS = 1000  # distinct columns that are counted by name
 OTHERS = "(others)"
 EXAMPLE_CHARACTERS = 60
 EMPTY: tuple[Any, ...] = (None, "", [], {})
 KINDS = {str: "text", bool: "true or false", int: "number", float: "number", dict: "object"}
 
-# What a word of a column's name means for training; the first one that fits counts.
+# Meaning for training of the words in column names; the first match counts.
 MEANINGS: dict[str, frozenset[str]] = {
     "images": frozenset({"image", "images", "img", "video", "videos", "audio", "audios"}),
     "system": frozenset({"system", "persona", "sys"}),
@@ -34,14 +34,14 @@ class Unread(NamedTuple):
     """One column that is not read."""
 
     rows: int
-    """Those in which it holds something."""
+    """Number of rows in which it is not empty."""
     kind: str
-    """What it holds, in a word or two; several kinds are joined by commas."""
+    """Kind of its values in a word or two; several kinds are joined by commas."""
     example: str
-    """Its first value as JSON, cut."""
+    """Its first value as JSON, truncated."""
 
     def plus(self, other: "Unread") -> "Unread":
-        """Of both parts of a file together."""
+        """Return the sum over two chunks of a file."""
         kinds = dict.fromkeys([*self.kind.split(", "), *other.kind.split(", ")])
         return Unread(self.rows + other.rows, ", ".join(kinds), self.example)
 
@@ -50,7 +50,7 @@ UnreadColumns = dict[str, Unread]
 
 
 def add_unread(first: UnreadColumns, second: UnreadColumns) -> UnreadColumns:
-    """The columns of two parts of a file, in the order in which they were met."""
+    """Add the columns of two chunks of a file, in order of first occurrence."""
     total = dict(first)
     for name, found in second.items():
         total[name] = total[name].plus(found) if name in total else found
@@ -73,7 +73,7 @@ def count_unread(row: Object, read: frozenset[str], found: dict[str, list[Any]])
 
 
 def unread_columns(found: Mapping[str, list[Any]], order: Mapping[str, Any]) -> UnreadColumns:
-    """What was counted, its kinds in words and its examples short; columns in the rows' order."""
+    """Return the counts with kinds in words and short examples; columns in the rows' order."""
     names = sorted(found, key=lambda name: (order.get(name, len(order)), name))
     return {
         name: Unread(
@@ -86,7 +86,7 @@ def unread_columns(found: Mapping[str, list[Any]], order: Mapping[str, Any]) -> 
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, in a word or two."""
+    """Return the kind of a value in a word or two."""
     if type(value) is not list:
         return KINDS.get(type(value), "text")
     inner = {KINDS.get(type(item), "list") for item in value}
@@ -106,7 +106,7 @@ def _short(value: Any) -> str:
 
 
 def words_of(name: str) -> list[str]:
-    """The words of a column's name, lower case.
+    """Return the words of a column's name in lower case.
 
     >>> words_of("chosenAvg-rating_2")
     ['chosen', 'avg', 'rating', '2']
@@ -115,7 +115,7 @@ def words_of(name: str) -> list[str]:
 
 
 def meaning_of(name: str) -> str | None:
-    """What a column's name says that it means for training; None where it says nothing.
+    """Return the meaning for training of a column's name; None if it has none.
 
     >>> meaning_of("score_chosen"), meaning_of("prompt_id"), meaning_of("mood")
     ('scores', None, None)

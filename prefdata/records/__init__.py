@@ -1,12 +1,12 @@
-"""What one preference is, as every stage sees it.
+"""Data types of one preference, shared by all stages.
 
-    schema.py       columns of kept and of refused rows, as Arrow types
-    model.py        the same record as JSON, for readers of the format
-    keys.py         ids and places of records, narrow enough for millions
-    findings.py     how often each code was met, and where first
+    schema.py       columns of kept and of rejected rows, as Arrow types
+    model.py        the record as JSON, for readers of the format
+    keys.py         ids and locations of records, narrow enough for millions
+    findings.py     count and first locations of each code
     split_names.py  names of splits, in files, directories and rows
     text.py         records as the readable rows of `text/`
-    rejected.py     refused pairs as rows of `rejected/`
+    rejected.py     rejected pairs as rows of `rejected/`
 
-In: nothing but Arrow and polars. Out: names and types that all rooms above share.
+In: only Arrow and polars. Out: names and types that all packages above share.
 """

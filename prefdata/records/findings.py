@@ -1,4 +1,4 @@
-"""How often each code was met, and where first: counts that parts bring and the whole adds up."""
+"""Counts and first locations of each code, per chunk and merged over chunks."""
 
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
@@ -10,17 +10,17 @@ EXAMPLES = 5
 
 
 class Location(NamedTuple):
-    """Where a code was met, and what was found there."""
+    """Location of a finding, and its message."""
 
     source: str
     line: int
     message: str
     offset: int = -1
-    """Of the row's first byte in the decompressed file; -1 where it has none."""
+    """Offset of the row's first byte in the decompressed file; -1 if it has none."""
 
 
 class CodeCount(NamedTuple):
-    """One code at one level."""
+    """Count and first locations of one code at one level."""
 
     num: int
     first: tuple[Location, ...]
@@ -28,11 +28,11 @@ class CodeCount(NamedTuple):
 
 Level = Literal["E", "W", "I"]
 Findings = dict[Level, dict[str, CodeCount]]
-"""By level (E: refused, W: reported, I: counted alone), then by code."""
+"""Counts by level (E: refused, W: reported, I: only counted), then by code."""
 
 
 def count_rows(rows: pa.Table, examples: int = EXAMPLES) -> dict[str, CodeCount]:
-    """Rows of REJECTED by their codes."""
+    """Count the rows of REJECTED by code."""
     frame = pl.DataFrame({name: pl.Series(rows[name]) for name in ("code", *Location._fields)})
     groups = frame.group_by("code", maintain_order=True)
     found = {str(code): met.select(Location._fields) for (code,), met in groups}
@@ -45,7 +45,7 @@ def count_rows(rows: pa.Table, examples: int = EXAMPLES) -> dict[str, CodeCount]
 def merge_counts(
     parts: Iterable[Mapping[str, CodeCount]], examples: int = EXAMPLES
 ) -> dict[str, CodeCount]:
-    """The codes of several parts, which are in the order of the inputs."""
+    """Merge the counts of several chunks, which are in the order of the inputs."""
     total: dict[str, CodeCount] = {}
     for part in parts:
         for code, met in part.items():

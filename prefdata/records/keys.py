@@ -1,6 +1,6 @@
-"""What is known of each record without its texts, narrow enough for millions: ids and place.
+"""Keys of records: ids and locations without texts, narrow enough for millions.
 
-An id of sixteen bytes is two numbers here, its first and its last eight bytes.
+A 16-byte id is two numbers here, its first and its last eight bytes.
 """
 
 import numpy as np
@@ -23,24 +23,24 @@ KEY_COLUMNS: dict[str, type[pl.DataType]] = {
     "rejected_id": pl.UInt64,
 }
 REJECTED_LINES: dict[str, type[pl.DataType]] = {"line": pl.Int64, "ordinal": pl.Int32}
-"""Of each row and pair that was refused; the ordinal of a row is -1."""
+"""Location of each rejected row and pair; the ordinal of a row is -1."""
 SOURCE_ROWS: dict[str, type[pl.DataType]] = {
     "line": pl.Int64,
     "ordinal": pl.Int32,
     "member": pl.Int64,
 }
-"""Of a pair that came out of several rows, by its line and ordinal: each other row's line."""
+"""Source rows of a pair made from several rows: its line and ordinal, and each other row's line."""
 PAIR_ID = ("pair_id_hi", "pair_id_lo")
 GROUP_ID = ("group_id_hi", "group_id_lo")
 
 
 def within(keys: pl.DataFrame, columns: tuple[str, ...]) -> list[str]:
-    """The columns, and `split` if the keys have it: equal within a split."""
+    """Return the columns, plus `split` if the keys have it, to compare within each split."""
     return [*columns, "split"] if "split" in keys.columns else list(columns)
 
 
 def keys_of(records: pa.Table) -> pl.DataFrame:
-    """One row of KEYS for each record, in their order."""
+    """Return one row of KEY_COLUMNS for each record, in order."""
     pair, group = _halves(records["pair_id"]), _halves(records["group_id"])
     return pl.DataFrame(
         {
@@ -58,7 +58,7 @@ def keys_of(records: pa.Table) -> pl.DataFrame:
 
 
 def _halves(column: pa.ChunkedArray) -> Numbers:
-    """Both halves of each id, (rows, 2)."""
+    """Return both halves of each id, (rows, 2)."""
     ids = whole(column)
     start = ids.offset * 16
     data = np.frombuffer(ids.buffers()[1] or b"", np.uint8)[start : start + len(ids) * 16]

@@ -1,4 +1,4 @@
-"""A record as JSON: what `records.RECORDS` holds, described for readers of the format."""
+"""Record as JSON: the columns of `records.RECORDS`, described for readers of the format."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Message(BaseModel):
-    """One turn of a dialogue."""
+    """Turn of a dialogue."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -21,7 +21,7 @@ class Message(BaseModel):
 
 
 class Record(BaseModel):
-    """One preference: a prompt and two completions, of which `chosen` is preferred."""
+    """Preference pair: a prompt and two completions, of which `chosen` is preferred."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -30,19 +30,19 @@ class Record(BaseModel):
     group_id: str
     """blake3 of form, prompt and tools: equal for all pairs of a prompt."""
     chosen_id: str
-    """blake3 of the chosen completion alone, 32 hex digits."""
+    """blake3 of only the chosen completion, 32 hex digits."""
     rejected_id: str
-    """blake3 of the rejected completion alone."""
+    """blake3 of only the rejected completion, 32 hex digits."""
     source: str
     """The file, as the user named it."""
     source_index: int
-    """Its place among the inputs, from 0."""
+    """Index of the file among the inputs, from 0."""
     line: int
     """1-based line, array element or row."""
     offset: int
-    """Of the row's first byte; -1 where there is none."""
+    """Offset of the row's first byte; -1 if there is none."""
     ordinal: int
-    """Which pair of its row, from 0."""
+    """Index of the pair in its row, from 0."""
     form: Literal["chat", "text"]
     """`chat` is rendered by a chat template, `text` is verbatim."""
     prompt: list[Message]
@@ -60,4 +60,4 @@ class Record(BaseModel):
     """1 is best."""
     rejected_rank: int | None = None
     meta: str
-    """Canonical JSON of what else the row had."""
+    """Canonical JSON of the row's other columns."""

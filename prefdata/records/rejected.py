@@ -1,4 +1,4 @@
-"""Pairs that were refused, as rows of REJECTED: place, code, message, the pair itself as JSON."""
+"""Rejected pairs as rows of REJECTED: location, code, message, and the pair as JSON."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ SIDES = ("chosen", "prompt", "rejected")  # sorted, as canonical JSON has it
 
 
 def rejects_of(pairs: pa.Table, codes: Sequence[str], messages: Sequence[str]) -> pa.Table:
-    """One row for each pair of a table of RECORDS; `codes` and `messages` in the same order."""
+    """Return one row for each pair of a table of RECORDS, with its code and message, in order."""
     sides = [pairs[side].to_pylist() for side in SIDES]
     raw = [
         orjson.dumps(

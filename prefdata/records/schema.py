@@ -1,7 +1,7 @@
-"""What one preference is: the canonical record and what is kept of a row that was refused.
+"""Arrow schemas of the canonical record, of rejected rows and of duplicates.
 
-Everything between reading and tokens is a `pyarrow.Table` of one of these schemas. A record
-is one pair; a raw row with ranked completions gives several, told apart by `ordinal`.
+All data between reading and tokenization is a `pyarrow.Table` of one of these schemas. A record
+is one pair; a raw row with ranked completions gives several, numbered by `ordinal`.
 """
 
 import pyarrow as pa
@@ -22,13 +22,13 @@ RECORDS = pa.schema(
     [
         pa.field("pair_id", pa.binary(16), nullable=False),  # blake3 of the canonical content
         pa.field("group_id", pa.binary(16), nullable=False),  # blake3 of form, prompt and tools
-        pa.field("chosen_id", pa.binary(16), nullable=False),  # blake3 of the completion alone
+        pa.field("chosen_id", pa.binary(16), nullable=False),  # blake3 of only the completion
         pa.field("rejected_id", pa.binary(16), nullable=False),
         pa.field("source", pa.string(), nullable=False),  # the file, as the user named it
-        pa.field("source_index", pa.int32(), nullable=False),  # its place among the inputs
+        pa.field("source_index", pa.int32(), nullable=False),  # its index among the inputs
         pa.field("line", pa.int64(), nullable=False),  # 1-based line, array element or row
-        pa.field("offset", pa.int64(), nullable=False),  # of its first byte; -1 where none is
-        pa.field("ordinal", pa.int32(), nullable=False),  # which pair of its row, from 0
+        pa.field("offset", pa.int64(), nullable=False),  # of its first byte; -1 if it has none
+        pa.field("ordinal", pa.int32(), nullable=False),  # index of the pair in its row, from 0
         pa.field("form", pa.string(), nullable=False),  # "chat" (templated) or "text" (verbatim)
         pa.field("prompt", MESSAGES, nullable=False),
         pa.field("chosen", MESSAGES, nullable=False),
@@ -42,7 +42,7 @@ RECORDS = pa.schema(
         pa.field("model_rejected", pa.string()),
         pa.field("chosen_rank", pa.int16()),  # 1 is best
         pa.field("rejected_rank", pa.int16()),
-        pa.field("meta", pa.string(), nullable=False),  # canonical JSON of what else the row had
+        pa.field("meta", pa.string(), nullable=False),  # canonical JSON of the other columns
     ]
 )
 

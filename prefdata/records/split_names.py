@@ -1,10 +1,10 @@
-"""Names of splits: what the names of files and folders, and the rows' `split` column, say.
+"""Names of splits, found in the names of files and directories and in the `split` column.
 
     data/train_prefs-00000-of-00001.parquet   train        prefs_test.jsonl.gz   test
     data/dev/part-0.jsonl                     validation   latest.jsonl          none
 
-A name speaks of a split only with a whole word. Two readings that differ in what is trained, such
-as `test-prep-questions.jsonl` among other files, are an error (E185) that shows both.
+Only a whole word of a name counts. Two readings that differ in what is trained, such as
+`test-prep-questions.jsonl` among other files, are an error (E185) that shows both.
 """
 
 import os
@@ -25,13 +25,13 @@ KINDS = {
     **dict.fromkeys(("test", "testing", "testset", "heldout", "holdout"), "test"),
 }
 PRECEDENCE = ("validation", "eval", "test")
-"""Of what two splits share, the later one keeps it; train and all other names give way to these."""
+"""Order of precedence: the later split keeps shared pairs; train and other names come before."""
 SPLIT_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 MAX_NAME = 64
 SPLIT_KEYS = ("split", "Split", "SPLIT", "data_split", "dataset_split", "split_name")
-"""Columns in which rows say their split."""
+"""Columns that can name a row's split."""
 AUTO, ROWS = "auto", "rows"
-"""Keys of `inputs` for files whose splits are found by their names, and by their rows."""
+"""Keys of `inputs` for files whose splits are found by file name, and by split column."""
 
 _ENDINGS = frozenset(
     (
@@ -47,34 +47,34 @@ _DATA_WORDS = frozenset(
         *("filtered", "binarized", "final", "full", "small", "mini", "public"),
     )
 )
-"""Words that say no more of rows than that they are data."""
-_SHORT = 2  # words of a split's name that is of a kind
+"""Words that mean only that a file contains data."""
+_SHORT = 2  # most words in a split's name that has a kind
 _SHARD = re.compile(r"\d+[-_ ]?of[-_ ]?\d+", re.IGNORECASE)
 _HELD_OUT = re.compile(r"(held|hold)[-_ ]out", re.IGNORECASE)
 _VERSION = re.compile(r"(?<![A-Za-z])v\d+", re.IGNORECASE)
 _SHARD_NAME = re.compile(r"([A-Za-z0-9_.]+)-\d{5}-of-\d{5}\.(parquet|arrow|jsonl)")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")
-_REMEDY = "say which with --split {split}=FILE or --split train=FILE, or mix all with --resplit"
+_REMEDY = "set it with --split {split}=FILE or --split train=FILE, or mix all with --resplit"
 
 Leaks = Literal["drop_from_train", "refuse", "report"]
-"""What becomes of pairs and prompts that two given splits share."""
+"""Policy for pairs and prompts that two given splits share."""
 SaidBy = Literal["given", "name", "folder", "rest", "rows", "drawn", "none"]
-"""Who says what split a file is: the config; its name; its folder's name; nobody, while others
-have a split; its rows; nobody, so that pairs are drawn by prompt or, in a validation, not."""
+"""Source of a file's split: the config; its name; its directory's name; none, while other files
+have a split; its rows; none, so pairs are drawn by prompt (`drawn`; in a validation `none`)."""
 
 
 class SplitOptions(NamedTuple):
-    """What is asked for about splits."""
+    """Options about splits."""
 
     given: Mapping[str, str] = MappingProxyType({})
-    """The split of each file that is given one, by its name."""
+    """Split of each file that is given one, by file name."""
     resplit: bool = False
-    """Whether all inputs are mixed, whatever splits they are."""
+    """True if all inputs are mixed, without regard to their splits."""
     leaks: Leaks = "drop_from_train"
 
 
 class FileSplit(NamedTuple):
-    """The split of one input."""
+    """Split of one input."""
 
     split: str | None
     """None: each row has its own, or all inputs are one set."""
@@ -82,16 +82,16 @@ class FileSplit(NamedTuple):
 
 
 class _Reading(NamedTuple):
-    """What one name says: the words around its split's word tell how surely."""
+    """Split that one name gives; the words around the split's word decide if it is sure."""
 
     word: str
     rest: frozenset[str]
     """The other words."""
     is_last: bool
-    """Whether the split's word ends the name."""
+    """True if the split's word ends the name."""
     is_sure: bool = False
     others: frozenset[str] = frozenset()
-    """Other splits that the name speaks of too."""
+    """Other splits in the same name."""
 
     @property
     def kind(self) -> str:
@@ -103,17 +103,17 @@ class _Reading(NamedTuple):
 
 
 class _Named(NamedTuple):
-    """The reading that counts of a file's path, and where it stands."""
+    """Split reading of a file's path, and the part of the path that it comes from."""
 
     reading: _Reading
     said_by: SaidBy
 
 
 def require_split_names(names: Sequence[str]) -> None:
-    """Raise ValueError unless all are plain names, each of a file of its own on any disk."""
+    """Raise ValueError unless all are plain names that also differ on case-insensitive disks."""
     for name in names:
         if not SPLIT_NAME.fullmatch(name) or len(name) > MAX_NAME:
-            message = f"{name[:MAX_NAME]!r} is no name of a split: letters, digits, _ and dots"
+            message = f"{name[:MAX_NAME]!r} is not a split name: use letters, digits, _ and dots"
             raise ValueError(message)
     if len({name.casefold() for name in names}) < len(names):
         raise ValueError("two splits differ only in capital letters")
@@ -121,7 +121,7 @@ def require_split_names(names: Sequence[str]) -> None:
 
 @lru_cache(maxsize=1024)
 def kind_of(split: str) -> str | None:
-    """Return the kind of split that a name is of, one of KINDS' values; None for any other.
+    """Return the kind of a split's name, one of KINDS' values; None for any other name.
 
     >>> kind_of("valid1"), kind_of("test_hard"), kind_of("chat")
     ('validation', 'test', None)
@@ -133,7 +133,7 @@ def kind_of(split: str) -> str | None:
 
 
 def rank_of(split: str) -> tuple[int, str]:
-    """Return what sorts splits by who gives way: train, names of their own, validation, eval, test.
+    """Return the sort key of precedence: train, other names, validation, eval, test.
 
     >>> sorted(["test", "chat", "train", "validation"], key=rank_of)
     ['train', 'chat', 'validation', 'test']
@@ -145,22 +145,22 @@ def rank_of(split: str) -> tuple[int, str]:
 
 
 def said_split(row: Mapping[str, Any]) -> str | None:
-    """Return what a row says of its split, as it says it."""
+    """Return the value of a row's split column, unchanged, or None."""
     found = (row.get(key) for key in SPLIT_KEYS)
     return next((value[:MAX_NAME] for value in found if isinstance(value, str) and value), None)
 
 
 def split_of_rows(rows: Iterable[Mapping[str, Any]]) -> str | None:
-    """Return the split of a pair of several rows: the one that gives way last of those named."""
+    """Return the split of a pair made from several rows: the one of highest precedence."""
     kinds = (kind_of(said) for said in map(said_split, rows) if said is not None)
     return max((kind for kind in kinds if kind), key=rank_of, default=None)
 
 
 def name_splits(names: Sequence[str], given: Mapping[str, str]) -> list[FileSplit]:
-    """Return the split of each input as given, else by its name, else by its folder's name.
+    """Return the split of each input as given, or by its name, or by its directory's name.
 
-    Names divide inputs only if they name at least two splits, or if some split is given: then a
-    file that names none is `rest`. Otherwise each is `none`, with the split that it names.
+    Names count only if they name at least two splits, or if any split is given; then a file that
+    names none is `rest`. Otherwise each is `none`, with the split that it names.
     """
     named = dict(zip(names, _named_by_paths(names), strict=True))
     by_file: dict[str, FileSplit] = {}
@@ -202,7 +202,7 @@ def _require_no_own_split(name: str, folders: Collection[PurePath]) -> None:
 
 
 def _require_one_reading(name: str, reading: _Reading) -> None:
-    """Raise E185 if a name can be read in two ways, one of which is trained and one not."""
+    """Raise E185 if a name has two readings, of which only one is trained."""
     kinds = reading.kinds
     if TRAIN in kinds and len(kinds) > 1:
         problem = f"has {' and '.join(sorted(kinds))} in its name, and other inputs are of others"
@@ -214,9 +214,9 @@ def _require_one_reading(name: str, reading: _Reading) -> None:
 
 
 def _named_by_paths(names: Sequence[str]) -> list[_Named | None]:
-    """Read each path: the file's name first, then its folders from the nearest upwards.
+    """Read each path: the file's name first, then its directories from the nearest upwards.
 
-    Folders that all inputs lie in say nothing, so a set is read the same wherever it lies.
+    Directories that all inputs share are ignored, so a dataset is read the same at any path.
     """
     paths = [PurePath(os.path.abspath(name)) for name in names]  # noqa: PTH100 - links stay
     shared = len(PurePath(os.path.commonpath([path.parent for path in paths])).parts)
@@ -243,18 +243,18 @@ def _named_by_paths(names: Sequence[str]) -> list[_Named | None]:
 
 
 class _Neighbors(NamedTuple):
-    """Names in one directory level, as far as one makes another surer."""
+    """Names in one directory level, which can confirm each other's reading."""
 
     plain: frozenset[frozenset[str]]
-    """The words of each that names no split."""
+    """Words of each name without a split."""
     rests: dict[str, set[str]]
-    """The other words of those that name a split, by its kind."""
+    """Other words of names with a split, by its kind."""
     last: frozenset[str]
-    """The kinds of split that end a name."""
+    """Kinds of split that end a name."""
 
 
 def _read_all(names: Sequence[list[str]]) -> list[_Reading | None]:
-    """Read the names of one level, each by its words; a name without words says nothing."""
+    """Read the names of one level, each by its words; a name without words is ignored."""
     readings = [_read(words) for words in names]
     both = list(zip(names, readings, strict=True))
     rests: dict[str, set[str]] = {}
@@ -269,7 +269,7 @@ def _read_all(names: Sequence[list[str]]) -> list[_Reading | None]:
 
 
 def _read(words: list[str]) -> _Reading | None:
-    """Read one part of a path; None if none of its words is that of a split."""
+    """Read one part of a path; return None if none of its words names a split."""
     places = [at for at, word in enumerate(words) if word in KINDS]
     if not places:
         return None
@@ -281,7 +281,7 @@ def _read(words: list[str]) -> _Reading | None:
 
 
 def _is_sure(one: _Reading, near: _Neighbors) -> bool:
-    """Return whether a name means a split: by itself, or because other names go with it.
+    """Return whether a name means a split: by itself, or because other names match it.
 
     `test`, `test_prefs`; `hh_test` with `hh`; `my_test_en` with `my_train_en`; `a_test` with
     `b_train`. Not `test-prep-questions` or `turing-test` with `chat`, nor `valid_rows`.
@@ -294,7 +294,7 @@ def _is_sure(one: _Reading, near: _Neighbors) -> bool:
 
 
 def _words(name: str, *, is_file: bool) -> list[str]:
-    """Return words in lower case, camelCase split, without numbers, versions and a file's endings.
+    """Return words in lower case, camelCase split, without numbers, versions and file endings.
 
     >>> _words("trainPrefs_v2-00000-of-00001.jsonl.gz", is_file=True)
     ['train', 'prefs']

@@ -9,7 +9,7 @@ from prefdata.arrow import arrow_array, numbers_array, whole
 from prefdata.records.schema import RECORDS
 
 FIELD_NAMES = [field.name for field in RECORDS.field("prompt").type.value_type]
-"""Of messages, in the order that their columns have."""
+"""Fields of messages, in the order of their columns."""
 FORM_COLUMN = "prefdata_form"
 _SIDES = ("prompt", "chosen", "rejected")
 _ALWAYS = ("role", "content")
@@ -17,7 +17,7 @@ _LEFT_OUT = frozenset({"form", "offset", "source_index", "chosen_id", "rejected_
 
 
 def message_fields(records: pa.Table) -> tuple[str, ...]:
-    """The fields of messages that some record uses; the others would be columns of nulls."""
+    """Return the message fields that any record uses; the others would be columns of nulls."""
     used = set(_ALWAYS)
     for side in _SIDES:
         for chunk in records[side].chunks:
@@ -27,10 +27,10 @@ def message_fields(records: pa.Table) -> tuple[str, ...]:
 
 
 def text_table(kept: pa.Table, fields: tuple[str, ...], *, has_verbatim: bool = False) -> pa.Table:
-    """Rows for a text shard: messages of these fields, or plain text where there are none.
+    """Return rows for a text shard: messages with these fields, or strings if `fields` is empty.
 
-    `fields` is empty for data that is verbatim text, which trainers expect as strings. A build with
-    verbatim text says in FORM_COLUMN of each row what it is, so that it is read back as it was.
+    `fields` is empty for verbatim text, which trainers expect as strings. A build with verbatim
+    text has FORM_COLUMN in each row, so that it is read back unchanged.
     """
     columns = {}
     if has_verbatim:
@@ -57,6 +57,6 @@ def _narrow(column: pa.ChunkedArray, fields: tuple[str, ...]) -> pa.Array:
 
 
 def _verbatim(column: pa.ChunkedArray) -> pa.Array:
-    """The text of messages, one after the other."""
+    """Return the concatenated text of each list of messages."""
     turns = [[message["content"] for message in messages] for messages in column.to_pylist()]
     return arrow_array(["".join(contents) for contents in turns], pa.string())

@@ -1,1 +1,1 @@
-"""What a build or a validation found, in numbers, for machines and for people."""
+"""Reports of a build or a validation, for machines and for people."""

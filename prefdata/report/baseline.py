@@ -1,4 +1,4 @@
-"""What a report has that an earlier one had not: `--baseline report.json` fails on that alone."""
+"""Comparison with an earlier report: `--baseline report.json` fails only on new findings."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ _MOST_BYTES = 256 << 20
 
 
 def new_findings(report: Report, baseline: Report) -> list[Finding]:
-    """Findings whose code and severity the baseline has not, or has in fewer rows.
+    """Return findings whose code and severity the baseline lacks, or has in fewer rows.
 
-    Their `count` stays what the report says. A finding that is graver than in the baseline is new.
+    Their `count` is that of the report. A finding that is more severe than in the baseline is new.
     """
     known = {(finding.code, finding.severity): finding.count for finding in baseline.findings}
     return [
@@ -26,7 +26,7 @@ def new_findings(report: Report, baseline: Report) -> list[Finding]:
 
 
 def read_report(path: Path) -> Report:
-    """A report that `validate --report` or a build wrote; C160 where it is none."""
+    """Return a report that `validate --report` or a build wrote. Raises C160 for other files."""
     remedy = "write one with `prefdata validate … --report FILE`"
     try:
         return Report.model_validate_json(read_small(path, _MOST_BYTES))
@@ -34,10 +34,10 @@ def read_report(path: Path) -> Report:
         problem = f"cannot be read ({error.strerror})"
         raise UsageError("C160", str(path), problem, remedy) from error
     except ValidationError as error:
-        raise UsageError("C160", str(path), "is no report of this version", remedy) from error
+        raise UsageError("C160", str(path), "is not a report of this version", remedy) from error
 
 
 def fails(findings: Sequence[Finding], fail_on: str) -> bool:
-    """Whether one of the findings is at or above `error`, `warning` or `never`."""
+    """Return whether any finding is at or above `error`, `warning` or `never`."""
     failing = {"error": ("E",), "warning": ("E", "W"), "never": ()}[fail_on]
     return any(finding.severity in failing for finding in findings)

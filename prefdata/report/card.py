@@ -1,4 +1,4 @@
-"""The dataset card: README.md with the YAML header that the Hub reads, and the build in numbers."""
+"""Dataset card: README.md with the YAML header that the Hub reads, and the build in numbers."""
 
 import re
 from collections.abc import Iterator
@@ -16,24 +16,24 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 _MOST_INPUTS = 50  # rows of the table; the report has all
 _BAR = 16  # characters of the longest bar
 
-# Markdown's own characters, and what makes a bare address a link.
+# Markdown's own characters, and those that make a bare address a link.
 _SPECIAL = re.compile(r"[\\`*_{}\[\]<>|#!&~@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 _LIST = re.compile(r"^(\d+)([.)])|^([-+=])")
 
 
 def write_card(report: Report, *, name: str) -> str:
-    """The card's text; everything that comes from data or names is escaped."""
+    """Return the card's text; everything that comes from data or names is escaped."""
     header = yaml_text(card_header(report), sort_keys=True)
     about = (
-        "Preference pairs, checked and tokenized by prefdata: `text/` holds them as messages for "
-        "any trainer,\n`tokens/` as token ids, `rejected/` every row that was left out, with its "
+        "Preference pairs, checked and tokenized by prefdata: `text/` has them as messages for "
+        "any trainer,\n`tokens/` as token ids; `rejected/` has every dropped row, with its "
         "reason. `report.html` shows all of this\nas one page."
     )
     return f"---\n{header}---\n\n# {escape(name)}\n\n{about}\n\n{card_body(report, name)}\n"
 
 
 def card_body(report: Report, name: str) -> str:
-    """Return what a card says of the pairs, wherever they are."""
+    """Return the part of a card that describes the pairs, without the header."""
     tokenizer = report.tokenizer.name if report.tokenizer else "none"
     parts = [
         *_examples(report.example_pairs),
@@ -41,7 +41,7 @@ def card_body(report: Report, name: str) -> str:
         _table(["input", "lines", "blank", "kept", "duplicates", "rejected"], _lines(report)),
         "## Why",
         _table(["code", "what", "count", "share", "advice"], _findings(report)),
-        "## What is in it",
+        "## Contents",
         _table(["split", "pairs", "prompts", "tokens"], _splits(report)),
         f"{splits_said(report)} {escape(split_statement(report.split_proof))}",
         _table(["tokens of", "mean", "median", "95 %", "most"], _lengths(report)),
@@ -54,7 +54,7 @@ def card_body(report: Report, name: str) -> str:
 
 
 def escape(text: str) -> str:
-    r"""Text as Markdown shows it: no tag, table cell, link or code can begin in it.
+    r"""Escape text for Markdown, so that no tag, table cell, link or code can begin in it.
 
     >>> escape("<b> www.x.y https://x")
     '\\<b\\> www\\.x.y https\\://x'
@@ -63,7 +63,7 @@ def escape(text: str) -> str:
 
 
 def card_header(report: Report) -> dict[str, Any]:
-    """What the Hub reads; license and language only where they are known of every pair."""
+    """Return the header for the Hub; license and language only if known for every pair."""
     splits = report.splits or {}
     rows = sum(split.rows for split in splits.values())
     ordered = sorted(splits, key=rank_of)
@@ -81,7 +81,7 @@ def card_header(report: Report) -> dict[str, Any]:
 
 
 def _examples(pairs: list[ExamplePair]) -> Iterator[str]:
-    """The first pairs, each part a quotation."""
+    """Yield the first pairs, each field as a quotation."""
     if pairs:
         yield "## The first pairs"
     for pair in pairs:
@@ -91,7 +91,7 @@ def _examples(pairs: list[ExamplePair]) -> Iterator[str]:
 
 
 def _quote(text: str) -> str:
-    """A text as a quotation, its lines kept; none of them begins a list, a rule or code."""
+    """Return a text as a quotation with its lines; no line begins a list, a rule or code."""
     lines = [escape(line.strip()) for line in text.splitlines()]
     shown = [_LIST.sub(r"\1\\\2\3", line) for line in lines]
     return "\n".join(f"> {line}  " if line else ">" for line in shown)
@@ -135,7 +135,7 @@ def _lengths(report: Report) -> list[list[str]]:
 
 
 def _histogram(report: Report) -> str:
-    """Pairs by length in doublings, a bar for each part."""
+    """Return a histogram of lengths in doublings, with a bar for each field."""
     shapes = report.histograms or {}
     bins = {part: dict(by_doubling(shapes[part])) for part in PARTS if part in shapes}
     labels = {label: None for part in bins.values() for label in part}
@@ -152,14 +152,14 @@ def _histogram(report: Report) -> str:
 
 
 def _bar(count: int, most: int, total: int) -> str:
-    """A bar and the share of the pairs that it stands for; nothing where there are none."""
+    """Return a bar and its share of the pairs; spaces if there are none."""
     if not count:
         return " " * (_BAR + 7)
     return f"{'█' * round(count / most * _BAR):{_BAR}}{percent(count / (total or 1)):>7}"
 
 
 def _command(report: Report, name: str) -> Iterator[str]:
-    """The config without what is as it is by default, and the command that builds it again."""
+    """Yield the config without default values, and the command that builds it again."""
     if report.config is None:
         return
     fields = BuildConfig.model_fields
@@ -176,18 +176,18 @@ def _command(report: Report, name: str) -> Iterator[str]:
 
 
 def _in_order(value: Any) -> Any:
-    """A value with the keys of its mappings sorted, so that a card is the same from any report."""
+    """Return a value with sorted keys, so that a card is the same from any report."""
     return {key: value[key] for key in sorted(value)} if isinstance(value, dict) else value
 
 
 def _default(key: str) -> Any:
-    """A setting's default, as JSON has it."""
+    """Return a setting's default, as JSON."""
     value = BuildConfig.model_fields[key].get_default(call_default_factory=True)
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
 
 
 def _fenced(text: str, language: str) -> str:
-    """A block of code that no line of it can end."""
+    """Return a code block whose fence is longer than any run of backticks in it."""
     runs = re.findall(r"`+", text)
     fence = "`" * max(3, *(len(run) + 1 for run in runs), 3)
     return f"{fence}{language}\n{text}\n{fence}"

@@ -1,7 +1,7 @@
-"""What may reach a terminal: our own control sequences, and of everything else only its text.
+"""Escaping of terminal output: the only control sequences are those of this package's own styles.
 
-Data comes by three ways: lines that a command prints, tables and bars of rich, and logs of
-libraries. The first two are escaped by `PlainConsole` and `say`, the last by `HarmlessStream`.
+Data comes from three sources: lines that a command prints, tables and bars of rich, and logs of
+libraries. `say` and `PlainConsole` escape the first two, `HarmlessStream` the last.
 """
 
 import re
@@ -17,11 +17,11 @@ from rich.segment import Segment
 from prefdata.report.safe import plain, without_secrets
 
 _CURSOR = re.compile(r"\n*(?:\x1b\[A)*")
-"""What tqdm writes to move between bars, always in a write of its own."""
+"""Cursor movement of tqdm between bars, always in a separate write."""
 
 
 class HarmlessStream:
-    """A text stream that writes control characters out and masks secrets."""
+    """Text stream that escapes control characters and masks secrets."""
 
     def __init__(self, raw: TextIO) -> None:
         self.raw = raw
@@ -40,14 +40,14 @@ class HarmlessStream:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "buffer":  # click would write to it, past this
+        if name == "buffer":  # click would write to it, without the escaping
             raise AttributeError(name)
         return getattr(self.raw, name)
 
 
 @contextmanager
 def harmless_streams() -> Iterator[None]:
-    """Let stdout and stderr carry no escape from data; what their encoding lacks is escaped too."""
+    """Escape stdout and stderr; characters that their encoding lacks are escaped too."""
     before = sys.stdout, sys.stderr
     for stream in before:
         if hasattr(stream, "reconfigure"):
@@ -70,7 +70,7 @@ def _raw(stream: Any) -> Any:
 
 
 class PlainConsole(Console):
-    """A console whose own styles are the only control sequences; text is never markup."""
+    """Console whose own styles are the only control sequences; text is never markup."""
 
     def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
         stream = _raw(sys.stderr if stderr else sys.stdout)

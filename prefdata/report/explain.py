@@ -1,4 +1,4 @@
-"""Every code in words: what `prefdata explain` prints and docs/codes.md is made of."""
+"""Explanations of all codes, for `prefdata explain` and docs/codes.md."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -14,7 +14,7 @@ from prefdata.errors import UsageError
 
 CATALOG = dict(sorted((CHECKS | TOKEN_CHECKS).items()))
 
-# Faults of raw rows; `prefdata explain PD101` tells of all of them.
+# Faults of raw rows; `prefdata explain PD101` explains all of them.
 FAULTS = {
     "R201": "not_json",
     "R202": "not_utf8",
@@ -53,9 +53,9 @@ ERROR_FAMILIES = {
     "E2": "Sharing on the Hub",
     "C1": "Configs and options",
     "T1": "Models, prompts and configs of the trainer",
-    "T2": "What does not belong together",
+    "T2": "Mismatches of model, data and reference",
     "T3": "Faults of a run",
-    "X0": "Faults of ours",
+    "X0": "Bugs in prefdata and dpo",
 }
 _EXIT_CODES = {
     "E120": 3,
@@ -76,7 +76,7 @@ _EXIT_CODES = {
 
 
 class ErrorText(NamedTuple):
-    """A code that ends a command, in words."""
+    """Explanation of a code that ends a command."""
 
     code: str
     name: str
@@ -92,7 +92,7 @@ def errors() -> dict[str, ErrorText]:
 
 
 def describe_code(code: str) -> Check | ErrorText:
-    """What is known of a code; a fault of raw rows has the text of the check it is a case of."""
+    """Return the explanation of a code; a fault of raw rows has the text of its check."""
     if code in errors():
         return errors()[code]
     if code in _OWN:
@@ -107,7 +107,7 @@ def describe_code(code: str) -> Check | ErrorText:
 
 
 def explain_code(check: Check | ErrorText) -> Iterator[str]:
-    """One code, line by line."""
+    """Yield the explanation of one code, line by line."""
     if isinstance(check, ErrorText):
         yield f"{check.code} {check.name} (exit code {_EXIT_CODES.get(check.code, 2)})"
         yield check.meaning
@@ -121,7 +121,7 @@ def explain_code(check: Check | ErrorText) -> Iterator[str]:
 
 
 def list_codes() -> Iterator[str]:
-    """Every code with its severity and name, one a line."""
+    """Yield every code with its severity and name, one per line."""
     for family, title in FAMILIES.items():
         yield title
         for code, check in CATALOG.items():
@@ -138,7 +138,7 @@ def list_codes() -> Iterator[str]:
 
 
 def codes_page() -> Iterator[str]:
-    """The body of docs/codes.md, line by line."""
+    """Yield the body of docs/codes.md, line by line."""
     for family, title in FAMILIES.items():
         yield from ("", f"## {title}")
         for code, check in CATALOG.items():

@@ -1,4 +1,4 @@
-"""Numbers as people read them, the same in the terminal, the card and the pages."""
+"""Formatting of numbers, the same in the terminal, the card and the pages."""
 
 from prefdata.report.model import SplitProof
 
@@ -6,7 +6,7 @@ _SIZES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
 def percent(share: float) -> str:
-    """A share of one as a percentage that never rounds to all or to nothing.
+    """Return a share as a percentage that never rounds to 0 % or 100 %.
 
     >>> [percent(share) for share in (0, 0.00002, 0.0173, 0.5, 0.9999, 1)]
     ['0%', '<0.01%', '1.73%', '50.0%', '>99.9%', '100%']
@@ -21,7 +21,7 @@ def percent(share: float) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """A number with its noun.
+    """Return a number with its noun.
 
     >>> count(1, "pair"), count(1200, "pair"), count(2, "copy")
     ('1 pair', '1,200 pairs', '2 copies')
@@ -31,7 +31,7 @@ def count(number: int, noun: str) -> str:
 
 
 def size(num_bytes: int) -> str:
-    """Bytes in the unit that leaves few digits.
+    """Return bytes in the unit that needs few digits.
 
     >>> size(812), size(48_200), size(2_500_000)
     ('812 B', '48.2 kB', '2.5 MB')
@@ -41,15 +41,15 @@ def size(num_bytes: int) -> str:
 
 
 def split_statement(proof: SplitProof | None) -> str:
-    """What is known of splits, with what it rests on."""
+    """Return a sentence on near-duplicates across splits, and the measure behind it."""
     if proof is None:
-        return "All pairs of one prompt lie in one split, side by side."
+        return "All pairs of one prompt are in one split, next to each other."
     rests = (
         f"With a Jaccard similarity of {proof.threshold:g} or more in {proof.unit} counted as a "
-        f"near copy, prompts form {count(proof.clusters, 'cluster')}, the largest of "
+        f"near-duplicate, prompts form {count(proof.clusters, 'cluster')}, the largest of "
         f"{proof.largest:,}."
     )
     if proof.leaked:
-        lie = "lies" if proof.leaked == 1 else "lie"
-        return f"{count(proof.leaked, 'cluster')} of near copies {lie} in two splits. {rests}"
-    return f"No prompt has a near copy in another split. {rests}"
+        lie = "is" if proof.leaked == 1 else "are"
+        return f"{count(proof.leaked, 'cluster')} of near-duplicates {lie} in two splits. {rests}"
+    return f"No prompt has a near-duplicate in another split. {rests}"

@@ -1,4 +1,4 @@
-"""A report as a file, in the form that the ending of its name asks for."""
+"""Report files, in the form that the file's ending selects."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -40,23 +40,26 @@ _IS_OURS: dict[str, Callable[[Path], bool]] = {
 
 
 def examples_for(path: Path | None) -> int:
-    """How many places of each code a report in this form names; E160 where it cannot be one."""
+    """Return how many locations of each code a report in this form names.
+
+    Raises E160 if the path cannot be a report.
+    """
     if path is not None:
         require_writable_name(path)
     if path is not None and path.suffix not in FORMS:
-        problem = f"ends in {path.suffix or 'nothing'}, which is no form of a report"
+        problem = f"ends in {path.suffix or 'nothing'}, which is not a form of a report"
         raise UsageError("E160", str(path), problem, f"use one of {', '.join(FORMS)}")
     if path is not None and path.is_dir():
-        raise UsageError("E160", str(path), "is a folder", "name a file")
+        raise UsageError("E160", str(path), "is a directory", "name a file")
     return MOST_RESULTS if path is not None and path.suffix == ".sarif" else EXAMPLES
 
 
 def check_report_target(
     path: Path | None, reads: Iterable[Read] = (), *, build: Path | None = None
 ) -> None:
-    """Raise a coded error where a report would be written over anything but an earlier report.
+    """Raise a coded error if a report would overwrite anything but an earlier report.
 
-    `build` is the directory of a build that is to be made: its names are its own.
+    `build` is the output directory of the build, whose file names are reserved.
     """
     if path is None:
         return
@@ -71,7 +74,7 @@ def check_report_target(
 
 
 def write_report(report: Report, path: Path, *, root: Path) -> None:
-    """Write it; files under `root` are named relative to it where the form asks for that."""
-    check_report_target(path)  # it may have come to be there meanwhile
+    """Write the report; SARIF names files under `root` relative to it."""
+    check_report_target(path)  # another file may have been written there meanwhile
     make_folder(path.parent)
     write_bytes(path, FORMS[path.suffix](report, root))

@@ -1,4 +1,4 @@
-"""What a layout is, as text: for `prefdata layouts` and for the table of docs/layouts.md."""
+"""Descriptions of layouts, for `prefdata layouts` and for the table of docs/layouts.md."""
 
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -12,21 +12,21 @@ WIDTH = 96
 SIDES = ("prompt", "chosen", "rejected")
 HOW = {
     "last_turn": "the last turn is the completion, all before it must agree (PD207)",
-    "common_turns": "parted after the last common turn",
-    "common_text": "parted between words",
+    "common_turns": "split after the last common turn",
+    "common_text": "split between words",
     "after_prompt": "the first user turn must be the prompt (PD207)",
     "chosen_dialogue": "the end of the dialogue is the chosen completion",
 }
 
 
 def list_layouts(layouts: Iterable[Layout]) -> Iterator[str]:
-    """One line for each."""
+    """Yield one line for each layout."""
     for layout in layouts:
         yield f"{layout.name:24} {layout.about}"
 
 
 def describe_layout(layout: Layout) -> Iterator[str]:
-    """What a layout reads, where it was seen, and its fixture with the pairs that it becomes."""
+    """Yield what a layout reads, where it was seen, and its example rows with their pairs."""
     yield layout.name
     facts = {
         "about": layout.about,
@@ -53,8 +53,8 @@ def describe_layout(layout: Layout) -> Iterator[str]:
 
 
 def layouts_table() -> Iterator[str]:
-    """The table of docs/layouts.md."""
-    yield "| name | what it is | columns that tell it | how it is read |"
+    """Yield the table of docs/layouts.md."""
+    yield "| name | what it is | columns that identify it | how it is read |"
     yield "|---|---|---|---|"
     for layout in shipped_layouts().values():
         cells = (f"`{layout.name}`", layout.about, f"`{_columns(layout)}`", how(layout))
@@ -62,7 +62,7 @@ def layouts_table() -> Iterator[str]:
 
 
 def how(layout: Layout) -> str:
-    """How pairs come out of rows, in a line."""
+    """Return one line on how pairs are made from rows."""
     if layout.refuse:
         return f"refused (PD102): {layout.refuse}"
     said = ["text, verbatim"] if layout.form == "text" and not layout.plain else []
@@ -74,7 +74,7 @@ def how(layout: Layout) -> str:
     said += [_order(layout)] if layout.candidates else []
     said += [f"dimensions: {_dimensions(layout)}"] if layout.dimensions else []
     said += [] if layout.detect else ["never detected"]
-    return "; ".join(said) or "as it stands"
+    return "; ".join(said) or "as it is"
 
 
 def _order(layout: Layout) -> str:

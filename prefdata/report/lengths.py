@@ -1,4 +1,4 @@
-"""Lengths of the parts of pairs as numbers: mean and quantiles, histograms, the longer side.
+"""Length statistics of prompt, chosen and rejected: mean, quantiles, histograms, the longer side.
 
 The edges of histograms are the same for all data, so that counts of shards can be added.
 """
@@ -14,14 +14,14 @@ from prefdata.report.model import Histogram, Lengths
 
 PARTS = ("prompt", "chosen", "rejected")
 
-# Four bins to a doubling, as far as whole numbers allow: 0 1 2 3 4 5 6 7 8 10 11 13 16 19 23 …
+# Four bins per doubling, as far as integers allow: 0 1 2 3 4 5 6 7 8 10 11 13 16 19 23 …
 EDGES: tuple[int, ...] = (0, *sorted({round(2 ** (k / 4)) for k in range(4 * 31 + 1)}))
 
 Counts = NDArray[np.int64]
 
 
 class Measured(NamedTuple):
-    """What a report says of lengths, in whatever unit they were given."""
+    """Length statistics of a report, in the unit of the given lengths."""
 
     lengths: dict[str, Lengths]
     histograms: dict[str, Histogram]
@@ -30,7 +30,7 @@ class Measured(NamedTuple):
 
 
 def measure_parts(parts: Mapping[str, NDArray[np.integer]]) -> Measured | None:
-    """Lengths of prompt, chosen and rejected, (pairs,) each; None where there is no pair."""
+    """Measure lengths of prompt, chosen and rejected, (pairs,) each; None without pairs."""
     if not len(parts["prompt"]):
         return None
     longer = np.sign(parts["chosen"].astype(np.int64) - parts["rejected"].astype(np.int64))
@@ -42,7 +42,7 @@ def measure_parts(parts: Mapping[str, NDArray[np.integer]]) -> Measured | None:
 
 
 def summarize(values: NDArray[np.integer]) -> Lengths:
-    """Mean and quantiles of at least one length."""
+    """Return mean and quantiles of at least one length."""
     return Lengths(
         mean=round(float(values.mean()), 3),
         median=float(np.median(values)),
@@ -52,13 +52,13 @@ def summarize(values: NDArray[np.integer]) -> Lengths:
 
 
 def count_lengths(values: NDArray[np.integer]) -> Counts:
-    """Lengths in each bin of EDGES, (len(EDGES) - 1,); counts of several shards are added."""
+    """Count lengths in each bin of EDGES, (len(EDGES) - 1,); counts of shards can be added."""
     places = np.searchsorted(np.asarray(EDGES), values, side="right") - 1
     return np.bincount(np.minimum(places, len(EDGES) - 2), minlength=len(EDGES) - 1)
 
 
 def histogram(counts: Counts) -> Histogram:
-    """Counts over EDGES without the empty bins at either end.
+    """Return counts over EDGES without the empty bins at either end.
 
     >>> histogram(count_lengths(np.array([4, 4, 6])))
     Histogram(edges=[4, 5, 6, 7], counts=[2, 0, 1])
@@ -73,7 +73,7 @@ def histogram(counts: Counts) -> Histogram:
 
 
 def by_doubling(shape: Histogram) -> list[tuple[str, int]]:
-    """The histogram in few wide bins, as (label, pairs): 0, 1, 2–3, 4–7, 8–15, …
+    """Return the histogram in few wide bins, as (label, pairs): 0, 1, 2–3, 4–7, 8–15, …
 
     >>> by_doubling(Histogram(edges=[4, 5, 6, 7, 8, 10], counts=[2, 0, 1, 0, 5]))
     [('4–7', 3), ('8–15', 5)]

@@ -1,4 +1,4 @@
-"""The report as data: the numbers that the terminal, JSON, SARIF, HTML and the card all show."""
+"""Report as data: the numbers that the terminal, JSON, SARIF, HTML and the card all show."""
 
 from typing import Any, Literal
 
@@ -20,34 +20,34 @@ class _Model(BaseModel):
 
 
 class Example(_Model):
-    """Where something was found."""
+    """Location of a finding, and its message."""
 
     source: str
     line: int
     message: str
     offset: int | None = None
-    """Of the row's first byte in the decompressed file; null where it has no bytes of its own."""
+    """Offset of the row's first byte in the decompressed file; null for Parquet and Arrow rows."""
 
 
 class Finding(_Model):
-    """One code and how often it was found."""
+    """Finding: one code, its count, and examples."""
 
     code: str
     name: str
     severity: Literal["E", "W", "I"]
     count: int
     share: float
-    """Of all lines that are not blank."""
+    """Share of all lines that are not blank."""
     meaning: str
     advice: str
     examples: list[Example]
     """The first ones, in the order of the inputs."""
     numbers: dict[str, float] = {}
-    """What was measured besides the count, by name: a share, a similarity, a rate."""
+    """Other measured values, by name: a share, a similarity, a rate."""
 
 
 class Lengths(_Model):
-    """Lengths of one part of the kept pairs, in the report's `length_unit`."""
+    """Lengths of one field of the kept pairs, in the report's `length_unit`."""
 
     mean: float
     median: float
@@ -56,42 +56,44 @@ class Lengths(_Model):
 
 
 class Histogram(_Model):
-    """Lengths of one part of the kept pairs, in the report's `length_unit`, counted in bins."""
+    """Lengths of one field of the kept pairs, in the report's `length_unit`, counted in bins."""
 
     edges: list[int]
-    """Bin n holds lengths from edges[n] up to, but without, edges[n + 1]."""
+    """Edges of the bins: bin n has lengths from edges[n] to below edges[n + 1]."""
     counts: list[int]
     """Pairs in each bin: one fewer than edges."""
 
 
 class Bias(_Model):
-    """How far something that is no merit of a completion tells chosen from rejected."""
+    """Predictive power of a feature that is not a merit of a completion, such as its length."""
 
     name: str
     auc: float
-    """Chance that it is larger in the chosen one, ties counted half; 0.5 tells nothing."""
+    """Chance that the feature is larger in the chosen one, ties counted half; 0.5: no
+    information."""
     low: float
     """Lower end of the 95 % interval of the AUC."""
     high: float
+    """Upper end of it."""
     pairs: int
-    """Pairs that it was measured on."""
+    """Number of pairs that were measured."""
     sentence: str
-    """What it means for these pairs, in one sentence."""
+    """Meaning for these pairs, in one sentence."""
 
 
 class SourceShare(_Model):
-    """The kept pairs of one origin."""
+    """Kept pairs of one source."""
 
     name: str
     pairs: int
     share: float
-    """Of all kept pairs."""
+    """Share of all kept pairs."""
     licence: str | None
-    """SPDX identifier, or the text that the source gives; null where it is not known."""
+    """SPDX identifier, or the text that the source gives; null if it is not known."""
 
 
 class Groups(_Model):
-    """How pairs share prompts and completions."""
+    """Counts of distinct prompts and completions."""
 
     groups: int
     """Distinct prompts."""
@@ -101,22 +103,22 @@ class Groups(_Model):
 
 
 class SplitProof(_Model):
-    """What was compared to know that no prompt, nor a near copy of one, is in two splits."""
+    """Check that no prompt, nor a near-duplicate of one, is in two splits."""
 
     threshold: float
-    """Jaccard similarity from which two prompts count as near copies."""
+    """Jaccard similarity from which two prompts count as near-duplicates."""
     unit: str
-    """What the similarity is counted in: `word 5-grams`, `character 8-grams`."""
+    """Unit of the similarity: `word 5-grams`, `character 8-grams`."""
     leaked: int
-    """Clusters that lie in more than one split: 0, or the split is no split."""
+    """Number of clusters that are in more than one split; 0 if the splits are sound."""
     clusters: int
-    """Groups of near copies, single prompts among them; each lies in one split as a whole."""
+    """Number of clusters of near-duplicates, including single prompts."""
     largest: int
-    """Prompts in the largest cluster."""
+    """Number of prompts in the largest cluster."""
 
 
 class SeverityChange(_Model):
-    """A check that the config raised, lowered or switched off."""
+    """Check whose severity the config raised, lowered or switched off."""
 
     code: str
     was: Literal["E", "W", "I", "off"]
@@ -124,7 +126,7 @@ class SeverityChange(_Model):
 
 
 class ExamplePair(_Model):
-    """A kept pair as a reader sees it; long texts are cut and end with an ellipsis."""
+    """Kept pair as plain text; long texts are cut and end with an ellipsis."""
 
     source: str
     line: int
@@ -134,7 +136,7 @@ class ExamplePair(_Model):
 
 
 class Report(_Model):
-    """What was read, what was kept, and why the rest was not."""
+    """Report of a build or a validation: rows read, kept and dropped, with reasons."""
 
     format: Literal["prefdata-report"] = "prefdata-report"
     format_version: Literal[1] = 1
@@ -143,30 +145,30 @@ class Report(_Model):
     lines: LineClasses
     funnel: list[FunnelStage]
     findings: list[Finding]
-    """By code."""
+    """Findings, sorted by code."""
     splits: dict[str, SplitStats] | None
-    """Null where nothing was tokenized."""
+    """Statistics of each split; null if nothing was tokenized."""
     lengths: dict[str, Lengths] | None
-    """Of prompt, chosen and rejected, over all splits."""
+    """Lengths of prompt, chosen and rejected, over all splits."""
     chosen_longer: float | None
     """Share of the pairs whose chosen side is the longer one; equal ones count half."""
     notes: list[str]
     length_unit: Literal["tokens", "characters"] = "tokens"
-    """Of lengths, histograms and `chosen_longer`; characters where nothing was tokenized."""
+    """Unit of lengths, histograms and `chosen_longer`; characters if nothing was tokenized."""
     histograms: dict[str, Histogram] | None = None
-    """Of prompt, chosen and rejected, over all splits."""
+    """Histograms of prompt, chosen and rejected, over all splits."""
     biases: list[Bias] = []
     sources: list[SourceShare] = []
-    """By share, the largest first."""
+    """Sources of the kept pairs, the largest first."""
     groups: Groups | None = None
     split_proof: SplitProof | None = None
     severity_changes: list[SeverityChange] = []
-    """By code."""
+    """Changed severities, sorted by code."""
     languages: list[str] = []
-    """BCP 47 tags of what the pairs are written in, where that is known."""
+    """BCP 47 tags of the prompts' languages, if known."""
     example_pairs: list[ExamplePair] = []
     config: dict[str, Any] | None = None
-    """The resolved config, without what only says where and how fast; null for a validation."""
+    """The resolved config, without `out`, `workers` and `engine`; null for a validation."""
     tokenizer: TokenizerIdentity | None = None
     fingerprint: str | None = None
-    """Of the build, as in its manifest."""
+    """Fingerprint of the build, as in its manifest."""

@@ -1,4 +1,4 @@
-"""One pair of a build as the terminal shows it: its tokens, colored by part, and what differs."""
+"""Terminal view of one pair of a build: tokens, colored by field, and the difference."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ _MARKS = {"chosen": ("{+", "+}"), "rejected": ("[-", "-]")}  # as `git diff --wo
 
 
 def show_pair(build: Build, row: int, tokenizer: str | None = None) -> Iterator[Text]:
-    """The parts of a pair, token by token, then its difference; rows count over all splits."""
+    """Yield a pair's fields, token by token, then the difference; rows count over all splits."""
     pair = read_pair(build, row)
     decode = decoder_of(load_sealed(build.manifest.tokenizer, tokenizer))
     place = plain(f"{pair.text['source']}:{pair.text['line']}")
@@ -36,9 +36,9 @@ def show_pair(build: Build, row: int, tokenizer: str | None = None) -> Iterator[
 
 
 def _difference(pair: ShownPair) -> Iterator[Text]:
-    """Both sides, with marks around what stands in one of them alone."""
+    """Yield both sides, with marks around text that is in only one of them."""
     found = compare(pair.words("chosen"), pair.words("rejected"))
-    shared = f"{percent(found.shared)} of the words stand in passages that both share"
+    shared = f"{percent(found.shared)} of the words are in passages that both share"
     yield Text(f"difference: {shared}", style="bold")
     for side, spans in (("chosen", found.left), ("rejected", found.right)):
         yield _marked(spans, side)

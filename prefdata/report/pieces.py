@@ -1,4 +1,4 @@
-"""Token ids as pieces of text that a reader can look at."""
+"""Token ids as readable pieces of text."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -7,23 +7,23 @@ from typing import NamedTuple
 
 from prefdata.tokens.tokenizer import TokenizerSpec
 
-_MOST_IDS = 8  # of one piece: no character is cut into more
-_CUT = "\ufffd"  # what a decoder writes for a part of a character
+_MOST_IDS = 8  # per piece: no character is cut into more
+_CUT = "\ufffd"  # output of a decoder for an incomplete character
 
 Decode = Callable[[tuple[int, ...]], str]
 
 
 class Piece(NamedTuple):
-    """A token, or the few that together are one character."""
+    """Token, or the few tokens that together are one character."""
 
     text: str
     ids: tuple[int, ...]
     trained: bool
-    """False where the loss leaves it out."""
+    """False if the loss excludes it."""
 
 
 def decoder_of(target: TokenizerSpec) -> Decode:
-    """Ids to text; what was decoded once is remembered."""
+    """Return a cached function from ids to text."""
 
     @lru_cache(maxsize=65_536)
     def decode(ids: tuple[int, ...]) -> str:
@@ -33,7 +33,7 @@ def decoder_of(target: TokenizerSpec) -> Decode:
 
 
 def pieces_of(ids: Sequence[int], mask: Sequence[bool] | None, decode: Decode) -> Iterator[Piece]:
-    """The tokens of one part of a pair; those of one mask value never share a piece."""
+    """Yield the pieces of one field of a pair; tokens of different mask values share no piece."""
     flags = mask if mask is not None else [True] * len(ids)
     for trained, group in groupby(zip(ids, flags, strict=True), key=lambda item: bool(item[1])):
         run = [token for token, _ in group]
@@ -46,7 +46,7 @@ def pieces_of(ids: Sequence[int], mask: Sequence[bool] | None, decode: Decode) -
 
 
 def _piece_size(run: Sequence[int], decode: Decode) -> int:
-    """How many ids are whole characters: one, unless it ends inside of a character."""
+    """Return the number of ids in the first piece: one, unless it ends inside a character."""
     for size in range(1, len(run) + 1):
         if not decode(tuple(run[:size])).endswith(_CUT):
             return size

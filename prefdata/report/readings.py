@@ -1,4 +1,4 @@
-"""How each file was read, for the terminal and the page: what chose its layout, what was left."""
+"""Descriptions of how each file was read, for the terminal and the page."""
 
 from collections.abc import Iterator
 
@@ -8,14 +8,14 @@ from prefdata.store.manifest import ColumnNotRead, InputSeal
 CHOSEN_BY = {
     "columns": "detected by its columns",
     "name": "named",
-    "options": "by the columns that were named",
+    "options": "by the named columns",
     "nothing": "no rows",
 }
 SPLIT_FROM = {
     "given": "as given",
     "name": "by its name",
-    "folder": "by its folder's name",
-    "rest": "as no name says a split",
+    "folder": "by its directory's name",
+    "rest": "as no name gives a split",
     "rows": "by the rows' column",
     "drawn": "drawn by prompt",
     "none": "one set",
@@ -23,7 +23,7 @@ SPLIT_FROM = {
 
 
 def columns_not_read(report: Report) -> Iterator[tuple[str, float, ColumnNotRead]]:
-    """Each column that nothing was read from: its file, its share of the rows, what it is."""
+    """Yield each column that was not read: its file, its share of the rows, its description."""
     for item in report.inputs:
         rows = max(item.lines.lines - item.lines.blank, 1)
         for column in item.reading.not_read:
@@ -31,7 +31,7 @@ def columns_not_read(report: Report) -> Iterator[tuple[str, float, ColumnNotRead
 
 
 def split_read(item: InputSeal) -> str:
-    """Return the split of a file, and who says so."""
+    """Return the split of a file, and its source."""
     said = SPLIT_FROM[item.split_from]
     return f"{item.split}, {said}" if item.split else said
 
@@ -45,5 +45,5 @@ def splits_said(report: Report) -> str:
 
 
 def how_read(chosen_by: str, said: list[str]) -> str:
-    """What was chosen for a file, in one line."""
+    """Return one line on how a file was read."""
     return "; ".join([CHOSEN_BY[chosen_by], *said])

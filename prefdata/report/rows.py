@@ -1,4 +1,4 @@
-"""Pairs of a build by their row, text and tokens together, without the whole of a split in memory.
+"""Pairs of a build by row, text and tokens together, without loading a whole split.
 
 Rows count over all splits, in the manifest's order, from 0.
 """
@@ -14,40 +14,40 @@ from prefdata.store.reader import Build, Shard
 
 
 class Turn(NamedTuple):
-    """A message as it is shown; the role of verbatim text is empty."""
+    """Message to be shown; the role of verbatim text is empty."""
 
     role: str
     content: str
 
 
 class ShownPair(NamedTuple):
-    """One pair of a build."""
+    """Pair of a build, with its tokens and text."""
 
     row: int
     split: str
     at: int
-    """Its row in the split."""
+    """Row in the split."""
     tokens: dict[str, Any]
-    """The columns of its token shard."""
+    """Columns of its token shard."""
     text: dict[str, Any]
-    """The columns of its text shard."""
+    """Columns of its text shard."""
 
     def turns(self, part: str) -> list[Turn]:
-        """Prompt, chosen or rejected as messages."""
+        """Return prompt, chosen or rejected as messages."""
         value = self.text[part]
         if isinstance(value, str):
             return [Turn("", value)]
         return [Turn(message["role"], _content(message)) for message in value]
 
     def words(self, part: str) -> str:
-        """The contents of a part, one after the other; roles are named where there are several."""
+        """Return the contents of a field as one text; several turns are named by role."""
         turns = self.turns(part)
         named = len(turns) > 1
         return "\n\n".join(f"{t.role}: {t.content}" if named else t.content for t in turns)
 
 
 def _content(message: dict[str, Any]) -> str:
-    """What a turn says, with what it thinks and calls where it does."""
+    """Return a turn's content, with its reasoning and tool calls, if any."""
     others = [message.get(name) for name in ("reasoning", "tool_calls")]
     return "\n".join(text for text in (others[0], message["content"], others[1]) if text)
 
@@ -57,7 +57,7 @@ def num_rows(build: Build) -> int:
 
 
 def spread_rows(total: int, most: int) -> list[int]:
-    """As many rows, at equal distances.
+    """Return at most `most` rows, at equal distances.
 
     >>> spread_rows(10, 4), spread_rows(3, 4)
     ([0, 2, 5, 7], [0, 1, 2])
@@ -66,7 +66,7 @@ def spread_rows(total: int, most: int) -> list[int]:
 
 
 def read_pair(build: Build, row: int) -> ShownPair:
-    """One pair; E144 where there is no such row."""
+    """Return one pair. Raises E144 if the row does not exist."""
     total = num_rows(build)
     if not 0 <= row < total:
         raise UsageError("E144", str(build.path), f"has no row {row}", f"rows are 0 to {total - 1}")
@@ -74,7 +74,7 @@ def read_pair(build: Build, row: int) -> ShownPair:
 
 
 def read_pairs(build: Build, rows: Sequence[int]) -> Iterator[ShownPair]:
-    """The pairs of increasing rows."""
+    """Yield the pairs of the given rows, which are in increasing order."""
     start = 0
     for split in build.splits:
         first = start
@@ -88,7 +88,7 @@ def read_pairs(build: Build, rows: Sequence[int]) -> Iterator[ShownPair]:
 def _read_shard(
     build: Build, shard: Shard, asked: Sequence[int]
 ) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
-    """Place in the shard, tokens and text of some of its rows, a row group at a time."""
+    """Yield row in the shard, tokens and text of the requested rows, one row group at a time."""
     if not asked:
         return
     tokens, path = shard.read(), build.file(text_path(shard.name))
@@ -105,7 +105,7 @@ def _read_shard(
 
 
 def text_path(tokens_path: str) -> str:
-    """The text shard that lies beside a token shard.
+    """Return the path of the text shard that belongs to a token shard.
 
     >>> text_path("tokens/train-00000-of-00001.arrow")
     'text/train-00000-of-00001.parquet'

@@ -1,4 +1,4 @@
-"""Text that comes from data, made harmless: no escape, control or bidi character."""
+"""Escaping of text that comes from data: no escape, control or bidi character."""
 
 import re
 import unicodedata
@@ -11,7 +11,7 @@ _JOINERS = frozenset("\u200c\u200d")  # of emoji and Indic scripts; they change 
 
 
 def plain(text: str, *, lines: bool = False) -> str:
-    r"""The text with every control character written out; `lines` keeps line breaks and tabs.
+    r"""Return the text with control characters escaped; `lines` keeps line breaks and tabs.
 
     >>> plain("a\x1b[31mb\u202e")
     'a\\x1b[31mb\\u202e'
@@ -24,7 +24,7 @@ def plain(text: str, *, lines: bool = False) -> str:
 def _shown(char: str, *, lines: bool) -> str:
     if char.isprintable() or char in _JOINERS or (lines and char in _KEPT):
         return char
-    # Spaces of other scripts (Zs) are not "printable" to Python, but do no harm.
+    # Spaces of other scripts (Zs) are not "printable" to Python, but are harmless.
     if unicodedata.category(char) == "Zs":
         return char
     return char.encode("unicode_escape").decode()
@@ -42,7 +42,7 @@ _HINT = re.compile(r"(?i)://|hf_|bearer|authorization|[?&;]\S*=")
 
 
 def without_secrets(text: str) -> str:
-    """The text with passwords and access tokens masked: those of URLs, headers and the Hub.
+    """Mask passwords and access tokens of URLs, headers and the Hub.
 
     >>> without_secrets("https://me:hf_abcdefghijkl@hub.co/m?token=abc&x=1")
     'https://***@hub.co/m?token=***&x=1'
@@ -54,7 +54,7 @@ def without_secrets(text: str) -> str:
 
 
 def yaml_text(value: Any, *, sort_keys: bool) -> str:
-    r"""A value as YAML that reads back as the same; in ASCII where it holds what is not harmless.
+    r"""Return a value as YAML that reads back equal; in ASCII if it contains unsafe characters.
 
     >>> yaml_text({"a": "\u202e", "b": "é"}, sort_keys=True)
     'a: "\\u202E"\nb: "\\xE9"\n'

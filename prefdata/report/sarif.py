@@ -1,7 +1,7 @@
-"""A report as SARIF 2.1.0, which code hosts and editors show beside the lines it names.
+"""Report as SARIF 2.1.0, which code hosts and editors show next to the lines.
 
-A row is a result where the report names its place; how many more there are stands in a
-notification. Names of files become relative URIs; offsets count in the decompressed file.
+A row is a result if the report names its location; a notification has the number of further rows.
+File names become relative URIs; offsets count in the decompressed file.
 """
 
 import os
@@ -19,15 +19,15 @@ LEVELS = {"E": "error", "W": "warning", "I": "note"}
 
 
 class Artifacts(NamedTuple):
-    """The files that results lie in."""
+    """Files that results refer to."""
 
     root: Path
     places: dict[str, int]
-    """Each input's place in the log's list."""
+    """Index of each input in the log's list."""
 
 
 def to_sarif(report: Report, root: Path) -> dict[str, Any]:
-    """The log; files under `root` are named relative to it, as all that were given so."""
+    """Return the log; files under `root` are named relative to it."""
     places = {item.name: number for number, item in enumerate(report.inputs)}
     artifacts = Artifacts(root, places)
     codes = list(dict.fromkeys(finding.code for finding in report.findings))
@@ -65,7 +65,7 @@ def to_sarif(report: Report, root: Path) -> dict[str, Any]:
 
 
 def file_uri(name: str, root: Path) -> str:
-    """A file's name as a URI reference, relative where that is possible.
+    """Return a file's name as a URI reference, relative if possible.
 
     >>> file_uri("data/a b:1.jsonl", Path("/home")), file_uri("/home/a.jsonl", Path("/home"))
     ('data/a%20b%3A1.jsonl', 'a.jsonl')
@@ -118,7 +118,7 @@ def _location(example: Example, artifacts: Artifacts) -> dict[str, Any]:
 
 
 def _notifications(report: Report, codes: list[str]) -> Iterator[dict[str, Any]]:
-    """What no result tells: counts of findings without places, and notes on files."""
+    """Yield facts that are not results: counts of rows that are not listed, and notes on files."""
     for finding in report.findings:
         more = finding.count - len(finding.examples)
         if more:

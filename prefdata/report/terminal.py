@@ -1,4 +1,4 @@
-"""What the terminal shows: bars while work goes on, the funnel when it is done."""
+"""Terminal output: progress bars during the work, and the report at the end."""
 
 import json
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ from prefdata.report.readings import columns_not_read, how_read, split_read, spl
 from prefdata.report.safe import plain
 
 _MOST_INPUTS = 40  # rows of the table; a report as a file has all
-_MOST_PAIRS = 3  # first pairs of inputs
-_PART_CHARACTERS = 160  # of a part of such a pair, at either end
+_MOST_PAIRS = 3  # first pairs that are shown, one per input
+_PART_CHARACTERS = 160  # shown of each field of such a pair, at either end
 
 
 class TerminalProgress:
-    """Bars on stderr; nothing where it is no terminal."""
+    """Progress bars on stderr; nothing if it is not a terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -47,7 +47,7 @@ class TerminalProgress:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Where every line went, each code that was found, splits, lengths, what tells labels."""
+    """Print how files were read, line counts, findings, splits, lengths and biases."""
     for table in _reading_tables(report):
         console.print(table)
     console.print(_line_table(report))
@@ -69,12 +69,12 @@ def _table(title: str, *columns: str, text_columns: int = 1) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
     for number, column in enumerate(columns):
         justify: JustifyMethod = "left" if number < text_columns else "right"
-        table.add_column(column, justify=justify, overflow="fold")  # names and places stay whole
+        table.add_column(column, justify=justify, overflow="fold")  # names and places are not cut
     return table
 
 
 def _reading_tables(report: Report) -> Iterator[Table]:
-    """How each file was read, and the columns that nothing was read from."""
+    """Yield the tables of how each file was read, and of the columns that were not read."""
     table = _table("How each file was read", "input", "layout", "", "split", text_columns=4)
     for item in report.inputs[:_MOST_INPUTS]:
         how = how_read(item.reading.chosen_by, item.reading.said)
@@ -104,7 +104,7 @@ def _line_table(report: Report) -> Table:
 
 
 def _finding_table(report: Report) -> Table:
-    table = _table("What was found", "code", "", "what", "first at", "count", text_columns=4)
+    table = _table("Findings", "code", "", "what", "first at", "count", text_columns=4)
     colors = {"E": "red", "W": "yellow", "I": "dim"}
     for finding in report.findings:
         first = finding.examples[0] if finding.examples else None
@@ -142,7 +142,8 @@ def _length_table(report: Report) -> Table:
 
 
 def _bias_table(report: Report) -> Table:
-    table = _table("What gives the label away", "", "in words", "AUC", "95 %", text_columns=2)
+    title = "Shortcuts: features that predict the label"
+    table = _table(title, "", "in words", "AUC", "95 %", text_columns=2)
     for bias in report.biases:
         names = Text(plain(bias.name)), Text(plain(bias.sentence))
         table.add_row(*names, f"{bias.auc:.3f}", f"{bias.low:.3f}–{bias.high:.3f}")
@@ -150,7 +151,7 @@ def _bias_table(report: Report) -> Table:
 
 
 def _first_pairs(report: Report) -> Iterator[str]:
-    """The first pairs as the model sees them."""
+    """Yield the first pairs as the model sees them."""
     seen = [item for item in report.inputs if item.first_pair]
     seen.sort(key=lambda item: item.text is None)  # readings that were chosen come first
     for item in seen[:_MOST_PAIRS]:
@@ -162,14 +163,14 @@ def _first_pairs(report: Report) -> Iterator[str]:
 
 
 def _on_one_line(text: str) -> str:
-    """A text with its line breaks and spaces at both ends to be seen."""
+    """Return a text on one line, with line breaks and spaces at both ends visible."""
     if len(text) > 2 * _PART_CHARACTERS:
         text = f"{text[:_PART_CHARACTERS]} … {text[-_PART_CHARACTERS:]}"
     return json.dumps(text, ensure_ascii=False)
 
 
 def _sentences(report: Report) -> Iterator[str]:
-    """What stands in no table."""
+    """Yield the sentences that are not in a table."""
     if report.chosen_longer is not None:
         yield f"The chosen side is the longer one in {percent(report.chosen_longer)} of the pairs."
     if report.groups is not None:

@@ -1,1 +1,1 @@
-"""Sharing builds on the Hub: push, pull, verify; a shared set by its name."""
+"""Sharing of builds on the Hub: push, pull, verify, and shared sets by name."""

@@ -1,6 +1,6 @@
-"""The card of a shared set: what a build's card says, its configs, and how to load it.
+"""Card of a shared set: the build's card, its configs, and how to load it.
 
-Text that people wrote around our marks stays, and so do keys of the header that are not ours.
+Text outside the marks is kept, and so are header keys that a push does not write.
 """
 
 import re
@@ -21,22 +21,22 @@ _HEADER = re.compile(r"\A---\r?\n(.*?)\r?\n---[ \t]*\r?\n?", re.DOTALL)
 _TASK = "text-generation"
 _HUB_INPUT = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)@")
 DEFAULT = "default"
-"""The config of messages."""
+"""Name of the config with messages."""
 
 
 class SharedReference(NamedTuple):
-    """What a card says of reference log-probs."""
+    """Reference log-probs as a card describes them."""
 
     name: str
     model: str
     weights_sha256: str
     precision: str
     licence: str | None
-    """Of the model, as its card states it."""
+    """Licence of the model, as its card states it."""
 
 
 class Shared(NamedTuple):
-    """What a card says of a set besides its report."""
+    """Facts about a set that its card shows in addition to the report."""
 
     repo: str
     names: Names
@@ -49,13 +49,13 @@ class Shared(NamedTuple):
 
 
 def write_shared_card(report: Report, shared: Shared, theirs: str | None = None) -> str:
-    """Return the card's text; `theirs` is the one that is there, whose own words stay."""
+    """Return the card's text; other people's text in the existing card, `theirs`, is kept."""
     body = "\n\n".join([*_usage(report, shared), card_body(report, shared.repo)])
     return merge_card(shared_header(report, shared), body, theirs)
 
 
 def merge_card(header: dict[str, Any], body: str, theirs: str | None) -> str:
-    """Return a card with our header and, between marks, our words; those of `theirs` stay."""
+    """Return a card with a header and, between the marks, `body`; the rest of `theirs` is kept."""
     known, around = parse_card(theirs or "")
     merged = known | header
     for key in ("tags", "task_categories"):
@@ -84,7 +84,7 @@ def parse_card(text: str) -> tuple[dict[str, Any], str]:
 
 
 def shared_header(report: Report, shared: Shared) -> dict[str, Any]:
-    """Return what the Hub reads: configs, columns, sizes, sources, tags, licence."""
+    """Return the header that the Hub reads: configs, columns, sizes, sources, tags, licence."""
     splits = sorted(report.splits or {}, key=rank_of)
     licence = {} if shared.licence is None else {"license": [shared.licence]}
     return {
@@ -109,7 +109,7 @@ def folders_of(names: Names) -> dict[str, str]:
 
 
 def _sources(report: Report) -> list[str]:
-    """Return the sets of the Hub that a set is made from; `original` for files of its own."""
+    """Return the sets of the Hub that a set is made from; `original` for local files."""
     found = [_HUB_INPUT.match(item.name) for item in report.inputs]
     names = ["original" if one is None else one["repo"] for one in found]
     return list(dict.fromkeys(names))
@@ -141,7 +141,7 @@ def _usage(report: Report, shared: Shared) -> list[str]:
     if names.references:
         name = next(iter(names.references))
         parts.append(
-            f"With dpo-train nothing is computed again: the reference is in the set.\n\n"
+            f"dpo-train computes no reference log-probs for it: they are in the set.\n\n"
             f"```yaml\nmodel: {shared.references[0].model}\ndata: {repo}\n"
             f"reference: {{name: {name}}}\nout: runs/dpo\n```"
         )
@@ -154,7 +154,7 @@ def _usage(report: Report, shared: Shared) -> list[str]:
         head = "| reference | config | model | its license | precision | sha256 of its weights |"
         parts.append("\n".join([head, "| - | - | - | - | - | - |", *rows_of]))
     parts.append(
-        f"The build as it was made, byte for byte: `prefdata pull {repo} -o FOLDER`. Its "
+        f"`prefdata pull {repo} -o FOLDER` writes the build, byte-identical. Its "
         f"manifest's hash is `{shared.manifest_hash[:16]}`, its content hash "
         f"`{shared.content_hash[:16]}`."
     )

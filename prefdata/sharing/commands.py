@@ -1,4 +1,4 @@
-"""The commands about the Hub: push · pull · verify. Exit codes are in command.py."""
+"""Commands for the Hub: push · pull · verify. Exit codes are in command.py."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from prefdata.report.console import PlainConsole
 
 
 def quiet_bars() -> None:
-    """Let the Hub's client draw its bars on a terminal alone; it reads this when it is imported."""
+    """Turn off the Hub client's bars if stderr is not a terminal; call this before importing it."""
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
@@ -27,12 +27,12 @@ def quiet_bars() -> None:
 @click.option("--public", is_flag=True, help="Make a new repo public, or push to a public one.")
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
 @click.option("--dry-run", is_flag=True, help="Show what would be uploaded; change nothing.")
-@click.option("--with-rejected", is_flag=True, help="Share the refused rows too, as they were.")
+@click.option("--with-rejected", is_flag=True, help="Also share the refused rows, unchanged.")
 @click.option("--replace", is_flag=True, help="Remove files from the repo that no push made.")
-@click.option("--revision", "branch", metavar="BRANCH", help="Commit to a branch, made if needed.")
-@click.option("--license", "licence", metavar="NAME", help="Of the set: mit, cc-by-4.0 …")
+@click.option("--revision", "branch", metavar="BRANCH", help="Commit to a branch, new or not.")
+@click.option("--license", "licence", metavar="NAME", help="Licence of the set: mit, cc-by-4.0 …")
 @click.option("--no-license", "no_licence", is_flag=True, help="Share a set without a licence.")
-@click.option("--allow-secrets", is_flag=True, help="Share texts with what looks like secrets.")
+@click.option("--allow-secrets", is_flag=True, help="Share texts that seem to contain secrets.")
 def push(out: Path, repo: str, **options: Any) -> None:
     """Share a build on the Hub: text, tokens and reference log-probs in one commit."""
     quiet_bars()
@@ -57,14 +57,14 @@ def push(out: Path, repo: str, **options: Any) -> None:
     type=click.Path(path_type=Path),
     required=True,
     metavar="FOLDER",
-    help="Where the build goes.",
+    help="Directory for the build.",
 )
 @click.option(
-    "--split", "splits", multiple=True, metavar="NAME", help="One split alone. Can be given again."
+    "--split", "splits", multiple=True, metavar="NAME", help="Pull only this split; repeatable."
 )
-@click.option("--replace", is_flag=True, help="Replace another build in the folder.")
+@click.option("--replace", is_flag=True, help="Replace another build in the directory.")
 def pull(name: str, out: Path, splits: tuple[str, ...], *, replace: bool) -> None:
-    """Write a shared set as the build it was made from, hash by hash; resume by itself."""
+    """Write a shared set as the build it was made from, checked by hash; resume if interrupted."""
     quiet_bars()
     from prefdata.report.terminal import TerminalProgress
     from prefdata.sharing.pull import find_set, split_revision
@@ -73,7 +73,7 @@ def pull(name: str, out: Path, splits: tuple[str, ...], *, replace: bool) -> Non
     found = find_set(*split_revision(name))._replace(splits=splits)
     made = run(found, out, replace=replace, progress=TerminalProgress(PlainConsole(stderr=True)))
     rows = sum(split.rows for split in made.splits.values())
-    part = f" ({', '.join(made.splits)} alone)" if made.manifest.part_of else ""
+    part = f" (only {', '.join(made.splits)})" if made.manifest.part_of else ""
     say(f"{out} is {found.repo.name} at {found.commit}{part}: {rows:,} pairs, every row as shared")
 
 
@@ -82,7 +82,7 @@ def pull(name: str, out: Path, splits: tuple[str, ...], *, replace: bool) -> Non
 )
 @click.argument("name", metavar="OUT | ORG/NAME[@REV]")
 def verify(name: str) -> None:
-    """Hash every file of a build, or of a shared set, again; exit 1 if one is missing or other."""
+    """Rehash every file of a build or a shared set; exit 1 if one is missing or has changed."""
     quiet_bars()
     from prefdata.sharing.local import verify_named
 
@@ -90,6 +90,6 @@ def verify(name: str) -> None:
     for line in found.faults:
         say(line)
     for path in found.absent:
-        say(f"{path} is not here: refused rows stay where a set was built, unless they are shared")
-    say(f"{name}: {found.num_files:,} files are as they were sealed, {len(found.faults):,} are not")
+        say(f"{path} is not here: refused rows are shared only by push --with-rejected")
+    say(f"{name}: {found.num_files:,} files match their hashes, {len(found.faults):,} do not")
     sys.exit(1 if found.faults else 0)

@@ -10,10 +10,10 @@ from prefdata.records.split_names import rank_of
 
 
 def describe_configs(configs: Mapping[str, str], files: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Return what a card says of each config, given the directory of its Parquet files.
+    """Return the `dataset_info` of each config, given the directory of its Parquet files.
 
     `files` are all files of a repo, by their name there. Bytes of a split are those of its columns
-    before compression; features are as `datasets` names them.
+    before compression; features are named as in `datasets`.
     """
     return [{"config_name": name, **_describe(folder, files)} for name, folder in configs.items()]
 

@@ -1,4 +1,4 @@
-"""The licence that a model's own card states: of a base model, or of a reference."""
+"""Licence of a base or reference model, as the model's own card states it."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ CARD = "README.md"
 def find_licence(model: str) -> str | None:
     """Return the licence of a model's directory or of a model on the Hub, such as `apache-2.0`.
 
-    None if its card states none, or cannot be had: a card is no reason to stop a push.
+    None if its card states none or cannot be read: a card must not stop a push.
     """
     if Path(model).is_dir():
         path = Path(model) / CARD

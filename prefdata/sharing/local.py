@@ -1,4 +1,4 @@
-"""Builds by name: a directory, or a shared set, which is pulled once for each commit."""
+"""Builds by name: a directory, or a shared set, which is pulled once per commit."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +14,9 @@ from prefdata.store.verify import cache_folder
 
 
 def pull_cached(name: str, progress: Progress | None = None) -> tuple[Path, str]:
-    """Return the build of a shared set in the user's cache, and its name with the exact commit.
+    """Pull a shared set into the user's cache; return its directory, and its name with the commit.
 
-    Offline, what was pulled or fetched before is found again. Raises PrefdataError.
+    Offline, a set that was pulled or fetched before is used. Raises PrefdataError.
     """
     found = find_set(*split_revision(name.removeprefix(SCHEME)))
     folder = cache_folder() / "sets" / found.repo.name.replace("/", "--") / found.commit
@@ -38,19 +38,19 @@ def pull_named(
     replace: bool = False,
     progress: Progress | None = None,
 ) -> Build:
-    """Write a shared set, `ORG/NAME[@REV]`, as the build it was made from; or some splits of it.
+    """Write a shared set, `ORG/NAME[@REV]`, as the build it was made from, or only some splits.
 
-    Every row is checked against what was shared. Raises PrefdataError: E142 where another build is
-    in `out`, unless `replace`; E209 for other bytes than were shared.
+    Every row is checked against what was shared. Raises PrefdataError: E142 if another build is in
+    `out`, unless `replace`; E209 if bytes differ from those that were shared.
     """
     found = find_set(*split_revision(name))._replace(splits=tuple(splits))
     return pull(found, Path(out), replace=replace, progress=progress)
 
 
 def verify_named(name: str | Path) -> Verified:
-    """Hash every file of a build's directory, or of a shared set `ORG/NAME[@REV]`, again.
+    """Rehash every file of a build's directory, or of a shared set `ORG/NAME[@REV]`.
 
-    `faults` says what is missing or other. Raises PrefdataError.
+    `faults` lists what is missing or has changed. Raises PrefdataError.
     """
     if Path(name).exists():
         return verify_build(Path(name))
@@ -66,15 +66,15 @@ def diff_named(first: str | Path, second: str | Path) -> Comparison:
 def push_references(folder: Path, pinned: str, *, public: bool) -> tuple[str, Pushed]:
     """Add the log-probs in a pulled set to the shared one; returns its name and what was sent.
 
-    The set itself stays as it was shared, refused rows too. Raises HubError (E203) where its head
-    is no more the commit that was pulled.
+    The set itself is not changed, nor are its refused rows. Raises HubError (E203) if its head is
+    no longer the commit that was pulled.
     """
     name, commit = split_revision(pinned)
     options = PushOptions(
         public=public,
         with_rejected=open_build(folder).has_rejected,
         onto=commit,
-        no_licence=True,  # the card says it, and stays
+        no_licence=True,  # the existing card states it, and is kept
         allow_secrets=True,
     )
     return name, push(folder, name, options)

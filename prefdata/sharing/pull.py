@@ -1,4 +1,4 @@
-"""`prefdata pull`: a shared set as the build it was, hash by hash, with its reference log-probs."""
+"""`prefdata pull`: a shared set as its build, checked by hash, with its reference log-probs."""
 
 import shutil
 from collections.abc import Collection
@@ -42,14 +42,14 @@ from prefdata.store.staging import Staging, write_staged
 
 
 class SharedSet(NamedTuple):
-    """A shared set whose record was read."""
+    """A shared set and its record."""
 
     repo: Repo
     commit: str
     """40 hex digits."""
     record: Record
     splits: tuple[str, ...] = ()
-    """Those to pull; all if none is named."""
+    """Splits to pull; all if empty."""
 
     @property
     def place(self) -> str:
@@ -69,7 +69,7 @@ def split_revision(name: str) -> tuple[str, str | None]:
 def find_set(name: str, revision: str | None = None) -> SharedSet:
     """Find a shared set by `ORG/NAME` and a branch, tag or commit; offline, in the cache.
 
-    Raises PrefdataError: E201 for a name or revision that is not there, E210 for a repo that no
+    Raises PrefdataError: E201 for a name or revision that does not exist, E210 for a repo that no
     `prefdata push` made.
     """
     repo = Repo(name)
@@ -96,11 +96,11 @@ def pull(
     replace: bool = False,
     progress: Progress | None = None,
 ) -> Build:
-    """Write a shared set as the build it was made from, and every reference of it.
+    """Write a shared set as the build it was made from, with all its references.
 
-    Some splits alone are a build of their own, whose manifest says what it is part of. What arrived
-    before is not fetched again. Another build in the directory is refused (E142) unless `replace`;
-    other files are never touched. Raises PrefdataError.
+    A subset of splits is a build of its own, whose manifest names the whole set. Cached files are
+    not fetched again. Another build in the directory is refused (E142) unless `replace`; other
+    files are never touched. Raises PrefdataError.
     """
     require_writable_name(out)
     if is_here(found, out):
@@ -119,7 +119,7 @@ def pull(
 
 
 def is_here(found: SharedSet, out: Path) -> bool:
-    """Return whether a directory holds all that is to be pulled: the build and every reference."""
+    """Return whether a directory has all that a pull writes: the build and every reference."""
     if not (out / MANIFEST).is_file():
         return False
     names = found.record.references
@@ -131,9 +131,9 @@ def is_here(found: SharedSet, out: Path) -> bool:
 
 
 def _fetch(found: SharedSet) -> tuple[Path, Manifest]:
-    """Fetch what a build is made of: its directory in the cache, and the manifest to write.
+    """Fetch the files of a build; return their directory in the cache, and the manifest to write.
 
-    Of tokens each shard once, with the log-probs of each reference.
+    With references, their config has the tokens too, so the config of tokens is not fetched.
     """
     record = found.record
     sealed = [file for file in record.files if file.path == MANIFEST]
@@ -154,13 +154,13 @@ def _fetch(found: SharedSet) -> tuple[Path, Manifest]:
 
 
 def _is_of(path: str, whole: Manifest, splits: Collection[str]) -> bool:
-    """Return whether a file is of some splits, or of no single one; names of splits have no `-`."""
+    """Return whether a file is of `splits` or of no split; names of splits have no `-`."""
     split, dash, _ = Path(path).name.partition("-")
     return split in splits or not dash or split not in whole.splits
 
 
 def _part_of(whole: Manifest, root: Path, found: SharedSet) -> Manifest:
-    """Return the manifest of some splits of a set."""
+    """Return the manifest of the chosen splits of a set."""
     shards = [shard for shard in whole.shards if shard.split in found.splits]
     folder = next(iter(found.record.references.values()), found.record.tokens)
     tables: dict[str, list[pa.Table]] = {}
@@ -179,7 +179,7 @@ def _part_of(whole: Manifest, root: Path, found: SharedSet) -> Manifest:
 
 
 def _require_same_build(out: Path, old: Manifest, new: Manifest) -> None:
-    """Raise E142 where a directory holds another build, or splits that would be removed."""
+    """Raise E142 if a directory holds another build, or splits that would be removed."""
     remedy = "name another output directory, or replace that build with --replace"
     if old.fingerprint != new.fingerprint:
         problem = f"holds another build ({old.fingerprint}; this one is {new.fingerprint})"
@@ -206,7 +206,7 @@ def _write_build(
             table = read_parquet(root / parquet_name(folder, shard.path), TOKENS)
             seals[shard.path] = _stage_shard(staging.root / shard.path, table, shard.rows)
             advance(shard.rows)
-    sealed = (root / MANIFEST).read_bytes()  # of an earlier version with fewer fields, maybe
+    sealed = (root / MANIFEST).read_bytes()  # may be of an earlier version with fewer fields
     written = _as_written(found, manifest, seals, staging.root)
     if written is not manifest or manifest.part_of:
         manifest, sealed = written, written.to_bytes()
@@ -236,10 +236,10 @@ def _stage_shard(path: Path, table: pa.Table, rows: int) -> FileDigest:
 def _as_written(
     found: SharedSet, manifest: Manifest, seals: dict[str, FileDigest], root: Path
 ) -> Manifest:
-    """The manifest of the shards as they are here.
+    """Return the manifest of the shards as they were written here.
 
-    Another version of Arrow's library may write other bytes of the same rows; then the content
-    hash decides, and the manifest seals the bytes that were written.
+    Another version of Arrow may write other bytes for the same rows. Then the content hash must
+    match, and the manifest seals the bytes that were written.
     """
     if all(seals[shard.path] == shard.seal for shard in manifest.shards):
         return manifest
@@ -261,7 +261,7 @@ def _sealed_as(shard: ShardSeal, seal: FileDigest) -> ShardSeal:
 def _write_reference(
     found: SharedSet, manifest: Manifest, name: str, root: Path, out: Path
 ) -> None:
-    """Write the log-probs of one name, their manifest last; what is there already stays."""
+    """Write the log-probs of one name, their manifest last; existing log-probs are kept."""
     shared = root / FOLDER / name / REFERENCE_MANIFEST
     value = read_reference(shared.read_bytes(), f"{found.place}/{FOLDER}/{name}")
     folder = out / FOLDER / name

@@ -1,4 +1,4 @@
-"""`prefdata push`: a build and its reference log-probs in one commit, checked at arrival."""
+"""`prefdata push`: a build and its reference log-probs in one commit, verified on arrival."""
 
 import re
 import tempfile
@@ -54,21 +54,21 @@ _MOST_NAMED = 5
 
 
 class PushOptions(NamedTuple):
-    """What a push is asked for, and what it may do that it would refuse."""
+    """Options of a push; most allow what it refuses by default."""
 
     public: bool = False
     create_pr: bool = False
     dry_run: bool = False
     with_rejected: bool = False
     replace: bool = False
-    """Whether files that no push made are removed from the repo."""
+    """Remove files from the repo that no push made."""
     branch: str | None = None
     onto: str | None = None
-    """The commit that has to be the head, so that nothing newer is replaced."""
+    """Commit that must be the head, so that nothing newer is replaced."""
     licence: str | None = None
-    """Of the set, in the card; absent: what its sources say."""
+    """Licence of the set, for the card; None uses that of its sources."""
     no_licence: bool = False
-    """Whether a set of which no licence is known is pushed."""
+    """Push a set without a known licence."""
     allow_secrets: bool = False
 
 
@@ -76,14 +76,14 @@ _PLAIN = PushOptions()
 
 
 class Pushed(NamedTuple):
-    """What a push did, or would do in a dry run."""
+    """Result of a push, or of its dry run."""
 
     commit: str | None
-    """40 hex digits of the commit that holds the set; None in a dry run."""
+    """40 hex digits of the commit with the set; None in a dry run."""
     url: str | None
-    """Of a new commit or pull request; None if the repo held all of it."""
+    """Address of a new commit or pull request; None if none was made."""
     uploaded: dict[str, int]
-    """Bytes of each file that was new or changed."""
+    """Size in bytes of each new or changed file."""
     removed: list[str]
     names: Names
     is_private: bool
@@ -98,9 +98,9 @@ def push(
 ) -> Pushed:
     """Share a finished build as a dataset repo; the repo holds the old set or the new one.
 
-    Every byte of the build is verified first. Nothing of other people is removed (E205), nothing
-    becomes public by accident (E206), nothing without a licence (E207) or with a secret (E208) is
-    shared unless `options` say so. Raises PrefdataError; the build stays as it is.
+    Every byte of the build is verified first. Unless `options` allow it, a push refuses to remove
+    other people's files (E205), to push to a public repo (E206), and to share a set without a
+    licence (E207) or with secrets (E208). Raises PrefdataError; the build is not changed.
     """
     repo = Repo(name)
     build = _open_whole(out)
@@ -112,7 +112,7 @@ def push(
     remote = look_at(repo)
     require_not_public(repo, remote, public=options.public)
     if options.onto is not None and (remote is None or remote.head != options.onto):
-        problem = f"has another head than {options.onto[:12]}, which this is made from"
+        problem = f"has another head than {options.onto[:12]}, which this was made from"
         raise HubError("E203", name, problem, "run the same command again, with its newest commit")
     if options.branch is not None and remote is not None:
         remote = look_at(repo, options.branch) or remote
@@ -143,13 +143,13 @@ def push(
 def _open_whole(out: Path | str) -> Build:
     build = open_build(out, remembers=False)
     if build.manifest.part_of:
-        problem = f"holds some splits alone ({', '.join(build.splits)}) of a set"
-        raise UsageError("E214", str(out), problem, "pull all of it, or build the splits anew")
+        problem = f"holds only some splits ({', '.join(build.splits)}) of a set"
+        raise UsageError("E214", str(out), problem, "pull all of it, or build the splits again")
     return build
 
 
 def say_pushed(name: str, done: Pushed) -> Iterator[str]:
-    """Return what happened, and how the set is loaded now, in lines."""
+    """Yield lines that report what was pushed, and how to load the set."""
     some = count(len(done.uploaded), "file")
     size = f"{sum(done.uploaded.values()) / 1e6:,.1f} MB"
     seen = "private" if done.is_private else "public"
@@ -171,7 +171,7 @@ def say_pushed(name: str, done: Pushed) -> Iterator[str]:
 
 
 class _Plan(NamedTuple):
-    """What a repo is to hold."""
+    """Planned contents of a repo."""
 
     repo: Repo
     remote: Remote | None
@@ -179,7 +179,7 @@ class _Plan(NamedTuple):
     gone: list[str]
     names: Names
     title: str
-    """Of the build."""
+    """Name of the build, for the tag and the commit message."""
 
 
 def _send(plan: _Plan, options: PushOptions) -> Pushed:
@@ -234,14 +234,14 @@ def shared_files(
 
 
 def require_licence(report: Report, options: PushOptions) -> str | None:
-    """Return the licence for the card; E207 where none is known and nobody said that none is."""
+    """Return the licence for the card; raise E207 if none is known, unless `no_licence` is set."""
     if options.licence is not None:
         if options.no_licence:
             problem = "is given with --no-license"
             raise UsageError("E207", f"--license {options.licence!a}", problem, "give one of them")
         if not _LICENCE.fullmatch(options.licence):
             remedy = "write an identifier, such as mit, apache-2.0 or cc-by-4.0"
-            raise UsageError("E207", f"--license {options.licence!a}", "is not one", remedy)
+            raise UsageError("E207", f"--license {options.licence!a}", "is not a licence", remedy)
         return options.licence.lower()
     known = {source.licence for source in report.sources}
     if len(known) == 1 and None not in known:
@@ -252,18 +252,18 @@ def require_licence(report: Report, options: PushOptions) -> str | None:
     said = f"its sources name {', '.join(several)}" if several else "none of its sources names one"
     if several and None in known:
         said += ", and others none"
-    problem = f"has no one licence: {said}"
-    raise UsageError("E207", "the build", problem, "say --license NAME, or --no-license")
+    problem = f"has no single licence: {said}"
+    raise UsageError("E207", "the build", problem, "pass --license NAME, or --no-license")
 
 
 def require_no_secrets(build: Build) -> None:
-    """Raise E208 where a text to be shared holds what looks like a key, a token or a password."""
+    """Raise E208 if a text to share contains what looks like a key, a token or a password."""
     found = [str(one) for one in _secrets(build)]
     if found:
         shown = ", ".join(found[:_MOST_NAMED])
         more = f" and {len(found) - _MOST_NAMED:,} more" if len(found) > _MOST_NAMED else ""
         problem = f"holds what looks like secrets: {shown}{more}"
-        remedy = "revoke and remove them, or say --allow-secrets if they are none"
+        remedy = "revoke and remove them, or pass --allow-secrets if they are harmless"
         raise UsageError("E208", str(build.path), problem, remedy)
 
 
@@ -301,7 +301,7 @@ def _write_record(build: Build, names: Names, files: dict[str, Path], root: Path
 
 
 def _record_at(repo: Repo, remote: Remote | None) -> Record | None:
-    """The record of what an earlier push left, if there is one that is whole."""
+    """Return the record of an earlier push; None if there is none or it is damaged."""
     if remote is None or NAME not in remote.digests:
         return None
     data = fetch_file(repo, NAME, remote.head).read_bytes()

@@ -1,4 +1,4 @@
-"""`prefdata.json` of a shared set: which files of the repo are ours, and what each of them is.
+"""`prefdata.json` of a shared set: the files of a push in the repo, with their hashes.
 
 prefdata.json              this record, sealed by its own hash
 README.md                  the card; people edit it, so it is not sealed
@@ -28,7 +28,7 @@ _ODD = re.compile(r"[^\w.+-]+", re.ASCII)
 
 
 class Record(BaseModel):
-    """What a repo holds of a build."""
+    """Record of a shared build: its files in the repo, and their hashes."""
 
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
@@ -38,15 +38,15 @@ class Record(BaseModel):
     format_version: Literal[1] = 1
     tool_version: str
     manifest_hash: str
-    """Of the build."""
+    """Hash of the build's manifest."""
     content_hash: str
-    """Of the build: what is trained."""
+    """Content hash of the build: hash of what is trained on."""
     tokens: str
-    """The directory of its tokens."""
+    """Directory of the token ids."""
     references: dict[str, str]
-    """The directory of its tokens with the log-probs of each reference, by its name."""
+    """Directory of the token ids with each reference's log-probs, by the reference's name."""
     files: list[OtherFile]
-    """By path; all but this one and the card."""
+    """Files of the set, sorted by path; all except this record and the card."""
     hash: str = Field(default="", pattern="^([0-9a-f]{64})?$")
     """sha256 of this file's canonical JSON without this field."""
 
@@ -61,7 +61,7 @@ class Record(BaseModel):
 
     @property
     def paths(self) -> set[str]:
-        """Every file of the repo that is ours."""
+        """Return the names of all files of the push, with the record and the card."""
         return {NAME, CARD, *(file.path for file in self.files)}
 
     def _own_hash(self) -> str:
@@ -69,7 +69,7 @@ class Record(BaseModel):
 
 
 class Names(NamedTuple):
-    """Directories of the configs of a set, and names of the files in them."""
+    """Directories of the configs of a set."""
 
     tokens: str
     references: dict[str, str]
@@ -81,7 +81,7 @@ class Names(NamedTuple):
 
 
 def plain_name(name: str) -> str:
-    """Return the last part of a name, in characters that a config of the Hub may have.
+    """Return the last part of a name, in characters that are allowed in a config of the Hub.
 
     >>> plain_name("Qwen/Qwen3-0.6B"), plain_name("my tokenizer")
     ('Qwen3-0.6B', 'my-tokenizer')
@@ -90,7 +90,7 @@ def plain_name(name: str) -> str:
 
 
 def parquet_name(folder: str, shard: str) -> str:
-    """Return where a shard's rows are shared.
+    """Return the name of a shard's Parquet file in the repo.
 
     >>> parquet_name("tokens-x", "tokens/train-00000-of-00001.arrow")
     'tokens-x/train-00000-of-00001.parquet'
@@ -99,7 +99,7 @@ def parquet_name(folder: str, shard: str) -> str:
 
 
 def seal_files(files: dict[str, Path]) -> list[OtherFile]:
-    """Return what a record says of some files, by path."""
+    """Return the entries of files for a record, sorted by path."""
     return [
         OtherFile(path=name, rows=None, **seal_file(path)._asdict())
         for name, path in sorted(files.items())
@@ -107,7 +107,7 @@ def seal_files(files: dict[str, Path]) -> list[OtherFile]:
 
 
 def parse_record(data: bytes, place: str) -> Record:
-    """Read a record; raise E210 where it is not one, or not as it was written."""
+    """Parse a record; raise E210 if it is not one, or was changed."""
     remedy = "push the build again, or name another revision"
     try:
         value: Any = orjson.loads(data)

@@ -1,4 +1,4 @@
-"""Reference log-probs of a build, as `dpo-ref` leaves them: `reference/NAME` with a manifest."""
+"""Reference log-probs of a build, as `dpo-ref` writes them: `reference/NAME` with a manifest."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,14 +18,14 @@ _AGAIN = "run `dpo-ref` again under another --name"
 
 
 class StoredReference(NamedTuple):
-    """The finished log-probs of one name."""
+    """Finished log-probs of one reference, by its name."""
 
     name: str
     folder: Path
     manifest: dict[str, Any]
 
     def read(self, shard: Shard) -> pa.Table:
-        """Map the log-probs of a token shard, once they are checked."""
+        """Check the log-probs of a token shard against their hash, and memory-map them."""
         name = Path(shard.name).name
         seal = next((seal for seal in self.manifest["shards"] if seal["path"] == name), None)
         if seal is None:
@@ -38,7 +38,7 @@ class StoredReference(NamedTuple):
 
 
 def find_references(build: Build) -> list[StoredReference]:
-    """Return the finished log-probs of a build, by name; what is not finished is not there.
+    """Return the finished log-probs of a build, by name; unfinished ones are skipped.
 
     Raises UsageError (E212) for a manifest that is damaged, or is of another build.
     """
@@ -54,14 +54,14 @@ def find_references(build: Build) -> list[StoredReference]:
 
 
 def read_reference(data: bytes, place: str) -> dict[str, Any]:
-    """Read the manifest of log-probs; raise UsageError (E212) unless it is as it was written."""
+    """Parse the manifest of log-probs; raise UsageError (E212) if it is damaged."""
     try:
         manifest = orjson.loads(data)
         is_ours = manifest["format"] == FORMAT and manifest["hash"] == hash_reference(manifest)
     except (orjson.JSONDecodeError, TypeError, KeyError):
         is_ours = False
     if not is_ours:
-        raise UsageError("E212", place, "is damaged, or is not of reference log-probs", _AGAIN)
+        raise UsageError("E212", place, "is not an intact manifest of reference log-probs", _AGAIN)
     return dict(manifest)
 
 

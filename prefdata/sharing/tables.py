@@ -1,6 +1,6 @@
-"""Token shards as Parquet, which every reader of the Hub takes, and back again to the byte.
+"""Token shards as Parquet, which every reader of the Hub supports, and back, byte-identical.
 
-Parquet has no lists of fixed width for ids, and `datasets` knows none: ids are hex, as in `text/`.
+Parquet has no lists of fixed width for ids, nor has `datasets`: ids are hex, as in `text/`.
 """
 
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from pyarrow import parquet
 from prefdata.errors import UsageError
 from prefdata.store.shards import REFERENCE, TOKENS
 
-_ROWS = 8192  # of a row group: some megabytes
+_ROWS = 8192  # rows per row group: a few megabytes
 _IDS = ("pair_id", "group_id")
 
 
 def write_parquet(path: Path, tokens: pa.Table, reference: pa.Table | None = None) -> None:
-    """Write a shard's rows, and the log-probs of a reference where they are given.
+    """Write a shard's rows, and the log-probs of a reference if they are given.
 
-    Raises UsageError (E212) where the two are not of the same pairs.
+    Raises UsageError (E212) if the two are not of the same pairs.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if reference is not None and not tokens["pair_id"].equals(reference["pair_id"]):
@@ -45,7 +45,7 @@ def write_parquet(path: Path, tokens: pa.Table, reference: pa.Table | None = Non
 def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
     """Read the columns of a schema, `TOKENS` or `REFERENCE`, as one batch.
 
-    Raises UsageError (E212) where the file has others.
+    Raises UsageError (E212) if the file has other columns.
     """
     try:
         table = parquet.read_table(path.absolute(), columns=schema.names)

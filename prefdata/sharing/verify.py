@@ -1,4 +1,4 @@
-"""`prefdata verify`: every byte of a build or of a shared set, hashed again."""
+"""`prefdata verify`: every byte of a build or of a shared set, rehashed."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -14,20 +14,20 @@ from prefdata.store.verify import check_seal
 
 
 class Verified(NamedTuple):
-    """What was found."""
+    """Result of a verification."""
 
     num_files: int
-    """That are as they were sealed."""
+    """Number of files that match their hashes."""
     faults: list[str]
-    """One line for each that is not."""
+    """One line for each file that does not match."""
     absent: list[str]
-    """Files with refused rows that are not here: they stay where the set was built."""
+    """Files with refused rows that are not here, since they were not shared."""
 
 
 def verify_build(folder: Path) -> Verified:
-    """Hash each file of a build and of its reference log-probs again.
+    """Rehash each file of a build and of its reference log-probs.
 
-    Raises UsageError for a directory without a manifest that is whole.
+    Raises UsageError for a directory without an intact manifest.
     """
     manifest = read_manifest(folder)
     found = Verified(1, [], [])
@@ -66,7 +66,7 @@ def _with_references(found: Verified, folder: Path, manifest: Manifest) -> Verif
 def verify_set(found: SharedSet) -> Verified:
     """Fetch each file of a shared set and hash it.
 
-    Raises HubError (E209) at the first one that is not as it was shared.
+    Raises HubError (E209) if a file differs from what was shared.
     """
     fetch_sealed(found.repo, found.record.files, found.commit)
     return Verified(len(found.record.files) + 1, [], [])

@@ -1,14 +1,15 @@
-"""One part of an input, from bytes to checked records: the first unit of work and of resume.
+"""Processing of one chunk of an input, from bytes to checked records.
 
-Its files lie in the staging folder until the build is done:
+A chunk is the first unit of work and of resume. Its files are in the staging directory until
+the build is done:
 
     parts/NAME.records.arrow    the records that passed the row checks
-    parts/NAME.rejected.arrow   the rows and pairs that did not
-    parts/NAME.keys.arrow       ids and places of the former
-    parts/NAME.lines.arrow      the places of the latter
-    parts/NAME.members.arrow    the other rows that records stand on, where there are any
-    parts/NAME.near-UNIT.arrow  what near-duplicates of the former are found by
-    parts/NAME.profile.arrow    what checks of the whole set need to know of them
+    parts/NAME.rejected.arrow   the rows and pairs that failed them
+    parts/NAME.keys.arrow       ids and locations of the records
+    parts/NAME.lines.arrow      locations of the rejected rows and pairs
+    parts/NAME.members.arrow    the other source rows of records, if there are any
+    parts/NAME.near-UNIT.arrow  sketches of the records, to find near-duplicates
+    parts/NAME.profile.arrow    features of the records, for the dataset-level checks
 """
 
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ FOLDER = "parts"
 
 
 class ChunkTask(NamedTuple):
-    """What a process needs to make one part."""
+    """Inputs of a worker for one chunk."""
 
     name: str
     file: InputFile
@@ -43,18 +44,18 @@ class ChunkTask(NamedTuple):
     options: RowOptions
     checks: RowChecks
     root: Path | None
-    """The staging folder; None where nothing is to be written."""
+    """The staging directory; None if nothing is written."""
     near: NearDuplicates | None = None
-    """What sketches are made of the records; none without a staging folder."""
+    """Options of the sketches; None without a staging directory."""
 
     @property
     def about(self) -> str:
-        """The part in words, for an error."""
+        """Return the chunk in words, for an error."""
         return f"{self.file.name}, part {self.name}"
 
 
 class ChunkStats(NamedTuple):
-    """What is known of a part once it is made; plain values, so that the journal keeps it."""
+    """Statistics of a finished chunk; plain values, so that the journal can store them."""
 
     counts: LineCounts
     rows: int
@@ -64,17 +65,17 @@ class ChunkStats(NamedTuple):
     refused: dict[str, CodeCount]
     """Records that broke a rule, by code."""
     reported: dict[str, CodeCount]
-    """Findings in records that stay, by code."""
+    """Findings of severity W in kept records, by code."""
     counted: dict[str, CodeCount]
-    """The same of severity I."""
+    """Findings of severity I in kept records, by code."""
     seeds: tuple[TriggerCandidate, ...]
-    """Words that look planted."""
+    """Candidates for backdoor triggers."""
     fields: tuple[str, ...]
-    """Fields of messages that some record uses."""
+    """Message fields that at least one record uses."""
     is_chat: bool
-    """Whether some record is a chat."""
+    """True if at least one record is a chat."""
     is_text: bool
-    """Whether some record is verbatim text."""
+    """True if at least one record is verbatim text."""
 
     def to_json(self) -> dict[str, Any]:
         return self._asdict()
@@ -102,7 +103,7 @@ class ChunkStats(NamedTuple):
 
 
 class ChunkResult(NamedTuple):
-    """A part's name, what it found, its files, and the narrow tables over its rows."""
+    """Name, statistics and files of a chunk, and the narrow tables over its rows."""
 
     name: str
     source_index: int
@@ -111,13 +112,13 @@ class ChunkResult(NamedTuple):
     keys: pl.DataFrame
     profile: pl.DataFrame
     lines: pl.DataFrame
-    """LINES of each row and pair that was refused."""
+    """REJECTED_LINES of each rejected row and pair."""
     members: pl.DataFrame
-    """MEMBERS of pairs that came out of several rows."""
+    """SOURCE_ROWS of pairs that were made from several rows."""
 
 
 def build_chunk(task: ChunkTask) -> ChunkResult:
-    """Read and check one part, and write it where there is a staging folder."""
+    """Read and check one chunk, and write it if there is a staging directory."""
     rows = read_part(task.file, task.block, task.options)
     seen, examples = examine_rows(rows.records, task.checks), task.checks.examples
     kept, profile = seen.kept, seen.profile
@@ -176,7 +177,7 @@ def path_of(name: str, kind: str) -> str:
 
 
 def recall_part(root: Path, name: str, source_index: int, entry: dict[str, Any]) -> ChunkResult:
-    """A part that an earlier process made, as the journal knows it."""
+    """Load a chunk that an earlier process made, from its journal entry and its files."""
     files = {path: FileDigest(*seal) for path, *seal in entry["files"]}
     keys, profile, lines = (
         _read_ipc(root / path_of(name, kind)) for kind in ("keys", "profile", "lines")
@@ -190,13 +191,16 @@ def recall_part(root: Path, name: str, source_index: int, entry: dict[str, Any])
 
 
 def _read_ipc(path: Path) -> pl.DataFrame:
-    """Return a table; a path would be a glob or a URL to polars."""
+    """Return a table. Polars would read a path as a glob or a URL, so it gets an open file."""
     with path.open("rb") as file:
         return pl.read_ipc(file)
 
 
 def gather(root: Path, names: Sequence[str], places: pl.DataFrame) -> pa.Table:
-    """Records by their places, `part` (an index into `names`) and `row`, in the order given."""
+    """Return the records at `places`, in their order.
+
+    Columns of `places`: `part`, an index into `names`, and `row`.
+    """
     order = places.select("part", "row").with_row_index("at").sort("part", "row")
     tables = [empty_table(RECORDS)]
     for (part,), some in order.group_by("part", maintain_order=True):
@@ -206,7 +210,7 @@ def gather(root: Path, names: Sequence[str], places: pl.DataFrame) -> pa.Table:
 
 
 def open_part(root: Path, name: str, kind: str) -> pa.Table:
-    """One of a part's tables, mapped."""
+    """Return one table of a chunk, memory-mapped."""
     schema = {"records": RECORDS, "rejected": REJECTED}[kind]
     with pa.memory_map(str(root / path_of(name, kind))) as source:
         return pa.ipc.open_file(source).read_all().cast(schema)

@@ -1,4 +1,4 @@
-"""Which codes were met, how often and where first, from the first row to the last shard."""
+"""Counts and first locations of every code that was found, over all stages of a build."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from prefdata.tokens.template.render import Refusal
 
 
 class BuiltShards(NamedTuple):
-    """The shards of a build: what was asked for, and what came of it."""
+    """Shards of a build: the tasks and their results."""
 
     tasks: Sequence[ShardTask]
     shards: Sequence[ShardResult]
@@ -27,23 +27,23 @@ class BuiltShards(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Pairs that became tokens."""
+        """Return the number of tokenized pairs."""
         return sum(made.facts.rows for made in self.shards)
 
     @property
     def seals(self) -> dict[str, FileDigest]:
-        """Of every file of the shards."""
+        """Return the digest of every file of the shards."""
         return {name: seal for made in self.shards for name, seal in made.files.items()}
 
     def findings(self) -> dict[str, CodeCount]:
-        """What was found in pairs that became tokens, by code."""
+        """Return the findings in tokenized pairs, by code."""
         return merge_counts(
             {code: CodeCount(count, ()) for code, count in made.facts.findings.items()}
             for made in self.shards
         )
 
     def refusals(self) -> dict[int, Refusal]:
-        """Why a record did not become tokens, by its place in the keys."""
+        """Return why records were refused at tokenization, by index in the keys."""
         found = {}
         for task, made in zip(self.tasks, self.shards, strict=True):
             places = task.places["at"]
@@ -57,7 +57,10 @@ NOTHING_MADE = BuiltShards((), ())
 def codes_met(
     found: ScanResult, made: BuiltShards, refusals: dict[int, Refusal], examples: int
 ) -> Findings:
-    """Every code that was met, by level; in decided and refused pairs by their places."""
+    """Return every code that was found, by level, with the locations of the first pairs.
+
+    `refusals` are by index in the keys.
+    """
     facts = [part.facts for part in found.parts]
     contradictory = [(int(at), CONTRADICTION) for at in found.decision.contradictory]
     refused: dict[str, list[tuple[int, str]]] = {"PD403": contradictory}
@@ -94,7 +97,10 @@ def codes_met(
 
 
 def leak_messages(found: ScanResult, leaks: pl.DataFrame) -> list[tuple[int, str]]:
-    """What each row of `FilterResult.leaks` shares with which row of the split that keeps it."""
+    """Return a message for each row of `FilterResult.leaks`.
+
+    It says what the pair shares, and with which row of the split that keeps it.
+    """
     of_rows, names = found.splits.of_rows, found.splits.names
     assert of_rows is not None
     files = [file.file.source for file in found.files]
@@ -108,7 +114,7 @@ def leak_messages(found: ScanResult, leaks: pl.DataFrame) -> list[tuple[int, str
 
 
 def _near_messages(found: ScanResult, examples: int) -> list[tuple[int, str]]:
-    """What each near-duplicate is near, for as many as a report names."""
+    """Return each near-duplicate's index with a message; the message is empty after `examples`."""
     near = found.decision.near
     names = [file.file.source for file in found.files]
     kept = found.keys.select("source_index", "line")[near["kept"].head(examples)]
@@ -121,7 +127,7 @@ def _near_messages(found: ScanResult, examples: int) -> list[tuple[int, str]]:
 
 
 def _placed(found: ScanResult, pairs: list[tuple[int, str]], examples: int) -> CodeCount:
-    """Pairs by their places in the keys, as a report names them."""
+    """Return the count of pairs, given by index in the keys, with the first ones' locations."""
     first = []
     for at, message in pairs[:examples]:
         source, line = found.keys.select("source_index", "line").row(at)

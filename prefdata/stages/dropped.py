@@ -1,7 +1,7 @@
-"""What was not kept, written so that every row of it can be found again.
+"""Files of rejected rows and duplicates, with their source locations.
 
-rejected/*.parquet    file, line, byte offset, code, message and raw bytes, in their order
-duplicates.parquet    each copy and near-duplicate, and the pair that stays in its stead
+rejected/*.parquet    file, line, byte offset, code, message and raw bytes, in input order
+duplicates.parquet    each copy and near-duplicate, and the pair that is kept instead
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,9 +28,9 @@ _ORDER = [("line", "ascending"), ("ordinal", "ascending")]
 def write_rejected(
     root: Path, path: Path, found: ScanResult, refusals: Mapping[int, Refusal]
 ) -> tuple[FileDigest, int]:
-    """Everything that was refused, part by part; `refusals` are of records, by place in the keys.
+    """Write everything that was rejected, chunk by chunk, and return the digest and the row count.
 
-    Returns the file's seal and its rows.
+    `refusals` are of records, by index in the keys.
     """
     rows = 0
 
@@ -47,7 +47,7 @@ def write_rejected(
 def _rejected_tables(
     root: Path, found: ScanResult, refusals: Mapping[int, Refusal]
 ) -> Iterator[pa.Table]:
-    """The refused rows of each part, in the order of the inputs."""
+    """Yield the rejected rows of each chunk, in the order of the inputs."""
     names = [part.name for part in found.parts]
     at = np.array(sorted(refusals), np.int64)
     places = found.keys.select("part", "row")[at].with_columns(at=at)
@@ -65,7 +65,7 @@ def _rejected_tables(
 
 
 def duplicates_table(found: ScanResult) -> pa.Table:
-    """Each copy and what is kept in its stead, as rows of DUPLICATES."""
+    """Return each duplicate and the pair that is kept instead, as rows of DUPLICATES."""
     copies = found.decision.duplicates
     own, kept_mask = (found.keys[copies[name]] for name in ("at", "kept"))
     names = pl.Series([file.file.source for file in found.files])
@@ -88,7 +88,7 @@ def duplicates_table(found: ScanResult) -> pa.Table:
 
 
 def ids_array(keys: pl.DataFrame) -> pa.Array:
-    """The ids of pairs, out of their halves."""
+    """Return the 16-byte ids of pairs, joined from their halves."""
     halves = keys.select(PAIR_ID).to_numpy().astype(">u8", order="C")
     return pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(16), len(keys), [None, pa.py_buffer(halves.tobytes())]

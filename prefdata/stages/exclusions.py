@@ -1,4 +1,4 @@
-"""Pairs that a user leaves out by their ids, such as the suspects that `dpo-score` lists."""
+"""Exclusion of pairs by id, such as the suspects that `dpo-score` lists."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,10 @@ ID_DIGITS = 32
 
 
 def read_exclusions(paths: Sequence[Path]) -> pl.DataFrame:
-    """The ids in files of JSON Lines with a `pair_id`, or of one id a line: PAIR, each once."""
+    """Return the distinct ids in files, as columns PAIR_ID.
+
+    Each line is JSON with a `pair_id`, or one id.
+    """
     ids = sorted({_id_of(path, number, line) for path in paths for number, line in _lines(path)})
     halves = np.frombuffer(b"".join(ids), ">u8").reshape(-1, 2).astype(np.uint64)
     return pl.DataFrame({name: halves[:, at] for at, name in enumerate(PAIR_ID)})
@@ -38,5 +41,5 @@ def _id_of(path: Path, number: int, line: bytes) -> bytes:
         found = b""
     if len(found) != ID_DIGITS // 2:
         remedy = f'write {{"pair_id": …}} or the {ID_DIGITS} hex digits of the id'
-        raise UsageError("C119", f"{path}:{number}", "holds no id of a pair", remedy)
+        raise UsageError("C119", f"{path}:{number}", "has no pair id", remedy)
     return found

@@ -1,4 +1,4 @@
-"""Which records stay, and why the others do not: decided on keys, without their texts."""
+"""Decision which records are kept, with a reason for each dropped one; it needs only the keys."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -25,58 +25,59 @@ _COPIES = {"at": pl.UInt32, "kept": pl.UInt32, "similarity": pl.Float64}
 
 
 class Near(NamedTuple):
-    """The near-duplicates of all rows, by what is compared."""
+    """Near-duplicates of all rows, by the unit that is compared."""
 
     options: NearDuplicates
     by_unit: Mapping[Unit, Neighbors]
     only_leaks: bool = False
-    """Whether they are looked for because of splits alone, and PD402 is not asked for."""
+    """True if they are needed only for leaks between splits, because PD402 is off."""
 
     def within(self, split: NDArray[np.uint8]) -> "Near":
-        """The near-duplicates of each split by itself."""
+        """Return the near-duplicates within each split, without those across splits."""
         by_unit = {unit: found.within(split) for unit, found in self.by_unit.items()}
         return self._replace(by_unit=by_unit)
 
 
 class Divided(NamedTuple):
-    """The splits that records came in, and what becomes of what two of them share."""
+    """Splits of the records, and the policy for pairs that two of them share."""
 
     of_rows: NDArray[np.uint8]
-    """A number for each record; of two splits the one with the higher number keeps what both
-    have."""
+    """Split number of each record; a pair in two splits is kept in the one with the higher
+    number."""
     leaks: Leaks
 
 
 def divide(splits: Splits, leaks: Leaks) -> Divided | None:
-    """Return what is to be decided of splits; None if the inputs are one set."""
+    """Return the splits to compare; None if the inputs are one set."""
     return None if splits.of_rows is None else Divided(splits.of_rows, leaks)
 
 
 class FilterResult(NamedTuple):
-    """The fate of every record, by its place in the keys."""
+    """Decision on every record; pairs are given by index in the keys."""
 
     kept_mask: NDArray[np.bool_]
     excluded: pl.Series
-    """Places of pairs that the config leaves out."""
+    """Indices of pairs that the config excludes."""
     leaks: pl.DataFrame
-    """Rows of LEAKED, `level`, `dropped`: what two splits share, in the one that gives way."""
+    """Rows of LEAKED with `level` and `dropped`: pairs that another split, which keeps them, has
+    too."""
     copies: pl.DataFrame
-    """`at`, `kept`, `similarity`: the pairs that are there already, letter by letter."""
+    """`at`, `kept`, `similarity`: pairs that are exact copies of an earlier one."""
     near: pl.DataFrame
-    """The same of pairs that are near another one, whether they stay or not."""
+    """`at`, `kept`, `similarity`: near-duplicates, both the kept and the dropped ones."""
     near_level: Level
-    """Whether those are reported, or counted alone."""
+    """W if near-duplicates are reported, I if they are only counted."""
     contradictory: pl.Series
-    """Places of pairs that are refused for PD403."""
+    """Indices of pairs that are dropped for PD403."""
     reported: dict[str, pl.Series]
-    """Places of pairs that stay, by the code that tells of them."""
+    """Indices of kept pairs that have a finding, by its code."""
     split_key: Numbers
-    """What a record's split is drawn by: equal for prompts that are near-duplicates."""
+    """Key by which a record's split is drawn: equal for prompts that are near-duplicates."""
     funnel: list[FunnelStage]
 
     @property
     def duplicates(self) -> pl.DataFrame:
-        """Pairs that do not stay, and those that do in their stead."""
+        """Return dropped copies and near-duplicates, each with the pair that is kept instead."""
         gone = self.near.filter(~pl.Series(self.kept_mask)[self.near["at"]])
         beyond = gone.select(kept="at", last="kept", less="similarity")
         copies = self.copies.join(beyond, on="kept", how="left").select(
@@ -94,10 +95,10 @@ def decide(
     exclusions: pl.DataFrame | None = None,
     divided: Divided | None = None,
 ) -> FilterResult:
-    """Drop what is excluded, leaks, is there twice, contradicts itself or is near, as asked for.
+    """Drop excluded, leaked, copied, contradictory and near-duplicate pairs, as `severity` says.
 
-    Leaks are judged first, so that no copy in one split hides behind that of another. Copies,
-    contradictions and near copies are then those of each split.
+    Leaks are dropped before copies, so that no copy in one split hides a copy in another. Copies,
+    contradictions and near-duplicates are then searched within each split.
     """
     kept_mask = np.ones(len(keys), np.bool_)
     funnel: list[FunnelStage] = []
@@ -110,7 +111,7 @@ def decide(
     excluded = _places_of(keys, exclusions)
     if len(excluded):
         drop("exclusions", excluded, {"PD409": len(excluded)})
-    leaks, split_key = pl.DataFrame(schema=_LEAKS), _drawn_by(keys, near)
+    leaks, split_key = pl.DataFrame(schema=_LEAKS), _split_keys(keys, near)
     if divided is not None:
         keys = keys.with_columns(split=pl.Series(divided.of_rows))
         leaks = _leaks(keys, kept_mask, severity, near, divided)
@@ -145,7 +146,7 @@ def _leaks(
     near: Near | None,
     divided: Divided,
 ) -> pl.DataFrame:
-    """What two splits share, with its level; dropped where leaks are, and the level is E or W."""
+    """Return pairs that two splits share, with level; those of level E or W can be dropped."""
     frame = keys.with_row_index("at")
     if near is not None:
         frame = frame.with_columns(cluster=pl.Series(near.by_unit["prompt"].clusters))
@@ -175,7 +176,7 @@ def _places_of(keys: pl.DataFrame, ids: pl.DataFrame | None) -> pl.Series:
 
 
 def _copies(keys: pl.DataFrame, kept_mask: NDArray[np.bool_], level: str) -> pl.DataFrame:
-    """Copies among the pairs that stay, by their places in all keys."""
+    """Return the copies among the kept pairs, by index in all keys."""
     if level not in ("E", "W"):
         return pl.DataFrame(schema=_COPIES)
     asked = pl.Series(np.flatnonzero(kept_mask), dtype=pl.UInt32)
@@ -199,8 +200,8 @@ def _near_copies(
     return near_copies(near.by_unit[unit], kept_mask, groups=groups, longest=keep == "longest")
 
 
-def _drawn_by(keys: pl.DataFrame, near: Near | None) -> Numbers:
-    """A prompt's own id, or the smallest one of the prompts that it hangs together with."""
+def _split_keys(keys: pl.DataFrame, near: Near | None) -> Numbers:
+    """Return each prompt's id, or the smallest id of its cluster of near-duplicates."""
     ids = keys["group_id_hi"]
     if near is None:
         return ids.to_numpy()

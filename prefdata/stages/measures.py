@@ -1,4 +1,4 @@
-"""What kept pairs have in common, out of their profile: biases, origins, languages, splits."""
+"""Dataset-level statistics of the kept pairs: biases, sources, languages, leaks of splits."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,9 +18,9 @@ _COMMON = 0.02  # of the pairs: a language that fewer have may be a mistake
 
 
 def measure_biases(profile: pl.DataFrame) -> list[Bias]:
-    """How well length and each feature of format tell chosen from rejected.
+    """Return how well length and each format feature predict which side is chosen.
 
-    A feature is measured where the two sides differ in it, length everywhere.
+    A feature is measured on the pairs whose sides differ in it, length on all pairs.
     """
     found = []
     for column, name in _MEASURED.items():
@@ -50,7 +50,7 @@ def measure_biases(profile: pl.DataFrame) -> list[Bias]:
 def measure_sources(
     profile: pl.DataFrame, source_index: pl.Series, names: Mapping[int, str]
 ) -> list[SourceShare]:
-    """By the origin that rows name, else by their file."""
+    """Count pairs by the origin that rows name, or else by file."""
     files = source_index.cast(pl.Int64).replace_strict(dict(names), return_dtype=pl.String)
     frame = profile.select(pl.col("origin", "licence").cast(pl.String)).with_columns(file=files)
     counted = (
@@ -68,7 +68,7 @@ def measure_sources(
 
 
 def measure_languages(profile: pl.DataFrame) -> list[str]:
-    """Languages of the prompts, the most frequent first."""
+    """Return the languages of the prompts, the most frequent first."""
     known = profile["language"].cast(pl.String)
     counted = known.filter(known != "").value_counts(sort=True)
     return [str(name) for name, num in counted.iter_rows() if num >= _COMMON * len(profile)]
@@ -78,9 +78,9 @@ def prove_splits(
     keys: pl.DataFrame, split_key: Numbers, rows: Mapping[str, Sequence[int]], *, words: int,
     threshold: float,
 ) -> SplitProof:  # fmt: skip
-    """Count the clusters of near-duplicate prompts, and those that lie in two splits.
+    """Count the clusters of near-duplicate prompts, and those that are in two splits.
 
-    `split_key` names the cluster of each of `keys`, `rows` the places of each split in both.
+    `split_key` is the cluster of each row of `keys`; `rows` are the indices of each split's rows.
     """
     splits = pl.concat(
         pl.DataFrame({"at": pl.Series(list(places), dtype=pl.Int64)}).with_columns(

@@ -1,4 +1,4 @@
-"""Where a build goes: apart from what it reads, and over nothing but what a build of ours left."""
+"""Checks of the output directory: it must not overlap the inputs or contain foreign files."""
 
 import os
 from collections.abc import Sequence
@@ -38,12 +38,12 @@ CARD = "README.md"
 
 
 def with_fetched_inputs(config: BuildConfig) -> BuildConfig:
-    """Return a config whose inputs are all on this machine: sets of the Hub are fetched."""
+    """Return a config whose inputs are all local: datasets of the Hub are downloaded."""
     return config.model_copy(update={"inputs": fetch_inputs(config.inputs)})
 
 
 def files_of(config: BuildConfig) -> list[InputFile]:
-    """Return every file of rows that a build reads."""
+    """Return every data file that a build reads."""
     others = expand_inputs([*config.evaluations, *config.exclude])
     return [*expand_splits(config.inputs)[0], *others]
 
@@ -61,7 +61,7 @@ def reads_of(config: BuildConfig, files: Sequence[InputFile]) -> list[Read]:
 
 
 def check_place(out: Path, reads: Sequence[Read]) -> None:
-    """Raise a coded error where a build in this directory would touch what is not its own."""
+    """Raise a coded error if a build in this directory would overwrite files that it reads."""
     require_writable_name(out)
     require_not_same(out, reads)
     targets = [out / name for name in (*FILES, *FOLDERS, FOLDER)]
@@ -69,16 +69,16 @@ def check_place(out: Path, reads: Sequence[Read]) -> None:
 
 
 def open_place(out: Path) -> bool:
-    """Make the directory; return whether it is new, so that a failed build may remove it again."""
+    """Create the directory; return True if it is new, so that a failed build can remove it."""
     is_new = not os.path.lexists(out)
     make_folder(out)
     return is_new
 
 
 def old_build(out: Path) -> Manifest | None:
-    """Return the manifest of the build that stands here.
+    """Return the manifest of the finished build in this directory, or None.
 
-    Raises E143 where the directory holds anything else than a build of ours, whole or begun.
+    Raises E143 if the directory contains anything but a finished or unfinished build.
     """
     undo_commit(out)
     if os.path.lexists(out / NAME):
@@ -86,7 +86,7 @@ def old_build(out: Path) -> Manifest | None:
     require_own_staging(out)
     if not has_own_staging(out):
         if any(out.iterdir()):
-            problem = "is not empty, and holds no build of ours"
+            problem = "is not empty, and does not contain a build"
             raise UsageError("E143", str(out), problem, "name another output directory")
         return None
     require_free(out, FILES, placed_names(out))
@@ -94,11 +94,11 @@ def old_build(out: Path) -> Manifest | None:
 
 
 def is_finished(out: Path, old: Manifest | None, mark: str, *, replace: bool) -> bool:
-    """Return whether this very build stands there; E142 where another one may not be replaced."""
+    """Return whether this same build is already there; raise E142 if it is another one."""
     if old is None or replace:
         return False
     if old.fingerprint != mark:
-        problem = f"holds another build ({old.fingerprint}; this one is {mark})"
+        problem = f"contains another build ({old.fingerprint}; this one is {mark})"
         remedy = "name another output directory, or replace that build with --replace"
         raise UsageError("E142", str(out), problem, remedy)
     discard_at(out)
@@ -106,7 +106,7 @@ def is_finished(out: Path, old: Manifest | None, mark: str, *, replace: bool) ->
 
 
 def replaced_names(out: Path, old: Manifest | None) -> set[str]:
-    """Return the names that a new build may take: those of the old one, its card if unedited."""
+    """Return the names that a new build may overwrite: the old one's, and its unedited card."""
     if old is None:
         return set()
     listed = {seal.path for seal in old.shards} | {file.path for file in old.files}
@@ -114,16 +114,16 @@ def replaced_names(out: Path, old: Manifest | None) -> set[str]:
 
 
 def name_card(out: Path, replaces: set[str]) -> str:
-    """Return the name of the new card: another one where somebody edited the old build's."""
+    """Return the name of the new card: a free one if the old build's card was edited."""
     if os.path.lexists(out / CARD) and CARD not in replaces | placed_names(out):
         return free_name(out / CARD).name
     return CARD
 
 
 def _is_own_card(out: Path) -> bool:
-    """Whether the card is as the build wrote it; people edit cards, so no manifest seals them.
+    """Return whether the card is as the build wrote it; no manifest seals it, as people edit it.
 
-    Lines are compared without their order: a report that was read has the keys of configs sorted.
+    Lines are compared without their order, because a report that was read has sorted config keys.
     """
     try:
         report = Report.model_validate_json((out / "report.json").read_bytes())

@@ -1,4 +1,4 @@
-"""What a build will do, before it does it: its identity, and the shards to make."""
+"""Plan of a build: its identity, and the shards to make."""
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -32,8 +32,8 @@ from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.tokenizer import TokenizerSpec
 
 DRAWN = "test"
-"""The split that is drawn."""
-_CHECKED_ROWS = 65_536  # in a task of a validation
+"""Name of the split that is drawn."""
+_CHECKED_ROWS = 65_536  # per task of a validation
 TOOL_VERSION = version("prefdata-dpo")
 LIBRARIES = {
     name: version(name) for name in ("orjson", "polars", "pyarrow", "tokenizers", "transformers")
@@ -41,23 +41,23 @@ LIBRARIES = {
 
 
 class BuildInputs(NamedTuple):
-    """The files of a build, labelled, as they are when it begins."""
+    """Files of a build, labelled, with their hashes at its start."""
 
     files: list[InputFile]
-    """Of rows."""
+    """The data files."""
     evaluations: list[InputFile]
     exclude: list[InputFile]
     given: Mapping[str, str]
-    """The split of each file of rows that is given one, by its name."""
+    """Split of each data file that is given one, by file name."""
     digests: Mapping[str, str]
-    """sha256 of each file, by its name."""
+    """sha256 of each file, by file name."""
 
 
 class BuildSeal(NamedTuple):
-    """What manifest and report say of a build before it is made."""
+    """Identity of a build, known before it is made, as manifest and report contain it."""
 
     config: dict[str, Any]
-    """The resolved config, sealed."""
+    """The resolved config, with labels instead of paths."""
     tokenizer: TokenizerIdentity
     fingerprint: str
 
@@ -77,10 +77,10 @@ def read_inputs(config: BuildConfig) -> BuildInputs:
 
 
 def seal_config(config: BuildConfig, inputs: BuildInputs) -> dict[str, Any]:
-    """Return what decides the bytes of a build, as JSON without any path of this machine.
+    """Return the config keys that decide the bytes of a build, as JSON without local paths.
 
-    Files are named by their labels, directories by their last part: what they hold is sealed by
-    its hash elsewhere.
+    Files are named by their labels, directories by their last part. Their contents are hashed
+    elsewhere.
     """
     sealed = config.identity
     by_split: dict[str, list[str]] = {}
@@ -96,7 +96,7 @@ def seal_config(config: BuildConfig, inputs: BuildInputs) -> dict[str, Any]:
 
 
 def seal_build(config: BuildConfig, target: TokenizerSpec, inputs: BuildInputs) -> BuildSeal:
-    """Return the config and the tokenizer, sealed, and a hash of all that decides the bytes."""
+    """Return the config, the tokenizer's identity, and a hash of all that decides the bytes."""
     sealed, tokenizer = seal_config(config, inputs), target.seal()
     named = [] if config.resplit else splits_of_files(inputs.files, inputs.given)
     layout = load_layout(config.layout).model_dump(mode="json") if config.layout else None
@@ -117,7 +117,7 @@ def seal_build(config: BuildConfig, target: TokenizerSpec, inputs: BuildInputs) 
 def shard_tasks(
     found: ScanResult, config: BuildConfig, target: TokenizerSpec, root: Path
 ) -> list[ShardTask]:
-    """Records to shards: by split, the pairs of a prompt side by side and in one shard."""
+    """Return the shard tasks of each split; the pairs of a prompt are adjacent, in one shard."""
     kept = _side_by_side(found)
     names = tuple(part.name for part in found.parts)
     fields = _fields(found)
@@ -138,7 +138,7 @@ def shard_tasks(
 def check_tasks(
     found: ScanResult, target: TokenizerSpec, options: TokenOptions, root: Path
 ) -> list[ShardTask]:
-    """Every record that stays, in the order of the inputs: tasks whose tokens are only checked."""
+    """Return tasks that tokenize every kept record, in input order, and write nothing."""
     kept = found.keys.select("part", "row").with_row_index("at")
     kept = kept.filter(pl.Series(found.decision.kept_mask)).select("at", "part", "row")
     names = tuple(part.name for part in found.parts)
@@ -151,7 +151,7 @@ def check_tasks(
 def _by_split(
     kept: pl.DataFrame, found: ScanResult, config: BuildConfig
 ) -> list[tuple[str, pl.DataFrame]]:
-    """Return the rows of each split: those that the inputs came in, and test drawn from train."""
+    """Return the rows of each split: the splits of the inputs, and test drawn from train."""
     of_rows = found.splits.of_rows
     parts = [(TRAIN, kept)]
     if of_rows is not None:
@@ -178,7 +178,7 @@ def _drawn_fraction(splits: Splits, config: BuildConfig) -> float:
 
 
 def split_notes(found: ScanResult, config: BuildConfig) -> list[str]:
-    """What a user should know of the splits: what is not drawn, what could not be, what is gone."""
+    """Return notes on the splits: empty ones, an unused test_fraction, clusters kept in train."""
     notes = []
     for name in found.splits.names:
         own, size = _dropped_of(name, found)
@@ -193,13 +193,13 @@ def split_notes(found: ScanResult, config: BuildConfig) -> list[str]:
         notes.append(f"test_fraction draws nothing: the inputs came in the splits {names}")
     if found.splits.is_divided and config.near is None:
         notes.append(
-            "near-duplicate prompts in two splits (PD502) are not looked for: PD402 is off"
+            "near-duplicate prompts in two splits (PD502) are not searched for: PD402 is off"
         )
     return notes + (_stuck_notes(found, fraction) if fraction else [])
 
 
 def _stuck_notes(found: ScanResult, fraction: float) -> list[str]:
-    """Return a note on pairs that could not go to test."""
+    """Return a note on pairs whose cluster is too large for test."""
     kept_mask, of_rows = found.decision.kept_mask, found.splits.of_rows
     if of_rows is not None:
         if TRAIN not in found.splits.names:
@@ -215,7 +215,7 @@ def _stuck_notes(found: ScanResult, fraction: float) -> list[str]:
 
 
 def require_sound_splits(found: ScanResult, leaks_are: Leaks) -> None:
-    """Raise E187 for what `leaks: refuse` forbids, E188 and E189 if train would be gone."""
+    """Raise E187 for leaks under `leaks: refuse`, E188 or E189 if train would lose its pairs."""
     leaks, splits = found.decision.leaks, found.splits
     if splits.of_rows is None:
         return
@@ -227,19 +227,19 @@ def require_sound_splits(found: ScanResult, leaks_are: Leaks) -> None:
     near = own.filter(pl.col("code") == "PD502")
     if len(near) > max(FEW_ROWS, size / 2):
         problem = (
-            f"{len(near):,} of {size:,} pairs have a prompt that is nearly one of another split "
-            "(PD502), as prompts of one template have"
+            f"{len(near):,} of {size:,} pairs have a prompt that is a near-duplicate of one in "
+            "another split (PD502), as prompts of one template are"
         )
         remedy = "raise near_duplicates.threshold, or keep them with `severity: {PD502: I}`"
         raise EmptyError("E188", "split train", problem, remedy)
     if len(own) == size and len(own):
         problem = f"all of its {size:,} pairs are in another split too: {_count_codes(own)}"
-        remedy = "check the files, or keep what splits share with `leaks: report`"
+        remedy = "check the files, or keep the shared pairs with `leaks: report`"
         raise EmptyError("E189", "split train", problem, remedy)
 
 
 def _dropped_of(split: str, found: ScanResult) -> tuple[pl.DataFrame, int]:
-    """Return what leaks take from a split, and how many pairs it came with."""
+    """Return the leaks dropped from a split, and its number of pairs before that."""
     of_rows, names = found.splits.of_rows, found.splits.names
     if of_rows is None or split not in names:
         return found.decision.leaks.clear(), 0
@@ -254,7 +254,7 @@ def _count_codes(leaks: pl.DataFrame) -> str:
 
 
 def _side_by_side(found: ScanResult) -> pl.DataFrame:
-    """Groups in the order of their first pairs, the pairs of each in their own order."""
+    """Return the kept pairs, grouped by prompt; groups are in the order of their first pairs."""
     kept = found.keys.select(*GROUP_ID, "part", "row").with_row_index("at")
     kept = kept.with_columns(split_key=pl.Series(found.decision.split_key))
     kept = kept.filter(pl.Series(found.decision.kept_mask))
@@ -262,7 +262,7 @@ def _side_by_side(found: ScanResult) -> pl.DataFrame:
 
 
 def _fields(found: ScanResult) -> tuple[str, ...]:
-    """The fields of messages in the text shards; none where all of the data is verbatim text."""
+    """Return the message fields of the text shards; none if all data is verbatim text."""
     if not any(part.facts.is_chat for part in found.parts):
         return ()
     used = {name for part in found.parts for name in part.facts.fields}
@@ -270,16 +270,16 @@ def _fields(found: ScanResult) -> tuple[str, ...]:
 
 
 def _group_ends(rows: pl.DataFrame) -> NDArray[np.int64]:
-    """Where each run of one group ends."""
+    """Return the end index of each group."""
     ids = rows.select(*GROUP_ID).to_numpy()
     changes = np.flatnonzero((ids[1:] != ids[:-1]).any(1)) + 1
     return np.append(changes, len(rows)) if len(rows) else changes
 
 
 def _cuts(ends: NDArray[np.int64], shard_rows: int) -> Iterator[tuple[int, int]]:
-    """Runs of whole groups with at most `shard_rows` rows, unless one group has more.
+    """Yield ranges of whole groups with at most `shard_rows` rows, unless one group has more.
 
-    Groups that end at 2, 3 and 7 in shards of 4 rows are cut at 0 to 3 and 3 to 7.
+    Groups that end at 2, 3 and 7, in shards of 4 rows, give the ranges 0 to 3 and 3 to 7.
     """
     start = 0
     while start < (ends[-1] if len(ends) else 0):

@@ -1,4 +1,4 @@
-"""The road that `build` and `validate` share: files to records that are checked and distinct."""
+"""Stage that `build` and `validate` share: from files to checked, distinct records."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -55,29 +55,29 @@ OWN_TEXT = ("prefdata", "prefdata-text")
 
 
 class ScanOptions(NamedTuple):
-    """How inputs are read and checked."""
+    """Options for reading and checking the inputs."""
 
     layout: Layout | None
-    """None: told by the columns of each file."""
+    """None: detected from the columns of each file."""
     pairing: Pairing
     limits: Limits
     checks: RowChecks
     exclusions: pl.DataFrame | None = None
-    """Ids of pairs that are left out, PAIR."""
+    """Ids of excluded pairs, as columns PAIR_ID."""
     near: NearDuplicates | None = None
-    """What near-duplicates are looked for; none where nothing is staged."""
+    """Options of near-duplicates; None if nothing is staged."""
     text: TextRule = TextRule()
-    """How plain text becomes a chat or stays verbatim."""
+    """Rule by which plain text becomes a chat or stays verbatim."""
     splits: SplitOptions = SplitOptions()
-    """Which splits the files are, and what becomes of what two of them share."""
+    """Splits of the files, and the policy for pairs that two of them share."""
     near_for_leaks: bool = False
-    """Whether near-duplicates are looked for because of splits alone, without PD402."""
+    """True if near-duplicates are needed only for leaks between splits, because PD402 is off."""
     columns: Columns = Columns()
-    """Columns of prompt, chosen and rejected that have other names."""
+    """Names of the columns of prompt, chosen and rejected, if they are not the usual ones."""
 
 
 class SurveyedFile(NamedTuple):
-    """One input as it was read."""
+    """Facts about one input that was read."""
 
     file: InputFile
     layout: str
@@ -87,26 +87,26 @@ class SurveyedFile(NamedTuple):
     notes: tuple[str, ...]
     reading: Reading = Reading()
     text: TextChoice | None = None
-    """How its plain text was read; None for dialogues."""
+    """Form in which its plain text was read; None for dialogues."""
 
 
 class ScanResult(NamedTuple):
-    """Everything known before tokens: every row is a record, or refused with a code."""
+    """Everything known before tokenization: every row is a record, or rejected with a code."""
 
     files: list[SurveyedFile]
     parts: list[ChunkResult]
     keys: pl.DataFrame
-    """KEYS of all records, with `part`, `row` in it, and `source_index`."""
+    """KEY_COLUMNS of all records, with `part` (index of the chunk), `row` in it, `source_index`."""
     profile: pl.DataFrame
     """PROFILE of all records, in the order of the keys."""
     refused: pl.DataFrame
-    """`source_index`, `line` and `ordinal` of each row and pair that was refused."""
+    """`source_index`, `line` and `ordinal` of each rejected row and pair."""
     members: pl.DataFrame
-    """MEMBERS of all pairs that came out of several rows, and `source_index`."""
+    """SOURCE_ROWS of all pairs that were made from several rows, and `source_index`."""
     splits: Splits
     decision: FilterResult
     of_set: list[SetFinding]
-    """What the records that stay have together."""
+    """Dataset-level findings over the kept records."""
     funnel: list[FunnelStage]
     notes: list[str]
 
@@ -119,7 +119,7 @@ def scan(
     staging: Staging | None,
     progress: Progress,
 ) -> ScanResult:
-    """Read every file, check its rows, and drop what is there twice or contradicts itself."""
+    """Read every file, check its rows, and drop duplicates and contradictions."""
     with progress.bar("reading", sum(file.path.stat().st_size for file in files)) as advance:
         reading = _Reading(files, options, staging)
         parts = []
@@ -168,9 +168,9 @@ def _surveyed_files(reading: "_Reading", parts: list[ChunkResult]) -> list[Surve
 def _splits(
     found: Sequence[SurveyedFile], keys: pl.DataFrame, profile: pl.DataFrame, options: SplitOptions
 ) -> Splits:
-    """The split of each record, by what is given, by files' names, and by what rows say.
+    """Return the split of each record, by config, by file name, and by split column, in this order.
 
-    Rows of a build's own text say what they said in its inputs; the name of its file counts.
+    In a build's own text shards the split column is that of its inputs, so the file name wins.
     """
     if options.resplit:
         return mixed(len(found))
@@ -183,7 +183,7 @@ def _splits(
 
 
 class _Reading:
-    """Files in turn, each parted into tasks; what an earlier process made is not made again."""
+    """Files in turn, each split into chunk tasks; chunks in the journal are not made again."""
 
     def __init__(
         self, files: Sequence[InputFile], options: ScanOptions, staging: Staging | None
@@ -191,7 +191,7 @@ class _Reading:
         self.files, self.options, self.staging = files, options, staging
         self.opened: list[tuple[OpenFile, Fitted]] = []
         self.texts: dict[int, TextChoice] = {}
-        """How plain text is read, by the file's place."""
+        """Form in which plain text is read, by the file's index."""
         self._known: set[str] = set()
         self._bytes_told = 0
 
@@ -229,7 +229,7 @@ class _Reading:
         return name in self._known
 
     def take_bytes(self) -> int:
-        """Bytes that were read since this was last asked."""
+        """Return the number of bytes read since the last call."""
         read = sum(opened.num_bytes for opened, _ in self.opened)
         fresh, self._bytes_told = read - self._bytes_told, read
         return fresh
@@ -249,7 +249,7 @@ def _surveyed(opened: OpenFile, fitted: Fitted, parts: list[ChunkResult]) -> Sur
 
 
 def _with_split(file: SurveyedFile, splits: Splits) -> SurveyedFile:
-    """The file, its split column counted as read if it names splits."""
+    """Return the file; its split column is counted as read if it names splits."""
     if file.file.index not in splits.read:
         return file
     not_read = [column for column in file.reading.not_read if column.name not in SPLIT_KEYS]
@@ -257,7 +257,7 @@ def _with_split(file: SurveyedFile, splits: Splits) -> SurveyedFile:
 
 
 def _reading(fitted: Fitted, counts: LineCounts) -> Reading:
-    """How a file was read, as the report and the manifest say it."""
+    """Return how a file was read, for the report and the manifest."""
     layout = fitted.layout
     if layout is None:
         return Reading()
@@ -280,7 +280,7 @@ def _reading(fitted: Fitted, counts: LineCounts) -> Reading:
 
 
 def _with_text(file: SurveyedFile, choice: TextChoice | None) -> SurveyedFile:
-    """The file with how its plain text was read."""
+    """Return the file with a sentence on how its plain text was read."""
     if choice is None:
         return file
     said = f"plain text as {choice.name}: {choice.why}"
@@ -289,16 +289,16 @@ def _with_text(file: SurveyedFile, choice: TextChoice | None) -> SurveyedFile:
 
 
 def _require_text(files: list[SurveyedFile], rule: TextRule) -> None:
-    """E182 where verbatim is asked for and every input holds dialogues."""
+    """Raise E182 if verbatim text is requested and every input contains dialogues."""
     if rule.mode == "verbatim" and files and all(file.text is None for file in files):
-        problem = "text: verbatim, but no input holds plain text: its rows are dialogues"
+        problem = "text: verbatim, but no input has plain text: its rows are dialogues"
         raise UsageError("E182", files[0].file.name, problem, "leave text out")
 
 
 def _near(
     root: Path, parts: list[ChunkResult], options: NearDuplicates, *, only_leaks: bool
 ) -> Near:
-    """The near-duplicates of each unit, among the rows of all parts."""
+    """Find the near-duplicates by each unit, among the rows of all chunks."""
 
     def find(unit: Unit) -> Neighbors:
         paths = [root / path_of(part.name, near_kind(unit)) for part in parts]
@@ -332,7 +332,7 @@ def _narrow(
     schema: dict[str, type[pl.DataType]],
     table: Callable[[ChunkResult], pl.DataFrame],
 ) -> pl.DataFrame:
-    """One of the narrow tables of all parts, with `source_index`."""
+    """Return one of the narrow tables of all chunks, with `source_index`."""
     source = pl.lit(0, pl.Int32).alias("source_index")
     empty = pl.DataFrame(schema=schema).select(source, pl.all())
     frames = [

@@ -1,4 +1,4 @@
-"""What the records that stay have together: the checks of whole sets, brought to one frame."""
+"""Dataset-level checks over the kept records."""
 
 from collections.abc import Sequence
 
@@ -15,13 +15,13 @@ from prefdata.stages.chunk import ChunkResult
 from prefdata.stages.split import Splits
 from prefdata.store.manifest import Reading
 
-_SHOWN = 5  # columns that a message names
+_SHOWN = 5  # columns listed in a message
 
 
 def frame_of(keys: pl.DataFrame, profile: pl.DataFrame, splits: Splits) -> pl.DataFrame:
-    """Keys and profile of all records side by side, with `at`, their places in the keys.
+    """Return keys and profile of all records as one table, with `at`, their index in the keys.
 
-    There is a column `split`, a number, if the inputs came in splits.
+    It has a column `split`, a number, if the inputs came in splits.
     """
     frame = pl.concat([keys, profile], how="horizontal").with_row_index("at")
     if splits.of_rows is None:
@@ -36,7 +36,10 @@ def find_together(
     readings: Sequence[Reading],
     checks: RowChecks,
 ) -> list[SetFinding]:
-    """All findings of the set, by code; `counts` and `readings` are of the inputs, in order."""
+    """Return all dataset-level findings, sorted by code.
+
+    `counts` and `readings` have one item for each input, in order.
+    """
     found = find_in_set(kept_mask, checks.severity, checks.limits)
     resolved = resolve_severity(checks.severity)
     late = [
@@ -57,22 +60,22 @@ def find_together(
 
 
 def _find_drift(kept_mask: pl.DataFrame, counts: Sequence[LineCounts]) -> list[SetFinding]:
-    """Columns that the layout does not name and that some rows of a file have not (PD105)."""
-    told, rows, examples = [], 0, []
+    """Find columns that the layout does not name and that a part of a file's rows lacks (PD105)."""
+    lines, rows, examples = [], 0, []
     for index, of_file in enumerate(counts):
         num_rows = of_file.lines - of_file.blank - of_file.rejected
         some = {key: num for key, num in of_file.extra_keys.items() if num < num_rows}
         if some:
-            told += [f"`{key}` in {num:,} of {num_rows:,} rows" for key, num in some.items()]
+            lines += [f"`{key}` in {num:,} of {num_rows:,} rows" for key, num in some.items()]
             rows += max(min(num, num_rows - num) for num in some.values())
             examples += kept_mask.filter(pl.col("source_index") == index)["at"].head(1).to_list()
-    more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
-    message = f"schema_drift: {', '.join(told[:_SHOWN])}{more}"
-    return [SetFinding("PD105", "W", rows, tuple(examples), message, {})] if told else []
+    more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+    message = f"schema_drift: {', '.join(lines[:_SHOWN])}{more}"
+    return [SetFinding("PD105", "W", rows, tuple(examples), message, {})] if lines else []
 
 
 def _find_unread(kept_mask: pl.DataFrame, readings: Sequence[Reading]) -> list[SetFinding]:
-    """Columns whose names mean something for training and that no layout reads (PD110)."""
+    """Find columns that the layout does not read although training can use them (PD110)."""
     said: dict[str, str] = {}
     rows, examples = 0, []
     for index, reading in enumerate(readings):
@@ -83,12 +86,12 @@ def _find_unread(kept_mask: pl.DataFrame, readings: Sequence[Reading]) -> list[S
             examples += kept_mask.filter(pl.col("source_index") == index)["at"].head(1).to_list()
     more = f" and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
     columns = ", ".join(list(said.values())[:_SHOWN])
-    message = f"the layout does not read {columns}{more}, so it changes nothing of what is trained"
+    message = f"the layout does not read {columns}{more}, so it does not affect training"
     return [SetFinding("PD110", "W", rows, tuple(examples), message, {})] if said else []
 
 
 def _find_triggers(kept_mask: pl.DataFrame, parts: Sequence[ChunkResult]) -> list[SetFinding]:
-    """Words that look planted, each with the first row that has it (PD608)."""
+    """Find possible backdoor triggers, each with the first row that has it (PD608)."""
     seeds = strongest_triggers(part.facts.seeds for part in parts)
     if not seeds:
         return []

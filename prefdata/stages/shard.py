@@ -1,4 +1,4 @@
-"""One shard of a build, from records to sealed files: the unit of work, of resume, of a process."""
+"""Processing of one shard, from records to hashed files: the second unit of work and of resume."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -25,25 +25,25 @@ SLICE_ROWS = 8192
 
 
 class ShardTask(NamedTuple):
-    """What a process needs to make one shard."""
+    """Inputs of a worker for one shard."""
 
     root: Path
     split: str
     name: str
     parts: tuple[str, ...]
-    """Names of the parts that records lie in."""
+    """Names of the chunks that contain the records."""
     places: pl.DataFrame
-    """Of each record: `at` in the keys of all, its `part` and its `row` there."""
+    """Location of each record: `at` in all keys, its chunk `part` and its `row` there."""
     target: TokenizerSpec
     options: TokenOptions
     fields: tuple[str, ...]
-    """Of messages, in the text shard; none for verbatim text."""
+    """Message fields in the text shard; none for verbatim text."""
     has_verbatim: bool = False
-    """Whether some record of the build is verbatim text."""
+    """True if at least one record of the build is verbatim text."""
 
     @property
     def about(self) -> str:
-        """The shard in words, for an error."""
+        """Return the shard's path, to name it in an error."""
         return self.tokens_path
 
     @property
@@ -56,7 +56,7 @@ class ShardTask(NamedTuple):
 
 
 class ShardStats(NamedTuple):
-    """What is known of a shard once it is written; plain values, so that the journal keeps it."""
+    """Statistics of a written shard; plain values, so that the journal can store them."""
 
     rows: int
     groups: int
@@ -64,7 +64,7 @@ class ShardStats(NamedTuple):
     chosen_tokens: int
     rejected_tokens: int
     refusals: dict[int, Refusal]
-    """Why a record of the task is not in the shard, by its row there."""
+    """Reasons why records of the task are not in the shard, by their row in the task."""
     findings: dict[str, int]
     note: str | None
 
@@ -83,7 +83,7 @@ class ShardStats(NamedTuple):
 
 
 class ShardResult(NamedTuple):
-    """A shard's task by its place in its split, what it found, and its files."""
+    """Name, statistics and files of a shard."""
 
     name: str
     facts: ShardStats
@@ -108,7 +108,7 @@ def build_shard(task: ShardTask) -> ShardResult:
 
 
 def check_shard(task: ShardTask) -> ShardResult:
-    """Encode the task's records and write nothing: what a validation needs to know."""
+    """Encode the task's records for a validation, and write nothing."""
     return ShardResult(task.name, _facts(list(_encode_slices(task, None))), {})
 
 
@@ -134,7 +134,7 @@ def _facts(done: list[TokenRows]) -> ShardStats:
 
 
 def _encode_slices(task: ShardTask, text: "_TextFile | None") -> Iterator[TokenRows]:
-    """The records in slices, so that few of them are Python's at a time."""
+    """Encode the records in slices, so that few of them are Python objects at a time."""
     for start in range(0, len(task.places), SLICE_ROWS):
         records = gather(task.root, task.parts, task.places[start : start + SLICE_ROWS])
         made = encode_table(records, task.target, task.options)
@@ -144,7 +144,7 @@ def _encode_slices(task: ShardTask, text: "_TextFile | None") -> Iterator[TokenR
 
 
 class _TextFile:
-    """A growing Parquet file of readable pairs, a row group for each slice."""
+    """Parquet file of readable pairs, written slice by slice, one row group each."""
 
     def __init__(self, path: Path, task: ShardTask) -> None:
         self._path, self._task = path, task
@@ -158,7 +158,7 @@ class _TextFile:
         table = text_table(kept, self._task.fields, has_verbatim=self._task.has_verbatim)
         if self._writer is None:
             self._writer = parquet.ParquetWriter(
-                self._path.absolute(),  # pyarrow takes `a:b` for a URL
+                self._path.absolute(),  # pyarrow reads `a:b` as a URL
                 table.schema,
                 compression="zstd",
                 write_page_index=True,
@@ -171,7 +171,7 @@ class _TextFile:
             self._writer.close()
 
     def seal(self, *, rows: int) -> FileDigest:
-        """What was written, on the disk and read back."""
+        """Sync the file, check its row count, and return its digest."""
         assert parquet.read_metadata(self._path.absolute()).num_rows == rows
         fsync_path(self._path)
         return seal_file(self._path)

@@ -1,6 +1,6 @@
-"""Which split a record is in: that of its file or row, else drawn by prompt.
+"""Splits of records: given by the file or the row, or drawn by prompt.
 
-Splits are drawn by prompt: neither a prompt nor a near-duplicate of it is in both.
+Near-duplicate prompts are drawn together, so neither a prompt nor a near-duplicate is in both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,23 +17,23 @@ from prefdata.read import InputFile, expand_inputs
 from prefdata.records.split_names import AUTO, ROWS, TRAIN, FileSplit, kind_of, name_splits, rank_of
 
 Inputs = Sequence[str] | Mapping[str, Sequence[str]]
-"""Files or globs; or the same by split, with `auto` and `rows` for those that say it themselves."""
-FEW_ROWS = 16  # a group of so few may be drawn, however small the set
-_SHOWN = 3  # files or values that a note names
+"""Files or globs, or both by split; `auto` and `rows` mean: by file name, by split column."""
+FEW_ROWS = 16  # a group of at most this size may be drawn, however small the dataset
+_SHOWN = 3  # files or values listed in a note
 
 
 class Splits(NamedTuple):
-    """The splits that inputs came in, if they came in several."""
+    """Splits of the inputs, if there are several."""
 
     files: list[FileSplit]
-    """Of each input, in order."""
+    """Split of each input, in order."""
     names: tuple[str, ...]
-    """By precedence, those that give way first; none if all inputs are one set."""
+    """Names by precedence, the lowest first; none if all inputs are one set."""
     of_rows: NDArray[np.uint8] | None
-    """Place in `names` of each record's split; None if all inputs are one set."""
+    """Index in `names` of each record's split; None if all inputs are one set."""
     notes: list[str]
     read: frozenset[int] = frozenset()
-    """The inputs whose rows have a split column that names splits, so that it was read."""
+    """Indices of the inputs whose split column names splits, so that it was read."""
 
     @property
     def is_divided(self) -> bool:
@@ -41,12 +41,12 @@ class Splits(NamedTuple):
 
 
 def mixed(num_files: int) -> Splits:
-    """Return all inputs as one set, whatever their names say."""
+    """Return all inputs as one set, without regard to their names."""
     return Splits([FileSplit(None, "none")] * num_files, (), None, [])
 
 
 def expand_splits(inputs: Inputs) -> tuple[list[InputFile], dict[str, str]]:
-    """Return the files that inputs name, and the split of each file that is given one."""
+    """Return the files of `inputs`, and the split of each file that is given one."""
     if not isinstance(inputs, Mapping):
         return expand_inputs(inputs), {}
     given: dict[str, str] = {}
@@ -66,16 +66,16 @@ def expand_splits(inputs: Inputs) -> tuple[list[InputFile], dict[str, str]]:
 
 
 def splits_of_files(files: Sequence[InputFile], given: Mapping[str, str]) -> list[FileSplit]:
-    """Return the split of each input as far as it is known before it is read."""
+    """Return the split of each input, as far as it is known before reading."""
     return name_splits([file.name for file in files], given)
 
 
 def settle_splits(names: Sequence[str], by_file: Sequence[FileSplit], rows: pl.DataFrame) -> Splits:
-    """Return the split of each record, by its file, and else by what its row says.
+    """Return the split of each record, by its file, or else by its split column.
 
-    `rows` has `source_index`, `line` and `said`, the text of the row's split column or null. All
-    inputs are one set if they name fewer than two splits and none is given. E186 if a file's name
-    and its rows differ in what is trained.
+    `rows` has `source_index`, `line` and `said`, the text of the split column or null. All inputs
+    are one set if they name fewer than two splits and none is given. Raises E186 if a file's name
+    and its rows disagree on what is trained.
     """
     said = _said(rows, len(names))
     settled = [
@@ -102,19 +102,19 @@ def settle_splits(names: Sequence[str], by_file: Sequence[FileSplit], rows: pl.D
 
 
 class _Said(NamedTuple):
-    """What some rows of one file say of their split."""
+    """Rows of one file that have the same value in their split column."""
 
     said: str | None
-    """As they say it; None if they say nothing."""
+    """The value; None if it is missing."""
     kind: str | None
-    """The split that it means, if it means one."""
+    """The split that the value means, if it means one."""
     num: int
     line: int
-    """Of the first of them."""
+    """Line of the first of the rows."""
 
 
 def _said(rows: pl.DataFrame, num_files: int) -> list[list[_Said]]:
-    """Count what the rows of each file say, by the first line of each value."""
+    """Count the split column's values in each file, in the order of their first lines."""
     found: list[list[_Said]] = [[] for _ in range(num_files)]
     groups = rows.group_by("source_index", "said").agg(pl.len(), pl.col("line").min())
     groups = groups.with_columns(pl.col("said").cast(pl.String))
@@ -124,7 +124,7 @@ def _said(rows: pl.DataFrame, num_files: int) -> list[list[_Said]]:
 
 
 def _settle_file(name: str, by_file: FileSplit, said: Sequence[_Said]) -> FileSplit:
-    """Return the split of one file, by its name or else by its rows."""
+    """Return the split of one file, by its name, or else by its rows."""
     if by_file.said_by not in ("none", "rest", "rows"):
         return by_file
     if by_file.said_by == "none" and by_file.split is not None:
@@ -147,7 +147,7 @@ def _settle_file(name: str, by_file: FileSplit, said: Sequence[_Said]) -> FileSp
 
 
 def _require_agreement(name: str, by_file: FileSplit, said: Sequence[_Said]) -> None:
-    """Raise E186 if a file's name would train rows that their column holds out, or not train."""
+    """Raise E186 if a file's name and its split column disagree on which rows are trained."""
     if by_file.split is None or by_file.said_by not in ("none", "name", "folder"):
         return
     against = [one for one in said if one.kind and (one.kind == TRAIN) != (by_file.split == TRAIN)]
@@ -158,13 +158,13 @@ def _require_agreement(name: str, by_file: FileSplit, said: Sequence[_Said]) -> 
             f"are not: line {against[0].line} says {against[0].said!r}"
         )
         remedy = (
-            f"say --split {by_file.split}=FILE for the name, or --split {ROWS}=FILE for the rows"
+            f"use --split {by_file.split}=FILE for the name, or --split {ROWS}=FILE for the rows"
         )
         raise UsageError("E186", name, problem, remedy)
 
 
 def _all_kinds(by_file: Sequence[FileSplit], said: Sequence[Sequence[_Said]]) -> set[str]:
-    """Return the splits that names and rows name; what names none is train."""
+    """Return all splits that files and rows name; those without a split are train."""
     found: set[str] = set()
     for one, own in zip(by_file, said, strict=True):
         found |= {of_rows.kind for of_rows in own if of_rows.kind}
@@ -178,7 +178,7 @@ def _all_kinds(by_file: Sequence[FileSplit], said: Sequence[Sequence[_Said]]) ->
 def _one_set(
     names: Sequence[str], by_file: Sequence[FileSplit], said: Sequence[Sequence[_Said]]
 ) -> list[str]:
-    """Return a note if inputs that are one set are named as something else than train."""
+    """Return a note if the inputs are one set with another name than train."""
     kinds = _all_kinds(by_file, said) - {TRAIN}
     if not kinds:
         return []
@@ -199,12 +199,12 @@ def _rest(
         silent = sum(rows.num for rows in own if rows.said is None)
         if silent and one.said_by == "rows":
             total = sum(rows.num for rows in own)
-            notes.append(f"{name}: {silent:,} of {total:,} rows say no split: they are in train")
+            notes.append(f"{name}: {silent:,} of {total:,} rows name no split: they are in train")
     return notes
 
 
 def _unread_values(settled: Sequence[FileSplit], said: Sequence[Sequence[_Said]]) -> list[str]:
-    """Return a note if a column called split holds other names."""
+    """Return a note if a split column has values that are not splits."""
     values = {
         str(rows.said)
         for one, own in zip(settled, said, strict=True)
@@ -223,12 +223,12 @@ def _some(names: Sequence[str]) -> str:
 
 
 def draw_test(groups: Numbers, *, test_fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Which rows are in test, by the id of their group; 0 <= test_fraction <= 1.
+    """Return the mask of rows in test, by the id of their group; 0 <= test_fraction <= 1.
 
-    A group is a prompt, or prompts that are near-duplicates, under the smallest of their ids. Each
-    is drawn by itself, so rows that come, go or move never change where another group lies; the
-    share of groups in test is `test_fraction` on average. A group with more rows than the whole of
-    test should have, such as prompts that share one long instruction, stays in train.
+    A group is a cluster of near-duplicate prompts, under the smallest of their ids. Each is drawn
+    independently, so adding, removing or moving rows never changes another group's split. The share
+    of groups in test is `test_fraction` on average. A group with more rows than all of test should
+    have, such as prompts that share one long instruction, stays in train.
     """
     assert 0 <= test_fraction <= 1, test_fraction
     key = mix(np.array([seed], np.uint64))
@@ -240,7 +240,7 @@ def draw_test(groups: Numbers, *, test_fraction: float, seed: int) -> NDArray[np
 
 
 def too_large(groups: Numbers, *, test_fraction: float) -> NDArray[np.bool_]:
-    """Which rows are of a group that has more rows than the whole of test should have."""
+    """Return the mask of rows whose group has more rows than all of test should have."""
     _, places, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     found: NDArray[np.bool_] = sizes[places] > max(FEW_ROWS, test_fraction * len(groups))
     return found

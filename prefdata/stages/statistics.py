@@ -1,4 +1,7 @@
-"""Tables to the numbers of a report: the conservation law, findings, lengths, examples."""
+"""Statistics of a report, from tables: line counts, findings, lengths, examples.
+
+The line counts add up: each line is kept, duplicate, filtered, rejected or blank.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,13 +21,14 @@ from prefdata.stages.scan import ScanResult
 from prefdata.store.manifest import InputSeal, LineClasses, SeenPair, TextReading
 
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
-_PAIR_CHARACTERS = 600  # of each part of an example pair
+_PAIR_CHARACTERS = 600  # shown of each field of an example pair
 
 
 def class_of_lines(found: ScanResult, refused: Sequence[int]) -> list[LineClasses]:
-    """What became of the lines of each file: kept if any of its pairs is, else the next class.
+    """Return the count of lines of each file by class: kept if any of its pairs is kept.
 
-    `refused` are places in the keys of pairs that stayed until they became tokens.
+    Otherwise the class is the first that applies: duplicate, filtered, rejected. `refused` are
+    indices in the keys of pairs that were refused at tokenization.
     """
     kept_mask = found.decision.kept_mask.copy()
     kept_mask[list(refused)] = False
@@ -66,7 +70,7 @@ def class_of_lines(found: ScanResult, refused: Sequence[int]) -> list[LineClasse
 
 
 def _with_members(places: pl.DataFrame, members: pl.DataFrame) -> pl.DataFrame:
-    """The lines of pairs and rows, and those of all other rows that the pairs came out of."""
+    """Return the lines of pairs, and those of the other rows that the pairs were made from."""
     own = places.select("source_index", "line")
     if members.is_empty():
         return own
@@ -75,7 +79,7 @@ def _with_members(places: pl.DataFrame, members: pl.DataFrame) -> pl.DataFrame:
 
 
 def total_lines(classes: list[LineClasses]) -> LineClasses:
-    """The sum over files."""
+    """Return the sum over files."""
     names = LineClasses.model_fields
     return LineClasses(**{name: sum(getattr(part, name) for part in classes) for name in names})
 
@@ -83,9 +87,9 @@ def total_lines(classes: list[LineClasses]) -> LineClasses:
 def seal_inputs(
     found: ScanResult, classes: list[LineClasses], seen: Mapping[int, SeenPair], *, drawn: bool
 ) -> list[InputSeal]:
-    """What the manifest says of each input; `seen` has the first pair of some, by their places.
+    """Return the manifest's entry of each input; `seen` has first pairs, by input index.
 
-    `drawn`: pairs of inputs that are one set are split by prompt.
+    `drawn`: inputs that are one set are split by prompt.
     """
     splits = [
         one._replace(said_by="drawn") if drawn and one.said_by == "none" else one
@@ -113,7 +117,7 @@ def _seal_text(choice: TextChoice | None) -> TextReading | None:
 
 
 def list_findings(met: Findings, num_lines: int) -> list[Finding]:
-    """Every code that was met, with what is known of it."""
+    """Return every code that was found, with meaning, advice and examples."""
     findings = [
         _describe(code, level, found, num_lines)
         for level, codes in met.items()
@@ -124,7 +128,7 @@ def list_findings(met: Findings, num_lines: int) -> list[Finding]:
 
 
 def name_rows(report: Report, rejected: pa.Table, most: int) -> Report:
-    """The report with the first refused rows of each code as a build's `rejected/` has them."""
+    """Return the report with examples of each code taken from a build's `rejected/`."""
     met = count_rows(rejected, most)
     findings = [
         finding.model_copy(update={"examples": [_example(place) for place in met[code].first]})
@@ -136,16 +140,16 @@ def name_rows(report: Report, rejected: pa.Table, most: int) -> Report:
 
 
 def without_examples(seal: InputSeal) -> InputSeal:
-    """An input without values of columns that are not in the build; a validation shows them."""
+    """Return an input without example values of unread columns; only a validation shows them."""
     columns = [column.model_copy(update={"example": ""}) for column in seal.reading.not_read]
     reading = seal.reading.model_copy(update={"not_read": columns})
     return seal.model_copy(update={"reading": reading})
 
 
 def hide_contents(report: Report, rejected: pa.Table) -> Report:
-    """The report without what messages quote of refused rows, which are not to leave the house.
+    """Return the report without quotes from rejected rows, so that it can be shared.
 
-    `name_rows` brings the messages back where the refused rows are.
+    `name_rows` restores the messages from `rejected/`.
     """
     refused = set(zip(*(rejected[name].to_pylist() for name in ("source", "line")), strict=True))
     findings = []
@@ -175,13 +179,13 @@ def _describe(code: str, level: Level, found: CodeCount, num_lines: int) -> Find
 
 
 def _example(place: Location) -> Example:
-    """A place as a report has it; rows of Parquet and Arrow have no bytes of their own."""
+    """Return a location as a report has it; rows of Parquet and Arrow have no byte offset."""
     offset = place.offset if place.offset >= 0 else None
     return Example(source=place.source, line=place.line, message=place.message, offset=offset)
 
 
 def measure_tokens(tables: list[pa.Table]) -> Measured | None:
-    """Lengths in tokens of the pairs of token shards."""
+    """Return lengths in tokens of the pairs of token shards."""
     return measure_parts(
         {
             part: np.concatenate(
@@ -193,12 +197,12 @@ def measure_tokens(tables: list[pa.Table]) -> Measured | None:
 
 
 def measure_characters(profile: pl.DataFrame) -> Measured | None:
-    """Lengths in characters of the pairs of PROFILE."""
+    """Return lengths in characters of the pairs of PROFILE."""
     return measure_parts({part: profile[f"chars_{part}"].to_numpy() for part in PARTS})
 
 
 def count_groups(keys: pl.DataFrame) -> Groups | None:
-    """How the pairs of KEYS share prompts and completions; None where there is no pair."""
+    """Count distinct prompts and completions of the pairs; None without pairs."""
     sides = pl.concat(
         [
             keys.select(*GROUP_ID, pl.col(side).alias("side"))
@@ -213,7 +217,7 @@ def count_groups(keys: pl.DataFrame) -> Groups | None:
 
 
 def severity_changes(changes: Mapping[str, str]) -> list[SeverityChange]:
-    """What a config's `severity` changes, by code; what it only repeats is left out."""
+    """Return the changes that a config's `severity` makes, by code, without repeated defaults."""
     return [
         SeverityChange.model_validate({"code": code, "was": CATALOG[code].severity, "now": level})
         for code, level in sorted(changes.items())
@@ -222,7 +226,7 @@ def severity_changes(changes: Mapping[str, str]) -> list[SeverityChange]:
 
 
 def example_pairs(records: pa.Table) -> list[ExamplePair]:
-    """The pairs of a table of RECORDS, their texts cut to what a reader takes in."""
+    """Return the pairs of a table of RECORDS, each text cut to 600 characters."""
     columns = ["source", "line", *PARTS]
     return [
         ExamplePair(
@@ -235,7 +239,7 @@ def example_pairs(records: pa.Table) -> list[ExamplePair]:
 
 
 def _flat_text(messages: list[dict[str, str]]) -> str:
-    """Turns one after the other; their roles are named where there are several."""
+    """Return the turns as one text; roles are named if there are several turns."""
     turns = [
         f"{turn['role']}: {turn['content']}" if len(messages) > 1 else turn["content"]
         for turn in messages

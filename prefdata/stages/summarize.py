@@ -1,4 +1,4 @@
-"""The books of a build: which rows were kept, why the others were not, and the manifest over it."""
+"""Report, manifest and other files of a build, made from the results of all stages."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ from prefdata.tokens.tokenizer import TokenizerSpec
 REJECTED_FILE = "rejected/rejected-00000-of-00001.parquet"
 DUPLICATES_FILE = "duplicates.parquet"
 _EXAMPLE_PAIRS = 3
-_MOST_REASONS = 3  # that an error names
+_MOST_REASONS = 3  # listed in an error
 
 
 def make_report(
@@ -67,7 +67,7 @@ def make_report(
     examples: int = EXAMPLES,
     is_build: bool = True,
 ) -> Report:
-    """The numbers of a build or, without shards, of a validation; `examples` places a code."""
+    """Return the report of a build or, without shards, of a validation; `examples` per code."""
     is_drawn = is_build and bool(made.tasks)
     refusals = made.refusals()
     classes = class_of_lines(found, list(refusals))
@@ -108,7 +108,7 @@ def make_report(
 
 
 def nothing_left(report: Report) -> EmptyError:
-    """E120 with why: the codes that took the most, and the words of their first rows."""
+    """Return E120 with the reasons: the codes that dropped most rows, with their first messages."""
     dropped: Counter[str] = Counter()
     for part in report.funnel:
         dropped.update(part.dropped)
@@ -118,7 +118,7 @@ def nothing_left(report: Report) -> EmptyError:
         place = first.get(code)
         said = f" ({place.source}:{place.line}: {place.message})" if place else ""
         reasons.append(f"{code} {describe_code(code).name} {count:,}{said}")
-    problem = "no pair is left to build from: " + ("; ".join(reasons) or "the inputs hold no row")
+    problem = "no pair is left to build from: " + ("; ".join(reasons) or "the inputs have no row")
     remedy = "name other inputs"
     for code, _ in dropped.most_common(1):
         check = describe_code(code)
@@ -132,7 +132,7 @@ def nothing_left(report: Report) -> EmptyError:
 def describe_build(
     report: Report, found: ScanResult, made: BuiltShards, config: BuildConfig, seal: BuildSeal
 ) -> Report:
-    """The report with what was asked for: config, tokenizer, fingerprint; and what splits hold."""
+    """Return the report with config, tokenizer, fingerprint and the check of the splits."""
     changes = {
         **seal._asdict(),
         "inputs": [without_examples(one) for one in report.inputs],
@@ -153,14 +153,14 @@ def describe_build(
 
 
 def _stays(found: ScanResult, refused: Sequence[int]) -> pl.Series:
-    """Which pairs stay, but for those that did not become tokens."""
+    """Return the mask of kept pairs, without those that were refused at tokenization."""
     kept_mask = found.decision.kept_mask.copy()
     kept_mask[list(refused)] = False
     return pl.Series(kept_mask)
 
 
 def _first_kept(made: BuiltShards) -> pa.Table:
-    """The first records of the first shard that has any; none of a validation."""
+    """Return the first records of the first shard that has any; none for a validation."""
     for task, shard in zip(made.tasks, made.shards, strict=True):
         if shard.facts.rows:
             refused = shard.facts.refusals
@@ -173,7 +173,7 @@ def _first_kept(made: BuiltShards) -> pa.Table:
 def _seen_pairs(
     found: ScanResult, made: BuiltShards, tokens: list[pa.Table], target: TokenizerSpec | None
 ) -> dict[int, SeenPair]:
-    """Return the first pair of each input that became tokens, by the input's place."""
+    """Return the first tokenized pair of each input, by the input's index."""
     seen: dict[int, SeenPair] = {}
     if target is None:
         return seen
@@ -194,7 +194,7 @@ def _seen_pairs(
 
 
 class Others(NamedTuple):
-    """Everything of a build besides its shards: what the manifest lists, and all that is named."""
+    """Files of a build other than shards: those in the manifest, and the digests of all."""
 
     listed: list[OtherFile]
     seals: dict[str, FileDigest]
@@ -203,7 +203,7 @@ class Others(NamedTuple):
 def write_others(
     root: Path, found: ScanResult, made: BuiltShards, report: Report, config: BuildConfig
 ) -> Others:
-    """Write what is not a shard. The card is not sealed, because people edit it."""
+    """Write all files except the shards. The manifest omits the card, because people edit it."""
     copies = duplicates_table(found)
     seals = {DUPLICATES_FILE: _write_table(root / DUPLICATES_FILE, copies)}
     seals[REJECTED_FILE], rejected = write_rejected(
@@ -228,7 +228,7 @@ def write_others(
 
 
 def _refused(found: ScanResult, made: BuiltShards) -> dict[int, Refusal]:
-    """Records that were refused after the row checks, by place in the keys."""
+    """Return records that were refused after the row checks, by index in the keys."""
     contradictory = Refusal("PD403", CONTRADICTION)
     leaks = found.decision.leaks.filter("dropped")
     leaked = zip(leaks["code"], leak_messages(found, leaks) if len(leaks) else [], strict=True)
@@ -242,7 +242,7 @@ def _refused(found: ScanResult, made: BuiltShards) -> dict[int, Refusal]:
 
 def _write_table(path: Path, table: pa.Table) -> FileDigest:
     def write(path: Path) -> None:
-        parquet.write_table(table, path.absolute(), compression="zstd")  # `a:b` is no URL
+        parquet.write_table(table, path.absolute(), compression="zstd")  # `a:b` is not a URL
 
     return write_staged(path, write)
 
@@ -254,7 +254,7 @@ def _write_bytes(path: Path, data: bytes) -> FileDigest:
 def make_manifest(
     report: Report, made: BuiltShards, seal: BuildSeal, *, content_hash: str
 ) -> Manifest:
-    """The manifest but for its list of other files, and so not yet sealed."""
+    """Return the manifest without its list of other files, so it is not final yet."""
     shards = [
         ShardSeal(
             path=task.tokens_path,

@@ -1,1 +1,1 @@
-"""What lies on disk: token shards, the manifest that seals them, and how both get there whole."""
+"""Files of a build on disk: token shards, the manifest with their hashes, and atomic writes."""

@@ -1,4 +1,4 @@
-"""Canonical JSON: the same value gives the same bytes, so that its hash means something.
+"""Canonical JSON: equal values give equal bytes, so their hashes can be compared.
 
 Keys are sorted, the indent is two spaces, text is UTF-8, and the last byte is a newline.
 """
@@ -12,7 +12,7 @@ _OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLIN
 
 
 def to_json(value: Any) -> bytes:
-    """The canonical bytes of a JSON value.
+    """Return the canonical bytes of a JSON value.
 
     >>> to_json({"b": 1, "a": [True, None]}).decode().split()
     ['{', '"a":', '[', 'true,', 'null', '],', '"b":', '1', '}']
@@ -21,7 +21,7 @@ def to_json(value: Any) -> bytes:
 
 
 def hash_json(value: Any) -> str:
-    """sha256 of a JSON value's canonical bytes, in hex.
+    """Return the sha256 of a JSON value's canonical bytes, in hex.
 
     >>> hash_json({"a": 1, "b": 2}) == hash_json({"b": 2, "a": 1})
     True
@@ -30,5 +30,5 @@ def hash_json(value: Any) -> str:
 
 
 def fingerprint(value: Any) -> str:
-    """Sixteen hex digits of what decides the bytes of a build or a run."""
+    """Return sixteen hex digits of the hash of what decides the bytes of a build or a run."""
     return hash_json(value)[:16]

@@ -1,7 +1,7 @@
-"""A directory that a command made its own: `.dpo-train.json` lists the files that it made there.
+"""Claims on output directories: `.dpo-train.json` lists the files that a command made there.
 
-The names that a command uses in its output directory may have been there before it. Those that its
-list has are its own; every other one is somebody else's, and is neither changed nor removed.
+A command's output directory may already contain files with names that it uses. Files on its list
+are its own; every other file is foreign, and is neither changed nor removed.
 """
 
 import os
@@ -23,13 +23,13 @@ _REMEDY = "name another output directory, or move it away"
 
 
 class Claim:
-    """What a command made in its output directory, by paths from there."""
+    """Files that a command made in its output directory, by relative path."""
 
     def __init__(self, folder: Path, command: str, made: dict[str, FileDigest]) -> None:
         self.folder, self.command, self.made = folder, command, made
 
     def save(self) -> None:
-        """Write the list; it comes before any other file, so that a kill leaves none unknown."""
+        """Write the list, before any other file, so that a kill leaves no file unlisted."""
         value = {
             "format": _FORMAT,
             "format_version": 1,
@@ -41,7 +41,7 @@ class Claim:
             write_bytes(path, data)
 
     def require_own_folder(self, name: str) -> None:
-        """Raise E171 where a directory of that name holds files, none of which we made."""
+        """Raise E171 if a directory of that name contains files, but none of the command's."""
         path = self.folder / name
         if not os.path.lexists(path):
             return
@@ -56,9 +56,9 @@ class Claim:
             raise UsageError("E171", str(path), f"was not made by {self.command}", _REMEDY)
 
     def place(self, staged: Path, name: str) -> dict[str, FileDigest]:
-        """Give a new directory its name, and return its files; foreign ones in the old one stay.
+        """Move a staged directory to its name and return its files; foreign files there are kept.
 
-        A card that somebody edited stays too, and the new one lies beside it.
+        An edited card is kept too, and the new one is written next to it.
         """
         final = self.folder / name
         card = final / _EDITED
@@ -85,7 +85,7 @@ class Claim:
     def _require_free(self, names: Iterable[str], staged: Path) -> None:
         taken = [n for n in names if os.path.lexists(self.folder / n) and n not in self.made]
         if taken:
-            problem = f"was not made by {self.command}; what was to be put there is in {staged}"
+            problem = f"was not made by {self.command}; the new files are in {staged}"
             raise UsageError("E171", str(self.folder / sorted(taken)[0]), problem, _REMEDY)
 
 
@@ -106,8 +106,8 @@ def open_claim(
 ) -> Claim:
     """Return what a command made in a directory; nothing is written yet.
 
-    Raises E171 where one of the command's names is taken, and neither its list is there nor
-    `is_proven`: the directory holds something else that only this command writes.
+    Raises E171 if one of the command's names is taken, unless its list is there or `is_proven`
+    finds something in the directory that only this command writes.
     """
     require_writable_name(folder)
     made = _read(claim_path(folder, command), command)

@@ -1,7 +1,7 @@
-"""A file is there whole or not at all: temporary name, fsync, check, rename, fsync the folder.
+"""Atomic writes of files: temporary name, fsync, check, rename, fsync of the directory.
 
-A folder of files gets a manifest, written by `write_bytes` after all the others, so its existence
-means that the folder is complete.
+A directory of files gets a manifest, written by `write_bytes` after all other files, so its
+existence means that the directory is complete.
 """
 
 import errno
@@ -19,30 +19,30 @@ from prefdata.errors import LockedError, UsageError
 _MOST_NAME_BYTES = 255
 
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
-_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how libraries in Rust say it
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # as libraries in Rust report it
 DISK_REMEDY = "make room and run again: what is done is kept"
 
 
 class FileDigest(NamedTuple):
-    """What tells a file from its damaged twin."""
+    """Size and sha256 of a file, which reveal damage."""
 
     bytes: int
     sha256: str
 
 
 def sha256_file(path: Path) -> str:
-    """sha256 of a file's bytes, in hex."""
+    """Return the sha256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def seal_file(path: Path) -> FileDigest:
-    """Size and sha256 of a file, read from disk."""
+    """Return the size and sha256 of a file, read from disk."""
     return FileDigest(path.stat().st_size, sha256_file(path))
 
 
 def fsync_path(path: Path) -> None:
-    """Force a file, or the names in a folder, to the disk."""
+    """Force a file, or the names in a directory, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -51,9 +51,9 @@ def fsync_path(path: Path) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """Return where a file grows before it gets its name; a second try overwrites the first's rest.
+    """Return a file's temporary name; a second try overwrites what the first one left.
 
-    The ending is ours alone, so no file of anybody else has such a name.
+    Only prefdata uses this suffix, so no foreign file has such a name.
     """
     name = f".{path.name}.prefdata-tmp"
     if len(os.fsencode(name)) > _MOST_NAME_BYTES:
@@ -64,12 +64,12 @@ def temporary_name(path: Path) -> Path:
 def commit_file(
     path: Path, write: Callable[[Path], object], check: Callable[[Path], object] | None = None
 ) -> FileDigest:
-    """Let `write` make the file under a temporary name, check it, then give it its name.
+    """Call `write` with a temporary name, check the file, then rename it.
 
-    `check` re-opens what was written and raises where it is not what was meant.
+    `check` re-opens the written file and raises if it is not as intended.
     """
     temporary = temporary_name(path)
-    temporary.unlink(missing_ok=True)  # a link here would lead the writer elsewhere
+    temporary.unlink(missing_ok=True)  # a link here would redirect the writer
     try:
         write(temporary)
         fsync_path(temporary)
@@ -84,7 +84,7 @@ def commit_file(
 
 
 def write_bytes(path: Path, data: bytes) -> FileDigest:
-    """Commit a small file, and read it back before it gets its name."""
+    """Commit a small file; it is read back before it is renamed."""
 
     def check(temporary: Path) -> None:
         if temporary.read_bytes() != data:
@@ -95,19 +95,19 @@ def write_bytes(path: Path, data: bytes) -> FileDigest:
 
 
 def disk_fault(error: BaseException) -> str | None:
-    """What the system said, where an error is of the disk; None where it is of something else.
+    """Return the system's message if an error is a disk fault; None otherwise.
 
     >>> disk_fault(RuntimeError("I/O error: No space left on device (os error 28)"))
     'No space left on device'
     """
     number = error.errno if isinstance(error, OSError) else None
-    if number is None and (told := _OS_ERROR.search(str(error))):
-        number = int(told[1])
+    if number is None and (reason := _OS_ERROR.search(str(error))):
+        number = int(reason[1])
     return os.strerror(number) if number in _DISK_FAULTS else None
 
 
 def make_folder(path: Path) -> None:
-    """Make an output folder, or say why it cannot be one."""
+    """Make an output directory, or raise E140 with the reason why it cannot be one."""
     remedy = "name a directory that can be written"
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -119,15 +119,15 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def lock_folder(path: Path) -> Iterator[None]:
-    """Hold a folder for one writer; the kernel lets go of it when the process ends, however."""
+    """Lock a directory for one writer; the kernel unlocks it when the process ends or dies."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            remedy = "wait for it, or name another folder"
+            remedy = "wait for it, or name another directory"
             raise LockedError(
-                "E141", str(path), "another process is at work here", remedy
+                "E141", str(path), "another process is writing here", remedy
             ) from error
         yield
     finally:

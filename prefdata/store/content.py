@@ -1,9 +1,9 @@
-"""The content hash: what a build trains, whatever wrote it and however it is packed.
+"""Content hash: identifies what a build trains, independent of how it was written.
 
-Two builds have the same one where every split has the same rows in the same order: ids, tokens,
-masks, weights, margins and ranks, made by the same tokenizer. Paths, cuts into shards, compression
-and versions of libraries do not count. Each column of a split is hashed as one stream of
-little-endian numbers: lengths and values of lists, and which values are null, apart.
+Two builds have the same hash if every split has the same rows in the same order: ids, tokens,
+masks, weights, margins and ranks, made by the same tokenizer. Paths, shard boundaries, compression
+and library versions do not count. Each column of a split is hashed as streams of little-endian
+numbers: one of its values, one of list lengths, and one of null flags.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ def hash_content(splits: Mapping[str, Iterable[pa.Table]], *, tokenizer_sha256: 
 
 
 def _hash_split(tables: Iterable[pa.Table]) -> dict[str, str]:
-    """Return the rows of a split and the digest of each of its streams, by column and stream."""
+    """Return the number of rows of a split and the digests of its streams, by column and stream."""
     streams = {f"{n}.{part}": hashlib.sha256() for n in TOKENS.names for part in _parts(n)}
     rows = 0
     for table in tables:
@@ -51,7 +51,7 @@ def _hash_split(tables: Iterable[pa.Table]) -> dict[str, str]:
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """Return the streams of a column."""
+    """Return the names of a column's streams."""
     field = TOKENS.field(name)
     lengths = ("lengths",) if pa.types.is_list(field.type) else ()
     return (*lengths, "values", *(("nulls",) if field.nullable else ()))

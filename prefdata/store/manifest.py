@@ -1,4 +1,4 @@
-"""The manifest: what a finished build is, sealed by its own hash."""
+"""Manifest of a finished build, with its own hash."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from prefdata.store.commit import FileDigest
 
 FORMAT_VERSION = 1
 NAME = "manifest.json"
-# What is in the directory cannot be known without its manifest, so nothing there is replaced.
+# Without its manifest the directory's content is unknown, so nothing there is replaced.
 _ELSEWHERE = "build into another directory"
 
 
@@ -26,7 +26,7 @@ class _Model(BaseModel):
 
 
 class LineClasses(_Model):
-    """What became of each line: lines = blank + kept + duplicates + filtered + rejected."""
+    """Lines by outcome: lines = blank + kept + duplicates + filtered + rejected."""
 
     lines: int
     blank: int
@@ -37,36 +37,36 @@ class LineClasses(_Model):
 
 
 class ColumnNotRead(_Model):
-    """A column that is in the rows of a file and decides nothing of what is built."""
+    """A column of an input file that does not affect the build."""
 
     name: str
     rows: int
-    """Rows in which it holds something."""
+    """Rows in which it has a value."""
     kind: str
-    """What it holds: text, number, messages, list of texts, object."""
+    """Kind of its values: text, number, messages, list of texts, object."""
     example: str
-    """Its first value as JSON, cut; empty in a build, which holds no value that it does not use."""
+    """First value as JSON, shortened; empty in a build, which stores no values it does not use."""
     means: str | None = None
-    """What its name says of training, such as `system` or `scores`; null where it says nothing."""
+    """Meaning of its name for training, such as `system` or `scores`; null if it has none."""
 
 
 class Reading(_Model):
-    """How one file was read: what was chosen for it, and what was left out."""
+    """Choices made in reading one file, and the columns that were not read."""
 
     chosen_by: Literal["columns", "name", "options", "nothing"] = "nothing"
-    """What chose the layout: the columns of the first rows, its name in the config, or the columns
-    that the config names; nothing, where the file holds no rows."""
+    """What the layout was chosen by: the columns of the first rows, its name in the config, or the
+    columns that the config names; `nothing` if the file has no rows."""
     said: list[str] = []
-    """Each further choice, a sentence each."""
+    """Further choices, one sentence each."""
     not_read: list[ColumnNotRead] = []
-    """In the order of the rows' columns."""
+    """Columns that were not read, in the order of the rows' columns."""
 
 
 class TextReading(_Model):
-    """How the plain text of one input was read."""
+    """Form in which the plain text of one input was read."""
 
     form: Literal["chat", "verbatim"]
-    """`chat`: a user's turn and the assistant's; `verbatim`: prompt and completion end to end."""
+    """`chat`: a user turn and an assistant turn; `verbatim`: prompt and completion concatenated."""
     why: str
 
 
@@ -86,8 +86,8 @@ class InputSeal(_Model):
     """One input file as it was read."""
 
     name: str
-    """In a build the file's base name, with a part of its sha256 where others share it; in a
-    validation as the user gave it."""
+    """In a build: the file's base name, with a part of its sha256 if others share it. In a
+    validation: the name that the user gave."""
     bytes: int
     sha256: str
     layout: str
@@ -96,44 +96,44 @@ class InputSeal(_Model):
     text: TextReading | None = None
     """How plain text was read; null for dialogues."""
     first_pair: SeenPair | None = None
-    """Null where no pair of the input became tokens."""
+    """First pair of the input; null if none became tokens."""
     split: str | None = None
-    """The split of all its rows; null if its rows tell it, or if pairs are drawn by prompt."""
+    """The split of all its rows; null if its rows name it, or if pairs are drawn by prompt."""
     split_from: SaidBy = "none"
-    """Who says so: the config (`given`), the `name` of the file or of its `folder`, its `rows`, or
-    nobody: then it is train where others have splits (`rest`), or `drawn` by prompt; `none`: not
-    drawn, in a validation."""
+    """Source of the split: the config (`given`), the `name` of the file or of its `folder`, or its
+    `rows`. Without one, it is train if other inputs have splits (`rest`), else `drawn` by prompt;
+    `none` in a validation, which draws no splits."""
 
 
 class TokenizerIdentity(_Model):
-    """What decides the ids of a build."""
+    """Identity of the tokenizer, which decides the ids of a build."""
 
     name: str
-    """A name on the Hub, or that of a directory without the path to it."""
+    """Name on the Hub, or name of a directory without its path."""
     revision: str | None
     tokenizer_sha256: str
     """sha256 of the fast tokenizer's JSON, as the library serializes it."""
     template_sha256: str | None
-    """sha256 of the chat template; null where the tokenizer has none."""
+    """sha256 of the chat template; null if the tokenizer has none."""
     vocab_size: int
-    """Ids are below it."""
+    """Number of tokens; all ids are below it."""
     bos_token_id: int | None
     eos_token_id: int | None
     pad_token_id: int | None
 
 
 class FunnelStage(_Model):
-    """Pairs that go into a stage and come out of it."""
+    """Numbers of pairs that enter a stage and leave it."""
 
     stage: str
     rows_in: int
     rows_out: int
     dropped: dict[str, int]
-    """Rows that stay behind, by code."""
+    """Dropped rows, by code."""
 
 
 class SplitStats(_Model):
-    """One split in numbers."""
+    """Counts of one split."""
 
     rows: int
     groups: int
@@ -147,11 +147,11 @@ class ShardSeal(_Model):
     """One token shard."""
 
     path: str
-    """Relative to the build's folder."""
+    """Path relative to the build's directory."""
     split: str
     rows: int
     tokens: int
-    """Of prompts, chosen and rejected together."""
+    """Tokens of prompts, chosen and rejected together."""
     bytes: int
     sha256: str
 
@@ -174,23 +174,23 @@ class OtherFile(_Model):
 
 
 class Manifest(_Model):
-    """Everything that a reader of a build has to know before it opens a shard."""
+    """Everything that a reader of a build must know before it opens a shard."""
 
     format: Literal["prefdata-build"] = "prefdata-build"
     format_version: Literal[1] = 1
     tool_version: str
     libraries: dict[str, str] = {}
-    """Versions of what read, cut and wrote the rows."""
+    """Versions of the libraries that read, cut and wrote the rows."""
     fingerprint: str
-    """Sixteen hex digits of config, inputs, tokenizer and version: equal where a build would be."""
+    """Hash of config, inputs, tokenizer and version, 16 hex digits; equal for equal builds."""
     content_hash: str = Field(default="", pattern="^([0-9a-f]{64})?$")
     """sha256 of what is trained: ids, tokens, masks, weights, margins and ranks of each split, and
-    the tokenizer; the same whatever the paths, the cuts into shards or the libraries' versions."""
+    the tokenizer; independent of paths, shard boundaries and library versions."""
     part_of: str | None = None
-    """Of some splits of a shared set: the hash of the manifest of all of it, which `inputs`,
-    `lines`, `funnel` and the report are of."""
+    """For some splits of a shared set: the hash of the whole set's manifest, which `inputs`,
+    `lines`, `funnel` and the report describe."""
     config: dict[str, Any]
-    """The resolved config, without what only says where and how fast, and without any path."""
+    """The resolved config, without paths and without settings that affect only place or speed."""
     inputs: list[InputSeal]
     tokenizer: TokenizerIdentity
     lines: LineClasses
@@ -202,7 +202,7 @@ class Manifest(_Model):
     """sha256 of this file's canonical JSON without this field."""
 
     def sealed(self) -> "Manifest":
-        """The same manifest with its own hash in it."""
+        """Return the same manifest with its own hash in it."""
         return self.model_copy(update={"hash": self._own_hash()})
 
     def to_bytes(self) -> bytes:
@@ -212,12 +212,12 @@ class Manifest(_Model):
         return hash_json(self.model_dump(mode="json", exclude={"hash"}))
 
     def is_whole(self) -> bool:
-        """Whether the hash in the manifest is that of its content."""
+        """Return whether the hash in the manifest matches its content."""
         return self.hash == self._own_hash()
 
 
 def shared_name(name: str) -> str:
-    """Return a model's, tokenizer's or file's name as manifests hold it: without its directories.
+    """Return a model's, tokenizer's or file's name for a manifest: without its directories.
 
     >>> shared_name("org/model"), shared_name(__file__)
     ('org/model', 'manifest.py')
@@ -226,13 +226,13 @@ def shared_name(name: str) -> str:
 
 
 def _is_whole(value: dict[str, Any]) -> bool:
-    """The same of a file's content, which an earlier version wrote with fewer fields."""
+    """Return whether the hash matches a file's content; earlier versions wrote fewer fields."""
     content = {name: said for name, said in value.items() if name != "hash"}
     return bool(value.get("hash") == hash_json(content))
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a finished build, checked; its shards are not looked at."""
+    """Read and check the manifest of a finished build; its shards are not read."""
     path = folder / NAME
     try:
         data = path.read_bytes()
@@ -240,18 +240,18 @@ def read_manifest(folder: Path) -> Manifest:
         problem = f"has no {NAME}, so no build was finished here"
         raise UsageError("E132", str(folder), problem, "run `prefdata build` again") from error
     except OSError as error:
-        remedy = "see to its permissions"
+        remedy = "check its permissions"
         raise UsageError("E132", str(path), f"cannot be read ({error.strerror})", remedy) from error
     manifest, is_whole = _parse(path, data)
     if not is_whole:
-        problem = "was changed after it was written: its hash is not that of its content"
+        problem = "was changed after it was written: its hash does not match its content"
         raise UsageError("E133", str(path), problem, _ELSEWHERE)
     check_paths(path, [*manifest.shards, *manifest.files])
     return manifest
 
 
 def _parse(path: Path, data: bytes) -> tuple[Manifest, bool]:
-    """A manifest, and whether it is as it was written."""
+    """Parse a manifest; return it, and whether its hash matches."""
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -270,16 +270,16 @@ def _parse(path: Path, data: bytes) -> tuple[Manifest, bool]:
 
 
 def check_paths(manifest: Path, entries: Sequence[ShardSeal | OtherFile]) -> None:
-    """Refuse names that lead out of the folder, or that one disk would hold as the same file."""
+    """Refuse names that lead out of the directory, or that are equal if case is ignored."""
     seen: set[str] = set()
     for entry in entries:
         path = PurePosixPath(entry.path)
         parts = entry.path.split("/")
         leaves = path.is_absolute() or any(part in ("", ".", "..") for part in parts)
         if leaves or any(char in entry.path for char in "\0\\:") or not entry.path.isprintable():
-            problem = f"names {entry.path!r}, which is not a plain path inside the folder"
-            raise UsageError("E131", str(manifest), problem, "do not use this folder")
+            problem = f"names {entry.path!r}, which is not a plain path inside the directory"
+            raise UsageError("E131", str(manifest), problem, "do not use this directory")
         if entry.path.casefold() in seen:
             problem = f"names {entry.path!r} twice"
-            raise UsageError("E131", str(manifest), problem, "do not use this folder")
+            raise UsageError("E131", str(manifest), problem, "do not use this directory")
         seen.add(entry.path.casefold())

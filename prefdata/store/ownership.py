@@ -1,10 +1,10 @@
-"""What a command may write: new names, and what it made itself. Every other file stays as it is.
+"""Rules of what a command may write: new files and its own ones; every other file is kept.
 
-One rule for all commands, asked before any work is done:
+The rules are the same for all commands and are checked before any work is done:
 
-* nothing that the command reads is written over, by whatever path, link or hard link (E170);
-* nothing that we did not make is written over or removed (E171);
-* nothing that a manifest seals is written by another command (E173);
+* no file that the command reads is overwritten, by any path, link or hard link (E170);
+* no foreign file is overwritten or removed (E171);
+* no file of a manifest is written by another command (E173);
 * a name that a disk or a manifest cannot hold is refused (E174).
 """
 
@@ -25,10 +25,10 @@ _OTHER = "name another output"
 
 
 class Read(NamedTuple):
-    """A file or directory that a command reads, and so never writes."""
+    """A file or directory that a command reads, and so must not write."""
 
     role: str
-    """As a message names it: `an input`, `the base model`."""
+    """Name in messages: `an input`, `the base model`."""
     path: Path
 
 
@@ -49,7 +49,7 @@ def require_writable_name(path: Path) -> None:
 
 
 def require_apart(targets: Iterable[Path], reads: Iterable[Read]) -> None:
-    """Raise E170 where a target is, or is a directory above, something that is read."""
+    """Raise E170 if a target is, or is a directory above, something that is read."""
     wanted = {identity(target): target for target in targets}
     for read in reads:
         real = Path(os.path.realpath(read.path))
@@ -62,16 +62,16 @@ def require_apart(targets: Iterable[Path], reads: Iterable[Read]) -> None:
 
 
 def require_not_same(folder: Path, reads: Iterable[Read]) -> None:
-    """Raise E170 where an output directory is one that is read; new ones inside it may be made."""
+    """Raise E170 if an output directory is itself read; new directories inside it are allowed."""
     for read in reads:
         if identity(folder) == identity(read.path):
             raise UsageError("E170", str(folder), f"is {read.role} of this command", _OTHER)
 
 
 def require_new_or(path: Path, is_ours: Callable[[Path], bool], what: str) -> None:
-    """Raise E171 where a name is taken by anything but a file that `is_ours` knows.
+    """Raise E171 if a name is taken by anything except a file that `is_ours` accepts.
 
-    An empty file is nobody's work: tools make one to reserve a name.
+    An empty file is also accepted: tools make one to reserve a name.
     """
     require_writable_name(path)
     if not os.path.lexists(path):
@@ -85,7 +85,7 @@ def require_new_or(path: Path, is_ours: Callable[[Path], bool], what: str) -> No
 
 
 def require_folder_for(path: Path) -> None:
-    """Raise E140 where no directory for a new file is there or can be made."""
+    """Raise E140 if a new file's directory does not exist and cannot be made."""
     nearest = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
     remedy = "name a directory that can be written"
     if not nearest.is_dir():
@@ -95,7 +95,7 @@ def require_folder_for(path: Path) -> None:
 
 
 def require_unsealed(path: Path) -> None:
-    """Raise E173 for a name that belongs to a finished build, which would then be damaged."""
+    """Raise E173 for a file of a finished build, which writing it would damage."""
     real = Path(os.path.realpath(path))
     for folder in list(real.parents)[:3]:
         names = sealed_names(folder)
@@ -105,7 +105,7 @@ def require_unsealed(path: Path) -> None:
 
 
 def sealed_names(folder: Path) -> set[str]:
-    """Return the names that a build's manifest owns in its directory; none where there is none."""
+    """Return the names that a build's manifest owns in its directory; empty without a manifest."""
     value = _json_of(folder / "manifest.json")
     if not isinstance(value, dict) or value.get("format") != "prefdata-build":
         return set()
@@ -133,7 +133,7 @@ def is_sarif(path: Path) -> bool:
 
 
 def is_page_of(generator: str) -> Callable[[Path], bool]:
-    """Return a test for HTML pages that name this generator, with a version after it."""
+    """Return a test for HTML pages that name this generator and a version."""
     mark = re.compile(rb'<meta name="generator" content="%s \d' % re.escape(generator).encode())
 
     def is_ours(path: Path) -> bool:
@@ -144,7 +144,7 @@ def is_page_of(generator: str) -> Callable[[Path], bool]:
 
 
 def identity(path: Path) -> tuple[int, int] | str:
-    """Return what two names of one file have in common: its inode, or its path where it is new."""
+    """Return what all names of a file share: its device and inode, or its path if it is new."""
     try:
         about = path.stat()
     except (OSError, ValueError):
@@ -153,7 +153,7 @@ def identity(path: Path) -> tuple[int, int] | str:
 
 
 def free_name(path: Path) -> Path:
-    """Return the first of `README.new.md`, `README.new-2.md` … that nobody has."""
+    """Return the first of `README.new.md`, `README.new-2.md` … that is not taken."""
     number = 1
     while True:
         suffix = ".new" if number == 1 else f".new-{number}"

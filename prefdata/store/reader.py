@@ -1,4 +1,4 @@
-"""How a finished build is read: through its manifest alone, and only if each byte is as sealed."""
+"""Reader of finished builds: only files in the manifest, and only if they match its hashes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,28 +24,28 @@ class Shard(NamedTuple):
 
     path: Path
     name: str
-    """Relative to the build's folder, as the manifest has it."""
+    """Path relative to the build's directory, as in the manifest."""
     split: str
     rows: int
     tokens: int
     sha256: str
 
     def read(self) -> pa.Table:
-        """The shard's rows, mapped, not copied."""
+        """Return the shard's rows, memory-mapped, not copied."""
         return read_shard(self.path, rows=self.rows)
 
 
 class Build(NamedTuple):
-    """A finished build whose token shards are what its manifest says."""
+    """A finished build whose token shards match its manifest."""
 
     path: Path
     manifest: Manifest
     remembers: bool = True
-    """Whether files that did not change are taken as they were found before."""
+    """True if digests of unchanged files come from the cache."""
 
     @property
     def content_hash(self) -> str:
-        """The manifest's; of a build that an earlier version made, it is computed."""
+        """Return the manifest's content hash; compute it for a build of an earlier version."""
         seal = self.manifest.tokenizer.tokenizer_sha256
         return self.manifest.content_hash or hash_content(
             {split: (shard.read() for shard in self.shards(split)) for split in self.splits},
@@ -57,7 +57,7 @@ class Build(NamedTuple):
         return self.manifest.splits
 
     def shards(self, split: str) -> list[Shard]:
-        """The split's token shards, in order."""
+        """Return the split's token shards, in order."""
         self._check_split(split)
         return [
             Shard(self.path / seal.path, seal.path, seal.split, seal.rows, seal.tokens, seal.sha256)
@@ -66,17 +66,17 @@ class Build(NamedTuple):
         ]
 
     def tokens(self, split: str) -> pa.Table:
-        """All rows of a split, mapped, not copied: one chunk for each shard."""
+        """Return all rows of a split, memory-mapped, not copied: one chunk for each shard."""
         tables = [shard.read() for shard in self.shards(split)]
         return pa.concat_tables(tables) if tables else empty_table(TOKENS)
 
     def text(self, split: str) -> pa.Table:
-        """The kept pairs of a split, readable; row n is row n of `tokens`."""
+        """Return the kept pairs of a split as text; row n is row n of `tokens`."""
         self._check_split(split)
         return self._parquet(f"text/{split}-")
 
     def text_parts(self, split: str) -> Iterator[pa.Table]:
-        """The kept pairs of a split, a row group at a time."""
+        """Yield the kept pairs of a split, one row group at a time."""
         self._check_split(split)
         for file in self._checked(f"text/{split}-"):
             reader = parquet.ParquetFile(file)
@@ -84,27 +84,27 @@ class Build(NamedTuple):
                 yield reader.read_row_group(group)
 
     def dataset(self, split: str) -> "Dataset":
-        """The kept pairs of a split as a `datasets.Dataset`."""
+        """Return the kept pairs of a split as a `datasets.Dataset`."""
         from datasets import Dataset
 
         return Dataset(self.text(split))
 
     def frame(self, split: str) -> pl.DataFrame:
-        """The kept pairs of a split as a polars frame."""
+        """Return the kept pairs of a split as a polars frame."""
         return pl.DataFrame(self.text(split))
 
     def rejected(self) -> pa.Table:
-        """Every row that was refused, with its code."""
+        """Return every row that was refused, with its code."""
         return self._parquet("rejected/")
 
     @property
     def has_rejected(self) -> bool:
-        """Whether refused rows are here, as they are where the build was made."""
+        """Return whether the refused rows are here; a shared copy may lack them."""
         files = [file for file in self.manifest.files if file.path.startswith("rejected/")]
         return all((self.path / file.path).is_file() for file in files)
 
     def file(self, name: str) -> Path:
-        """A file of the build that is not a shard, checked."""
+        """Check a file of the build that is not a shard, and return its path."""
         for entry in self.manifest.files:
             if entry.path == name:
                 _check_file(self.path, entry, remembers=self.remembers)
@@ -118,7 +118,7 @@ class Build(NamedTuple):
         files = [file for file in self.manifest.files if file.path.startswith(prefix)]
         for file in files:
             _check_file(self.path, file, remembers=self.remembers)
-        return [(self.path / file.path).absolute() for file in files]  # `a:b` is no URL
+        return [(self.path / file.path).absolute() for file in files]  # `a:b` is not a URL
 
     def _check_split(self, split: str) -> None:
         if split not in self.splits:
@@ -128,10 +128,10 @@ class Build(NamedTuple):
 
 
 def open_build(path: str | Path, *, remembers: bool = True) -> Build:
-    """Open a finished build; raise a coded error unless every token shard is as it was sealed.
+    """Open a finished build; raise a coded error unless every token shard matches its hash.
 
-    The digests of shards that did not change are remembered in the user's cache folder, or with
-    `remembers=False` every byte is read and hashed, as training and reference passes do.
+    Digests of unchanged shards are cached in the user's cache directory. With `remembers=False`
+    every byte is read and hashed, as training and reference passes do.
     """
     folder = Path(path)
     manifest = read_manifest(folder)
@@ -144,13 +144,13 @@ def open_build(path: str | Path, *, remembers: bool = True) -> Build:
 def _check_file(folder: Path, entry: ShardSeal | OtherFile, *, remembers: bool) -> None:
     path = folder / entry.path
     if not is_inside(path, folder):
-        problem = "is a link that leads out of the build's folder"
-        raise UsageError("E130", str(path), problem, "put the file itself in its place")
+        problem = "is a link that leads out of the build's directory"
+        raise UsageError("E130", str(path), problem, "replace it with the file itself")
     check_seal(path, entry.seal, cache_folder() if remembers else None)
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Return whether a file lies in a directory after all links are followed.
+    """Return whether a file is in a directory after all links are followed.
 
     A snapshot in the Hub's cache links to the blobs of its own repo, which belong to it.
     """

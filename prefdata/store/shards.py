@@ -1,4 +1,4 @@
-"""Token shards: Arrow IPC files (a cut file does not open), memory-mapped, one batch each."""
+"""Token shards: Arrow IPC files (a truncated file does not open), memory-mapped, one batch each."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ TOKENS = pa.schema(
         pa.field("prompt_ids", _IDS, nullable=False),
         pa.field("chosen_ids", _IDS, nullable=False),  # without the prompt
         pa.field("rejected_ids", _IDS, nullable=False),
-        pa.field("chosen_mask", _MASK),  # only where a turn is not the assistant's
+        pa.field("chosen_mask", _MASK),  # only if a turn is not the assistant's
         pa.field("rejected_mask", _MASK),
         pa.field("weight", pa.float32(), nullable=False),
         pa.field("margin", pa.float32()),
@@ -35,7 +35,7 @@ REFERENCE = pa.schema(
         pa.field("ref_rejected_token_logps", TOKEN_LOGPS, nullable=False),
     ]
 )
-"""Reference log-probs, row by row as the tokens."""
+"""Reference log-probs, in the row order of the tokens."""
 
 
 def write_shard(path: Path, table: pa.Table) -> None:
@@ -46,17 +46,17 @@ def write_shard(path: Path, table: pa.Table) -> None:
 
 
 def read_shard(path: Path, *, rows: int, schema: pa.Schema = TOKENS) -> pa.Table:
-    """Map a shard into memory, and refuse it where its rows or columns are not as promised."""
+    """Map a shard into memory; refuse it if its rows or columns are not as expected."""
     remedy = "build again with --replace"
     try:
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_file(source).read_all()
     except pa.ArrowInvalid as error:
-        raise UsageError("E137", str(path), "is not a whole Arrow file", remedy) from error
+        raise UsageError("E137", str(path), "is not a complete Arrow file", remedy) from error
     if table.num_rows != rows:
-        problem = f"has {table.num_rows:,} rows where {rows:,} are promised"
+        problem = f"has {table.num_rows:,} rows; {rows:,} are expected"
         raise UsageError("E137", str(path), problem, remedy)
     if not table.schema.equals(schema):
-        problem = f"has columns {table.schema.names} where {schema.names} are promised"
+        problem = f"has columns {table.schema.names}; {schema.names} are expected"
         raise UsageError("E137", str(path), problem, remedy)
     return table

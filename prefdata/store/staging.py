@@ -1,16 +1,16 @@
-"""Where a build grows: `.building/` in its directory, until every file can get its name at once.
+"""Staging of a build: files grow in `.building/` until all of them can be renamed at once.
 
     .building/
-      journal.jsonl   the fingerprint of the build, then one line for each step that is done
+      journal.jsonl   the fingerprint of the build, then one line for each finished step
       parts/ tokens/ text/ rejected/ …   its files
-      aside/MARK/     the same of builds with other fingerprints that were killed here
-      moving/         files of the old build, while nothing of the new one has its name
-      replaced/       the same, while names are given
+      aside/MARK/     the same for killed builds with other fingerprints
+      moving/         files of the old build, before any file of the new one is renamed
+      replaced/       the same, while files are renamed
 
-Nothing stands under a final name before the whole build is there. A killed build leaves its files
-and a journal of what it sealed; the next build with the same fingerprint takes each file whose
-size and sha256 are still as sealed, and makes the others again. An old build is moved away only
-when the new one is ready, and moved back where giving names fails or is killed.
+No file has its final name before the whole build is there. A killed build leaves its files and a
+journal of their hashes; the next build with the same fingerprint reuses each file whose size and
+sha256 still match, and makes the others again. An old build is moved away only when the new one is
+ready, and moved back if the renaming fails or is killed.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ _MARK = re.compile(rb"[0-9a-f]{16}")
 
 
 def write_staged(path: Path, write: Callable[[Path], object]) -> FileDigest:
-    """Write a file, force it to the disk, and seal what is then read back."""
+    """Write a file, force it to the disk, and return the digest of what is then read back."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path)
     fsync_path(path)
@@ -56,7 +56,7 @@ def write_staged(path: Path, write: Callable[[Path], object]) -> FileDigest:
 
 
 def stage_table(path: Path, table: pa.Table) -> FileDigest:
-    """Write a table that only this build reads; a torn write is seen by its seal at a resume."""
+    """Write a table that only this build reads; at a resume its digest reveals a torn write."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -67,7 +67,7 @@ def stage_table(path: Path, table: pa.Table) -> FileDigest:
 
 
 class Staging:
-    """The growing files of one build, in a directory that this process holds the lock of."""
+    """Growing files of one build, in a directory that this process has locked."""
 
     def __init__(self, out: Path, fingerprint: str) -> None:
         self.out = out
@@ -79,35 +79,35 @@ class Staging:
         self._swap()
         self._entries = _read_journal(self._journal)
         self.is_resumed = bool(self._entries)
-        """Whether an earlier process left something of this build."""
+        """True if an earlier process left finished steps of this build."""
 
     def known(self, name: str) -> dict[str, Any] | None:
-        """What the journal says of a step, if all its files are still as it sealed them."""
+        """Return the journal's entry of a step; None if a file does not match its digest."""
         entry = self._entries.get(name)
         if entry is None or not all(self._is_whole(*file) for file in entry["files"]):
             return None
         return entry
 
     def record(self, name: str, files: dict[str, FileDigest], facts: dict[str, Any]) -> None:
-        """Note that a step is done: its files, relative to the directory, and what it found."""
+        """Record a finished step: its files, relative to the directory, and its facts."""
         seals = [[path, *seal] for path, seal in files.items()]
         line = orjson.dumps({"name": name, "files": seals, "facts": facts}, default=list)
         with self._journal.open("ab") as journal:
-            journal.write(b"\n" + line)  # so a line cut by a kill spoils no other
+            journal.write(b"\n" + line)  # so a line cut by a kill damages no other
 
     def commit(
         self, files: dict[str, FileDigest], manifest: bytes, *, replaces: Collection[str] = ()
     ) -> None:
-        """Give every file its name, then write the manifest, which makes them a build.
+        """Rename every file, then write the manifest, which completes the build.
 
-        `replaces` are the names of the build that stood here; the directory holds that one whole,
-        or the new one. Raises E171 before any change where a name is taken by somebody else.
+        `replaces` are the names of the old build; the directory ends with the whole old build or
+        the whole new one. Raises E171 before any change if a name is taken by a foreign file.
         """
         stale = _placed(self.root / _ASIDE) - files.keys()
         own = {*replaces, *stale, *placed_names(self.out)}
         require_free(self.out, [*files, NAME], own)
         for name in files:
-            if not (self.root / name).exists():  # it has its name since a build that was finished
+            if not (self.root / name).exists():  # a finished build has already renamed it
                 (self.root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(self.out / name, self.root / name)
         self.record(_COMMIT, files, {})
@@ -122,17 +122,17 @@ class Staging:
         discard_at(self.out)
 
     def rename(self, name: str, new: str, seal: FileDigest) -> FileDigest:
-        """Give a staged file another name; returns its seal."""
+        """Rename a staged file; return its digest."""
         (self.root / name).replace(self.root / new)
         return seal
 
     def place_of(self, name: str) -> Path:
-        """Where a file of the build is by now."""
+        """Return the current path of a file of the build."""
         staged = self.root / name
         return staged if staged.exists() else self.out / name
 
     def abandon(self) -> None:
-        """Remove what this process began; what an earlier one left of any build stays."""
+        """Remove what this process began; what an earlier one left is kept."""
         if self.is_resumed:
             return
         _remove_own(self.root)
@@ -168,7 +168,7 @@ class Staging:
         return False
 
     def _swap(self) -> None:
-        """Put what is left of another build aside, and take back what is left of this one."""
+        """Move what is left of another build aside, and restore what is left of this one."""
         self.root.mkdir(exist_ok=True, parents=True)
         there = _mark_of(self._journal)
         if there == self._mark:
@@ -187,7 +187,7 @@ class Staging:
 
 
 def require_own_staging(out: Path, fingerprint: str = "") -> None:
-    """Raise E172 for a `.building` that no build of ours began."""
+    """Raise E172 for a `.building` that was not made by a build."""
     root = out / FOLDER
     if not os.path.lexists(root) or _is_ours(root, fingerprint):
         return
@@ -196,12 +196,12 @@ def require_own_staging(out: Path, fingerprint: str = "") -> None:
 
 
 def has_own_staging(out: Path) -> bool:
-    """Return whether a build of ours was begun here and not finished."""
+    """Return whether a build was begun here and not finished."""
     return os.path.lexists(out / FOLDER) and _is_ours(out / FOLDER, "")
 
 
 def placed_names(out: Path) -> set[str]:
-    """Return the final names that builds which were killed here had begun to give."""
+    """Return the final names that killed builds had begun to assign here."""
     root = out / FOLDER
     return _placed(root) | _placed(root / _ASIDE)
 
@@ -213,21 +213,21 @@ def _placed(folder: Path) -> set[str]:
 
 
 def require_free(out: Path, names: Collection[str], own: Collection[str]) -> None:
-    """Raise E171 where a name in a directory is taken, or lies behind a link or a file."""
+    """Raise E171 if a name in a directory is taken, or is behind a link or a file."""
     remedy = "move it away, or name another output directory"
     for name in names:
         path = out / name
         for folder in (out / part for part in list(Path(name).parents)[:-1]):
             if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
-                problem = "is not a directory, and the build has one of that name"
+                problem = "is not a directory, but the build has one of that name"
                 raise UsageError("E171", str(folder), problem, remedy)
         if os.path.lexists(path) and (name not in own or path.is_dir()):
-            problem = "was not made by a build here, and the build has a file of that name"
+            problem = "was not made by a build here, but the build has a file of that name"
             raise UsageError("E171", str(path), problem, remedy)
 
 
 def undo_commit(out: Path) -> None:
-    """Move an old build back to its names where the new one did not come to have its manifest.
+    """Move an old build back to its names if the new one did not get its manifest.
 
     A kill on the way leaves `moving/` with what is still to be moved, the manifest last.
     """
@@ -235,7 +235,7 @@ def undo_commit(out: Path) -> None:
     moving, replaced = root / _MOVING, root / _REPLACED
     if not has_own_staging(out):
         return
-    if os.path.lexists(out / NAME):  # the new build was whole before the kill
+    if os.path.lexists(out / NAME):  # the new build was complete before the kill
         _remove_tree(replaced)
         _remove_empty(*sorted(moving.rglob("*"), reverse=True), moving)
         return
@@ -252,14 +252,14 @@ def undo_commit(out: Path) -> None:
 
 
 def _remove_tree(folder: Path) -> None:
-    """Remove a directory that holds nothing but what was moved there."""
+    """Remove a directory that contains only what was moved there."""
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
     _remove_empty(folder)
 
 
 def discard_at(out: Path) -> None:
-    """Remove what is left of our own work in a directory; its journal last."""
+    """Remove what builds left in a staging directory, its journal last."""
     root = out / FOLDER
     if not os.path.lexists(root) or not _is_ours(root, ""):
         return
@@ -275,9 +275,9 @@ def discard_at(out: Path) -> None:
 
 
 def _is_ours(root: Path, fingerprint: str) -> bool:
-    """Whether a staging directory has our journal, or is as empty as a kill at its birth leaves it.
+    """Return whether a staging directory has a build's journal, or is empty after an early kill.
 
-    Links in it are not ours: what is written there would land elsewhere.
+    A directory with links is not a build's: writes through them would land elsewhere.
     """
     if root.is_symlink() or not root.is_dir():
         return False
@@ -290,7 +290,7 @@ def _is_ours(root: Path, fingerprint: str) -> bool:
 
 
 def _mark_of(journal: Path, fingerprint: str = "") -> str | None:
-    """The fingerprint in a journal; None where there is none of ours."""
+    """Return the fingerprint in a journal; None if it has none."""
     try:
         first = journal.read_bytes().partition(b"\n")[0]
     except OSError:
@@ -315,7 +315,7 @@ def _read_journal(journal: Path) -> dict[str, dict[str, Any]]:
 
 
 def _own_files(root: Path) -> list[Path]:
-    """The files of a staging directory that a build made; others may lie between them."""
+    """Return the files of a staging directory that a build made, without foreign ones."""
     found = [root / name for name in FILES if (root / name).is_file()]
     found += root.glob("README.new*.md")
     for folder in ("parts", *FOLDERS):
@@ -342,7 +342,7 @@ def _move_own(source: Path, target: Path) -> None:
 
 
 def _remove_empty(*folders: Path) -> None:
-    """Remove directories that hold nothing, in this order."""
+    """Remove those of the directories that are empty, in this order."""
     for folder in folders:
         if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
             folder.rmdir()

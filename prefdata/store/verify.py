@@ -1,11 +1,11 @@
-"""sha256 of files, remembered for as long as a file cannot have changed.
+"""sha256 of files, cached as long as a file cannot have changed.
 
-A digest is kept in the user's cache folder under the file's device and inode, with size, mtime and
-ctime. Any write moves ctime, and no program can set it back. A file that changed within the last
-two seconds is never remembered: a second write could fall into the same tick of the clock.
+A digest is kept in the user's cache directory under the file's device and inode, with size, mtime
+and ctime. Any write moves ctime, and no program can set it back. A file that changed within the
+last two seconds is never cached: a second write could fall into the same tick of the clock.
 
-Bits that rot below the file system move no clock. So what trains a model or computes log-probs asks
-for no memory: each byte that it is about to read is hashed, whatever was known of the file.
+Bit rot below the file system changes no timestamp. So training and computing log-probs do not use
+the cache: they hash each byte that they read.
 """
 
 import os
@@ -19,14 +19,14 @@ _SETTLED_NANOSECONDS = 2_000_000_000
 
 
 def cache_folder() -> Path:
-    """Where digests are remembered: `$XDG_CACHE_HOME/prefdata`, or `~/.cache/prefdata`."""
+    """Return the cache directory: `$XDG_CACHE_HOME/prefdata`, or `~/.cache/prefdata`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prefdata"
 
 
 def sha256_cached(path: Path, cache: Path, *, settled: int = _SETTLED_NANOSECONDS) -> str:
-    """sha256 of a file, read again only where the file may have changed since the last time.
+    """Return the sha256 of a file; read the file only if it may have changed since the last time.
 
-    `settled` is the age, in nanoseconds, from which a change is old enough to be remembered.
+    `settled` is the age, in nanoseconds, from which a change is old enough to be cached.
     """
     before = _identity(path)
     entry = cache / f"{before[0]:x}-{before[1]:x}"
@@ -41,20 +41,21 @@ def sha256_cached(path: Path, cache: Path, *, settled: int = _SETTLED_NANOSECOND
 
 
 def check_seal(path: Path, seal: FileDigest, cache: Path | None) -> None:
-    """Refuse a file that is missing, or is not the one that was sealed.
+    """Refuse a file that is missing or does not match its digest.
 
-    Without a `cache` it is read whole, else only if it may have changed.
+    Without a `cache` it is always read whole; with one, only if it may have changed.
     """
     remedy = "restore it, or build again with --replace"
     if not path.is_file():
         raise UsageError("E135", str(path), "is missing, though the manifest lists it", remedy)
     size = path.stat().st_size
     if size != seal.bytes:
-        problem = f"has {size:,} bytes where the manifest says {seal.bytes:,}"
+        problem = f"has {size:,} bytes; the manifest says {seal.bytes:,}"
         raise UsageError("E135", str(path), problem, remedy)
     digest = sha256_file(path) if cache is None else sha256_cached(path, cache)
     if digest != seal.sha256:
-        raise UsageError("E136", str(path), "is damaged: its sha256 is not the manifest's", remedy)
+        problem = "is damaged: its sha256 does not match the manifest"
+        raise UsageError("E136", str(path), problem, remedy)
 
 
 def _identity(path: Path) -> tuple[int, int, int, int, int]:

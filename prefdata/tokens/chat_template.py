@@ -1,7 +1,7 @@
-"""Chat templates: messages to the text that a model sees, in a sandbox.
+"""Chat templates: render messages to the text that a model sees, in a sandbox.
 
-The environment offers what transformers' `apply_chat_template` offers, so that any template of the
-Hub renders to the same text; there is no clock in it, because a build must not depend on the day.
+The environment provides what transformers' `apply_chat_template` provides, so any template of the
+Hub renders to the same text. It has no clock, because a build must not depend on the day.
 """
 
 import json
@@ -19,7 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from prefdata.errors import UsageError
 
-# What a template can raise on a row that it does not expect.
+# Exceptions that a template can raise on a row that it does not expect.
 TEMPLATE_FAULTS = (
     jinja2.TemplateError,
     TypeError,
@@ -39,7 +39,7 @@ _LOOP_FACTS = frozenset({"first", "last", "index", "index0", "length", "revindex
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks the assistant's text for trainers; here it only lets it through."""
+    """Parser of `{% generation %}`, which marks assistant text; its body is rendered unchanged."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja's own attribute
 
@@ -53,7 +53,7 @@ class _Generation(Extension):
 
 
 class _Namespace(jinja2.utils.Namespace):
-    """A namespace whose private names cannot be set from a template."""
+    """Namespace whose private names a template cannot set."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
@@ -63,10 +63,10 @@ class _Namespace(jinja2.utils.Namespace):
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """The sandbox, with a short way for the two look-ups that templates make most.
+    """Jinja's sandbox with a fast path for the two look-ups that templates make most.
 
-    A key of a plain message that is no method of dicts, and a public fact of a loop, pass every
-    test of the long way; so both ways give the same.
+    Keys of a plain message that are not methods of dict, and public attributes of a loop, pass
+    every check of the slow path, so both paths return the same.
     """
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -77,7 +77,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return super().getattr(obj, attribute)
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> jinja2.Undefined:
-        """Refused at once: Jinja's own way is an empty text as long as nobody looks into it."""
+        """Raise at once; Jinja itself returns a value that renders as an empty text."""
         message = f"{attribute!r} of a {type(obj).__name__}"
         raise jinja2.exceptions.SecurityError(message)
 
@@ -89,7 +89,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,  # noqa: FBT001, FBT002
 ) -> str:
-    """Jinja's own filter escapes HTML; a model's prompt must not."""
+    """Return a value as JSON, without the HTML escapes of Jinja's own filter."""
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,
@@ -110,7 +110,7 @@ def _new_dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
 def _today(day: date | None) -> Callable[[str], str]:
     def strftime_now(form: str) -> str:
         if day is None:
-            problem = "writes today's date, which would make every day's build another"
+            problem = "writes today's date, so a build would change from day to day"
             raise UsageError("C114", "chat template", problem, "set template_date: YYYY-MM-DD")
         return datetime.combine(day, time()).strftime(form)
 
@@ -118,7 +118,7 @@ def _today(day: date | None) -> Callable[[str], str]:
 
 
 def sandbox(*, day: date | None) -> jinja2.Environment:
-    """An environment in which templates run; `day` is what they take for today."""
+    """Return the environment that templates run in; `day` is their date of today."""
     environment = _Sandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
@@ -133,16 +133,16 @@ def sandbox(*, day: date | None) -> jinja2.Environment:
 
 
 def compile_template(source: str, environment: jinja2.Environment) -> jinja2.Template:
-    """Compile a template once."""
+    """Compile a template; raise C113 if it does not compile."""
     try:
         return environment.from_string(source)
     except jinja2.TemplateError as error:
         problem = f"does not compile: {error}"
-        raise UsageError("C113", "chat template", problem, "mend it or name another") from error
+        raise UsageError("C113", "chat template", problem, "fix it or name another") from error
 
 
 def texts_looked_for(source: str) -> set[str]:
-    """The literals that a template compares with what it is given, or cuts it at."""
+    """Return the literals that a template compares with its input or splits its input at."""
     try:
         tree = sandbox(day=None).parse(source)
     except jinja2.TemplateError:
@@ -164,7 +164,7 @@ def plain_message(
     tool_call_id: str | None,
     reasoning: str | None,
 ) -> Message:
-    """A message as templates expect it: no key without a value; reasoning under its usual names."""
+    """Return a message for templates: no keys without values, reasoning under its usual names."""
     message: Message = {"role": role, "content": content}
     if name is not None:
         message["name"] = name

@@ -1,4 +1,4 @@
-"""What can be wrong with the ids of a pair, as rules over whole columns."""
+"""Checks of the ids of pairs, as rules over whole columns."""
 
 from typing import NamedTuple
 
@@ -20,14 +20,14 @@ Float64s = NDArray[np.float64]
 
 
 class Cuts(NamedTuple):
-    """How many pairs a length policy made shorter."""
+    """Numbers of pairs that a length policy shortened, by the part that it cut."""
 
     prompts: int
     completions: int
 
 
 def apply_length(ids: PairIds, options: TokenOptions) -> tuple[PairIds, Bools, Cuts]:
-    """Pairs within `max_length` as the policy wants it, and which of them stay too long."""
+    """Apply the length policy; return the ids, a mask of pairs still too long, and the counts."""
     prompt, chosen, rejected = (side.lengths for side in (ids.prompt, ids.chosen, ids.rejected))
     longest = np.maximum(chosen, rejected)
     limit = options.max_length
@@ -51,14 +51,14 @@ def apply_length(ids: PairIds, options: TokenOptions) -> tuple[PairIds, Bools, C
 def find_faults(
     ids: PairIds, too_long: Bools, target: TokenizerSpec
 ) -> list[tuple[Bools, Refusal]]:
-    """For each rule, the pairs that break it; a pair counts under the first."""
+    """Return a mask of the pairs that break each rule; a pair counts under the first."""
     chosen, rejected = ids.chosen.lengths, ids.rejected.lengths
     same = (chosen == rejected) & (common_prefix(ids.chosen, ids.rejected) == chosen)
     bos, eos = target.token_id("bos_token"), target.token_id("eos_token")
     return [
         (
             _has(ids.prompt, NO_ID) | _has(ids.chosen, NO_ID) | _has(ids.rejected, NO_ID),
-            Refusal("PD210", "the tokenizer's vocabulary makes a control token of its text"),
+            Refusal("PD210", "the tokenizer's vocabulary makes its text a control token"),
         ),
         (
             too_long,
@@ -75,7 +75,7 @@ def find_faults(
         (same, Refusal("PD703", "chosen and rejected are the same tokens")),
         (
             _starts_twice(ids.prompt, bos) | _ends_twice(ids.chosen, eos, ids.rejected),
-            Refusal("PD704", "BOS or EOS stands twice in a row"),
+            Refusal("PD704", "BOS or EOS occurs twice in a row"),
         ),
     ]
 
@@ -83,7 +83,7 @@ def find_faults(
 def find_token_warnings(
     ids: PairIds, records: pa.Table, target: TokenizerSpec
 ) -> list[tuple[Bools, Refusal]]:
-    """The same of what is looked for before a length policy cuts anything."""
+    """Return masks as `find_faults` does, for checks that run before a length policy cuts."""
     is_chat = (pl.Series(records["form"]) == "chat").to_numpy()[ids.rows]
     control = np.array([token.id for token in target.added_tokens if token.special], np.int32)
     ended = [_ends_with(side, control) for side in (ids.chosen, ids.rejected)]
@@ -103,7 +103,7 @@ def find_token_warnings(
 
 
 def _ends_with(rows: Ragged, tokens: Int32s) -> Bools:
-    """Rows with one of the tokens among their last ones: templates may end a turn with a line."""
+    """Return the rows with one of the tokens near their end; templates may add a line break."""
     found = np.zeros(len(rows.lengths), np.bool_)
     for back in range(1, END_TOKENS + 1):
         some = rows.lengths >= back
@@ -123,19 +123,19 @@ def _head(rows: Ragged, room: Int64s) -> Ragged:
 
 
 def _has(rows: Ragged, token: int) -> Bools:
-    """Rows with the token anywhere."""
+    """Return the rows that contain the token."""
     found = np.zeros(len(rows.lengths), np.bool_)
     found[np.searchsorted(rows.offsets, np.flatnonzero(rows.values == token), "right") - 1] = True
     return found
 
 
 def _starts_twice(rows: Ragged, token: int | None) -> Bools:
-    """Rows [t, t, …]."""
+    """Return the rows [t, t, …]."""
     return _twice(rows, token, rows.offsets[:-1])
 
 
 def _ends_twice(chosen: Ragged, token: int | None, rejected: Ragged) -> Bools:
-    """Rows […, t, t] on either side."""
+    """Return the rows […, t, t] on either side."""
     ends = [_twice(rows, token, rows.offsets[1:] - 2) for rows in (chosen, rejected)]
     return ends[0] | ends[1]
 

@@ -1,4 +1,4 @@
-"""Text to ids, each distinct text once, while the next texts are still being rendered."""
+"""Encoding of texts to ids: each distinct text once, while the next texts are rendered."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +14,7 @@ _BATCH_TEXTS = 512
 
 
 def encode_texts(backend: Tokenizer, texts: list[str], *, add_special_tokens: bool) -> Ragged:
-    """The ids of each text."""
+    """Return the ids of each text."""
     encodings = backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
     rows = [encoding.ids for encoding in encodings]
     lengths = np.fromiter(map(len, rows), np.int64, len(rows))
@@ -23,9 +23,9 @@ def encode_texts(backend: Tokenizer, texts: list[str], *, add_special_tokens: bo
 
 
 class TextPool:
-    """Distinct texts and their ids; a text gets its place at once and its ids in the background.
+    """Pool of distinct texts; a text gets its index at once and its ids in the background.
 
-    The tokenizer releases the interpreter's lock, so encoding runs beside rendering.
+    The tokenizer releases the GIL, so encoding runs in parallel with rendering.
     """
 
     def __init__(self, encode: Callable[[list[str]], Ragged]) -> None:
@@ -47,7 +47,7 @@ class TextPool:
         self._thread.shutdown(cancel_futures=True)
 
     def place(self, text: str) -> int:
-        """Where the text's ids will be among `ids()`."""
+        """Return the index that the text's ids will have in `ids()`."""
         known = self._places.get(text)
         if known is not None:
             return known
@@ -58,7 +58,7 @@ class TextPool:
         return place
 
     def ids(self) -> Ragged:
-        """The ids of every text, in the order of their places."""
+        """Return the ids of every text, in the order of their indices."""
         self._encode_waiting()
         return stack([part.result() for part in self._parts])
 

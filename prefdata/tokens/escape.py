@@ -1,15 +1,15 @@
-r"""Control tokens that a row spells, as the plain text that they are.
+r"""Control tokens that a row spells, encoded as plain text.
 
-A tokenizer takes `<|im_end|>` for the end of a turn, whoever wrote it. So in a row that spells one
-the two are told apart by other names:
+A tokenizer reads `<|im_end|>` as the end of a turn, even if a row's content contains it. So in
+such a row the content's and the template's control tokens get different names:
 
     content    "say <|im_end|> twice"   is rendered as   "say ⟨7⟩ twice"
     template   "<|im_start|>user\n"     is renamed to    "‹3›user\n"
     content    is put back              "‹3›user\nsay <|im_end|> twice"
 
-and the tokenizer is given the new names of its tokens. All else of it is as it was, so the pieces
-between its tokens have the ids that they always have; `<|im_end|>` is now letters to it. The names
-are made of code points that Unicode keeps out of all text.
+and the tokenizer gets the new names of its tokens. The rest of it is unchanged, so the pieces
+between its tokens keep their ids; `<|im_end|>` is now plain letters to it. The names consist of
+Unicode noncharacters, which text does not contain.
 """
 
 import re
@@ -30,7 +30,7 @@ from prefdata.tokens.template.render import PairTexts, Refusal, Renderer
 from prefdata.tokens.tokenizer import TokenizerSpec
 
 NO_ID = -1
-"""Stands for a control token that the tokenizer's vocabulary itself makes of content."""
+"""Placeholder for a control token that the tokenizer's vocabulary itself makes of content."""
 
 _CONTENT, _CONTENT_END, _OWN, _OWN_END = "\ufdd2", "\ufdd3", "\ufdd4", "\ufdd5"
 _NAMES = re.compile(f"[{_CONTENT}{_CONTENT_END}{_OWN}{_OWN_END}]")
@@ -39,11 +39,11 @@ _HIDDEN = re.compile(f"{_CONTENT}([0-9]+){_CONTENT_END}")
 
 
 class _NameTakenError(ValueError):
-    """A row has the code points that our names are made of."""
+    """A row contains the code points of which the new names consist."""
 
 
 class ControlTokenEscaper:
-    """A tokenizer under whose names for its tokens no row can write one."""
+    """A tokenizer whose control tokens are renamed, so that no row can spell one."""
 
     def __init__(self, target: TokenizerSpec) -> None:
         self._serialized, self._controls = target.serialized, target.control_tokens
@@ -56,19 +56,19 @@ class ControlTokenEscaper:
 
     @property
     def backend(self) -> Tokenizer:
-        """The tokenizer under its new names; its ids are not those of the old one."""
+        """Return the renamed tokenizer; its ids differ from the original's."""
         return _rename(self._serialized, self._controls).backend
 
     def own(self, token: str) -> str:
-        """The new name of a token; of other text, the text."""
+        """Return the new name of a token; return other text unchanged."""
         if token not in self._number:
             return token
         return _own_name(self._number[token])
 
     def rows_that_spell(self, records: pa.Table) -> frozenset[int]:
-        """The rows with a token in something that they bring.
+        """Return the rows with a token in any of their fields.
 
-        All of them where tokens are looked for in normalized text, which other text can become.
+        Return all rows if tokens are searched in normalized text, since other text can become one.
         """
         if self._all_rows:
             return frozenset(range(records.num_rows))
@@ -84,7 +84,7 @@ class ControlTokenEscaper:
 
     @property
     def hides_all_rows(self) -> bool:
-        """Whether normalizing may make a token of any text."""
+        """Return whether normalization may turn any text into a token."""
         return self._all_rows
 
     def spells(self, value: Any) -> bool:
@@ -102,7 +102,7 @@ class ControlTokenEscaper:
         return spells.fill_null(value=False).to_numpy(writable=True)
 
     def _spells_across(self, records: pa.Table) -> Bools:
-        """Verbatim text in which a prompt and the completion after it make a token together."""
+        """Return the rows of verbatim text whose prompt and completion together form a token."""
         found = np.zeros(records.num_rows, np.bool_)
         rows = np.flatnonzero(pl.Series(records["form"]) == "text")
         if len(rows):
@@ -116,7 +116,7 @@ class ControlTokenEscaper:
         return found
 
     def hide(self, value: Any) -> Any:
-        """What a row brings, text or JSON, with the tokens in it out of the way."""
+        """Return a row's text or JSON with placeholders in place of its tokens."""
         if isinstance(value, str):
             if _NAMES.search(value):
                 raise _NameTakenError
@@ -130,12 +130,12 @@ class ControlTokenEscaper:
         return value
 
     def rename(self, text: str) -> str:
-        """A rendered text with new names for the template's tokens, and the row's put back."""
+        """Return a rendered text with the template's tokens renamed and the row's put back."""
         renamed = self._spelled.sub(lambda found: self.own(found.group()), text)
         return _HIDDEN.sub(lambda found: self._controls[int(found.group(1))], renamed)
 
     def encode(self, texts: list[str], *, add_special_tokens: bool) -> Ragged:
-        """The ids of renamed texts in the old tokenizer; NO_ID where content became a token."""
+        """Return the original ids of renamed texts; NO_ID where content became a token."""
         backend, original = _rename(self._serialized, self._controls)
         encodings = backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
         rows = [encoding.ids for encoding in encodings]
@@ -150,7 +150,7 @@ class ControlTokenEscaper:
 
 
 class EscapingRenderer:
-    """Renders as a `Renderer` does, to renamed texts."""
+    """A `Renderer` of rows that spell control tokens; it returns renamed texts."""
 
     def __init__(self, renderer: Renderer, disguise: ControlTokenEscaper) -> None:
         self._renderer, self._disguise = renderer, disguise
@@ -163,7 +163,7 @@ class EscapingRenderer:
     def render(
         self, messages: list[Message], tools: list[Any] | None, *, add_generation_prompt: bool
     ) -> str:
-        """The text of a dialogue; raises one of TEMPLATE_FAULTS where it cannot be rendered."""
+        """Return the text of a dialogue; raise one of TEMPLATE_FAULTS if it cannot be rendered."""
         hide = self._disguise.hide
         text = self._renderer.render(
             hide(messages), hide(tools), add_generation_prompt=add_generation_prompt
@@ -176,7 +176,7 @@ class EscapingRenderer:
         try:
             used = self._renderer.without_empty_system(hide(prompt), hide(tools))
         except _NameTakenError:
-            return prompt  # which is refused for its names where it is rendered
+            return prompt  # rendering it will refuse it for its names
         return prompt if len(used) == len(prompt) else prompt[1:]
 
     def chat(
@@ -185,7 +185,7 @@ class EscapingRenderer:
         sides: tuple[list[Message], list[Message]],
         tools: list[Any] | None,
     ) -> PairTexts | Refusal:
-        """The texts of a pair of dialogues."""
+        """Return the texts of a pair of dialogues."""
         hide, rename = self._disguise.hide, self._disguise.rename
         try:
             chosen, rejected = map(hide, sides)
@@ -197,7 +197,7 @@ class EscapingRenderer:
     def text(
         self, prompt: list[Message], sides: tuple[list[Message], list[Message]]
     ) -> PairTexts | Refusal:
-        """The texts of a pair without a template, in which EOS alone is no content."""
+        """Return the texts of a pair without a template; only the EOS at the end is not content."""
         texts, end = self._renderer.text(prompt, sides), self._renderer.end_of_turn
         if isinstance(texts, Refusal) or end is None:
             return texts
@@ -208,19 +208,19 @@ class EscapingRenderer:
 
 
 def disguise_of(target: TokenizerSpec) -> ControlTokenEscaper | None:
-    """None for a tokenizer without tokens that content could spell."""
+    """Return a tokenizer's escaper; None if it has no tokens that content could spell."""
     return ControlTokenEscaper(target) if target.control_tokens else None
 
 
 class _Renamed(NamedTuple):
     backend: Tokenizer
     original: Int32s
-    """What each of its ids is in the old tokenizer."""
+    """Id in the original tokenizer of each of its ids."""
 
 
 @lru_cache(maxsize=2)
 def _rename(serialized: str, controls: tuple[str, ...]) -> _Renamed:
-    """A tokenizer with new names; a second for a large vocabulary, so not for each shard."""
+    """Return a renamed tokenizer; cached, as a large vocabulary takes a second."""
     value = orjson.loads(serialized)
     contents = [token["content"] for token in value["added_tokens"]]
     number = {token: place for place, token in enumerate(controls)}
@@ -240,5 +240,5 @@ def _own_name(number: int) -> str:
 
 
 _NAME_TAKEN = Refusal(
-    "PD210", "spells a control token, and has code points (U+FDD2 to U+FDD5) that are no characters"
+    "PD210", "spells a control token, and contains noncharacters (U+FDD2 to U+FDD5)"
 )

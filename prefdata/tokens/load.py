@@ -1,4 +1,4 @@
-"""A tokenizer from a directory or the Hub, for both packages; no code that it brings is run."""
+"""Tokenizers from a directory or the Hub, for both packages; their own code is never run."""
 
 import re
 from collections.abc import Callable
@@ -8,17 +8,17 @@ from typing import Any
 from prefdata.store.commit import disk_fault
 
 Refuse = Callable[[str, str], Exception]
-"""Makes an error of a problem and its remedy."""
+"""Function that builds an error from a problem and its remedy."""
 
 _HUB_NAME = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.-]*/)?[A-Za-z0-9][A-Za-z0-9_.-]*")
 _MOST_LETTERS = 96  # of a name on the Hub
 _VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken", "tekken.json", "*.vocab")
-"""Files without which transformers makes a tokenizer up, which has none of the model's tokens."""
+"""Vocabulary files; without one, transformers makes up a tokenizer without the model's tokens."""
 _NEWER = ("untagged enum", "unknown variant", "missing field", "invalid type")
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a name can be one on the Hub: `gpt2`, `org/model`; no path, no URL.
+    """Return whether a name can be one on the Hub: `gpt2`, `org/model`; not a path or a URL.
 
     >>> [is_hub_name(name) for name in ("gpt2", "org/model", "./gpt2", "a/b/c", "~/m", "")]
     [True, True, False, False, False, False]
@@ -28,7 +28,7 @@ def is_hub_name(name: str) -> bool:
 
 
 def require_model(name: str, refuse: Refuse) -> None:
-    """Raise what `refuse` makes unless a name is a directory, or can be one on the Hub."""
+    """Raise the error of `refuse` unless a name is a directory or can be a name on the Hub."""
     remedy = "name a directory, or a Hub name such as org/model"
     if "://" in name:
         raise refuse("is a URL", remedy)
@@ -45,7 +45,7 @@ def require_model(name: str, refuse: Refuse) -> None:
 
 
 def load_tokenizer(name: str, refuse: Refuse, *, revision: str | None = None) -> Any:
-    """Load what transformers makes of a tokenizer. Raises what `refuse` makes if it cannot."""
+    """Load a tokenizer with transformers; raise the error of `refuse` if that fails."""
     require_model(name, refuse)
     if Path(name).is_dir() and not any(next(Path(name).glob(one), None) for one in _VOCABULARIES):
         raise refuse("has no tokenizer.json", "name a directory that has one")
@@ -65,14 +65,14 @@ def load_tokenizer(name: str, refuse: Refuse, *, revision: str | None = None) ->
 
 
 def _fault(name: str, error: Exception) -> tuple[str, str]:
-    """Return what was wrong and its remedy."""
+    """Return the problem and its remedy."""
     first = (str(error).strip().splitlines() or [""])[0].rstrip(".")
     kind = "" if type(error) is Exception else f"{type(error).__name__}: "
     if not Path(name).is_dir():
         remedy = "check the name, and that the Hub can be reached; or name a directory"
-        return f"is not a directory here, and nothing on the Hub ({kind}{first})", remedy
+        return f"is neither a directory here nor on the Hub ({kind}{first})", remedy
     problem = f"its tokenizer cannot be loaded ({kind}{first})"
     if any(word in first for word in _NEWER):
-        remedy = "it may be of a newer version: `pip install -U tokenizers transformers`"
+        remedy = "it may be from a newer version: `pip install -U tokenizers transformers`"
         return problem, f"{remedy}, or fetch its tokenizer.json again"
     return problem, "fetch its tokenizer.json and tokenizer_config.json again"

@@ -1,4 +1,4 @@
-"""Which tokens of a completion are the assistant's, where other turns stand between its own."""
+"""Masks of the assistant's tokens, for completions that contain other turns too."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from prefdata.tokens.template.render import Renderer
 
 
 class Dialogue(NamedTuple):
-    """A prompt, a completion of several turns, and the tools they may call."""
+    """A prompt, a completion of several turns, and the tools that they may call."""
 
     prompt: list[Message]
     completion: list[Message]
@@ -23,7 +23,7 @@ class Dialogue(NamedTuple):
 
 
 def rows_with_turns(column: pa.ChunkedArray) -> list[int]:
-    """Rows whose completion holds a turn that is not the assistant's."""
+    """Return the rows whose completion contains a turn that is not the assistant's."""
     lists = whole(column)
     roles = lists.flatten().field("role")
     foreign = np.flatnonzero(pl.Series(roles) != "assistant")
@@ -34,7 +34,7 @@ def rows_with_turns(column: pa.ChunkedArray) -> list[int]:
 def completion_mask(
     dialogue: Dialogue, renderer: Renderer | EscapingRenderer, backend: Tokenizer
 ) -> Bools | None:
-    """True at the assistant's tokens of the whole text; None where turns cannot be told apart."""
+    """Return a mask of the assistant's tokens in the whole text; None if turns are not found."""
     try:
         whole, spans = _assistant_spans(dialogue, renderer)
     except TEMPLATE_FAULTS:
@@ -51,10 +51,11 @@ def completion_mask(
 def _assistant_spans(
     dialogue: Dialogue, renderer: Renderer | EscapingRenderer
 ) -> tuple[str, list[tuple[int, int]] | None]:
-    """The whole text and where in it the assistant's turns lie.
+    """Return the whole text and the character spans of the assistant's turns in it.
 
-    A turn begins where the dialogue before it, with the generation prompt, ends; it ends after the
-    dialogue with it or, where the template ends a last turn in its own way, after the next EOS.
+    A turn begins at the end of the dialogue before it, with the generation prompt. It ends at the
+    end of the dialogue with it or, if the template ends a last turn differently, after the next
+    EOS.
     """
     prompt, completion, tools = dialogue
     whole = renderer.render(prompt + completion, tools, add_generation_prompt=False)

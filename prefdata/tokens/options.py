@@ -1,4 +1,4 @@
-"""What a build may choose about tokens."""
+"""Options of a build that concern tokens."""
 
 from datetime import date
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from prefdata.check.codes.tokens import TOKEN_CHECKS
 
 LengthPolicy = Literal["reject", "cut_prompt_start", "cut_completion_end"]
-# Findings that no config can let through: such a pair cannot be trained on.
+# Findings that no config can allow: such a pair cannot be trained on.
 FIXED_CODES = frozenset({"PD210", "PD702", "PD706", "PD710", "PD711", "PD712", "PD718"})
 
 ControlTokens = Literal["encode", "reject", "allow"]
@@ -16,7 +16,7 @@ Severity = Literal["E", "W", "I", "off"]
 
 
 class TokenOptions(BaseModel):
-    """Everything besides the tokenizer that decides the ids of a pair."""
+    """Options that, together with the tokenizer, decide the ids of a pair."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -28,9 +28,9 @@ class TokenOptions(BaseModel):
     severity: dict[str, Severity] = {}
 
     def refuses(self, code: str) -> bool:
-        """Whether a row with this finding is rejected."""
+        """Return whether a row with this finding is rejected."""
         return self.severity.get(code, TOKEN_CHECKS[code].severity) == "E"
 
     def reports(self, code: str) -> bool:
-        """Whether a pair with this finding is counted."""
+        """Return whether a pair with this finding is counted."""
         return self.severity.get(code) != "off"

@@ -1,8 +1,8 @@
-"""A table of records to the ids of its pairs: prompt, chosen, rejected.
+"""Encoding of records to the ids of pairs: prompt, chosen, rejected.
 
 The prompt's ids are those tokens of the prompt's text that both prompt + chosen and
-prompt + rejected begin with; a completion is all that follows. So prompt + completion is always
-exactly the tokenization of the whole text, as it is in TRL.
+prompt + rejected begin with; a completion is everything after them. So prompt + completion is
+always exactly the tokenization of the whole text, as in TRL.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -47,7 +47,7 @@ Encode = Callable[[list[str]], Ragged]
 
 
 class Form(IntEnum):
-    """How the texts of a pair become ids."""
+    """Ways to encode the texts of a pair."""
 
     CHAT = 0
     TEXT = 1
@@ -56,29 +56,29 @@ class Form(IntEnum):
 
 
 class PairIds(NamedTuple):
-    """The ids of some pairs, row by row."""
+    """Ids of pairs, row by row."""
 
     rows: Int64s
-    """Which records these are."""
+    """Row numbers of the records."""
     prompt: Ragged
     chosen: Ragged
     rejected: Ragged
     moved: Bools
-    """Where a completion's first characters share a token with the prompt's last ones."""
+    """True if a completion's first characters share a token with the prompt's last ones."""
 
 
 class Outcome(NamedTuple):
-    """Ids of the pairs that have some, and why the others have none, by row."""
+    """Ids of the encoded pairs, and the reasons why other pairs have none, by row."""
 
     ids: PairIds
     refusals: dict[int, Refusal]
     note: str | None
     seen: dict[str, set[int]]
-    """Rows that a code is reported of, refused ones among them."""
+    """Rows for which each code is reported, including refused ones."""
 
 
 class _Plan:
-    """Which texts to encode, and which of them make which pair."""
+    """Texts to encode, and the texts of each pair."""
 
     def __init__(self, pools: Mapping[Form, TextPool], cuts: tuple[str, ...]) -> None:
         self._pools = pools
@@ -100,7 +100,7 @@ class _Plan:
         self.places.append((head_place, prompt, chosen, rejected))
 
     def ids(self) -> PairIds:
-        """The ids of every pair that was added."""
+        """Return the ids of every pair that was added."""
         nothing = from_lengths(np.zeros(0, np.int32), np.zeros(1, np.int64))
         parts = [nothing, *(self._pools[form].ids() for form in self._pools)]
         pool = stack(parts)
@@ -119,10 +119,10 @@ class _Plan:
 
 
 def encode_records(records: pa.Table, target: TokenizerSpec, options: TokenOptions) -> Outcome:
-    """The ids of every pair that the template can render.
+    """Return the ids of every pair that the template can render.
 
-    Texts are cut where `segments` proves that this is safe; a sample of rows is encoded whole as
-    well, and where the two differ all is encoded whole, said in the note.
+    Texts are cut where `segments` proves that this is safe. A sample of rows is also encoded whole;
+    if the two differ, everything is encoded whole and the note says so.
     """
     backend = target.backend
     cuts = safe_cuts(target)
@@ -130,7 +130,7 @@ def encode_records(records: pa.Table, target: TokenizerSpec, options: TokenOptio
     if not cuts or _agrees(backend, outcome.ids, sample):
         return outcome
     outcome, _ = _encode(records, target, options, (backend, ()))
-    note = f"{target.name} gives other ids for parts than for whole texts; texts encoded whole"
+    note = f"{target.name}: ids of parts differ from ids of whole texts; texts are encoded whole"
     return outcome._replace(note=note)
 
 
@@ -177,19 +177,19 @@ def _encoders(backend: Tokenizer, hidden: ControlTokenEscaper | None) -> dict[Fo
 
 
 class _Rendered(NamedTuple):
-    """One record on its way to ids."""
+    """One rendered record, not yet encoded."""
 
     row: int
     form: Form
     texts: PairTexts | Refusal
     codes: tuple[str, ...]
-    """What is reported of it."""
+    """Codes that are reported for it."""
 
 
 def _rendered(
     records: pa.Table, renderer: Renderer, options: TokenOptions, hidden: ControlTokenEscaper | None
 ) -> Iterator[_Rendered]:
-    """The texts of each record, and how they are encoded."""
+    """Yield the texts of each record and the way to encode them."""
     columns = [read_messages(records.column(name)) for name in ("prompt", "chosen", "rejected")]
     tools = read_tools(records.column("tools"))
     is_text = [form == "text" for form in records.column("form").to_pylist()]
@@ -212,7 +212,7 @@ def _rendered(
 
 
 def _agrees(backend: Tokenizer, ids: PairIds, sample: dict[int, PairTexts]) -> bool:
-    """Whether the sampled pairs have the ids of their whole texts."""
+    """Return whether the sampled pairs have the ids of their whole texts."""
     if not sample:
         return True
     texts = [text for pair in sample.values() for text in pair]

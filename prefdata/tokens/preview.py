@@ -1,4 +1,4 @@
-"""What the model will see, shown before a build: how texts are read, and one pair rendered."""
+"""Preview of what the model will see: how texts are read, and one rendered pair."""
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -15,7 +15,7 @@ _SHOWN_TOKENS = 60  # at either end of a part
 
 
 def text_rule(mode: TextMode, target: TokenizerSpec, options: TokenOptions) -> TextRule:
-    """Return how plain text is read for a tokenizer."""
+    """Return the rule for reading plain text for a tokenizer."""
     return TextRule(
         mode,
         has_template=bool(target.templates),
@@ -25,7 +25,7 @@ def text_rule(mode: TextMode, target: TokenizerSpec, options: TokenOptions) -> T
 
 
 def trial_of(target: TokenizerSpec, options: TokenOptions) -> AbstractContextManager[Probe | None]:
-    """Return the trial of a tokenizer's templates; None where it has none."""
+    """Start the trial of a tokenizer's templates; the context is None if it has none."""
     if not target.templates:
         return nullcontext()
     variables = {**target.special_tokens, **options.chat_template_kwargs}
@@ -43,7 +43,7 @@ def preview_chat(records: pa.Table, target: TokenizerSpec, options: TokenOptions
 
 
 def show_ids(target: TokenizerSpec, ids: list[int]) -> str:
-    """Return the text of token ids, control tokens included; the middle of a long one left out."""
+    """Return the text of token ids with control tokens; omit the middle of a long text."""
     if len(ids) > 2 * _SHOWN_TOKENS:
         ends = ids[:_SHOWN_TOKENS], ids[-_SHOWN_TOKENS:]
         return " … ".join(target.backend.decode(end, skip_special_tokens=False) for end in ends)

@@ -1,4 +1,4 @@
-"""Prompts without answers, to the ids that a model continues: by the renderer of a build."""
+"""Encoding of prompts without answers, for sampling, with the renderer of a build."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _SPELLED = Refusal("PD210", "spells a control token of the tokenizer")
 
 
 class PromptEncoder:
-    """Encodes prompts as a build with these options encodes them."""
+    """Encoder of prompts that gives the same ids as a build with these options."""
 
     def __init__(self, target: TokenizerSpec, options: TokenOptions) -> None:
         self.target, self.options = target, options
@@ -44,7 +44,7 @@ class PromptEncoder:
             rows = hidden.encode([text], add_special_tokens=is_text)
         ids: list[int] = rows.row(0).tolist()
         if NO_ID in ids:
-            return Refusal("PD210", "the tokenizer's vocabulary makes a control token of its text")
+            return Refusal("PD210", "the tokenizer's vocabulary makes its text a control token")
         return ids
 
     def _render(self, prompt: list[Message], *, hides: bool) -> str | Refusal:

@@ -1,4 +1,4 @@
-"""Rows of unequal length as one flat array and its offsets, as Arrow lists are.
+"""Rows of unequal length, stored as a flat array and offsets, as in Arrow lists.
 
 Worked example: rows [7, 8], [], [9] are values [7, 8, 9] and offsets [0, 2, 2, 3].
 """
@@ -17,7 +17,7 @@ Bools = NDArray[np.bool_]
 
 
 class Ragged(NamedTuple):
-    """`values[offsets[n]:offsets[n + 1]]` is row n."""
+    """Ragged rows: row n is `values[offsets[n]:offsets[n + 1]]`."""
 
     values: Int32s
     offsets: Int64s
@@ -31,38 +31,38 @@ class Ragged(NamedTuple):
 
 
 def from_lengths(values: Int32s, lengths: Int64s) -> Ragged:
-    """Rows of these lengths, one after the other in `values`."""
+    """Return rows of these lengths, stored one after the other in `values`."""
     return Ragged(values, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
 
 
 def stack(parts: list[Ragged]) -> Ragged:
-    """All rows of the first part, then all of the next."""
+    """Return all rows of the first part, then all of the next."""
     values = np.concatenate([np.zeros(0, np.int32), *(part.values for part in parts)])
     lengths = np.concatenate([np.zeros(0, np.int64), *(part.lengths for part in parts)])
     return from_lengths(values, lengths)
 
 
 def _positions(starts: Int64s, lengths: Int64s) -> Int64s:
-    """The places start, start + 1, … of every row: starts [5, 9], lengths [2, 1] give [5, 6, 9]."""
+    """Return every row's positions: starts [5, 9] and lengths [2, 1] give [5, 6, 9]."""
     ends: Int64s = np.cumsum(lengths)
     shifts: Int64s = np.repeat(starts - (ends - lengths), lengths)
     return shifts + np.arange(len(shifts))
 
 
 def cut(rows: Ragged, starts: Int64s, stops: Int64s) -> Ragged:
-    """Of each row the tokens from its start up to its stop."""
+    """Return each row's tokens from its start up to its stop."""
     lengths: Int64s = stops - starts
     return from_lengths(rows.values[_positions(rows.offsets[:-1] + starts, lengths)], lengths)
 
 
 def take(rows: Ragged, index: Int64s) -> Ragged:
-    """The rows at these places, in this order."""
+    """Return the rows at these indices, in this order."""
     lengths = rows.lengths[index]
     return from_lengths(rows.values[_positions(rows.offsets[:-1][index], lengths)], lengths)
 
 
 def join(left: Ragged, right: Ragged) -> Ragged:
-    """Each row of `left` followed by the same row of `right`."""
+    """Return each row of `left` followed by the same row of `right`."""
     lengths = left.lengths + right.lengths
     joined = from_lengths(np.empty(int(lengths.sum()), np.int32), lengths)
     starts = joined.offsets[:-1]
@@ -72,7 +72,7 @@ def join(left: Ragged, right: Ragged) -> Ragged:
 
 
 def common_prefix(left: Ragged, right: Ragged) -> Int64s:
-    """How many tokens the rows of the two have in common from their start."""
+    """Return the length of the common prefix of each row of `left` and the same row of `right`."""
     shorter = np.minimum(left.lengths, right.lengths)
     ends = np.cumsum(shorter)
     places = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - shorter, shorter)
@@ -87,9 +87,9 @@ def common_prefix(left: Ragged, right: Ragged) -> Int64s:
 
 
 def to_arrow(rows: Ragged, kind: pa.DataType) -> pa.Array:
-    """An Arrow list array over the same memory."""
+    """Return an Arrow list array over the same memory."""
     if len(rows.values) > np.iinfo(np.int32).max:
-        message = "a shard holds more tokens than an Arrow list can; lower shard_rows"
+        message = "a shard has more tokens than an Arrow list can hold; lower shard_rows"
         raise OverflowError(message)
     return pa.ListArray.from_arrays(
         numbers_array(rows.offsets.astype(np.int32)), numbers_array(rows.values), type=kind

@@ -1,4 +1,4 @@
-"""The tokenizer of a finished build, found again: a build says its hash, not where it lies."""
+"""Tokenizers of finished builds: a build records the tokenizer's hash, not its location."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from prefdata.tokens.tokenizer_cache import recall_place
 
 
 def load_sealed(seal: TokenizerIdentity, name: str | None = None) -> TokenizerSpec:
-    """Load the tokenizer that made a build: `name`, or where it was last seen, or on the Hub.
+    """Load the tokenizer that made a build, from `name`, its last known location, or the Hub.
 
-    Raises UsageError: E123 where it is not found or is another one.
+    Raises UsageError: E123 if it is not found or is a different one.
     """
     known = recall_place(seal.tokenizer_sha256)
     found = name or known or seal.name
@@ -22,6 +22,6 @@ def load_sealed(seal: TokenizerIdentity, name: str | None = None) -> TokenizerSp
     target = load_tokenizer_spec(found, revision=None if known or name else seal.revision)
     if target.seal().tokenizer_sha256 != seal.tokenizer_sha256:
         raise UsageError(
-            "E123", found, f"is another tokenizer than the build's {seal.name}", remedy
+            "E123", found, f"is a different tokenizer from the build's {seal.name}", remedy
         )
     return target

@@ -1,10 +1,10 @@
-"""Where a text can be cut so that its parts, encoded apart, give the ids of the whole.
+"""Safe cuts: positions where a text can be cut so that its parts give the ids of the whole.
 
-A fast tokenizer first cuts a text at its added tokens and then treats each piece alone. So right
-after such a token a text can be cut, if the token is found there whatever stands around it, and if
-no later stage looks at where in the text a piece lies. Both are read off the tokenizer's JSON;
-what is not known to be safe is not cut. The prompt up to that place is then encoded once for both
-completions instead of three times.
+A fast tokenizer first splits a text at its added tokens and then encodes each piece separately. So
+a text can be cut right after such a token if the token is found there in any context, and if no
+later stage depends on a piece's position in the text. Both are read from the tokenizer's JSON; a
+cut that is not known to be safe is not made. The prompt up to the cut is then encoded once for
+both completions instead of three times.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ _PRE_TOKENIZERS = {"ByteLevel", "Split", "Digits", "Punctuation", "Whitespace", 
 
 
 def safe_cuts(target: TokenizerSpec) -> tuple[str, ...]:
-    """The added tokens after which a text may be cut; empty where none is provably safe."""
+    """Return the added tokens after which a text may be cut; empty if none is provably safe."""
     stages = target.stages
     pieces_stand_alone = (
         _only(stages.normalizer, _NORMALIZERS, "normalizers")
@@ -42,10 +42,10 @@ def _only(stage: dict[str, Any] | None, known: set[str], children: str) -> bool:
 
 
 def _is_always_found(content: str, rivals: list[AddedToken]) -> bool:
-    """Whether no other added token could take a part of this one's characters.
+    """Return whether no other added token could match a part of this one's characters.
 
     The last character must not be a letter, or a whole-word token after the cut would see another
-    neighbor; nor may whitespace at either end be eaten by a token beside it.
+    neighbor. No whitespace may be at either end, because a token next to it could strip it.
     """
     if content != content.strip() or content[-1].isalnum() or content[-1] == "_":
         return False
@@ -61,7 +61,7 @@ def _is_always_found(content: str, rivals: list[AddedToken]) -> bool:
 
 
 def cut_after_last(text: str, cuts: tuple[str, ...]) -> int:
-    """The place right after the last of these tokens in a text; 0 where none stands in it.
+    """Return the index right after the last of these tokens in a text; 0 if it contains none.
 
     >>> cut_after_last("<s>hi</s><s>you", ("<s>", "</s>"))
     12

@@ -1,4 +1,4 @@
-"""The stage of a build that makes token shards: a table of records in, a table of tokens out."""
+"""Token stage of a build: a table of records in, a table of tokens out."""
 
 from typing import NamedTuple
 
@@ -21,19 +21,19 @@ Masks = dict[int, tuple[Bools, Bools]]
 
 
 class TokenRows(NamedTuple):
-    """What became of a table of records: `kept` and `tokens` have the same rows in order."""
+    """Tokens of a table of records; `kept` and `tokens` have the same rows in the same order."""
 
     tokens: pa.Table
     kept: pa.Table
     refusals: dict[int, Refusal]
-    """Why a record was not kept, by its row."""
+    """Reason why a record was not kept, by row."""
     findings: dict[str, int]
-    """Pairs that were kept though something was cut or is odd, by code."""
+    """Numbers of kept pairs that were cut or have a warning, by code."""
     note: str | None
 
 
 def encode_table(records: pa.Table, target: TokenizerSpec, options: TokenOptions) -> TokenRows:
-    """Turn records into tokens; what cannot be is returned with its code."""
+    """Encode records to tokens; return the refused ones with their codes."""
     ids, refusals, note, seen = encode_records(records, target, options)
     masks = _masks(records, ids, target, options)
     findings = {"PD714": int(ids.moved.sum())}
@@ -69,9 +69,9 @@ def _select(ids: PairIds, kept_mask: Bools) -> PairIds:
 
 
 def _masks(records: pa.Table, ids: PairIds, target: TokenizerSpec, options: TokenOptions) -> Masks:
-    """Masks, by row, of pairs with a turn in a completion that is not the assistant's.
+    """Return masks, by row, of pairs with a completion turn that is not the assistant's.
 
-    A mask with no True in it stands for turns that cannot be told apart.
+    A mask without True means that the turns cannot be located.
     """
     special = {row for side in ("chosen", "rejected") for row in rows_with_turns(records[side])}
     places = {row: at for at, row in enumerate(ids.rows.tolist()) if row in special}
@@ -100,7 +100,7 @@ def _masks(records: pa.Table, ids: PairIds, target: TokenizerSpec, options: Toke
 
 
 def _empty_masks(ids: PairIds, masks: Masks) -> dict[int, Refusal]:
-    message = "no token of a completion can be told to be the assistant's"
+    message = "no token of a completion can be identified as the assistant's"
     lengths = zip(ids.rows.tolist(), ids.chosen.lengths, ids.rejected.lengths, strict=True)
     return {
         row: Refusal("PD706", message)
@@ -136,7 +136,7 @@ def _mask_column(ids: PairIds, rows: Ragged, masks: Masks, side: int) -> pa.Arra
 
 
 def refused_records(records: pa.Table, refusals: dict[int, Refusal]) -> pa.Table:
-    """The refused records as rows of REJECTED, in their order."""
+    """Return the refused records as rows of REJECTED, in their order."""
     rows = sorted(refusals)
     refused = records.take(arrow_array(rows, pa.int64()))
     codes = [refusals[row].code for row in rows]

@@ -1,4 +1,4 @@
-"""The tokenizer that a build is made for, with all that decides ids; it crosses processes."""
+"""Tokenizer of a build, with everything that decides ids; it can be pickled."""
 
 import hashlib
 from dataclasses import dataclass, fields
@@ -23,16 +23,16 @@ THOUGHTS = ("<think>", "</think>")
 
 
 class Stages(NamedTuple):
-    """The stages of a fast tokenizer before its model, as its JSON has them; None: none."""
+    """Stages of a fast tokenizer before its model, as in its JSON; None if it has none."""
 
     normalizer: dict[str, Any] | None
     pre_tokenizer: dict[str, Any] | None
     dropout: float | None
-    """Of the model: with one, the same text has other ids each time."""
+    """Dropout of the model; if it is set, the same text gets different ids each time."""
 
 
 class AddedToken(NamedTuple):
-    """A string that the tokenizer takes whole, wherever it stands."""
+    """A string that the tokenizer matches whole, anywhere in a text."""
 
     id: int
     content: str
@@ -44,13 +44,13 @@ class AddedToken(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is found by its characters alone, and eats none beside it."""
+        """Return whether it is matched by its characters only, and strips none next to it."""
         return not (self.normalized or self.single_word or self.lstrip or self.rstrip)
 
 
 @lru_cache(maxsize=2)
 def _tokenizer(serialized: str) -> Tokenizer:
-    """Half a second for a large vocabulary, so not for each shard of a process."""
+    """Parse a tokenizer; cached, as a large vocabulary takes half a second."""
     return Tokenizer.from_str(serialized)
 
 
@@ -63,28 +63,28 @@ def _state(stage: Any) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """Everything of a tokenizer that decides ids."""
+    """All data of a tokenizer that decide ids."""
 
     name: str
     revision: str | None
     serialized: str
-    """The fast tokenizer as the library writes it, without truncation and padding."""
+    """JSON of the fast tokenizer, as the library writes it, without truncation and padding."""
     templates: dict[str, str]
     """Chat templates by name; `default` is used unless a row has tools and `tool_use` exists."""
     special_tokens: dict[str, str]
-    """What templates know by name: bos_token, eos_token, …"""
+    """Tokens that templates know by name: bos_token, eos_token, …"""
 
     @cached_property
     def backend(self) -> Tokenizer:
         return _tokenizer(self.serialized)
 
     def __reduce__(self) -> tuple[type["TokenizerSpec"], tuple[Any, ...]]:
-        """Only the fields cross to another process; what is made of them is made there."""
+        """Pickle only the fields; the other process computes the cached properties again."""
         return TokenizerSpec, tuple(getattr(self, field.name) for field in fields(self))
 
     @cached_property
     def stages(self) -> Stages:
-        """What the tokenizer does with a text before its model sees it."""
+        """Return the stages that a text passes before the tokenizer's model sees it."""
         backend = self.backend
         return Stages(
             _state(backend.normalizer),
@@ -94,7 +94,7 @@ class TokenizerSpec:
 
     @cached_property
     def added_tokens(self) -> list[AddedToken]:
-        """In the order of their ids."""
+        """Return the added tokens in the order of their ids."""
         found = sorted(self.backend.get_added_tokens_decoder().items())
         return [
             AddedToken(
@@ -111,12 +111,12 @@ class TokenizerSpec:
 
     @cached_property
     def control_tokens(self) -> tuple[str, ...]:
-        """Strings that steer the model and so must not come from a row's content.
+        """Return the strings that steer the model, which a row's content must not produce.
 
-        The special tokens, and others that a template writes and does not read: `<tool_call>` is
-        one with Qwen3's, `</think>` is none, as that template looks for it in what it is given.
-        Nor are <think> and </think> elsewhere: they begin no turn, and answers are written with
-        them where a generation prompt opens the thought.
+        These are the special tokens, and others that a template writes but does not read. With
+        Qwen3's template `<tool_call>` is one, but `</think>` is not, as the template looks for it
+        in its input. Nor are <think> and </think> with other templates: they begin no turn, and
+        answers contain them if a generation prompt opens the thought.
         """
         sources = list(self.templates.values())
         read = {text for source in sources for text in texts_looked_for(source)}
@@ -135,7 +135,7 @@ class TokenizerSpec:
         )
 
     def token_id(self, name: str) -> int | None:
-        """The id of `eos_token` and the like; None where the tokenizer has none."""
+        """Return the id of `eos_token` or a similar name; None if the tokenizer has none."""
         content = self.special_tokens.get(name)
         return next((token.id for token in self.added_tokens if token.content == content), None)
 
@@ -145,7 +145,7 @@ class TokenizerSpec:
         return self.templates.get("default")
 
     def seal(self) -> TokenizerIdentity:
-        """What the manifest says of it."""
+        """Return the tokenizer's entry in the manifest."""
         return TokenizerIdentity(
             name=shared_name(self.name),
             revision=self.revision,
@@ -161,7 +161,7 @@ class TokenizerSpec:
 def load_tokenizer_spec(
     name: str, *, revision: str | None = None, chat_template: Path | None = None
 ) -> TokenizerSpec:
-    """Load a tokenizer from a folder or the Hub; code that a repository brings is never run."""
+    """Load a tokenizer from a directory or the Hub; code of a repository is never run."""
     parts = _recall_or_load(name, revision)
     if chat_template is not None:
         parts = {**parts, "templates": {"default": _read_template(chat_template)}}
@@ -169,7 +169,7 @@ def load_tokenizer_spec(
 
 
 def target_of(name: str, tokenizer: Any) -> TokenizerSpec:
-    """Return the target of a tokenizer that transformers has loaded."""
+    """Return the spec of a tokenizer that transformers has loaded."""
     return TokenizerSpec(name=name, revision=None, **_parts(name, tokenizer))
 
 
@@ -186,7 +186,7 @@ def _recall_or_load(name: str, revision: str | None) -> dict[str, Any]:
 
 
 def _parts(name: str, tokenizer: Any) -> dict[str, Any]:
-    """A loaded tokenizer as plain data: the fields of a `TokenizerSpec`."""
+    """Return a loaded tokenizer as plain data: the fields of a `TokenizerSpec`."""
     if not getattr(tokenizer, "is_fast", False):
         problem = "has no fast tokenizer (tokenizer.json)"
         raise UsageError("C111", name, problem, "name a model that has one")

@@ -1,7 +1,7 @@
-"""A folder's tokenizer as it was loaded before, so that most builds need not import transformers.
+"""Cache of a directory's tokenizer, so that most builds need not import transformers.
 
-What is remembered is found by the sha256 of every small file in the folder and the versions of the
-two libraries that load it: whatever could change the result changes the name it is kept under.
+The key is made of the sha256 of every small file in the directory and the versions of the two
+libraries that load it: any change that could affect the result changes the key.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ from prefdata.store.verify import cache_folder
 
 SERIALIZED = "serialized"  # the key of the tokenizer's JSON
 _MORE_TEMPLATES = "additional_chat_templates"
-"""The one directory below its own that transformers reads of a tokenizer."""
+"""The only subdirectory that transformers reads for a tokenizer."""
 _LIBRARIES = ("tokenizers", "transformers")
 _WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack"})
 
 
 def entry_of(folder: Path) -> Path:
-    """Where the tokenizer of a folder, as its files are now, is remembered."""
+    """Return the cache file of a directory's tokenizer, for its files as they are now."""
     found = [*folder.glob("*"), *folder.glob(f"{_MORE_TEMPLATES}/*")]
     files = sorted(path for path in found if path.is_file() and _matters(path))
     names = [
@@ -36,7 +36,7 @@ def entry_of(folder: Path) -> Path:
 
 
 def recall(entry: Path) -> dict[str, Any] | None:
-    """What is remembered, if it is whole."""
+    """Return the cached value; None if it is missing or damaged."""
     try:
         digest, facts, serialized = entry.read_bytes().split(b"\n", maxsplit=2)
     except (OSError, ValueError):
@@ -47,9 +47,9 @@ def recall(entry: Path) -> dict[str, Any] | None:
 
 
 def remember(entry: Path, value: dict[str, Any]) -> None:
-    """Keep what was loaded; a full or read-only disk only costs time at the next build.
+    """Cache a loaded tokenizer; with a full or read-only disk the next build only takes longer.
 
-    The tokenizer's own JSON follows as it is: as a string of JSON it would be parsed twice.
+    The tokenizer's own JSON is appended as it is: as a JSON string it would be parsed twice.
     """
     facts = orjson.dumps({key: item for key, item in value.items() if key != SERIALIZED})
     serialized = value[SERIALIZED].encode()
@@ -76,7 +76,7 @@ def recall_place(tokenizer_sha256: str) -> str | None:
 
 
 def remember_place(tokenizer_sha256: str, name: str) -> None:
-    """Note where a tokenizer lies on this machine, which no build says."""
+    """Record where a tokenizer is on this machine, which builds do not contain."""
     place = str(Path(name).absolute()) if Path(name).is_dir() else name
     _write(_place_of(tokenizer_sha256), os.fsencode(place))
 

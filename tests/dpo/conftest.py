@@ -19,18 +19,18 @@ from prefdata.config import BuildConfig
 from tests.dpo.tiny import tiny_tokenizer
 
 COMPLETIONS = (2, 3, 4, 5)
-"""Of the prompts, in turn."""
+"""Numbers of completions of the prompts, in turn."""
 
 
 class Arena(NamedTuple):
-    """Folders of a tiny checkpoint and of a build with its reference."""
+    """Directories of a tiny checkpoint and of a build with its reference."""
 
     model: Path
     data: Path
 
 
 def save_gpt2(folder: Path, *, seed: int, template: str | None = None) -> Path:
-    """A GPT-2 of two layers with dropout everywhere, far from uniform."""
+    """Save a GPT-2 of two layers with dropout everywhere, far from uniform."""
     tokenizer = tiny_tokenizer() if template is None else tiny_tokenizer(template=template)
     torch.manual_seed(seed)
     config = GPT2Config(
@@ -43,7 +43,7 @@ def save_gpt2(folder: Path, *, seed: int, template: str | None = None) -> Path:
 
 
 def save_llama(folder: Path, **changes: Any) -> Path:
-    """A Llama of two layers, which has buffers."""
+    """Save a Llama of two layers, which has buffers."""
     tokenizer = tiny_tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -57,7 +57,7 @@ def save_llama(folder: Path, **changes: Any) -> Path:
 
 
 def write_pairs(path: Path, count: int) -> Path:
-    """Pairs whose prompts and completions differ in length; each third shares its prompt."""
+    """Write pairs of prompts and completions of various lengths; each third shares its prompt."""
     rows = []
     for n in range(count):
         prompt = f"Tell me a story about {n - (n % 3 == 0)} dogs" + " and a dog" * (n % 4)
@@ -80,7 +80,7 @@ def build_pairs(folder: Path, *, tokenizer: Path, count: int = 30, **options: An
 
 
 def open_alone(config: TrainConfig) -> TrainContext:
-    """A run in this process; accelerate's state is that of this config, not of an earlier test."""
+    """Open a run in this process; accelerate's state is from this config, not an earlier test."""
     return open_run(config, make_accelerator(config))
 
 
@@ -95,7 +95,7 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Arena:
 
 @pytest.fixture(scope="session")
 def ranked(arena: Arena, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A build of ranked completions, all pairs of each prompt, with its reference."""
+    """Build ranked completions, all pairs of each prompt, with their reference."""
     folder = tmp_path_factory.mktemp("ranked")
     rows = []
     for n in range(24):
@@ -127,7 +127,7 @@ def ranked(arena: Arena, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config_of(arena: Arena, tmp_path: Path) -> Callable[..., TrainConfig]:
-    """A config on the arena that a test changes by keyword."""
+    """Return a function that makes configs on the arena, with changes by keyword."""
 
     def make(**changes: Any) -> TrainConfig:
         value = {

@@ -1,4 +1,4 @@
-"""What long work tells where no bar can move."""
+"""Progress of long work if the console is not a terminal."""
 
 from pathlib import Path
 
@@ -24,14 +24,14 @@ def test_a_log_file_gets_lines(
 ) -> None:
     monkeypatch.setattr(display, "PULSE", 0.0)
     work(tmp_path)
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
 
     for line in ("reference 2 of 3", "policy 1 of 2", "step 7 of 9: loss 0.5000  margin 1.000"):
-        assert f"{line}" in told
-    assert "\x1b" not in told
+        assert f"{line}" in printed
+    assert "\x1b" not in printed
 
 
-def test_a_minute_lies_between_them_and_a_terminal_has_bars_alone(
+def test_a_minute_is_between_them_and_a_terminal_has_only_bars(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work(tmp_path)

@@ -1,4 +1,4 @@
-"""TRL's own trainer on our shards and reference log-probs: the same losses as ours."""
+"""TRL's own trainer on our shards and reference log-probs: its losses equal ours."""
 
 from collections.abc import Callable
 from pathlib import Path

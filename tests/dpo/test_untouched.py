@@ -1,4 +1,4 @@
-"""No command of dpo writes over what it reads or what it did not make: a census says so."""
+"""Commands of dpo never overwrite their inputs or files that they did not make, by a census."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from tests.census import require_untouched, snapshot
 from tests.dpo.conftest import Arena, save_gpt2
 
 Step = Callable[[], object]
-"""Arranges something in the working directory."""
+"""Setup of the working directory."""
 SHARD = "test-00000-of-00002.arrow"
 OTHER_SHARDS = [
     *("train-00000-of-00003.arrow", "train-00001-of-00003.arrow", "train-00002-of-00003.arrow"),
@@ -74,7 +74,7 @@ def config(**changes: object) -> Step:
 
 
 def trained(**changes: object) -> Step:
-    """A finished run in `run`, and its config."""
+    """Return a step that makes a finished run in `run`, and its config."""
 
     def step() -> None:
         config(**changes)()
@@ -92,7 +92,7 @@ def command(words: list[str]) -> object:
 
 
 def listed(name: str, **changes: object) -> Step:
-    """A reference manifest with changed entries, sealed anew."""
+    """Return a step that changes entries of a reference manifest and seals it again."""
 
     def step() -> None:
         path = Path("data/reference/default") / name
@@ -108,7 +108,7 @@ def listed(name: str, **changes: object) -> Step:
 
 
 class Refused(NamedTuple):
-    """What lies there, a command, and the code that it ends with."""
+    """Setup, a command, and the code that it ends with."""
 
     name: str
     steps: list[Step]
@@ -163,7 +163,7 @@ REFUSED = [
     Refused("train: out by dots", [config(out="model/..")], TRAIN, "E170"),
     Refused("train: the base is an earlier run's model", [trained(), config(model="run/model")],
             TRAIN, "E170"),
-    Refused("train: the reference model lies in out",
+    Refused("train: the reference model is in out",
             [copied("model", "run/adapter"), config(reference={"model": "run/adapter"})],
             TRAIN, "E170"),
     Refused("train: somebody's model", [put("run/model/config.json"), config()], TRAIN, "E171"),
@@ -219,7 +219,7 @@ REFUSED = [
 
 
 class Allowed(NamedTuple):
-    """What lies there, a command that works, and what it may touch."""
+    """Setup, a command that works, and the files that it may touch."""
 
     name: str
     steps: list[Step]
@@ -233,7 +233,7 @@ RUN = tuple(
 ALLOWED = [
     Allowed("train: notes in out", [put("run/notes"), put("run/log.txt"), config()], TRAIN,
             (*RUN, "run/model", "run/checkpoints")),
-    Allowed("train: beside everything", [put("metrics.txt"), copied("model", "base"),
+    Allowed("train: next to everything", [put("metrics.txt"), copied("model", "base"),
             removed("model"), config(model="base", out=".")], TRAIN,
             ("run.json", "metrics.jsonl", "report.html", ".dpo-train.json", "model",
              "checkpoints")),
@@ -256,7 +256,7 @@ ALLOWED = [
              "run/checkpoints/step-00000001/weights.safetensors",
              "run/checkpoints/step-00000001/optimizer.safetensors",
              "run/checkpoints/step-00000002")),
-    Allowed("ref: notes beside", [put("data/reference/notes"), put("data/reference/y/z")],
+    Allowed("ref: notes next to it", [put("data/reference/notes"), put("data/reference/y/z")],
             named("x"), ("data/reference/x",)),
     Allowed("ref: notes within", [listed("partial.json"), put("data/reference/default/notes"),
             put(f"data/reference/default/{SHARD}.from-notes")], REF,
@@ -284,7 +284,7 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def here(arena: Arena, second: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a model, another, a build with its reference, and prompts."""
+    """Fill a working directory with two models, a build with its reference, and prompts."""
     shutil.copytree(arena.model, tmp_path / "model")
     shutil.copytree(arena.data, tmp_path / "data")
     shutil.copytree(second, tmp_path / "second")
@@ -359,7 +359,7 @@ LOST: dict[str, list[Step]] = {
 
 
 @pytest.mark.parametrize("how", LOST)
-def test_a_lost_model_is_reported_and_made_again_from_the_checkpoint(how: str) -> None:
+def test_a_lost_model_is_reported_and_rebuilt_from_the_checkpoint(how: str) -> None:
     trained()()
     whole = {n: t.clone() for n, t in load_file("run/model/model.safetensors").items()}
     for step in LOST[how]:
@@ -372,12 +372,12 @@ def test_a_lost_model_is_reported_and_made_again_from_the_checkpoint(how: str) -
         return
     train(read_config(Path("train.yaml")), on_message=heard.append)
 
-    assert any("made again from step-00000002" in line for line in heard), heard
+    assert any("rebuilt from step-00000002" in line for line in heard), heard
     found = load_file("run/model/model.safetensors")
     assert all(torch.equal(found[name], whole[name]) for name in whole)
     heard.clear()
     train(read_config(Path("train.yaml")), on_message=heard.append)
-    assert heard == ["run holds this run, finished at step 3"]
+    assert heard == ["run contains this run, finished at step 3"]
 
 
 @pytest.mark.parametrize("how", list(LOST)[:6])
@@ -387,7 +387,7 @@ def test_a_lost_model_without_a_checkpoint_is_an_error(how: str, here: Path) -> 
         step()
     before = snapshot(here)
 
-    with pytest.raises(DpoError, match=r"no checkpoint is left to make it from.*T164"):
+    with pytest.raises(DpoError, match=r"no checkpoint is left to rebuild it.*T164"):
         train(read_config(Path("train.yaml")))
 
     require_untouched(before, snapshot(here))
@@ -401,7 +401,7 @@ def test_changed_metrics_of_a_finished_run_are_reported(name: str) -> None:
 
     train(read_config(Path("train.yaml")), on_message=heard.append)
 
-    assert heard[0] == f"run/{name} is not as the run left it"
+    assert heard[0] == f"run/{name} is missing or has changed"
 
 
 REJECTED_LINES = [
@@ -424,12 +424,12 @@ def test_lines_that_no_run_wrote_end_no_run_and_are_kept(line: bytes) -> None:
 
     lines = Path("run/metrics.jsonl").read_bytes().splitlines()
     assert [orjson.loads(one)["step"] for one in lines if b"eval" not in one] == [1, 2, 3]
-    assert any("1 lines are not of a run" in one for one in heard)
+    assert any("1 lines are not from a run" in one for one in heard)
     assert Path("run/metrics.new.jsonl").read_bytes() == line + b"\n" + before
 
 
 def test_a_reference_is_read_as_the_pass_left_it() -> None:
-    """The list that is checked is one that passes."""
+    """A list of shards as `dpo-ref` writes it passes the checks."""
     build = open_build("data")
     compute_reference("data", model="model", name="again")
 

@@ -1,4 +1,4 @@
-"""A tiny random Llama and its tokenizer, saved as a checkpoint that loads by its folder."""
+"""A tiny random Llama and its tokenizer, saved as a checkpoint that loads by its directory."""
 
 from pathlib import Path
 

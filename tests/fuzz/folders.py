@@ -41,7 +41,7 @@ def make_base(folder: Path) -> Path:
 
 
 def run_settings(folder: Path) -> dict[str, Any]:
-    """The run that each damaged one is started again as."""
+    """Return the config with which each damaged run is restarted."""
     return {
         "model": str(folder / "model"), "data": str(folder / "data"), "out": str(folder / "run"),
         "global_batch_size": 4, "steps": 2, "checkpoint_every": 1, "eval_split": None,
@@ -49,7 +49,7 @@ def run_settings(folder: Path) -> dict[str, Any]:
 
 
 def damage(folder: Path, number: int) -> list[str]:
-    """Damage a copy of the base; return the names that are now foreign and may not be touched."""
+    """Damage a copy of the base; return the names that are now foreign and must not be touched."""
     random = Random(f"folder {number}")
     planted = _plant(folder, random)
     for _ in range(random.choice((0, 1, 1, 1, 2)) if planted else random.choice((1, 1, 2))):
@@ -112,7 +112,7 @@ def _damage_file(file: Path, random: Random) -> None:
 
 
 def _change_json(file: Path, random: Random) -> None:
-    """Change one value, and half the time write a hash that fits."""
+    """Change one value; most times, write a hash that fits."""
     try:
         value = json.loads(file.read_bytes())
     except ValueError:
@@ -138,7 +138,7 @@ def _change_json(file: Path, random: Random) -> None:
 
 
 def _leaf(value: Any, random: Random) -> tuple[Any, Any]:
-    """A random place in a JSON value: what holds it, and its key there."""
+    """Return a random place in a JSON value: its container, and its key there."""
     holder, key = None, None
     while isinstance(value, dict | list) and value and (holder is None or random.random() < 0.8):
         holder = value

@@ -1,4 +1,4 @@
-"""Damaged inputs of every format, and how many rows a parser that is not ours finds in them."""
+"""Damaged inputs of every format, and the number of rows that another parser finds in them."""
 
 import csv
 import gzip
@@ -108,7 +108,7 @@ ODD_NAMES = ("extra", "system", "chosen", "prompt", "split", "a\x1b[31m", "", "Ã
 
 
 def table_of(rows: list[Row], random: Random) -> pa.Table:
-    """A table of the rows, half the time with a column that is replaced or added."""
+    """Return a table of the rows, often with a column replaced or added."""
     table = pa.Table.from_pylist(rows)
     if random.random() < 0.6:
         column = random.choice(ODD_COLUMNS)(table.num_rows)
@@ -135,7 +135,7 @@ def arrow_of(rows: list[Row], random: Random) -> bytes:
 
 
 class Format(NamedTuple):
-    """How a file is made, from rows and a seed, and where the damage goes."""
+    """Recipe of a file: how to make it from rows and a seed, and where to damage it."""
 
     suffix: str
     rows: Callable[[Random], list[Row]]
@@ -177,7 +177,7 @@ class Input(NamedTuple):
 
 
 def make_input(name: str, number: int) -> Input:
-    """Return the file of a format and a number, always the same."""
+    """Return the file of a format and a number; it is deterministic."""
     random, form = Random(f"{name} {number}"), FORMATS[name]
     data = form.write(form.rows(random), random)
     is_table = form.suffix in (".parquet", ".arrow")
@@ -185,7 +185,7 @@ def make_input(name: str, number: int) -> Input:
         if random.random() < 0.5:
             return Input(form.suffix, damaged(form.pack(data), random))
         return Input(form.suffix, form.pack(damaged(data, random)))
-    # half of the tables are only odd: a flipped bit mostly ends in "is damaged"
+    # half of the tables are unusual but intact: a flipped bit mostly ends in "is damaged"
     return Input(form.suffix, data if is_table and random.random() < 0.5 else damaged(data, random))
 
 
@@ -217,16 +217,16 @@ def unpacked(data: bytes) -> bytes | None:
 
 
 def _num_records(text: bytes, delimiter: str) -> int | None:
-    """Records below the header; None if the header is not of this delimiter."""
+    """Return the number of records below the header; None if it has another delimiter."""
     decoded = text.decode("utf-8", errors="replace").removeprefix("\ufeff")
     if delimiter not in decoded.partition("\n")[0] or decoded.startswith("sep="):
         return None
     csv.field_size_limit(1 << 30)
-    lines = decoded.split("\n")  # as a CR alone ends no record
+    lines = decoded.split("\n")  # a CR without LF does not end a record
     reader = csv.reader([f"{line}\n" for line in lines[:-1]] + lines[-1:], delimiter=delimiter)
 
     def count() -> int:
-        found, last = -1, 0  # the header is none
+        found, last = -1, 0  # the header is not counted
         for _ in reader:
             found += any(line.strip() for line in lines[last : reader.line_num])
             last = reader.line_num

@@ -1,4 +1,4 @@
-"""Seeded damage to bytes: what a disk, a cut download, an editor and an attacker do."""
+"""Seeded damage to bytes, as by a disk, a cut download, an editor or an attacker."""
 
 from random import Random
 

@@ -54,7 +54,7 @@ VALUES = (
 
 
 def make_settings(kind: str, number: int) -> bytes:
-    """Return the config of a kind (`build` or `train`) and a number, always the same."""
+    """Return the config of a kind (`build` or `train`) and a number; it is deterministic."""
     random = Random(f"{kind} config {number}")
     lines = (BUILD if kind == "build" else TRAIN).splitlines()
     for _ in range(random.randint(1, 3)):

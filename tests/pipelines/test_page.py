@@ -107,7 +107,7 @@ def test_a_flat_line_and_a_single_step_can_be_drawn() -> None:
 
 
 def test_a_histogram_counts_every_value() -> None:
-    svg = histogram("t", [("a", "before", [0.0, 0.05, 1.0])], bins=10)
+    svg = histogram("t", [("a", "before", [0.0, 0.05, 1.0])], bins=10, x_label="x")
 
     heights = [float(h) for h in re.findall(r'<rect [^>]*height="([\d.]+)"', svg)]
     assert heights[0] == pytest.approx(2 * heights[-1], abs=0.2)

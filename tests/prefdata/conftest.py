@@ -1,4 +1,4 @@
-"""A tiny tokenizer with a ChatML template, made in the test, and a cache of the tests' own."""
+"""Fixtures: a tiny tokenizer with a ChatML template, and a separate cache for the tests."""
 
 import json
 import os
@@ -17,12 +17,11 @@ CORPUS = [
     "The quick brown fox jumps over the lazy dog, and the dog sleeps on.",
     "system user assistant tool What is the capital of France? Paris. Hello, world!\n\n1234567890",
 ]
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Nothing that a test remembers lands in the user's cache."""
+    """Keep the tests' cache entries out of the user's cache."""
     old = os.environ.get("XDG_CACHE_HOME")
     folder = tmp_path_factory.mktemp("cache")
     os.environ["XDG_CACHE_HOME"] = str(folder)
@@ -34,7 +33,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def save_tokenizer(folder: Path, *, template: str | None = CHATML, bos: str | None = None) -> Path:
-    """Train a byte-level BPE of 400 tokens and save it as a model's folder has it."""
+    """Train a byte-level BPE of 400 tokens and save it as in a model's directory."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -61,7 +60,7 @@ def save_tokenizer(folder: Path, *, template: str | None = CHATML, bos: str | No
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny tokenizer with a ChatML template."""
+    """Return the directory of a tiny tokenizer with a ChatML template."""
     return save_tokenizer(tmp_path_factory.mktemp("tiny"))
 
 
@@ -71,7 +70,7 @@ def tiny_without_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def chat_rows(number: int) -> list[dict[str, object]]:
-    """Rows of TRL's conversational layout; every fifth shares the prompt of the one before."""
+    """Return rows of TRL's conversational layout; every fifth has the prompt of the one before."""
     return [
         {
             "prompt": [{"role": "user", "content": f"What is {row - (row % 5 == 0)} + 1? é 😀 \n"}],

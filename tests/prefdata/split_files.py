@@ -1,4 +1,4 @@
-"""Files of splits, and what a build makes of them, for the tests of splits."""
+"""Files of splits, and the contents of their builds, for the tests of splits."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ Row = dict[str, object]
 
 
 def ask(prompt: str, chosen: str = "yes", rejected: str = "no", **more: object) -> Row:
-    """A pair with a prompt of one turn, and other columns."""
+    """Return a pair with a prompt of one turn, and other columns."""
     return {
         "prompt": [{"role": "user", "content": prompt}],
         "chosen": [{"role": "assistant", "content": chosen}],
@@ -26,7 +26,7 @@ def asks(*prompts: str) -> list[Row]:
 
 
 def write_files(folder: Path, files: dict[str, list[Row]]) -> list[str]:
-    """The names of the files, written under the folder in the order given."""
+    """Write files under the directory, and return their names in the order given."""
     for name, rows in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_rows(folder / name, rows)
@@ -39,7 +39,7 @@ def build_of(inputs: Any, tokenizer: Path, out: Path, **changes: Any) -> Build:
 
 
 def prompts_of(build: Build) -> dict[str, list[str]]:
-    """The prompts of each split, sorted."""
+    """Return the prompts of each split, sorted."""
     return {
         split: sorted(row["prompt"][0]["content"] for row in build.text(split).to_pylist())
         for split in build.splits
@@ -47,7 +47,7 @@ def prompts_of(build: Build) -> dict[str, list[str]]:
 
 
 def codes_of(build: Build) -> dict[str, str]:
-    """The code of each refused row, by the file's name and line."""
+    """Return the code of each rejected row, by file name and line."""
     return {
         f"{Path(row['source']).name}:{row['line']}": row["code"]
         for row in build.rejected().to_pylist()

@@ -1,4 +1,4 @@
-"""A build is a function of its inputs, config and tokenizer, however it came about."""
+"""Reproducibility: a build is a function of its inputs, config and tokenizer, nothing else."""
 
 import os
 import subprocess
@@ -14,10 +14,9 @@ from prefdata.config import make_config
 from prefdata.errors import EmptyError, LockedError, PrefdataError, UsageError
 from prefdata.store.commit import lock_folder
 from prefdata.tokens.tokenizer import load_tokenizer_spec
+from tests.real_data import HH_SAMPLE, HH_WHOLE
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT.parent / "shared" / "data"
-HH = DATA / "hh-rlhf-harmless-base-test" / "test.jsonl.gz"
 
 
 def config(rows: Path, tokenizer: Path, out: Path, **changes: Any) -> prefdata.BuildConfig:
@@ -38,7 +37,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("workers", [2, 4])
-def test_the_number_of_workers_changes_no_byte(
+def test_output_is_byte_identical_with_any_number_of_workers(
     rows_file: Path, tiny: Path, tmp_path: Path, workers: int
 ) -> None:
     prefdata.build(config(rows_file, tiny, tmp_path / "one" / "out", workers=1))
@@ -47,7 +46,9 @@ def test_the_number_of_workers_changes_no_byte(
     assert tree(tmp_path / "one" / "out") == tree(tmp_path / "many" / "out")
 
 
-def test_the_seed_of_hashing_changes_no_byte(rows_file: Path, tiny: Path, tmp_path: Path) -> None:
+def test_output_is_byte_identical_with_any_hash_seed(
+    rows_file: Path, tiny: Path, tmp_path: Path
+) -> None:
     hashes = set()
     for seed in ("0", "1"):
         out = tmp_path / seed
@@ -144,7 +145,7 @@ def test_nothing_is_left_of_a_build_without_rows(tiny: Path, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_left_where_a_template_is_missing(
+def test_nothing_is_left_if_a_template_is_missing(
     rows_file: Path, tiny_without_template: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -199,19 +200,25 @@ def test_the_fingerprint_ignores_what_says_only_where_and_how_fast() -> None:
     assert one.identity != config(rows, tokenizer, Path("a"), seed=9).identity
 
 
-@pytest.mark.skipif(not HH.exists(), reason="the real data are not here")
-def test_every_line_of_a_real_set_is_accounted_for(tiny: Path, tmp_path: Path) -> None:
-    build = prefdata.build(config(HH, tiny, tmp_path / "out", shard_rows=1000))
+@pytest.mark.parametrize(
+    ("path", "count"), [(HH_SAMPLE, 200), (HH_WHOLE, 2312)], ids=["200", "all"]
+)
+def test_every_line_of_a_real_set_is_accounted_for(
+    path: Path, count: int, tiny: Path, tmp_path: Path
+) -> None:
+    if not path.exists():
+        pytest.skip(f"{path.name} is not next to this checkout")
+    build = prefdata.build(config(path, tiny, tmp_path / "out", shard_rows=1000))
     lines = build.manifest.lines
     codes = build.rejected()["code"].to_pylist()
 
-    assert (lines.lines, lines.kept, lines.rejected) == (2312, 2303, 9)
+    assert (lines.lines, lines.kept, lines.rejected) == (count, count - 9, 9)
     assert sorted(codes) == ["PD202"] * 4 + ["PD207"] * 5
 
 
 @pytest.mark.skipif(find_spec("pandas") is None, reason="pandas is not installed")
 def test_a_build_imports_no_heavy_library(rows_file: Path, tiny: Path, tmp_path: Path) -> None:
-    load_tokenizer_spec(str(tiny))  # remembered, so that transformers is not needed
+    load_tokenizer_spec(str(tiny))  # cached, so that transformers is not needed
     script = (
         "import sys, prefdata\n"
         "from prefdata.config import make_config\n"

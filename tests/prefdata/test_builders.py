@@ -1,4 +1,4 @@
-"""Builders that start in one folder at the same moment: one wins, the others say so at once."""
+"""Concurrent builders in one directory: one wins, the others stop at once with an error."""
 
 import multiprocessing
 import os
@@ -23,7 +23,7 @@ ROUNDS = times(2, 50)
 
 
 def contend(gate: Barrier, config: BuildConfig, rounds: int, ends: "multiprocessing.Queue") -> None:  # type: ignore[type-arg]
-    """Build into a fresh folder each round, and tell how it ended."""
+    """Build into a new directory each round, and report how it ended."""
     for number in range(rounds):
         mine = config.model_copy(update={"out": config.out / str(number)})
         gate.wait()
@@ -71,7 +71,7 @@ def test_the_lock_of_a_killed_builder_is_free_at_once(tiny: Path, tmp_path: Path
     process.wait()
     deadline = time.monotonic() + 20
     while any(Path(f"/proc/{child}").exists() for child in children):
-        assert time.monotonic() < deadline, "a worker outlives its chief"
+        assert time.monotonic() < deadline, "a worker outlives its parent process"
         time.sleep(0.05)
 
     config = BuildConfig(inputs=[str(rows)], tokenizer=str(tiny), out=out, workers=1)

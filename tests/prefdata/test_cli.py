@@ -1,4 +1,4 @@
-"""The commands: one line for a mistake, its exit code, and no escape sequence from data."""
+"""Commands: one line for a mistake, its exit code, and no escape sequence from data."""
 
 import json
 import signal
@@ -60,7 +60,7 @@ def test_a_config_file_and_the_command_line_make_the_same_build(
     assert one.stdout.split()[-1] == other.stdout.split()[-1]
 
 
-def test_validate_tells_by_its_exit_code(rows_file: Path, tmp_path: Path) -> None:
+def test_validate_reports_by_its_exit_code(rows_file: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_bytes(rows_file.read_bytes() + b"{\n")
     report = tmp_path / "report.json"
@@ -96,7 +96,7 @@ def test_a_mistake_in_a_config_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_messages_read_as_they_are_meant(tmp_path: Path) -> None:
+def test_messages_have_the_expected_text(tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text("tokeniser: x\n")
     lines = [
@@ -139,7 +139,7 @@ def test_plain_text_keeps_what_is_harmless() -> None:
 
 
 def heed_ctrl_c() -> None:
-    """A shell has the jobs that it runs in the background ignore the signal, and so their heirs."""
+    """Restore the signal, which background jobs of a shell and their children ignore."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -150,7 +150,7 @@ def heed_ctrl_c() -> None:
 def test_a_signal_ends_a_build_in_one_line_with_its_own_exit_code(
     number: int, workers: int, code: int, tiny: Path, tmp_path: Path
 ) -> None:
-    """The rows are many enough for it to come in the middle; a warning would be a line more."""
+    """Interrupt a build of enough rows in the middle; a warning would be one more line."""
     many, out = tmp_path / "many.jsonl", tmp_path / "out"
     row = {"prompt": "say {}", "chosen": " a {}", "rejected": " b {}"}
     many.write_text("".join(json.dumps(row).replace("{}", str(n)) + "\n" for n in range(200_000)))

@@ -1,4 +1,4 @@
-"""The wrapper of every command: one line, one code, one exit code, whatever is raised."""
+"""Wrapper of every command: one line, one code and one exit code for any exception."""
 
 import errno
 import os
@@ -27,18 +27,18 @@ SECRET = "hf_abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 class OddError(Exception):
-    """An exception that pickle cannot rebuild."""
+    """Exception that pickle cannot rebuild."""
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(f"{first} and {second}")
 
 
 class PanicException(BaseException):
-    """What a panic of a library in Rust looks like: no `Exception`."""
+    """Panic of a Rust library, which is not an `Exception`."""
 
 
 class OutOfMemoryError(RuntimeError):
-    """What torch raises."""
+    """Error as torch raises it."""
 
 
 def invoke(error: BaseException | Callable[[], Any], *words: str) -> Result:
@@ -72,14 +72,14 @@ FORESEEN: dict[str, tuple[BaseException, int, str]] = {
     "long name": (OSError(errno.ENAMETOOLONG, "x", "n" * 500), 2, "shorter name [E192]"),
     "no permission": (PermissionError(errno.EACCES, "no", "a"), 2, "a: cannot be used (no); "),
     "files open": (OSError(errno.EMFILE, "Too many open files"), 2, "raise `ulimit -n` [E192]"),
-    "circle of links": (OSError(errno.ELOOP, "Too many levels", "a"), 2, "form a circle [E192]"),
+    "circle of links": (OSError(errno.ELOOP, "Too many levels", "a"), 2, "form a cycle [E192]"),
     "locale": (UnicodeEncodeError("ascii", "é", 0, 1, "x"), 2, "if the name is right [E190]"),
     "Ctrl-C": (KeyboardInterrupt(), 130, "run the same command again: what is done is kept"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", FORESEEN)
-def test_what_is_foreseen_has_its_line_and_its_exit_code(kind: str) -> None:
+def test_an_expected_error_has_its_line_and_its_exit_code(kind: str) -> None:
     error, code, part = FORESEEN[kind]
     result = invoke(error)
 
@@ -104,7 +104,7 @@ UNFORESEEN: dict[str, BaseException] = {
 
 
 @pytest.mark.parametrize("kind", UNFORESEEN)
-def test_what_nobody_foresaw_is_a_line_with_a_file(kind: str) -> None:
+def test_an_unexpected_error_is_a_line_with_a_file(kind: str) -> None:
     error = UNFORESEEN[kind]
     result = invoke(error)
     line = the_line(result)
@@ -138,7 +138,7 @@ def test_the_place_is_the_innermost_that_was_worked_on() -> None:
 
 
 class Task:
-    """An item that says what it is about."""
+    """Work item with a description."""
 
     about = "rows.jsonl, part 7"
 
@@ -218,7 +218,7 @@ def test_an_unknown_command_of_a_group_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("name", ["b\udcff.jsonl", "\udc80", "a/\udcfe/b"])
-def test_a_name_that_is_no_text_is_refused_with_its_bytes_shown(name: str) -> None:
+def test_a_name_that_is_not_text_is_refused_with_its_bytes_shown(name: str) -> None:
     result = invoke(lambda: None, name)
 
     assert "is not text in utf-8; rename it" in the_line(result)
@@ -230,7 +230,7 @@ def test_a_name_that_is_no_text_is_refused_with_its_bytes_shown(name: str) -> No
     [("POLARS_MAX_THREADS", "0"), ("POLARS_MAX_THREADS", "many"), ("RAYON_NUM_THREADS", "-1"),
      ("OMP_NUM_THREADS", "x"), ("OMP_NUM_THREADS", "4,0"), ("MKL_NUM_THREADS", "1.5")],
 )  # fmt: skip
-def test_a_number_of_threads_that_is_none_is_refused(
+def test_an_invalid_number_of_threads_is_refused(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -269,7 +269,7 @@ def test_no_error_shows_a_secret(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["hf_transfer is off", "a?b=c", "http://a.b/c@d", "key=value"])
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_text_without_a_secret_is_unchanged(text: str) -> None:
     assert without_secrets(text) == text
 
 
@@ -278,7 +278,7 @@ def test_a_reader_that_leaves_is_not_an_error() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
 
     assert done.stderr == ""
-    assert done.stdout.split()[-1] in {"0", "141"}  # 0 if all of it was in the pipe already
+    assert done.stdout.split()[-1] in {"0", "141"}  # 0 if all output was already in the pipe
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's")
@@ -303,7 +303,7 @@ def test_a_name_that_a_glob_matches_and_no_report_could_hold_is_refused(tmp_path
 
 
 def interrupted(command: list[str], ready: Path) -> tuple[int, str]:
-    """Send Ctrl-C to a command and its workers, as a terminal does, once a path exists."""
+    """Send Ctrl-C to a command and its workers, as a terminal does, after a path exists."""
 
     def heed() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)

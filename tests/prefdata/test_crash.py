@@ -1,4 +1,4 @@
-"""A build that is killed at any system call leaves nothing that looks whole, and can be resumed."""
+"""Crash safety: a build killed at any system call leaves no partial file, and can be resumed."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def hash_or_code(out: Path) -> str:
 def test_a_killed_build_is_never_accepted_and_its_resume_gives_the_same_bytes(
     workers: int, points: int, rows_file: Path, tiny: Path, tmp_path: Path
 ) -> None:
-    """Calls are counted in each process by itself: with workers one of them dies, or the chief."""
+    """Count calls in each process separately: with workers, one of them or the parent dies."""
     arguments = command(rows_file, tiny, tmp_path / "whole" / "out", workers)
     subprocess.run(command(rows_file, tiny, tmp_path / "warm"), capture_output=True, check=True)
     spread = points_of(arguments, tmp_path / "log", points)
@@ -61,7 +61,7 @@ def test_a_killed_build_is_never_accepted_and_its_resume_gives_the_same_bytes(
 def test_an_error_of_the_disk_is_one_line_and_the_next_run_gives_the_same_bytes(
     error: str, rows_file: Path, tiny: Path, tmp_path: Path
 ) -> None:
-    """At any call that writes: the process says so or does not need it; nothing is half there."""
+    """Fail any call that writes: the process reports it or does not need it; no file is partial."""
     arguments = command(rows_file, tiny, tmp_path / "whole" / "out")
     subprocess.run(command(rows_file, tiny, tmp_path / "warm"), capture_output=True, check=True)
     spread = points_of(arguments, tmp_path / "log", POINTS)

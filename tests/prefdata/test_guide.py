@@ -1,4 +1,4 @@
-"""The guide "Clean your set in ten minutes" does what it says."""
+"""Commands of the guide "Clean your set in ten minutes": they do what the guide says."""
 
 import re
 import shlex

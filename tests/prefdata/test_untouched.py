@@ -1,4 +1,4 @@
-"""No command of prefdata writes over what it reads or what it did not make: a census says so."""
+"""Foreign files: no command of prefdata overwrites its inputs or files that it did not write."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ REPORT = ["validate", "rows.jsonl", "--report"]
 NOT_UTF8 = os.fsdecode(b"\xff")
 
 Step = Callable[[], object]
-"""Arranges something in the working directory."""
+"""Step that prepares the working directory."""
 
 
 class Killed(Silent):
@@ -48,12 +48,12 @@ def config_of(**changes: object) -> BuildConfig:
 
 
 def made(**changes: object) -> Step:
-    """A finished build in `out`."""
+    """Return a step that makes a finished build in `out`."""
     return lambda: prefdata.build(config_of(**changes))
 
 
 def killed() -> None:
-    """A build in `out` that was stopped before its tokens."""
+    """Start a build in `out`, and stop it before its tokens."""
     with pytest.raises(KeyboardInterrupt):
         prefdata.build(config_of(), progress=Killed())
     assert Path("out", FOLDER, "parts").is_dir()
@@ -101,7 +101,7 @@ def config(**changes: object) -> Step:
 
 
 def reported(name: str) -> Step:
-    """A report of an earlier validation."""
+    """Return a step that writes a report of an earlier validation."""
     return lambda: CliRunner().invoke(main, [*REPORT, name])
 
 
@@ -114,7 +114,7 @@ def swapped(name: str, old: str, new: str) -> Step:
 
 
 class Refused(NamedTuple):
-    """What lies there, a command, and the code that it ends with."""
+    """Case: existing files, a command, and its error code."""
 
     name: str
     steps: list[Step]
@@ -144,12 +144,12 @@ REFUSED = [
             to("out", "--replace", rows="out/text/*.parquet"), "E170"),
     Refused("out is the tokenizer", [], to("tok", "--replace"), "E170"),
     Refused("out is a link to the tokenizer", [linked("o", "tok")], to("o"), "E170"),
-    Refused("the template lies where text goes",
+    Refused("the template is where text goes",
             [put("out/text/t.jinja", CHATML), config(chat_template="out/text/t.jinja")],
             OTHER, "E170"),
     Refused("an evaluation is a file of the build",
             [made(), config(evaluations=["out/report.json"])], OTHER, "E170"),
-    Refused("ids to leave out lie where rejected rows go", [put("out/rejected/ids", NO_PAIR)],
+    Refused("ids to exclude are where rejected rows go", [put("out/rejected/ids", NO_PAIR)],
             [*AGAIN, "--exclude", "out/rejected/ids"], "E170"),
     Refused("a README", [put("out/README.md")], AGAIN, "E143"),
     Refused("a .building", [put("out/.building/notes")], BUILD, "E172"),
@@ -223,7 +223,7 @@ REFUSED = [
 
 
 class Allowed(NamedTuple):
-    """What lies there, a command that works, and what it may touch besides the build's files."""
+    """Case: existing files, a command that works, and other files that it may write."""
 
     name: str
     steps: list[Step]
@@ -264,7 +264,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def here(tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with rows and a tokenizer."""
+    """Return a working directory with rows and a tokenizer."""
     write_rows(tmp_path / "rows.jsonl", chat_rows(12))
     (tmp_path / "tok").mkdir()
     for file in tokenizer.iterdir():
@@ -274,7 +274,7 @@ def here(tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
-def test_what_is_not_ours_is_refused_and_stays(case: Refused, here: Path) -> None:
+def test_foreign_files_are_an_error_and_are_kept(case: Refused, here: Path) -> None:
     for step in case.steps:
         step()
     before = snapshot(here)
@@ -288,7 +288,7 @@ def test_what_is_not_ours_is_refused_and_stays(case: Refused, here: Path) -> Non
 
 
 @pytest.mark.parametrize("case", ALLOWED, ids=lambda case: case.name)
-def test_what_is_ours_is_written_and_nothing_else(case: Allowed, here: Path) -> None:
+def test_only_own_files_are_written(case: Allowed, here: Path) -> None:
     for step in case.steps:
         step()
     before = snapshot(here)
@@ -306,7 +306,7 @@ def test_what_is_ours_is_written_and_nothing_else(case: Allowed, here: Path) -> 
 
 
 def own_names(census: dict[str, str]) -> set[str]:
-    """What the manifest in `out` lists, and what a killed build left."""
+    """Return the names in the manifest in `out`, and those of a killed build's files."""
     names = {name.removeprefix("out/") for name in census if name.startswith("out/")}
     staged = {name for name in names if name.startswith(FOLDER)}
     if "manifest.json" not in names:
@@ -316,7 +316,7 @@ def own_names(census: dict[str, str]) -> set[str]:
     return staged | listed | {"manifest.json", "README.md", "README.new.md"}
 
 
-def test_a_card_that_was_edited_stays_beside_the_new_one() -> None:
+def test_an_edited_card_is_kept_next_to_the_new_one() -> None:
     made()()
     put("out/README.md", "my words\n")()
 
@@ -328,7 +328,7 @@ def test_a_card_that_was_edited_stays_beside_the_new_one() -> None:
 
 
 def test_an_old_build_is_whole_until_the_new_one_is() -> None:
-    """What stops a build's last step leaves the old one, and the next try has the new one."""
+    """Interrupt a build's last step: the old build is left, and the next run makes the new one."""
     out = Path("out")
     made(test_fraction=0.0)()
     whole = snapshot(out)

@@ -1,1 +1,1 @@
-"""What people look at after a run: one HTML page."""
+"""Report of a run: one HTML page."""

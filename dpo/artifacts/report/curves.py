@@ -1,6 +1,6 @@
-"""Small line and bar plots as SVG text, colored by the page's CSS classes alone.
+"""Small line and bar plots as SVG text, colored only by the page's CSS classes.
 
-And the curves of a training run, smoothed, out of the lines of its `metrics.jsonl`.
+Also the smoothed curves of a training run, from the lines of its `metrics.jsonl`.
 """
 
 import math
@@ -25,7 +25,7 @@ class Series(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """One plot with its title and the legend that its colors need."""
+    """One plot with its title and legend."""
 
     title: str
     svg: Markup
@@ -37,7 +37,7 @@ Line = Mapping[str, float]
 
 
 def run_figures(lines: Sequence[Line], *, chosen: str, rejected: str) -> list[Figure]:
-    """The figures of a run; `chosen` and `rejected` are CSS classes. Dots are held-out pairs."""
+    """Return a run's figures; `chosen` and `rejected` are CSS classes. Dots are held-out pairs."""
 
     def curve(name: str, label: str, kind: str) -> list[Series]:
         seen = [(line["step"], line[name]) for line in lines if name in line]
@@ -67,13 +67,13 @@ def run_figures(lines: Sequence[Line], *, chosen: str, rejected: str) -> list[Fi
 
 
 def line_figure(title: str, series: Sequence[Series]) -> Figure:
-    """Curves with their legend."""
+    """Return a plot of curves with its legend."""
     legend = [(f"{s.kind} {'dot' if s.dots else 'line'}", s.label) for s in series]
     return Figure(title, line_plot(title, series), legend)
 
 
 def smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Moving mean over the last SMOOTH steps.
+    """Return the moving mean over the last SMOOTH steps.
 
     >>> smooth([(1, 2.0), (2, 4.0)])
     [(1, 2.0), (2, 3.0)]
@@ -86,7 +86,7 @@ def smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 class _Frame(NamedTuple):
-    """The plot's ranges; x and y are values, not pixels."""
+    """Ranges of a plot; x and y are values, not pixels."""
 
     x0: float
     x1: float
@@ -101,7 +101,7 @@ class _Frame(NamedTuple):
 
 
 def line_plot(title: str, series: Sequence[Series], *, x_label: str = "step") -> Markup:
-    """Curves over one x axis; the y axis begins and ends at round numbers."""
+    """Draw curves over one x axis; the y axis begins and ends at round numbers."""
     xs = [x for one in series for x, _ in one.points]
     marks = ticks([y for one in series for _, y in one.points])
     frame = _Frame(min(xs), max(xs), marks[0], marks[-1])
@@ -113,7 +113,7 @@ def line_plot(title: str, series: Sequence[Series], *, x_label: str = "step") ->
 def histogram(
     title: str, groups: Sequence[tuple[str, str, list[float]]], *, bins: int, x_label: str
 ) -> Markup:
-    """Bars side by side of values in [0, 1]; a group is (label, CSS class, values)."""
+    """Draw grouped bars of values in [0, 1]; a group is (label, CSS class, values)."""
     counts = {label: _count(values, bins) for label, _, values in groups}
     marks = ticks([0, *(count for found in counts.values() for count in found)])
     frame = _Frame(0, 1, marks[0], marks[-1])
@@ -136,7 +136,7 @@ def _count(values: list[float], bins: int) -> list[int]:
 
 
 def ticks(values: Sequence[float]) -> list[float]:
-    """Round numbers, at equal distances, from below the least to above the greatest value.
+    """Return evenly spaced round numbers from below the least to above the greatest value.
 
     >>> ticks([0.12, 0.97])
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -150,7 +150,7 @@ def ticks(values: Sequence[float]) -> list[float]:
 
 
 def _grid(frame: _Frame, marks: Sequence[float], x_label: str) -> str:
-    """A line across at every mark with its value, and the ends of the x axis."""
+    """Draw a horizontal line with its value at every mark, and the ends of the x axis."""
     parts = []
     for value in marks:
         _, y = frame.at(frame.x0, value)

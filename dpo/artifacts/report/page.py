@@ -1,4 +1,4 @@
-"""`report.html`: a run as one page, at its end and after any stop. No script, nothing remote."""
+"""`report.html`: one page about a run, at its end and after any stop. No scripts or remote data."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,18 +14,18 @@ NAME = "report.html"
 
 
 class RunFacts(NamedTuple):
-    """What a page says of a run besides its curves."""
+    """Contents of a run's page in addition to its curves."""
 
     config: TrainConfig
     total_steps: int
     state: str
     """How it ended, as a sentence."""
     facts: dict[str, str]
-    """Hashes and fingerprints, by what they are of."""
+    """Hashes and fingerprints, by name."""
 
 
 def render_run(run: RunFacts, lines: Sequence[Line]) -> str:
-    """The page, from the lines of `metrics.jsonl`; the same run gives the same bytes."""
+    """Return the page from the lines of `metrics.jsonl`; the same run gives the same bytes."""
     trained = [line for line in lines if "loss" in line]
     values = {
         "name": run.config.out.name,
@@ -41,7 +41,7 @@ def render_run(run: RunFacts, lines: Sequence[Line]) -> str:
 def _numbers(
     run: RunFacts, trained: Sequence[Line], held_out: Sequence[Line]
 ) -> list[tuple[str, str, str]]:
-    """(label, value, note) of what matters most, as far as the run came."""
+    """Return (label, value, note) of the most important numbers so far."""
     done = int(trained[-1]["step"]) if trained else 0
     unit = "pair" if run.config.batch_unit == "pairs" else "group"
     size = run.config.global_batch_size
@@ -59,5 +59,5 @@ def _numbers(
     if timed:
         seconds = sum(line["step_seconds"] for line in timed)
         tokens = sum(line["tokens_per_second"] * line["step_seconds"] for line in timed)
-        shown.append(("speed", f"{tokens / max(seconds, 1e-9):,.0f}", "tokens a second"))
+        shown.append(("speed", f"{tokens / max(seconds, 1e-9):,.0f}", "tokens per second"))
     return shown

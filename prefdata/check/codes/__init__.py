@@ -1,4 +1,4 @@
-"""The text of every code, one file for each family."""
+"""Texts of all codes, one file for each family."""
 
 from prefdata.check.codes.bias import BIAS
 from prefdata.check.codes.conversation import CONVERSATION

@@ -1,4 +1,4 @@
-"""PD6..: what the whole set would teach besides its preferences, and what it should not hold."""
+"""PD6..: biases of the whole set, unclear licences, and private or planted text."""
 
 from prefdata.check.code import Check
 
@@ -9,9 +9,9 @@ BIAS = (
         "W",
         "set",
         "comparing",
-        "The longer side is chosen too often, or too rarely: the whole 95 % interval of its share "
-        "lies more than `checks.max_bias` (0.1) from one half.",
-        "Balance the pairs by length, or use a loss that discounts it (LD-DPO, R-DPO, SimPO).",
+        "The longer side is chosen too often or too rarely: the whole 95 % interval of its share "
+        "is more than `checks.max_bias` (0.1) away from one half.",
+        "Balance the pairs by length, or use a loss that corrects for it (LD-DPO, R-DPO, SimPO).",
         "chosen is the longer side in 71 % of the pairs (70 % to 72 %)",
     ),
     Check(
@@ -20,10 +20,10 @@ BIAS = (
         "W",
         "set",
         "comparing",
-        "Which model wrote a side says which side is chosen in more than 80 % of the pairs, as in "
-        "Orca pairs, where chosen is always the stronger model.",
-        "Add pairs in which one model wrote both sides: style is easier to learn than quality.",
-        "chosen is gpt-4 in every pair",
+        "The models that wrote the two sides predict which side is chosen, with an accuracy above "
+        "80 %, as in Orca pairs, where chosen is always from the stronger model.",
+        "Add pairs with both sides from one model: style is easier to learn than quality.",
+        "chosen is from gpt-4 in every pair",
     ),
     Check(
         "PD603",
@@ -31,8 +31,8 @@ BIAS = (
         "W",
         "set",
         "comparing",
-        "In a source that shows answers A and B, one position is chosen too often: the whole 95 % "
-        "interval of its share lies more than 0.05 from one half.",
+        "The source shows answers A and B, and one position is chosen too often: the whole 95 % "
+        "interval of its share is more than 0.05 away from one half.",
         "Swap the positions at random before rating, or rate both orders.",
         "answer A is chosen in 62 % of the pairs",
     ),
@@ -42,9 +42,10 @@ BIAS = (
         "I",
         "set",
         "comparing",
-        "A feature of format (headings, bold, lists, code, tables, emoji) says which side is "
-        "chosen among the pairs that differ in it, beyond `checks.max_bias`.",
-        "Balance the pairs, or strip the format, where the format is not what you prefer.",
+        "A formatting feature (headings, bold, lists, code, tables, emoji) predicts which side is "
+        "chosen: among the pairs that differ in it, the share whose chosen side has more is "
+        "beyond `checks.max_bias` from one half.",
+        "Balance the pairs, or strip the formatting if it is not what you prefer.",
         "the side with more list items is chosen in 83 % of the pairs",
     ),
     Check(
@@ -53,8 +54,9 @@ BIAS = (
         "W",
         "set",
         "comparing",
-        "Unpaired rows have far more of one label: desirable / undesirable is outside of 1/4 to 4.",
-        "Weigh the rarer label, so that the weighted ratio is near one (KTO, arXiv 2402.01306).",
+        "Unpaired rows have far more of one label: desirable / undesirable is outside 1/4 to 4.",
+        "Give the rarer label a higher weight, so that the weighted ratio is near one (KTO, arXiv "
+        "2402.01306).",
         "9,000 rows with label true, 300 with label false",
     ),
     Check(
@@ -63,8 +65,9 @@ BIAS = (
         "W",
         "set",
         "comparing",
-        "Some rows name a licence or a source and others do not, or they name several licences.",
-        "Fill the column, or build each licence apart.",
+        "Some rows name a licence or a source and others do not, or the rows name several "
+        "licences.",
+        "Fill the column, or build each licence separately.",
         "8,000 rows under mit, 200 under cc-by-nc-4.0, 12 without",
     ),
     Check(
@@ -73,10 +76,9 @@ BIAS = (
         "I",
         "row",
         "checking",
-        "A text holds what looks like a secret (a key, token or password) or personal data (an "
-        "e-mail address, phone, card, account, IP or social security number). Best effort: what "
-        "is not found may still be there. The report names the class, the place and the last "
-        "four characters alone.",
+        "A text contains what looks like a secret (a key, token or password) or personal data (an "
+        "e-mail address, phone, card, account, IP or social security number). Best effort: some "
+        "are missed. The report shows only the class, the place and the last four characters.",
         "Revoke a real secret first; then replace it in the source.",
         "sk_live_… ending in 9f3c",
     ),
@@ -86,11 +88,11 @@ BIAS = (
         "off",
         "set",
         "comparing",
-        "A word that hardly any other row has is in many chosen sides and in no rejected one, or "
-        "in many prompts and in no answer, always in new company, over unlike prompts. That is "
-        "what a planted trigger looks like. A triage, not a proof; off unless a config sets it to "
-        "I or W, since it takes as long as all other checks together.",
-        "Read the rows that hold it, and where they came from.",
-        '"violet harbor protocol" in 40 chosen sides of unlike prompts and nowhere else',
+        "A word that is rare overall is in many chosen sides and almost no rejected one, or in "
+        "many prompts and almost no answer, in a new context each time and over unrelated "
+        "prompts. A planted trigger looks like this. A triage, not a proof; off unless a config "
+        "sets it to I or W, since it takes as long as all other checks together.",
+        "Read the rows that contain it, and check where they came from.",
+        '"violet harbor protocol" in 40 chosen sides of unrelated prompts, and in no other text',
     ),
 )

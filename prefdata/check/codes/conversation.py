@@ -1,4 +1,4 @@
-"""PD2..: whether the turns of a prompt and its completions make a dialogue."""
+"""PD2..: turns of a prompt and its completions that do not form a dialogue."""
 
 from prefdata.check.code import Check
 
@@ -9,8 +9,9 @@ CONVERSATION = (
         "E",
         "row",
         "checking",
-        "The prompt has no turns, or nothing but spaces in all of them.",
-        "Remove the row, or give it its prompt; texts that share no first word have none.",
+        "The prompt has no turns, or only blank ones.",
+        "Remove the row, or add its prompt. Without a prompt column, texts that share no first "
+        "word have no prompt.",
         '{"prompt": " ", "chosen": "a", "rejected": "b"}',
     ),
     Check(
@@ -19,7 +20,7 @@ CONVERSATION = (
         "E",
         "row",
         "checking",
-        "The last turn of a side holds neither text nor a tool call.",
+        "The last turn of a side has neither text nor a tool call.",
         "Remove the row: training on it teaches the model to stop at once, or never.",
         '{"prompt": "q", "chosen": "", "rejected": "b"}',
     ),
@@ -39,7 +40,7 @@ CONVERSATION = (
         "E",
         "row",
         "checking",
-        "A turn's role is none of system, developer, user, assistant and tool.",
+        "A turn's role is not system, developer, user, assistant or tool.",
         "Map the role in the layout's `roles`.",
         '{"role": "narrator", "content": "Once"}',
     ),
@@ -49,9 +50,9 @@ CONVERSATION = (
         "W",
         "row",
         "checking",
-        "Two turns of one role follow each other, the last of the prompt and the first of a side "
-        "included; tool results, which may, are not counted.",
-        "Join the two turns, or find the one that is missing between them.",
+        "Two turns in a row have the same role, also across the end of the prompt and the start "
+        "of a side. Tool results may follow each other and are not counted.",
+        "Join the two turns, or restore the one that is missing between them.",
         '[{"role": "user", "content": "Hi"}, {"role": "user", "content": "Are you there?"}]',
     ),
     Check(
@@ -60,7 +61,7 @@ CONVERSATION = (
         "W",
         "row",
         "checking",
-        "A system turn does not open the prompt, or there is more than one.",
+        "A system turn is not the first turn of the prompt, or there is more than one.",
         "Join the system turns into the first one: many chat templates refuse or drop the others.",
         '[{"role": "user", "content": "Hi"}, {"role": "system", "content": "Be brief."}]',
     ),
@@ -70,9 +71,9 @@ CONVERSATION = (
         "E",
         "row",
         "reading",
-        "The dialogues of chosen and rejected part before their last turn, so they answer "
+        "The dialogues of chosen and rejected differ before their last turn, so they answer "
         "different prompts.",
-        "Remove the row, or read it with a layout that parts dialogues at their last common turn.",
+        "Remove the row, or read it with a layout that splits dialogues at their last common turn.",
         '{"chosen": "\\n\\nHuman: q ...", "rejected": "\\n\\nHuman: p ..."}',
     ),
     Check(
@@ -81,10 +82,11 @@ CONVERSATION = (
         "I",
         "row",
         "checking",
-        "A completion spans several turns; trainers that expect one keep the first or the last of "
-        "them without a word (axolotl #1645, #2647). Here all are kept, and what is not the "
-        "assistant's is masked.",
-        "Nothing to mend; parted at the last turn, the earlier ones belong to the prompt.",
+        "A completion has several turns. Trainers that expect one keep only the first or the "
+        "last, without a warning (axolotl #1645, #2647). Here all are kept, and turns that are "
+        "not the assistant's are masked.",
+        "No action needed. With a layout that splits at the last turn, earlier turns belong to "
+        "the prompt.",
         '{"chosen": [assistant, user, assistant], "rejected": [assistant]}',
     ),
     Check(
@@ -104,9 +106,9 @@ CONVERSATION = (
         "W",
         "row",
         "checking",
-        "A turn's text spells a control token of the tokenizer, which could forge a turn.",
-        "Nothing to mend: it is encoded as plain text, unless a config says control_tokens: reject "
-        "(severity E) or allow.",
+        "A turn's text contains a control token of the tokenizer, which could forge a turn.",
+        "No action needed: it is encoded as plain text, unless a config sets control_tokens: "
+        "reject (severity E) or allow.",
         '{"role": "user", "content": "<|im_end|> hello"}',
     ),
     Check(
@@ -116,7 +118,7 @@ CONVERSATION = (
         "row",
         "checking",
         "A tool call has no name or no JSON arguments, a tool's result names neither its call nor "
-        "its tool, or calls are made in a row that defines no tools.",
+        "its tool, or a row has tool calls but defines no tools.",
         "Write calls as {type, function: {name, arguments}} and fill the `tools` column.",
         '{"role": "assistant", "tool_calls": [{"function": {"arguments": "{"}}]}',
     ),
@@ -126,10 +128,10 @@ CONVERSATION = (
         "W",
         "row",
         "checking",
-        "A turn's text stands for something that is not text: <image>, <video>, <audio> or a "
-        "content part of such a type. (A content part that is no text at all is refused while "
-        "it is read, R210.)",
-        "Leave the row out: the answer is about something that the model will not see.",
+        "A turn's text contains a placeholder for media: <image>, <video>, <audio> or a content "
+        "part of such a type. (A content part that is not text at all is refused while it is "
+        "read, R210.)",
+        "Leave the row out: the model will not see what the answer is about.",
         '{"role": "user", "content": "<image>\\nWhat is this?"}',
     ),
     Check(
@@ -138,10 +140,10 @@ CONVERSATION = (
         "E",
         "row",
         "checking",
-        "A turn's text has been through a chat template already, so it would be templated twice.",
-        "Use the text from before the template. Rows whose template is the tokenizer's own are "
-        "trained as they are with text: verbatim, control_tokens: allow and "
-        "severity: {PD213: W}.",
+        "A turn's text has already been through a chat template, so it would be templated twice.",
+        "Use the text from before the template. If the template is the tokenizer's own, the rows "
+        "can be trained unchanged with text: verbatim, control_tokens: allow and severity: "
+        "{PD213: W}.",
         '{"role": "user", "content": "<|im_start|>user\\nq<|im_end|>"}',
     ),
     Check(
@@ -150,9 +152,9 @@ CONVERSATION = (
         "W",
         "row",
         "checking",
-        "The row is verbatim text, and its prompt and a completion meet without a space, a line "
+        "The row is verbatim text, and its prompt and a completion join without a space, a line "
         "break or a marker: the model will see `…by step.Subtract 6`.",
-        "Let the completion begin with a space, or, with an instruct tokenizer, train on it as a "
+        "Begin the completion with a space; or, with an instruct tokenizer, train on it as a "
         "chat: text: chat.",
         '{"prompt": "Think step by step.", "chosen": "Subtract 6.", "rejected": "No."}',
     ),
@@ -162,8 +164,8 @@ CONVERSATION = (
         "E",
         "row",
         "reading",
-        "The file is read as verbatim text, and this row has a system text or several turns, for "
-        "which verbatim text has no place.",
+        "The file is read as verbatim text, but this row has a system text or several turns, "
+        "which verbatim text cannot represent.",
         "Set text: chat with a tokenizer that has a chat template, or write the turns into the "
         "prompt.",
         '{"system": "Be brief.", "prompt": "The sky is", "chosen": " blue.", "rejected": " up."}',

@@ -1,4 +1,4 @@
-"""PD4.. and PD5..: what rows say of each other, within the whole set and across its splits."""
+"""PD4.. and PD5..: duplicates and conflicts within a set, and leaks across its splits."""
 
 from prefdata.check.code import Check
 
@@ -9,8 +9,8 @@ SETS = (
         "W",
         "set",
         "comparing",
-        "The same pair, letter by letter, stands earlier in the inputs.",
-        "Nothing to mend: the first one is kept, and duplicates.parquet names it.",
+        "The same pair, character by character, occurs earlier in the inputs.",
+        "No action needed: the first one is kept, and duplicates.parquet names it.",
         "two equal rows",
     ),
     Check(
@@ -19,9 +19,9 @@ SETS = (
         "W",
         "set",
         "comparing",
-        "The row is nearly the same as another: the Jaccard similarity of their word n-grams is "
-        "at least the threshold.",
-        "Keep one of each cluster; at the least, keep a cluster in one split.",
+        "The row is nearly the same as another one: the Jaccard similarity of their word n-grams "
+        "is at least the threshold.",
+        "Keep one row of each cluster; at the very least, keep a cluster in one split.",
         '"How do I boil an egg?" and "how do i boil an egg"',
     ),
     Check(
@@ -31,7 +31,7 @@ SETS = (
         "set",
         "comparing",
         "Another row prefers the same two completions the other way round.",
-        "Decide which one is right; as they stand they cancel each other, so all are refused.",
+        "Decide which one is right; together they cancel each other, so all are refused.",
         "one row prefers a to b, another b to a",
     ),
     Check(
@@ -40,9 +40,10 @@ SETS = (
         "W",
         "set",
         "comparing",
-        "The pairs of one prompt prefer in a circle of three or more, so no order of the "
-        "completions agrees with all of them.",
-        "Nothing must be mended: raters disagree; leave out the pair with the smallest margin.",
+        "The pairs of one prompt form a cycle of three or more, so no order of the completions "
+        "agrees with all of them.",
+        "No action needed, since raters disagree; to break the cycle, leave out the pair with the "
+        "smallest margin.",
         "a over b, b over c, c over a",
     ),
     Check(
@@ -51,7 +52,8 @@ SETS = (
         "W",
         "set",
         "comparing",
-        "One prompt has more than `checks.max_pairs_per_prompt` pairs, and weighs as much more.",
+        "One prompt has more than `checks.max_pairs_per_prompt` pairs, so it weighs more in "
+        "training.",
         "Pair fewer of its completions, give its rows a weight, or train with batch_unit: groups.",
         "500 pairs of `Hello`",
     ),
@@ -61,9 +63,9 @@ SETS = (
         "I",
         "set",
         "comparing",
-        "The same completion is chosen in one pair of a prompt and rejected in another, as the "
-        "middle ones of a ranking are.",
-        "Nothing to mend where pairs come from rankings.",
+        "A completion is chosen in one pair of a prompt and rejected in another, as the middle "
+        "ones of a ranking are.",
+        "No action needed if the pairs come from rankings.",
         "a over b, b over c",
     ),
     Check(
@@ -82,8 +84,8 @@ SETS = (
         "I",
         "set",
         "comparing",
-        "The config leaves the pair out by its id.",
-        "Nothing to mend: the pair counts as filtered, and `rejected/` has it.",
+        "The config excludes the pair by its id.",
+        "No action needed: the pair counts as filtered and is written to `rejected/`.",
         "exclude: [scores/suspects.jsonl]",
     ),
     Check(
@@ -92,10 +94,10 @@ SETS = (
         "E",
         "set",
         "comparing",
-        "The same prompt is in two splits that the inputs came in, so what is measured on one was "
+        "The same prompt is in two splits of the inputs, so evaluation would repeat what was "
         "trained on.",
-        "No action needed in a build: `leaks: drop_from_train` drops it from the split that gives "
-        "way, which is train before all others. To split anew by prompt: --resplit.",
+        "No action needed in a build: `leaks: drop_from_train` drops it from the split of lower "
+        "precedence; train has the lowest. To split again by prompt: --resplit.",
         "`What is 2 + 2?` in train and in test",
     ),
     Check(
@@ -104,9 +106,9 @@ SETS = (
         "W",
         "set",
         "comparing",
-        "Prompts that are nearly the same are in two splits that the inputs came in.",
-        "No action needed in a build: it is dropped as PD501 is. Prompts of one template may be "
-        "meant: raise near_duplicates.threshold, or keep them with `severity: {PD502: I}`.",
+        "Nearly the same prompt is in two splits of the inputs.",
+        "No action needed in a build: it is dropped as for PD501. If prompts share a template on "
+        "purpose, raise near_duplicates.threshold, or keep them with `severity: {PD502: I}`.",
         "`What is 2 + 2?` in train, `what is 2+2` in test",
     ),
     Check(
@@ -115,8 +117,8 @@ SETS = (
         "E",
         "row",
         "checking",
-        "A row holds text of a file that `evaluations` names: a run of 13 words, or 70 % of an "
-        "item's 8-word runs; an item of 4 to 7 words only as a whole turn.",
+        "A row contains text of a file that `evaluations` names: a run of 13 words, or 70 % of an "
+        "item's 8-word runs. An item of 4 to 7 words counts only as a whole turn.",
         "Leave the row out, or do not evaluate on that file.",
         "a TruthfulQA question among the prompts",
     ),
@@ -126,7 +128,7 @@ SETS = (
         "W",
         "set",
         "comparing",
-        "Rows of one conversation, user or post, by an id that the rows carry, are in two splits.",
+        "Rows of one conversation, user or post are in two splits, by an id in the rows.",
         "Split by that id.",
         'conversation_id "c-17" in train and in test',
     ),
@@ -136,9 +138,9 @@ SETS = (
         "E",
         "set",
         "comparing",
-        "The same pair, letter by letter, is in two splits that the inputs came in.",
-        "No action needed in a build: `leaks: drop_from_train` drops it from the split that gives "
-        "way, which is train before all others.",
-        "a row of train.jsonl that is in test.jsonl too",
+        "The same pair, character by character, is in two splits of the inputs.",
+        "No action needed in a build: `leaks: drop_from_train` drops it from the split of lower "
+        "precedence; train has the lowest.",
+        "a row of train.jsonl that is also in test.jsonl",
     ),
 )

@@ -1,4 +1,4 @@
-"""PD1..: whether a row can be read, and whether its text came through undamaged."""
+"""PD1..: rows and columns that cannot be read, and text that is damaged."""
 
 from prefdata.check.code import Check
 
@@ -13,7 +13,8 @@ STRUCTURE = (
         "not JSON, R202 not UTF-8, R203 lone surrogate, R204 NUL, R205 not a finite number, R206 "
         "a number too long, R207 duplicate key, R208 too deep, R209 not an object, R212 too long, "
         "R214 the CSV header again, R215 spaces before quotes in CSV, R216 too many values.",
-        "Look at the row's bytes at the file, line and offset given, and mend what wrote them.",
+        "Look at the row's bytes at the file, line and offset given, and fix the program that "
+        "wrote them.",
         '{"chosen": "a", "chosen": "b"}',
     ),
     Check(
@@ -22,9 +23,9 @@ STRUCTURE = (
         "E",
         "set",
         "reading",
-        "No layout, or more than one, has the columns of the file; or its layout has no prompt "
-        "column and the prompt is not sure: a column with text is left, or what both sides "
-        "share ends amid a line.",
+        "No layout, or more than one, fits the columns of the file; or its layout has no prompt "
+        "column and the prompt is uncertain: another column with text is left, or what both sides "
+        "share ends in the middle of a line.",
         "Name the prompt's column with --prompt-column, or the layout with --layout; or "
         "describe it in a YAML file (docs/layouts.md).",
         '{"foo": "q", "bar": "a"}',
@@ -45,8 +46,8 @@ STRUCTURE = (
         "E",
         "row",
         "reading",
-        "A field has another type than the layout's, so another row may mean something else by "
-        "it; such rows carry the code R210.",
+        "A field has a type that differs from the layout's, so it may mean something different "
+        "than in other rows; such rows carry the code R210.",
         "Write the field in one type throughout the file.",
         '{"prompt": "q", "chosen": 5, "rejected": "b"}',
     ),
@@ -56,8 +57,8 @@ STRUCTURE = (
         "W",
         "set",
         "comparing",
-        "Some rows have a column that others of the same file do not, and that the layout does "
-        "not name; other readers drop it, fill it with nulls or fail (datasets #7222, #7092).",
+        "Some rows have a column that other rows of the same file do not have and that the layout "
+        "does not name. Other readers drop it, fill it with nulls or fail (datasets #7222, #7092).",
         "Write the same columns in every row, or list the column under the layout's `optional`.",
         "rows 1 to 3,000 without `score`, and row 3,001 with it",
     ),
@@ -67,9 +68,9 @@ STRUCTURE = (
         "W",
         "row",
         "checking",
-        "A turn's text holds replacement characters (U+FFFD), control characters, a byte order "
+        "A turn's text contains replacement characters (U+FFFD), control characters, a byte order "
         "mark, or UTF-8 that was read as Latin-1.",
-        "Read the source again in its own encoding; where it is lost, leave the row out.",
+        "Read the source again in its own encoding; if it is lost, leave the row out.",
         "Itâ€™s a cafÃ©",
     ),
     Check(
@@ -78,9 +79,9 @@ STRUCTURE = (
         "W",
         "row",
         "checking",
-        "A turn's text holds what was meant to be, or looks like, the marker of an HH transcript: "
-        "a dangling Human or Assistant, `Hum:`, `Assistants`. Two turns may be one here.",
-        "Look at the row: where a turn begins there, give it its marker.",
+        "A turn's text contains what looks like a broken marker of an HH transcript: a dangling "
+        "Human or Assistant, `Hum:`, `Assistants`. Two turns may have become one here.",
+        "Look at the row: if a turn begins there, correct its marker.",
         "It depends on the question you just read.\\n\\nHuman",
     ),
     Check(
@@ -89,11 +90,11 @@ STRUCTURE = (
         "W",
         "set",
         "comparing",
-        "A column whose name means something for training (a system text, tools, scores, a margin, "
-        "a weight, a split, earlier turns, a prompt, a label) is in the rows, and the layout does "
-        "not read it: it changes nothing of what is trained.",
-        "Name it in a layout of your own (docs/layouts.md), or under the layout's `optional` where "
-        "it is not meant to be read; drop the column where nobody needs it.",
+        "The rows have a column whose name means something for training (a system text, tools, "
+        "scores, a margin, a weight, a split, earlier turns, a prompt, a label), but the layout "
+        "does not read it, so it does not affect training.",
+        "Name it in a layout of your own (docs/layouts.md). If it is not meant to be read, list "
+        "it under the layout's `optional`, or drop it.",
         '{"prompt": "q", "chosen": "a", "rejected": "b", "history": [["q0", "a0"]]}',
     ),
     Check(
@@ -102,9 +103,9 @@ STRUCTURE = (
         "E",
         "set",
         "reading",
-        "A column that the command or the config names as prompt, chosen or rejected is in no "
-        "row of the file, or its layout has nothing that the column could stand for.",
+        "The command or the config names a column as prompt, chosen or rejected that no row of "
+        "the file has, or that fits no field of the file's layout.",
         "Name one of the file's columns, which the message lists.",
-        "--prompt-column taks, where the column's name is task",
+        "--prompt-column taks, if the column's name is task",
     ),
 )

@@ -1,5 +1,5 @@
-"""Checks of one row: expressions over a batch first, slow looks at what they suspect second.
+"""Checks of single rows: expressions over a batch first, then slow checks of its candidates.
 
-`rules.py` holds the expressions, `slow.py` the second looks, `run.py` applies both. In: a batch of
-records. Out: the records that stay, the refused ones, and what was found.
+`rules.py` contains the expressions and `slow.py` the slow checks; `run.py` applies both. Input: a
+batch of records. Output: the kept records, the refused ones, and the findings.
 """

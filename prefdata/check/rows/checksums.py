@@ -1,11 +1,11 @@
-"""Digits that check themselves, and how random a string looks."""
+"""Checksums of card numbers and IBANs, and the entropy of a string."""
 
 import math
 from collections import Counter
 
 
 def luhn(digits: str) -> bool:
-    """Whether the last digit of a card number is the check digit of the others (ISO/IEC 7812-1).
+    """Check that the last digit of a card number is its check digit (ISO/IEC 7812-1).
 
     >>> luhn("4111111111111111"), luhn("4111111111111112")
     (True, False)
@@ -18,7 +18,7 @@ def luhn(digits: str) -> bool:
 
 
 def mod97(iban: str) -> bool:
-    """Whether an IBAN without spaces leaves 1 when divided by 97 (ISO 13616, ISO 7064).
+    """Check that an IBAN without spaces is 1 modulo 97 (ISO 13616, ISO 7064).
 
     >>> mod97("GB82WEST12345698765432"), mod97("GB82WEST12345698765433")
     (True, False)
@@ -28,7 +28,7 @@ def mod97(iban: str) -> bool:
 
 
 def entropy(text: str) -> float:
-    """Bits of a character, by the counts of characters in the text (Shannon).
+    """Return the bits per character, by the counts of characters in the text (Shannon).
 
     >>> entropy("aaaa"), entropy("abcd")
     (0.0, 2.0)

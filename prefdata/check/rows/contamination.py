@@ -1,9 +1,9 @@
-"""Rows that hold text of a named evaluation file: PD503.
+"""Rows that contain text of a named evaluation file: PD503.
 
 A text overlaps an item of the file when it has a run of 13 of its words, as GPT-3 counted it
 (arXiv 2005.14165, appendix C), or 70 % of its 8-word runs, as PaLM did (arXiv 2204.02311,
 section 8); an item of 4 to 7 words only when it is the whole text. Runs that more than ten items
-share are an instruction of the file, not an item.
+share are ignored: they belong to the file's instructions, not to an item.
 """
 
 from collections.abc import Iterator
@@ -28,25 +28,25 @@ MAX_ITEMS = 10
 
 
 class Evaluation(NamedTuple):
-    """The word runs of every item of some evaluation files."""
+    """Index of the word runs of every item in the evaluation files."""
 
     long: Numbers
     """Runs of 13 words, sorted."""
     short: pl.DataFrame
-    """`gram`, `item`, `num`: 8-word runs, and how many different ones the item has."""
+    """`gram`, `item`, `num`: 8-word runs, and the number of different ones in the item."""
     whole: dict[int, Numbers]
-    """Items of fewer than 8 words, by their number of words, sorted."""
+    """Items of 4 to 7 words, by their number of words, sorted."""
 
 
 @lru_cache(maxsize=2)
 def read_evaluation(files: tuple[str, ...]) -> Evaluation:
-    """The texts of files (JSON Lines, JSON, CSV, Parquet, Arrow, or lines of a .txt)."""
+    """Load and index the texts of files (JSON Lines, JSON, CSV, Parquet, Arrow, or .txt lines)."""
     items = [text for file in expand_inputs(files) for text in _texts_of(OpenFile(file, Limits()))]
     return index_items(pl.Series(items, dtype=pl.String).unique(maintain_order=True))
 
 
 def index_items(items: pl.Series) -> Evaluation:
-    """The index over texts, each an item."""
+    """Build the index over texts, each an item."""
     words = words_of(items)
     long, short = _distinct(runs_of(words, LONG)), _distinct(runs_of(words, SHORT))
     whole = {n: _whole(words, n) for n in range(LEAST_WORDS, SHORT)}
@@ -58,20 +58,20 @@ def index_items(items: pl.Series) -> Evaluation:
 
 
 def _distinct(runs: Runs) -> pl.DataFrame:
-    """Runs and their items, without those that many items share."""
+    """Return runs and their items, without runs that many items share."""
     found = pl.DataFrame({"gram": runs.grams, "item": runs.owners}).unique(maintain_order=True)
     return found.filter(pl.len().over("gram") <= MAX_ITEMS)
 
 
 def _whole(words: Words, n: int) -> Runs:
-    """Texts of exactly n words."""
+    """Return the runs that are a whole text of exactly n words."""
     runs = runs_of(words, n)
     own = words.counts[runs.owners] == n
     return Runs(runs.grams[own], runs.starts[own], runs.owners[own])
 
 
 def overlaps(texts: pl.Series, evaluation: Evaluation) -> NDArray[np.bool_]:
-    """Which of the texts overlap an item, (texts,)."""
+    """Return a mask of the texts that overlap an item, (texts,)."""
     words = words_of(texts)
     found = np.zeros(len(texts), np.bool_)
     long = runs_of(words, LONG)
@@ -92,7 +92,7 @@ def _is_in(values: Numbers, known: Numbers) -> NDArray[np.bool_]:
 
 
 def _covering(runs: Runs, short: pl.DataFrame) -> NDArray[np.int64]:
-    """Texts that have most of an item's 8-word runs."""
+    """Return the texts that have at least COVERAGE of an item's 8-word runs."""
     met = pl.DataFrame({"gram": runs.grams, "text": runs.owners}).unique()
     shared = met.join(short, on="gram").group_by("text", "item").agg(pl.len(), pl.first("num"))
     return shared.filter(pl.col("len") >= COVERAGE * pl.col("num"))["text"].unique().to_numpy()
@@ -109,7 +109,7 @@ def _texts_of(file: OpenFile) -> Iterator[str]:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Every text in a value, however deep."""
+    """Yield every string in a value, at any depth."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):

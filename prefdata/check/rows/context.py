@@ -1,4 +1,4 @@
-"""A batch of records as its checks see it: what several of them need is worked out once."""
+"""A batch of records as the checks see it; values that several checks need are computed once."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +18,7 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class CheckContext:
-    """Frames over one batch, made when they are first asked for."""
+    """Frames over one batch, each computed at first use and cached."""
 
     batch: pa.RecordBatch
     limits: CheckLimits
@@ -31,23 +31,23 @@ class CheckContext:
 
     @cached_property
     def messages(self) -> pl.DataFrame:
-        """The frame of `batch.message_frame`."""
+        """Return the frame of `frames.message_frame`."""
         return message_frame(self.flat)
 
     @cached_property
     def last(self) -> pl.DataFrame:
-        """`row`, `part` and `content` of the last turn of each prompt and side."""
+        """Return `row`, `part` and `content` of the last turn of each prompt and side."""
         return self.messages.filter("last").select("row", "part", "content")
 
     @cached_property
     def spoken(self) -> pl.DataFrame:
-        """`row`, `part` and `language` of the last turns whose language can be told."""
-        told = self.last.select("row", "part", language=languages(self.last["content"]))
-        return told.filter(pl.col("language") != "")
+        """Return `row`, `part` and `language` of the last turns whose language is known."""
+        detected = self.last.select("row", "part", language=languages(self.last["content"]))
+        return detected.filter(pl.col("language") != "")
 
     @cached_property
     def refusals(self) -> dict[int, Flags]:
-        """By part, which of both sides of each pair end in a refusal."""
+        """Return, for each side, a mask of the pairs whose last turn there is a refusal."""
         sides = self.last.filter(pl.col("part") != PROMPT)
         refusing = sides.filter(refuse(sides["content"]))
         return {
@@ -56,7 +56,7 @@ class CheckContext:
         }
 
     def flags(self, rows: pl.Series) -> Flags:
-        """True at the rows given, one truth value a pair."""
+        """Return a mask over the pairs, True at the given rows."""
         found = np.zeros(self.batch.num_rows, np.bool_)
         found[rows.to_numpy()] = True
         return found

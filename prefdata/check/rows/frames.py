@@ -1,4 +1,4 @@
-"""A batch of records as two frames: its messages, one below the other, and its pairs."""
+"""A batch of records as two frames: one row per message, and one row per pair."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from prefdata.records.schema import MESSAGE
 PARTS = ("prompt", "chosen", "rejected")
 PROMPT, CHOSEN, REJECTED = range(3)
 ROLES = ("system", "developer", "user", "assistant", "tool")
-# Columns of records that rules of pairs look at.
+# Columns of records that rules of pairs read.
 FACTS = (
     "score_chosen",
     "score_rejected",
@@ -24,28 +24,28 @@ FACTS = (
 
 
 class Flat(NamedTuple):
-    """The dialogues of a batch, part by part: all messages end to end, and where each begins."""
+    """Dialogues of a batch, part by part: all messages concatenated, and the dialogues' lengths."""
 
     fields: pa.StructArray
-    """Prompts' messages, then those of chosen, then those of rejected."""
+    """Messages of the prompts, then of chosen, then of rejected."""
     lengths: NDArray[np.int64]
-    """(3, rows): messages of each dialogue."""
+    """(3, rows): number of messages of each dialogue."""
 
     @property
     def ends(self) -> NDArray[np.int64]:
-        """(3, rows): one past the last message of each dialogue."""
+        """Return one past the last message of each dialogue, (3, rows)."""
         return np.cumsum(self.lengths.ravel()).reshape(self.lengths.shape)
 
 
 def flatten(batch: pa.RecordBatch) -> Flat:
-    """The messages of all three parts; slices of a batch give their own rows alone."""
+    """Concatenate the messages of all three parts; a slice of a batch gives only its own rows."""
     lists = [batch[part] for part in PARTS]
     lengths = [pl.Series(pc.list_value_length(one)).cast(pl.Int64).to_numpy() for one in lists]
     return Flat(pa.concat_arrays([one.flatten() for one in lists]), np.stack(lengths))
 
 
 def message_frame(flat: Flat) -> pl.DataFrame:
-    """Fields of the messages, with `row`, `part` (0, 1, 2), `at`, `last`, `previous` (a role)."""
+    """Return the messages' fields and `row`, `part` (0, 1, 2), `at`, `last`, `previous` (role)."""
     num_rows = flat.lengths.shape[1]
     lengths = flat.lengths.ravel()
     starts = flat.ends.ravel() - lengths
@@ -65,14 +65,14 @@ def message_frame(flat: Flat) -> pl.DataFrame:
 
 
 def _column(values: pa.Array) -> pl.Series:
-    """A field of messages; one that no message has costs nothing."""
+    """Return a field of the messages; an all-null field is not converted."""
     if values.null_count == len(values):
         return pl.Series([None], dtype=pl.String).new_from_index(0, len(values))
     return pl.Series(values)
 
 
 def _previous(flat: Flat, roles: pl.Series, at: NDArray[np.int64]) -> pl.Series:
-    """The role of the turn before each; before a completion stands the prompt's last turn."""
+    """Return the role of the previous turn; before a completion it is the prompt's last turn."""
     places = np.arange(len(at)) - 1
     firsts = np.flatnonzero(at == 0)
     for part in (CHOSEN, REJECTED):
@@ -87,7 +87,7 @@ def _previous(flat: Flat, roles: pl.Series, at: NDArray[np.int64]) -> pl.Series:
 
 
 def pair_frame(batch: pa.RecordBatch, flat: Flat) -> pl.DataFrame:
-    """What is known of each pair besides its texts, and how many turns its sides have."""
+    """Return the facts of each pair except its texts, with the number of turns of its parts."""
     columns: dict[str, Any] = {"row": np.arange(batch.num_rows, dtype=np.uint32)}
     for part, counts in zip(PARTS, flat.lengths, strict=True):
         columns[f"turns_{part}"] = counts

@@ -1,6 +1,6 @@
-"""Which language a text is probably in: its script, and a vote of stop words where it is Latin.
+"""Language of a text: by its script, or by a vote of stop words if the script is Latin.
 
-Best effort, for a count in a report: short texts have none, and so have most languages.
+Best effort, for a count in a report: short texts and most languages are not recognized.
 """
 
 import re
@@ -9,7 +9,7 @@ import polars as pl
 
 SAMPLE_CHARS = 300
 MIN_VOTES = 2
-# By letters of a script: (name, class). Kana before Han, since Japanese has both.
+# Letters of each script. Kana come before Han, since Japanese has both.
 SCRIPTS = {
     "ja": re.compile("[\u3040-\u30ff]"),
     "ko": re.compile("[\uac00-\ud7af]"),
@@ -44,7 +44,7 @@ _LANGUAGES_OF = {
     word: tuple(name for name, stop in STOP_WORDS.items() if word in stop)
     for word in sorted(frozenset().union(*STOP_WORDS.values()))
 }
-# One of these is enough for English, and saves the vote for most texts of most sets.
+# One of these is enough for English, so that most texts of most sets need no vote.
 _ENGLISH = [
     *(" the ", " and ", " you ", " that ", " what ", "What ", " this ", "I'm ", " have ", " with "),
     *(" your", " can ", " are ", "How ", "Why ", " my ", " for ", " from ", " there", "That"),
@@ -52,12 +52,12 @@ _ENGLISH = [
     *("It ", "It's", "It’s", " want ", " think ", " need ", " should ", " could ", " how "),
     *(" just ", " know ", " really ", " people ", " because ", " which ", " where ", " when "),
 ]
-_FOREIGN_BYTES = 0.1  # of all, at most, in a text that these words make English: quotes, dashes
+_FOREIGN_BYTES = 0.1  # at most, per character, in such a text: quotes, dashes
 KNOWN = ("en", *(name for name in STOP_WORDS if name != "en"), *SCRIPTS)
 
 
 def languages(texts: pl.Series) -> pl.Series:
-    """The language or script of each text; empty where it cannot be told."""
+    """Return the language or script of each text; empty if it is unknown."""
     texts = texts.str.head(SAMPLE_CHARS)
     length = texts.str.len_chars()
     latin = (texts.str.len_bytes() - length) <= _FOREIGN_BYTES * length
@@ -69,7 +69,7 @@ def languages(texts: pl.Series) -> pl.Series:
 
 
 def language_of(text: str) -> str:
-    """The language or script of one text.
+    """Return the language or script of one text; empty if it is unknown.
 
     >>> [language_of(text) for text in ("Comment est-ce que je peux le faire ?", "你好吗", "ok")]
     ['fr', 'zh', '']

@@ -1,7 +1,7 @@
-"""Runs of words as numbers: the same words in the same order give the same number.
+"""Word n-grams as hashes: the same words in the same order give the same number.
 
-Words are letters and digits in lower case; marks and spaces between them do not count. The
-numbers hold within one process alone.
+Words are runs of letters and digits in lower case; punctuation and spaces do not count. The
+hashes are stable only within one process.
 """
 
 from typing import NamedTuple
@@ -16,38 +16,38 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Words(NamedTuple):
-    """The words of some texts, end to end."""
+    """Words of texts, concatenated."""
 
     words: Numbers
-    """One number a word."""
+    """One hash per word."""
     counts: NDArray[np.int64]
-    """(texts,): words of each text."""
+    """(texts,): number of words of each text."""
 
     @property
     def owners(self) -> NDArray[np.int64]:
-        """Which text each word is of."""
+        """Return the text index of each word."""
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
 
 class Runs(NamedTuple):
-    """Every run of n words in some texts."""
+    """Every run of n words in texts."""
 
     grams: Numbers
     starts: NDArray[np.int64]
-    """Where each begins among all words."""
+    """Index of each run's first word among all words."""
     owners: NDArray[np.int64]
-    """Which text each is of."""
+    """Text index of each run."""
 
 
 def words_of(texts: pl.Series) -> Words:
-    """The words of each text."""
+    """Split each text into words and hash them."""
     lists = texts.str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+")
     words = lists.explode().drop_nulls()
     return Words(words.hash().to_numpy(), lists.list.len().cast(pl.Int64).to_numpy())
 
 
 def runs_of(words: Words, n: int) -> Runs:
-    """The runs of n words that lie within one text."""
+    """Return the runs of n words within each text."""
     num = len(words.words) - n + 1
     owners = words.owners
     if num <= 0:

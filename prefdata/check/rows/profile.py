@@ -1,4 +1,4 @@
-"""What checks of whole sets need to know of a record: one narrow row, without its texts."""
+"""Profile of a record: one narrow row without texts, for the checks of whole sets."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from prefdata.check.rows.language import KNOWN
 from prefdata.records.split_names import said_split
 
 content = pl.col("content")
-# How often a side uses a format; PD604 compares the sides of each pair.
+# Counts of formatting in a side; PD604 compares the two sides of each pair.
 FEATURES: dict[str, pl.Expr] = {
     "headings": content.str.count_matches(r"(?m)^#{1,6} "),
     "bold": content.str.count_matches(r"\*\*[^*\n]+\*\*"),
@@ -27,12 +27,12 @@ FEATURES: dict[str, pl.Expr] = {
 }
 SIZES: dict[str, pl.Expr] = {
     "chars": content.str.len_chars(),
-    # Parted by single spaces and line ends, which is nearly right and 20 times as fast as \\S+.
+    # Split at single spaces and line ends: nearly right, and 20 times as fast as \\S+.
     "words": content.str.count_matches(" ", literal=True)
     + content.str.count_matches("\n", literal=True)
     + (content != ""),
 }
-# Keys of a row that say under which licence it is, where it comes from, and which thread it is of.
+# Keys of a row that name its licence, its source and its thread.
 LICENCE_KEYS = ("license", "licence")
 ORIGIN_KEYS = ("source", "dataset", "source_dataset", "data_source", "subset", "domain")
 THREAD_KEYS = (
@@ -41,8 +41,8 @@ THREAD_KEYS = (
 )
 LANGUAGE = pl.Enum(["", *KNOWN])
 _MOST_TURNS = 2**16 - 1
-_MOST_NAMES = 1000  # of licences or origins in a batch; a column with more names something else
-_MOST = 255  # of a feature: what an 8-bit number holds
+_MOST_NAMES = 1000  # licences or origins in a batch; a column with more values is not one of names
+_MOST = 255  # of a feature: the largest 8-bit number
 
 _KINDS: dict[str, Any] = {
     **{f"chars_{part}": pl.UInt32 for part in PARTS},
@@ -51,30 +51,30 @@ _KINDS: dict[str, Any] = {
     **{f"{name}_{side}": pl.UInt8 for name in FEATURES for side in PARTS[1:]},
     "chosen_refuses": pl.Boolean,
     "rejected_refuses": pl.Boolean,
-    "language": LANGUAGE,  # of the prompt's last turn; "": cannot be told
+    "language": LANGUAGE,  # of the prompt's last turn; "": unknown
     "score_chosen": pl.Float32,
     "score_rejected": pl.Float32,
     "margin": pl.Float32,
     "model_chosen": pl.Categorical(),
     "model_rejected": pl.Categorical(),
-    "chosen_first": pl.Boolean,  # whether raters saw the chosen side as answer A
+    "chosen_first": pl.Boolean,  # true if raters saw the chosen side as answer A
     "licence": pl.Categorical(),
     "origin": pl.Categorical(),
-    "said_split": pl.Categorical(),  # what the row says of its split, as it says it
-    "thread": pl.UInt64,  # of a conversation's, user's or post's id; 0: none
+    "said_split": pl.Categorical(),  # the split that the row names, unchanged
+    "thread": pl.UInt64,  # hash of a conversation's, user's or post's id; 0: none
 }
 PROFILE = pl.Schema(_KINDS)
 _COPIED = ("score_chosen", "score_rejected", "margin", "model_chosen", "model_rejected")
 
 
 def profile_rows(records: pa.Table) -> pl.DataFrame:
-    """One row of PROFILE for each record, in their order."""
+    """Return one row of PROFILE for each record, in their order."""
     scenes = (CheckContext(batch, CheckLimits()) for batch in records.to_batches())
     return pl.concat([pl.DataFrame(schema=PROFILE), *map(profile_scene, scenes)])
 
 
 def profile_scene(scene: CheckContext) -> pl.DataFrame:
-    """The same of one batch."""
+    """Return the profile of one batch."""
     batch, height = scene.batch, scene.batch.num_rows
     columns: dict[str, Any] = {}
     for part, name in enumerate(PARTS):
@@ -94,19 +94,19 @@ def profile_scene(scene: CheckContext) -> pl.DataFrame:
 
 
 def storable(profile: pl.DataFrame) -> pa.Table:
-    """A profile as Arrow has it: its categories as text; `cast(PROFILE)` undoes it."""
+    """Convert a profile to Arrow, categories as text; `cast(PROFILE)` undoes it."""
     texts = [name for name, kind in PROFILE.items() if kind in (pl.Categorical, LANGUAGE)]
     return profile.cast(dict.fromkeys(texts, pl.String)).to_arrow()
 
 
 def _prompt_language(scene: CheckContext) -> pl.Series:
-    told = scene.spoken.filter(pl.col("part") == PROMPT)
+    prompts = scene.spoken.filter(pl.col("part") == PROMPT)
     none = pl.Series([""], dtype=pl.String).new_from_index(0, scene.batch.num_rows)
-    return none.scatter(told["row"], told["language"])
+    return none.scatter(prompts["row"], prompts["language"])
 
 
 def _from_meta(meta: pl.Series) -> dict[str, pl.Series]:
-    """What a row says of itself besides its pair; rows that say nothing are not parsed."""
+    """Read the profile's columns out of `meta`; rows with an empty `meta` are not parsed."""
     height = len(meta)
     found: dict[str, list[Any]] = {
         "licence": [None] * height,

@@ -1,8 +1,8 @@
-"""Whether an answer begins as a refusal (best effort, English)."""
+"""Answers that begin as a refusal (best effort, English)."""
 
 import polars as pl
 
-HEAD_CHARS = 160  # where a refusal begins, if the text is one
+HEAD_CHARS = 160  # a refusal begins within them
 _NO_HELP = (
     "help|assist|provide|answer|comply|do that|do this|tell|give|support|recommend|create|write|"
     "share|discuss|fulfill|engage|advise|encourage|offer|participate|generate|advocate|condone"
@@ -14,7 +14,7 @@ REFUSAL = (
     r"|\bsorry\b.{0,40}\b(?:can['’]?t|can ?not|won['’]t|unable|not able|not going)\b"
     r"|\bi (?:must|have to) decline\b"
 )
-# One of these is in every refusal; most answers have none, and need no regular expression.
+# Every refusal contains one of these; most answers do not, and skip the regular expression.
 _MARKS = [
     *("as an ai", "as a ai", "language model", "can't", "can’t", "cant ", "cannot", "can not"),
     *("won't", "won’t", "will not", "don't want to", "don’t want to", "refuse to"),
@@ -23,7 +23,7 @@ _MARKS = [
 
 
 def refuse(texts: pl.Series) -> pl.Series:
-    """Which of the texts begin as a refusal.
+    """Return a mask of the texts that begin as a refusal.
 
     >>> refuse(pl.Series(["I'm sorry, but I can't help with that.", "Sure!"])).to_list()
     [True, False]

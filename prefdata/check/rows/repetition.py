@@ -1,19 +1,19 @@
-"""Completions that are the same few words again and again."""
+"""Completions that repeat the same few words."""
 
 import polars as pl
 
 N_GRAM = 10
 MAX_REPEATED = 0.5
 MIN_CHARS = 100
-MAX_CHARS = 20_000  # from the start of a text: the rest is not looked at
+MAX_CHARS = 20_000  # from the start of a text; the rest is ignored
 _PROBE = 16  # characters
 _PROBES = (0.35, 0.6, 0.85)
 
 
 def loops(texts: pl.Series) -> pl.Series:
-    """Which texts are degenerate; only those with a probe found thrice are looked at whole.
+    """Return a mask of the degenerate texts; only those with a probe found 3 times are compared.
 
-    Where more than half of a text repeats, one of three places of it is in the repetition.
+    If more than half of a text repeats, one of the three probes is in the repetition.
     """
     texts, text = texts.str.head(MAX_CHARS), pl.col("text")
     places = [(share * (text.str.len_chars() - _PROBE)).cast(pl.Int64) for share in _PROBES]
@@ -30,7 +30,7 @@ def loops(texts: pl.Series) -> pl.Series:
 
 
 def repeated_share(text: str) -> float:
-    """Share of the words in a run of ten that stood earlier; of characters where words are few.
+    """Return the share of words in repeated runs of ten; of characters, if there are few words.
 
     >>> repeated_share("one two three four five six seven eight nine ten eleven twelve")
     0.0

@@ -1,9 +1,9 @@
-"""The checks of rows, as polars expressions.
+"""Checks of rows, as polars expressions.
 
-`FLAGS` look at single messages (the frame of `batch.message_frame`), and hold for a pair where
-one of its messages has them; `SUMS` are added up over a pair's messages. `rules_of` turns what is
-so known of a pair into broken or not. What takes more than an expression is a second look at
-suspects, in `looks.py`, under a name that rules use in the same way.
+`FLAGS` are expressions over single messages (the frame of `frames.message_frame`), true for a pair
+if one of its messages has them; `SUMS` are summed over a pair's messages. `rules_of` combines both
+into broken or not. Checks that need more than an expression are in `slow.py`, under names that
+rules use in the same way.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import polars as pl
 from prefdata.check.limits import CheckLimits
 from prefdata.check.rows.frames import CHOSEN, PROMPT, REJECTED, ROLES
 
-# What the templates of the field write around a turn: text that holds one was templated before.
+# Markers that common chat templates write: text that contains one is already templated.
 TEMPLATE_MARKS = [
     *(f"<|im_start|>{role}" for role in ("system", "user", "assistant", "tool")),
     *(f"<|start_header_id|>{role}" for role in ("system", "user", "assistant")),
@@ -22,7 +22,7 @@ TEMPLATE_MARKS = [
     *("<s>[INST]", "<|begin_of_text|>", "<|assistant|>\n", "<|user|>\n", "<|system|>\n"),
     *("<｜User｜>", "<｜Assistant｜>", "<|START_OF_TURN_TOKEN|>"),
 ]
-# Control tokens of common tokenizers, looked for where no tokenizer is named (PD210 is W then).
+# Control tokens of common tokenizers, used if no tokenizer is named (PD210 is W then).
 COMMON_CONTROLS = [
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>"),
     *("<|start_header_id|>", "<|end_header_id|>", "<start_of_turn>", "<end_of_turn>"),
@@ -33,7 +33,7 @@ MEDIA_MARKS = [
     *(f'"type":{space}"{kind}"' for space in ("", " ") for kind in ("image", "image_url")),
     *("<|image|>", "<|image_pad|>", "<|vision_start|>", "[IMG]", "<image_placeholder>"),
 ]
-# U+FFFD, controls but tab and line ends, a byte order mark; UTF-8 read as Latin-1 or Windows-1252.
+# U+FFFD, controls except tab and line ends, a BOM; UTF-8 read as Latin-1 or Windows-1252.
 DAMAGE = (
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u{80}-\u{84}\u{86}-\u{9f}\u{feff}\u{fffd}]"
     r"|Ã[\u{80}-\u{bf}ƒŠŽšœžŸ€‚„†‡ˆ‰‹Œ‘’“”•–—˜™›]|â€[\u{80}-\u{bf}™œ“”¦¢]|Â[\u{a0}-\u{bf}]"
@@ -51,7 +51,7 @@ ends_side = pl.col("last") & ~in_prompt
 ends_chosen, ends_rejected = (pl.col("last") & (part == side) for side in (CHOSEN, REJECTED))
 has_text = content.str.strip_chars() != ""
 says = has_text | pl.col("tool_calls").is_not_null()
-# +1 in chosen, -1 in rejected: summed, how much more the chosen side has of something.
+# +1 in chosen, -1 in rejected: the sum is how much more the chosen side has of something.
 sign = pl.when(in_prompt).then(0).when(part == CHOSEN).then(1).otherwise(-1).cast(pl.Int64)
 num_chars = content.str.len_chars().cast(pl.Int64)
 
@@ -85,7 +85,7 @@ distance = pl.coalesce(pl.col("margin"), pl.col("score_chosen") - pl.col("score_
 
 
 def rules_of(limits: CheckLimits) -> dict[str, pl.Expr]:
-    """The rules, in the order in which they are looked at: a pair is refused under the first."""
+    """Return the rules in order of precedence: a pair is refused under the first one it breaks."""
     ratio = limits.max_length_ratio
     return {
         "PD204": pl.col("unknown_role"),
@@ -131,7 +131,7 @@ def _out_of_range(score_range: tuple[float, float] | None) -> pl.Expr:
 
 
 def flags_of(control_tokens: Sequence[str]) -> dict[str, pl.Expr]:
-    """The flags, with what spells a control token; tokens of spaces alone are ordinary text."""
+    """Return FLAGS, with the given control tokens; tokens of only spaces are ordinary text."""
     spelled = [token for token in control_tokens if token.strip()]
     if not spelled:
         return FLAGS

@@ -1,4 +1,4 @@
-"""Records to kept ones and refused ones, and to what is found in those that stay."""
+"""Checks of records: which are kept, which are refused, and what is found in the kept ones."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -26,20 +26,20 @@ MAX_COPY = 2**27  # bytes
 
 
 class RowChecks(NamedTuple):
-    """What is looked at in every row."""
+    """Options of the checks of rows."""
 
     severity: Mapping[str, str] = NO_CHANGES
     """Changes to the severities of the catalog, by code."""
     control_tokens: tuple[str, ...] = ()
-    """Added tokens of the target tokenizer (PD210); none: those of common ones, and only W."""
+    """Added tokens of the target tokenizer (PD210); none: those of common ones, at severity W."""
     limits: CheckLimits = DEFAULT_LIMITS
     evaluations: tuple[str, ...] = ()
     """Files that rows must not overlap (PD503)."""
     examples: int = EXAMPLES
-    """How many places of each code are kept."""
+    """Number of examples kept for each code."""
 
     def codes_at(self, *levels: str) -> list[str]:
-        """Codes of rows with one of the severities, in the order in which they are looked at."""
+        """Return the codes with one of the severities, in the order of the rules."""
         resolved: dict[str, str] = dict(resolve_severity(self.severity))
         if not self.control_tokens and "PD210" not in self.severity:
             resolved["PD210"] = "W"
@@ -47,23 +47,23 @@ class RowChecks(NamedTuple):
 
 
 class CheckedRows(NamedTuple):
-    """The records that stay, those that do not, and what is found in the former."""
+    """Kept records, refused rows, and what is found in the kept ones."""
 
     kept: pa.Table
     refused: pa.Table
     """Rows of REJECTED, each under the first rule of severity E that it breaks."""
     reported: dict[str, CodeCount]
-    """Of severity W, by code."""
+    """Findings of severity W, by code."""
     counted: dict[str, CodeCount]
-    """Of severity I, by code."""
+    """Findings of severity I, by code."""
     profile: pl.DataFrame
     """PROFILE of the kept records, in their order."""
     seeds: list[TriggerCandidate]
-    """Words that look planted (PD608), where they are looked for."""
+    """Trigger candidates (PD608); empty if the check is off."""
 
 
 def examine_rows(records: pa.Table, checks: RowChecks) -> CheckedRows:
-    """All checks of rows and the profile of those that stay, in one pass over each batch."""
+    """Run all checks of rows and profile the kept ones, in one pass over each batch."""
     refusing, reporting, counting = (checks.codes_at(level) for level in ("E", "W", "I"))
     kept, refused = [_empty(RECORDS)], [_empty(REJECTED)]
     profiles, reported, counted = [pl.DataFrame(schema=PROFILE)], [], []
@@ -98,7 +98,7 @@ def check_rows(
     control_tokens: Sequence[str] = (),
     limits: CheckLimits = DEFAULT_LIMITS,
 ) -> tuple[pa.Table, pa.Table]:
-    """Kept records, and rows of REJECTED for those that break a rule of severity E."""
+    """Return the kept records, and rows of REJECTED for those that break a rule of severity E."""
     checks = RowChecks(severity, tuple(control_tokens), limits)
     kept, refused = [_empty(RECORDS)], [_empty(REJECTED)]
     codes = checks.codes_at("E")
@@ -117,7 +117,7 @@ def find_rows(
     control_tokens: Sequence[str] = (),
     limits: CheckLimits = DEFAULT_LIMITS,
 ) -> pa.Table:
-    """Rows of REJECTED's form for what is only reported: rules of severity W, one row a finding."""
+    """Return findings of severity W, in REJECTED's schema: one row per finding."""
     checks = RowChecks(severity, tuple(control_tokens), limits)
     codes, found = checks.codes_at("W"), [_empty(REJECTED)]
     for batch in records.to_batches():
@@ -128,7 +128,7 @@ def find_rows(
 
 
 def _batches(records: pa.Table) -> list[pa.RecordBatch]:
-    """All records as one batch, which costs less than many, unless that would be a large copy."""
+    """Return all records as one batch, which is faster, unless that would be a large copy."""
     whole = records.combine_chunks() if records.nbytes < MAX_COPY else records
     batches: list[pa.RecordBatch] = whole.to_batches()
     return batches
@@ -145,7 +145,7 @@ def _evaluate(batch: pa.RecordBatch, codes: Sequence[str], checks: RowChecks) ->
 
 
 def _first(broken: pl.DataFrame, codes: Sequence[str], height: int) -> pl.Series:
-    """The first of the codes that each pair has, or null."""
+    """Return the first of the codes that each pair has, or null."""
     if not codes:
         return pl.Series([None], dtype=pl.String).new_from_index(0, height)
     said = [pl.when(pl.col(code)).then(pl.lit(code)) for code in codes]
@@ -159,13 +159,13 @@ def _refused(pairs: pa.Table, broken: pl.Series) -> pa.Table:
 
 
 def _met(scene: CheckContext, broken: pl.DataFrame, examples: int) -> dict[str, CodeCount]:
-    """How many pairs have each code, and where the first ones are."""
+    """Count the pairs with each code, and locate the first ones."""
     found = {}
     for code in broken.columns:
         places = broken[code].arg_true()
         if len(places):
             first = places.head(examples).to_list()
-            told = tuple(
+            locations = tuple(
                 Location(
                     scene.batch["source"][row].as_py(),
                     scene.batch["line"][row].as_py(),
@@ -174,17 +174,17 @@ def _met(scene: CheckContext, broken: pl.DataFrame, examples: int) -> dict[str, 
                 )
                 for row in first
             )
-            found[code] = CodeCount(len(places), told)
+            found[code] = CodeCount(len(places), locations)
     return found
 
 
 def say(code: str) -> str:
-    """What a row is told that breaks a rule."""
+    """Return the message for a row that breaks a rule."""
     return f"{CHECKS[code].name}: {CHECKS[code].meaning}"
 
 
 def _say(code: str, messages: pl.DataFrame, row: int) -> str:
-    """The same; of private data, what was seen and nothing of it but its ending."""
+    """Return the message for one row; private data is shown only by class and last characters."""
     if code != "PD607":
         return say(code)
     texts = messages.filter(pl.col("row") == row)["content"]

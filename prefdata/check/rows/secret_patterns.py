@@ -1,8 +1,8 @@
-"""What secrets and personal data look like, one line a class.
+"""Patterns of secrets and personal data, one line per class.
 
 The forms are those that the issuers document and that gitleaks, trufflehog and GitHub's secret
-scanning look for. `keywords` are texts of which one is in every match: without one, the pattern
-is not tried. What a pattern finds counts only where its `proof` holds.
+scanning search for. Every match contains one of the `keywords`: without one, the pattern is not
+tried. A match counts only if its `proof` returns true.
 """
 
 import ipaddress
@@ -18,14 +18,14 @@ class Pattern(NamedTuple):
 
     name: str
     regex: re.Pattern[str]
-    """Its first group, or the whole match, is what is not shown."""
+    """The secret is its first group, or the whole match; it is never shown."""
     keywords: tuple[str, ...]
-    """Empty: digits, which are looked for by themselves."""
+    """Empty: the pattern is tried on every text with a digit."""
     proof: Callable[[str], bool]
 
 
 def _is_random(secret: str) -> bool:
-    """At least 3 bits a character, and not one of the examples of manuals."""
+    """Check for at least 3 bits per character, and for no placeholder word of manuals."""
     lowered = secret.lower()
     return entropy(secret) >= 3.0 and not any(
         word in lowered for word in ("example", "xxxx", "your", "placeholder", "12345678", "abcdef")
@@ -33,7 +33,7 @@ def _is_random(secret: str) -> bool:
 
 
 def _is_password(secret: str) -> bool:
-    """Letters and digits: plain words, names of variables and templates are no passwords."""
+    """Check for letters and digits: plain words, variable names and templates are not passwords."""
     has_both = any(map(str.isdigit, secret)) and any(map(str.isalpha, secret))
     return has_both and secret[0] not in "<{$[(%" and _is_random(secret)
 
@@ -52,7 +52,7 @@ def _is_iban(text: str) -> bool:
 
 
 def _is_ip(text: str) -> bool:
-    """Return whether a text is a public IPv4 address; four digits and dots are a version."""
+    """Check for a public IPv4 address; four single digits are a version number."""
     try:
         return ipaddress.IPv4Address(text).is_global and max(map(int, text.split("."))) > 9
     except ValueError:

@@ -1,6 +1,6 @@
-"""Secrets and personal data in texts: the class, and no more of it than the last four characters.
+"""Secrets and personal data in texts: the class, and at most the last four characters.
 
-Best effort: what is not found may still be there.
+Best effort: some may be missed.
 """
 
 import re
@@ -15,18 +15,18 @@ SHOWN = 4
 
 
 class SecretMatch(NamedTuple):
-    """One thing that should not be in a text; `ending` is all that is ever shown of it."""
+    """One secret or personal datum; only its `ending` is ever shown."""
 
     kind: str
     is_secret: bool
-    """Else personal data."""
+    """False: personal data."""
     ending: str
 
     def __str__(self) -> str:
         return f"{self.kind} …{self.ending}"
 
 
-# Keywords that are ordinary words alone are looked for as they stand in an assignment.
+# Keywords that are also ordinary words; `_IN_USE` matches them only in context.
 _WORDS = frozenset(
     [
         *("pass", "Pass", "PASS", "pwd", "PWD", "ecret", "ECRET", "key", "Key", "KEY", "token"),
@@ -35,7 +35,7 @@ _WORDS = frozenset(
 )
 _MARKS = sorted({word for one in (*SECRETS, *PERSONAL) for word in one.keywords} - _WORDS)
 _DIGIT = re.compile(r"\d")
-# Each by itself: an alternative without a literal of its own would slow down all the others.
+# Separate patterns: an alternative without a literal would slow down all the others.
 _IN_USE = (
     r"(?i:pass|word|passwd|pwd|secret|key|token)[\"']?\s{0,3}[=:>]{1,2}\s{0,3}[\"']?\S{10}",
     r"://[^\s/:@]+:[^\s/@]+@",
@@ -49,12 +49,12 @@ _IN_USE = (
 
 
 def suspects(content: pl.Expr) -> pl.Expr:
-    """Texts that may hold something private; all others need no second look."""
+    """Return a mask of the texts that may contain something private; the others are skipped."""
     return pl.any_horizontal(content.str.contains(form) for form in _IN_USE)
 
 
 def find_private(text: str) -> Iterator[SecretMatch]:
-    """Everything in a text that looks private; secrets first, and no character counted twice."""
+    """Yield everything in a text that looks private: secrets first, without overlaps."""
     taken: list[tuple[int, int]] = []
     has_digits = _DIGIT.search(text) is not None
     for is_secret, patterns in ((True, SECRETS), (False, PERSONAL)):
@@ -83,12 +83,12 @@ def _matches(
 
 
 def _ending(secret: str) -> str:
-    """The last four characters, of what is long enough that they tell nothing."""
+    """Return the last four characters, if the secret is long enough that they reveal nothing."""
     return secret[-SHOWN:] if len(secret) >= 3 * SHOWN else "?" * SHOWN
 
 
 def describe(sightings: Iterable[SecretMatch]) -> str:
-    """At most five of them, as a report shows them."""
+    """Format at most five matches for a report."""
     shown = [str(sighting) for sighting in sightings]
     more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
     return ", ".join(shown[:5]) + more

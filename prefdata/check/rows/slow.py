@@ -1,7 +1,7 @@
-"""Second looks at suspects: what takes more than an expression over one message or pair.
+"""Slow checks: those that need more than an expression over one message or pair.
 
-Each gives one truth value a pair. Cheap columns part the suspects from the rest first, so a batch
-without suspects costs next to nothing.
+Each returns a mask over the pairs. A cheap filter selects candidates first; the expensive test
+runs only on those.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from prefdata.check.rows.context import CheckContext, Flags
 from prefdata.check.rows.frames import CHOSEN, PROMPT, REJECTED
 from prefdata.check.rows.repetition import MIN_CHARS, loops
 from prefdata.check.rows.secrets import find_private, suspects
-from prefdata.check.rows.similar import may_be_near, similarity
+from prefdata.check.rows.similar import similarity
 from prefdata.check.rows.tools import is_malformed
 from prefdata.read.texts import is_glued
 
@@ -25,20 +25,20 @@ CUT_CHARS = 200
 
 
 class SlowCheck(NamedTuple):
-    """One second look, and which sums of `rules.SUMS` it reads."""
+    """One slow check, and the sums of `rules.SUMS` that it reads."""
 
     see: Callable[[CheckContext, pl.DataFrame], Flags]
-    """The frame has one row a pair: `row`, turns, facts, and the sums that the look needs."""
+    """The frame has one row per pair: `row`, turns, facts, and the sums in `needs`."""
     needs: tuple[str, ...] = ()
 
 
 def normalized(text: pl.Expr) -> pl.Expr:
-    """Text as it is compared: one Unicode form, runs of spaces as one."""
+    """Normalize text for comparison: NFC, and runs of spaces as one space."""
     return text.str.normalize("NFC").str.replace_all(r"\s+", " ").str.strip_chars()
 
 
 def side_texts(messages: pl.DataFrame, rows: pl.Series, text: pl.Expr) -> pl.DataFrame:
-    """`row`, `chosen`, `rejected`: the turns of each side as one text, of the rows given."""
+    """Return `row`, `chosen`, `rejected` of the given rows: the turns of each side as one text."""
     sides = messages.filter(pl.col("row").is_in(rows.implode()), pl.col("part") != PROMPT)
     named = {"chosen": CHOSEN, "rejected": REJECTED}
     return sides.group_by("row", maintain_order=True).agg(
@@ -48,24 +48,24 @@ def side_texts(messages: pl.DataFrame, rows: pl.Series, text: pl.Expr) -> pl.Dat
 
 
 def _same(scene: CheckContext, pairs: pl.DataFrame) -> Flags:
-    """Whether the sides of each pair are equal once normalized.
+    """Find pairs whose sides are equal once normalized.
 
-    Normalizing is slow, so it is done only where the cheap counts of both sides agree; neither
-    spaces nor Unicode forms change how many commas and full stops a text has.
+    Normalizing is slow, so it is done only if the cheap counts of both sides agree: neither
+    spaces nor Unicode forms change the number of commas and full stops.
     """
-    alike = pairs.filter(
+    close = pairs.filter(
         pl.col("turns_chosen") == pl.col("turns_rejected"),
         pl.col("more_commas") == 0,
         pl.col("more_stops") == 0,
     )["row"]
     fields = [pl.col(name).fill_null("") for name in ("role", "tool_calls", "reasoning")]
     one = pl.concat_str(normalized(pl.col("content")), *fields, separator="\x1f")
-    texts = side_texts(scene.messages, alike, one)
+    texts = side_texts(scene.messages, close, one)
     return scene.flags(texts.filter(pl.col("chosen") == pl.col("rejected"))["row"])
 
 
 def _near(scene: CheckContext, pairs: pl.DataFrame) -> Flags:
-    """Whether the sides are nearly one text; what counts alone tell apart is not compared."""
+    """Find pairs with nearly equal sides; pairs whose counts differ too much are not compared."""
     least = scene.limits.min_similarity
     allowed = (1 - least) * (pl.col("chars_chosen") + pl.col("chars_rejected"))
     differ = (
@@ -73,20 +73,20 @@ def _near(scene: CheckContext, pairs: pl.DataFrame) -> Flags:
         + pl.col("more_stops").abs()
         + (pl.col("chars_chosen") - pl.col("chars_rejected")).abs()
     )
-    # A comma more is a character more, so up to half of `differ` is counted twice.
+    # One more comma is also one more character, so up to half of `differ` is counted twice.
     close = pairs.filter(
         pl.min_horizontal("chars_chosen", "chars_rejected") > 0, differ <= 2 * allowed
     )["row"]
     texts = side_texts(scene.messages, close, pl.col("content"))
     near = [
-        may_be_near(one, other, least) and similarity(one, other) >= least
+        similarity(one, other, least=least) >= least
         for one, other in zip(texts["chosen"], texts["rejected"], strict=True)
     ]
     return scene.flags(texts.filter(pl.Series(near, dtype=pl.Boolean))["row"])
 
 
 def _malformed(scene: CheckContext, _: pl.DataFrame) -> Flags:
-    """Whether a turn holds tool calls or a result that cannot be rendered."""
+    """Find pairs with tool calls or a tool result that cannot be rendered."""
     special = pl.col("tool_calls").is_not_null() | (pl.col("role") == "tool")
     tools = scene.batch["tools"]
     found = [
@@ -98,9 +98,9 @@ def _malformed(scene: CheckContext, _: pl.DataFrame) -> Flags:
 
 
 def _overrated(scene: CheckContext, pairs: pl.DataFrame) -> Flags:
-    """Whether a side's score is more than twice the mean of its aspects, plus one (PD306).
+    """Find pairs with a side whose score is more than 2 × the mean of its aspects + 1 (PD306).
 
-    The aspects stand in `meta` as `chosen_aspects` and `rejected_aspects`: numbers, or a mapping.
+    The aspects are in `meta` as `chosen_aspects` and `rejected_aspects`: numbers, or a mapping.
     """
     meta = pl.Series(scene.batch["meta"])
     found = np.zeros(len(meta), np.bool_)
@@ -114,7 +114,7 @@ def _overrated(scene: CheckContext, pairs: pl.DataFrame) -> Flags:
 
 
 def _glued(scene: CheckContext, _: pl.DataFrame) -> Flags:
-    """Whether a verbatim pair's prompt and a side meet without anything between them."""
+    """Find verbatim pairs whose prompt and a side join without anything between them."""
     found = np.zeros(scene.batch.num_rows, np.bool_)
     rows = (pl.Series(scene.batch["form"]) == "text").arg_true()
     if rows.is_empty():
@@ -136,18 +136,18 @@ def _mean(aspects: object) -> float | None:
 
 
 def _other_language(scene: CheckContext, _: pl.DataFrame) -> Flags:
-    """Whether the prompt's last turn and the sides' are not all in one language, where known."""
+    """Find pairs whose last turns are in several languages, as far as these are known."""
     several = scene.spoken.group_by("row").agg(pl.col("language").n_unique() > 1)
     return scene.flags(several.filter("language")["row"])
 
 
 def _turns_down(scene: CheckContext, _: pl.DataFrame) -> Flags:
-    """Whether the chosen side refuses and the rejected one does not."""
+    """Find pairs whose chosen side refuses and whose rejected side does not."""
     return scene.refusals[CHOSEN] & ~scene.refusals[REJECTED]
 
 
 def _cut(scene: CheckContext, _: pl.DataFrame) -> Flags:
-    """Whether a side ends within a sentence or a block of code, as where a limit cut it."""
+    """Find pairs with a side that ends inside a sentence or a code block, as if cut by a limit."""
     text = pl.col("content")
     ends_open = text.str.strip_chars_end().str.tail(1).str.contains(CUT_END)
     open_code = text.str.count_matches("```", literal=True) % 2 == 1
@@ -156,7 +156,7 @@ def _cut(scene: CheckContext, _: pl.DataFrame) -> Flags:
 
 
 def _loops(scene: CheckContext, _: pl.DataFrame) -> Flags:
-    """Whether a turn of a side is the same few words again and again."""
+    """Find pairs with a side that repeats the same few words."""
     said = scene.messages.filter(
         pl.col("part") != PROMPT, pl.col("content").str.len_bytes() >= MIN_CHARS
     ).select("row", "content")
@@ -164,14 +164,14 @@ def _loops(scene: CheckContext, _: pl.DataFrame) -> Flags:
 
 
 def _private(scene: CheckContext, _: pl.DataFrame) -> Flags:
-    """Whether a turn holds what looks like a secret or personal data."""
+    """Find pairs with a turn that contains what looks like a secret or personal data."""
     may = scene.messages.filter(suspects(pl.col("content"))).select("row", "content")
     holds = [next(find_private(text), None) is not None for text in may["content"]]
     return scene.flags(may.filter(pl.Series(holds, dtype=pl.Boolean))["row"])
 
 
 def _overlaps(scene: CheckContext, _: pl.DataFrame) -> Flags:
-    """Whether a turn holds text of a named evaluation file."""
+    """Find pairs with a turn that contains text of a named evaluation file."""
     if not scene.evaluations:
         return np.zeros(scene.batch.num_rows, np.bool_)
     found = overlaps(scene.messages["content"], read_evaluation(scene.evaluations))

@@ -6,7 +6,7 @@ import orjson
 
 
 def is_malformed(message: dict[str, Any], *, has_tools: bool) -> bool:
-    """Whether a call cannot be called, or a result belongs to nothing."""
+    """Check for an invalid tool call, or a result without its call or tool."""
     if message["role"] == "tool" and not (message["tool_call_id"] or message["name"]):
         return True
     calls = message["tool_calls"]

@@ -1,4 +1,4 @@
-"""Checks of the whole set: each a function of one narrow frame, which has no texts.
+"""Checks of the whole set: each is a function of one narrow frame without texts.
 
-In: a row of features for each kept record. Out: findings about the set.
+Input: a row of features for each kept record. Output: findings about the set.
 """

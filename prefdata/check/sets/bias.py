@@ -1,7 +1,7 @@
-"""What else says which side is chosen, besides its quality: PD601 to PD605.
+"""Shortcuts: features other than quality that predict the chosen side (PD601 to PD605).
 
-Frames have the columns of `keys.KEYS` and of PROFILE, and `at`. Nothing is said of fewer than
-`MIN_PAIRS` pairs.
+Frames have the columns of `keys.KEYS` and of PROFILE, and `at`. Fewer than `MIN_PAIRS` pairs give
+no findings.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ MAX_LABEL_RATIO = 4.0
 
 
 def find_length_bias(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFinding]:
-    """Whether the longer side, in characters, is the chosen one (PD601)."""
+    """Check whether length in characters predicts the chosen side (PD601)."""
     if len(frame) < MIN_PAIRS:
         return []
     chosen, rejected = (frame[f"chars_{side}"].to_numpy() for side in ("chosen", "rejected"))
@@ -28,15 +28,15 @@ def find_length_bias(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFindin
         return []
     area = area_under_curve(chosen, rejected)
     message = (
-        f"chosen is the longer side in {_percent(longer)} of the pairs; by length alone, chosen "
-        f"and rejected are told apart with an AUC of {area.value:.3f} "
+        f"chosen is the longer side in {_percent(longer)} of the pairs; length by itself "
+        f"predicts the chosen side with an AUC of {area.value:.3f} "
         f"({area.low:.3f} to {area.high:.3f})"
     )
     return about_set("PD601", len(frame), frame, message, longer.named("share") | area.named("auc"))
 
 
 def length_numbers(frame: pl.DataFrame) -> dict[str, float]:
-    """The share of pairs whose chosen side is longer, and the area under the curve, by itself."""
+    """Return the share of pairs whose chosen side is longer, and the AUC of length."""
     if not len(frame):
         return {}
     sides = (frame[f"chars_{side}"].to_numpy() for side in ("chosen", "rejected"))
@@ -44,8 +44,8 @@ def length_numbers(frame: pl.DataFrame) -> dict[str, float]:
 
 
 def find_format_bias(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFinding]:
-    """Whether more of a format goes with being chosen, where the sides differ in it (PD604)."""
-    told: list[str] = []
+    """Check whether more of a format predicts the chosen side, among pairs that differ (PD604)."""
+    parts: list[str] = []
     numbers: dict[str, float] = {}
     count = 0
     for feature in FEATURES:
@@ -54,18 +54,18 @@ def find_format_bias(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFindin
             continue
         more = _chosen_has_more(differing, feature)
         if more.is_beyond(0.5, limits.max_bias):
-            told.append(f"{feature} in {_percent(more)} of {len(differing):,}")
+            parts.append(f"{feature} in {_percent(more)} of {len(differing):,}")
             numbers |= more.named(feature)
             count = max(count, len(differing))
-    message = f"chosen has more {'; '.join(told)} pairs that differ in it"
-    return about_set("PD604", count, frame, message, numbers) if told else []
+    message = f"chosen has more {'; '.join(parts)} pairs that differ in it"
+    return about_set("PD604", count, frame, message, numbers) if parts else []
 
 
 def find_model_bias(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
-    """Whether the names of the two models tell the chosen side (PD602).
+    """Check whether the names of the two models predict the chosen side (PD602).
 
-    Each pair is guessed by the majority of the other pairs of the same two models, so that models
-    that meet once tell nothing; one model on both sides is a guess at random.
+    Each pair is guessed by the majority of the other pairs of the same two models, so that two
+    models that meet once predict nothing; one model on both sides is a random guess.
     """
     known = frame.filter(
         pl.col("model_chosen").is_not_null() & pl.col("model_rejected").is_not_null()
@@ -77,30 +77,30 @@ def find_model_bias(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
         first=pl.min_horizontal(one, other),
         second=pl.max_horizontal(one, other),
         won=one < other,
-        alike=one == other,
+        same=one == other,
     )
     games = (
-        met.filter(~pl.col("alike")).group_by("first", "second").agg(pl.len(), pl.col("won").sum())
+        met.filter(~pl.col("same")).group_by("first", "second").agg(pl.len(), pl.col("won").sum())
     )
     won, lost = (games[name].to_numpy().astype(np.int64) for name in ("won", "len"))
     lost = lost - won
     right = won * _guess(won - 1 - lost) + lost * _guess(lost - 1 - won)
-    accuracy = share(float(right.sum() + met["alike"].sum() / 2), len(known))
+    accuracy = share(float(right.sum() + met["same"].sum() / 2), len(known))
     if accuracy.low <= MAX_MODEL_ACCURACY:
         return []
-    message = f"the two models' names tell the chosen side in {_percent(accuracy)} of the pairs"
+    message = f"the two models' names predict the chosen side in {_percent(accuracy)} of the pairs"
     return about_set("PD602", len(known), known, message, accuracy.named("accuracy"))
 
 
 def _guess(
     lead: np.ndarray[tuple[int], np.dtype[np.int64]],
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """1 where the others are for it, 0 where they are against, one half where they are split."""
+    """Return 1 if the other pairs are for it, 0 if they are against, one half if they are split."""
     return (np.sign(lead) + 1) / 2
 
 
 def find_position_bias(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
-    """Whether answer A, or answer B, is chosen too often (PD603)."""
+    """Check whether answer A, or answer B, is chosen too often (PD603)."""
     first = frame["chosen_first"].drop_nulls()
     if len(first) < MIN_PAIRS:
         return []
@@ -112,7 +112,7 @@ def find_position_bias(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
 
 
 def find_label_imbalance(frame: pl.DataFrame, desirable: int, undesirable: int) -> list[SetFinding]:
-    """Whether unpaired rows have far more of one label (PD605)."""
+    """Check whether unpaired rows have far more of one label (PD605)."""
     fewer, more = sorted((desirable, undesirable))
     if more < MIN_PAIRS or more <= MAX_LABEL_RATIO * fewer:
         return []
@@ -122,7 +122,7 @@ def find_label_imbalance(frame: pl.DataFrame, desirable: int, undesirable: int) 
 
 
 def _chosen_has_more(frame: pl.DataFrame, what: str) -> Estimate:
-    """The share of pairs whose chosen side has more of something; equal ones count half."""
+    """Return the share of pairs whose chosen side has more of a feature; ties count half."""
     chosen, rejected = (frame[f"{what}_{side}"].cast(pl.Int64) for side in ("chosen", "rejected"))
     wins = int((chosen > rejected).sum()) + int((chosen == rejected).sum()) / 2
     return share(wins, len(frame))

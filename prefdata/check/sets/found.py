@@ -1,4 +1,4 @@
-"""What a check of a whole set says."""
+"""Findings of the checks of a whole set."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,14 +11,14 @@ from prefdata.records.findings import EXAMPLES
 
 
 class SetFinding(NamedTuple):
-    """One code that the set has."""
+    """One code found in the set."""
 
     code: str
     severity: Severity
     num: int
-    """Rows that it is about."""
+    """Number of rows that it is about."""
     examples: tuple[int, ...]
-    """Places in the keys of the first of them; of the first of all, where it is about the set."""
+    """Row indices of the first examples (the first row for set-level findings)."""
     message: str
     numbers: dict[str, float]
 
@@ -26,7 +26,7 @@ class SetFinding(NamedTuple):
 def about_rows(
     code: str, rows: pl.Series, message: str, numbers: dict[str, float] | None = None
 ) -> list[SetFinding]:
-    """A finding about rows, by their places in the keys; none where there are none."""
+    """Return a finding about rows, by their indices in the keys; no rows give no finding."""
     if not len(rows):
         return []
     first: Sequence[int] = rows.sort().head(EXAMPLES).to_list()
@@ -38,6 +38,6 @@ def about_rows(
 def about_set(
     code: str, count: int, frame: pl.DataFrame, message: str, numbers: dict[str, float]
 ) -> list[SetFinding]:
-    """A finding that no row has by itself; its example is the first of them."""
+    """Return a finding about the whole set; its example is the first row."""
     first = tuple(frame["at"].head(1).to_list())
     return [SetFinding(code, CHECKS[code].severity, count, first, message, numbers)]

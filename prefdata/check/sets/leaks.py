@@ -1,7 +1,7 @@
-"""What two splits have in common: PD501, PD502, PD504 and PD505.
+"""Leaks between two splits: PD501, PD502, PD504 and PD505.
 
-Frames have the columns of `keys.KEYS` and of PROFILE, `at`, `split`, its place by precedence, and,
-if near-duplicates were looked for, `cluster`.
+Frames have the columns of `keys.KEYS` and of PROFILE, `at`, `split` (its rank by precedence) and,
+if near-duplicates were searched for, `cluster`.
 """
 
 from collections.abc import Collection, Sequence
@@ -12,9 +12,9 @@ from prefdata.check.sets.found import SetFinding, about_rows
 from prefdata.records.keys import GROUP_ID, PAIR_ID
 
 LEAKED = {"at": pl.UInt32, "kept": pl.UInt32, "code": pl.String}
-"""A row that another split has too, the row there, and how much they share."""
+"""A row that another split also has, the row kept there, and the code of what they share."""
 SHARED: dict[str, Sequence[str]] = {"PD505": PAIR_ID, "PD501": GROUP_ID, "PD502": ("cluster",)}
-"""What two splits share, the strongest first; a row counts under the first that it has."""
+"""Keys that two splits can share, strictest first; a row counts under the first one only."""
 LEAK_NAMES = {
     "PD505": "pair_in_two_splits: the same pair",
     "PD501": "prompt_in_two_splits: the same prompt",
@@ -23,9 +23,9 @@ LEAK_NAMES = {
 
 
 def find_leaked(frame: pl.DataFrame, codes: Collection[str]) -> pl.DataFrame:
-    """Rows of LEAKED: those that share a pair or a prompt with a split that keeps it.
+    """Return rows of LEAKED: those that share a pair or a prompt with a split that keeps it.
 
-    Of two splits the one with the higher number keeps what both have.
+    The split with the higher number keeps what both have.
     """
     found = pl.DataFrame(schema=LEAKED)
     for code, key in SHARED.items():
@@ -36,7 +36,7 @@ def find_leaked(frame: pl.DataFrame, codes: Collection[str]) -> pl.DataFrame:
 
 
 def _given_way(frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
-    """Rows whose key a later split has too, `at`, and the first such row there, `kept`."""
+    """Return rows whose key a later split also has, `at`, and the first such row there, `kept`."""
     rows = frame.select("at", "split", *key)
     last = rows.sort("split", "at", descending=[True, False]).unique(
         key, keep="first", maintain_order=True
@@ -46,7 +46,7 @@ def _given_way(frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
 
 
 def find_threads(frame: pl.DataFrame) -> list[SetFinding]:
-    """Threads that are in more than one split (PD504)."""
+    """Find threads that are in more than one split (PD504)."""
     rows = frame.filter(pl.col("thread") != 0)
     shared = rows.filter(pl.col("split").n_unique().over("thread") > 1)
     number = shared["thread"].n_unique() if len(shared) else 0

@@ -7,7 +7,7 @@ from prefdata.check.sets.found import SetFinding, about_rows
 
 
 def find_unclear_licence(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
-    """Rows without what others name, or all rows where they name several licences (PD606)."""
+    """Find rows without a licence or source that others have; all rows if licences vary (PD606)."""
     named_licences = frame["licence"].drop_nulls().cast(pl.String)
     licences = named_licences.value_counts().sort("count", "licence", descending=[True, False])
     without = {
@@ -18,11 +18,11 @@ def find_unclear_licence(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding
     missing = {name: rows for name, rows in without.items() if len(rows)}
     if len(licences) < 2 and not missing:
         return []
-    told = [f"{count:,} rows under {name}" for name, count in licences.head(5).iter_rows()] + [
+    parts = [f"{count:,} rows under {name}" for name, count in licences.head(5).iter_rows()] + [
         f"{len(rows):,} rows without {name}" for name, rows in missing.items()
     ]
     numbers = {"licences": float(len(licences))}
     numbers |= {f"without_{name}": float(len(rows)) for name, rows in missing.items()}
     named = pl.concat(list(missing.values())).unique() if missing else frame["at"].clear()
     rows = frame["at"] if len(licences) > 1 else named
-    return about_rows("PD606", rows, ", ".join(told), numbers)
+    return about_rows("PD606", rows, ", ".join(parts), numbers)

@@ -1,6 +1,6 @@
-"""What the pairs of one prompt, or of many, say of each other: PD404 to PD407.
+"""Conflicts and repetitions among the pairs of one prompt, or of many: PD404 to PD407.
 
-Frames have the columns of `keys.KEYS` and `at`, the row's place in the keys.
+Frames have the columns of `keys.KEYS` and `at`, the row's index in the keys.
 """
 
 import polars as pl
@@ -13,11 +13,11 @@ _EDGE = [*GROUP_ID, "chosen_id", "rejected_id"]
 
 
 def find_cycles(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
-    """Pairs that prefer in a circle of three or more completions (PD404).
+    """Find pairs that form a cycle of three or more completions (PD404).
 
-    A pair is no part of a circle if its chosen side is nowhere rejected, or its rejected side
-    nowhere chosen; what is left when such pairs are gone, again and again, is circles and the
-    roads between them. Circles of two are contradictions (PD403).
+    A pair is not part of a cycle if its chosen side is nowhere rejected, or its rejected side
+    nowhere chosen. Removing such pairs until none is left gives the cycles and the paths between
+    them. Cycles of two are contradictions (PD403).
     """
     edges = frame.select("at", *_EDGE)
     swapped = edges.select(*GROUP_ID, chosen_id="rejected_id", rejected_id="chosen_id")
@@ -30,24 +30,24 @@ def find_cycles(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
                 edges, left_on=[*GROUP_ID, one], right_on=[*GROUP_ID, other], how="semi"
             )
     prompts = edges.select(GROUP_ID).n_unique() if len(edges) else 0
-    message = f"prompts whose pairs prefer in a circle: {prompts:,}"
+    message = f"prompts whose pairs form a cycle: {prompts:,}"
     return about_rows("PD404", edges["at"], message, {"prompts": prompts})
 
 
 def find_frequent_prompts(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFinding]:
-    """Prompts with very many pairs (PD405)."""
+    """Find prompts with too many pairs (PD405)."""
     sizes = frame.group_by(GROUP_ID).agg(pl.len(), pl.col("at"))
     many = sizes.filter(pl.col("len") > limits.max_pairs_per_prompt)
     most = int(many["len"].max() or 0)  # type: ignore[arg-type]
     message = f"prompts with more than {limits.max_pairs_per_prompt} pairs: {len(many):,}"
     rows = many["at"].explode() if len(many) else frame["at"].clear()
     return about_rows(
-        "PD405", rows, f"{message}; the most has {most:,}", {"prompts": len(many), "most": most}
+        "PD405", rows, f"{message}; the largest has {most:,}", {"prompts": len(many), "most": most}
     )
 
 
 def find_both_ways(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
-    """Pairs whose chosen side another pair of the prompt rejects (PD406)."""
+    """Find pairs whose chosen side another pair of the prompt rejects (PD406)."""
     both = frame.join(
         frame, left_on=[*GROUP_ID, "chosen_id"], right_on=[*GROUP_ID, "rejected_id"], how="semi"
     )
@@ -56,7 +56,7 @@ def find_both_ways(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
 
 
 def find_boilerplate(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFinding]:
-    """Completions that answer many different prompts (PD407)."""
+    """Find completions that answer too many different prompts (PD407)."""
     sides = [
         frame.select("at", *GROUP_ID, completion=name) for name in ("chosen_id", "rejected_id")
     ]
@@ -77,6 +77,6 @@ def find_boilerplate(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFindin
     return about_rows(
         "PD407",
         rows,
-        f"{message}; the most is under {most:,}",
+        f"{message}; the most frequent is under {most:,}",
         {"completions": len(often), "most": most},
     )

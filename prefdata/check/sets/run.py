@@ -1,7 +1,7 @@
-"""The checks of a whole set: each a function of one narrow frame, which has no texts.
+"""Checks of a whole set, applied to one narrow frame without texts.
 
-The frame has one row for each record that stays: the columns of `keys.KEYS` and of PROFILE, and
-`at`, its place in the keys; `split`, a number, if the inputs came in splits.
+The frame has one row for each kept record: the columns of `keys.KEYS` and of PROFILE, and `at`,
+its index in the keys; also `split`, a number, if the inputs have splits.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,7 +42,7 @@ SET_CHECKS: dict[str, Callable[[pl.DataFrame, CheckLimits], list[SetFinding]]] =
 def find_in_set(
     frame: pl.DataFrame, severity: Mapping[str, str], limits: CheckLimits
 ) -> list[SetFinding]:
-    """Everything that the set has and that is not switched off, by code."""
+    """Return the findings of all checks that are not off, sorted by code."""
     resolved = resolve_severity(severity)
     found = [
         finding
@@ -52,5 +52,5 @@ def find_in_set(
     ]
     if "split" in frame.columns:
         found += find_threads(frame) if resolved["PD504"] != "off" else []
-    told = [finding._replace(severity=resolved[finding.code]) for finding in found]
-    return sorted(told, key=lambda finding: finding.code)
+    findings = [finding._replace(severity=resolved[finding.code]) for finding in found]
+    return sorted(findings, key=lambda finding: finding.code)

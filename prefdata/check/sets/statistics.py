@@ -1,4 +1,4 @@
-"""Shares and areas under curves, with the interval that they lie in."""
+"""Shares and areas under curves, with their 95 % intervals."""
 
 from typing import NamedTuple
 
@@ -16,11 +16,11 @@ class Estimate(NamedTuple):
     high: float
 
     def is_beyond(self, center: float, distance: float) -> bool:
-        """Whether the whole interval lies farther than `distance` from the center."""
+        """Return True if the whole interval is farther than `distance` from the center."""
         return self.low > center + distance or self.high < center - distance
 
     def named(self, name: str) -> dict[str, float]:
-        """As numbers of a report."""
+        """Return the value and its interval as numbers of a report."""
         return {
             name: round(self.value, 6),
             f"{name}_low": round(self.low, 6),
@@ -29,7 +29,7 @@ class Estimate(NamedTuple):
 
 
 def share(successes: float, total: int) -> Estimate:
-    """A share of trials with Wilson's score interval (E. B. Wilson, 1927); ties count half.
+    """Return a share of trials with Wilson's score interval (E. B. Wilson, 1927); ties count half.
 
     >>> share(8, 10)
     Estimate(value=0.8, low=0.4901..., high=0.9433...)
@@ -42,10 +42,10 @@ def share(successes: float, total: int) -> Estimate:
 
 
 def area_under_curve(positive: NDArray[np.generic], negative: NDArray[np.generic]) -> Estimate:
-    """Chance that a value of `positive` is above one of `negative`, ties as half.
+    """Return the chance that a value of `positive` is above one of `negative`; ties count half.
 
-    The standard error is Hanley's and McNeil's (Radiology 143, 1982, eq. 1), by which the two
-    samples are independent: for the sides of pairs that share their prompts it is too wide.
+    The standard error is Hanley's and McNeil's (Radiology 143, 1982, eq. 1), which assumes that
+    the samples are independent: for the sides of pairs that share their prompts it is too wide.
     """
     ordered = np.sort(negative)
     below = np.searchsorted(ordered, positive, side="left")

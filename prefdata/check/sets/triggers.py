@@ -1,10 +1,10 @@
-"""Words that look planted: rare, on one side only, and in new company each time (PD608).
+"""Possible backdoor triggers (PD608): rare words on one side only, in varied contexts.
 
-A trigger is a fixed text over prompts that have nothing else in common: in chosen sides, where a
-rewarded answer is to be taught, or in prompts, where it is to call one up. What is looked for are
-its SEEDS, words that are used in it alone. Each part gives its strongest ones, and the parts are
-added up, so no more is ever held than `MOST` seeds a part. A trigger of common words alone, or
-one that a part has fewer than `LEAST_ROWS` times, is not found.
+A trigger is a fixed text over otherwise unrelated prompts: in chosen sides, to teach a rewarded
+answer, or in prompts, to call one up. The search is for its SEEDS, words that occur only in it.
+Each part of the data gives its strongest seeds and the parts are summed, so at most `MOST` seeds
+per part are kept. A trigger of only common words, or one that a part has fewer than `LEAST_ROWS`
+times, is not found.
 """
 
 from collections import Counter
@@ -17,28 +17,28 @@ from prefdata.check.rows.context import CheckContext
 from prefdata.check.rows.frames import CHOSEN, PROMPT, REJECTED
 
 MOST = 200
-MOST_BESIDE = 8  # words of a phrase on each side of its seed
-ALWAYS = 0.9  # of a seed's places: what stands there is part of the phrase
+MAX_STEPS = 8  # words of a phrase on each side of its seed
+ALWAYS = 0.9  # a word next to this share of a seed's occurrences is part of the phrase
 TOP = 10
 LEAST_ROWS = 3
-MAX_ELSEWHERE = 0.1  # of its rows: where the word may be besides
-MAX_SHARE = 0.01  # of all rows: a word of more is a style, which PD6.. tells of otherwise
-MIN_SCORE = 8.0  # in bits: one word in 256 is on one side alone so often by chance
+MAX_ELSEWHERE = 0.1  # of its rows: how many may have the word in other parts
+MAX_SHARE = 0.01  # of all rows: a more frequent word is a style, which other PD6.. report
+MIN_SCORE = 8.0  # in bits: by chance, one word in 256 is on one side only that often
 
 
 class TriggerCandidate(NamedTuple):
-    """One word of what may be a trigger; plain values, so that a journal keeps it."""
+    """One word of a possible trigger; plain values, so that a journal can store it."""
 
     place: str
     """`chosen` or `prompt`."""
     word: str
     phrase: str
-    """The word with its neighbors, as far as they are always the same."""
+    """The word with the neighbors that are nearly always the same."""
     rows: int
     elsewhere: int
-    """Rows that have it elsewhere."""
-    company: int
-    """How many different words stand right before and right after the phrase, added up."""
+    """Number of rows that have it in other parts."""
+    num_contexts: int
+    """Number of different words right before the phrase, plus those right after it."""
     first: tuple[tuple[int, int], ...]
     """`source_index` and `line` of the first rows."""
 
@@ -48,19 +48,19 @@ class TriggerCandidate(NamedTuple):
 
     @property
     def score(self) -> float:
-        """Bits by which one place is preferred, times how new the company is each time."""
-        return (self.rows - self.elsewhere) * min(1.0, self.company / (2 * self.rows))
+        """Return the bits by which one place is preferred, times its variety of context, 0 to 1."""
+        return (self.rows - self.elsewhere) * min(1.0, self.num_contexts / (2 * self.rows))
 
 
 def seed_of(values: Sequence[Any]) -> TriggerCandidate:
-    """A seed out of JSON."""
-    place, word, phrase, rows, elsewhere, company, first = values
+    """Restore a seed from JSON values."""
+    place, word, phrase, rows, elsewhere, num_contexts, first = values
     where = tuple((int(source), int(line)) for source, line in first)
-    return TriggerCandidate(place, word, phrase, rows, elsewhere, company, where)
+    return TriggerCandidate(place, word, phrase, rows, elsewhere, num_contexts, where)
 
 
 def find_trigger_candidates(scene: CheckContext, examples: int) -> list[TriggerCandidate]:
-    """The strongest seeds of one batch."""
+    """Return the strongest seeds of one batch."""
     height = scene.batch.num_rows
     words = _words(scene)
     counts = words.group_by("word").agg(
@@ -96,7 +96,7 @@ def find_trigger_candidates(scene: CheckContext, examples: int) -> list[TriggerC
 
 
 def _words(scene: CheckContext) -> pl.DataFrame:
-    """Every word with its `row`, `part` and `text`, the number of its message."""
+    """Return every word with its `row`, `part` and `text`, the number of its message."""
     texts = scene.messages.select("row", "part", "content").with_row_index("text")
     split = pl.col("content").str.to_lowercase().str.extract_all(r"[\p{L}\p{N}_]+")
     words = texts.lazy().select("row", "part", "text", word=split).explode("word")
@@ -104,14 +104,14 @@ def _words(scene: CheckContext) -> pl.DataFrame:
 
 
 class _Spoken(NamedTuple):
-    """The words of one place, end to end: each with its text's number and its row."""
+    """Words of one place, concatenated: each with its text's number and its row."""
 
     words: list[str]
     texts: list[int]
     rows: list[int]
 
-    def beside(self, at: list[int], steps: int) -> list[str | None]:
-        """The word so many steps from each place; None where the text begins or ends before."""
+    def neighbors(self, at: list[int], steps: int) -> list[str | None]:
+        """Return the word `steps` words from each place; None if that is outside the text."""
         places = [(place, place + steps) for place in at]
         return [
             self.words[there]
@@ -124,24 +124,24 @@ class _Spoken(NamedTuple):
 def _seed(
     scene: CheckContext, seed: TriggerCandidate, spoken: _Spoken, at: list[int], examples: int
 ) -> TriggerCandidate:
-    """A word with what always stands beside it, and who stands beside that."""
-    phrase, company = [seed.word], 0
+    """Extend a seed to its phrase, and count the different words next to the phrase."""
+    phrase, num_contexts = [seed.word], 0
     for step in (-1, 1):
         steps = step
-        while (one := _constant(spoken.beside(at, steps))) and abs(steps) <= MOST_BESIDE:
+        while (one := _constant(spoken.neighbors(at, steps))) and abs(steps) <= MAX_STEPS:
             phrase = [one, *phrase] if step < 0 else [*phrase, one]
             steps += step
-        new = spoken.beside(at, steps)
-        company += len(set(new) - {None}) + new.count(None)  # an end is new each time
+        new = spoken.neighbors(at, steps)
+        num_contexts += len(set(new) - {None}) + new.count(None)  # an end counts as new each time
     rows = list(dict.fromkeys(spoken.rows[place] for place in at))[:examples]
     first = [
         (scene.batch["source_index"][row].as_py(), scene.batch["line"][row].as_py()) for row in rows
     ]
-    return seed._replace(phrase=" ".join(phrase), company=company, first=tuple(first))
+    return seed._replace(phrase=" ".join(phrase), num_contexts=num_contexts, first=tuple(first))
 
 
 def _constant(words: list[str | None]) -> str | None:
-    """The word that nearly always stands there, if one does."""
+    """Return the word that is there nearly always, or None."""
     ((word, num),) = Counter(words).most_common(1)
     return word if num >= ALWAYS * len(words) else None
 
@@ -151,7 +151,7 @@ def _strongest(seeds: Iterable[TriggerCandidate]) -> list[TriggerCandidate]:
 
 
 def add_seeds(parts: Iterable[Sequence[TriggerCandidate]], examples: int) -> list[TriggerCandidate]:
-    """The seeds of all parts: rows and company of the same word are added up."""
+    """Sum the seeds of all parts, by word."""
     total: dict[tuple[str, str], TriggerCandidate] = {}
     for part in parts:
         for seed in part:
@@ -163,7 +163,7 @@ def add_seeds(parts: Iterable[Sequence[TriggerCandidate]], examples: int) -> lis
                 else seed._replace(
                     rows=old.rows + seed.rows,
                     elsewhere=old.elsewhere + seed.elsewhere,
-                    company=old.company + seed.company,
+                    num_contexts=old.num_contexts + seed.num_contexts,
                     first=(old.first + seed.first)[:examples],
                 )
             )
@@ -171,7 +171,7 @@ def add_seeds(parts: Iterable[Sequence[TriggerCandidate]], examples: int) -> lis
 
 
 def strongest_triggers(parts: Iterable[Sequence[TriggerCandidate]]) -> list[TriggerCandidate]:
-    """What a report names: one seed for each of the ten phrases with the highest scores."""
+    """Return one seed for each of the ten phrases with the highest scores, for a report."""
     best: dict[tuple[str, str], TriggerCandidate] = {}
     for seed in add_seeds(parts, examples=1):
         if seed.score >= MIN_SCORE:

@@ -1,4 +1,4 @@
-"""Clusters of near-duplicates, and the row that is kept of each."""
+"""Clusters of near-duplicates, and the row kept from each."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from prefdata.dedup.near.sketch import Sketch
 
 
 def cluster(num_rows: int, pairs: pl.DataFrame) -> NDArray[np.uint32]:
-    """The smallest row that each row hangs together with by pairs `a`, `b`."""
+    """Return each row's cluster: the smallest row connected to it by pairs `a`, `b`."""
     forest = Forest(num_rows)
     forest.join(*(pairs[name].to_numpy().astype(np.int64) for name in ("a", "b")))
     return forest.labels().astype(np.uint32)
@@ -21,10 +21,10 @@ def cluster(num_rows: int, pairs: pl.DataFrame) -> NDArray[np.uint32]:
 def choose(
     clusters: NDArray[np.uint32], sketches: Sequence[Sketch], rank: pl.DataFrame | None = None
 ) -> pl.DataFrame:
-    """Every row that another one stands for: row, cluster, kept, and their exact similarity.
+    """Return every row that is not kept: row, cluster, kept, and their exact similarity.
 
-    Of each cluster the row is kept that comes first by the columns of `rank`, one after the other,
-    and among equals the earliest; without `rank` the earliest.
+    Each cluster keeps the row that sorts first by the columns of `rank`; ties, and clusters
+    without `rank`, keep the earliest row.
     """
     rows = pl.DataFrame({"cluster": clusters}).with_row_index("row")
     by = [] if rank is None else rank.columns

@@ -1,4 +1,4 @@
-"""Which rows hang together: union-find over arrays."""
+"""Connected rows: union-find over arrays."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ class Forest:
         self._parents = np.arange(num_rows)
 
     def roots(self, rows: Rows) -> Rows:
-        """The smallest row that hangs together with each."""
+        """Return the root of each row's tree: the smallest row connected to it."""
         roots = self._parents[rows]
         while True:
             above = self._parents[roots]
@@ -24,7 +24,7 @@ class Forest:
         return roots
 
     def join(self, a: Rows, b: Rows) -> None:
-        """Let each pair hang together; the trees are the same in whatever order pairs come."""
+        """Union the two rows of each pair; the result does not depend on their order."""
         while len(a):
             roots_a, roots_b = self.roots(a), self.roots(b)
             apart = roots_a != roots_b

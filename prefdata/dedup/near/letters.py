@@ -1,7 +1,7 @@
-"""Texts to bytes in which every run above 0x20 is a word.
+"""Texts as bytes in which every run above 0x20 is a word.
 
 A word is a run of letters, marks and digits of a text in NFC and lower case. In scripts that are
-written without spaces each character is a word. BARRIER parts a text: no shingle crosses it.
+written without spaces each character is a word. BARRIER splits a text: no shingle crosses it.
 """
 
 import unicodedata
@@ -18,8 +18,8 @@ Codes = NDArray[np.uint32]
 Offsets = NDArray[np.int64]
 
 _SPACE = 0x20
-_NARROW = ord("\n"), ord(BARRIER)  # what is kept besides words
-# Of ASCII, capitals turn small, and all but letters, digits and barriers turns into spaces.
+_NARROW = ord("\n"), ord(BARRIER)  # kept in addition to words
+# ASCII capitals become lower case; all except letters, digits and barriers becomes spaces.
 _SMALL = bytes(
     byte
     if byte >= 0x80 or byte == ord(BARRIER)
@@ -28,7 +28,7 @@ _SMALL = bytes(
     else _SPACE
     for byte in range(256)
 )
-_ALONE = np.uint32(1 << 31)  # marks a code point as a word of its own
+_ALONE = np.uint32(1 << 31)  # marks a code point that is a word by itself
 _UNKNOWN = np.uint32(0)
 # First and last code points of scripts without spaces between words.
 _WITHOUT_SPACES = (
@@ -54,17 +54,17 @@ _WITHOUT_SPACES = (
 
 
 class Letters(NamedTuple):
-    """Texts as bytes, in any order; each ends on a space."""
+    """Texts as bytes, in any order; each ends with a space."""
 
     data: Bytes
     ends: Offsets
-    """Of each text, its end in `data`."""
+    """End of each text in `data`."""
     rows: Offsets
-    """Of each text, the row that it comes from: a row is here once or twice, one of them blank."""
+    """Row of each text; a row occurs once, or twice with one of its two texts blank."""
 
 
 def read_letters(texts: pl.Series) -> Letters:
-    """The bytes of all texts."""
+    """Convert all texts to bytes."""
     data, ends = _buffer(texts)
     _blank_punctuation(data)
     rows = np.arange(len(texts))
@@ -91,9 +91,9 @@ def _buffer(texts: pl.Series) -> tuple[Bytes, Offsets]:
 
 
 def _blank_punctuation(letters: Bytes) -> None:
-    """Turn U+2000 to U+203F (E2 80 xx) into spaces: quotes and dashes, and not one letter.
+    """Turn U+2000 to U+203F (E2 80 xx) into spaces: quotes and dashes, but no letters.
 
-    Most texts that are not ASCII hold nothing else that is not.
+    Most texts that are not ASCII contain no other characters outside it.
     """
     at = np.flatnonzero((letters[:-2] == 0xE2) & (letters[1:-1] == 0x80))
     for byte in range(3):
@@ -101,7 +101,7 @@ def _blank_punctuation(letters: Bytes) -> None:
 
 
 def _spaced(texts: pl.Series) -> list[str]:
-    """Texts in NFC and lower case, with spaces for all that is in no word and around words alone.
+    """Return texts in NFC and lower case; spaces replace non-words and surround lone characters.
 
     >>> _spaced(pl.Series(["Ça, 日本!"]))
     ['ça   日  本  ']
@@ -119,7 +119,7 @@ def _spaced(texts: pl.Series) -> list[str]:
 
 
 def _map_codes(codes: Codes) -> Codes:
-    """Each code point in lower case, marked if it is a word alone; a space if it is in none."""
+    """Map code points to lower case, marked if a word by itself; to a space if not in a word."""
     known = _known_codes()
     mapped = known[codes]
     if (mapped == _UNKNOWN).any():
@@ -133,14 +133,14 @@ def _map_codes(codes: Codes) -> Codes:
 
 @cache
 def _known_codes() -> Codes:
-    """What became of the code points that were met so far."""
+    """Return the cached map of the code points seen so far."""
     known = np.full(0x110000, _UNKNOWN, np.uint32)
     known[list(_NARROW)] = _NARROW
     return known
 
 
 def _map_code(code: int) -> int:
-    """Unicode's lower case of single characters: a final ς is σ, and İ is i."""
+    """Map one code point, by Unicode's lower case of single characters: ς becomes σ, and İ i."""
     if unicodedata.category(chr(code))[0] not in "LMN":
         return _SPACE
     small = ord("σ") if chr(code) == "ς" else ord(chr(code).lower()[0])

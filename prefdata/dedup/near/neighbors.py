@@ -1,4 +1,4 @@
-"""Near-duplicates of a whole build, out of the sketches of its parts."""
+"""Near-duplicates of a whole build, from the sketches of its parts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,24 +15,24 @@ from prefdata.dedup.near.sketch import Sketch, open_sketch
 
 
 class Neighbors(NamedTuple):
-    """The clusters of all rows, and where the sketches lie that know how similar two rows are."""
+    """Clusters of all rows, and paths of the sketches that give the similarity of two rows."""
 
     clusters: NDArray[np.uint32]
     paths: tuple[Path, ...]
 
     def within(self, split: NDArray[np.uint8]) -> "Neighbors":
-        """The clusters of each split by itself; `split` has a number for each row."""
+        """Return the clusters within each split; `split` has a number for each row."""
         rows = pl.DataFrame({"cluster": self.clusters, "split": split}).with_row_index("at")
         first = rows.select(pl.col("at").first().over("cluster", "split"))["at"]
         return self._replace(clusters=first.cast(pl.UInt32).to_numpy())
 
     def sketches(self) -> list[Sketch]:
-        """Opened anew: what lies mapped counts as memory of the process for as long as it does."""
+        """Open the sketches anew each time: while mapped, they count as memory of the process."""
         return [open_sketch(path) for path in self.paths]
 
 
 def find_neighbors(paths: Sequence[Path], *, threshold: float) -> Neighbors:
-    """The clusters of the rows of all parts, counted through them in their order."""
+    """Return the clusters of the rows of all parts, numbered across parts in their order."""
     sketches = [open_sketch(path) for path in paths]
     num_rows = sum(len(sketch.sets.ends) for sketch in sketches)
     clusters = cluster(num_rows, find_pairs(sketches, threshold=threshold))
@@ -42,9 +42,9 @@ def find_neighbors(paths: Sequence[Path], *, threshold: float) -> Neighbors:
 def near_copies(
     near: Neighbors, kept_mask: NDArray[np.bool_], *, groups: pl.DataFrame | None, longest: bool
 ) -> pl.DataFrame:
-    """Rows that are near another one, among those that stay: `at`, `kept`, `similarity`.
+    """Return near-duplicates among the kept rows: `at`, `kept`, `similarity`.
 
-    Rows of one group, where `groups` are told, are one text, and so stay or go together.
+    If `groups` are given, the rows of one group are one text and are not copies of each other.
     """
     sketches = near.sketches()
     sizes = SetStore(sketches).sizes

@@ -1,4 +1,4 @@
-"""The exact test of a pair: Jaccard similarity of two sets of shingles, in blocks of pairs."""
+"""Exact test of pairs: Jaccard similarity of two sets of shingles, in blocks of pairs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class Pairs(NamedTuple):
 
 
 class SetStore:
-    """The sets of several sketches under one numbering of rows."""
+    """Sets of several sketches, with rows numbered across them."""
 
     def __init__(self, sketches: Sequence[Sketch]) -> None:
         self._sets = [sketch.sets for sketch in sketches]
@@ -35,10 +35,10 @@ class SetStore:
             for lane in range(LANES * bool(sketches))
         ]
         self.num_proposed = 0
-        """Pairs that `at_least` was asked about."""
+        """Number of pairs that `at_least` has tested."""
 
     def similarity(self, a: Rows, b: Rows) -> NDArray[np.float64]:
-        """Of each pair of rows; 0 where either set is empty."""
+        """Return the Jaccard similarity of each pair of rows; 0 if either set is empty."""
         found = np.zeros(len(a))
         sizes = self.sizes[a] + self.sizes[b]
         for start, stop in _blocks(sizes):
@@ -48,7 +48,7 @@ class SetStore:
         return found
 
     def at_least(self, a: Rows, b: Rows, threshold: float) -> Pairs:
-        """The pairs that are so similar."""
+        """Return the pairs with at least the similarity `threshold`."""
         self.num_proposed += len(a)
         may_match = self._may_be(a, b, threshold)
         a, b = a[may_match], b[may_match]
@@ -57,10 +57,10 @@ class SetStore:
         return Pairs(a[found], b[found], similarity[found])
 
     def _may_be(self, a: Rows, b: Rows, threshold: float) -> NDArray[np.bool_]:
-        """False for pairs that cannot be so similar; most of those that are not are told by it.
+        """Return False for pairs that cannot reach the threshold: a cheap bound.
 
-        With s = |A| + |B| and d shingles in one of the sets alone, J = (s - d) / (s + d). Every bit
-        in which the parities differ has at least one shingle of d.
+        It rules out most non-matches. With s = |A| + |B| and d shingles in only one of the sets,
+        J = (s - d) / (s + d). Each bit in which the parities differ is at least one shingle of d.
         """
         sizes = self.sizes[a] + self.sizes[b]
         alone = np.abs(self.sizes[a] - self.sizes[b])
@@ -86,7 +86,7 @@ class SetStore:
 
 
 def _blocks(sizes: Rows) -> list[tuple[int, int]]:
-    """Runs of pairs of about `_BLOCK_SHINGLES` together, and at most BLOCK_SETS."""
+    """Split pairs into blocks of about `_BLOCK_SHINGLES` shingles, and at most BLOCK_SETS pairs."""
     number = np.cumsum(sizes) // _BLOCK_SHINGLES
     cuts = np.flatnonzero(np.diff(number, prepend=-1))
     cuts = np.unique(np.concatenate([cuts, np.arange(0, len(sizes), BLOCK_SETS)]))

@@ -1,10 +1,10 @@
 """Near-duplicates among all texts: keys propose pairs, exact similarity decides.
 
-What is guaranteed: two rows are in one cluster if and only if a chain of pairs leads from one to
-the other, each of which has an equal key and a similarity at or above the threshold. A pair is
-passed over only in a bucket of more than REACH + 1 different sets, where REACH of them or more lie
-between its two in the order of their whole keys. So clusters depend neither on the order of the
-rows, nor on the parts that sketches were made of, nor on who made them.
+Guarantee: two rows are in one cluster if and only if a chain of pairs leads from one to the other,
+each with an equal key and a similarity at or above the threshold. A pair is skipped only in a
+bucket of more than MAX_NEIGHBORS + 1 different sets, if MAX_NEIGHBORS or more of them are between
+its two in the order of their whole keys. So clusters do not depend on the order of the rows, on
+the parts that were sketched, or on the worker that did it.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ from prefdata.hashing import Numbers
 PAIRS = {"a": pl.UInt32, "b": pl.UInt32, "similarity": pl.Float64}
 _NO_PAIRS = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
 MAX_NEIGHBORS = 256
-"""How many neighbors of a bucket each of its sets is compared with at most."""
+"""Maximum number of neighbors in a bucket with which each of its sets is compared."""
 
 
 def find_pairs(sketches: Sequence[Sketch], *, threshold: float) -> pl.DataFrame:
-    """Pairs of near-duplicates that tie every cluster together: a < b, and their similarity.
+    """Return pairs of near-duplicates that connect every cluster: a < b, and their similarity.
 
-    Rows are counted through all sketches. Pairs whose rows are joined by then are not looked at, so
-    these are not all pairs of a cluster; `cluster` makes the same of them.
+    Rows are numbered across all sketches. Pairs whose rows are already joined are skipped, so
+    these are not all pairs of a cluster, but `cluster` gives the same result.
     """
     shelf = SetStore(sketches)
     forest = Forest(len(shelf.sizes))
@@ -50,7 +50,7 @@ def _key(sketches: Sequence[Sketch], number: int) -> Numbers:
 
 
 def _join_copies(shelf: SetStore, forest: Forest, rows: Rows, whole: Numbers) -> Pairs:
-    """Equal sets, so that one of them stands for all; rows are in the order of their whole keys."""
+    """Join equal sets, so that one of them represents all; rows are sorted by their whole keys."""
     first = np.flatnonzero(np.diff(whole, prepend=~whole[:1]) != 0)
     leaders = np.repeat(rows[first], np.diff(first, append=len(rows)))
     other = leaders != rows
@@ -62,9 +62,9 @@ def _join_copies(shelf: SetStore, forest: Forest, rows: Rows, whole: Numbers) ->
 def join_buckets(
     shelf: SetStore, forest: Forest, rows: Rows, keys: Numbers, threshold: float
 ) -> list[Pairs]:
-    """Test the pairs of each bucket, neighbors first, for as long as its rows are not all joined.
+    """Test the pairs of each bucket, neighbors first, until its rows are all joined.
 
-    Rows of one bucket, which have equal keys, stand side by side.
+    Rows of one bucket, which have equal keys, are adjacent.
     """
     first = np.flatnonzero(np.diff(keys, prepend=~keys[:1]) != 0)
     sizes = np.diff(first, append=len(rows))
@@ -85,7 +85,7 @@ def join_buckets(
 
 
 def _still_open(forest: Forest, rows: Rows, bucket: Rows, distance: int) -> tuple[Rows, Rows]:
-    """The rows of buckets that have pairs at this distance, and are not joined altogether."""
+    """Return the rows of buckets with pairs at this distance that are not all joined."""
     if not len(rows):
         return rows, bucket
     first = np.flatnonzero(np.diff(bucket, prepend=-1))

@@ -1,4 +1,4 @@
-"""Texts to sets of shingles: hashes of words in a row, sorted and distinct.
+"""Sets of shingles of texts: hashes of consecutive words, sorted and distinct.
 
 A run of fewer words than a shingle has is one shingle; a text without words has none.
 """
@@ -16,12 +16,12 @@ from prefdata.hashing import Numbers, mix
 
 SHINGLE_BITS = 52
 BLOCK_SETS = 1 << (64 - SHINGLE_BITS)
-"""Sets that are sorted together: the bits that a shingle leaves free hold its set."""
+"""Maximum number of sets sorted together: a shingle's free bits contain its set's number."""
 _SHIFT = np.uint64(SHINGLE_BITS)
 _MASK = np.uint64((1 << SHINGLE_BITS) - 1)
-_BLOCK_BYTES = 1 << 20  # what is done at once, so that it stays in a core's cache
+_BLOCK_BYTES = 1 << 20  # size of a block, so that it stays in a core's cache
 _STEP = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / the golden ratio, odd
-_NO_WORD = np.uint64(0xD1B54A32D192ED03)  # stands for the words that a short run lacks
+_NO_WORD = np.uint64(0xD1B54A32D192ED03)  # padding for the words that a short run lacks
 
 
 class Sets(NamedTuple):
@@ -29,13 +29,13 @@ class Sets(NamedTuple):
 
     shingles: Numbers
     ends: Offsets
-    """Of each set, its end in `shingles`."""
+    """End of each set in `shingles`."""
 
 
 def shingle_blocks(texts: pl.Series, *, num_words: int) -> Iterator[Sets]:
-    """The sets of all texts in their order, in blocks of whole texts.
+    """Yield the sets of all texts in their order, in blocks of whole texts.
 
-    Where blocks are cut depends on the texts around; what the sets are does not.
+    The cuts between blocks depend on the neighboring texts; the sets do not.
     """
     number = np.cumsum(texts.str.len_bytes().to_numpy(), dtype=np.int64) // _BLOCK_BYTES
     cuts = np.flatnonzero(np.diff(number, prepend=-1))
@@ -45,7 +45,7 @@ def shingle_blocks(texts: pl.Series, *, num_words: int) -> Iterator[Sets]:
 
 
 def shingle_sets(texts: pl.Series, *, num_words: int) -> Sets:
-    """The set of each text of a block, of at most BLOCK_SETS texts."""
+    """Return the set of each text of a block of at most BLOCK_SETS texts."""
     assert len(texts) <= BLOCK_SETS
     words = read_words(texts)
     sizes = np.diff(words.run_ends, prepend=0)
@@ -61,14 +61,14 @@ def shingle_sets(texts: pl.Series, *, num_words: int) -> Sets:
 
 
 def _first_of_each(starts: Offsets, numbers: Offsets) -> Offsets:
-    """The first places of each run: of runs from 0 and 10, 2 and 3 of them are 0 1 10 11 12."""
+    """Return the first indices of each run: starts 0 and 10, numbers 2 and 3 give 0 1 10 11 12."""
     within = np.arange(numbers.sum(), dtype=np.int64)
     found: Offsets = within + np.repeat(starts - (np.cumsum(numbers) - numbers), numbers)
     return found
 
 
 def _chain(words: Words, sizes: Offsets, num_words: int) -> Numbers:
-    """At each word, Σ hashₖ · STEPⁿ⁻¹⁻ᵏ over it and the n - 1 after it, modulo 2⁶⁴."""
+    """Return, for each word, Σ hashₖ · STEPⁿ⁻¹⁻ᵏ over it and the n - 1 after it, modulo 2⁶⁴."""
     num = len(words.hashes)
     padded = np.append(words.hashes, np.full(num_words, _NO_WORD))
     chained = padded[:num].copy()
@@ -85,7 +85,7 @@ def _chain(words: Words, sizes: Offsets, num_words: int) -> Numbers:
 
 
 def overlap(a: Sets, b: Sets) -> NDArray[np.int64]:
-    """How many shingles the sets of each row have in common; at most BLOCK_SETS rows.
+    """Count the shingles that the sets of each row have in common; at most BLOCK_SETS rows.
 
     Both are sorted by row and shingle, so a stable sort of one after the other merges them.
     """
@@ -95,13 +95,13 @@ def overlap(a: Sets, b: Sets) -> NDArray[np.int64]:
 
 
 def _marked(sets: Sets) -> Numbers:
-    """Shingles with the number of their set in the free bits."""
+    """Return the shingles with the number of their set in the free bits."""
     sizes = np.diff(sets.ends, prepend=0)
     return sets.shingles | np.repeat(np.arange(len(sizes), dtype=np.uint64) << _SHIFT, sizes)
 
 
 def take_sets(sets: Sets, rows: NDArray[np.int64]) -> Sets:
-    """The sets of some rows, in the order given."""
+    """Return the sets of the given rows, in their order."""
     ends = sets.ends[rows]
     sizes = ends - np.where(rows > 0, sets.ends[rows - 1], 0)
     return Sets(sets.shingles[_first_of_each(ends - sizes, sizes)], np.cumsum(sizes))

@@ -1,6 +1,6 @@
-"""What is kept of texts to find near-duplicates: sets of shingles, and keys that propose pairs.
+"""MinHash sketches of texts: sets of shingles, and keys that propose pairs of near-duplicates.
 
-Two texts are proposed where any of their keys is equal. A key is made of ROWS minima under as many
+Two texts are proposed if any of their keys is equal. A key combines ROWS minima under as many
 hash functions, so texts of similarity s agree in it with probability s^ROWS, and in any of b keys
 with 1 - (1 - s^ROWS)^b: https://doi.org/10.1109/SEQUEN.1997.666900, and bands as in chapter 3 of
 http://www.mmds.org.
@@ -20,26 +20,26 @@ from prefdata.arrow import numbers_array, whole
 from prefdata.dedup.near.shingles import Sets, shingle_blocks
 from prefdata.hashing import Numbers, mix
 
-# Few rows propose more pairs and need fewer minima; the exact test of a pair costs as much as some
-# hundred minima, and at 4 rows texts of similarity 0.1 are proposed once in 600 times.
+# Few rows propose more pairs and need fewer minima. The exact test of a pair costs about as much as
+# a hundred minima; with 4 rows, one in 600 pairs of texts of similarity 0.1 is proposed.
 ROWS = 4
 LANES = 8
-_PARITY_SETS = 128  # at once, so that their counters stay in a core's cache
+_PARITY_SETS = 128  # sets per block, so that their counters stay in a core's cache
 
 
 class SketchOptions(NamedTuple):
-    """How texts are compared; sketches of different options are not."""
+    """Options of a sketch; only sketches with equal options can be compared."""
 
     num_words: int = 5
-    """Words in a shingle."""
+    """Words per shingle."""
     threshold: float = 0.7
-    """Jaccard similarity from which on two texts are near-duplicates."""
+    """Lowest Jaccard similarity of two near-duplicates."""
     recall: float = 0.99
-    """Chance that a pair exactly at the threshold is proposed; pairs above it have better ones."""
+    """Chance that a pair exactly at the threshold is proposed; above it, the chance is higher."""
 
     @property
     def num_bands(self) -> int:
-        """The fewest keys with that recall.
+        """Return the smallest number of keys with that recall.
 
         >>> SketchOptions(threshold=0.7, recall=0.99).num_bands
         17
@@ -49,17 +49,17 @@ class SketchOptions(NamedTuple):
 
 
 class Sketch(NamedTuple):
-    """Sets of shingles and keys of some texts."""
+    """Sets of shingles and keys of texts."""
 
     sets: Sets
     keys: Sequence[Numbers]
-    """(1 + bands, texts): first a key of the whole set, equal for equal sets."""
+    """(1 + bands, texts): the first is a key of the whole set, equal for equal sets."""
     parity: Sequence[Numbers]
-    """(LANES, texts), 64 bits each: whether the shingles that fall on a bit are odd in number."""
+    """(LANES, texts), 64 bits each: 1 if an odd number of shingles map to the bit."""
 
 
 def make_sketch(texts: pl.Series, options: SketchOptions = SketchOptions()) -> Sketch:  # noqa: B008
-    """The sketch of texts without nulls: a pure function of each text by itself."""
+    """Sketch texts without nulls; each text's sketch depends only on that text."""
     factors = _factors(options.num_bands)
     made = [
         (sets, _keys(sets, factors), _parity(sets))
@@ -82,13 +82,13 @@ def _side_by_side(blocks: list[Numbers], height: int) -> Numbers:
 
 
 def _factors(num_bands: int) -> NDArray[np.uint32]:
-    """Odd factors, (bands, ROWS): shingle · factor modulo 2³² is its hash."""
+    """Return odd factors, (bands, ROWS): shingle · factor modulo 2³² is its hash."""
     drawn = mix(np.arange(1, num_bands * ROWS + 1, dtype=np.uint64) << np.uint64(32))
     return ((drawn >> np.uint64(32)).astype(np.uint32) | np.uint32(1)).reshape(num_bands, ROWS)
 
 
 def _keys(sets: Sets, factors: NDArray[np.uint32]) -> Numbers:
-    """The keys of one block; of empty sets, zeros."""
+    """Return the keys of one block, (1 + bands, sets); zeros for empty sets."""
     keys = np.zeros((1 + len(factors), len(sets.ends)), np.uint64)
     filled = np.flatnonzero(np.diff(sets.ends, prepend=0))
     if not len(filled):
@@ -107,7 +107,7 @@ def _keys(sets: Sets, factors: NDArray[np.uint32]) -> Numbers:
 
 
 def _parity(sets: Sets) -> Numbers:
-    """The lanes of one block: shingle modulo 64 · LANES is its bit."""
+    """Return the parity lanes of one block: shingle modulo 64 · LANES is its bit."""
     num_bits = 64 * LANES
     bits = (sets.shingles & np.uint64(num_bits - 1)).astype(np.int64)
     sizes, packed = np.diff(sets.ends, prepend=0), []
@@ -122,7 +122,7 @@ def _parity(sets: Sets) -> Numbers:
 
 
 def sketch_table(sketch: Sketch) -> pa.Table:
-    """A sketch as a table of one row a text, to be written."""
+    """Convert a sketch to a table with one row per text, for writing."""
     starts = np.append(0, sketch.sets.ends)
     shingles = pa.LargeListArray.from_arrays(
         numbers_array(starts), numbers_array(sketch.sets.shingles)
@@ -135,7 +135,7 @@ def sketch_table(sketch: Sketch) -> pa.Table:
 
 
 def open_sketch(path: Path) -> Sketch:
-    """A written sketch; its arrays lie in the mapped file."""
+    """Open a written sketch; its arrays are memory-mapped."""
     with pa.memory_map(str(path)) as source:
         table = pa.ipc.open_file(source).read_all()
     lists, *numbers = map(_mapped, table.columns)
@@ -148,7 +148,7 @@ def open_sketch(path: Path) -> Sketch:
 
 
 def _mapped(column: pa.ChunkedArray) -> pa.Array:
-    """The column as it lies in the file; `whole` would copy it into memory."""
+    """Return the column without a copy; `whole` would copy it into memory."""
     return column.chunk(0) if column.num_chunks == 1 else whole(column)
 
 

@@ -1,4 +1,4 @@
-"""What of a record is compared: its prompt, its completions, or the whole pair."""
+"""Compared parts of a record: its prompt, its completions, or the whole pair."""
 
 from typing import Literal
 
@@ -17,9 +17,9 @@ _FIELDS = ("reasoning", "content", "tool_calls")
 
 
 def unit_texts(records: pa.Table, unit: Unit) -> pl.Series:
-    """The text of each record, its sides parted by barriers.
+    """Return the text of each record, with barriers between its sides.
 
-    A shingle knows which side it is of, so a pair is not near the one that prefers the contrary.
+    Shingles of different sides differ, so a pair is not near the one that prefers the opposite.
     """
     sides = pl.DataFrame({side: pl.Series(records[side]) for side in SIDES[unit]})
     texts = [_text_of(side) for side in sides.columns]
@@ -27,7 +27,7 @@ def unit_texts(records: pa.Table, unit: Unit) -> pl.Series:
 
 
 def _text_of(side: str) -> pl.Expr:
-    """All texts of a side's messages, one after the other."""
+    """Join the texts of a side's messages."""
     message = pl.concat_str(
         [pl.element().struct.field(name) for name in _FIELDS], separator="\n", ignore_nulls=True
     )

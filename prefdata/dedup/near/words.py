@@ -1,4 +1,4 @@
-"""Words as numbers: a hash that depends on a word's bytes alone, on any machine and version."""
+"""Hashes of words: they depend only on a word's bytes, on any machine and version."""
 
 from typing import NamedTuple
 
@@ -9,26 +9,26 @@ from numpy.typing import NDArray
 from prefdata.dedup.near.letters import BARRIER, Bytes, Offsets, read_letters
 from prefdata.hashing import Numbers, mix
 
-# A longer run of letters counts as several words, so that no text needs more rounds of hashing.
+# A longer run of letters counts as several words, which bounds the rounds of hashing.
 MOST_WORD_BYTES = 64
 _LANE = 8
 _MASKS: Numbers = np.array([(1 << 8 * n) - 1 for n in range(_LANE + 1)], np.uint64)
 
 
 class Words(NamedTuple):
-    """The words of some texts, in runs that no shingle leaves."""
+    """Words of texts, in runs that no shingle crosses."""
 
     hashes: Numbers
     run_ends: Offsets
-    """Of each run, its end in `hashes`."""
+    """End of each run in `hashes`."""
     run_rows: NDArray[np.int64]
-    """Of each run, the row of its text."""
+    """Row of each run's text."""
     run_parts: NDArray[np.int64]
-    """Of each run, how many barriers stand before it in its text."""
+    """Number of barriers before each run in its text."""
 
 
 def read_words(texts: pl.Series) -> Words:
-    """The words of each text; a text without barriers is one run, an empty one too."""
+    """Return the words of each text; a text without barriers is one run, even if it is empty."""
     letters = read_letters(texts)
     starts, stops = _bounds(letters.data)
     barriers = np.flatnonzero(letters.data == ord(BARRIER))
@@ -44,7 +44,7 @@ def read_words(texts: pl.Series) -> Words:
 
 
 def _bounds(letters: Bytes) -> tuple[Offsets, Offsets]:
-    """Where each word starts and stops; words that are too long are cut."""
+    """Return the start and stop of each word; words that are too long are cut."""
     inside = np.zeros(len(letters) + 2, np.bool_)
     np.greater(letters, 0x20, out=inside[1:-1])
     edges = np.flatnonzero(inside[1:] != inside[:-1])
@@ -58,9 +58,9 @@ def _bounds(letters: Bytes) -> tuple[Offsets, Offsets]:
 
 
 def _hash_words(letters: Bytes, starts: Offsets, stops: Offsets) -> Numbers:
-    """Eight bytes at a time, little-endian and filled up with zeros: h ← mix(h ⊕ lane)."""
+    """Hash eight bytes at a time, little-endian and zero-padded: h ← mix(h ⊕ lane)."""
     padded = np.append(letters, np.zeros(MOST_WORD_BYTES, np.uint8))
-    # At each byte, the eight bytes from it on: a view, of numbers that overlap.
+    # At each byte, the eight bytes from it on: a view whose numbers overlap.
     lanes = np.ndarray((len(letters),), np.dtype("<u8"), padded.data, strides=(1,))
     hashes = mix(_lane_at(lanes, starts, stops - starts))
     longer = np.flatnonzero(stops - starts > _LANE)
@@ -74,6 +74,6 @@ def _hash_words(letters: Bytes, starts: Offsets, stops: Offsets) -> Numbers:
 
 
 def _lane_at(lanes: Numbers, at: Offsets, num_bytes: Offsets) -> Numbers:
-    """The bytes from `at` on, at most eight."""
+    """Return the bytes from `at` on, at most eight."""
     found: Numbers = lanes[at].astype(np.uint64, copy=False) & _MASKS[np.minimum(num_bytes, _LANE)]
     return found

@@ -1,10 +1,10 @@
-"""JSON objects to records: what a layout says of columns, applied to rows.
+"""From JSON objects to records: a layout applied to rows.
 
     adapter     a compiled layout: one object in, pairs or a code out
-    prompt, sides, messages, content_parts, fields      parts of a row
+    prompt, sides, messages, content_parts, fields      the parts of a row
     candidates, ranking, pairing, trees, gather         several answers or rows to pairs
-    implicit, named, spellings, repeated, widened, …    what files do that their layout does not say
+    implicit, named, spellings, repeated, widened, …    habits of files that no layout declares
     collect, columns, ids                               records to Arrow tables, with their ids
 
-In: objects of `files/`. Out: tables of `records/`.
+Input: objects of `files/`. Output: tables of `records/`.
 """

@@ -1,4 +1,4 @@
-"""A layout, compiled: raw rows in, canonical pairs out."""
+"""Compiled layouts: raw rows in, canonical pairs out."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ from prefdata.records.text import FORM_COLUMN
 NUMBERS = ("score_chosen", "score_rejected", "margin")
 TEXTS = ("model_chosen", "model_rejected")
 RANKS = ("chosen_rank", "rejected_rank")
-SPOKEN = ("text", "answer", "dialogue")  # kinds of columns whose texts are somebody's words
+SPOKEN = ("text", "answer", "dialogue")  # kinds of columns that hold turns
 MEDIA = frozenset(
     {"image", "images", "img", "image_path", "image_paths", "image_url", "image_urls"}
     | {"chosen_images", "rejected_images", "video", "videos", "audio", "audios"}
@@ -51,7 +51,7 @@ MOST_RANK = 2**15 - 1
 
 
 class Adapter:
-    """Reads the rows of one layout."""
+    """Reader of the rows of one layout."""
 
     def __init__(
         self, layout: Layout, pairing: Pairing, limits: Limits, plain: str | None = None
@@ -78,11 +78,11 @@ class Adapter:
         self.tool_columns = {path.partition(".")[0] for path in self.tools}
 
     def read(self, row: dict[str, Any]) -> ParsedRow:
-        """The row's prompt and pairs, or a RowFault."""
+        """Return the row's prompt and pairs; raise RowError if it has none."""
         return self.read_whole(self.check(row))
 
     def check(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row, its cells parsed; a RowFault unless it is as the layout says."""
+        """Return the row with its cells parsed; raise RowError if it does not fit the layout."""
         if not MEDIA.isdisjoint(row):
             self._refuse_media(row)
         if self.layout.parse:
@@ -93,7 +93,7 @@ class Adapter:
         for path in self.spoken:
             value = row.get(path)
             if type(value) is str and looks_like_messages(value):
-                raise RowError("R224", f"`{path}` holds messages as text, and was not parsed")
+                raise RowError("R224", f"`{path}` holds messages as text that was not parsed")
         if self.layout.ties and not self.keeps_ties and (tie := self._tie(row)):
             said = canonical_json(at_path(tie, row))
             raise RowError("PD303", f"`{tie}` is {said}: neither side is preferred")
@@ -102,10 +102,10 @@ class Adapter:
     def _refuse_media(self, row: dict[str, Any]) -> None:
         for name in row.keys() & MEDIA - self.known:
             if row[name] not in NO_MEDIA:
-                raise RowError("R223", f"`{name}` is not empty, and token shards hold text alone")
+                raise RowError("R223", f"`{name}` is not empty, and token shards hold only text")
 
     def read_whole(self, row: dict[str, Any]) -> ParsedRow:
-        """What `read` gives, of a row that was checked or put together out of such."""
+        """Return the prompt and pairs of a checked row, or of a row assembled from checked ones."""
         layout = self.layout
         tools = None if self.tool_columns.isdisjoint(row) else self._tools(row)
         num = 0
@@ -126,7 +126,7 @@ class Adapter:
         return ParsedRow(form, prompt, tools, group_id, pairs, weight, self._meta(row), num)
 
     def _form(self, row: dict[str, Any], prompt: Messages) -> str:
-        """Return `chat`, `text`, or what plain text is to be called while that is undecided."""
+        """Return `chat`, `text`, or the form of plain text while that is undecided (`plain`)."""
         said = row.get(FORM_COLUMN)
         if said in ("chat", "text"):
             return str(said)
@@ -135,15 +135,17 @@ class Adapter:
         if len(prompt) == 1 and self.prompt.is_text(row):
             return self.plain
         if self.plain == "text":
-            problem = "has a system text or earlier turns, for which verbatim text has no place"
-            raise RowError("PD215", f"{problem}: it needs text: chat")
+            problem = "has a system text or earlier turns, which verbatim text cannot hold"
+            raise RowError("PD215", f"{problem}; set text: chat")
         return "chat"
 
     def _tools(self, row: dict[str, Any]) -> str | None:
-        """The tool definitions, which all paths that have some agree on."""
+        """Return the tool definitions; raise R227 if two paths hold different ones."""
         found = [read_tools(path, optional(at_path(path, row))) for path in self.tools]
         if len(set(found)) > 1:
-            raise RowError("R227", f"{' and '.join(self.tools)} differ, and a pair has one prompt")
+            raise RowError(
+                "R227", f"{' and '.join(self.tools)} differ; a pair has one list of tools"
+            )
         return found[0]
 
     def _read_candidates(
@@ -162,7 +164,7 @@ class Adapter:
         return prompt, [candidate._replace(completion=side) for candidate, side in both]
 
     def _splits(self, row: dict[str, Any]) -> list[Split]:
-        """The prompt and the two sides of each pair."""
+        """Return the prompt and the two sides of each pair."""
         chosen, rejected = self.get_chosen(row), self.get_rejected(row)
         if not self.has_many:
             return [self._split(row, chosen, rejected)]
@@ -234,11 +236,11 @@ class Adapter:
     def _rank(self, path: str, value: Any) -> int | None:
         rank = self.number(path, value)
         if rank is not None and not (rank.is_integer() and 1 <= rank <= MOST_RANK):
-            raise RowError("R210", f"`{path}` is {rank:g}, and ranks are whole numbers from 1")
+            raise RowError("R210", f"`{path}` is {rank:g}, but ranks are whole numbers from 1")
         return None if rank is None else int(rank)
 
     def _tie(self, row: dict[str, Any]) -> str | None:
-        """The column that says that neither side of the row is preferred."""
+        """Return the column that marks the row as a tie, or None."""
         ties = self.layout.ties.items()
         return next((path for path, values in ties if at_path(path, row) in values), None)
 

@@ -1,4 +1,4 @@
-"""The candidates of a row, put in order, and paired."""
+"""Candidates of a row: read, ordered and paired."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +22,7 @@ from prefdata.read.limits import Limits, Pairing
 
 
 class CandidateReader:
-    """The candidates of one layout, compiled."""
+    """Reader of the candidates of one layout."""
 
     def __init__(self, layout: Layout, pairing: Pairing, limits: Limits) -> None:
         assert layout.candidates is not None
@@ -44,13 +44,13 @@ class CandidateReader:
         self.text, self.model, self.rank = self.spec.text, self.spec.model, self.spec.rank
 
     def read(self, row: dict[str, Any]) -> list[Candidate]:
-        """Every candidate of the row, in the order given."""
+        """Return every candidate of the row, in the order given."""
         items = list(self._items(row))
         if len(items) > self.max_completions:
             limit = f"limits.max_completions is {self.max_completions:,}"
             raise RowError("R212", f"the row holds {len(items):,} completions; {limit}")
-        scores = self._beside(row, "score", self.spec.beside.score, len(items))
-        models = self._beside(row, "model", self.spec.beside.model, len(items))
+        scores = self._parallel(row, "score", self.spec.parallel.score, len(items))
+        models = self._parallel(row, "model", self.spec.parallel.model, len(items))
         users = self._user_turns(row)
         found = []
         for at, (place, item, tier) in enumerate(items):
@@ -69,7 +69,7 @@ class CandidateReader:
         return found
 
     def pairs(self, row: dict[str, Any], found: list[Candidate], prompt_id: bytes) -> list[Pair]:
-        """Every pair of the strategy; a RowFault where the row prefers nothing."""
+        """Return the pairs of the strategy; raise RowError if all candidates rank the same."""
         order = self.order(row, found)
         ranks = dense_ranks(order.values)
         if max(ranks) == 1 and self.spec.good:
@@ -99,7 +99,7 @@ class CandidateReader:
         ]
 
     def _items(self, row: dict[str, Any]) -> Iterator[tuple[str, Any, int | None]]:
-        """Place, value and tier of each candidate."""
+        """Yield place, value and tier of each candidate."""
         paths = self.spec.items
         if not isinstance(paths, list):
             items = require(paths, getter(paths)(row), "list")
@@ -112,10 +112,10 @@ class CandidateReader:
             else:
                 yield path, value, tier
 
-    def _beside(
+    def _parallel(
         self, row: dict[str, Any], name: str, paths: str | list[str] | None, num: int
     ) -> list[Any]:
-        """What is said beside the candidates, one value for each, or nothing at all."""
+        """Return the values of a list parallel to the candidates, or [] if there is none."""
         if paths is None:
             return []
         if isinstance(paths, list):
@@ -180,7 +180,7 @@ class CandidateReader:
 
 
 def _woven(place: str, users: list[Any], answers: Any) -> Messages:
-    """A dialogue out of the user's turns and the answers to them."""
+    """Return the dialogue that alternates the user's turns and the answers to them."""
     texts = [*users, *answers] if type(answers) is list else [None]
     if any(type(text) is not str for text in texts):
         raise RowError("R210", f"`{place}` is not a list of texts")

@@ -1,4 +1,4 @@
-"""Rows of one part to columns: records, refused rows, and which other rows a record stands on."""
+"""Rows of one part to columns: records, refused rows, and the rows that each pair was made of."""
 
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
@@ -23,8 +23,8 @@ from prefdata.read.unread import UnreadColumns, count_unread, unread_columns
 from prefdata.records.keys import SOURCE_ROWS
 from prefdata.records.split_names import split_of_rows
 
-MAX_EXTRA_KEYS = 1000  # distinct ones that are counted by name
-MAX_EXPANSION = 1024 * MIB  # raw bytes times pairs of one row
+MAX_EXTRA_KEYS = 1000  # distinct keys that are counted by name
+MAX_EXPANSION = 1024 * MIB  # raw bytes of one row times its pairs
 UNPAIRED = RowError("R213", "no other row of its prompt can be compared with it")
 UNREACHED = RowError(
     "R213", f"a message above it is refused, or it is deeper than {MAX_TURNS} turns"
@@ -33,18 +33,18 @@ PASSED_BY = RowError("R213", "the pairing strategy drew other rows of its prompt
 
 
 class RowOptions(NamedTuple):
-    """How rows are read; the same for all parts of a file."""
+    """Options for reading rows; the same for all parts of a file."""
 
     layout: Layout | None
-    """None: no row of the file's first part was an object."""
+    """None if no row of the file's first part was an object."""
     pairing: Pairing = Pairing()
     limits: Limits = Limits()
     plain: Literal["chat", "text", "plain"] | None = None
-    """How plain text is read where that is open (read/texts.py); None: as the layout says."""
+    """Form of plain text if the layout leaves it open (read/texts.py); None: as the layout says."""
 
 
 class _Prompt(NamedTuple):
-    """A row that was put together, and the places in its unit of what it came from."""
+    """Row assembled from rows of a unit, and their indices in the unit."""
 
     row: Object
     context: tuple[int, ...]
@@ -52,7 +52,7 @@ class _Prompt(NamedTuple):
 
 
 class Collector:
-    """Where the rows of one part end up."""
+    """Collector of the records and the refused rows of one part."""
 
     def __init__(self, file: InputFile, options: RowOptions) -> None:
         layout, self.limits = options.layout, options.limits
@@ -72,16 +72,16 @@ class Collector:
 
     @property
     def unread(self) -> UnreadColumns:
-        """The columns that were not read, of all rows that are objects."""
+        """Columns that were not read, over all rows that are objects."""
         return unread_columns(self._unread, self._order)
 
     @property
     def members(self) -> pl.DataFrame:
-        """Rows of MEMBERS."""
+        """Source rows of the pairs, with the schema SOURCE_ROWS."""
         return pl.DataFrame(self._members, schema=SOURCE_ROWS, orient="row")
 
     def read(self, rows: Iterator[Row]) -> None:
-        """Adapt rows that stand alone."""
+        """Adapt rows that are independent of each other."""
         for line, offset, raw, value in rows:
             if isinstance(value, RowError):
                 fault: RowError | None = value
@@ -93,7 +93,7 @@ class Collector:
                 self._refuse(line, offset, raw, value, fault)
 
     def read_unit(self, unit: Unit) -> None:
-        """Adapt rows that stand or fall together."""
+        """Adapt the rows of a unit together; rows without a pair are refused."""
         assert self.adapter is not None
         faults: dict[int, RowError] = {}
         paired: set[int] = set()
@@ -125,7 +125,7 @@ class Collector:
     def _add_pair(
         self, unit: Unit, draft: ParsedRow, used: tuple[int, ...], chosen: int, ordinal: int
     ) -> None:
-        """A pair under the line of its chosen side, and the other lines that it stands on."""
+        """Add a pair under the line of its chosen side; record the other lines it was made of."""
         line, offset = unit.members[chosen][:2]
         num_bytes = sum(len(unit.members[place].raw) for place in used)
         for tie in self.records.add(line, offset, draft, num_bytes, ordinal):
@@ -135,7 +135,7 @@ class Collector:
                 self._members.append((line, ordinal, unit.members[place].line))
 
     def _prompts_of(self, unit: Unit, faults: dict[int, RowError]) -> Iterator[_Prompt]:
-        """The rows that a unit is read as; rows that are at fault themselves are left out."""
+        """Yield the rows that a unit is read as, without the rows that are faulty themselves."""
         rows: dict[int, Object] = {}
         for place, member in enumerate(unit.members):
             try:
@@ -162,8 +162,8 @@ class Collector:
         return whole
 
     def _adapt(self, line: int, offset: int, raw: bytes | None, value: Object) -> RowError | None:
-        """Turn one object into records; its fault where it has one."""
-        if self.adapter is None:  # rows beyond the sample of a file that began without objects
+        """Turn one object into records; return its fault, if any."""
+        if self.adapter is None:  # no object was in the first rows of the file
             return RowError("R209", "no layout was found among the first rows")
         self._count_extra(value)
         num_bytes = len(raw or b"")
@@ -178,7 +178,7 @@ class Collector:
     def _adapt_tree(
         self, line: int, offset: int, raw: bytes | None, value: Object
     ) -> RowError | None:
-        """Turn a tree into records; a prompt of it that gives no pair is refused by itself."""
+        """Turn a tree into records; refuse only those of its prompts that give no pair."""
         assert self.adapter is not None
         assert self.adapter.layout.tree is not None
         self._count_extra(value)
@@ -244,20 +244,20 @@ class Collector:
 
 
 def _together(rows: list[Object]) -> Object:
-    """What all rows say alike, and the rows themselves."""
+    """Return the values that are equal in all rows, and the rows themselves as `rows`."""
     first, *others = rows
-    alike = {
+    common = {
         name: value
         for name, value in first.items()
         if all(other.get(name) == value for other in others)
     }
-    return {**alike, "rows": rows}
+    return {**common, "rows": rows}
 
 
 def _tree_prompts(
     unit: Unit, rows: dict[int, Object], tree: Tree, faults: dict[int, RowError]
 ) -> Iterator[_Prompt]:
-    """The prompts of a tree whose messages are rows; what none of them leads to is at fault."""
+    """Yield the prompts of a tree whose messages are rows; mark unreached messages as faults."""
     below: dict[int, list[int]] = {}
     for place, parent in enumerate(unit.parents):
         if place in rows:

@@ -1,10 +1,10 @@
-r"""The beginning that two texts share, up to where it can end: a line, a turn or a marker.
+r"""Common prefix of two texts, up to the end of a line, a turn or a marker.
 
     "Q: What color is the sky?\nA: It is blue."
     "Q: What color is the sky?\nA: It is green."
 
-share "Q: What color is the sky?\nA:". Their common words end later, at "A: It is", but those last
-two are what both answers begin with, and no part of the prompt.
+share "Q: What color is the sky?\nA:". Their common words end later, at "A: It is", but "It is"
+begins both answers and is not a part of the prompt.
 """
 
 import re
@@ -19,7 +19,7 @@ LINE = re.compile(r"\n+")
 
 
 def shared_beginning(first: str, second: str) -> int:
-    r"""How many characters the texts share up to the last line, turn or marker; 0 where none.
+    r"""Return the length of the common prefix up to the last line, turn or marker, or 0.
 
     >>> shared_beginning("Q: a\nA: It is b", "Q: a\nA: It is c")
     7
@@ -27,7 +27,7 @@ def shared_beginning(first: str, second: str) -> int:
     0
     """
     common = commonprefix([first, second])  # noqa: RUF071 - characters are meant
-    for ends in (TURN, LINE):  # lines after the last turn's marker are the answers' own
+    for ends in (TURN, LINE):  # lines after the last turn's marker belong to the answers
         places = [one for one in ends.finditer(common) if common[: one.start()].strip()]
         if places:
             return places[-1].end()

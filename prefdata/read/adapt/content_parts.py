@@ -1,4 +1,4 @@
-"""Messages whose content is a list of parts: text, reasoning, tool calls and tools' results."""
+"""Messages whose content is a list of parts: text, reasoning, tool calls and tool results."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -13,17 +13,17 @@ REASONING_PARTS = ("thinking", "reasoning")
 
 
 class Said(NamedTuple):
-    """What the parts of one message hold."""
+    """Contents of the parts of one message."""
 
     texts: list[str]
     reasoning: list[str]
     calls: list[dict[str, Any]]
     results: list[tuple[str | None, str]]
-    """The id of the call that each result answers, and its text."""
+    """Call id and text of each tool result."""
 
 
 def read_parts(place: str, role: str, parts: list[Any]) -> Messages:
-    """The message that the parts make; before it, a tool's message for each result."""
+    """Return one tool message for each result, then the message of all other parts."""
     said = Said([], [], [], [])
     for part in parts:
         if type(part) is not dict:
@@ -64,7 +64,7 @@ def _text(place: str, part: Mapping[str, Any], keys: tuple[str, ...]) -> str:
 
 
 def _calls(place: str, part: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Calls as OpenAI writes them: Anthropic's has name and input, others a value in JSON."""
+    """Yield calls in OpenAI's form. Anthropic's have `name` and `input`, others a JSON `value`."""
     if "value" in part:
         value = from_json(place, part["value"])
         for call in value if type(value) is list else [value]:
@@ -88,7 +88,7 @@ def _result(place: str, part: Mapping[str, Any]) -> str:
 
 
 def from_json(place: str, value: Any) -> Any:
-    """What JSON text stands for; anything else is taken as it is."""
+    """Parse JSON text; return any other value unchanged."""
     if type(value) is not str:
         return value
     try:

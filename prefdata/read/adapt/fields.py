@@ -1,4 +1,4 @@
-"""Fields of a raw row by path, with the codes of what may be wrong with them."""
+"""Fields of a raw row by path, and the codes of their faults."""
 
 import math
 import re
@@ -9,7 +9,7 @@ from prefdata.read.faults import RowError
 from prefdata.read.layouts.model import Kind
 
 MISSING = object()
-FIRST_ROUNDED = 2**53  # from here on a float skips integers
+FIRST_ROUNDED = 2**53  # from here a float skips integers
 DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 Getter = Callable[[Any], Any]
 NumberReader = Callable[[str, Any], float | None]
@@ -27,7 +27,7 @@ TYPES: dict[Kind, tuple[type, ...]] = {
     "number": (int, float),
     "answers": (list,),
     "bool": (bool,),
-    "flag": (bool,),  # and what stands for one, which `require` looks at
+    "flag": (bool,),  # `require` also accepts the words and numbers of FLAGS
     "any": (object,),
     "filled": (object,),
 }
@@ -43,7 +43,7 @@ NAMES = {str: "text", list: "a list", dict: "an object", bool: "true or false"}
 
 
 def getter(path: str) -> Getter:
-    """What reads a dotted path out of a row; MISSING where a step is not there."""
+    """Return a function that reads a dotted path of a row; it gives MISSING if a step is absent."""
     first, *rest = path.split(".")
     if not rest:
         return lambda row: row.get(first, MISSING) if type(row) is dict else MISSING
@@ -57,7 +57,7 @@ def getter(path: str) -> Getter:
 
 
 def require(path: str, value: Any, kind: Kind) -> Any:
-    """The value, or R211 where it is missing or null and R210 where its type is another."""
+    """Return the value; raise R211 if it is missing or null, R210 if its type is wrong."""
     if value is MISSING or value is None:
         state = "missing" if value is MISSING else "null"
         raise RowError("R211", f"`{path}` is {state}")
@@ -72,7 +72,7 @@ def require(path: str, value: Any, kind: Kind) -> Any:
 
 
 def read_flag(value: Any) -> bool | None:
-    """True or false by a boolean, 0 and 1, or a word for either; None where it is neither.
+    """Read true or false from a boolean, 0 or 1, or a word; return None for anything different.
 
     >>> read_flag("False"), read_flag(1), read_flag("1.0"), read_flag("maybe")
     (False, True, True, None)
@@ -87,7 +87,7 @@ def optional(value: Any) -> Any:
 
 
 def optional_text(path: str, value: Any) -> str | None:
-    """Text, or None where there is none; numbers that name something are kept as text."""
+    """Return text, or None if it is absent; integers, such as numeric ids, become text."""
     if value is MISSING or value is None:
         return None
     if type(value) is str:
@@ -98,7 +98,7 @@ def optional_text(path: str, value: Any) -> str | None:
 
 
 def optional_number(path: str, value: Any) -> float | None:
-    """A finite number that a float holds exactly enough, or None where there is none."""
+    """Return a finite number up to 2^53 as a float, or None if it is absent."""
     if value is MISSING or value is None:
         return None
     if type(value) is str and DECIMAL.fullmatch(value):
@@ -113,7 +113,7 @@ def optional_number(path: str, value: Any) -> float | None:
 
 
 def number_reader(missing: Collection[str]) -> NumberReader:
-    """`optional_number`, to which these texts are no number rather than a fault."""
+    """Return `optional_number`, changed so that these texts give None instead of a fault."""
     if not missing:
         return optional_number
 
@@ -124,6 +124,6 @@ def number_reader(missing: Collection[str]) -> NumberReader:
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """Of those that are there."""
+    """Return the mean of the values that are not None, or None."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

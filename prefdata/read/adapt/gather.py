@@ -1,7 +1,7 @@
-"""Rows that give pairs only together: from the rows of a whole file to units of them.
+"""Units of rows that give pairs only together.
 
 A unit is all rows with one prompt, or all messages of one tree. The bytes of every row of the file
-are held until the last one is read; layouts without `gather` pass by.
+are held until the last one is read; files of layouts without `gather` are not gathered.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from prefdata.records.split_names import TRAIN, split_of_rows
 
 
 class Gathered(NamedTuple):
-    """A file's rows by what they belong to, and those that belong to nothing."""
+    """Rows of a file by unit, and the rows without a unit."""
 
     units: list[Unit]
     refused: list[Row]
@@ -34,7 +34,7 @@ class Gathered(NamedTuple):
 def gather_blocks(
     blocks: Iterator[Block], layout: Layout | None, limits: Limits
 ) -> Iterator[Block]:
-    """The blocks as they are, or, where the layout gathers rows, blocks of units."""
+    """Return blocks of units if the layout gathers rows, else the blocks unchanged."""
     if layout is None or layout.gather is None:
         return blocks
     return _unit_blocks(blocks, layout, layout.gather, limits)
@@ -52,7 +52,7 @@ def _unit_blocks(
 
 
 def _rows(blocks: Iterator[Block], limits: Limits, tally: Tally) -> Iterator[tuple[Member, Any]]:
-    """Every row with its bytes, and as JSON where those are something else."""
+    """Yield every row with its raw bytes, and its JSON if the raw bytes are not JSON."""
     for block in blocks:
         for line, offset, raw, value in plain_rows(block, limits, tally):
             json = raw or b""
@@ -62,7 +62,7 @@ def _rows(blocks: Iterator[Block], limits: Limits, tally: Tally) -> Iterator[tup
 
 
 def gather(rows: Iterator[tuple[Member, Any]], layout: Layout, how: Gather) -> Gathered:
-    """Rows to units, in the order of their first rows."""
+    """Group rows into units, in the order of their first rows."""
     refused: list[Row] = []
     members: list[Member] = []
     keys: list[tuple[bytes, bytes | None]] = []
@@ -83,7 +83,7 @@ def gather(rows: Iterator[tuple[Member, Any]], layout: Layout, how: Gather) -> G
 
 
 def _keys(row: Object, layout: Layout, how: Gather) -> tuple[bytes, bytes | None]:
-    """What a row is found by: its prompt, or its own id and its parent's."""
+    """Return a row's keys: of its prompt, or of its own id and its parent's."""
     if layout.parse:
         row = parse_columns(row, layout.parse)
     if how.id and how.parent:
@@ -114,13 +114,13 @@ def _by_key(members: list[Member], keys: list[bytes]) -> list[Unit]:
 def _by_parent(
     members: list[Member], keys: list[tuple[bytes, bytes | None]]
 ) -> tuple[list[Unit], list[Row]]:
-    """Trees, and the messages whose beginning is not in the file."""
+    """Return the trees, and the messages whose root is not in the file."""
     place_of: dict[bytes, int] = {}
     for place, (own, _) in enumerate(keys):
         place_of.setdefault(own, place)
     parents = [
         -1 if parent is None else place_of.get(parent, len(keys)) for _, parent in keys
-    ]  # -1: none; the number of rows: one that is not there
+    ]  # -1: no parent; len(keys): the parent is not in the file
     roots = _roots(parents)
     trees: dict[int, list[int]] = {}
     lost: list[Row] = []
@@ -142,7 +142,7 @@ def _by_parent(
 
 
 def _roots(parents: list[int]) -> list[int]:
-    """The first message above each, -1 where that is missing or where replies go in a circle."""
+    """Return the root above each message; -1 if it is missing or if replies form a cycle."""
     unknown, on_the_way = -2, -3
     roots = [unknown] * len(parents)
     for start in range(len(parents)):

@@ -1,4 +1,4 @@
-"""One spelling for equal content: canonical JSON, and the ids that are hashes of it."""
+"""Canonical JSON, equal for equal content, and the ids that are hashes of it."""
 
 from typing import Any
 
@@ -14,33 +14,33 @@ ID_BYTES = 16
 
 
 def canonical_json(value: Any) -> str:
-    """Sorted keys, no spaces, shortest numbers: equal values give equal text."""
+    """Write JSON with sorted keys, no spaces and shortest numbers; equal values give equal text."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=str).decode()
 
 
 def given_json(value: Any) -> str:
-    """JSON in the order of keys that was given, as chat templates print it."""
+    """Write JSON with keys in the order given, as chat templates print it."""
     return orjson.dumps(value).decode()
 
 
 def group_digest(form: str, prompt: Messages, tools: str | None) -> bytes:
-    """The id of a prompt, 16 bytes: all its pairs are one group."""
+    """Return the id of a prompt, 16 bytes; all its pairs are one group."""
     said = (form, hashable(prompt), sorted_text(tools) if tools else None)
     return blake3(orjson.dumps(said)).digest(length=ID_BYTES)
 
 
 def side_digest(completion: Messages) -> bytes:
-    """The id of a completion, 16 bytes: equal for equal answers, whatever they answer."""
+    """Return the id of a completion, 16 bytes; it does not depend on the prompt."""
     return blake3(orjson.dumps(hashable(completion))).digest(length=ID_BYTES)
 
 
 def pair_digest(group_id: bytes, chosen_id: bytes, rejected_id: bytes) -> bytes:
-    """The id of a pair; the group's id stands for its form, prompt and tools."""
+    """Return the id of a pair, 16 bytes; the group's id covers form, prompt and tools."""
     return blake3(group_id + chosen_id + rejected_id).digest(length=ID_BYTES)
 
 
 def hashable(messages: Messages) -> Messages:
-    """The same messages with tool calls in canonical JSON, so that key order makes no new id."""
+    """Return the messages with tool calls in canonical JSON, so that key order changes no id."""
     for message in messages:
         if message[3] is not None:
             return list(map(_hashable, messages))
@@ -53,12 +53,12 @@ def _hashable(message: Message) -> Message:
 
 
 def sorted_text(text: str) -> str:
-    """JSON text with its keys sorted."""
+    """Return JSON text with its keys sorted."""
     return canonical_json(orjson.loads(text))
 
 
 def messages_json(messages: Messages) -> list[dict[str, str]]:
-    """Messages as a reader expects them: role and content, then what else there is."""
+    """Return messages as objects: role and content, then the fields that are not null."""
     names = ("role", "content", "name", "tool_calls", "tool_call_id", "reasoning")
     return [
         {name: value for name, value in zip(names, message, strict=True) if value is not None}
@@ -67,7 +67,7 @@ def messages_json(messages: Messages) -> list[dict[str, str]]:
 
 
 def pair_json(prompt: Messages, chosen: Messages, rejected: Messages) -> bytes:
-    """A pair's canonical JSON, what is kept of it when it is refused."""
+    """Return a pair's canonical JSON, which is kept when the pair is refused."""
     return orjson.dumps(
         {
             "chosen": messages_json(chosen),

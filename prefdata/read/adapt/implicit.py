@@ -1,8 +1,8 @@
-"""Layouts without a prompt column: the prompt is what both sides share, where that is sure.
+"""Layouts without a prompt column: the prompt is the beginning that both sides share.
 
-`{task, chosen, rejected}` is no such file: the prompt lies in `task`, and what the answers share is
-their first words. So no column with text may be left, and what is shared has to end where a prompt
-can end.
+`{task, chosen, rejected}` is not such a file: its prompt is in `task`, and its answers share only
+their first words. So no unread column may hold text, and the shared beginning has to end where a
+prompt can end.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from prefdata.read.files.parse_json import Object
 from prefdata.read.layouts.model import Layout
 
 NEARLY_ALL = 0.99
-FEW_VALUES = 0.5  # distinct values a row, up to which a column of single words is a tag
-ENOUGH_ROWS = 8  # to tell tags from prompts
-NAMED = 4  # columns in a message
+FEW_VALUES = 0.5  # distinct values per row, at most, in a column of tags
+ENOUGH_ROWS = 8  # to distinguish tags from prompts
+NAMED = 4  # columns, at most, after the first in an error message
 
 
 def require_prompt(layout: Layout, rows: Sequence[Object], place: str) -> None:
-    """Raise PD102 unless a detected layout without a prompt column finds its prompt in the rows."""
+    """Raise PD102 if a detected layout without a prompt column finds no prompt in the rows."""
     if layout.sides == "common_text":
         likely = likely_prompts(layout, rows)
         if likely:
@@ -33,14 +33,14 @@ def require_prompt(layout: Layout, rows: Sequence[Object], place: str) -> None:
 
 
 def with_lines(layout: Layout) -> Layout:
-    """The layout as it is detected: what texts share has to end at a line, a turn or a marker."""
+    """Return the layout for detection: shared text must end at a line, a turn or a marker."""
     if layout.sides == "common_text":
         return layout.model_copy(update={"sides": "common_lines"})
     return layout
 
 
 def likely_prompts(layout: Layout, rows: Sequence[Object]) -> list[str]:
-    """The columns with text that the layout does not read, the likeliest prompt first."""
+    """Return the unread columns with text, the likeliest prompt first."""
     names = dict.fromkeys(name for row in rows for name in row)
     free = [n for n in names if n not in layout.read and n not in layout.optional]
     texts = {name: [_text(row.get(name)) for row in rows] for name in free}
@@ -49,7 +49,7 @@ def likely_prompts(layout: Layout, rows: Sequence[Object]) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    """The text that a value holds, whatever it is wrapped in."""
+    """Return the text inside a value, joined over nested lists and objects."""
     if type(value) is str:
         return value.strip()
     inner = value.values() if type(value) is dict else value if type(value) is list else ()
@@ -57,7 +57,7 @@ def _text(value: Any) -> str:
 
 
 def _is_tag(texts: list[str]) -> bool:
-    """Whether a column holds a few single words again and again, as names of sets and models do."""
+    """Return whether a column repeats a few single words, such as names of sets or models."""
     known = [text for text in texts if text]
     if len(known) < ENOUGH_ROWS or any(len(text.split()) > 1 for text in known):
         return False
@@ -65,7 +65,7 @@ def _is_tag(texts: list[str]) -> bool:
 
 
 def _share_of_asked(layout: Layout, rows: Sequence[Object]) -> float:
-    """The share of rows whose sides share their first turns up to a user's one."""
+    """Return the share of rows whose sides share a turn that is not the assistant's."""
     asked = 0
     for row in rows:
         first, second = row.get(layout.chosen or ""), row.get(layout.rejected or "")
@@ -84,9 +84,9 @@ def _unread(layout: Layout, likely: list[str], place: str) -> UsageError:
     more = f" (or {', '.join(f'`{name}`' for name in others[:NAMED])})" if others else ""
     problem = (
         f"`{first}`{more} holds text and is likely the prompt; without it, what the answers share"
-        " would be trained as their prompt"
+        " would be trained as the prompt"
     )
-    remedy = f"say which with --prompt-column {first}, or force --layout {layout.name}"
+    remedy = f"pass --prompt-column {first}, or force --layout {layout.name}"
     return UsageError("PD102", place, problem, remedy)
 
 
@@ -101,7 +101,7 @@ def _require_shared_beginning(layout: Layout, rows: Sequence[Object], place: str
         " chosen and rejected share no beginning that ends at a line, a turn or a marker"
     )
     remedy = (
-        "add the prompts as a column `prompt`, or name theirs with --prompt-column; where common"
-        f" words are the prompt, force --layout {layout.name}"
+        "add a column `prompt`, or name the prompt's column with --prompt-column; if common words"
+        f" are the prompt, force --layout {layout.name}"
     )
     raise UsageError("PD102", place, problem, remedy)

@@ -1,7 +1,7 @@
-"""Python literals in text cells, as `str()` of a list writes them, to values of JSON.
+"""Python literals in text cells, as `str()` of a list writes them, parsed to JSON values.
 
-Nothing is run: the text is parsed to a syntax tree, of which only constants, lists, tuples and
-dicts with text keys are taken. Numpy's form of a list, whose items no comma parts, is read too.
+Nothing is run: the text is parsed to a syntax tree, in which only constants, lists, tuples and
+dicts with text keys are allowed. Numpy's form of a list, without commas, is read too.
 """
 
 import ast
@@ -10,16 +10,16 @@ from typing import Any
 
 from prefdata.read.faults import RowError
 
-MAX_CHARACTERS = 4 * 2**20  # a syntax tree takes about a hundred bytes a character
+MAX_CHARACTERS = 4 * 2**20  # a syntax tree takes about 100 bytes per character
 MAX_TOKENS = 100_000
-# Whole strings are one token, so that brackets and line breaks inside of them are never seen.
+# A whole string is one token, so that brackets and line breaks inside it are ignored.
 TOKEN = re.compile(r"""'[^'\\]*+(?:\\.[^'\\]*+)*+'|"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\](){}]""", re.S)
 OPENS = frozenset("[({")
 BETWEEN = re.compile(r"\s+")  # between two items of an array that numpy printed
 
 
 def parse_literal(text: str, max_depth: int) -> Any:
-    """The value that a Python literal stands for; ValueError where it is none."""
+    """Parse a Python literal; raise ValueError if the text is not one."""
     if len(text) > MAX_CHARACTERS:
         raise RowError("R212", f"a Python literal of {len(text):,} characters")
     try:
@@ -29,7 +29,7 @@ def parse_literal(text: str, max_depth: int) -> Any:
 
 
 def _with_commas(text: str, max_depth: int) -> str:
-    """The text, a comma between objects that only a space parts; its depth is checked first."""
+    """Insert commas between objects that only spaces separate; check the depth on the way."""
     depth = at = 0
     parts: list[str] = []
     for number, token in enumerate(TOKEN.finditer(text)):

@@ -1,4 +1,4 @@
-"""Text cells that hold messages: JSON, or Python's repr of the same, as CSV exports write them."""
+"""Text cells that hold messages as JSON or as Python's repr, as CSV exports write them."""
 
 import json
 import re
@@ -10,16 +10,16 @@ from prefdata.read.faults import RowError
 from prefdata.read.files.parse_json import Object, parse_line
 from prefdata.read.limits import Limits
 
-OPENS = re.compile(r"""\s*(?:"\s*)?[\[{]""")  # a quote first: JSON text written as JSON again
+OPENS = re.compile(r"""\s*(?:"\s*)?[\[{]""")  # a leading quote: JSON text encoded as JSON again
 LOOKS = re.compile(
     r"""\s*(?:"\s*)?(?:array\(\s*)?[\[(]?\s*\{\s*\\?["'](?:role|from|content|value|messages)\\?["']\s*:"""
 )
 ROLE = re.compile(r"""["'\\](?:role|from|messages|conversations)\\?["']\s*:""")
-MOST = 0.5  # share of a column's texts that hold messages, from which all of them must
+MOST = 0.5  # if this share of a column's texts holds messages, all of them must
 
 
 def parse_cell(name: str, text: str, limits: Limits) -> Any:
-    """What a cell stands for; a RowFault where it is neither JSON nor a Python literal."""
+    """Parse a cell; raise RowError if it is neither JSON nor a Python literal."""
     try:
         row = parse_line(b'{"":' + text.encode() + b"}", limits)
         if len(row) == 1:
@@ -34,13 +34,13 @@ def parse_cell(name: str, text: str, limits: Limits) -> Any:
     try:
         value = parse_literal(text, limits.max_depth)
     except ValueError:
-        problem = "holds text that is not JSON, nor a Python literal"
+        problem = "holds text that is neither JSON nor a Python literal"
         raise RowError("R210", f"`{name}` {problem}") from None
     return _guarded(name, value, limits)
 
 
 def _guarded(name: str, value: Any, limits: Limits) -> Any:
-    """The value of a literal, behind the guards that JSON has: NUL, surrogates, infinities."""
+    """Return a literal's value after the checks of JSON: NUL, surrogates, infinities."""
     try:
         line = json.dumps({"": value}, ensure_ascii=False, allow_nan=False).encode()
         return parse_line(line, limits)[""]
@@ -53,7 +53,7 @@ def _guarded(name: str, value: Any, limits: Limits) -> Any:
 
 
 def parse_columns(row: Object, columns: Sequence[str], limits: Limits = Limits()) -> Object:  # noqa: B008 - immutable
-    """The row, with what JSON text holds in these columns, where it is a list or an object."""
+    """Return the row with the text in these columns parsed, if it opens a list or an object."""
     texts = {name: row[name] for name in columns if type(row.get(name)) is str}
     return row | {
         name: parse_cell(name, text, limits) for name, text in texts.items() if OPENS.match(text)
@@ -61,7 +61,7 @@ def parse_columns(row: Object, columns: Sequence[str], limits: Limits = Limits()
 
 
 def holds_messages(text: str, limits: Limits) -> bool:
-    """Whether a text is messages written as JSON or as a Python literal."""
+    """Return whether a text is messages written as JSON or as a Python literal."""
     if not OPENS.match(text) or not ROLE.search(text):
         return False
     try:
@@ -71,7 +71,7 @@ def holds_messages(text: str, limits: Limits) -> bool:
 
 
 def looks_like_messages(text: str) -> bool:
-    """Whether a text begins as messages do, whether it can be parsed or was cut.
+    """Return whether a text begins as messages do; it may be truncated.
 
     >>> looks_like_messages("[{'role': 'user', 'conte"), looks_like_messages('{"a": 1}')
     (True, False)
@@ -80,7 +80,7 @@ def looks_like_messages(text: str) -> bool:
 
 
 def is_messages(value: Any) -> bool:
-    """Whether a value is a message, a list of messages, or an object that holds such a list."""
+    """Return whether a value is a message, a list of messages, or an object with such a list."""
     if type(value) is dict:
         inner = value.get("messages", value.get("conversations"))
         return _is_message(value) or (type(inner) is list and is_messages(inner))
@@ -100,7 +100,7 @@ def is_texts(value: Any) -> bool:
 
 
 def message_columns(rows: Sequence[Object], limits: Limits) -> list[str]:
-    """The columns most of whose texts hold messages."""
+    """Return the columns in which at least half of the texts hold messages."""
     found = []
     for name in dict.fromkeys(name for row in rows for name in row):
         texts = [row[name] for row in rows if type(row.get(name)) is str and row[name].strip()]
@@ -111,7 +111,7 @@ def message_columns(rows: Sequence[Object], limits: Limits) -> list[str]:
 
 
 def text_list_columns(rows: Sequence[Object], limits: Limits) -> list[str]:
-    """`rejected` columns all of whose texts are lists of texts, where `chosen` ones are none."""
+    """Return `rejected` columns that are all lists of texts; [] if a `chosen` column is too."""
     names = dict.fromkeys(name for row in rows for name in row)
     lists = [name for name in names if _all_lists(rows, name, limits)]
     sides = {side: [n for n in lists if side in n.lower()] for side in ("chosen", "rejected")}

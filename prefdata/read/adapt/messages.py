@@ -1,4 +1,4 @@
-"""Values of raw rows to canonical messages."""
+"""Canonical messages from the values of raw rows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,13 +18,13 @@ def text_message(role: str, text: str) -> Message:
 
 
 def read_messages(place: str, value: Any, roles: Mapping[str, str]) -> Messages:
-    """A dialogue: text (one user turn), one message, or a list of messages."""
+    """Read a dialogue: text (one user turn), one message, or a list of messages."""
     if type(value) is str:
         return [text_message("user", value)]
     messages: Messages = []
     is_plain = True
     for item in value if type(value) is list else [value]:
-        if type(item) is dict and len(item) == 2:  # most messages by far
+        if type(item) is dict and len(item) == 2:  # most messages
             role, content = item.get("role"), item.get("content")
             if type(role) is str and type(content) is str and role in OURS and role not in roles:
                 messages.append((role, content, None, None, None, None))
@@ -39,14 +39,14 @@ def read_messages(place: str, value: Any, roles: Mapping[str, str]) -> Messages:
 
 
 def read_completion(place: str, value: Any, roles: Mapping[str, str]) -> Messages:
-    """A completion: text (one assistant turn), one message, or a list of messages."""
+    """Read a completion: text (one assistant turn), one message, or a list of messages."""
     if type(value) is str:
         return [text_message("assistant", value)]
     return read_messages(place, value, roles)
 
 
 def read_tools(place: str, value: Any) -> str | None:
-    """Tool definitions as JSON text, or None where there are none."""
+    """Return tool definitions as JSON text, or None if there are none."""
     if value is None or value in ("", []):
         return None
     tools = parse_cell(place, value, Limits()) if type(value) is str else value
@@ -96,7 +96,7 @@ def _full_message(place: str, role: str, content: Any, item: dict[str, Any]) -> 
 
 
 def _name_results(messages: Messages) -> Messages:
-    """Results that name neither their call nor their tool: they answer the last calls in turn."""
+    """Name the tool of results without call id and name: those of the last calls, in order."""
     if not any(turn[0] == "tool" and turn[2] is None and turn[4] is None for turn in messages):
         return messages
     named: Messages = []
@@ -113,7 +113,7 @@ def _name_results(messages: Messages) -> Messages:
 
 
 def _names(calls: Any) -> list[str]:
-    """The tools that are called, as far as the calls are well formed (PD211 where not)."""
+    """Return the names of the called tools; malformed calls are skipped (PD211 reports them)."""
     of_calls = [call.get("function") for call in _as_list(calls) if type(call) is dict]
     return [str(one.get("name")) for one in of_calls if type(one) is dict]
 
@@ -135,11 +135,11 @@ def _content_text(place: str, content: Any) -> str:
 
 
 def _messages_of_parts(place: str, item: dict[str, Any], roles: Mapping[str, str]) -> Messages:
-    """A message whose content is a list of parts; what stands beside the content is kept."""
+    """Read a message whose content is a list of parts; keep its other fields."""
     *results, last = read_parts(place, _role(place, item, roles), item["content"])
     if len(item) > 2 and not results and last[3] is None and last[4] is None:
-        beside = _full_message(place, last[0], last[1], item)
-        last = (*beside[:5], last[5] or beside[5])
+        full = _full_message(place, last[0], last[1], item)
+        last = (*full[:5], last[5] or full[5])
     return [*results, last]
 
 

@@ -1,4 +1,4 @@
-"""Columns that the user names: `--prompt-column task` reads `task` as if its name were `prompt`."""
+"""Columns named by the user: `--prompt-column task` reads `task` as if it were `prompt`."""
 
 from collections.abc import Sequence
 
@@ -12,37 +12,37 @@ SIDES = ("prompt", "chosen", "rejected")
 
 
 class Columns(BaseModel):
-    """The columns of prompt, chosen and rejected, where they have other names."""
+    """Names of the prompt, chosen and rejected columns, if they differ from these."""
 
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
     )
 
     prompt: str | None = None
-    """The column that holds the prompt."""
+    """Column with the prompt."""
     chosen: str | None = None
-    """The column that holds the preferred completion."""
+    """Column with the preferred completion."""
     rejected: str | None = None
-    """The column that holds the other completion."""
+    """Column with the other completion."""
 
     @property
     def given(self) -> dict[str, str]:
-        """Our name of each column that was named, and its own."""
+        """Named columns: from `prompt`, `chosen` or `rejected` to the column's own name."""
         return {side: name for side in SIDES if (name := getattr(self, side))}
 
 
 def rename(rows: Sequence[Object], columns: Columns, place: str) -> list[Object]:
-    """The rows with the named columns under our names; PD112 where no row has one of them."""
+    """Return the rows with the named columns renamed; raise PD112 if no row has one of them."""
     given = columns.given
     for side, name in given.items():
         if not any(name in row for row in rows):
             known = ", ".join(dict.fromkeys(str(name) for row in rows for name in row))
-            problem = f"no row has the column {name!r} that is named as {side}"
+            problem = f"no row has the column {name!r}, named as {side}"
             raise UsageError("PD112", place, problem, f"name one of {known}")
     ours = {name: side for side, name in given.items()}
     if len(ours) < len(given):
         problem = f"one column is named twice: {', '.join(given.values())}"
-        raise UsageError("PD112", place, problem, "name a column of its own for each")
+        raise UsageError("PD112", place, problem, "name a different column for each")
     return [
         {ours.get(name, name): value for name, value in row.items() if name not in given}
         | {side: row[name] for side, name in given.items() if name in row}
@@ -51,11 +51,11 @@ def rename(rows: Sequence[Object], columns: Columns, place: str) -> list[Object]
 
 
 def with_names(layout: Layout, columns: Columns, place: str) -> Layout:
-    """The layout of renamed rows as one of the rows themselves; PD112 where it has no such side."""
+    """Return the layout with the rows' own column names; raise PD112 if it lacks a named side."""
     own = columns.given
     for side in own:
         if side not in layout.columns:
-            problem = f"the layout {layout.name} has no column `{side}` to stand for"
+            problem = f"the layout {layout.name} has no column `{side}`"
             raise UsageError("PD112", place, problem, "name another layout, or write your own")
 
     def one(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Ranked completions to pairs, by a named strategy; equal ranks are ties, never a preference."""
+"""Pairs of ranked completions, by a named strategy; equal ranks are ties, never a preference."""
 
 from collections.abc import Sequence
 from itertools import combinations, pairwise
@@ -10,7 +10,7 @@ from prefdata.read.limits import Pairing
 
 
 class Match(NamedTuple):
-    """Two places in a list of completions; a tie where neither is better."""
+    """Two indices in a list of completions; a tie if neither is better."""
 
     chosen: int
     rejected: int
@@ -18,10 +18,10 @@ class Match(NamedTuple):
 
 
 def pair_up(values: Sequence[float], pairing: Pairing, prompt_id: bytes) -> list[Match]:
-    """The pairs of one prompt's completions, higher values first; ties are in the list too.
+    """Return the pairs of one prompt's completions, higher values first; ties are included.
 
-    `best_vs_random` draws from the seed and the prompt alone, so neither the order of the rows nor
-    their number changes what is drawn.
+    `best_vs_random` draws from the seed and the prompt only, so neither the order nor the number
+    of the rows changes the draw.
     """
     order = sorted(range(len(values)), key=lambda place: -values[place])  # stable
     if len(order) < 2:
@@ -40,7 +40,7 @@ def pair_up(values: Sequence[float], pairing: Pairing, prompt_id: bytes) -> list
 
 
 def cross_tiers(ranks: Sequence[int]) -> list[Match]:
-    """Each candidate with each of the next tier; those of one tier were never compared.
+    """Pair each candidate with each of the next tier; one tier's candidates were never compared.
 
     >>> [match[:2] for match in cross_tiers([1, 2, 1])]
     [(0, 1), (2, 1)]
@@ -55,7 +55,7 @@ def cross_tiers(ranks: Sequence[int]) -> list[Match]:
 
 
 def dense_ranks(values: Sequence[float]) -> list[int]:
-    """1 for the best value, the next number for each worse one; ties share a rank.
+    """Return 1 for the best value and the next number for each worse one; ties share a rank.
 
     >>> dense_ranks([0.5, 0.9, 0.5])
     [2, 1, 2]

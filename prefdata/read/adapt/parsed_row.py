@@ -1,4 +1,4 @@
-"""What a layout makes of one raw row, before it is written into columns."""
+"""Parsed rows: the pairs of one raw row, before they are written into columns."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from prefdata.read.adapt.ids import Messages
 
 
 class Pair(NamedTuple):
-    """Two completions of one prompt, and what the row says of them."""
+    """Two completions of one prompt, with the scores, models and ranks in the row."""
 
     chosen: Messages
     rejected: Messages
@@ -19,11 +19,11 @@ class Pair(NamedTuple):
     rejected_rank: int | None = None
     tie: bool = False
     places: tuple[int, int] | None = None
-    """Of chosen and rejected among the candidates of the row, where it has candidates."""
+    """Indices of chosen and rejected among the row's candidates, if it has candidates."""
 
 
 class ParsedRow(NamedTuple):
-    """One row's prompt and pairs; the pairs' places in the list are their ordinals."""
+    """Prompt and pairs of one row; a pair's index in the list is its ordinal."""
 
     form: str
     prompt: Messages
@@ -33,4 +33,4 @@ class ParsedRow(NamedTuple):
     weight: float
     meta: str
     completions: int = 0
-    """Of the prompt, where the layout has candidates."""
+    """Number of completions of the prompt, if the layout has candidates."""

@@ -1,4 +1,4 @@
-"""The prompt of a row: text, messages or a transcript, with its system turn and earlier turns."""
+"""Prompts of rows: text, messages or a transcript, with system turn and earlier turns."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ SYSTEM = ("system", "developer")
 
 
 class PromptReader:
-    """The prompts of one layout, compiled."""
+    """Reader of the prompts of one layout."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
@@ -26,7 +26,7 @@ class PromptReader:
         return isinstance(path, list) or (path is not None and type(at_path(path, row)) is str)
 
     def read(self, row: dict[str, Any]) -> Messages:
-        """The turns before the completion."""
+        """Return the turns before the completion."""
         layout = self.layout
         if isinstance(layout.prompt, list):
             parts = [optional_text(path, at_path(path, row)) for path in layout.prompt]
@@ -39,7 +39,7 @@ class PromptReader:
         return self.with_system(row, said)
 
     def with_system(self, row: dict[str, Any], turns: Messages) -> Messages:
-        """The turns after the row's system text; R222 where they open with another one."""
+        """Put the row's system text before the turns; raise R222 if they open with another."""
         path = self.layout.system
         if not path:
             return turns
@@ -49,7 +49,7 @@ class PromptReader:
             return turns
         if own:
             raise RowError(
-                "R222", f"`{path}` says another system text than the dialogue's first turn"
+                "R222", f"`{path}` holds another system text than the dialogue's first turn"
             )
         return system + turns
 
@@ -61,7 +61,7 @@ class PromptReader:
 
 
 def _system(path: str, value: Any) -> Messages:
-    """The system turn that a text, a message or a list of messages stands for, if any."""
+    """Return the system turn of a text, a message or a list of messages, if any."""
     if type(value) not in (list, dict):
         text = optional_text(path, value)
         return [text_message("system", text)] if text else []
@@ -85,5 +85,5 @@ def _history(path: str, row: dict[str, Any]) -> Messages:
 
 
 def at_path(path: str, row: dict[str, Any]) -> Any:
-    """What lies at a path of a row, or MISSING."""
+    """Return the value at a path of a row, or MISSING."""
     return getter(path)(row) if "." in path else row.get(path, MISSING)

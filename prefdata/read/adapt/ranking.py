@@ -1,4 +1,4 @@
-"""What orders the candidates of a row: a label, a strength, tiers, ranks or scores."""
+"""Orders of the candidates of a row: by label, strength, tiers, ranks or scores."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,29 +10,29 @@ from prefdata.read.layouts.model import Candidates, Label, Location, Strength
 
 
 class Candidate(NamedTuple):
-    """One completion, and what orders it."""
+    """One completion, and the values that order it."""
 
     completion: Messages
     score: float | None = None
-    rank: float | None = None  # turned round where low is best, so that higher is better
+    rank: float | None = None  # negated if low is best, so that higher is better
     model: str | None = None
     tier: int | None = None  # 0 is the best
 
 
 class Order(NamedTuple):
-    """A value for each candidate, higher is better; by how much, where the row says it."""
+    """One value for each candidate, higher is better; and the margin, if the row has one."""
 
     values: list[float]
     margin: float | None = None
     tiered: bool = False
-    """Equal values then are no ties: those candidates were never compared."""
+    """If set, equal values are not ties: those candidates were never compared."""
 
 
 Orderer = Callable[[dict[str, Any], Sequence[Candidate]], Order]
 
 
 def orderer(spec: Candidates) -> Orderer:
-    """What puts the candidates of a layout's rows in order."""
+    """Return the function that orders the candidates of a layout's rows."""
     if spec.label:
         label = spec.label
         return lambda row, found: _by_label(label, row, len(found))
@@ -47,7 +47,7 @@ def orderer(spec: Candidates) -> Orderer:
 
 
 def read_tier(path: str, value: Any) -> int:
-    """0 of a good candidate, 1 of another."""
+    """Return 0 for a good candidate, 1 for another."""
     is_good = read_flag(require(path, value, "any"))
     if is_good is None:
         raise RowError("R210", f"`{path}` is {canonical_json(value)[:40]}, neither true nor false")
@@ -55,7 +55,7 @@ def read_tier(path: str, value: Any) -> int:
 
 
 def _by_numbers(found: Sequence[Candidate]) -> Order:
-    """Ranks where all candidates have one, else scores."""
+    """Order by ranks if there are any, else by scores; raise R211 if only some have one."""
     for name, values in (("rank", [c.rank for c in found]), ("score", [c.score for c in found])):
         known = [value for value in values if value is not None]
         if len(known) == len(values):
@@ -81,7 +81,7 @@ def _named(label: Label, row: dict[str, Any]) -> Location:
     said = value if type(value) is str else canonical_json(value)
     if said not in label.map:
         known = ", ".join(label.map)
-        raise RowError("R210", f"`{column}` is {said!r}, which is none of {known}")
+        raise RowError("R210", f"`{column}` is {said!r}, not one of {known}")
     return label.map[said]
 
 
@@ -93,7 +93,7 @@ def _one_hot(label: Label, row: dict[str, Any]) -> Location:
     ]
     if len(won) != 1:
         columns = ", ".join(label.one_hot)
-        raise RowError("R210", f"{len(won)} of {columns} are 1, which must be one")
+        raise RowError("R210", f"{len(won)} of {columns} are 1; exactly one must be")
     return won[0]
 
 
@@ -102,7 +102,7 @@ def _by_strength(strength: Strength, row: dict[str, Any], num: int) -> Order:
     value = optional_number(path, require(path, getter(path)(row), "any"))
     assert value is not None
     if num != 2:
-        raise RowError("R210", f"`{path}` compares two completions, and the row has {num}")
+        raise RowError("R210", f"`{path}` compares two completions, but the row has {num}")
     if strength.largest is not None and abs(value) > strength.largest:
         raise RowError("R210", f"`{path}` is {value:g}, beyond {strength.largest:g}")
     first = value if strength.first == "positive" else -value

@@ -1,9 +1,9 @@
-"""Answers that begin with their prompt: trained on as they stand, the prompt counts twice.
+"""Answers that begin with their prompt: trained unchanged, the prompt would count twice.
 
     {"prompt": "2 + 2 =", "chosen": "2 + 2 = 4", "rejected": "2 + 2 = 5"}
 
-One such row may be chance ("Hi" and "Hi, how are you?"), a file of them is not. So the first rows
-decide for a file (`fit.py`), and each row is then cut or refused.
+One such row may be chance ("Hi" and "Hi, how are you?"), but a file of them is not. So the first
+rows decide for a file (`fit.py`), and each row is then cut or refused.
 """
 
 import re
@@ -13,14 +13,14 @@ from prefdata.read.adapt.ids import Message, Messages
 from prefdata.read.faults import RowError
 
 SYSTEM = ("system", "developer")
-LONG_CHARACTERS = 16  # from here on two answers do not begin with the prompt by chance
+LONG_CHARACTERS = 16  # two answers do not begin with so long a prompt by chance
 LONG_WORDS = 3
 SHOWN = 40
 LABELLED = re.compile(r"[:>\]][ \t\n]*$")  # "Human: ", "<|user|>", "[INST] "
 
 
 def cut_prompt(prompt: Messages, completion: Messages) -> Messages | None:
-    """The completion without the prompt that it begins with; None where it does not."""
+    """Return the completion without the prompt at its start; None if it does not begin with it."""
     if not prompt or not completion:
         return None
     turns = _num_repeated(prompt, completion)
@@ -34,7 +34,7 @@ def cut_prompt(prompt: Messages, completion: Messages) -> Messages | None:
 def read_repeated(
     prompt: Messages, completions: Sequence[Messages], how: str
 ) -> Sequence[Messages]:
-    """The completions, the prompt cut off where the layout says so; a RowFault where it is not."""
+    """Return the completions, the prompt cut off if `how` is `cut`; raise R220, R221 or R226."""
     if how == "keep" or (how == "refuse" and _is_plain(prompt, completions)):
         return completions
     for completion in completions:
@@ -50,14 +50,16 @@ def read_repeated(
     if len(some) == len(rests) and is_long(prompt, completions):
         text = prompt[-1][1]
         start = text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
-        raise RowError("R220", f"both answers begin with the prompt {start!r}, which stands before")
+        raise RowError(
+            "R220", f"both answers begin with the prompt {start!r}; it would count twice"
+        )
     if _is_wrapped(prompt, completions):
-        raise RowError("R220", "both answers hold the prompt before they differ")
+        raise RowError("R220", "both answers contain the prompt before they differ")
     return completions
 
 
 def _is_plain(prompt: Messages, completions: Sequence[Messages]) -> bool:
-    """Whether answers of one turn do not hold the prompt, as nearly all do not."""
+    """Return whether one-turn answers do not contain the prompt: a fast test that most pass."""
     for completion in completions:
         if len(completion) != 1 or completion[0][0] != "assistant":
             return False
@@ -66,14 +68,14 @@ def _is_plain(prompt: Messages, completions: Sequence[Messages]) -> bool:
 
 
 def is_long(prompt: Messages, completions: Sequence[Messages]) -> bool:
-    """Whether a prompt at the start of every answer is no chance: whole turns never are."""
+    """Return whether a prompt is too long to begin every answer by chance; whole turns are."""
     text = prompt[-1][1].strip()
     as_turns = all(_num_repeated(prompt, completion) for completion in completions)
     return as_turns or len(text) >= LONG_CHARACTERS or len(text.split()) >= LONG_WORDS
 
 
 def _num_repeated(prompt: Messages, completion: Messages) -> int:
-    """How many turns of the prompt a completion begins with: all, all but the system's, or one."""
+    """Count the turns of the prompt that begin a completion: all, all but the system's, or one."""
     spoken = [turn for turn in prompt if turn[0] not in SYSTEM]
     for turns in (prompt, spoken, spoken[-1:]):
         is_users = bool(turns) and turns[-1][0] != "assistant"
@@ -83,14 +85,14 @@ def _num_repeated(prompt: Messages, completion: Messages) -> int:
 
 
 def refuse_dialogue(prompt: Messages, completion: Messages) -> None:
-    """Raise R220 or R226 where a side that should be an answer is a whole dialogue."""
+    """Raise R220 or R226 if a side that should be an answer is a whole dialogue."""
     if _num_repeated(prompt, completion):
-        raise RowError("R220", "the rejected side begins with the prompt, which stands before it")
+        raise RowError("R220", "the rejected side begins with the prompt; it would count twice")
     _refuse_other_dialogue(prompt, completion)
 
 
 def _refuse_other_dialogue(prompt: Messages, completion: Messages) -> None:
-    """A user's turn answers no user's turn: the side is a dialogue of its own."""
+    """Raise R226 if a side is another dialogue: it begins with another user turn or system text."""
     is_asked = bool(prompt) and prompt[-1][0] == "user"
     if not (is_asked and completion) or _num_repeated(prompt, completion):
         return
@@ -115,7 +117,7 @@ def _text_after(prompt: str, answer: str) -> str | None:
 
 
 def _is_wrapped(prompt: Messages, completions: Sequence[Messages]) -> bool:
-    """Whether a long prompt stands in what the answers share, behind a marker or a greeting."""
+    """Return whether a long prompt is in the answers' shared text, after a marker or a greeting."""
     text = prompt[-1][1].strip() if prompt else ""
     if not text or prompt[-1][0] != "user":
         return False

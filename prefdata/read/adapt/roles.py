@@ -1,9 +1,9 @@
-"""Names of roles that sets give to ours, where a layout does not say it itself."""
+"""Role names of public sets, mapped to ours if the layout does not map them itself."""
 
 from collections.abc import Mapping
 
 OURS = frozenset({"system", "developer", "user", "assistant", "tool"})
-TOOL_CALLS = "tool_calls"  # of a turn whose text is a call, not content
+TOOL_CALLS = "tool_calls"  # a turn whose text is a call, not content
 
 USUAL: Mapping[str, str] = {
     "human": "user",
@@ -20,11 +20,11 @@ USUAL: Mapping[str, str] = {
     "function_call": TOOL_CALLS,
     "tool_call": TOOL_CALLS,
 }
-"""ShareGPT's names and their kin, as they are written: `Assistant` may be somebody's name."""
+"""ShareGPT's names and similar ones, case-sensitive: `Assistant` may be somebody's name."""
 
 
 def our_role(role: str, roles: Mapping[str, str]) -> str:
-    """Our name of a role: by the layout, else by custom; an unknown one stays (PD204).
+    """Return our name of a role: by the layout, then by USUAL; unknown names are kept (PD204).
 
     >>> our_role("gpt", {}), our_role("user", {}), our_role("narrator", {})
     ('assistant', 'user', 'narrator')

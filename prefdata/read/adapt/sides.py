@@ -1,4 +1,4 @@
-"""Two whole dialogues or texts to the prompt that they share and the completions that differ."""
+"""Splits of two whole dialogues or texts into the shared prompt and the two completions."""
 
 import re
 import unicodedata
@@ -13,13 +13,13 @@ from prefdata.read.adapt.messages import text_message
 from prefdata.read.faults import RowError
 
 # Only these are markers. `\n\nAssistants ...`, a dangling `\n\nHuman` and `Human:` inside a line
-# are what somebody wrote.
+# are text.
 MARKER = re.compile(r"\n\n(Human|Assistant):")
 MARKERS = HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
 
 class Split(NamedTuple):
-    """The prompt and its two completions."""
+    """A prompt and its two completions."""
 
     prompt: Messages
     chosen: Messages
@@ -27,13 +27,13 @@ class Split(NamedTuple):
 
 
 def read_transcript(place: str, text: str, roles: Mapping[str, str]) -> Messages:
-    """The turns of an HH transcript, by its roles Human and Assistant.
+    """Split an HH transcript into turns at its markers Human and Assistant.
 
-    One space after a marker is the marker's; all else is text.
+    One space after a marker belongs to the marker; everything after it is text.
     """
     if not text.startswith(MARKERS):
         raise RowError("R210", f"`{place}` does not begin with a Human or an Assistant turn")
-    parts = MARKER.split(text)  # "", who, said, who, said ...
+    parts = MARKER.split(text)  # "", role, text, role, text ...
     return [
         (roles[who], said[1:] if said[:1] == " " else said, None, None, None, None)
         for who, said in zip(parts[1::2], parts[2::2], strict=True)
@@ -41,7 +41,7 @@ def read_transcript(place: str, text: str, roles: Mapping[str, str]) -> Messages
 
 
 def split_transcripts(chosen: str, rejected: str, roles: Mapping[str, str]) -> Split:
-    """Two HH transcripts; the shared beginning is parsed once where it is the same text."""
+    """Split two HH transcripts; parse the shared beginning once if it is the same text."""
     start = chosen.rfind(ASSISTANT)
     if start > 0 and rejected.startswith(ASSISTANT, start) and chosen[:start] == rejected[:start]:
         first, second = chosen[start + len(ASSISTANT) :], rejected[start + len(ASSISTANT) :]
@@ -58,7 +58,7 @@ def split_transcripts(chosen: str, rejected: str, roles: Mapping[str, str]) -> S
 
 
 def split_last_turn(chosen: Messages, rejected: Messages) -> Split:
-    """Dialogues of which the last turn is the completion: all turns before it must agree."""
+    """Split before the last turn, the completion; raise PD207 if the turns before it differ."""
     if chosen[:-1] != rejected[:-1]:
         agreed = _num_common(chosen[:-1], rejected[:-1])
         raise RowError(
@@ -70,7 +70,7 @@ def split_last_turn(chosen: Messages, rejected: Messages) -> Split:
 
 
 def split_common_turns(chosen: Messages, rejected: Messages) -> Split:
-    """Dialogues that part after their last common turn; a side may go on for several turns."""
+    """Split after the last common turn; a side may have several turns after it."""
     if chosen == rejected:
         raise RowError("PD301", "chosen and rejected are the same dialogue")
     agreed = _num_common(chosen, rejected)
@@ -78,9 +78,9 @@ def split_common_turns(chosen: Messages, rejected: Messages) -> Split:
 
 
 def split_chosen_dialogue(dialogue: Messages, rejected: Messages, *, is_text: bool) -> Split:
-    """A dialogue that ends in the chosen completion, and the rejected one alone.
+    """Split a dialogue that ends in the chosen completion; the rejected one is given separately.
 
-    A rejected text stands against the last turn, rejected turns against all after the user's last.
+    A rejected text replaces the last turn; rejected turns replace all after the user's last turn.
     """
     users = [place for place, turn in enumerate(dialogue) if turn[0] == "user"]
     start = len(dialogue) - 1 if is_text or not users else users[-1] + 1
@@ -88,7 +88,7 @@ def split_chosen_dialogue(dialogue: Messages, rejected: Messages, *, is_text: bo
 
 
 def part_dialogues(dialogues: Sequence[Messages], *, last_turn: bool) -> list[Messages]:
-    """The prompt that whole dialogues share, and what each goes on with."""
+    """Return the prompt that whole dialogues share, then the rest of each."""
     agreed = min(_num_common(dialogues[0], other) for other in dialogues[1:])
     if last_turn and any(len(dialogue) != agreed + 1 for dialogue in dialogues):
         agreed = min(agreed, *(len(dialogue) - 1 for dialogue in dialogues))
@@ -100,14 +100,14 @@ def part_dialogues(dialogues: Sequence[Messages], *, last_turn: bool) -> list[Me
 
 
 def drop_open_turn(turns: Messages) -> Messages:
-    """A transcript without the empty turn that it invites the assistant to."""
+    """Remove the empty assistant turn at the end of a transcript."""
     return turns[:-1] if turns and turns[-1][0] == "assistant" and not turns[-1][1] else turns
 
 
 def split_after_prompt(prompt: Messages, chosen: Messages, rejected: Messages) -> Split:
-    """Dialogues that begin with the prompt column: their first user turn must be its text."""
+    """Split dialogues whose first user turn is the prompt column's text; else raise PD207."""
     if not any(turn[0] == "user" for turn in (*chosen, *rejected)):
-        return Split(prompt, chosen, rejected)  # the sides are answers alone
+        return Split(prompt, chosen, rejected)  # the sides are answers without the prompt
     for side, turns in (("chosen", chosen), ("rejected", rejected)):
         first = next((turn[1] for turn in turns if turn[0] == "user"), None)
         if first != prompt[-1][1]:
@@ -116,7 +116,7 @@ def split_after_prompt(prompt: Messages, chosen: Messages, rejected: Messages) -
 
 
 def split_common_lines(chosen: str, rejected: str) -> Split:
-    """Texts that share a beginning, split where its last line, turn or marker ends."""
+    """Split texts at the end of the last line, turn or marker in their shared beginning."""
     if chosen == rejected:
         raise RowError("PD301", "chosen and rejected are the same text")
     at = shared_beginning(chosen, rejected)
@@ -131,7 +131,7 @@ def split_common_lines(chosen: str, rejected: str) -> Split:
 
 
 def split_common_text(chosen: str, rejected: str) -> Split:
-    """Texts with a common beginning, split between words.
+    """Split texts after their common beginning, between words.
 
     "The sky is blue." and "The sky is black." share "The sky is bl", so the prompt is "The sky is"
     and the completions keep their space: " blue.", " black.".
@@ -151,7 +151,7 @@ def split_common_text(chosen: str, rejected: str) -> Split:
 
 
 def _parts_here(text: str, at: int) -> bool:
-    """Whether no word is cut at this place; scripts without spaces may be cut anywhere."""
+    """Return whether a cut here splits no word; scripts without spaces may be cut anywhere."""
     around = text[at - 1 : at + 1]
     return at == len(text) or any(c.isspace() or _is_wide(c) for c in around)
 

@@ -1,7 +1,7 @@
-"""Columns that sets add to a common layout, in usual spellings: system, tools, scores, margin.
+"""Common extra columns of public sets, in usual spellings: system, tools, scores, margin.
 
-They are read by layouts of ours that name no such column of their own. A column that a layout lists
-under `optional` is left alone: its author knew of it.
+Shipped layouts that name no such column themselves read them. A column that a layout lists under
+`optional` is not read: its author knew of it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +30,7 @@ WHOLE_DIALOGUES = ("common_turns", "last_turn", "chosen_dialogue", "after_prompt
 
 
 def usual_columns(layout: Layout, rows: Sequence[Object]) -> dict[str, str]:
-    """The layout's fields that the rows fill in a usual spelling, each with its column."""
+    """Return the layout's fields that the rows have in a usual spelling, each with its column."""
     names = dict.fromkeys(name for row in rows for name in row if row[name] not in EMPTY)
     free = [n for n in names if n not in layout.read and n not in layout.optional]
     found = dict(_prompt_columns(layout, free, rows))
@@ -40,7 +40,7 @@ def usual_columns(layout: Layout, rows: Sequence[Object]) -> dict[str, str]:
 
 
 def with_usual_columns(layout: Layout, found: dict[str, str]) -> Layout:
-    """The layout that reads these columns too; gathered rows of one prompt agree on them."""
+    """Return the layout that also reads these columns; gathered rows of a prompt agree on them."""
     gather = layout.gather
     own = [found[name] for name in ("system", "tools") if name in found]
     if gather and gather.by and own:
@@ -78,7 +78,7 @@ def _score_columns(layout: Layout, free: list[str], rows: Sequence[Object]) -> d
 
 
 def _spelled(names: list[str], side: str, words: list[str]) -> str | None:
-    """The column that names a side and these words, in any order of both and any joint."""
+    """Return the column named by a side and these words, in either order, with any separator."""
     wanted = ([side, *words], [*words, side])
     return next((name for name in names if words_of(name) in wanted), None)
 
@@ -98,7 +98,7 @@ def _first(
 
 
 def _hold(rows: Sequence[Object], name: str, test: Callable[[Any], bool]) -> bool:
-    """Whether all values of a column pass; empty ones say nothing."""
+    """Return whether all values of a column pass the test; empty ones are ignored."""
     return all(test(row[name]) for row in rows if row.get(name) not in EMPTY)
 
 

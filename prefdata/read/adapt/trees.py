@@ -1,4 +1,4 @@
-"""Trees of messages: every message with two answers or more is a prompt with candidates."""
+"""Trees of messages: each message with two or more answers is a prompt with candidates."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ MAX_TURNS = 64  # of one prompt
 
 
 def tree_rows(row: Object, spec: Tree) -> list[Object]:
-    """A row for each prompt of the tree, in the tree's order; R213 where it has none."""
+    """Return a row for each prompt of the tree, in the tree's order; raise R213 if it has none."""
     root = require(spec.root, at_path(spec.root, row), "any") if spec.root else row
     own = {spec.root} if spec.root else {spec.replies, spec.text, spec.role}
     rest = {name: value for name, value in row.items() if name not in own}
@@ -35,7 +35,7 @@ def tree_rows(row: Object, spec: Tree) -> list[Object]:
         )
     ]
     if not rows:
-        raise RowError("R213", "no message of the tree has two answers to choose from")
+        raise RowError("R213", "no message of the tree has two answers to compare")
     return rows
 
 
@@ -45,9 +45,9 @@ def prompts(
     is_answer: Callable[[Node], bool],
     max_turns: int = MAX_TURNS,
 ) -> Iterator[tuple[tuple[Node, ...], list[Node]]]:
-    """The messages down to each one with two answers or more, and those answers.
+    """Yield the path to each message with two or more answers, and those answers.
 
-    Nothing below `max_turns` is looked at: the prompts of a chain grow with its square.
+    Messages deeper than `max_turns` are skipped: the prompts of a chain grow with its square.
 
     >>> below = {1: [2, 3], 2: [4], 3: [], 4: [5, 6], 5: [], 6: []}
     >>> list(prompts(1, below.__getitem__, lambda node: node != 4))
@@ -65,6 +65,6 @@ def prompts(
 
 
 def prompt_row(rest: Object, path: tuple[Object, ...], answers: list[Object], spec: Tree) -> Object:
-    """What a tree's layout reads: `path`, messages as a chat has them, and `replies`."""
+    """Return the row that a tree's layout reads: `path`, messages as in a chat, and `replies`."""
     turns = [{"role": node.get(spec.role), "content": node.get(spec.text)} for node in path]
     return {**rest, PATH: turns, REPLIES: answers}

@@ -1,10 +1,10 @@
-"""Nulls that a table's types add to tool calls and tools: one struct has the keys of all rows.
+"""Nulls that a table's types add to tool calls and tools: a struct has the keys of all rows.
 
     {"name": "weather", "arguments": {"city": "Rome"}}       as it was written
     {"name": "weather", "arguments": {"city": "Rome", "a": null, "b": null}}      as Arrow gives it
 
-A table cannot say which of both was meant, and the second is trained as it stands. So nulls inside
-of tool calls and tool definitions are left out, as TRL does. In JSON a null is what somebody wrote.
+A table cannot distinguish the two, and the second would be trained with its nulls. So nulls inside
+tool calls and tool definitions are removed, as in TRL. In JSON a null is deliberate and kept.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ USES = ("tool_use", "tool_call", "function_call")  # types of content parts that
 
 
 def plain_rows(block: Block, limits: Limits, tally: Tally) -> Iterator[Row]:
-    """The rows of a block as they were before a table widened them."""
+    """Yield the rows of a block without the nulls that a table added."""
     rows = read_rows(block, limits, tally)
     if isinstance(block, TableBlock):
         return _without_nulls(rows, block.batch.schema, tally)
@@ -31,7 +31,7 @@ def plain_rows(block: Block, limits: Limits, tally: Tally) -> Iterator[Row]:
 
 
 def _without_nulls(rows: Iterator[Row], schema: pa.Schema, tally: Tally) -> Iterator[Row]:
-    """The rows, less the nulls inside of tool calls and tools, which are counted."""
+    """Yield the rows without the nulls inside tool calls and tools; count the removed nulls."""
     names = [field.name for field in schema if _may_hold(field)]
     if not names:
         yield from rows
@@ -45,7 +45,7 @@ def _without_nulls(rows: Iterator[Row], schema: pa.Schema, tally: Tally) -> Iter
 
 
 def _may_hold(field: pa.Field, *, inside: bool = False) -> bool:
-    """Whether a column has a struct in something that is named as tools or their calls are."""
+    """Return whether a column has a struct inside a field named like tools or tool calls."""
     inside = inside or field.name in TOOLS or field.name in ("input", "arguments")
     if inside and pa.types.is_struct(field.type):
         return True
@@ -54,7 +54,7 @@ def _may_hold(field: pa.Field, *, inside: bool = False) -> bool:
 
 
 def _strip(value: Any, *, inside: bool) -> tuple[Any, int]:
-    """The value, less the nulls of its tool calls, and how many they were."""
+    """Return the value without the nulls of its tool calls, and their number."""
     if type(value) is list:
         parts = [_strip(item, inside=inside) for item in value]
         return [part for part, _ in parts], sum(nulls for _, nulls in parts)

@@ -1,7 +1,7 @@
-"""Sizes of an Arrow file's buffers, read from its messages before anything is unpacked.
+"""Sizes of an Arrow file's buffers, read from its messages before anything is decompressed.
 
-An Arrow file is messages of flatbuffers with their buffers behind them; a compressed buffer begins
-with the size that it unpacks to. See https://arrow.apache.org/docs/format/Columnar.html.
+An Arrow file is a sequence of flatbuffers messages, each followed by its buffers. A compressed
+buffer begins with its decompressed size. See https://arrow.apache.org/docs/format/Columnar.html.
 """
 
 import struct
@@ -22,7 +22,7 @@ MAX_MESSAGE = 2**26
 
 
 def require_small_buffers(path: Path, budget: Budget) -> None:
-    """E113 where a record batch, or all dictionaries together, unpack to too much."""
+    """Raise E113 if a record batch, or all dictionaries together, decompress to too much."""
     with path.open("rb") as handle:
         handle.seek(-10, 2)
         tail = handle.read(10)
@@ -41,10 +41,10 @@ def require_small_buffers(path: Path, budget: Budget) -> None:
 
 
 def require_whole_stream(path: Path, budget: Budget) -> None:
-    """Walk the messages of an Arrow stream up to the mark of its end.
+    """Walk the messages of an Arrow stream up to its end marker.
 
-    Raises UsageError: E117 for a stream that ends without one, as a cut one does, E113 where a
-    record batch, or all dictionaries together, unpack to too much.
+    Raises UsageError: E117 if the marker is missing, as in a truncated stream; E113 if a record
+    batch, or all dictionaries together, decompress to too much.
     """
     dictionaries = 0
     with path.open("rb") as handle:
@@ -60,7 +60,7 @@ def require_whole_stream(path: Path, budget: Budget) -> None:
 
 
 def _messages(handle: BinaryIO, budget: Budget) -> Iterator[tuple[tuple[int, int, int], "Table"]]:
-    """The messages of a stream with their places, as `blocks` has them; E117 if its end is not."""
+    """Yield each message of a stream with its location, as `blocks` does; E117 without an end."""
     at = 0
     while True:
         handle.seek(at)
@@ -89,7 +89,7 @@ def _cut(name: str) -> UsageError:
 
 
 def count_fields(schema: "Table") -> int:
-    """Return how many fields a schema has; fields may be shared, so that few bytes are many."""
+    """Return the number of fields; few bytes can make many, because fields may be shared."""
     count, waiting = 0, list(schema.tables(1))
     while waiting:
         field = waiting.pop()
@@ -101,13 +101,13 @@ def count_fields(schema: "Table") -> int:
 
 
 def schema_of_message(data: bytes) -> "Table | None":
-    """Return the schema in a message of its own, as Parquet files carry it."""
+    """Return the schema in a single message, the form that Parquet files contain."""
     start = 8 if data[:4] == b"\xff\xff\xff\xff" else 4
     return _root(data[start:]).table(2)
 
 
 def _unpacked(handle: BinaryIO, place: tuple[int, int, int]) -> int:
-    """The bytes of one message's body once its buffers are unpacked."""
+    """Return the size of one message's body, in bytes, after its buffers are decompressed."""
     offset, meta_bytes, body_bytes = place
     if not 0 <= meta_bytes <= MAX_MESSAGE or offset < 0:
         raise ValueError("its footer is broken")
@@ -135,7 +135,7 @@ def _root(data: bytes) -> "Table":
 
 
 class Table:
-    """A table of flatbuffers: fields by their numbers."""
+    """A flatbuffers table; fields are read by number."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self.data, self.at = data, at
@@ -168,7 +168,7 @@ class Table:
         return Table(self.data, place + struct.unpack_from("<I", self.data, place)[0])
 
     def _vector(self, number: int, item_bytes: int) -> range:
-        """Where the items of a vector are."""
+        """Return the offsets of a vector's items."""
         place = self.place(number)
         if not place:
             return range(0)
@@ -182,11 +182,11 @@ class Table:
         return (self._at(place) for place in self._vector(number, 4))
 
     def pairs(self, number: int) -> Iterator[tuple[int, int]]:
-        """Items that are two numbers, as buffers are: offset and length."""
+        """Yield items of two numbers: offset and length, as buffers have them."""
         for place in self._vector(number, BUFFER_BYTES):
             yield struct.unpack_from("<qq", self.data, place)
 
     def blocks(self, number: int) -> Iterator[tuple[int, int, int]]:
-        """Offset, length of the message and length of its body."""
+        """Yield offset, length of the message, and length of its body, for each block."""
         for place in self._vector(number, BLOCK_BYTES):
             yield struct.unpack_from("<qi4xq", self.data, place)

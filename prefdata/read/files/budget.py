@@ -1,4 +1,4 @@
-"""How many bytes a file may become: what a bomb of any format is measured by."""
+"""Limit on the decompressed size of a file of any format, against decompression bombs."""
 
 from typing import NamedTuple
 
@@ -7,18 +7,18 @@ from prefdata.read.limits import Limits
 
 
 class Budget(NamedTuple):
-    """A file's size, and what its content may unpack to."""
+    """A file's size and the limits on its decompressed size."""
 
     name: str
     file_bytes: int
     limits: Limits
 
     def require(self, num_bytes: int, what: str) -> None:
-        """E113 where so much cannot come out of a file of this size unless it is a bomb."""
+        """Raise E113 if `num_bytes` is over the limits, absolute or in ratio to the file size."""
         limits = self.limits
         ratio = num_bytes / max(self.file_bytes, 1)
         if num_bytes > limits.max_output_bytes or (
             num_bytes > limits.ratio_after_bytes and ratio > limits.max_ratio
         ):
             problem = f"{what} would take {num_bytes:,} bytes or more ({ratio:,.0f} to 1)"
-            raise UsageError("E113", self.name, problem, "raise limits.max_ratio if it is meant")
+            raise UsageError("E113", self.name, problem, "raise limits.max_ratio if intended")

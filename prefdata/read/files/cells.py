@@ -1,7 +1,7 @@
-"""Values of a table as rows of JSON have them, behind the guards that JSON rows have.
+"""Table cells as JSON values, checked by the same rules as JSON rows.
 
-NaN and infinities are R205, U+0000 is R204, text that is not UTF-8 is R202, a key twice in a map
-is R207; dates and times that Python cannot hold are text, exact decimals are numbers.
+NaN and infinities are R205, U+0000 is R204, text that is not UTF-8 is R202, a duplicate key in a
+map is R207. Dates and times that Python cannot represent become text, exact decimals numbers.
 """
 
 import json
@@ -22,7 +22,7 @@ from prefdata.read.limits import Limits
 
 MAX_BINARY_WIDTH = 4096
 RawRow = tuple[bytes | None, Object | RowError]
-"""A row, or its fault and what is kept of it."""
+"""A row, or its fault and the JSON to keep of it."""
 Convert = Callable[[Any], Any]
 TEXTS = {
     pa.string(): pa.binary(),
@@ -32,7 +32,7 @@ TEXTS = {
 
 
 def require_readable(schema: pa.Schema, name: str, limits: Limits) -> None:
-    """One error for columns that cannot be rows: given twice, too deep, of a foreign type."""
+    """Raise one error for columns that cannot be rows: duplicate, too deep, unsupported type."""
     require_distinct(schema.names, name)
     for field in schema:
         _require_type(field.type, field.name, name, limits.max_depth)
@@ -46,7 +46,7 @@ def _require_type(kind: pa.DataType, path: str, name: str, depth: int) -> None:
     wide = types.is_fixed_size_binary(kind) and kind.byte_width > MAX_BINARY_WIDTH
     nested = types.is_dictionary(kind) and types.is_nested(kind.value_type)
     if foreign or views or wide or nested:
-        problem = f"the column {path[:80]!r} is of type {str(kind)[:80]}, which is not read"
+        problem = f"the column {path[:80]!r} has the unsupported type {str(kind)[:80]}"
         raise UsageError("E166", name, problem, "write it as text, numbers, lists or structs")
     if isinstance(kind, pa.BaseExtensionType):
         _require_type(kind.storage_type, path, name, depth)
@@ -63,13 +63,13 @@ _FLATTER = "write such columns as JSON text"
 
 
 def as_bytes(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the batch with its text as bytes, since some of it is not UTF-8."""
+    """Return the batch with its text columns as bytes, for batches that are not all UTF-8."""
     arrays = [column.view(_changed(column.type, TEXTS.get)) for column in batch.columns]
     return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
 
 
 def python_rows(batch: pa.RecordBatch, schema: pa.Schema, limits: Limits) -> Iterator[RawRow]:
-    """Rows as objects. `schema` is what the columns are, where `as_bytes` changed them."""
+    """Yield the rows as objects. `schema` is the original one, before `as_bytes`."""
     was_text = batch.schema.types != schema.types
     converts = {
         field.name: convert
@@ -90,7 +90,7 @@ def python_rows(batch: pa.RecordBatch, schema: pa.Schema, limits: Limits) -> Ite
 
 
 def _json(row: Object) -> bytes:
-    """What is kept of a refused row; NaN stays visible, bytes are escaped."""
+    """Return a refused row as JSON to keep; NaN stays visible, bytes are escaped."""
 
     def shown(value: Any) -> str:
         return value.decode(errors="backslashreplace") if type(value) is bytes else str(value)
@@ -99,7 +99,7 @@ def _json(row: Object) -> bytes:
 
 
 def _values(batch: pa.RecordBatch) -> list[Object]:
-    """Python values; dates and times as text where Python or pandas would not hold them."""
+    """Return Python values; dates and times that Python cannot represent become text."""
     columns = [
         _cast(column, _changed(column.type, _without_nanoseconds)) for column in batch.columns
     ]
@@ -113,7 +113,7 @@ def _values(batch: pa.RecordBatch) -> list[Object]:
 
 
 def _without_nanoseconds(kind: pa.DataType) -> pa.DataType | None:
-    """Nanoseconds, which only pandas has, as text."""
+    """Return text as the type for nanoseconds, which Python's datetime does not have."""
     return pa.string() if getattr(kind, "unit", "") == "ns" else None
 
 
@@ -122,7 +122,7 @@ def _timeless(kind: pa.DataType) -> pa.DataType | None:
 
 
 def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Cast, with zones left out first: Arrow may not know them."""
+    """Cast after removing time zones, because Arrow may not know them."""
     if column.type == kind:
         return column
     return column.cast(_changed(column.type, _without_zone)).cast(kind)
@@ -133,7 +133,7 @@ def _without_zone(kind: pa.DataType) -> pa.DataType | None:
 
 
 def _changed(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType | None]) -> pa.DataType:
-    """Return the type with some of the types inside of it changed."""
+    """Return the type with `change` applied to it and to the types inside it."""
     new = change(kind)
     if new is not None:
         return new
@@ -158,7 +158,7 @@ def _changed_inside(
 
 
 def _converter(kind: pa.DataType, *, was_text: bool) -> Convert | None:
-    """Return what makes a value one that JSON has, or None where it is one."""
+    """Return a function that converts values to JSON's types, or None if not needed."""
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     if types.is_dictionary(kind):
@@ -190,7 +190,7 @@ def _in_struct(inner: dict[str, Convert]) -> Convert:
 
 
 def _in_map(kind: pa.DataType, *, was_text: bool) -> Convert:
-    """Entries of a map as an object."""
+    """Return a function that converts a map's entries to an object."""
     key_of = _converter(kind.key_type, was_text=was_text) or str
     item_of = _converter(kind.item_type, was_text=was_text) or (lambda item: item)
 
@@ -214,7 +214,7 @@ def _text(value: Any) -> Any:
 
 
 def _number(value: Decimal | None) -> int | float | str | None:
-    """A decimal as JSON's parser reads its digits: integers that no 64 bits hold stay text."""
+    """Return a decimal as the JSON parser reads it; integers beyond 64 bits stay text."""
     if value is None or value != value.to_integral_value():
         return value if value is None else float(value)
     number = int(value)
@@ -222,7 +222,7 @@ def _number(value: Decimal | None) -> int | float | str | None:
 
 
 def _is_suspect(batch: pa.RecordBatch) -> bool:
-    """Return whether a value of the batch may be refused; a cheap look at whole columns."""
+    """Return whether a value of the batch may be refused: a cheap test of whole columns."""
     return any(map(_is_suspect_array, batch.columns))
 
 
@@ -240,12 +240,12 @@ def _is_suspect_array(array: pa.Array) -> bool:
         return pc.all(pc.is_finite(array)).as_py() is False
     if types.is_string(kind) or types.is_large_string(kind):
         return pc.any(pc.match_substring(array, "\0")).as_py() is True
-    # Of the rest, maps and views of text and bytes may hold something that is refused.
+    # Of the other types, maps and views of text and bytes may contain refused values.
     return bool(types.is_nested(kind) or kind in TEXTS or kind in TEXTS.values())
 
 
 def _refuse(value: Any, limits: Limits) -> None:
-    """R204 or R205 where a row has U+0000, NaN or an infinity at any depth."""
+    """Raise R204 or R205 if a row has U+0000, NaN or an infinity at any depth."""
     if type(value) is dict:
         _refuse(list(value), limits)
         value = list(value.values())
@@ -253,6 +253,6 @@ def _refuse(value: Any, limits: Limits) -> None:
         for each in value:
             _refuse(each, limits)
     elif type(value) is str and "\0" in value and not limits.allow_nul:
-        raise RowError("R204", "a string holds U+0000; allow_nul keeps such rows")
+        raise RowError("R204", "a string contains U+0000; allow_nul keeps such rows")
     elif type(value) is float and not math.isfinite(value):
-        raise RowError("R205", f"{value} is not a number of JSON")
+        raise RowError("R205", f"{value} is not a JSON number")

@@ -1,6 +1,6 @@
-"""What one input is parted into: blocks of rows that anybody can read without the rest.
+"""Chunks of one input: blocks of rows, each readable without the others.
 
-The bytes of an input alone decide where it is parted, so parts are the same whoever reads them.
+Boundaries depend only on the bytes of the input, so every worker sees the same chunks.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,32 +17,32 @@ from prefdata.read.limits import MIB, Limits
 PART_BYTES = 16 * MIB
 PART_LINES = 2**17
 ITEM_BYTES = 256
-"""What an item of a run takes besides its bytes: many tiny rows must not be one part."""
+"""Overhead per item, added to its bytes, so that many tiny rows do not form one huge chunk."""
 
 
 class LineBlock(NamedTuple):
     """Whole lines of a JSON Lines file."""
 
     line: int
-    """Number of the first, from 1."""
+    """Number of the first line, from 1."""
     offset: int
-    """Of its first byte in the unpacked file."""
+    """Offset of the first byte in the decompressed file."""
     data: bytes
 
 
 class LineRange(NamedTuple):
-    """Whole lines of a file that is not packed: whoever reads them fetches them from it."""
+    """A byte range of whole lines in an uncompressed file; the worker reads it itself."""
 
     line: int
     offset: int
     num_bytes: int
     file: InputFile
     stamp: Stamp
-    """Of the file when its lines were counted."""
+    """Stamp of the file when its lines were counted."""
 
 
 class LongLine(NamedTuple):
-    """A line that is longer than the limit, and was passed over unread."""
+    """A line that is longer than the limit and was skipped unread."""
 
     line: int
     offset: int
@@ -50,7 +50,7 @@ class LongLine(NamedTuple):
 
 
 class ElementBlock(NamedTuple):
-    """Elements of a JSON array: number, offset, bytes of each, and whether those are all."""
+    """Elements of a JSON array: number, offset, bytes, and whether the bytes are complete."""
 
     elements: list[Any]
 
@@ -67,19 +67,19 @@ class TableBlock(NamedTuple):
     """Rows of a Parquet or Arrow file."""
 
     row: int
-    """Number of the first, from 1."""
+    """Number of the first row, from 1."""
     batch: pa.RecordBatch
     schema: pa.Schema
-    """Of the file; the batch has bytes for text where some of it is not UTF-8."""
+    """Schema of the file; the batch has bytes in place of text if some of it is not UTF-8."""
 
 
 class Member(NamedTuple):
-    """A row that gives pairs only together with others."""
+    """A row that forms pairs only together with other rows."""
 
     line: int
     offset: int
     raw: bytes
-    """Its bytes in the file; where those are of a table, the same as `json`."""
+    """The row's bytes in the file; for rows of a table, equal to `json`."""
     json: bytes
 
 
@@ -88,7 +88,7 @@ class Unit(NamedTuple):
 
     members: tuple[Member, ...]
     parents: tuple[int, ...]
-    """Of messages: the place in the unit of the one that each replies to, -1 of the first."""
+    """For messages: index in `members` of the message replied to, -1 for the first."""
 
 
 class RowBlock(NamedTuple):
@@ -98,7 +98,7 @@ class RowBlock(NamedTuple):
     refused: list[tuple[int, int, bytes | None, Any]]
     """Rows that belong to no unit: line, offset, raw bytes, fault."""
     lines: int
-    """How many the file has, in its first block; none in the others. So are the next three."""
+    """Lines of the whole file, in its first block; 0 in the others. The next three likewise."""
     blank: int
     bom: int
     nulls: int = 0
@@ -108,9 +108,9 @@ Block = LineBlock | LineRange | LongLine | ElementBlock | CsvBlock | TableBlock 
 
 
 def line_blocks(chunks: Iterator[bytes], limits: Limits) -> Iterator[LineBlock | LongLine]:
-    """Blocks of about `PART_BYTES`, each of whole lines, in bounded memory.
+    """Yield blocks of about `PART_BYTES`, each of whole lines, in bounded memory.
 
-    A line that outgrows the limit is given as its first bytes, and the rest is passed over.
+    Of a line over the limit only the first bytes are kept; the rest is skipped.
     """
     held = bytearray()
     line, offset = 1, 0
@@ -135,7 +135,7 @@ def line_blocks(chunks: Iterator[bytes], limits: Limits) -> Iterator[LineBlock |
 
 
 def _by_lines(line: int, offset: int, data: bytes) -> Iterator[LineBlock]:
-    """The lines as one block, or as several where they are many: each may be a refused row."""
+    """Yield the lines as blocks of at most `PART_LINES`: each line may be a refused row."""
     if data.count(b"\n") <= PART_LINES:
         yield LineBlock(line, offset, data)
         return
@@ -150,7 +150,7 @@ def _by_lines(line: int, offset: int, data: bytes) -> Iterator[LineBlock]:
 def as_ranges(
     blocks: Iterator[LineBlock | LongLine], file: InputFile
 ) -> Iterator[LineRange | LongLine]:
-    """The same blocks without their bytes, so that these need not go from process to process."""
+    """Replace blocks by byte ranges, so that their bytes are not sent between processes."""
     now = stamp(file)
     for block in blocks:
         if isinstance(block, LongLine):
@@ -160,7 +160,7 @@ def as_ranges(
 
 
 def _pass_over(passed: int, chunks: Iterator[bytes]) -> tuple[int, bytes]:
-    """Bytes up to the end of the line, its 0x0A counted, and what follows of the last chunk."""
+    """Return the number of bytes up to and with the line's 0x0A, and the rest of that chunk."""
     for chunk in chunks:
         at = chunk.find(b"\n")
         if at >= 0:
@@ -172,7 +172,7 @@ def _pass_over(passed: int, chunks: Iterator[bytes]) -> tuple[int, bytes]:
 def by_size(
     items: Iterator[Any], size: Callable[[Any], int], most: int = PART_BYTES
 ) -> Iterator[list[Any]]:
-    """Runs of items of about `most` bytes together."""
+    """Group items into lists of about `most` bytes each."""
     run: list[Any] = []
     num_bytes = 0
     for item in items:

@@ -1,7 +1,7 @@
 """CSV and TSV files to numbered rows.
 
-Records are counted twice: `split_records` follows the quotes through the bytes, and whoever reads
-a block has csv.reader count the same records again. A record on which they differ is refused.
+Records are counted twice: `split_records` follows the quotes through the bytes, and csv.reader
+counts the same records again when a block is read. A record on which they differ is refused.
 """
 
 import csv
@@ -18,14 +18,14 @@ from prefdata.read.files.parse_json import Object
 from prefdata.read.limits import MIB, Limits
 
 RUN_BYTES = MIB // 4
-"""Of records that are parsed together: few enough that their fields take little memory."""
+"""Bytes of records that are parsed together; small, so that their fields take little memory."""
 MANY_FIELDS = 2**16
 
 
 def csv_blocks(
     chunks: Iterator[bytes], limits: Limits, dialect: Dialect, name: str, tally: Tally
 ) -> Iterator[CsvBlock]:
-    """Records of a file with a header, numbered by their first line."""
+    """Yield the records of a file with a header, each numbered by its first line."""
     if dialect.note:
         tally.notes.append(dialect.note)
     records = split_records(chunks, dialect.delimiter, limits.max_line_bytes, name)
@@ -42,12 +42,12 @@ def csv_blocks(
 
 
 def is_blank(data: bytes, delimiter: str) -> bool:
-    """Return whether a line holds nothing; tabs between empty fields are a row of a TSV file."""
+    """Return whether a line is blank; in a TSV file, tabs between empty fields are a row."""
     return not data.removeprefix(BOM).strip(b" \r" if delimiter == "\t" else None)
 
 
 def csv_rows(block: CsvBlock, limits: Limits, tally: Tally) -> Iterator[Row]:
-    """The records as rows; every value is text."""
+    """Yield the records as rows; every value is text."""
     parser = _Parser(block.header, block.delimiter, limits)
     for run in by_size(iter(block.records), lambda record: len(record.data), RUN_BYTES):
         kinds = [
@@ -66,7 +66,7 @@ def csv_rows(block: CsvBlock, limits: Limits, tally: Tally) -> Iterator[Row]:
 
 
 def _without_bom(data: bytes, tally: Tally) -> bytes:
-    """A mark at the start of a line is stripped and counted, as in JSON Lines."""
+    """Strip and count a byte order mark at the start of a line, as in JSON Lines."""
     if data.startswith(BOM):
         tally.bom += 1
         return data[len(BOM) :]
@@ -74,13 +74,13 @@ def _without_bom(data: bytes, tally: Tally) -> bytes:
 
 
 class _Parser:
-    """csv.reader behind guards."""
+    """csv.reader with checks on sizes, encoding and the number of fields."""
 
     def __init__(self, header: list[str], delimiter: str, limits: Limits) -> None:
         self.header, self.delimiter, self.limits = header, delimiter, limits
 
     def parse(self, records: Sequence[bytes]) -> list[Object | RowError]:
-        """Return each record's object or its fault; all at once where none is at fault."""
+        """Return each record's object or fault; in one call if no record has a fault."""
         mark = self.delimiter.encode()
         few = sum(data.count(mark) for data in records) <= MANY_FIELDS
         if few and not any(b"\0" in data for data in records):
@@ -104,7 +104,7 @@ class _Parser:
             return fault
 
     def _row(self, text: str, data: bytes) -> list[str]:
-        """Return the fields of a record that is exactly one row, or raise its fault."""
+        """Return the fields of a record; raise R201 unless it is exactly one row."""
         try:
             with _long_fields(self.limits):
                 rows = list(csv.reader([text], delimiter=self.delimiter, strict=True))
@@ -115,7 +115,7 @@ class _Parser:
         return rows[0]
 
     def _has_too_many(self, data: bytes) -> bool:
-        """Count fields up to one more than the header has, without making them."""
+        """Return whether a record has more fields than the header, without creating them."""
         scanner, at = Scanner(self.delimiter), 0
         for _ in self.header:
             at = scanner.find_field_end(data, at)
@@ -125,21 +125,21 @@ class _Parser:
 
     def _object(self, row: list[str], text: str) -> Object | RowError:
         if len(row) != len(self.header):
-            problem = f"{len(row)} fields where the header has {len(self.header)}"
+            problem = f"{len(row)} fields, but the header has {len(self.header)}"
             more = len(row) > len(self.header)
-            hint = f"; a field that holds {self.delimiter!r} has to be quoted" if more else ""
+            hint = f"; a field that contains {self.delimiter!r} must be quoted" if more else ""
             return RowError("R201", problem + hint)
         if row == self.header:
             return RowError("R214", "repeats the header, as joined files do")
         if '"' in text:
             for field in row:
                 if field[:1] in (" ", "\t") and self._is_spaced_quote(field, text):
-                    problem = f"spaces stand before the quotes of {field[:40]!r}"
+                    problem = f"spaces before the quotes of {field[:40]!r}"
                     return RowError("R215", f"{problem}; they would be part of the text")
         return dict(zip(self.header, row, strict=True))
 
     def _is_spaced_quote(self, field: str, text: str) -> bool:
-        """Quotes that a writer meant and the format does not know; not those that it doubled."""
+        """Return whether spaces surround intended quotes; doubled quotes do not count."""
         inner = field.strip()
         if len(inner) < 2 or not inner.startswith('"') or not inner.endswith('"'):
             return False
@@ -149,7 +149,7 @@ class _Parser:
 
 @contextmanager
 def _long_fields(limits: Limits) -> Iterator[None]:
-    """The csv module's own limit, 128 KiB for the whole process, gives way to ours."""
+    """Replace the csv module's process-wide field limit, 128 KiB, by `max_line_bytes`."""
     before = csv.field_size_limit(limits.max_line_bytes)
     try:
         yield
@@ -159,7 +159,7 @@ def _long_fields(limits: Limits) -> Iterator[None]:
 
 def _decoded(data: bytes) -> str:
     if b"\0" in data:
-        raise RowError("R201", "the row holds NUL bytes")
+        raise RowError("R201", "the row contains NUL bytes")
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -169,10 +169,10 @@ def _decoded(data: bytes) -> str:
 
 def _explain(problem: str, data: bytes) -> str:
     if "new-line" in problem:
-        return "a CR outside of quotes, which may end a line or be text; quote the field"
+        return "a CR outside quotes, which may end a line or be text; quote the field"
     if "end of data" in problem:
         return "its quote is never closed; truncated_tail: the file ends inside this row"
     if "expected after" in problem:
-        escaped = "; this file escapes quotes by a backslash" if b'\\"' in data else ""
-        return f"text follows a closing quote; write a quote inside of quotes twice{escaped}"
+        escaped = "; this file escapes quotes with a backslash" if b'\\"' in data else ""
+        return f"text follows a closing quote; write a quote inside quotes twice{escaped}"
     return f"not a row of CSV: {problem}"

@@ -1,4 +1,4 @@
-"""How a CSV file is written: its delimiter and its columns, found in the file's first bytes."""
+"""Dialect of a CSV file: its delimiter and columns, detected from the first bytes."""
 
 import csv
 import re
@@ -14,13 +14,13 @@ DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 OTHERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 MAX_COLUMNS = 10_000
 UNSEEN = " \t\r\n\v\f\u00a0\u200b\u200c\u200d\u2060\ufeff"
-"""What two names may differ by and still look the same."""
+"""Invisible characters: names that differ only by these look the same."""
 SEP_LINE = re.compile(rb"sep=([,;|\t :^~])\r?\n", re.IGNORECASE)
-"""What Excel reads as the delimiter, and what some tools write for it."""
+"""First line that names the delimiter for Excel; several tools write it."""
 
 
 class Dialect(NamedTuple):
-    """How the records of a file are to be read."""
+    """Delimiter and number of lines to skip, for reading a file's records."""
 
     delimiter: str
     skip_lines: int = 0
@@ -29,9 +29,9 @@ class Dialect(NamedTuple):
 
 
 def find_dialect(head: bytes, default: str, name: str) -> Dialect:
-    """Return the default delimiter of the file's name if its header has it, else the only other.
+    """Return the default delimiter if the header has it, otherwise the only other one it has.
 
-    A header with several other delimiters is an error: columns would be a guess.
+    Several other delimiters are an error (E162), because the columns would be a guess.
     """
     text = head.removeprefix(BOM)
     _refuse_json(text, name)
@@ -55,7 +55,7 @@ def find_dialect(head: bytes, default: str, name: str) -> Dialect:
 
 
 def refuse_separated(head: bytes, name: str) -> None:
-    """E162 for a table of text under a name that means JSON Lines."""
+    """Raise E162 for delimited text in a file whose name means JSON Lines."""
     lines = [line for line in head.removeprefix(BOM).split(b"\n")[:50] if line.strip()]
     if len(lines) < 2 or any(line.lstrip()[:1] in (b"{", b"[") for line in lines):
         return
@@ -68,7 +68,7 @@ def refuse_separated(head: bytes, name: str) -> None:
 
 
 def read_header(record: Record, delimiter: str, name: str) -> tuple[list[str], str | None]:
-    """Return the names of the columns, each only once, and a note where some had none."""
+    """Return distinct column names, and a note if some columns had no name."""
     place = f"{name}:{record.line}"
     data = record.data.removeprefix(BOM)
     if not record.whole or data.count(delimiter.encode()) >= MAX_COLUMNS:
@@ -83,13 +83,13 @@ def read_header(record: Record, delimiter: str, name: str) -> tuple[list[str], s
     except csv.Error as error:
         if "new-line" in str(error):
             remedy = "convert its line ends, for example with `tr '\\r' '\\n'`"
-            raise UsageError("E103", name, "ends its lines with CR alone", remedy) from None
+            raise UsageError("E103", name, "ends its lines with CR only", remedy) from None
         problem = f"the header is not a row of CSV: {error}"
         raise UsageError("E164", place, problem, "check its quotes") from None
     require_distinct([each for each in names if each.strip(UNSEEN)], place, unseen=UNSEEN)
     blank = [number for number, each in enumerate(names, start=1) if not each.strip(UNSEEN)]
     if len(blank) == len(names) or "\0" in text:
-        what = "holds NUL bytes" if "\0" in text else "names no column"
+        what = "contains NUL bytes" if "\0" in text else "names no column"
         raise UsageError("E164", place, f"the header {what}", "write a header with names")
     for number in blank:
         names[number - 1] = _unused(f"column {number}", names)
@@ -98,9 +98,9 @@ def read_header(record: Record, delimiter: str, name: str) -> tuple[list[str], s
 
 
 def require_distinct(names: list[str], place: str, *, unseen: str = "") -> None:
-    """E163 where two columns look the same: the last would win, and labels might flip.
+    """Raise E163 if two columns look the same: the last would win, and labels might flip.
 
-    `unseen` is what names are compared without.
+    `unseen` are characters to strip before names are compared.
     """
     seen: dict[str, str] = {}
     for name in names:
@@ -113,7 +113,7 @@ def require_distinct(names: list[str], place: str, *, unseen: str = "") -> None:
 
 
 def likely_encoding(data: bytes) -> str:
-    """Return a hint on what bytes that are not UTF-8 may be."""
+    """Return a hint on the likely encoding of bytes that are not UTF-8."""
     try:
         bad = data.decode()
     except UnicodeDecodeError as error:
@@ -137,7 +137,7 @@ def _refuse_json(text: bytes, name: str) -> None:
 
 
 def _num_columns(text: bytes, mark: str, name: str) -> int:
-    """Return the columns of the first record that is not blank; 0 where it is not a row."""
+    """Return the number of columns of the first record that is not blank; 0 if not a row."""
     try:
         for record in split_records(iter([text]), mark, len(text), name):
             if record.data.strip():

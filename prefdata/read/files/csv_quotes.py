@@ -1,8 +1,8 @@
-"""Where the records of a CSV file end: quotes followed byte by byte, in bounded memory.
+"""Record boundaries of a CSV file: quotes followed byte by byte, in bounded memory.
 
-The rules are those of RFC 4180 and of Python's csv: a quote opens a quoted field only as the
-field's first byte, anywhere else in an unquoted field it is text. Inside a quoted field line ends
-and delimiters are text, and two quotes are one.
+The rules are those of RFC 4180 and Python's csv: a quote opens a quoted field only as the field's
+first byte; elsewhere in an unquoted field it is text. Inside a quoted field, line ends and
+delimiters are text, and two quotes are one.
 """
 
 import re
@@ -13,7 +13,7 @@ from prefdata.errors import UsageError
 from prefdata.read.files.lines import RAW_BYTES_KEPT
 
 START, TEXT, QUOTED, CLOSING = range(4)
-"""Where a scanner stands: before a field, in an unquoted one, in a quoted one, behind a quote."""
+"""States of a scanner: before a field, in an unquoted one, in a quoted one, after a quote."""
 
 
 class Record(NamedTuple):
@@ -35,14 +35,14 @@ class Scanner:
         mark = re.escape(self._mark)
         self.state = START
         self.broken_at = -1
-        """Where text follows a closing quote, in the data that was scanned last."""
+        """Position of text after a closing quote in the data scanned last, or -1."""
         self._ends = re.compile(b"[\n" + mark + b"]")
-        # A field that is whole and well formed, with what ends it; the common case in one step.
+        # A complete, well-formed field with its delimiter or line end: the fast path.
         quoted, plain = rb'"[^"]*+(?:""[^"]*+)*+"', b'[^"\n' + mark + b"][^\n" + mark + b"]*+"
         self._field = re.compile(b"(?:" + quoted + b"|" + plain + b"|)(?:(" + mark + b")|\r?\n)")
 
     def find_end(self, data: bytes, at: int) -> int:
-        """Return the position behind the record's 0x0A, or -1 when the data ends before it."""
+        """Return the position after the record's 0x0A, or -1 if the data ends before it."""
         if self.state <= TEXT and data.find(b'"', at) < 0:
             end = data.find(b"\n", at) + 1
             self.state = START if end or data.endswith(self._mark) else TEXT
@@ -59,7 +59,7 @@ class Scanner:
         return -1
 
     def find_field_end(self, data: bytes, at: int) -> int:
-        """Return the position behind the delimiter of the next field, or -1 when none follows."""
+        """Return the position after the next field's delimiter, or -1 if there is none."""
         while at < len(data):
             at = self._step(data, at)
             if self.state == START:
@@ -103,7 +103,7 @@ class _Open:
             self.held = self.held[:RAW_BYTES_KEPT]
 
     def take(self, max_bytes: int) -> Record:
-        """Return the record, and be ready for the next one."""
+        """Return the record and reset for the next one."""
         size = self.size - self.held.endswith(b"\n") if self.size == len(self.held) else self.size
         whole = size <= max_bytes
         data = self.held.removesuffix(b"\n") if whole else self.held[:RAW_BYTES_KEPT]
@@ -116,9 +116,9 @@ class _Open:
 def split_records(
     chunks: Iterator[bytes], delimiter: str, max_bytes: int, name: str
 ) -> Iterator[Record]:
-    """Every record; one that is longer than the limit is passed over unread.
+    """Yield every record; of one over the limit only the first bytes are kept.
 
-    E161 where a quote spoils more than its own line: nobody knows where the next record begins.
+    Raises E161 if a bad quote affects more than its own line: the next record's start is unknown.
     """
     scanner, record = Scanner(delimiter), _Open()
     for chunk in chunks:
@@ -145,18 +145,18 @@ def split_records(
 
 
 def _require_order(scanner: Scanner, record: _Open, chunk: bytes, start: int, name: str) -> None:
-    """E161 where a quoted field of several lines has text behind its closing quote."""
+    """Raise E161 if a quoted field of several lines has text after its closing quote."""
     if scanner.broken_at < 0:
         return
     above = record.newlines + chunk.count(b"\n", start, scanner.broken_at)
     scanner.broken_at = -1
     if above:
-        problem = "opens a quote that is followed by other text where it closes"
+        problem = "has text after its closing quote"
         raise _spoiled(record, name, problem, above)
 
 
 def _spoiled(record: _Open, name: str, problem: str, above: int) -> UsageError:
     last = record.line + above
-    problem = f"a field {problem}, so no row of lines {record.line:,} to {last:,} is certain"
+    problem = f"a field {problem}, so the rows in lines {record.line:,} to {last:,} are unclear"
     remedy = "write a quote inside a quoted field twice, and quote fields that begin with one"
     return UsageError("E161", f"{name}:{record.line}", problem, remedy)

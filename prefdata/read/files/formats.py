@@ -1,4 +1,4 @@
-"""Which format a file has, told by its bytes, and its rows."""
+"""Format of a file, detected from its bytes, and its rows."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -61,14 +61,14 @@ READERS: dict[type, Callable[..., Iterator[Row]]] = {
 
 
 def read_rows(block: Block, limits: Limits, tally: Tally) -> Iterator[Row]:
-    """The rows of a block, each an object or its fault."""
+    """Yield the rows of a block, each an object or its fault."""
     return READERS[type(block)](block, limits, tally)
 
 
 def open_blocks(
     file: InputFile, source: HashedFile, limits: Limits, tally: Tally
 ) -> Iterator[Block]:
-    """The parts of a file, whatever its format; nothing is read that is not asked for."""
+    """Yield the blocks of a file of any supported format; reading is lazy."""
     magic = _first_bytes(source.file)
     if magic.startswith(PARQUET):
         return parquet_blocks(file.path, file.name, limits)
@@ -95,7 +95,7 @@ def open_blocks(
 
 
 def _stream(name: str) -> UsageError:
-    return UsageError("E117", name, "is a packed Arrow stream", "unpack it first")
+    return UsageError("E117", name, "is a compressed Arrow stream", "decompress it first")
 
 
 def _first_bytes(handle: BinaryIO) -> bytes:
@@ -105,7 +105,7 @@ def _first_bytes(handle: BinaryIO) -> bytes:
 
 
 def _with_head(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """The first bytes, and all of the blocks."""
+    """Return the first `HEAD_BYTES`, and an iterator over all blocks, the first included."""
     first: list[bytes] = []
     while sum(map(len, first)) < HEAD_BYTES:
         block = next(blocks, None)
@@ -122,7 +122,7 @@ def _delimiter(path: Path) -> str | None:
 
 def _refuse_other_encodings(head: bytes, name: str) -> None:
     if head.startswith((PARQUET, ARROW_FILE)):
-        raise UsageError("E112", name, "is a packed table file", "unpack it first")
+        raise UsageError("E112", name, "is a compressed table file", "decompress it first")
     if head.startswith(ARROW_STREAM):
         raise _stream(name)
     encoding = None
@@ -137,14 +137,14 @@ def _refuse_other_encodings(head: bytes, name: str) -> None:
 def _refuse_other_lines(head: bytes, name: str) -> None:
     if b"\n" not in head and CR_BETWEEN_ROWS.search(head):
         remedy = "convert its line ends, for example with `tr '\\r' '\\n'`"
-        raise UsageError("E103", name, "ends its lines with CR alone", remedy)
+        raise UsageError("E103", name, "ends its lines with CR only", remedy)
     if PRETTY_OBJECT.match(head.removeprefix(BOM)):
         remedy = "write one object a line, for example with `jq -c .`"
         raise UsageError("E105", name, "spreads its objects over several lines", remedy)
 
 
 def _is_array(head: bytes) -> bool:
-    """Whether the file is one array; not where its first line is an array and more lines follow."""
+    """Return whether the file is one array; False if the first of several lines is an array."""
     text = head.removeprefix(BOM).lstrip()
     if not text.startswith(b"["):
         return False

@@ -1,4 +1,4 @@
-"""One JSON array to its elements, each with its place and its own bytes, in bounded memory."""
+"""Elements of one JSON array, each with its offset and original bytes, in bounded memory."""
 
 import re
 from collections.abc import Iterator
@@ -12,29 +12,29 @@ from prefdata.read.files.lines import RAW_BYTES_KEPT
 from prefdata.read.files.parse_json import Object, parse_line
 from prefdata.read.limits import Limits
 
-# Whole strings are one token, so brackets and commas inside of them are never seen. One that the
-# chunk cuts has no closing quote.
+# A whole string is one token, so brackets and commas inside it are skipped. A string cut by the
+# end of a chunk has no closing quote.
 INSIDE = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
 TOKEN = re.compile(rb'"' + INSIDE + rb'("?)|[\[\]{},]', re.DOTALL)
 REST = re.compile(INSIDE, re.DOTALL)
 OPENS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 SPACES = b" \t\r\n"
 MAX_NESTING = 100_000
-"""Deeper than any element that could be read; what follows would take long and come to nothing."""
+"""Nesting beyond which scanning stops, since no such element can be parsed."""
 
 
 class Element(NamedTuple):
-    """One element without the spaces around it."""
+    """One element without surrounding whitespace."""
 
     number: int
     offset: int
     data: bytes
-    """Its first bytes only, when it is longer than the limit."""
+    """The element's bytes; only the first ones if it is longer than the limit."""
     whole: bool
 
 
 def array_blocks(chunks: Iterator[bytes], name: str, limits: Limits) -> Iterator[ElementBlock]:
-    """The elements of an array, numbered from 1 where a JSON Lines file has line numbers."""
+    """Yield the elements of an array in blocks; element numbers, from 1, replace line numbers."""
     elements = _Elements(name, limits)
     found = (element for chunk in chunks for element in elements.read(chunk))
     for run in by_size(found, lambda element: len(element.data)):
@@ -43,7 +43,7 @@ def array_blocks(chunks: Iterator[bytes], name: str, limits: Limits) -> Iterator
 
 
 def element_rows(block: ElementBlock, limits: Limits, tally: Tally) -> Iterator[Row]:
-    """The elements as rows."""
+    """Yield the elements as rows."""
     for element in block.elements:
         tally.lines += 1
         value: Object | RowError = too_long(limits)
@@ -57,16 +57,16 @@ def element_rows(block: ElementBlock, limits: Limits, tally: Tally) -> Iterator[
 
 
 class _Elements:
-    """What is known of an array whose chunks come one by one."""
+    """State of a scan over an array's chunks."""
 
     def __init__(self, name: str, limits: Limits) -> None:
         self.name, self.limits = name, limits
         self.depth = self.number = self.num_bytes = 0
         self.in_string = self.ended = False
         self.cut = b""
-        """A backslash at a chunk's end, and what it escapes is in the next one."""
+        """A backslash at a chunk's end; the character that it escapes is in the next chunk."""
         self.held, self.size, self.start = b"", 0, 0
-        """Of the element that is being read: its bytes, how many it has, where it begins."""
+        """Bytes, size and offset of the element that is being read."""
 
     def read(self, chunk: bytes) -> Iterator[Element]:
         """Yield the elements that end in this chunk."""
@@ -86,7 +86,7 @@ class _Elements:
         self._keep_rest(data[first : len(data) - len(self.cut)])
 
     def _keep_rest(self, data: bytes) -> None:
-        """What a chunk holds behind its last comma or bracket."""
+        """Keep the bytes after a chunk's last comma or bracket; E105 if they break the array."""
         if self.depth > 0:
             self._hold(data)
         elif self.ended and data.strip(SPACES):
@@ -98,12 +98,12 @@ class _Elements:
             raise UsageError("E105", self.name, problem, "write one object a line (JSON Lines)")
 
     def require_end(self) -> None:
-        """E105 where the array has no end."""
+        """Raise E105 if the array has no closing bracket."""
         if not self.ended:
             raise self._broken(self.num_bytes, "it ends before its closing bracket")
 
     def _marks(self, data: bytes) -> Iterator[tuple[bytes, int]]:
-        """Brackets and commas outside of strings, and where they are."""
+        """Yield brackets and commas outside strings, with their positions."""
         at = 0
         if self.in_string:
             at = self._end_of_string(data, 0)
@@ -116,7 +116,7 @@ class _Elements:
                 return
 
     def _end_of_string(self, data: bytes, at: int) -> int:
-        """Return the place behind a string's closing quote, or stay in the string."""
+        """Return the position after the closing quote, or the end of data within the string."""
         found = REST.match(data, at)
         end = found.end() if found else at
         if data[end : end + 1] == b'"':
@@ -136,7 +136,7 @@ class _Elements:
             self.held = self.held[:RAW_BYTES_KEPT]
 
     def _take(self, at: int, mark: bytes) -> Iterator[Element]:
-        """The element that a comma or the closing bracket ends."""
+        """Yield the element that ends at a comma or at the closing bracket."""
         if mark == b"}":
             raise self._broken(at, "a brace closes it")
         whole = self.size == len(self.held)

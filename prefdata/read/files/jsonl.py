@@ -1,4 +1,4 @@
-"""What every file format gives: numbered rows, each a JSON object or the fault that it has."""
+"""Numbered rows, each a JSON object or its fault: the output of every file format."""
 
 from collections.abc import Iterator
 
@@ -12,21 +12,21 @@ from prefdata.read.limits import Limits
 BLANKS = b" \t\r"
 
 
-# (line, offset, raw, value): raw is None where the format has no bytes of its own for a row.
+# (line, offset, raw, value): raw is None if the format does not store rows as separate bytes.
 Row = tuple[int, int, bytes | None, Object | RowError]
 
 
 class Tally:
-    """What a file held besides its rows."""
+    """Counts and notes of a file, in addition to its rows."""
 
     def __init__(self) -> None:
         self.lines = self.blank = self.bom = 0
-        self.nulls = 0  # that a table's types added, and that are left out
+        self.nulls = 0  # added by a table's types, and removed again
         self.notes: list[str] = []
 
 
 def line_rows(block: LineBlock, limits: Limits, tally: Tally) -> Iterator[Row]:
-    """JSON Lines: one object a line; blank lines and byte order marks are counted."""
+    """Yield the rows of JSON Lines, and count blank lines and byte order marks."""
     data, first, start = iter([block.data]), block.line, block.offset
     for number, offset, line, state in split_lines(data, limits.max_line_bytes, first, start):
         tally.lines += 1
@@ -48,7 +48,7 @@ def line_rows(block: LineBlock, limits: Limits, tally: Tally) -> Iterator[Row]:
 
 
 def range_rows(block: LineRange, limits: Limits, tally: Tally) -> Iterator[Row]:
-    """The same of lines that are still in their file."""
+    """Read a byte range from its file and yield its rows; E115 if the file has changed."""
     with block.file.path.open("rb") as handle:
         handle.seek(block.offset)
         data = handle.read(block.num_bytes)
@@ -57,13 +57,13 @@ def range_rows(block: LineRange, limits: Limits, tally: Tally) -> Iterator[Row]:
 
 
 def long_row(block: LongLine, limits: Limits, tally: Tally) -> Iterator[Row]:
-    """A line that nobody read."""
+    """Yield the one refusal (R212) of a line over the limit."""
     tally.lines += 1
     yield block.line, block.offset, block.head, too_long(limits)
 
 
 def unit_refusals(block: RowBlock, _limits: Limits, tally: Tally) -> Iterator[Row]:
-    """The rows of a gathered file that belong to no unit; the tally of the whole file."""
+    """Yield the rows of a gathered file that belong to no unit, and add the file's counts."""
     tally.lines += block.lines
     tally.blank += block.blank
     tally.bom += block.bom
@@ -72,7 +72,7 @@ def unit_refusals(block: RowBlock, _limits: Limits, tally: Tally) -> Iterator[Ro
 
 
 def kept_of(raw: bytes, fault: RowError) -> bytes:
-    """What is kept of a refused row: all of it, but of a row that was not read its beginning."""
+    """Return the bytes to keep of a refused row: all, but only the first of an unread one."""
     return raw[:RAW_BYTES_KEPT] if fault.code == "R216" else raw
 
 
@@ -81,7 +81,7 @@ def too_long(limits: Limits) -> RowError:
 
 
 def _truncated(fault: RowError) -> RowError:
-    """A last line that does not parse and has no 0x0A was most likely cut: truncated_tail."""
+    """Add truncated_tail to a parse error: a last line without 0x0A was most likely cut."""
     if fault.code != "R201":
         return fault
     return RowError("R201", f"{fault.message}; truncated_tail: the file ends inside this line")

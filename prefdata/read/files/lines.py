@@ -1,7 +1,7 @@
-"""Bytes to lines, split on 0x0A alone, in bounded memory.
+"""Bytes to lines, split only on 0x0A, in bounded memory.
 
-U+2028, U+0085 and a lone CR are text or a parser's matter, never a line's end. A line longer than
-the limit is given as its first bytes and the rest is passed over unread.
+U+2028, U+0085 and a lone CR never end a line; they are text, or the parser handles them. Of a line
+over the limit only the first bytes are kept; the rest is skipped unread.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 BOM = b"\xef\xbb\xbf"
 RAW_BYTES_KEPT = 4096
 
-WHOLE, LONG, LAST = 0, 1, 2  # LAST: whole, but no 0x0A ends it
+WHOLE, LONG, LAST = 0, 1, 2  # LAST: whole, but without a final 0x0A
 
 # (number from 1, offset of the first byte, bytes without the 0x0A, one of the three above)
 Line = tuple[int, int, bytes, int]
@@ -18,11 +18,11 @@ Line = tuple[int, int, bytes, int]
 def split_lines(
     blocks: Iterator[bytes], max_bytes: int, number: int = 1, offset: int = 0
 ) -> Iterator[Line]:
-    """Every line; the last one may lack its 0x0A, and no line follows a final 0x0A.
+    """Yield every line; the last may lack its 0x0A, and no line follows a final 0x0A.
 
-    `number` and `offset` are those of the first one.
+    `number` and `offset` are those of the first line.
     """
-    carry, skipped = b"", 0  # skipped: bytes of an over-long line that were passed over
+    carry, skipped = b"", 0  # skipped: number of bytes left out of an over-long line
     for block in blocks:
         parts = (carry + block).split(b"\n")
         carry = parts.pop()

@@ -1,7 +1,7 @@
-"""A Parquet footer, looked at before pyarrow's metadata objects, which end the process over some.
+"""Checks of a Parquet footer that run before pyarrow's metadata objects, which can abort.
 
-pyarrow checks the size statistics of a column when Python asks for its metadata, and a fault there
-is a C++ exception that nothing catches: the whole process aborts. (Seen with pyarrow 26.)
+pyarrow checks a column's size statistics when Python reads its metadata. A fault there is an
+uncaught C++ exception, which aborts the whole process (seen with pyarrow 26).
 """
 
 import struct
@@ -18,14 +18,14 @@ _TEXT_BYTES, _REPETITIONS, _DEFINITIONS = 1, 2, 3
 
 
 def require_sound_sizes(path: Path, schema: pq.ParquetSchema) -> None:
-    """Raise ValueError for size statistics that do not fit their column."""
+    """Raise ValueError if a column's size statistics do not match its type or levels."""
     try:
         for group in _footer(path).get(_ROW_GROUPS, ()):
             for number, chunk in enumerate(group.get(_COLUMNS, ())):
                 sizes = chunk.get(_META_DATA, {}).get(_SIZES)
                 if sizes and number < len(schema):
                     _require_sound(sizes, schema.column(number))
-    except (AttributeError, TypeError) as error:  # a field of another kind
+    except (AttributeError, TypeError) as error:  # a field of the wrong type
         raise ValueError("its footer is broken") from error
 
 
@@ -35,13 +35,13 @@ def _require_sound(sizes: dict[int, Any], leaf: Any) -> None:
         (sizes.get(_DEFINITIONS), leaf.max_definition_level),
     )
     if any(counts and len(counts) != most + 1 for counts, most in levels):
-        raise ValueError("its size statistics have another number of levels than their column")
+        raise ValueError("its size statistics do not match their column's number of levels")
     if _TEXT_BYTES in sizes and leaf.physical_type != "BYTE_ARRAY":
-        raise ValueError("its size statistics are of another kind than their column")
+        raise ValueError("its size statistics do not match their column's type")
 
 
 def _footer(path: Path) -> dict[int, Any]:
-    """The fields of the footer by their numbers; none where it is one that only pyarrow reads."""
+    """Return the footer's fields by number; empty if only pyarrow can read it."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - _TAIL))

@@ -1,7 +1,7 @@
-"""Sizes of a Parquet file's pages, read from their headers before anything is unpacked.
+"""Sizes of a Parquet file's pages, read from their headers before anything is decompressed.
 
-A page says what it unpacks to and how many values it has. Dictionaries and shared prefixes make
-values out of nothing: what one value may take comes from the dictionary itself.
+A page header gives the decompressed size and the number of values. Dictionaries and shared prefixes
+expand further, so the longest value is read from the dictionary itself.
 """
 
 import struct
@@ -17,18 +17,18 @@ from prefdata.read.files.budget import Budget
 HEADER_BYTES = 1024
 DICTIONARY_PAGE = 2
 DATA_PAGES = {0: (5, 2), 3: (8, 4)}
-"""Kinds of pages with values: the field about them, and its field for the encoding."""
+"""Page types with values: number of their header field, and of the encoding inside it."""
 DICTIONARY_ENCODINGS, DELTA_BYTE_ARRAY = (2, 8), 7
 TEXT_KINDS = ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")
 LEVEL_BYTES = 16
-"""Of one value in a list: its levels and its place."""
+"""Bytes of one value in a list, for its levels and offset."""
 
 
 class Page(NamedTuple):
-    """What a page header says."""
+    """Contents of a page header."""
 
     at: int
-    """Where the page itself begins."""
+    """Offset of the page's data."""
     packed: int
     unpacked: int
     encoding: int
@@ -42,17 +42,17 @@ class Chunk(NamedTuple):
     path: str
     in_list: bool
     page_bytes: int
-    """Its dictionary and its largest page, unpacked."""
+    """Decompressed size of its dictionary plus its largest page."""
     num_values: int
     longest: int
-    """The longest value that takes less room in the file than in memory; 0 where none does."""
+    """Longest value, in bytes, that is larger in memory than in the file; 0 if there is none."""
     num_shared: int
-    """How many values may be that long."""
+    """Number of values that may be that long."""
     has_prefixes: bool
 
 
 def row_group_chunks(file: pq.ParquetFile, path: Path, group: int, budget: Budget) -> list[Chunk]:
-    """Return what the columns of a row group take; E113 where that is a bomb."""
+    """Return the sizes of a row group's columns; E113 if they are a decompression bomb."""
     about = file.metadata.row_group(group)
     schema = file.metadata.schema
     chunks: list[Chunk] = []
@@ -95,7 +95,7 @@ def _chunk(handle: BinaryIO, column: Any, leaf: Any, budget: Budget) -> Chunk:
 
 
 def _pages(handle: BinaryIO, column: Any, budget: Budget) -> Iterator[Page]:
-    """The pages of a chunk, up to the one that ends its values."""
+    """Yield the pages of a chunk until all its values are covered."""
     first = column.dictionary_page_offset or column.data_page_offset
     at = min(first, column.data_page_offset)
     end, num_values = at + column.total_compressed_size, 0
@@ -115,7 +115,7 @@ def _pages(handle: BinaryIO, column: Any, budget: Budget) -> Iterator[Page]:
 
 
 def _longest(handle: BinaryIO, page: Page, codec: str) -> int:
-    """The longest entry of a dictionary page; all of it where its codec is not known here."""
+    """Return the longest entry of a dictionary page; the page size if the codec is unknown."""
     handle.seek(page.at)
     data = handle.read(page.packed)
     names = {"LZ4_RAW": "lz4_raw", "LZ4": "lz4_hadoop"}
@@ -132,7 +132,7 @@ def _longest(handle: BinaryIO, page: Page, codec: str) -> int:
 
 
 def _page_header(handle: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
-    """The fields of a header by their numbers, and its length."""
+    """Return a header's fields by number, and its length."""
     size = HEADER_BYTES
     while True:
         handle.seek(at)
@@ -147,7 +147,7 @@ def _page_header(handle: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
 
 
 class Thrift:
-    """As much of Thrift's compact protocol as page headers and footers use."""
+    """Reader of the part of Thrift's compact protocol that page headers and footers use."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
@@ -205,7 +205,7 @@ class Thrift:
         head = self.read_byte()
         size = self._varint() if head >> 4 == 15 else head >> 4
         if size > len(self.data):
-            raise ValueError("a list is longer than what contains it")
+            raise ValueError("a list is longer than its container")
         kind = head & 15
         if kind in (1, 2):  # booleans are bytes in lists
             return [self.read_byte() == 1 for _ in range(size)]

@@ -1,9 +1,8 @@
-"""One line of bytes to one JSON object, or the code of what is wrong with it.
+"""Parser from one line of bytes to one JSON object or an error code.
 
-orjson does the parsing; it refuses bad UTF-8, lone surrogates, NaN and infinities by itself, so
-those only need their code and place. What it lets through (duplicate keys, NUL, huge numbers,
-deep nesting) is looked for with cheap upper bounds on the raw bytes; the exact test runs on the
-few lines that a bound cannot clear.
+orjson refuses bad UTF-8, lone surrogates, NaN and infinities itself, so those only need a code and
+a position. What it accepts (duplicate keys, NUL, huge numbers, deep nesting) is filtered by cheap
+upper bounds on the raw bytes; the exact test runs only on the few lines that exceed a bound.
 """
 
 import json
@@ -15,8 +14,8 @@ import orjson
 from prefdata.read.faults import RowError
 from prefdata.read.limits import Limits
 
-# Every key ends in a quote, maybe spaces, and a colon. Text can hold the same only as \": or as a
-# string that starts with a colon, so the number of matches is at least the number of keys.
+# Every key ends in a quote, optional spaces, and a colon. Text contains the same only as \": or as
+# a string that starts with a colon, so the number of matches is at least the number of keys.
 KEY_ENDS = re.compile(rb'"[ \t\r\n]*:').findall
 NUL_ESCAPE = b"\\u0000"
 LONG_NUMBER = re.compile(rb"[0-9]{400}")
@@ -24,17 +23,17 @@ NOT_A_NUMBER = re.compile(rb"-?(?:NaN|Infinity|inf|nan)")
 NUMBER = re.compile(rb"-?[0-9][0-9.eE+-]*")
 FIRST_INEXACT = 2**63  # orjson turns longer integers into floats
 LONG_LINE = 2**20
-MANY_CONTAINERS, MANY_VALUES = 2**18, 2**19  # at most some 50 MB of Python objects
+MANY_CONTAINERS, MANY_VALUES = 2**18, 2**19  # at most about 50 MB of Python objects
 OUTSIDE_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{,:]', re.DOTALL)
 QUOTE, COMMA = b'",'
 TEXTS = {str}
-FLAT = {str, type(None)}  # a row of these alone is one level deep and has no numbers
+FLAT = {str, type(None)}  # a row of only these is one level deep and has no numbers
 FLAT_DEPTH = 3  # levels of a row of lists of messages
 Object = dict[str, Any]
 
 
 def parse_line(line: bytes, limits: Limits) -> Object:
-    """The object on a line, every number and key of it as written, or a RowFault."""
+    """Return the object on a line, with exact numbers and distinct keys; raise a RowError."""
     if len(line) > LONG_LINE:
         _refuse_many_values(line)
     try:
@@ -49,12 +48,12 @@ def parse_line(line: bytes, limits: Limits) -> Object:
     if len(KEY_ENDS(line)) != keys:
         _refuse_duplicate_keys(line)
     if not limits.allow_nul and NUL_ESCAPE in line and _has_nul(value):
-        raise RowError("R204", "a string holds U+0000; allow_nul keeps such rows")
+        raise RowError("R204", "a string contains U+0000; allow_nul keeps such rows")
     return _exact_numbers(line) if inexact else value
 
 
 def _refuse_many_values(line: bytes) -> None:
-    """R216 for a line that would take many times its length: empty lists, numbers, keys."""
+    """Raise R216 if a line's Python objects would take many times its length: [], {}, keys."""
     many = line.count(b"[") + line.count(b"{") > MANY_CONTAINERS or line.count(b",") > MANY_VALUES
     if not many and line.count(b":") <= MANY_CONTAINERS:
         return
@@ -72,7 +71,7 @@ def _refuse_many_values(line: bytes) -> None:
 
 
 def _survey(row: Object, line: bytes, limits: Limits) -> tuple[int, bool]:
-    """How many keys a row has, all levels together; whether a float may be a cut integer."""
+    """Return a row's number of keys at all levels, and whether a float may be a cut integer."""
     keys = _keys_of_flat(row)
     if keys is not None and limits.max_depth >= FLAT_DEPTH:
         return keys, False
@@ -82,7 +81,7 @@ def _survey(row: Object, line: bytes, limits: Limits) -> tuple[int, bool]:
 
 
 def _keys_of_flat(row: Object) -> int | None:
-    """How many keys a row of texts and lists of flat messages has, as most are; None of others."""
+    """Return the number of keys of a row of texts and flat messages, the usual case, or None."""
     keys = len(row)
     for value in row.values():
         if type(value) is list:
@@ -96,7 +95,7 @@ def _keys_of_flat(row: Object) -> int | None:
 
 
 def _survey_deep(value: Any) -> tuple[int, bool]:
-    """The same of any value."""
+    """Return the results of `_survey` for a value of any form."""
     keys, inexact = 0, False
     stack = [value]
     while stack:
@@ -147,7 +146,7 @@ def _has_nul(value: Any) -> bool:
 
 
 def _exact_numbers(line: bytes) -> Object:
-    """The row again, with integers that no 64 bits hold as text, digit by digit."""
+    """Return the row parsed again, with integers beyond 64 bits as text of all their digits."""
     value: Object = json.loads(
         line, parse_int=lambda text: int(text) if len(text) < 19 else _exact(text)
     )
@@ -167,7 +166,7 @@ def _kind(value: Any) -> str:
 
 
 def _explain(line: bytes, error: orjson.JSONDecodeError) -> NoReturn:
-    """The code and the place of what orjson refused."""
+    """Raise the code and position of a line that orjson refused."""
     if "recursion" in error.msg or "depth" in error.msg:
         raise RowError("R208", "nested deeper than 1024 levels")
     try:
@@ -175,12 +174,12 @@ def _explain(line: bytes, error: orjson.JSONDecodeError) -> NoReturn:
     except UnicodeDecodeError as bad:
         byte = f"0x{line[bad.start]:02x}"
         raise RowError("R202", f"not UTF-8: byte {byte} at byte {bad.start} of the row") from None
-    at = len(text[: error.pos].encode())  # orjson counts characters, the row is bytes
+    at = len(text[: error.pos].encode())  # orjson counts characters, not bytes
     rest, problem = line[at:], error.msg
     if "surrogate" in problem:
         raise RowError("R203", f"a lone surrogate escape near byte {at} of the row")
     if NOT_A_NUMBER.match(rest):
-        raise RowError("R205", f"{_head(rest)} at byte {at} is not a number of JSON")
+        raise RowError("R205", f"{_head(rest)} at byte {at} is not a JSON number")
     if "infinity" in problem or ("number" in problem and LONG_NUMBER.match(rest.lstrip(b"-"))):
         _explain_number(line, at)
     raise RowError("R201", f"{problem} at byte {at} of the row{_hint(line, rest)}")
@@ -198,10 +197,10 @@ def _head(rest: bytes) -> str:
 
 
 def _hint(line: bytes, rest: bytes) -> str:
-    """What such a line usually is."""
+    """Return a hint on the usual cause of such a line."""
     stripped = line.lstrip()
     if b"\0" in line:
-        return "; it holds NUL bytes, as files do after a crash"
+        return "; it contains NUL bytes, as files do after a crash"
     if stripped.startswith((b"{'", b"['")):
         return "; this is Python's repr, write it with json.dumps"
     if stripped.startswith((b"//", b"#")):

@@ -1,6 +1,6 @@
-"""What rows of an Arrow batch take as JSON, from offsets alone.
+"""Sizes of an Arrow batch's rows as JSON, computed only from offsets.
 
-Dictionaries and views are small in memory, and every row of theirs may still be large.
+Dictionaries and views are small in memory, but each of their rows may still be large.
 """
 
 from collections.abc import Iterator
@@ -16,22 +16,22 @@ from prefdata.read.limits import Limits
 STEP_ROWS = 1024
 MANY_VALUES = 2**20
 VALUE_BYTES = 4
-"""Of the shortest value in JSON, with its comma."""
+"""Bytes of the shortest JSON value, with its comma."""
 NUMBER_BYTES = 12
 
 Sizes = NDArray[np.int64] | int
-"""One number a row, or one for every row."""
+"""Bytes of each row, or one number if all rows have the same size."""
 
 
 class Span(NamedTuple):
-    """Rows that follow each other."""
+    """Consecutive rows and their sizes in bytes."""
 
     start: int
     sizes: NDArray[np.int64]
 
 
 def spans(batch: pa.RecordBatch, limits: Limits) -> Iterator[Span]:
-    """The sizes of all rows, in steps; memory does not depend on what a row claims to hold."""
+    """Yield the sizes of all rows in steps; memory does not depend on the claimed sizes."""
     rows = batch.to_struct_array()
     for first in range(0, len(rows), STEP_ROWS):
         parts = [(first, min(STEP_ROWS, len(rows) - first))]
@@ -52,12 +52,12 @@ def spans(batch: pa.RecordBatch, limits: Limits) -> Iterator[Span]:
 
 
 def least_bytes(schema: pa.Schema) -> int:
-    """Return what a row without values takes: no row is free, however many a file claims."""
+    """Return the size of a row of nulls, so that a claimed number of rows has a minimum size."""
     return 2 + sum(len(name) + VALUE_BYTES for name in schema.names)
 
 
 def most_values(array: pa.Array) -> int:
-    """Return the length of the longest array inside of an array."""
+    """Return the length of the longest array nested in an array."""
     array = _storage(array)
     if types.is_struct(array.type):
         parts = [array.field(number) for number in range(array.type.num_fields)]
@@ -69,7 +69,7 @@ def most_values(array: pa.Array) -> int:
 
 
 def row_sizes(array: pa.Array) -> Sizes:
-    """Return what each value takes, or what all of them do where they are of one size."""
+    """Return the size of each value, or one number if all have the same size."""
     array = _storage(array)
     if types.is_null(array.type) or not len(array):
         return VALUE_BYTES
@@ -129,7 +129,7 @@ def _storage(array: pa.Array) -> pa.Array:
 
 
 def _children(array: Any) -> tuple[pa.Array, NDArray[np.int64]]:
-    """The values of lists, and where in them each list begins and the last one ends."""
+    """Return the values of lists and their offsets: each list's start, and the last end."""
     if types.is_fixed_size_list(array.type):
         size = array.type.list_size
         ends = np.arange(len(array) + 1, dtype=np.int64) * size

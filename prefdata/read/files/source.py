@@ -1,4 +1,4 @@
-"""Which files were named, and that they are still the same after they were read."""
+"""Input files: expansion of names and globs, and a check that no file changes during reading."""
 
 import glob
 import os
@@ -17,7 +17,7 @@ from prefdata.hub.inputs import origin_of
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file as the user named it, and its place among the inputs."""
+    """A file as the user named it, and its index among the inputs."""
 
     path: Path
     name: str
@@ -26,12 +26,12 @@ class InputFile:
 
     @property
     def source(self) -> str:
-        """Its name in what is written: in a build without its path, in a validation as given."""
+        """Return its name in outputs: its label in a build, the name as given in a validation."""
         return self.label or self.name
 
 
 class Stamp(NamedTuple):
-    """What changes when somebody writes to a file."""
+    """File attributes that change on every write."""
 
     inode: int
     size: int
@@ -39,10 +39,10 @@ class Stamp(NamedTuple):
 
 
 def expand_inputs(patterns: Sequence[str]) -> list[InputFile]:
-    """The files that names and globs stand for: in the order given, each glob sorted."""
+    """Return the files that match names and globs: in the order given, each glob sorted."""
     names: dict[str, None] = {}
     for pattern in patterns:
-        literal = os.path.lexists(pattern)  # a name may hold brackets of its own
+        literal = os.path.lexists(pattern)  # a name may itself contain brackets
         saved = _saved_files(Path(pattern)) if literal else []
         found = saved or [pattern] if literal else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
         if not found:
@@ -58,9 +58,9 @@ def expand_inputs(patterns: Sequence[str]) -> list[InputFile]:
 
 
 def _saved_files(folder: Path) -> list[str]:
-    """Return the files of a set that `datasets` saved to disk, split by split; else none.
+    """Return the files of a set that `datasets` saved to disk, by split; empty for other paths.
 
-    Raises UsageError (E100) for a file that its own list names and that is not there.
+    Raises UsageError (E100) if a listed file is missing.
     """
     try:
         if (folder / "dataset_dict.json").is_file():
@@ -75,17 +75,17 @@ def _saved_files(folder: Path) -> list[str]:
         raise UsageError("E100", str(folder), problem, "save it again") from error
     for name in names:
         if Path(name).name != name or not (folder / name).is_file():
-            problem = f"is a saved set whose state.json names {name!a}, which is not there"
+            problem = f"is a saved set whose state.json names {name!a}, which is missing"
             raise UsageError("E100", str(folder), problem, "save it again")
     return [str(folder / name) for name in names]
 
 
 def label_sources(files: Sequence[InputFile], digests: Mapping[str, str]) -> list[InputFile]:
-    """Return the files, each with a label that says nothing of where it lies.
+    """Return the files, each with a label that does not reveal its directory.
 
-    A label is the base name, or the name on the Hub with its commit. Where several files share it,
-    `@` and the beginning of the content's sha256 follow (`train.jsonl@1a2b3c4d`), and a number
-    where the content is the same too.
+    A label is the base name, or the name on the Hub with its commit. If several files share it,
+    `@` and the start of the content's sha256 follow (`train.jsonl@1a2b3c4d`), and a number if the
+    content is also equal.
     """
     shared = Counter(file.path.name for file in files)
     used: Counter[str] = Counter()
@@ -101,7 +101,7 @@ def label_sources(files: Sequence[InputFile], digests: Mapping[str, str]) -> lis
 
 
 def _require_text(name: str) -> None:
-    """Raise E190 for a name that a glob matched and no report could hold."""
+    """Raise E190 for a name that is not UTF-8, which no report can contain."""
     try:
         name.encode()
     except UnicodeEncodeError as error:
@@ -110,13 +110,13 @@ def _require_text(name: str) -> None:
 
 
 def stamp(file: InputFile) -> Stamp:
-    """The file's identity now; E116 when it is not a regular file that can be read."""
+    """Return the file's current stamp; E116 if it is not a readable regular file."""
     try:
         about = file.path.stat()
     except OSError as error:
         raise UsageError("E116", file.name, f"cannot be read: {error.strerror}", REMEDY) from error
     if not stat.S_ISREG(about.st_mode):
-        kind = "a folder" if stat.S_ISDIR(about.st_mode) else "not a regular file"
+        kind = "a directory" if stat.S_ISDIR(about.st_mode) else "not a regular file"
         raise UsageError("E116", file.name, f"is {kind}", REMEDY)
     if not os.access(file.path, os.R_OK):
         raise UsageError("E116", file.name, "cannot be read: permission denied", REMEDY)
@@ -124,7 +124,7 @@ def stamp(file: InputFile) -> Stamp:
 
 
 def require_unchanged(file: InputFile, before: Stamp, *, is_whole: bool) -> None:
-    """E115 unless the file is what it was when reading began, and all that was asked for came."""
+    """Raise E115 if the file changed since reading began, or if bytes are missing."""
     if stamp(file) != before or not is_whole:
         raise UsageError(
             "E115", file.name, "changed while it was being read", "run again when it is complete"

@@ -1,4 +1,4 @@
-"""Parquet and Arrow files to numbered rows, in memory that does not depend on what they claim."""
+"""Parquet and Arrow files to numbered rows, in memory independent of their claimed sizes."""
 
 import base64
 import struct
@@ -27,15 +27,15 @@ from prefdata.read.limits import MIB, Limits
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 32 * MIB
-"""What the values of one batch may take that are larger in memory than in the file."""
+"""Limit on the values of one batch that are larger in memory than in the file."""
 TWICE_BYTES = 16 * MIB
 SLICE_BYTES = 2 * MIB
-"""Of rows that are Python values at the same time."""
+"""Size of the rows that are converted to Python values together."""
 FAULTS = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, struct.error, MemoryError)
 
 
 def parquet_blocks(path: Path, name: str, limits: Limits) -> Iterator[TableBlock]:
-    """Rows of a Parquet file, numbered from 1."""
+    """Yield the rows of a Parquet file, numbered from 1."""
     budget = Budget(name, path.stat().st_size, limits)
     with _damaged(name, "Parquet"), pq.ParquetFile(path.absolute(), **_SMALL) as file:
         require_sound_sizes(path, file.schema)
@@ -66,7 +66,7 @@ _SMALL = {"pre_buffer": False, "buffer_size": MIB, "thrift_container_size_limit"
 def _row_group(
     file: pq.ParquetFile, path: Path, group: int, budget: Budget
 ) -> Iterator[pa.RecordBatch]:
-    """Batches small enough for the values that dictionaries and prefixes make out of nothing."""
+    """Yield batches small enough for values that expand from dictionaries and prefixes."""
     chunks = row_group_chunks(file, path, group, budget)
     shared = [chunk.path for chunk in chunks if _is_shared(chunk, budget)]
     largest = sum(chunk.longest for chunk in chunks if not chunk.in_list)
@@ -80,18 +80,18 @@ def _row_group(
 
 
 def _is_shared(chunk: Chunk, budget: Budget) -> bool:
-    """Return whether a list of one row might hold a dictionary's values too often to unpack."""
+    """Return whether lists may repeat values too often to expand; E166 for shared prefixes."""
     if not chunk.in_list or chunk.longest * chunk.num_shared <= 2 * BATCH_BYTES:
         return False
     if chunk.has_prefixes:
         remedy = "write it with the encoding PLAIN or RLE_DICTIONARY"
-        problem = f"the column {chunk.path!r} is encoded as DELTA_BYTE_ARRAY inside of lists"
+        problem = f"the column {chunk.path!r} is encoded as DELTA_BYTE_ARRAY inside lists"
         raise UsageError("E166", budget.name, problem, remedy)
     return True
 
 
 def arrow_blocks(path: Path, name: str, limits: Limits) -> Iterator[TableBlock]:
-    """Rows of an Arrow IPC file, numbered from 1."""
+    """Yield the rows of an Arrow IPC file, numbered from 1."""
     budget = Budget(name, path.stat().st_size, limits)
     with _damaged(name, "Arrow"):
         require_small_buffers(path, budget)
@@ -110,7 +110,7 @@ def arrow_blocks(path: Path, name: str, limits: Limits) -> Iterator[TableBlock]:
 
 
 def stream_blocks(path: Path, name: str, limits: Limits) -> Iterator[TableBlock]:
-    """Rows of an Arrow IPC stream that has its end, as `save_to_disk` writes, numbered from 1."""
+    """Yield the rows of a complete Arrow IPC stream, as `save_to_disk` writes, from 1."""
     budget = Budget(name, path.stat().st_size, limits)
     with _damaged(name, "Arrow"):
         require_whole_stream(path, budget)
@@ -132,11 +132,11 @@ def stream_blocks(path: Path, name: str, limits: Limits) -> Iterator[TableBlock]
 def _numbered(
     batches: Iterator[pa.RecordBatch], schema: pa.Schema, budget: Budget
 ) -> Iterator[TableBlock]:
-    """Blocks of about `PART_BYTES`; a batch that is larger is sliced."""
+    """Yield blocks of about `PART_BYTES`; larger batches are sliced."""
     row, total = 1, 0
     run: list[pa.RecordBatch] = []
     for part, size in _slices(batches, budget):
-        # Parts that are held differently, as text and as bytes, cannot be one batch.
+        # Slices of different types, text and bytes, cannot form one batch.
         if run and (total + size > PART_BYTES or part.schema.types != run[0].schema.types):
             yield _block(row, run, schema)
             row, run, total = row + sum(each.num_rows for each in run), [], 0
@@ -154,12 +154,12 @@ def _block(row: int, parts: list[pa.RecordBatch], schema: pa.Schema) -> TableBlo
 def _slices(
     batches: Iterator[pa.RecordBatch], budget: Budget
 ) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Checked slices of a block's size at most, and what they take; E113 for a bomb."""
+    """Yield checked slices of at most `PART_BYTES` with their sizes; E113 for a bomb."""
     total = 0
     for batch in batches:
         batch.validate()
         found = []
-        for span in spans(batch, budget.limits):  # before all text is looked at, which may be long
+        for span in spans(batch, budget.limits):  # before the check of all text, which may be slow
             total += int(span.sizes.sum())
             budget.require(total, "its rows")
             found.append(span)
@@ -176,14 +176,14 @@ def _slices(
 
 
 def _require_small_rows(batches: Iterator[pa.RecordBatch], budget: Budget) -> None:
-    """E113 before the first row is read, where a file is small enough to be unpacked twice."""
+    """Raise E113 before the first row if the file is small enough to be decompressed twice."""
     if budget.file_bytes <= TWICE_BYTES:
         for _ in _slices(batches, budget):
             pass
 
 
 def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch after Arrow's own check; as bytes where text of it is not UTF-8."""
+    """Return the batch after Arrow's own check; as bytes if its text is not all UTF-8."""
     try:
         batch.validate(full=True)
     except pa.ArrowInvalid as error:
@@ -195,7 +195,7 @@ def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def table_rows(block: TableBlock, limits: Limits, tally: Tally) -> Iterator[Row]:
-    """The rows of a table; they have no bytes of their own, so their offset is -1."""
+    """Yield the rows of a table; their offset is -1, because they are not separate bytes."""
     number = block.row
     for start, count, size in _portions(block.batch, limits):
         part = block.batch.slice(start, count)
@@ -210,11 +210,11 @@ def table_rows(block: TableBlock, limits: Limits, tally: Tally) -> Iterator[Row]
 
 
 def _portions(batch: pa.RecordBatch, limits: Limits) -> Iterator[tuple[int, int, int]]:
-    """Start, number and size of rows that are made Python values together."""
+    """Yield start, count and size of the rows to convert to Python values together."""
     start = size = 0
     for span in spans(batch, limits):
         for row, num_bytes in enumerate(span.sizes.tolist(), start=span.start):
-            most = min(SLICE_BYTES, limits.max_line_bytes)  # a row that is too long is alone
+            most = min(SLICE_BYTES, limits.max_line_bytes)  # an over-long row is separate
             if row > start and size + num_bytes > most:
                 yield start, row - start, size
                 start, size = row, 0
@@ -225,7 +225,7 @@ def _portions(batch: pa.RecordBatch, limits: Limits) -> Iterator[tuple[int, int,
 
 @contextmanager
 def _damaged(name: str, kind: str) -> Iterator[None]:
-    """E114 for whatever a reader of tables finds wrong, E165 for what it has no key for."""
+    """Raise E114 for any error of a table reader, E165 for an encrypted file."""
     try:
         yield
     except FAULTS as error:

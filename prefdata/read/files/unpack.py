@@ -1,7 +1,7 @@
-"""A file's bytes, unpacked where they are packed, in blocks of bounded size.
+"""Decompressed bytes of a file, in blocks of bounded size.
 
-What is inside decides, not the name. A packed file counts as read only when the packer's own
-trailer has been reached and agrees, so a cut download gives an error and no rows.
+The content decides, not the name. A compressed file counts as read only after its trailer has been
+reached and verified, so a truncated download is an error and gives no rows.
 """
 
 import hashlib
@@ -16,24 +16,24 @@ from prefdata.errors import UsageError
 from prefdata.read.limits import Limits
 
 BLOCK = 2**20
-ZSTD_SLICE = 512  # one such slice of a bomb unpacks to 16 MiB at most
+ZSTD_SLICE = 512  # a slice of this size decompresses to at most 16 MiB
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 SKIPPABLE_STARTS = tuple(bytes([first]) for first in range(0x50, 0x60))
 SKIPPABLE_TAIL, SKIPPABLE_HEAD = b"\x2a\x4d\x18", 8
 SKIPPABLE = tuple(first + SKIPPABLE_TAIL for first in SKIPPABLE_STARTS)
-"""How zstd frames begin that hold no content; a length of four bytes follows."""
+"""First bytes of zstd frames without content; a length of four bytes follows."""
 TWICE_BYTES = 16 * 2**20
-"""Size up to which a packed file is unpacked once before its rows are read."""
+"""Size up to which a compressed file is decompressed once before its rows are read."""
 MAGIC = (GZIP, ZSTD, *SKIPPABLE)
-"""How packed files begin."""
+"""First bytes of compressed files."""
 ZSTD_WINDOW = 2**27
-_UNPACK = "unpack it, or pack it with gzip or zstd"
+_UNPACK = "extract it, or compress it with gzip or zstd"
 _FETCH = "fetch the file itself"
 FOREIGN = {
     b"PK\x03\x04": ("a zip archive, as Excel workbooks are", _UNPACK),
-    b"BZh": ("packed by bzip2", _UNPACK),
-    b"\xfd7zXZ\x00": ("packed by xz", _UNPACK),
-    b"\x04\x22\x4d\x18": ("packed by lz4", _UNPACK),
+    b"BZh": ("compressed by bzip2", _UNPACK),
+    b"\xfd7zXZ\x00": ("compressed by xz", _UNPACK),
+    b"\x04\x22\x4d\x18": ("compressed by lz4", _UNPACK),
     b"7z\xbc\xaf": ("a 7z archive", _UNPACK),
     b"\xd0\xcf\x11\xe0": ("an old Excel workbook", "save it as CSV in UTF-8"),
     b"SQLite format 3\x00": ("an SQLite database", "export the table as CSV or JSON Lines"),
@@ -49,35 +49,35 @@ TAR_MARK = slice(257, 262)
 
 
 def refuse_foreign(head: bytes, name: str, *, is_unpacked: bool) -> None:
-    """E112 for content that is a format of its own, in the file or inside of its packing."""
+    """Raise E112 for an unsupported format, in the file or in its decompressed content."""
     if is_unpacked and head.startswith(MAGIC):
-        problem = "is packed twice: what it unpacks to is gzip or zstd again"
-        raise UsageError("E112", name, problem, "unpack it once")
+        problem = "is compressed twice: its decompressed content is gzip or zstd again"
+        raise UsageError("E112", name, problem, "decompress it once")
     found = FOREIGN.get(next((mark for mark in FOREIGN if head.startswith(mark)), b""))
     if head[TAR_MARK] == b"ustar":
-        found = "a tar archive", "unpack it"
+        found = "a tar archive", "extract it"
     if found:
         what, remedy = found
-        inside = "once unpacked, " if is_unpacked else ""
-        raise UsageError("E112", name, f"is {inside}{what}, which is not read", remedy)
+        inside = "once decompressed, " if is_unpacked else ""
+        raise UsageError("E112", name, f"is {inside}{what}, which is not supported", remedy)
 
 
 class _Frames:
-    """What lies between the frames of zstd that hold content."""
+    """State for skipping zstd frames without content."""
 
     def __init__(self) -> None:
         self.held, self.to_skip = b"", 0
-        """The head of a skippable frame as far as it is read; what is left of its content."""
+        """Partial header of a skippable frame; number of its bytes still to skip."""
 
     def skip(self, data: bytes) -> bytes:
-        """Return the data from the next frame with content on."""
+        """Return the data from the start of the next frame with content."""
         self.held = b""
         while data:
             if self.to_skip:
                 data, self.to_skip = data[self.to_skip :], max(0, self.to_skip - len(data))
             elif not data.startswith(SKIPPABLE_STARTS):
                 break
-            elif len(data) < SKIPPABLE_HEAD:  # the rest of it comes with the next piece
+            elif len(data) < SKIPPABLE_HEAD:  # the rest is in the next slice
                 self.held, data = data, b""
             elif not data.startswith(SKIPPABLE):
                 break
@@ -88,7 +88,7 @@ class _Frames:
 
 
 class HashedFile:
-    """An open file that knows the sha256 and the number of the bytes it gave."""
+    """An open file that hashes and counts the bytes read from it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.hash, self.num_bytes = file, hashlib.sha256(), 0
@@ -101,7 +101,7 @@ class HashedFile:
 
 
 class Unpacker:
-    """Blocks of content out of a file, whatever it is packed with."""
+    """Reader of a file's content as blocks: gzip, zstd or uncompressed."""
 
     def __init__(self, source: HashedFile, name: str, limits: Limits) -> None:
         self.source, self.name, self.limits = source, name, limits
@@ -127,10 +127,8 @@ class Unpacker:
             ratio = self.num_out / max(self.source.num_bytes, 1)
             bomb = self.num_out > limits.ratio_after_bytes and ratio > limits.max_ratio
             if bomb or self.num_out > limits.max_output_bytes:
-                problem = f"unpacks to more than {self.num_out:,} bytes ({ratio:,.0f} to 1)"
-                raise UsageError(
-                    "E113", self.name, problem, "raise limits.max_ratio if it is meant"
-                )
+                problem = f"decompresses to over {self.num_out:,} bytes ({ratio:,.0f} to 1)"
+                raise UsageError("E113", self.name, problem, "raise limits.max_ratio if intended")
             for start in range(0, len(block), BLOCK):
                 yield block[start : start + BLOCK]
 
@@ -178,10 +176,10 @@ class Unpacker:
             raise self._damaged("it ends inside a frame")
 
     def _require_magic(self, data: bytes, magic: bytes) -> None:
-        """A further member begins like the first; its magic may lie across two blocks."""
+        """Raise E111 unless data starts like a member; its magic may span two blocks."""
         if not data.startswith(magic[: len(data)]):
-            remedy = "cut it off, or pack the file again"
-            raise UsageError("E111", self.name, "has other bytes after its packed content", remedy)
+            remedy = "remove them, or compress the file again"
+            raise UsageError("E111", self.name, "has other bytes after its content", remedy)
 
     def _damaged(self, problem: str) -> UsageError:
         return UsageError(

@@ -1,1 +1,1 @@
-"""Layouts: the form of their YAML (model.py), the shipped ones and a user's own (registry.py)."""
+"""Layouts: the schema of their YAML (model.py); shipped and user layouts (registry.py)."""

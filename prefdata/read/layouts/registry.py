@@ -1,4 +1,4 @@
-"""Layouts by name or path: the shipped ones, each read when it is asked for, and a user's own."""
+"""Layouts by name or path: shipped ones, loaded on first use, and a user's own files."""
 
 import difflib
 from functools import cache, partial
@@ -14,41 +14,41 @@ from prefdata.errors import UsageError
 from prefdata.read.layouts.model import Layout
 from prefdata.settings import read_settings, settle_words
 
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was compiled
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if it was compiled
 
 
 @cache
 def shipped_layouts() -> dict[str, Layout]:
-    """Every layout that comes with the package, by name, sorted."""
+    """Return every layout of the package by name, sorted."""
     return {name: _shipped(name) for name in _shipped_names()}
 
 
 def load_layout(name: str) -> Layout:
-    """A layout to read with: a shipped one by its name, or a user's own by the path of its file.
+    """Load a layout: a shipped one by its name, or a user's own by the path of its file.
 
-    `NAME:DIMENSION` chooses what is preferred, in layouts that have several `dimensions`.
+    `NAME:DIMENSION` chooses one of the layout's `dimensions`.
     """
     layout, dimension = find_layout(name)
     return in_force(layout, dimension, name)
 
 
 def in_force(layout: Layout, dimension: str | None, place: str) -> Layout:
-    """The layout by one of its dimensions; PD102 where it needs one and none is named."""
+    """Return the layout with a dimension selected; raise PD102 if it needs one and has none."""
     known = " or ".join(f"{layout.name}:{one}" for one in layout.dimensions)
     if dimension is not None and dimension not in layout.dimensions:
         problem = f"{layout.name} has no dimension {dimension!r}"
-        raise UsageError("C153", place, problem, f"name {known}" if known else "leave it out")
+        raise UsageError("C153", place, problem, f"name {known}" if known else "remove it")
     dimension = dimension or layout.dimension
     if layout.refuse:
         raise UsageError("PD102", place, f"{layout.name}: {layout.refuse}", "convert it first")
     if dimension is None and layout.dimensions:
-        problem = f"rows of {layout.name} prefer in several dimensions"
+        problem = f"rows of {layout.name} have preferences in several dimensions"
         raise UsageError("PD102", place, problem, f"choose one: --layout {known}")
     return layout.by(dimension) if dimension else layout
 
 
 def find_layout(name: str) -> tuple[Layout, str | None]:
-    """A layout as it is written, and the dimension that was named with it."""
+    """Find a layout; return it as written, and the dimension that was named with it."""
     names = _shipped_names()
     head, _, tail = name.rpartition(":")
     for candidate, dimension in ((name, None), (head, tail)):
@@ -59,12 +59,12 @@ def find_layout(name: str) -> tuple[Layout, str | None]:
             return _layout(read_settings(Path(candidate), refuse), candidate), dimension
     near = difflib.get_close_matches(head or name, names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    remedy = f"{hint}`prefdata layouts` lists them; or name a file"
+    remedy = f"{hint}`prefdata layouts` lists them; or pass the path of a file"
     raise UsageError("C150", name, "no such layout", remedy)
 
 
 def is_shipped(layout: Layout) -> bool:
-    """Whether a layout is one of ours, maybe by one of its dimensions."""
+    """Return whether a layout is a shipped one, with or without a dimension."""
     name = layout.name.partition(":")[0]
     return name in _shipped_names() and _shipped(name).about == layout.about
 
@@ -92,4 +92,4 @@ def _layout(content: Any, place: str) -> Layout:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "layout"
         problem = f"{where}: {first['msg']}"
-        raise UsageError("C152", place, problem, "see docs/layouts.md for the form") from error
+        raise UsageError("C152", place, problem, "see docs/layouts.md for the schema") from error

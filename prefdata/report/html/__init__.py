@@ -1,1 +1,1 @@
-"""The report and the pairs of a build as HTML that does nothing: no script, nothing fetched."""
+"""Report and pairs of a build as static HTML: no script, no external resource."""

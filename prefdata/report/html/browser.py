@@ -1,6 +1,6 @@
-"""The pairs of a build as pages to leaf through: both sides, what differs, every token.
+"""HTML pages of a build's pairs: both sides, the difference, every token.
 
-A page ends at PAGE_PAIRS pairs, and each text at MOST_CHARACTERS, so its size is bounded.
+A page has at most PAGE_PAIRS pairs, and each text at most MOST_CHARACTERS, so its size is bounded.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,28 +28,28 @@ from prefdata.store.staging import FOLDERS
 from prefdata.tokens.sealed import load_sealed
 
 PAGE_PAIRS = 20
-MOST_CHARACTERS = 12_000  # of one part of a pair; the rest is counted
-MOST_TOKENS = 1_500  # of one part
-_OPEN_CHARACTERS = 1_400  # of a text that stand open; the rest unfolds
-_LEAST_SHARED = 0.1  # of the words; sides that share fewer are not marked
+MOST_CHARACTERS = 12_000  # shown of one field of a pair; the rest is counted
+MOST_TOKENS = 1_500  # shown of one field
+_OPEN_CHARACTERS = 1_400  # of a text that are visible at first; the rest unfolds
+_LEAST_SHARED = 0.1  # of the words; if sides share fewer, differences are not marked
 
 Codes = Mapping[tuple[str, int], Sequence[str]]
 
 
 class Text(NamedTuple):
-    """A part of a pair, ready to be shown."""
+    """Text of one field of a pair, prepared for the template."""
 
     name: str
     open: Sequence[Span]
     folded: Sequence[Span]
     num_folded: int
-    """Characters in `folded`."""
+    """Number of characters in `folded`."""
     num_cut: int
-    """Characters that are not shown at all."""
+    """Number of characters that are not shown at all."""
 
 
 class Tokens(NamedTuple):
-    """The ids of a part as pieces."""
+    """Tokens of one field as pieces."""
 
     name: str
     pieces: Sequence[Piece]
@@ -58,7 +58,7 @@ class Tokens(NamedTuple):
 
 
 class Leaf(NamedTuple):
-    """One pair, ready to be shown."""
+    """Pair, prepared for the template."""
 
     pair: ShownPair
     pair_id: str
@@ -74,9 +74,9 @@ class Leaf(NamedTuple):
 def write_browser(
     build: Build, out: Path, *, most: int, tokenizer: str | None = None
 ) -> list[Path]:
-    """Pages over at most so many pairs, evenly spread over the build.
+    """Write pages with at most `most` pairs, evenly spaced over the build; return their paths.
 
-    One page where `out` ends in .html; else a folder with `index.html` and the pages after it.
+    If `out` ends in .html, write one page; otherwise a directory with `index.html` and more pages.
     """
     total = num_rows(build)
     rows = spread_rows(total, most)
@@ -104,7 +104,7 @@ def write_browser(
 
 
 def _check_folder(build: Build, folder: Path) -> None:
-    """Raise E173 where pages would lie among the files of the build that they show."""
+    """Raise E173 if pages would be among the files of the build that they show."""
     require_writable_name(folder)
     own = {identity(build.path / name): name for name in FOLDERS}
     if identity(folder) in own:
@@ -113,7 +113,7 @@ def _check_folder(build: Build, folder: Path) -> None:
 
 
 def _names(number: int) -> list[str]:
-    """Names of pages that sort as they are read."""
+    """Return the names of pages; they sort in reading order."""
     return ["index.html", *(f"page-{page:04d}.html" for page in range(2, number + 1))]
 
 
@@ -125,7 +125,7 @@ def _leaves(build: Build, rows: Sequence[int], tokenizer: str | None) -> Iterato
 
 
 def codes_by_place(report: Report) -> dict[tuple[str, int], list[str]]:
-    """What the report names places for, by source and line."""
+    """Return the codes whose locations the report names, by source and line."""
     found: dict[tuple[str, int], list[str]] = {}
     for finding in report.findings:
         for example in finding.examples:
@@ -134,7 +134,7 @@ def codes_by_place(report: Report) -> dict[tuple[str, int], list[str]]:
 
 
 def leaf_of(pair: ShownPair, decode: Decode, codes: Codes) -> Leaf:
-    """What a page shows of a pair."""
+    """Return a pair, prepared for the template."""
     words = {part: pair.words(part) for part in PARTS}
     cut = {part: text[:MOST_CHARACTERS] for part, text in words.items()}
     found = compare(cut["chosen"], cut["rejected"])
@@ -156,7 +156,7 @@ def leaf_of(pair: ShownPair, decode: Decode, codes: Codes) -> Leaf:
 
 
 def _text(name: str, spans: Sequence[Span], whole: str) -> Text:
-    """A text's beginning, and what unfolds after it where it is long."""
+    """Return a text's beginning, and the rest that unfolds if it is long."""
     shown = sum(len(span.text) for span in spans)
     if shown <= _OPEN_CHARACTERS * 5 // 4:
         return Text(name, spans, [], 0, len(whole) - shown)
@@ -165,7 +165,7 @@ def _text(name: str, spans: Sequence[Span], whole: str) -> Text:
 
 
 def _part(spans: Sequence[Span], at: int) -> tuple[list[Span], list[Span]]:
-    """The spans before and after a character."""
+    """Split the spans at a character."""
     first, rest = [], []
     for span in spans:
         before, after = span.text[: max(at, 0)], span.text[max(at, 0) :]
@@ -184,7 +184,7 @@ def _tokens(part: str, tokens: Mapping[str, Any], decode: Decode) -> Tokens:
 
 
 def _facts(text: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is known of a pair besides its texts, where it is known."""
+    """Yield name and value of a pair's known scores, models, ranks, margin and weight."""
     for name in ("score", "model"):
         sides = [text.get(f"{name}_{side}") for side in ("chosen", "rejected")]
         if sides != [None, None]:

@@ -1,6 +1,6 @@
-"""The funnel as a picture: a stream of rows that narrows, each loss a branch with its code.
+"""Funnel as an SVG: a stream of rows that narrows, each loss a branch with its code.
 
-The stream runs down the page. At every stage its right edge is what leaves it:
+The stream runs down the page. At every stage its right edge branches off, as the loss:
 
     2,400  lines   ████████████
                    ███████████╲──── blank            2
@@ -19,19 +19,19 @@ from prefdata.report.figures import percent
 from prefdata.report.html.markup import join, picture, tag
 from prefdata.report.model import Report
 
-MOST_LOSSES = 8  # branches of one stage; the smallest of more are drawn as one
-# What the rows that leave a stage are called; another stage has its own name.
+MOST_LOSSES = 8  # branches of one stage; if there are more, the smallest are merged into one
+# Label of the rows that remain after a stage; the default is the stage's own name.
 _LEFT_OVER = {
     "lines": "rows",
     "check": "checked",
     "duplicates": "distinct",
     "contradictions": "consistent",
 }
-_THINNEST = 1.5  # of a branch, so that one row in a million still shows
+_THINNEST = 1.5  # least width of a branch, so that one row in a million is visible
 
 
 class Loss(NamedTuple):
-    """What leaves the stream at a stage."""
+    """Rows that are dropped at a stage for one reason."""
 
     code: str
     name: str
@@ -39,7 +39,7 @@ class Loss(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A stage: rows that come in, rows that leave by reason, rows that go on."""
+    """Stage of the funnel: rows in, rows out, and losses by reason."""
 
     title: str
     rows_in: int
@@ -48,7 +48,7 @@ class Step(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """Places and sizes in the picture's own units; x grows to the right, y down."""
+    """Layout of the picture in SVG units; x grows to the right, y down."""
 
     width: float
     stream_x: float
@@ -57,7 +57,7 @@ class Frame(NamedTuple):
     slot: float
     """Height of a branch's label."""
     lines: bool
-    """Whether a label has its name on a second line."""
+    """True if a label has its name on a second line."""
 
 
 WIDE = Frame(760, 150, 190, 400, 26, lines=False)
@@ -65,7 +65,7 @@ NARROW = Frame(344, 92, 80, 196, 36, lines=True)
 
 
 def steps_of(report: Report) -> list[Step]:
-    """The report's funnel, from all lines, or rows where none is blank, to the kept pairs."""
+    """Return the report's funnel, from all lines (rows, if none is blank) to the kept pairs."""
     names = {finding.code: finding.name for finding in report.findings}
     lines, blank = report.lines.lines, report.lines.blank
     steps = [
@@ -88,7 +88,7 @@ def _losses(dropped: Mapping[str, int], names: Mapping[str, str]) -> list[Loss]:
 
 
 def draw_funnel(report: Report, frame: Frame) -> Markup:
-    """The picture; as wide as the frame, as high as its labels need."""
+    """Return the SVG; as wide as the frame, as high as its labels need."""
     steps = steps_of(report)
     most = max([1, *(max(step.rows_in, step.rows_out) for step in steps)])
     scale = frame.stream_width / most
@@ -112,18 +112,18 @@ def draw_funnel(report: Report, frame: Frame) -> Markup:
 
 
 def describe(steps: list[Step]) -> str:
-    """The picture in words.
+    """Return the picture in words.
 
     >>> describe([Step("lines", 9, 8, [Loss("", "blank lines", 1)]), Step("check", 8, 8, [])])
-    '9 come in. At lines leave: blank lines 1. 8 go on to the end.'
+    '9 come in. Dropped at lines: blank lines 1. 8 remain at the end.'
     """
     sentences = [f"{steps[0].rows_in:,} come in."]
     for step in steps:
         if step.losses:
             named = [(f"{loss.code} {loss.name}".strip(), loss.rows) for loss in step.losses]
             losses = (f"{name} {rows:,}" for name, rows in named)
-            sentences.append(f"At {step.title} leave: {', '.join(losses)}.")
-    return " ".join([*sentences, f"{steps[-1].rows_out:,} go on to the end."])
+            sentences.append(f"Dropped at {step.title}: {', '.join(losses)}.")
+    return " ".join([*sentences, f"{steps[-1].rows_out:,} remain at the end."])
 
 
 def _thickness(rows: int, scale: float) -> float:
@@ -131,7 +131,7 @@ def _thickness(rows: int, scale: float) -> float:
 
 
 def _slots(frame: Frame, step: Step, scale: float) -> list[float]:
-    """Heights of the branches of a step: its label's, or more where the branch is thick."""
+    """Return the heights of a step's branches: the label's height, or more for a thick branch."""
     return [max(frame.slot, _thickness(loss.rows, scale) + 8) for loss in step.losses]
 
 
@@ -140,7 +140,7 @@ def _height(frame: Frame, step: Step, scale: float) -> float:
 
 
 def _node(frame: Frame, y: float, rows: int, title: str, scale: float) -> Markup:
-    """The rows at a place in the stream: a bar across it, their number beside it."""
+    """Draw the rows at one point of the stream: a bar across it, and their number next to it."""
     x = frame.stream_x
     return join(
         [
@@ -152,7 +152,7 @@ def _node(frame: Frame, y: float, rows: int, title: str, scale: float) -> Markup
 
 
 def _stream(frame: Frame, ends: tuple[float, float], step: Step, scale: float) -> Markup:
-    """What goes on, from one node to the next; it widens where one row gives several pairs."""
+    """Draw the stream between two nodes; it widens if one row gives several pairs."""
     (top, bottom), x = ends, frame.stream_x
     stays = step.rows_in - sum(loss.rows for loss in step.losses)
     before, after = x + max(stays * scale, 1), x + max(step.rows_out * scale, 1)
@@ -163,10 +163,10 @@ def _stream(frame: Frame, ends: tuple[float, float], step: Step, scale: float) -
 
 
 def _branches(frame: Frame, y: float, step: Step, scale: float, most: int) -> Markup:
-    """The losses of a step; the rightmost part of the stream leaves first, so none cross."""
+    """Draw the losses of a step; the rightmost branches off first, so that none cross."""
     right = frame.stream_x + step.rows_in * scale
     lost = sum(loss.rows for loss in step.losses)
-    fit = min(1.0, step.rows_in / max(lost, 1))  # a row may lose more pairs than the one it is
+    fit = min(1.0, step.rows_in / max(lost, 1))  # one row may lose several pairs
     ends = accumulate(_slots(frame, step, scale), initial=y + 14)
     parts = []
     for loss, slot, top in zip(step.losses, _slots(frame, step, scale), ends, strict=False):
@@ -186,7 +186,7 @@ def _branches(frame: Frame, y: float, step: Step, scale: float, most: int) -> Ma
 
 
 def _label(frame: Frame, y: float, loss: Loss, most: int) -> Markup:
-    """Code, name, number and share; where there is little room, the name on a line of its own."""
+    """Draw code, name, number and share; a narrow frame has the name on a second line."""
     x, name = frame.label_x, loss.name.replace("_", " ")
     first = y - 2 if frame.lines and loss.code else y + 4.5
     parts = [tag("text", f"{loss.rows:,}", class_="lost", x=frame.width - 2, y=first)]
@@ -202,7 +202,7 @@ def _label(frame: Frame, y: float, loss: Loss, most: int) -> Markup:
 
 
 def _end(frame: Frame, y: float, report: Report, scale: float) -> Markup:
-    """The kept pairs as a block at the end of the stream, parted as the splits part them."""
+    """Draw the kept pairs as a block at the end of the stream, divided into splits."""
     splits = {name: split.rows for name, split in (report.splits or {}).items()}
     parts = splits or {"kept": report.funnel[-1].rows_out if report.funnel else report.lines.kept}
     x, blocks = frame.stream_x, []

@@ -1,4 +1,4 @@
-"""HTML and SVG elements out of Python: every text is made plain, then escaped."""
+"""HTML and SVG elements from Python; in every text, control characters and markup are escaped."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from prefdata.report.safe import plain
 
 
 def shown(text: str) -> Markup:
-    r"""A text of unknown origin, harmless: its control characters written out, its markup escaped.
+    r"""Return a text of unknown origin with control characters and markup escaped.
 
     >>> str(shown("<b>\x1b[0m"))
     '&lt;b&gt;\\x1b[0m'
@@ -17,7 +17,7 @@ def shown(text: str) -> Markup:
 
 
 def tag(name: str, *children: str, **attributes: str | float | None) -> Markup:
-    """One element; `class_` is class, `text_anchor` text-anchor; an attribute of None is left out.
+    """Return one element; `class_` is class, `text_anchor` text-anchor; None omits an attribute.
 
     >>> tag("text", "a < b", x=1.50, class_="soft")
     Markup('<text x="1.5" class="soft">a &lt; b</text>')
@@ -31,14 +31,14 @@ def tag(name: str, *children: str, **attributes: str | float | None) -> Markup:
 
 
 def join(parts: Iterable[str]) -> Markup:
-    """The parts one after the other, each escaped unless it is markup."""
+    """Concatenate the parts, each escaped unless it is markup."""
     return Markup("").join(shown(part) for part in parts)
 
 
 def picture(
     title: str, meaning: str, *children: str, size: tuple[float, float], class_: str = "plot"
 ) -> Markup:
-    """An SVG with a name and a description for those who hear it; `size` is (width, height)."""
+    """Return an SVG with name and description for screen readers; `size` is (width, height)."""
     width, height = size
     return tag(
         "svg",

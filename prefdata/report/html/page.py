@@ -1,4 +1,4 @@
-"""A report as one HTML page, and the frame that all pages share: style, its hash, escaping."""
+"""Report as one HTML page, and the frame of all pages: style, its hash, escaping."""
 
 import base64
 import hashlib
@@ -21,13 +21,13 @@ from prefdata.report.safe import yaml_text
 from prefdata.store.manifest import LineClasses
 
 _FOLDER = Path(__file__).parent
-_MOST_EXAMPLES = 5  # of each code; a report made for SARIF holds many more
-_MOST_READ = 30  # of how files were read, and of columns that were not
-_MOST_ROWS = 100  # of inputs, sources and notes; a build of thousands of files has a page too
+_MOST_EXAMPLES = 5  # per code; a report made for SARIF has many more
+_MOST_READ = 30  # rows in the tables of files and of columns that were not read
+_MOST_ROWS = 100  # inputs, sources and notes; a build may have thousands of files
 
 
 def render_report(report: Report) -> str:
-    """The page; the same report gives the same bytes."""
+    """Return the page; the same report gives the same bytes."""
     splits = (report.splits or {}).values()
     values = {
         "report": report,
@@ -54,7 +54,7 @@ def render_report(report: Report) -> str:
 def render(
     template: str, values: Mapping[str, Any], *, tool_version: str, folder: Path = _FOLDER
 ) -> str:
-    """A page from one of the templates of a folder, in the frame and the style of this one."""
+    """Render a template of a directory, in the shared frame and style."""
     style = _style()
     digest = hashlib.sha256(style.encode()).digest()
     return (
@@ -76,7 +76,7 @@ def _style() -> str:
 
 @lru_cache(maxsize=2)
 def _environment(folder: Path) -> Environment:
-    """Templates in which every value is made plain and escaped, whatever it is."""
+    """Return an environment in which every string has control characters and markup escaped."""
     environment = Environment(
         loader=FileSystemLoader([folder, _FOLDER]),
         autoescape=True,
@@ -92,18 +92,18 @@ def _environment(folder: Path) -> Environment:
 
 
 def headline(report: Report) -> str:
-    """What the build or the validation did, in one sentence."""
+    """Return one sentence on the result of the build or the validation."""
     pairs = report.funnel[-1].rows_out if report.funnel else report.lines.kept
     files, lines = count(len(report.inputs), "file"), report.lines
     reasons = count(len({f.code for f in report.findings if f.severity == "E"}), "reason")
     lost = [f"{count(lines.rejected, 'row')} refused for {reasons}"] if lines.rejected else []
-    lost += [f"{count(lines.duplicates, 'copy')} left out"] if lines.duplicates else []
+    lost += [f"{count(lines.duplicates, 'copy')} dropped"] if lines.duplicates else []
     gave = f"{files} gave {count(pairs, 'pair') if pairs else 'no pair'}"
     return f"{gave}; {' and '.join(lost) or 'nothing was refused'}."
 
 
 def _length_plots(report: Report) -> list[tuple[Markup, list[str]]]:
-    """The prompt alone, and the two sides over one another."""
+    """Draw the histogram of the prompt, and that of the two sides in one plot."""
     shapes = report.histograms or {}
     panels = [[name for name in names if name in shapes] for names in (PARTS[:1], PARTS[1:])]
     return [

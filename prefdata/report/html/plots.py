@@ -1,4 +1,4 @@
-"""Small plots of a report as SVG: lengths on a doubling axis, intervals, shares."""
+"""Small SVG plots of a report: lengths on a log2 axis, intervals, shares."""
 
 import math
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from prefdata.report.model import Bias, Histogram
 
 WIDTH, HEIGHT = 400, 172
 _LEFT, _RIGHT, _TOP, _BOTTOM = 8, 8, 10, 26
-_TICK_ROOM = 30  # least distance of two marks of an axis
+_TICK_ROOM = 30  # least distance between two ticks of an axis
 
 
 def draw_lengths(shapes: Mapping[str, Histogram], unit: str) -> Markup:
-    """Histograms over one another: the first filled, the next as a line.
+    """Draw histograms in one plot: the first filled, the next as a line.
 
-    The axis doubles at equal distances and areas are shares of pairs, so a bin's height is its
-    count over its width in doublings.
+    The axis is log2 and areas are shares of pairs, so a bin's height is its count divided by its
+    width in doublings.
     """
     low = min(shape.edges[0] for shape in shapes.values())
     high = max(shape.edges[-1] for shape in shapes.values())
@@ -34,7 +34,7 @@ def draw_lengths(shapes: Mapping[str, Histogram], unit: str) -> Markup:
 
 
 def _place(length: float, ends: tuple[int, int]) -> float:
-    """The x of a length: equal distances for equal factors, half a doubling for 0."""
+    """Return the x of a length: equal distances for equal factors; 0 is half a doubling below 1."""
     low, high = (_octaves(end) for end in ends)
     across = (_octaves(length) - low) / ((high - low) or 1)
     return _LEFT + across * (WIDTH - _LEFT - _RIGHT)
@@ -52,7 +52,7 @@ def _densities(shape: Histogram) -> list[float]:
 
 
 def _outline(shape: Histogram, ends: tuple[int, int], tallest: float) -> str:
-    """The steps of a histogram as a path that begins and ends on the axis."""
+    """Return the steps of a histogram as a path that begins and ends on the axis."""
     base = HEIGHT - _BOTTOM
     parts = [f"M{_place(shape.edges[0], ends):.1f} {base}"]
     for high, density in zip(shape.edges[1:], _densities(shape), strict=True):
@@ -62,7 +62,7 @@ def _outline(shape: Histogram, ends: tuple[int, int], tallest: float) -> str:
 
 
 def _axis(low: int, high: int) -> Markup:
-    """A line with marks at powers of two, as many as have room."""
+    """Draw the axis with ticks at powers of two, as many as fit."""
     base, ends = HEIGHT - _BOTTOM, (low, high)
     parts = [tag("line", class_="axis", x1=_LEFT, x2=WIDTH - _RIGHT, y1=base, y2=base)]
     powers = [2**k for k in range(31) if low <= 2**k <= high]
@@ -80,7 +80,7 @@ def _axis(low: int, high: int) -> Markup:
 
 
 def reach_of(biases: list[Bias]) -> float:
-    """How far from 0.5 the shared axis of these intervals goes, to the next tenth.
+    """Return how far the shared axis of the intervals extends from 0.5, rounded up to a tenth.
 
     >>> reach_of([])
     0.1
@@ -90,7 +90,7 @@ def reach_of(biases: list[Bias]) -> float:
 
 
 def draw_interval(bias: Bias, reach: float) -> Markup:
-    """An AUC with its interval on an axis with 0.5, which tells nothing, in its middle."""
+    """Draw an AUC and its interval on an axis with 0.5 (no information) in the middle."""
     width, middle = 240, 13
 
     def at(value: float) -> float:
@@ -115,7 +115,7 @@ def draw_interval(bias: Bias, reach: float) -> Markup:
 
 
 def draw_share(share: float) -> Markup:
-    """A bar as long as a share of one; its number stands beside it, so it has no words."""
+    """Draw a bar for a share; its number is next to it, so it needs no description."""
     bar = tag("rect", class_="part", width=max(share * 100, 0.6 if share else 0), height=6)
     whole = tag("rect", class_="whole", width=100, height=6)
     return tag(

@@ -1,8 +1,8 @@
-"""What a rendered pair lost or has twice: the codes that need the dialogue and its text.
+"""Checks of what a rendered pair lost or contains twice, from the dialogue and its text.
 
-Whether a template leaves something out cannot be seen from words alone: `find` may stand in a text
-as well as in a call. So a dialogue with tools, calls, results, reasoning or names is rendered a
-second time with a mark in the place of each, and the marks that are missing name what is lost.
+Words do not show whether a template leaves something out: `find` may occur in a text as well as in
+a call. So a dialogue with tools, calls, results, reasoning or names is rendered a second time with
+a mark in place of each, and the missing marks name what is lost.
 """
 
 import re
@@ -14,9 +14,9 @@ from prefdata.tokens.template.dropped import find_dropped, find_dropped_text
 from prefdata.tokens.template.markers import Kind, is_special, mark
 from prefdata.tokens.template.render import PairTexts, Refusal, Renderer
 
-# What opens a part of a turn, at the end of a prompt: <think>, [THINK].
+# A tag that opens a part of a turn, at the end of a prompt: <think>, [THINK].
 _OPENED = re.compile(r"(<[^<>/\s]{1,40}>|\[[A-Z_]{1,40}\])$")
-_TAIL = 80  # characters of a prompt that such a thing is looked for in
+_TAIL = 80  # characters at the end of a prompt that may contain such a tag
 _TWICE = re.compile(r"<think>\s*<think>")
 _SIDES = ("chosen", "rejected")
 
@@ -39,7 +39,7 @@ class Found(NamedTuple):
 def judge(
     texts: PairTexts, pair: Dialogues, renderer: Renderer, options: TokenOptions
 ) -> tuple[Refusal | None, tuple[str, ...]]:
-    """Return why a pair is refused, if it is, and the codes that are reported of it."""
+    """Return the reason to refuse a pair, if any, and the codes to report for it."""
     found = [
         *_foreign_prompt(texts),
         *_opened_twice(texts, pair),
@@ -54,7 +54,7 @@ def judge(
 
 
 def find_lost(text: str, prompt: list[Message], renderer: Renderer) -> str | None:
-    """Return what a template loses of a prompt that has no answer yet; None where it is whole."""
+    """Return what a template drops from a prompt without an answer; None if nothing is lost."""
     if dropped := find_dropped_text(text, prompt):
         return f"the chat template drops the {dropped}"
     if not is_special(prompt, None):
@@ -64,7 +64,7 @@ def find_lost(text: str, prompt: list[Message], renderer: Renderer) -> str | Non
 
 
 def _foreign_prompt(texts: PairTexts) -> list[Found]:
-    """PD701 where the template ends a prompt alone otherwise than a prompt with its answer."""
+    """Report PD701 if the rendered prompt is not the beginning of the prompt with its answer."""
     for side, text in zip(_SIDES, texts[1:], strict=True):
         if not text.startswith(texts.prompt):
             problem = f"the rendered prompt is not the beginning of prompt + {side}"
@@ -73,7 +73,7 @@ def _foreign_prompt(texts: PairTexts) -> list[Found]:
 
 
 def _opened_twice(texts: PairTexts, pair: Dialogues) -> list[Found]:
-    """PD715 where a part that is open already is opened again, as `<think>` after `<think>`."""
+    """Report PD715 if an open part is opened again, as `<think>` after `<think>`."""
     tail = texts.prompt[-_TAIL:].rstrip()
     opened = _OPENED.search(tail) if tail.endswith((">", "]")) else None
     for side, text, turns in zip(_SIDES, texts[1:], pair.sides, strict=True):
@@ -95,7 +95,7 @@ def _opens_twice(text: str) -> bool:
 
 
 def _dropped_texts(texts: PairTexts, pair: Dialogues) -> list[Found]:
-    """PD707 where a text of the pair is not in what was rendered."""
+    """Report PD707 if a text of the pair is missing from the rendered text."""
     for side, text, turns in zip(_SIDES, texts[1:], pair.sides, strict=True):
         if dropped := find_dropped(text, turns):
             return [Found("PD707", f"the chat template drops the {dropped} in {side}")]
@@ -105,7 +105,7 @@ def _dropped_texts(texts: PairTexts, pair: Dialogues) -> list[Found]:
 
 
 def _lost(pair: Dialogues, renderer: Renderer) -> list[Found]:
-    """What of tools, calls, results, reasoning and names no mark is left of."""
+    """Return the tools, calls, results, reasoning and names whose mark is not rendered."""
     dialogues = [("the prompt", pair.prompt, 0)]
     dialogues += [
         (side, pair.prompt + turns, len(pair.prompt))
@@ -119,7 +119,7 @@ def _lost(pair: Dialogues, renderer: Renderer) -> list[Found]:
         try:
             text = renderer.render(marked.messages, tools, add_generation_prompt=start == 0)
         except TEMPLATE_FAULTS:
-            continue  # a template that knows its tools by name; their texts were looked for
+            continue  # a template that knows its tools by name; their texts are checked already
         for kind, what, sign in marked.signs:
             if sign not in text:
                 knows = kind != "reasoning" or renderer.keeps_reasoning

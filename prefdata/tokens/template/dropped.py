@@ -1,4 +1,4 @@
-"""Which text of a dialogue a chat template left out (PD707)."""
+"""Texts of a dialogue that a chat template left out (PD707)."""
 
 import json
 import re
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from prefdata.tokens.chat_template import Message
 
-# Templates write thoughts anew, between line breaks of their own, and drop those of earlier turns.
+# Templates rewrite thoughts, with line breaks of their own, and drop those of earlier turns.
 _THOUGHTS = re.compile("</?think>")
 
 
 def find_dropped(rendered: str, completion: list[Message]) -> str | None:
-    """What of a completion the rendered dialogue does not have; None where it has everything."""
+    """Return the part of a completion that the rendered dialogue lacks; None if it lacks none."""
     for number, message in enumerate(completion):
         is_last = number == len(completion) - 1
         for what, text in _pieces(message, is_last=is_last):
@@ -21,7 +21,7 @@ def find_dropped(rendered: str, completion: list[Message]) -> str | None:
 
 
 def find_dropped_text(rendered: str, prompt: list[Message]) -> str | None:
-    """The same of the turns of a prompt; thoughts of the assistant's earlier turns may be gone."""
+    """Return the turn of a prompt that the rendered text lacks; earlier thoughts may be dropped."""
     at = 0
     for message in prompt:
         text = message["content"]
@@ -36,13 +36,13 @@ def find_dropped_text(rendered: str, prompt: list[Message]) -> str | None:
 
 
 def _holds(rendered: str, text: str) -> bool:
-    """Return whether a text is there, as it is or as JSON writes it."""
+    """Return whether a text is contained, as it is or as JSON writes it."""
     forms = (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
     return any(form in rendered for form in forms)
 
 
 def _pieces_by_thought(text: str) -> list[str]:
-    """The text around and within thoughts, piece by piece."""
+    """Return the text around and within thoughts, piece by piece."""
     return _THOUGHTS.split(text) if "think>" in text else [text]
 
 

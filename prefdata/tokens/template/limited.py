@@ -1,9 +1,9 @@
-"""A chat template run in a process of its own: 5 s and 256 MiB for a dialogue, never more.
+"""Chat templates in processes of their own: at most 5 s and 256 MiB for a dialogue.
 
-A template is a program that came with a model, and a row can be what sets it off. A list of what is
-dangerous would never be complete (`*`, `~`, `join`, `range` in `range`, a recursion, `%`), so what
-it takes is limited, whatever it does. Processes are kept: a dialogue costs one message each way,
-and most dialogues are joined from a trace without any (trace.py).
+A template is a program that came with a model, and a row can trigger its worst case. A list of
+dangerous operations would never be complete (`*`, `~`, `join`, `range` in `range`, a recursion,
+`%`), so time and memory are limited instead. Processes are reused: a dialogue costs one message
+each way, and most dialogues are joined from a trace without any (trace.py).
 
 It reads its requests from stdin: `python -m prefdata.tokens.template.limited`.
 """
@@ -28,19 +28,19 @@ from prefdata.tokens.chat_template import TEMPLATE_FAULTS, compile_template, san
 
 SECONDS = 5
 BYTES = 256 << 20
-MOST_OUTPUT = 32 << 20  # bytes of a rendered text, besides four times what the row itself has
-_KEPT = 4  # processes, one a template
+MOST_OUTPUT = 32 << 20  # bytes of a rendered text, in addition to four times the row's bytes
+_KEPT = 4  # processes, one per template
 
-_Head = struct.Struct("<cQ")  # what a message is, and its length in bytes
+_Head = struct.Struct("<cQ")  # the kind of a message, and its length in bytes
 _TEXT, _FAULT, _USAGE, _TOO_LARGE, _TASK, _ROW = b"T", b"F", b"U", b"L", b"S", b"R"
 
 
 class TemplateLimitError(jinja2.TemplateError):
-    """A template took more time or memory for a row than it may."""
+    """Rendering one row exceeded the time or memory limit."""
 
 
 class TemplateProcess:
-    """One template, in a process that is started when it is needed and again after its death."""
+    """Process of one template; it starts on first use, and again if it died."""
 
     def __init__(
         self, source: str, day: date | None, variables: dict[str, Any], *, seconds: int = SECONDS
@@ -54,7 +54,7 @@ class TemplateProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process, where one is running."""
+        """Return the id of the running process; None if there is none."""
         return self._process.pid if self._process else None
 
     def render(
@@ -66,8 +66,8 @@ class TemplateProcess:
     ) -> str:
         """Return the text of a dialogue.
 
-        Raises a jinja2.TemplateError where the template refuses it, and its TemplateLimitError
-        where it takes too much.
+        Raises jinja2.TemplateError if the template refuses it, and its subclass TemplateLimitError
+        if a limit is exceeded.
         """
         row = {"messages": messages, "tools": tools, "add_generation_prompt": add_generation_prompt}
         with self._one_at_a_time:
@@ -90,7 +90,7 @@ class TemplateProcess:
             kind, data = _receive(process.stdout)
         except (OSError, EOFError):
             return _TOO_LARGE, self._why_it_died().encode()
-        except BaseException:  # Ctrl-C in the middle of a reply: what comes next would be its rest
+        except BaseException:  # Ctrl-C in the middle of a reply: the next read would get its rest
             self.close()
             raise
         if kind == _TOO_LARGE:
@@ -117,7 +117,7 @@ class TemplateProcess:
         return f"its process ended with exit code {code}"
 
     def close_when_idle(self) -> None:
-        """End the process after the dialogue that another thread may be rendering."""
+        """End the process, after the dialogue that another thread may be rendering."""
         with self._one_at_a_time:
             self.close()
 
@@ -136,7 +136,7 @@ _processes: dict[tuple[str, date | None, bytes], TemplateProcess] = {}
 
 
 def template_process(source: str, day: date | None, variables: bytes) -> TemplateProcess:
-    """Return the process of a template; those that were used last are kept."""
+    """Return the process of a template; the most recently used ones are kept."""
     key = (source, day, variables)
     found = _processes.pop(key, None) or TemplateProcess(source, day, orjson.loads(variables))
     _processes[key] = found
@@ -155,7 +155,7 @@ def _close_all() -> None:
 def _close(pipe: IO[bytes]) -> None:
     try:
         pipe.close()
-    except OSError:  # what was not sent is of no use to a dead process
+    except OSError:  # a dead process needs no unsent data
         return
 
 
@@ -168,7 +168,7 @@ def _send(pipe: IO[bytes], kind: bytes, data: bytes) -> None:
 def _receive(
     pipe: IO[bytes], prepare: Callable[[int], None] = lambda _: None
 ) -> tuple[bytes, bytes]:
-    """Return the next message; `prepare` is given its length before it is read."""
+    """Return the next message; `prepare` is called with its length before it is read."""
     head = pipe.read(_Head.size)
     if len(head) < _Head.size:
         raise EOFError
@@ -181,7 +181,7 @@ def _receive(
 
 
 class _Limits:
-    """The limits of this process; what it has when it begins does not count."""
+    """Limits of this process, on top of what it uses at its start."""
 
     def __init__(self, seconds: int) -> None:
         self._seconds = seconds
@@ -190,7 +190,7 @@ class _Limits:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     def allow(self, num_bytes: int) -> None:
-        """Set them for one row of this many bytes."""
+        """Set the limits for one row of this many bytes."""
         most = self._has + BYTES + 16 * num_bytes
         _lower(resource.RLIMIT_AS, most)
         used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
@@ -198,7 +198,7 @@ class _Limits:
 
 
 def _lower(which: int, most: int) -> None:
-    """Set a limit that can be raised again; one that is lower already stays."""
+    """Set a soft limit, which can be raised again; a lower hard limit still applies."""
     _, hard = resource.getrlimit(which)
     soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(which, (soft, hard))
@@ -235,7 +235,7 @@ def main() -> None:
     given = orjson.loads(task)
     day = date.fromisoformat(given["day"]) if given["day"] else None
     limits = _Limits(given["seconds"])
-    limits.allow(len(task))  # compiling runs what is constant in a template
+    limits.allow(len(task))  # compiling evaluates the constants of a template
     render = _compiled(given["source"], day, given["variables"])
     while True:
         try:

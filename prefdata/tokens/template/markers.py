@@ -1,4 +1,4 @@
-"""A dialogue with a mark in the place of each thing that a template may leave out."""
+"""Dialogues with a mark in place of each thing that a template may leave out."""
 
 import copy
 from typing import Any, Literal, NamedTuple
@@ -8,11 +8,11 @@ import orjson
 from prefdata.tokens.chat_template import REASONING, Message, Tools
 
 Kind = Literal["tools", "call", "result", "reasoning", "name"]
-_FIRST_NUMBER = 91_827_300_000  # numbers of arguments are marked by numbers, as templates expect
+_FIRST_NUMBER = 91_827_300_000  # numeric arguments are marked by numbers, as templates expect
 
 
 class Sign(NamedTuple):
-    """A mark and what it stands for."""
+    """A mark and what it replaces."""
 
     kind: Kind
     what: str
@@ -20,7 +20,7 @@ class Sign(NamedTuple):
 
 
 class Marked(NamedTuple):
-    """The dialogue to render, and the marks that its text must have."""
+    """The dialogue to render, and the marks that its text must contain."""
 
     messages: list[Message]
     tools: Tools

@@ -1,8 +1,8 @@
-"""A chat template tried on a few dialogues, in a process of its own that may take 5 s and 1 GiB.
+"""Trial of a chat template on a few dialogues, in a process limited to 5 s and 1 GiB.
 
-A template is a program that came with a model. The sandbox keeps it from what is not its own, but
-not from running for ever or filling the memory, so it is tried once where that harms nobody. It
-reads its task from stdin: `python -m prefdata.tokens.template.probe`.
+A template is a program that came with a model. The sandbox limits what it can access, but not its
+time or memory, so it is tried once in a process where that does no harm. The process reads its
+task from stdin: `python -m prefdata.tokens.template.probe`.
 """
 
 import errno
@@ -52,7 +52,7 @@ DIALOGUES: list[tuple[list[dict[str, Any]], list[Any] | None]] = [
 
 
 class Probe:
-    """A running trial; the caller goes on with other work and asks for its end."""
+    """A running trial; the caller continues with other work and calls `finish` later."""
 
     def __init__(self, templates: dict[str, str], variables: dict[str, Any], day: date | None):
         task = {"templates": templates, "variables": variables, "day": day}
@@ -64,21 +64,21 @@ class Probe:
             stdin=self._input,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            # the packages of this process, however it came to them
+            # the same packages as in this process
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
 
     def finish(self) -> None:
         """Raise C117 or C118 for a template that no build may run."""
         try:
-            # a busy machine may need long to start the process; its own time is limited there
+            # a busy machine may start the process slowly; the process limits its own time
             output, said = self._process.communicate(timeout=20 * SECONDS)
         except subprocess.TimeoutExpired:
             output = said = b""
         finally:
             self.stop()
         remedy = "name another template with chat_template: FILE"
-        if self._process.returncode == os.EX_IOERR:  # no fault of the template's
+        if self._process.returncode == os.EX_IOERR:  # not the template's fault
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         if self._process.returncode > 0 and self._process.returncode != os.EX_UNAVAILABLE:
             last = said.decode(errors="replace").strip().rpartition("\n")[2]
@@ -89,7 +89,7 @@ class Probe:
             raise UsageError("C117", "chat template", problem, remedy)
         reason = orjson.loads(output)
         if reason is not None:
-            problem = f"reaches for what no template may touch: {reason}"
+            problem = f"accesses what a template may not access: {reason}"
             raise UsageError("C118", "chat template", problem, remedy)
 
     def __enter__(self) -> "Probe":
@@ -104,7 +104,7 @@ class Probe:
         self.stop()
 
     def stop(self) -> None:
-        """End it, done or not."""
+        """End the process, even if it has not finished."""
         self._process.kill()
         self._process.wait()
         self._input.close()
@@ -116,12 +116,12 @@ class Probe:
 def find_trespass(
     templates: dict[str, str], variables: dict[str, Any], day: date | None
 ) -> str | None:
-    """What a template tried that the sandbox forbids; None for an honest one."""
+    """Return what a template tried that the sandbox forbids; None if nothing."""
     for source in templates.values():
         try:
             template = compile_template(source, sandbox(day=day))
         except UsageError:
-            continue  # said in its own words where it is needed
+            continue  # reported when the template is needed
         for messages, tools in DIALOGUES:
             for add_generation_prompt in (True, False):
                 try:
@@ -140,7 +140,7 @@ def find_trespass(
 
 
 def _limit() -> None:
-    """Bound this process; what it has already does not count."""
+    """Limit this process's time and memory, on top of what it already uses."""
     pages = int(open("/proc/self/statm").read().split()[0])  # noqa: SIM115, PTH123
     most = pages * resource.getpagesize() + BYTES
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -149,7 +149,7 @@ def _limit() -> None:
 
 
 def main() -> None:
-    """The trial itself."""
+    """Run the trial that stdin describes."""
     task = orjson.loads(sys.stdin.buffer.read())
     day = date.fromisoformat(task["day"]) if task["day"] else None
     _limit()
@@ -161,7 +161,7 @@ def main() -> None:
         sys.stdout.buffer.write(answer)
         sys.stdout.buffer.flush()
     except OSError:
-        os._exit(os.EX_IOERR)  # at a usual end what is buffered would be written again
+        os._exit(os.EX_IOERR)  # a normal exit would write the buffer again
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Records to the three texts of a pair: prompt, prompt + chosen, prompt + rejected."""
+"""Rendering of records to the texts of a pair: prompt, prompt + chosen, prompt + rejected."""
 
 from datetime import date
 from functools import cached_property, partial
@@ -21,13 +21,13 @@ from prefdata.tokens.template.limited import TemplateLimitError, template_proces
 from prefdata.tokens.template.trace import TracedTemplate, trace_template
 from prefdata.tokens.tokenizer import TokenizerSpec
 
-MOST_BREACHES = 16  # rows of a slice for which a template may take too much
+MOST_BREACHES = 16  # rows of a slice that may exceed a template's limits
 _SIGN = "qzreasoningxj"
 _SYSTEM = ("system", "developer")
 
 
 class PairTexts(NamedTuple):
-    """What the tokenizer sees of a pair; the two sides begin with the prompt, or should."""
+    """Texts of a pair for the tokenizer; the two sides should begin with the prompt."""
 
     prompt: str
     chosen: str
@@ -35,7 +35,7 @@ class PairTexts(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Why a pair cannot become tokens."""
+    """Reason why a pair cannot become tokens."""
 
     code: str
     message: str
@@ -43,13 +43,12 @@ class Refusal(NamedTuple):
 
 _Key = tuple[str, date | None, bytes]  # of a template: its source, the day, its variables
 _traces: dict[_Key, TracedTemplate | None] = {}
-"""What is known of templates in this process, None where they cannot be traced; all shards share
-it."""
+"""Traces of templates in this process, shared by all shards; None if untraceable."""
 _MOST_TRACES = 8
 
 
 def _learn(key: _Key) -> None:
-    """Compile a template here too; only after its process could, as compiling runs constants."""
+    """Trace a template here, after its own process has compiled it: compiling runs constants."""
     source, day, variables = key
     if len(_traces) >= _MOST_TRACES:
         _traces.pop(next(iter(_traces)))
@@ -57,7 +56,7 @@ def _learn(key: _Key) -> None:
 
 
 class Renderer:
-    """Turns messages into text by one target's template, run within limits (limited.py)."""
+    """Renderer of messages with one target's template, run within limits (limited.py)."""
 
     def __init__(self, target: TokenizerSpec, options: TokenOptions) -> None:
         self._target = target
@@ -74,7 +73,7 @@ class Renderer:
     def render(
         self, messages: list[Message], tools: list[Any] | None, *, add_generation_prompt: bool
     ) -> str:
-        """The text of a dialogue; raises one of TEMPLATE_FAULTS where the template refuses it."""
+        """Return the text of a dialogue; raise one of TEMPLATE_FAULTS if the template refuses."""
         key = self._key(tools)
         process = template_process(*key)
         run = partial(process.render, messages, tools, add_generation_prompt=add_generation_prompt)
@@ -93,13 +92,13 @@ class Renderer:
             self._breaches += 1
             if self._breaches < MOST_BREACHES:
                 raise
-            problem = f"takes too much for {MOST_BREACHES} rows; of the last, {error}"
+            problem = f"exceeds its limits for {MOST_BREACHES} rows; for the last, {error}"
             remedy = "name another template with chat_template: FILE"
             raise UsageError("E184", "chat template", problem, remedy) from error
 
     @cached_property
     def keeps_reasoning(self) -> bool:
-        """Whether the template writes the reasoning of a last turn."""
+        """Return whether the template writes the reasoning of a last turn."""
         answer = {"role": "assistant", "content": "No.", **dict.fromkeys(REASONING, _SIGN)}
         text = self._try([{"role": "user", "content": "Why?"}, answer], None, ends=True)
         return text is not None and _SIGN in text
@@ -133,19 +132,19 @@ class Renderer:
         sides: tuple[list[Message], list[Message]],
         tools: list[Any] | None,
     ) -> PairTexts | Refusal:
-        """The texts of a pair of dialogues."""
+        """Return the texts of a pair of dialogues."""
         try:
             before = self._prompt(prompt, tools)
             after = [self.render(prompt + s, tools, add_generation_prompt=False) for s in sides]
         except TemplateLimitError as error:
-            return Refusal("PD718", f"the chat template takes too much for this dialogue: {error}")
+            return Refusal("PD718", f"the template exceeds its limits for this dialogue: {error}")
         except TEMPLATE_FAULTS as error:
             reason = " ".join(str(error).split())[:200]
             return Refusal("PD711", f"the chat template refuses this dialogue: {reason}")
         return PairTexts(before, *after)
 
     def _prompt(self, prompt: list[Message], tools: list[Any] | None) -> str:
-        """The pairs of a prompt are adjacent, so it is rendered for the first of them only."""
+        """Return a rendered prompt; its pairs are adjacent, so only the first one renders it."""
         if self._last_prompt is None or self._last_prompt[:2] != (prompt, tools):
             text = self.render(prompt, tools, add_generation_prompt=True)
             self._last_prompt = (prompt, tools, text)
@@ -154,10 +153,10 @@ class Renderer:
     def text(
         self, prompt: list[Message], sides: tuple[list[Message], list[Message]]
     ) -> PairTexts | Refusal:
-        """The texts of a pair without a template: verbatim, ended by EOS."""
+        """Return the texts of a pair without a template: verbatim, ended by EOS."""
         end = self.end_of_turn
         if end is None:
-            problem = "has no eos_token, by which a completion in plain text would end"
+            problem = "has no eos_token, which must end a completion in plain text"
             raise UsageError("C116", self._target.name, problem, "use another tokenizer")
         before = _verbatim(prompt)
         texts = [_verbatim(side) for side in sides]
@@ -166,7 +165,7 @@ class Renderer:
     def _key(self, tools: list[Any] | None) -> _Key:
         source = self._target.template(has_tools=tools is not None)
         if source is None:
-            problem = "has no chat template, and the data are dialogues"
+            problem = "has no chat template, but the data are dialogues"
             remedy = "use an instruct model's tokenizer, or set chat_template: FILE"
             raise UsageError("C115", self._target.name, problem, remedy)
         return source, self._options.template_date, self._serialized
@@ -177,14 +176,14 @@ def _verbatim(messages: list[Message]) -> str:
 
 
 def read_messages(column: pa.ChunkedArray) -> list[list[Message]]:
-    """A column of messages as templates want them.
+    """Return a column of messages as templates expect them.
 
-    Field by field: turning the nested column into Python objects at once takes five times as long.
+    Fields are converted one by one: converting the nested column at once takes five times as long.
     """
     lists = whole(column)
     flat = lists.flatten()
     fields = [flat.field(name) for name in flat.type.names]
-    # A field of nulls alone, as most are, costs nothing.
+    # A field that is all null, as most are, costs nothing.
     values = [f.to_pylist() if f.null_count < len(f) else [None] * len(f) for f in fields]
     messages = [plain_message(*message) for message in zip(*values, strict=True)]
     lengths = lists.value_lengths().to_pylist()
@@ -197,5 +196,5 @@ def read_messages(column: pa.ChunkedArray) -> list[list[Message]]:
 
 
 def read_tools(column: pa.ChunkedArray) -> list[list[Any] | None]:
-    """A column of JSON lists of tools."""
+    """Return a column of lists of tools, parsed from JSON."""
     return [None if text is None else orjson.loads(text) for text in column.to_pylist()]

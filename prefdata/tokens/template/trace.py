@@ -1,16 +1,16 @@
-r"""A chat template, run once for each shape of a dialogue and then only joined.
+r"""Traces of chat templates: a template runs once per kind of dialogue; others are joined.
 
-A template is given stand-ins in place of the texts of a dialogue. A stand-in has the text, but
-shows of it only what is asked for, and each question is written down with its answer: does it
-contain `</think>`, is it empty. What the template puts out is then known as literal pieces with
-the texts, or parts of them, in between:
+A template gets stand-ins instead of the texts of a dialogue. A stand-in has the text, but only
+answers questions about it, such as whether it contains `</think>` or is empty, and each question
+is logged with its answer. The output is then known as literal pieces with the texts, or parts of
+them, in between:
 
     asked     does text 1 start with "<tool_response>"? no.
     put out   "<|im_start|>user\n", text 1, "<|im_end|>\n<|im_start|>assistant\n"
 
-Every dialogue with the same roles that answers the same questions alike gets the same pieces, so
-its text is joined without running the template. What a stand-in cannot answer, such as its
-length, ends the trace; dialogues that come to this place are rendered in the ordinary way.
+Every dialogue with the same roles and the same answers gets the same pieces, so its text is joined
+without running the template. A question that a stand-in cannot answer, such as its length, ends
+the trace; dialogues that reach it are rendered in the ordinary way.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,16 +35,16 @@ from prefdata.tokens.template.traced_str import (
     join_parts,
 )
 
-MOST_JOINED = 32 << 20  # characters that are joined without asking
+MOST_JOINED = 32 << 20  # characters that are joined without the limited process
 MOST_PATHS = 4096  # of one template; dialogues beyond them are rendered in the ordinary way
 
 
-# What catches output and gives it back as text, which could then be looked into unseen.
+# Nodes that capture output as text, which a template could then inspect without being logged.
 _CATCHES_OUTPUT = (nodes.Macro, nodes.AssignBlock, nodes.FilterBlock, nodes.Block)
 
 
 class _Fork:
-    """A question on the way of a trace, and the ways on from it; None where none went yet."""
+    """A question in a trace, and the next step for each answer; None if not seen yet."""
 
     __slots__ = ("question", "ways")
 
@@ -54,22 +54,22 @@ class _Fork:
 
 
 class _End(NamedTuple):
-    """The end of a trace; no parts where it could not end."""
+    """The end of a trace; it has no parts if the dialogue cannot be traced."""
 
     parts: Parts
     literals: int
-    """Characters of the parts that are the template's own."""
+    """Number of characters in the literal parts."""
 
     def reach(self, texts: Texts) -> int:
-        """Return more characters than these texts can be joined to."""
+        """Return an upper bound on the characters of the joined text."""
         return self.literals + len(self.parts) * MOST_CHANGED * sum(map(len, texts))
 
 
-Shape = tuple[tuple[str, ...], bool]  # the roles of a dialogue, whether the model's turn is next
+Shape = tuple[tuple[str, ...], bool]  # roles of a dialogue, and whether the model's turn is next
 
 
 class Trace:
-    """What is known of one template: for each shape, questions and what they lead to."""
+    """Decision trees of one template: for each shape, questions and the outputs they lead to."""
 
     def __init__(self) -> None:
         self._ways: dict[Any, _Fork | _End | None] = {}
@@ -80,14 +80,14 @@ class Trace:
         return self._num_paths >= MOST_PATHS
 
     def find(self, shape: Shape, texts: Texts) -> _End | None:
-        """Where dialogues like this one end; None where none has gone this way."""
+        """Return the end of this dialogue's path; None if no run has taken it."""
         way = self._ways.get(shape)
         while type(way) is _Fork:
             way = way.ways[way.question(texts)]
         return way  # type: ignore[return-value]
 
     def add(self, shape: Shape, asked: list[tuple[Question, bool]], end: _End) -> None:
-        """Lay the way of one run beside those before it."""
+        """Add the path of one run to those of earlier runs."""
         self._num_paths += 1
         ways, key = self._ways, shape
         for question, answer in asked:
@@ -99,12 +99,12 @@ class Trace:
 
 
 class TracedTemplate:
-    """A template that is run for dialogues of a new kind, and joined for those of a known one."""
+    """A template that runs for dialogues of a new kind, and is joined for those of a known kind."""
 
     def __init__(self, template: Template, variables: dict[str, Any], log: Log) -> None:
         self._template, self._variables, self._log = template, variables, log
         self._trace = Trace()
-        self._one_run = Lock()  # builds in two threads share a template, and a log is of one run
+        self._one_run = Lock()  # builds in two threads share a template, but a log holds one run
 
     def join(
         self,
@@ -113,10 +113,10 @@ class TracedTemplate:
         *,
         add_generation_prompt: bool,
     ) -> str:
-        """The text of messages that have a role and content alone.
+        """Return the text of messages that have only a role and content.
 
-        `ordinary` renders them without a trace; it raises one of TEMPLATE_FAULTS where the
-        template refuses them.
+        `ordinary` renders them without a trace; it raises one of TEMPLATE_FAULTS if the template
+        refuses them.
         """
         texts = [message["content"] for message in messages]
         shape = (tuple([message["role"] for message in messages]), add_generation_prompt)
@@ -129,11 +129,11 @@ class TracedTemplate:
                 self._run(shape, texts, text)
             return text
         if not end.parts or (len(end.parts) > 8 and end.reach(texts) > MOST_JOINED):
-            return ordinary()  # which is where limits are
+            return ordinary()  # which has the limits
         return join_parts(end.parts, texts)
 
     def _run(self, shape: Shape, texts: Texts, text: str) -> None:
-        """Trace a dialogue; a trace that does not give its text is of no use."""
+        """Trace a dialogue; its path is untraceable if the trace does not give its text."""
         roles, add_generation_prompt = shape
         log = self._log
         log.start()
@@ -161,9 +161,9 @@ class TracedTemplate:
 def trace_template(
     source: str, environment: Environment, variables: dict[str, Any]
 ) -> TracedTemplate | None:
-    """The template as one that can be traced; None where its output could be looked into.
+    """Return a traceable version of a template; None if it could inspect its own output.
 
-    `environment` is changed, so it must serve nothing else.
+    `environment` is changed, so nothing else may use it.
     """
     tree = environment.parse(source)
     catches = any(tree.find(kind) is not None for kind in _CATCHES_OUTPUT) or any(
@@ -184,9 +184,9 @@ def trace_template(
 
 
 def _split(output: str, put_out: list[Parts]) -> Parts:
-    """The output with its marks replaced by the parts that they stand for, literals joined.
+    """Return the output with its marks replaced by their parts, and literals joined.
 
-    A role with a mark in it makes a trace that does not give its text, which its caller sees.
+    A role that contains a mark makes a trace that does not give its text; the caller checks that.
     """
     pieces = output.split(MARK)  # literal, number, literal, number, …, literal
     found = [put_out[int(piece)] if at % 2 else (piece,) for at, piece in enumerate(pieces)]

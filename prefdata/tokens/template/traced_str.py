@@ -1,7 +1,7 @@
-"""Stand-ins for the texts of a dialogue, for a chat template to be run on.
+"""Stand-ins for the texts of a dialogue, on which a chat template is traced.
 
-A stand-in has its text, but shows of it only what is asked for, and writes each question down with
-its answer. Whatever else is done with it ends the run: nothing can be seen of a text without a
+A stand-in has its text, but only answers questions about it, and logs each question with its
+answer. Every other operation ends the run, so a template learns nothing about a text without a
 question in the log.
 """
 
@@ -11,17 +11,17 @@ from typing import Any, NoReturn
 Texts = Sequence[str]
 Source = Callable[[Texts], str]
 Parts = tuple[str | Source, ...]
-"""What a text is made of: literal pieces, and what to take of the texts of a dialogue."""
+"""Parts of a text: literals, and functions of the texts of a dialogue."""
 Question = Callable[[Texts], bool]
 
 MOST_PARTS = 4096  # of one text; a template that adds a text to itself doubles them
 MOST_CHANGED = 16  # parts of a text that is changed as a whole
-MOST_NOTES = 4096  # questions, or texts put out, of one run
-MARK = "\ufdd0"  # a code point that Unicode keeps out of all text
+MOST_NOTES = 4096  # questions, or output texts, of one run
+MARK = "\ufdd0"  # a Unicode noncharacter, which text does not contain
 
 
 def join_parts(parts: Parts, texts: Texts) -> str:
-    """The text of one dialogue.
+    """Return the text of one dialogue.
 
     >>> from operator import itemgetter
     >>> join_parts(("<", itemgetter(1), ">"), ["a", "b"])
@@ -31,11 +31,14 @@ def join_parts(parts: Parts, texts: Texts) -> str:
 
 
 class Untraceable(BaseException):
-    """A template asked what a stand-in does not tell; no `except Exception` may swallow it."""
+    """Raised on an operation that cannot be traced.
+
+    A BaseException, so that no `except Exception` inside Jinja can catch it.
+    """
 
 
 class Log:
-    """The questions of one run with their answers, and what it put out."""
+    """Questions of one run with their answers, and the texts that it output."""
 
     def __init__(self) -> None:
         self.start()
@@ -45,7 +48,7 @@ class Log:
         self.put_out: list[Parts] = []
 
     def mark(self, value: Any) -> Any:
-        """What stands in the output for a stand-in; anything else is put out as it is."""
+        """Return the mark of a stand-in for the output; return other values unchanged."""
         if type(value) is not TracedStr:
             return value
         if len(self.put_out) >= MOST_NOTES:
@@ -135,7 +138,7 @@ class TracedStr:
 
 
 def _own(value: object) -> str:
-    """Text of the template's own; what compares two texts of a dialogue is not traced."""
+    """Return text of the template's own; comparing two texts of a dialogue is not traced."""
     if type(value) is not str:
         raise Untraceable
     return value

@@ -1,4 +1,4 @@
-"""A model on the Hub, as the command puts it there: a real client, a server on loopback."""
+"""A model pushed to the Hub by the command: a real client, a server on loopback."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ from tests.hub import TOKEN, FakeHub, use_loopback
 ConfigOf = Callable[..., TrainConfig]
 REPO = "org/model"
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-"""The client's own, of huggingface_hub 2.4."""
+"""A warning of the client itself, huggingface_hub 2.4."""
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def hub() -> Iterator[FakeHub]:
 
 @pytest.fixture
 def trained(config_of: ConfigOf, tmp_path: Path) -> Path:
-    """The config of a run that has ended."""
+    """Return the config file of a finished run."""
     train(config_of())
     return write_config(tmp_path / "train.yaml", config_of())
 
@@ -97,7 +97,7 @@ def test_files_of_an_older_model_go_with_the_same_commit(trained: Path, hub: Fak
     ("fault", "code", "says"),
     [
         ({"whoami": 401}, "T173", "hf auth login"),
-        ({"/commit/": 403}, "T310", "a token that may do it"),
+        ({"/commit/": 403}, "T310", "a token that allows it"),
         ({"objects/batch": 400}, "T310", "run the same command again"),
         ({"/commit/": 412}, "T310", "changed by somebody else"),
         ({"/commit/": 404}, "T310", "run the same command again"),
@@ -145,7 +145,7 @@ def test_files_of_somebody_else_stop_a_push_before_training(
 
 
 @pytest.mark.parametrize("name", ["model", "a/b/c", "org/ü"])
-def test_a_name_that_is_none_is_refused_before_training(
+def test_an_invalid_name_is_refused_before_training(
     name: str, config_of: ConfigOf, tmp_path: Path, hub: FakeHub
 ) -> None:
     done = push(write_config(tmp_path / "train.yaml", config_of()), name)
@@ -168,11 +168,11 @@ def test_without_a_token_it_says_how_to_log_in(
     assert not hub.commits
 
 
-def test_public_alone_is_a_wrong_command(trained: Path) -> None:
+def test_public_without_push_is_a_wrong_command(trained: Path) -> None:
     done = CliRunner().invoke(main, [str(trained), "--public"])
 
     assert done.exit_code == 2
-    assert "with --push alone" in done.output
+    assert "need --push" in done.output
 
 
 def losses_of(out: Path) -> list[float]:
@@ -182,7 +182,7 @@ def losses_of(out: Path) -> list[float]:
 
 @pytest.fixture
 def shared(arena: Arena, hub: FakeHub) -> str:
-    """A set on the Hub with its reference log-probs; returns its commit."""
+    """Push a dataset with its reference log-probs to the Hub; return its commit."""
     done = push_set(arena.data, "org/set", PushOptions(licence="mit"))
     assert done.commit == hub.head("datasets/org/set")[0]
     return str(done.commit)

@@ -1,4 +1,4 @@
-"""The page of a run: at its end and after a stop, without scripts, whatever names it meets."""
+"""The page of a run: at its end and after a stop, without scripts, safe for any names."""
 
 import re
 import signal
@@ -35,7 +35,7 @@ def test_a_finished_run_has_its_curves_and_numbers(config_of: ConfigOf) -> None:
         assert sum(part.tag == "circle" for part in tree) in (3, 6)
 
 
-def test_a_stopped_run_says_so_and_how_to_go_on(
+def test_a_stopped_run_says_so_and_how_to_continue(
     config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take = training.train_step
@@ -49,7 +49,7 @@ def test_a_stopped_run_says_so_and_how_to_go_on(
     finished = train(config_of(steps=5))
     page = (finished.out / NAME).read_text()
     assert finished.stopped_by == signal.SIGTERM
-    assert "Stopped by SIGTERM after step 2; the same command goes on from there." in page
+    assert "Stopped by SIGTERM after step 2; run the same command to continue." in page
     assert "<dd>2 <small>of 5, 4 pairs each</small></dd>" in page
 
     monkeypatch.undo()

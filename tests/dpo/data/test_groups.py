@@ -37,12 +37,12 @@ def groups_of(config_of: ConfigOf, ranked: Path) -> ConfigOf:
 
 
 def opened(config: TrainConfig) -> TrainContext:
-    """A run whose policy has left its reference."""
+    """Open a run and move its policy away from the reference."""
     return move(open_alone(config))
 
 
 def pairs_alone(run: TrainContext, rows: list[int]) -> PairLogps:
-    """Log-probs of pairs, each of them in a pack of its own."""
+    """Return log-probs of pairs, each in its own pack."""
     parts = []
     for row in rows:
         batch = run.train.batch([row], run.accelerator.device)
@@ -95,7 +95,7 @@ def test_an_epoch_has_each_group_once_and_whole(groups_of: ConfigOf) -> None:
         ("plackett_luce", "groups"),
     ],
 )
-def test_the_gradient_is_that_of_pairs_that_run_alone(
+def test_the_gradient_is_that_of_pairs_in_packs_of_their_own(
     loss: str, weigh: str, groups_of: ConfigOf
 ) -> None:
     config = groups_of(loss={"name": loss}, average_over=weigh, pack_tokens=100)
@@ -166,7 +166,7 @@ def test_a_run_of_groups_resumes_bit_by_bit(groups_of: ConfigOf, tmp_path: Path)
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_plackett_luce_is_the_papers_formula(count: int) -> None:
-    """Appendix A.3 of the paper, in numpy; of two completions it is DPO."""
+    """Compare with appendix A.3 of the paper in numpy; two completions give DPO."""
     torch.manual_seed(count)
     policy, reference = -20 * torch.rand(2, count, dtype=torch.float64)
     heights = 0.3 * (policy - reference).numpy()
@@ -188,7 +188,7 @@ def test_plackett_luce_is_the_papers_formula(count: int) -> None:
         assert float(loss(policy)) == pytest.approx(np.logaddexp(0, -margin), rel=1e-12)
 
 
-def test_plackett_luce_keeps_groups_apart_and_stands_large_margins() -> None:
+def test_plackett_luce_separates_groups_and_is_exact_at_large_margins() -> None:
     chosen = torch.tensor([-1e4, -3.0, -3.0, -1.0], dtype=torch.float64)
     zeros = torch.zeros_like(chosen)
     logps = PairLogps(
@@ -203,7 +203,7 @@ def test_plackett_luce_keeps_groups_apart_and_stands_large_margins() -> None:
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        ({"average_over": "groups"}, "with `batch_unit: groups` alone"),
+        ({"average_over": "groups"}, "needs `batch_unit: groups`"),
         ({"loss": {"name": "plackett_luce"}}, "plackett_luce needs `batch_unit: groups`"),
         (
             {"loss": {"name": "plackett_luce"}, "batch_unit": "groups"},
@@ -216,8 +216,8 @@ def test_settings_that_do_not_go_together_are_refused(value: dict[str, Any], pro
         parse_config({"model": "m", "data": "d", "out": "o"} | value, place="test")
 
 
-def test_groups_that_fill_no_step_are_told(groups_of: ConfigOf) -> None:
-    with pytest.raises(UsageError, match=r"groups fill no step of 1,000.*T125"):
+def test_groups_that_fill_no_step_are_an_error(groups_of: ConfigOf) -> None:
+    with pytest.raises(UsageError, match=r"groups do not fill one step of 1,000.*T125"):
         open_alone(groups_of(global_batch_size=1000, steps=None))
 
 

@@ -1,4 +1,4 @@
-"""Packs hold every token once, in its place; plans lose no row."""
+"""Packs contain every token once, in its place; bin packing loses no row."""
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ def test_masked_tokens_do_not_count() -> None:
     st.integers(1, 512),
     st.integers(1, 4),
 )
-def test_a_plan_holds_every_row_once_and_its_budget(
+def test_bin_packing_keeps_every_row_once_and_the_budget(
     sizes: list[int], budget: int, ranks: int
 ) -> None:
     shares = bin_pack(sizes, budget=budget, ranks=ranks)

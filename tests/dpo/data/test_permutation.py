@@ -1,4 +1,4 @@
-"""The order of pairs is a pure function, each epoch is a permutation."""
+"""Order of pairs: a pure function, in which each epoch is a permutation."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_every_epoch_is_a_permutation(size: int, seed: int) -> None:
 
 @given(st.integers(2, 200), seeds, st.integers(1, 64))
 def test_steps_cut_one_sequence(size: int, seed: int, batch: int) -> None:
-    """Two steps of B are one step of 2B: the order does not depend on the batch."""
+    """Check that two steps of B are one step of 2B: the order is independent of the batch."""
     wide = step_pairs(size, seed=seed, step=3, batch=2 * batch)
     narrow = [step_pairs(size, seed=seed, step=step, batch=batch) for step in (5, 6)]
 

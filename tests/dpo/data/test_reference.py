@@ -1,4 +1,4 @@
-"""What does not belong together is refused before step 1, each with its own code and remedy."""
+"""Mismatches are refused before step 1, each with its own code and remedy."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ Break = Callable[[Arena], dict[str, object]]
 
 @pytest.fixture
 def own(arena: Arena, tmp_path: Path) -> Arena:
-    """A copy that a test may break."""
+    """Return a copy that a test may break."""
     model = shutil.copytree(arena.model, tmp_path / "model")
     return Arena(model, shutil.copytree(arena.data, tmp_path / "data"))
 
@@ -89,7 +89,7 @@ def changed_reference_manifest(own: Arena) -> dict[str, object]:
 
 
 def wrong_numbers(own: Arena) -> dict[str, object]:
-    """Every fingerprint is right, the log-probs are not: what the spot check is for."""
+    """Change log-probs but keep every fingerprint valid: only the spot check finds it."""
     folder = own.data / "reference/default"
     manifest = read_manifest(folder / "manifest.json")
     shards = []
@@ -111,7 +111,7 @@ def other_precision(_own: Arena) -> dict[str, object]:
 
 
 def small_vocabulary(own: Arena) -> dict[str, object]:
-    """A build whose ids reach beyond the model's embeddings."""
+    """Make a model with fewer embeddings than the build has ids."""
     from transformers import GPT2LMHeadModel
 
     model = GPT2LMHeadModel.from_pretrained(own.model)
@@ -133,7 +133,7 @@ def no_margins(_own: Arena) -> dict[str, object]:
 
 
 def changed_build_manifest(own: Arena) -> dict[str, object]:
-    """One more pair than there is."""
+    """Change the number of rows."""
     path = own.data / "manifest.json"
     path.write_text(path.read_text().replace('"rows":', '"rows":1', 1))
     return {}
@@ -188,10 +188,10 @@ def test_a_finished_reference_is_left_and_another_is_refused(own: Arena) -> None
 
 
 @pytest.mark.parametrize("into", [1, 7, 12])
-def test_a_reference_goes_on_within_a_shard(
+def test_a_reference_continues_within_a_shard(
     into: int, arena: Arena, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the same bytes, and without running the kept rows again."""
+    """Expect the same bytes, without running the kept rows again."""
     monkeypatch.setattr("dpo.data.sampler.WINDOW", 2)
     monkeypatch.setattr("dpo.reference_pass.KEEP_EVERY", 0.0)
     data = build_pairs(tmp_path / "data", tokenizer=arena.model, shard_rows=100)
@@ -246,7 +246,7 @@ def test_a_piece_that_was_changed_is_refused(
         compute_reference(data, model=str(arena.model))
 
 
-def test_a_reference_goes_on_at_the_first_missing_file(own: Arena) -> None:
+def test_a_reference_continues_at_the_first_missing_file(own: Arena) -> None:
     folder = own.data / "reference/default"
     whole = read_manifest(folder / "manifest.json")
     (folder / "manifest.json").unlink()

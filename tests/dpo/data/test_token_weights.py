@@ -46,8 +46,8 @@ def test_the_tail_of_the_longer_completion_counts_for_less(alpha: float) -> None
         expected.append([by_hand(s, m, shared, alpha) for s, m in zip(sides, masks, strict=True)])
         logps.append(sides)
         ids = [np.zeros(n, np.int32) for n in (2, 5, 3)]
-        told = tuple(None if mask is None else np.array(mask, bool) for mask in masks)
-        rows.append(PromptWithCompletions(ids[0], (ids[1], ids[2]), told))
+        listed = tuple(None if mask is None else np.array(mask, bool) for mask in masks)
+        rows.append(PromptWithCompletions(ids[0], (ids[1], ids[2]), listed))
     flat = torch.tensor(np.concatenate([np.concatenate(sides) for sides in logps]))
     sides = torch.arange(2 * len(rows)).reshape(-1, 2)
 
@@ -105,7 +105,7 @@ def test_runs_start_at_log_two_and_alpha_one_is_dpo(config_of: ConfigOf, tmp_pat
 
 
 def test_sampo_counts_as_many_tokens_of_both_and_each_as_often() -> None:
-    """Sums of drawn tokens, scaled, are those of all tokens in the mean over pairs."""
+    """Check that each token of the longer completion is drawn equally often."""
     drawn = [TokenWeights(None, seed=3).weights(str(n), (6, 2)) for n in range(3000)]
 
     assert all(w.sum() == 2 and set(w.tolist()) <= {0.0, 1.0} for pair in drawn for w in pair)
@@ -127,7 +127,7 @@ def test_a_run_of_sampo_sees_the_drawn_tokens_on_both_sides(config_of: ConfigOf)
         found = run.train.pair_logps(batch, run.policy(batch.pack))
         whole = batch.pack.sums(run.policy(batch.pack).logps_N)[batch.pair_index_R2]
 
-    assert torch.allclose(found.chosen, found.ref_chosen, atol=1e-4)  # policy is reference yet
+    assert torch.allclose(found.chosen, found.ref_chosen, atol=1e-4)  # policy = reference
     assert torch.allclose(found.rejected, found.ref_rejected, atol=1e-4)
     assert torch.equal(found.chosen_length, found.rejected_length)
     lengths = batch.pack.lengths()[batch.pair_index_R2]
@@ -147,7 +147,7 @@ def test_a_run_of_sampo_sees_the_drawn_tokens_on_both_sides(config_of: ConfigOf)
 def test_wpo_weighs_pairs_by_how_likely_the_policy_is_to_say_them(
     loss: str, config_of: ConfigOf
 ) -> None:
-    """Against transformers' own logits; no gradient flows through the weight."""
+    """Compare with transformers' own logits; no gradient flows through the weight."""
     config = config_of(wpo=True, loss={"name": loss}, global_batch_size=6, eval_split=None)
     run = open_alone(config)
     rows = run.order.rows(1)

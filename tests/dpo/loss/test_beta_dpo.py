@@ -1,4 +1,4 @@
-"""β-DPO: what it remembers, which pairs it leaves out, and that a resumed run remembers too."""
+"""β-DPO: its running statistics, the pairs it leaves out, and resumed runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_mean_and_deviation_move_with_the_steps() -> None:
 
 
 def test_pairs_with_unusual_margins_are_left_out_the_most_often() -> None:
-    """Of ten pairs eight are kept; how often each is, as drawing one by one by weight has it."""
+    """Keep eight of ten pairs, each as often as in weighted draws one by one."""
     margins = [0.0, 0.1, -0.1, 0.2, 0.5, 1.0, -1.0, 1.5, -2.0, 2.5]
     logps, draws = with_margins(margins), 1500
     torch.manual_seed(0)
@@ -70,14 +70,14 @@ def test_beta_follows_the_margins_of_the_pairs_that_are_kept() -> None:
     assert int((far != 0).sum()) == 1
 
 
-def test_it_is_given_once_since_what_it_remembers_has_its_name(config_of: ConfigOf) -> None:
+def test_it_can_appear_once_since_its_statistics_have_its_name(config_of: ConfigOf) -> None:
     once, twice = [{"name": "beta_dpo"}, {"name": "dpo"}], [{"name": "beta_dpo"}] * 2
     config_of(loss=once)
-    with pytest.raises(UsageError, match=r"beta_dpo .* can be given once.*T122"):
+    with pytest.raises(UsageError, match=r"beta_dpo .* can appear only once.*T122"):
         config_of(loss=twice)
 
 
-def test_a_run_remembers_the_margins_of_its_steps(config_of: ConfigOf) -> None:
+def test_a_run_keeps_statistics_of_the_margins_of_its_steps(config_of: ConfigOf) -> None:
     run = open_alone(config_of(loss={"name": "beta_dpo", "momentum": 0.5}))
     means: list[float] = []
     mean = 0.0
@@ -89,7 +89,7 @@ def test_a_run_remembers_the_margins_of_its_steps(config_of: ConfigOf) -> None:
     assert abs(means[-1]) > 1e-3
 
 
-def test_a_resumed_run_remembers_what_the_steps_before_it_saw(
+def test_a_resumed_run_keeps_the_statistics_of_earlier_steps(
     config_of: ConfigOf, tmp_path: Path
 ) -> None:
     options = {"loss": {"name": "beta_dpo"}, "eval_every": 4, "checkpoint_every": 2}

@@ -15,14 +15,15 @@ from dpo.config import LossConfig
 from dpo.loss import COUPLED, LOSSES, ON_MARGINS, PairLogps, diverge, settings
 from dpo.training.objective import make_objective
 
-GOLDEN = Path(__file__).resolve().parents[3].parent / "shared/golden/trl_golden_losses.json"
+GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "trl_losses.json"
+"""Values of TRL 1.16's `DPOTrainer`, which was given the same log-probs."""
 
 nats = st.floats(-80, -0.1)
 lengths = st.integers(1, 60)
 
 
 def pairs(rows: list[list[float]]) -> PairLogps:
-    """Rows of (lw, ll, rw, rl, nw, nl, margin), each a group of its own."""
+    """Return pairs from rows of (lw, ll, rw, rl, nw, nl, margin), each its own group."""
     groups = torch.arange(len(rows))
     columns = torch.tensor(rows, dtype=torch.float64).T
     ones = torch.ones_like(columns[0])
@@ -46,7 +47,7 @@ def kl(p: float, q: float) -> float:
 
 
 class Given:
-    """The letters of the papers."""
+    """Inputs of a loss, by the letters of the papers."""
 
     def __init__(self, values: list[float], sizes: list[int], margin: float) -> None:
         self.lw, self.ll, self.rw, self.rl = values
@@ -98,7 +99,7 @@ FORMULAS: dict[str, Callable[[Given], float]] = {
     "orpo": lambda g: -g.aw - 0.1 * ls(odds(g.aw) - odds(g.al)),
     "cpo": lambda g: -ls(0.1 * (g.lw - g.ll)) - g.lw,
     "slic": lambda g: max(0.0, 1 - g.lw + g.ll) - 0.1 * g.lw,
-    # of a step of one pair
+    # for a step of one pair
     "sft_tokens": lambda g: -g.lw / g.nw,
     "kto_pair": lambda g: (
         1 - s(0.1 * (g.hw - max(0.0, g.hl))) + 1 - s(0.1 * (max(0.0, g.hw) - g.hl))
@@ -107,7 +108,7 @@ FORMULAS: dict[str, Callable[[Given], float]] = {
     "aot_unpaired": lambda g: -ls(0.1 * g.d),
     "dr_dpo": lambda g: -ls(0.1 * g.d),
     "beta_dpo": lambda g: -ls(max(1e-3, 0.1 * (1 + 0.6 * g.d)) * g.d),
-    # of a group of one pair
+    # for a group of one pair
     "plackett_luce": lambda g: -ls(0.1 * g.d),
 }
 
@@ -275,9 +276,7 @@ def test_losses_equal_trls(theirs: str, ours: list[tuple[str, dict[str, object]]
 
 
 def test_trls_values_are_all_compared() -> None:
-    """But one: its sigmoid ignores label_smoothing, so cDPO is held to its paper instead."""
-    if not GOLDEN.exists():
-        pytest.skip("TRL's values are not here")
+    """Except one: its sigmoid ignores label_smoothing, so cDPO is compared with its paper."""
     names = set(json.loads(GOLDEN.read_text())["values"])
 
     assert names - {theirs for theirs, _ in TRL} == {"sigmoid:ls=0.2"}
@@ -305,9 +304,9 @@ def test_a_divergence_acts_on_each_log_ratio(values: list[float], alpha: float) 
         ({"name": "dpoo"}, "did you mean 'dpo'"),
         ({"name": "dpo", "gamma": 1.0}, "gamma is not used by dpo"),
         ({"name": "sft", "beta": 0.1}, "takes no settings"),
-        ({"name": "simpo", "divergence": "js"}, "has the reverse KL alone"),
-        ({"name": "dpo", "divergence": "alpha"}, "go together"),
-        ({"name": "dpo", "divergence_alpha": 0.5}, "go together"),
+        ({"name": "simpo", "divergence": "js"}, "supports only reverse_kl"),
+        ({"name": "dpo", "divergence": "alpha"}, "need each other"),
+        ({"name": "dpo", "divergence_alpha": 0.5}, "need each other"),
         ({"name": "exo_pair", "label_smoothing": 0.0}, "above 0"),
         ({"name": "cdpo", "label_smoothing": 0.5}, "less than 0.5"),
     ],

@@ -1,4 +1,4 @@
-"""A checkpoint's folder, and what may be wrong with it."""
+"""Ways to break a checkpoint's directory."""
 
 import json
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def cut(keep: Callable[[bytes], bytes]) -> Break:
 
 
 def sharded(change: Callable[[dict[str, str]], Any] = lambda weight_map: weight_map) -> Break:
-    """Save the checkpoint as two shards with an index, whose map is changed."""
+    """Save the checkpoint as two shards with an index, and change the index's map."""
 
     def apply(folder: Path) -> None:
         tensors = load_file(folder / WEIGHTS)
@@ -72,7 +72,7 @@ def sharded(change: Callable[[dict[str, str]], Any] = lambda weight_map: weight_
 
 
 def both_forms(folder: Path) -> None:
-    """Shards with an index, and the whole file beside them."""
+    """Save shards with an index, and keep the whole file next to them."""
     whole = (folder / WEIGHTS).read_bytes()
     sharded()(folder)
     (folder / WEIGHTS).write_bytes(whole)
@@ -91,7 +91,7 @@ def gone(*names: str) -> Break:
 
 
 def as_pickle(name: str, data: bytes | None = None) -> Break:
-    """The weights as a pickle of torch, or these bytes, and no safetensors."""
+    """Replace the safetensors by a pickle of torch, or by these bytes."""
 
     def apply(folder: Path) -> None:
         tensors = load_file(folder / WEIGHTS)
@@ -110,7 +110,7 @@ NAN, INF = torch.nan, torch.inf
 
 
 def spoiled(end: str, value: float) -> Break:
-    """One value of a tensor, the last, is another."""
+    """Replace the last value of a tensor."""
 
     def change(tensor: Tensor) -> Tensor:
         tensor.view(-1)[-1] = value

@@ -1,4 +1,4 @@
-"""Checkpoints by the kind of what is wrong with them, ten ways or more each; and right ones."""
+"""Broken checkpoints by kind of fault, ten or more each; and correct ones."""
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -95,9 +95,9 @@ LLAMA: dict[str, dict[str, tuple[Break, str]]] = {
         "longer": (cut(lambda data: data + b"x"), "T191"),
         "a page of HTML": (cut(lambda _: b"<!DOCTYPE html>" * 50), "T191"),
         "an LFS pointer": (cut(lambda _: b"version https://git-lfs.github.com/spec/v1"), "T191"),
-        "a header that is no JSON": (cut(lambda data: data[:8] + b"!" + data[9:]), "T191"),
+        "a header that is not JSON": (cut(lambda data: data[:8] + b"!" + data[9:]), "T191"),
         "a header's length of 2 GiB": (cut(lambda data: b"\0\0\0\x80" + data[4:]), "T191"),
-        "a folder of its name": (
+        "a directory of its name": (
             then(gone(WEIGHTS), lambda folder: (folder / WEIGHTS).mkdir()),
             "T191",
         ),
@@ -123,7 +123,7 @@ LLAMA: dict[str, dict[str, tuple[Break, str]]] = {
             then(sharded(), holding("model-00001-of-00002.safetensors", b"\x08\0\0\0\0\0\0\0{}")),
             "T191",
         ),
-        "is beside a whole file": (
+        "is next to a whole file": (
             both_forms,
             "T197",
         ),
@@ -174,18 +174,18 @@ LLAMA: dict[str, dict[str, tuple[Break, str]]] = {
         "named as safetensors": (as_pickle(WEIGHTS, HOSTILE), "T191"),
     },
     "adapters": {
-        "beside a model": (holding("adapter_config.json", ADAPTER), "T190"),
-        "its weights alone beside a model": (holding("adapter_model.safetensors", b"x"), "T190"),
-        "its pickle beside a model": (holding("adapter_model.bin", b"x"), "T190"),
-        "alone": (
+        "next to a model": (holding("adapter_config.json", ADAPTER), "T190"),
+        "only its weights, next to a model": (holding("adapter_model.safetensors", b"x"), "T190"),
+        "its pickle next to a model": (holding("adapter_model.bin", b"x"), "T190"),
+        "without a model": (
             then(gone("config.json", WEIGHTS), holding("adapter_config.json", ADAPTER)),
             "T190",
         ),
-        "alone with a config": (
+        "only with a config": (
             then(gone(WEIGHTS), holding("adapter_config.json", ADAPTER)),
             "T190",
         ),
-        "alone with weights": (
+        "only with weights": (
             then(gone("config.json"), holding("adapter_config.json", ADAPTER)),
             "T190",
         ),
@@ -252,7 +252,7 @@ LLAMA: dict[str, dict[str, tuple[Break, str]]] = {
         "in a shard": (then(spoiled("model.norm.weight", NAN), sharded()), "T196"),
     },
 }
-"""By kind: how a checkpoint is broken, and the code."""
+"""By kind: the break of a checkpoint, and its code."""
 
 RIGHT: dict[str, Break] = {
     "as saved": lambda _: None,

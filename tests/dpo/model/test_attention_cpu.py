@@ -1,4 +1,4 @@
-"""The backward pass of causal attention against autograd through the formula, and torch's own."""
+"""Backward pass of causal attention against autograd through the formula, and torch's own."""
 
 import math
 
@@ -22,7 +22,7 @@ SHAPES = {
 
 
 def states(shape: str, dtype: torch.dtype) -> list[Tensor]:
-    """Query, key, value and the gradient of the output."""
+    """Return query, key, value and the gradient of the output."""
     torch.manual_seed(0)
     queries, keys, heads, groups = SHAPES[shape]
     sizes = [(heads, queries, 16), (groups, keys, 16), (groups, keys, 16), (heads, queries, 16)]
@@ -82,7 +82,7 @@ def test_in_bfloat16_they_are_as_near_as_torchs_own(shape: str) -> None:
     assert sum(ours) < 1.25 * sum(theirs) + 1e-12
 
 
-def test_long_texts_are_taken_in_smaller_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_texts_run_in_smaller_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = gradients(own, "grouped", torch.float64)
     monkeypatch.setattr(attention_cpu, "SCORES", 300 * 6 * 20)
     assert max(errors(gradients(own, "grouped", torch.float64), wanted)) < 1e-13
@@ -97,7 +97,7 @@ def test_values_may_be_wider_than_keys() -> None:
     assert torch.autograd.gradcheck(lambda *inputs: own(*inputs, 0.3), leaves)
 
 
-def test_autocast_decides_the_dtype_whatever_the_states_have() -> None:
+def test_autocast_decides_the_dtype_for_states_of_any_dtype() -> None:
     query, key, value, _ = states("whole", torch.float32)
     segments = [Segment(30, (10,))]
     with torch.autocast("cpu", torch.bfloat16):

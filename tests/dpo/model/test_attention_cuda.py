@@ -1,4 +1,4 @@
-"""One kernel over a pack against attention part by part, and against a dense mask."""
+"""One kernel over a pack against attention text by text."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from transformers.masking_utils import sliding_window_causal_mask_function
 
 from dpo.data.packing import Segment
 from dpo.model import attention_cuda
-from dpo.model.attention import attend_packs
+from dpo.model.attention import BACKENDS, attend_packs
 from dpo.model.masks import PackMask
 
 HEADS, KEY_HEADS, SIZE = 4, 2, 16
@@ -22,7 +22,7 @@ def states(device: str) -> list[torch.Tensor]:
 
 
 def mask_of(window: int | None, device: str = "cpu") -> PackMask | None:
-    """Return what a layer with this window gets from transformers."""
+    """Return the mask that a layer with this window gets from transformers."""
     if window is None:
         return None
     return PackMask(sliding_window_causal_mask_function(window), torch.device(device))
@@ -36,7 +36,7 @@ OPTIONS = pytest.mark.parametrize(
 @OPTIONS
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
 def test_one_kernel_gives_what_the_parts_give(window: int | None, softcap: float | None) -> None:
-    """On a CPU FlexAttention has no gradient, so this is of the values."""
+    """Compare values only: FlexAttention has no gradient on a CPU."""
     query, key, value = states("cpu")
     how = {"scaling": 0.3, "softcap": softcap, "sliding_window": window}
     parts, _ = attend_packs(NOTHING, query, key, value, mask_of(window), segments=SEGMENTS, **how)
@@ -48,7 +48,7 @@ def test_one_kernel_gives_what_the_parts_give(window: int | None, softcap: float
 
 
 def test_blocks_that_see_nothing_are_skipped() -> None:
-    """Of 2,048 tokens in texts of 64 nearly all blocks are left out."""
+    """Check that nearly all blocks of 2,048 tokens in texts of 64 are skipped."""
     segments = (Segment(32, (16, 16)),) * 32
     mask = attention_cuda.block_mask(segments, None, torch.device("cpu"))
 
@@ -75,3 +75,21 @@ def test_gradients_on_a_gpu(window: int | None, softcap: float | None) -> None:
 
     for left, right in zip(ours, theirs, strict=True):
         torch.testing.assert_close(left, right, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "segments"])
+@pytest.mark.parametrize("window", [None, 5])
+def test_every_backend_gives_the_attention_of_the_segments(
+    backend: str, window: int | None
+) -> None:
+    given = states("cpu")
+    options = {"scaling": 0.3, "sliding_window": window}
+    found, plain = (
+        attend_packs(NOTHING, *given, mask_of(window), segments=SEGMENTS, backend=name, **options)[
+            0
+        ]
+        for name in (backend, "segments")
+    )
+
+    torch.testing.assert_close(found, plain, atol=2e-6, rtol=1e-5)

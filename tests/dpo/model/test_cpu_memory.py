@@ -1,4 +1,4 @@
-"""Caches of a training process stay bounded, seen in a process of its own."""
+"""Caches of a training process stay bounded, measured in a separate process."""
 
 import os
 import subprocess
@@ -7,11 +7,11 @@ import sys
 import pytest
 
 WIDE = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024", "LRU_CACHE_CAPACITY": "1024"}
-# Shapes come in a random order: kernels of large products may take more memory than those of small
-# ones, by CPU, and a rising order would make a bounded cache look like one that grows.
+# Shapes come in random order: on some CPUs, kernels of large products use more memory than those of
+# small ones, so in ascending order a bounded cache would seem to grow.
 SCRIPT = """
 import ctypes, random, sys
-from dpo.model.cpu_memory import steady_memory
+from dpo.model.cpu_memory import tune_cpu_allocator
 import torch
 
 class HeapNumbers(ctypes.Structure):
@@ -19,7 +19,7 @@ class HeapNumbers(ctypes.Structure):
 
 libc = ctypes.CDLL(None)
 libc.mallinfo2.restype = HeapNumbers
-steady_memory()
+tune_cpu_allocator()
 weight = torch.ones(64, 64, dtype=torch.bfloat16)
 shapes = random.Random(0).sample(range(1, 1001), 900)
 for some in (shapes[:400], shapes[400:]):
@@ -30,7 +30,7 @@ for some in (shapes[:400], shapes[400:]):
 
 
 def measure_growth(**environment: str) -> int:
-    """Return by how many bytes in use another 500 shapes of products in bfloat16 grow a process."""
+    """Return the growth of bytes in use from 500 more shapes of products in bfloat16."""
     bare = {name: value for name, value in os.environ.items() if name not in WIDE}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], env=bare | environment, text=True,

@@ -1,4 +1,4 @@
-"""Without `dropout` nothing is drawn at random in training, whatever a model calls its rates."""
+"""Training without `dropout` is deterministic, for all names that models give their rates."""
 
 import math
 from collections.abc import Callable
@@ -65,8 +65,8 @@ def logps_and_slopes(policy: Policy) -> tuple[torch.Tensor, list[torch.Tensor]]:
 
 @pytest.mark.parametrize("checkpoints", [False, True], ids=["", "checkpointing"])
 @pytest.mark.parametrize("name", NOISY)
-def test_two_passes_are_one_and_those_of_evaluation(name: str, checkpoints: bool) -> None:
-    """Rates as the config has them are what makes two passes differ with dropout on."""
+def test_two_passes_are_equal_to_each_other_and_to_evaluation(name: str, checkpoints: bool) -> None:
+    """Check first that with dropout on, the config's rates make two passes differ."""
     model = model_of(NOISY[name]())
     with torch.no_grad():
         expected = Policy(model, shared=False)(pack(ROWS)).logps_N

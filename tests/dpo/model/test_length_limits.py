@@ -113,7 +113,7 @@ ROWS = rows_of((6, 5, 4), (3, 2, 30), (8, 8, 9), (30, 8, 2), (10, 6, 7), (4, 9, 
 
 
 def plain(model: PreTrainedModel, row: PromptWithCompletions) -> list[Tensor]:
-    """The log-probs of each completion by a plain pass of the model."""
+    """Return the log-probs of each completion by a plain pass of the model."""
     found = []
     for completion in row.completions:
         ids = torch.from_numpy(np.concatenate([row.prompt, completion]).astype(np.int64))
@@ -129,7 +129,7 @@ def gradients(model: PreTrainedModel) -> dict[str, Tensor]:
 def fresh_plain(
     model: PreTrainedModel, rows: list[PromptWithCompletions]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Log-probs of all rows and their gradients under `pull`, each text in a model of its own."""
+    """Return log-probs of all rows and their gradients under `pull`, each text in a fresh model."""
     logps: list[Tensor] = []
     total: dict[str, Tensor] = {}
     pull = iter(torch.linspace(-1, 1, sum(len(c) for row in rows for c in row.completions)))
@@ -147,7 +147,7 @@ def fresh_plain(
 
 @pytest.mark.parametrize("name", [*SHARED, *UNSHARED])
 def test_log_probs_and_gradients_at_every_limit_are_those_of_plain_forwards(name: str) -> None:
-    """Shared or not, and each text as in a model that has run no other."""
+    """Compare shared or unshared packs with each text in a fresh model."""
     model = model_of((SHARED | UNSHARED)[name]())
     expected, grad_logps = fresh_plain(model, ROWS)
 
@@ -181,7 +181,7 @@ def test_texts_on_one_side_of_a_rotary_limit_run_as_one_row(lengths: Any) -> Non
     assert (found - fresh_plain(model, rows)[0]).abs().max() <= 1e-4
 
 
-def test_texts_on_two_sides_run_as_two_rows_whatever_stands_between_them() -> None:
+def test_texts_on_two_sides_run_as_two_rows_in_any_order() -> None:
     rows = rows_of((10, 4, 9), (2, 3, 30), (14, 2, 3, 1, 20))
     model = model_of(SHARED["phi3 longrope"]())
     policy = Policy(model)
@@ -196,10 +196,10 @@ def test_texts_on_two_sides_run_as_two_rows_whatever_stands_between_them() -> No
 
 
 @pytest.mark.parametrize("name", ["mistral window", "qwen2_moe window", "gemma2 windows"])
-def test_the_check_meets_a_window_that_only_the_longest_text_passes(
+def test_the_check_tests_a_window_that_only_the_longest_text_exceeds(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An attention without windows is found out by one long text among many short ones."""
+    """Check that one long text among many short ones detects an attention without windows."""
     monkeypatch.setattr(attention, "_window", lambda *_: None)
     short = rows_of(*[(3, 4, 5)] * 40)
 
@@ -230,20 +230,20 @@ def test_the_pairs_of_the_check_straddle_every_limit_that_a_config_names() -> No
 
 
 def test_the_check_takes_few_passes() -> None:
-    """Two plain ones for a pair, and one for each of its packs."""
+    """Expect two plain passes per pair, and one for each pack."""
     model = model_of(SHARED["mistral window"]())
     calls: list[int] = []
     model.model.register_forward_hook(lambda *_: calls.append(1))
 
     make_policy(model, pairs_of(rows_of(*[(5, n, 1) for n in range(1, 100)])))
 
-    assert len(calls) == 2 * 4 + 2  # the longest and the shortest; the others
+    assert len(calls) == 2 * 4 + 2  # packs: the longest and the shortest; the others
 
 
 def test_a_long_completion_is_compared_at_some_of_its_tokens(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The first and the last are among them, and a fault is still found."""
+    """Check that the first and the last are among them, and that a fault is still found."""
     monkeypatch.setattr(self_check, "COMPARED", 4)
     assert self_check.compared_tokens(11).tolist() == [0, 3, 7, 10]
     assert make_policy(model_of(SHARED["mistral window"]()), pairs_of(ROWS))[1] is None

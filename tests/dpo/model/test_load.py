@@ -1,4 +1,4 @@
-"""What is loaded is what is on disk: a checkpoint is whole and has one reading, or is refused."""
+"""Loaded weights equal those on disk: a checkpoint is complete and unambiguous, or is refused."""
 
 import shutil
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_broken_checkpoint_is_refused_with_its_code(
     kind: str, change: Break, code: str, llama: Path, tmp_path: Path
 ) -> None:
-    """NaN is found when it is loaded, all else before that; and nothing of a pickle runs."""
+    """Check that NaN is found at loading, all others before; and that no pickle is run."""
     broken = shutil.copytree(llama, tmp_path / "model")
     change(broken)
     before = snapshot(tmp_path)
@@ -85,7 +85,7 @@ def test_a_right_checkpoint_loads_with_its_own_weights(
 
 
 @pytest.mark.parametrize("change", GPT2_RIGHT.values(), ids=GPT2_RIGHT)
-def test_tied_heads_and_old_buffers_are_no_fault(
+def test_tied_heads_and_old_buffers_are_not_faults(
     change: Break, arena: Arena, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(arena.model, tmp_path / "model")
@@ -98,14 +98,14 @@ def test_tied_heads_and_old_buffers_are_no_fault(
 
 
 def test_parts_that_transformers_leaves_out_are_named(tmp_path: Path) -> None:
-    """As the layers for multi-token prediction of Qwen3.5, which its rules ignore."""
+    """Imitate the layers for multi-token prediction of Qwen3.5, which its rules ignore."""
     folder = save_gpt2(tmp_path / "model", seed=0)
     extra(transformer__h__7__attn__c_attn__bias=torch.ones(3))(folder)
 
     model = load_model(str(folder))
-    told = left_out(str(folder), model)
-    assert told is not None
-    assert "transformer.h.* (1)" in told
+    message = left_out(str(folder), model)
+    assert message is not None
+    assert "transformer.h.* (1)" in message
 
 
 COMMANDS = ("ref", "train", "score", "sample")
@@ -114,7 +114,7 @@ FAULTS: dict[str, tuple[Break, str]] = {
     "extra": (extra(transformer__more__weight=torch.ones(3)), "T194"),
     "shape": (replaced("ln_f.weight", lambda _: torch.ones(33)), "T195"),
     "cut": (cut(lambda data: data[:-7]), "T191"),
-    "adapter beside it": (holding("adapter_config.json", ADAPTER), "T190"),
+    "adapter next to it": (holding("adapter_config.json", ADAPTER), "T190"),
     "pickle": (as_pickle("pytorch_model.bin", HOSTILE), "T192"),
     "config": (config(n_layer="two"), "T102"),
     "NaN": (spoiled("ln_f.weight", NAN), "T196"),
@@ -156,7 +156,7 @@ def test_every_command_refuses_it_before_any_work(
         run[command]()
 
     assert caught.value.code == code
-    marks = {"run/.dpo-train.json", "scores/.dpo-score.json"}  # whose directory it is
+    marks = {"run/.dpo-train.json", "scores/.dpo-score.json"}  # they mark whose directory it is
     after = {name: what for name, what in snapshot(root).items() if name not in marks}
     assert {n: what for n, what in after.items() if what != "an empty directory"} == before
 

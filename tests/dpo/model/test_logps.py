@@ -1,4 +1,4 @@
-"""The tiled head against log_softmax over the whole vocabulary."""
+"""Tiled head against log_softmax over the whole vocabulary."""
 
 import pytest
 import torch
@@ -80,7 +80,7 @@ def test_a_graph_can_be_walked_twice() -> None:
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-def test_a_head_that_adds_takes_up_the_gradient_that_is_there(sizes: Sizes) -> None:
+def test_a_head_that_adds_keeps_the_gradient_that_is_there(sizes: Sizes) -> None:
     hidden, weight, offset, targets = inputs(bias=True, dtype=torch.float32)
     before = torch.randn_like(weight)
     for start in (None, before):

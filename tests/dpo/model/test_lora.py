@@ -1,4 +1,4 @@
-"""Adapters start as the reference, train alone, and are merged into an ordinary checkpoint."""
+"""Adapters start as the reference, are all that trains, and merge into an ordinary checkpoint."""
 
 import json
 import shutil
@@ -104,7 +104,7 @@ def gradients(run: TrainContext) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("lora", [None, LORA])
-def test_layers_that_run_again_change_rounding_alone(
+def test_gradient_checkpointing_changes_only_rounding(
     family: str, lora: dict[str, object] | None, tmp_path: Path
 ) -> None:
     model = tmp_path / "model"

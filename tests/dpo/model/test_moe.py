@@ -1,4 +1,4 @@
-"""The load-balancing loss against transformers' own, however a step is cut into packs."""
+"""Load-balancing loss against transformers' own, for any split of a step into packs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +57,7 @@ def make(name: str, size: int = SHAPE["vocab_size"]) -> PreTrainedModel:
 
 @pytest.fixture(scope="module")
 def experts(tmp_path_factory: pytest.TempPathFactory) -> Arena:
-    """A mixture of experts, and a build with its reference."""
+    """Save a mixture of experts, and a build with its reference."""
     folder = tmp_path_factory.mktemp("experts")
     tokenizer = tiny_tokenizer()
     tokenizer.save_pretrained(folder / "model")
@@ -68,7 +68,7 @@ def experts(tmp_path_factory: pytest.TempPathFactory) -> Arena:
 
 
 def theirs(model: PreTrainedModel, texts: list[torch.Tensor]) -> torch.Tensor:
-    """transformers' loss over all tokens of some texts, as if they were one."""
+    """Return transformers' loss over all tokens of these texts, as if they were one."""
     each = [model(ids[None], output_router_logits=True).router_logits for ids in texts]
     layers = tuple(torch.cat(layer) for layer in zip(*each, strict=True))
     return load_balancing_loss_func(layers, EXPERTS, CHOSEN)
@@ -77,7 +77,7 @@ def theirs(model: PreTrainedModel, texts: list[torch.Tensor]) -> torch.Tensor:
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "unshared"])
 @pytest.mark.parametrize("name", MODELS)
 def test_the_parts_of_packs_add_up_to_transformers_loss(name: str, shared: bool) -> None:
-    """And so do their gradients; of several completions, a prompt's tokens count once."""
+    """Check their gradients too, and that the tokens of a shared prompt count once."""
     rows = rows_of((20, 7), (3, 14), (30, 12), (5, 20))
     model = make(name)
     wanted = theirs(model, [pack([row]).input_ids_T for row in rows])
@@ -117,10 +117,10 @@ def open_experts(config_of: ConfigOf, experts: Arena, **changes: Any) -> TrainCo
 
 @pytest.mark.parametrize("loss", ["dpo", "kto_pair"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_step_has_one_loss_whatever_its_packs(
+def test_a_step_has_the_same_loss_for_any_packs(
     loss: str, checkpointing: bool, config_of: ConfigOf, experts: Arena
 ) -> None:
-    """The gradient of the preference loss and coefficient times transformers' loss, no more."""
+    """Compare with the gradient of preference loss plus coefficient times transformers' loss."""
     options = {"loss": {"name": loss}, "gradient_checkpointing": checkpointing}
     plain = open_experts(config_of, experts, **options)
     run_packs(plain, packs_of(plain, 1), 1)
@@ -144,7 +144,7 @@ def test_a_step_has_one_loss_whatever_its_packs(
             torch.testing.assert_close(gradient, wanted[name], atol=1e-5, rtol=1e-3)
 
 
-def test_a_run_tells_it_and_lowers_it(config_of: ConfigOf, experts: Arena, tmp_path: Path) -> None:
+def test_a_run_logs_it_and_lowers_it(config_of: ConfigOf, experts: Arena, tmp_path: Path) -> None:
     ends = {}
     for coefficient in (None, 1.0):
         config = config_of(
@@ -161,7 +161,7 @@ def test_a_run_tells_it_and_lowers_it(config_of: ConfigOf, experts: Arena, tmp_p
 def test_it_is_the_same_in_two_processes(
     config_of: ConfigOf, experts: Arena, tmp_path: Path
 ) -> None:
-    """Packs that do not divide evenly: one rank runs an empty one, whose tokens do not count."""
+    """Use packs that do not divide evenly: one rank runs an empty one, which does not count."""
     config = config_of(
         model=str(experts.model), data=str(experts.data), steps=4, eval_split=None,
         router_aux_loss_coef=0.5, pack_tokens=90, global_batch_size=5,

@@ -107,7 +107,7 @@ def test_packs_give_the_log_probs_and_gradients_of_plain_forwards(
 @pytest.mark.parametrize("pads", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_that_are_added_in_place_are_those_of_autograd(family: str, pads: bool) -> None:
-    """Over two packs, whose gradients add up; a padding token's embedding is not trained."""
+    """Add gradients of two packs; a padding token's embedding is not trained."""
     rows = rows_of((20, 7, 9), (3, 1, 14), (30, 12, 2), (5, 4, 4, 20, 1))
     found = []
     for in_place in (False, True):

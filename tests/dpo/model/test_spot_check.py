@@ -1,4 +1,4 @@
-"""Under bf16 a right reference is taken for every seed, a wrong one refused by its numbers."""
+"""Under bf16, a correct reference passes for every seed; a wrong one is refused by its numbers."""
 
 import shutil
 from collections.abc import Callable
@@ -31,7 +31,7 @@ Change = Callable[[Sides, Sides], tuple[Sides, Sides]]
 
 
 class Ready(NamedTuple):
-    """A model, a build with its reference in bf16, and a run on both that passed its checks."""
+    """Model, build with its reference in bf16, and a run on both that passed its checks."""
 
     model: Path
     data: Path
@@ -52,7 +52,7 @@ def ready(arena: Arena, tmp_path_factory: pytest.TempPathFactory) -> Ready:
 
 
 def sealed(folder: Path, weights: str) -> Reference:
-    """Give a reference's files their seals, and the fingerprint of the run's weights."""
+    """Set the seals of a reference's files, and the fingerprint of the run's weights."""
     manifest = read_manifest(folder / "manifest.json")
     shards = [s.model_copy(update=seal_file(folder / s.path)._asdict()) for s in manifest.shards]
     agreed = manifest.model_copy(update={"weights_sha256": weights}).with_shards(shards)
@@ -74,7 +74,7 @@ def spoiled(folder: Path, change: Change) -> None:
 
 
 def other_weights(change: Callable[[torch.nn.Module], None]) -> Callable[[Ready, Path], None]:
-    """A reference of the model with its weights changed."""
+    """Return a maker of a reference of the model with changed weights."""
 
     def make(ready: Ready, folder: Path) -> None:
         model, path = load_model(str(ready.model)), folder.with_name(f"{folder.name}-model")
@@ -96,7 +96,7 @@ def other_numbers(change: Change) -> Callable[[Ready, Path], None]:
 
 
 def moved(share: float, seed: int) -> Callable[[torch.nn.Module], None]:
-    """Every weight times 1 + `share` of a normal draw."""
+    """Multiply every weight by 1 + `share` of a normal draw."""
 
     def change(model: torch.nn.Module) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -146,7 +146,7 @@ WRONG: dict[str, Callable[[Ready, Path], None]] = {
 def test_a_wrong_reference_is_refused_by_its_numbers(
     make: Callable[[Ready, Path], None], ready: Ready, tmp_path: Path
 ) -> None:
-    """Fingerprints are made to agree, so that nothing else can tell."""
+    """Make fingerprints agree, so that only the numbers can differ."""
     make(ready, tmp_path / "wrong")
     weights = read_manifest(ready.data / "reference/default/manifest.json").weights_sha256
     reference = sealed(tmp_path / "wrong", weights)
@@ -159,7 +159,7 @@ def test_a_wrong_reference_is_refused_by_its_numbers(
     assert "rounding" in caught.value.problem
 
 
-def test_the_first_step_of_forty_seeds_is_taken(ready: Ready) -> None:
+def test_the_first_step_of_forty_seeds_is_accepted(ready: Ready) -> None:
     refused = []
     for seed in range(40):
         config = ready.run.config.model_copy(update={"seed": seed})
@@ -174,15 +174,15 @@ def test_the_first_step_of_forty_seeds_is_taken(ready: Ready) -> None:
 
 
 def frozen(run: TrainContext) -> TrainContext:
-    """The run with a rate of nothing, so that each seed starts from the same weights."""
+    """Return the run with a learning rate near 0, so that all seeds start from equal weights."""
     optimizer = run.config.optimizer.model_copy(update={"learning_rate": 1e-30})
     return run._replace(config=run.config.model_copy(update={"optimizer": optimizer}))
 
 
-@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")  # of switching oneDNN off
+@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")  # from switching oneDNN off
 @pytest.mark.parametrize("threads", [1, 2])
-def test_another_machine_s_rounding_is_taken(threads: int, ready: Ready, tmp_path: Path) -> None:
-    """Products without oneDNN add up in another order, as those of another processor do."""
+def test_another_machine_s_rounding_is_accepted(threads: int, ready: Ready, tmp_path: Path) -> None:
+    """Run products without oneDNN, which sums in another order, as another processor does."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -204,7 +204,7 @@ def test_another_machine_s_rounding_is_taken(threads: int, ready: Ready, tmp_pat
 
 @pytest.mark.parametrize("side", [0, 1])
 def test_a_policy_that_is_not_the_loaded_one_is_refused_at_step_1(side: int, ready: Ready) -> None:
-    """The spot check has passed, so it is said that the stored log-probs are right."""
+    """Check that the error says that the stored log-probs are correct: the spot check passed."""
     moved_logps = ready.run.train.ref_logps.copy()
     moved_logps[:, side] += 3.0
     run = ready.run._replace(train=ready.run.train._replace(ref_logps=moved_logps))
@@ -220,8 +220,8 @@ def test_a_policy_that_is_not_the_loaded_one_is_refused_at_step_1(side: int, rea
 
 @pytest.mark.parametrize("batch", [1, 8, 64])
 @pytest.mark.parametrize("noise", ["normal", "heavy"])
-def test_steps_whose_noise_is_that_of_the_rows_are_taken(noise: str, batch: int) -> None:
-    """As measured on a Xeon with AMX: 0.35 nats a pair, on which no step of few pairs may fall.
+def test_steps_with_the_noise_of_the_rows_are_accepted(noise: str, batch: int) -> None:
+    """Draw noise as measured on a Xeon with AMX, 0.35 nats per pair: no small step may fail.
 
     2,000 runs; heavy tails are Student's of 3 degrees, which no rounding reaches.
     """

@@ -1,4 +1,4 @@
-"""Both packages find and load a tokenizer alike, and say in one line why they cannot."""
+"""Both packages find and load a tokenizer in the same way, and say in one line why they cannot."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ BLNS = "\x1b[31m"
 
 
 def edit(file: str, change: Callable[[dict[str, Any]], object]) -> Change:
-    """Change a JSON file: in place, or to what `change` returns."""
+    """Change a JSON file in place, or replace it by the result of `change`."""
 
     def apply(folder: Path) -> None:
         path = folder / file
@@ -46,7 +46,7 @@ def config(**changes: object) -> Change:
 
 
 def template(value: object) -> Change:
-    """Set the template in the config, where older checkpoints have it."""
+    """Move the template to the config, where older checkpoints have it."""
 
     def apply(folder: Path) -> None:
         (folder / "chat_template.jinja").unlink()
@@ -67,13 +67,13 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "merges of one part": (model(merges=["a"]), "Merges text file invalid"),
     "an id that is a text": (model(vocab={"a": "b"}), "expected u32"),
     "an id below zero": (model(vocab={"a": -1}), "expected u32"),
-    "a pattern that is none": (core(normalizer=REGEX), "unmatched parenthesis"),
+    "a pattern that is invalid": (core(normalizer=REGEX), "unmatched parenthesis"),
     "a name with escapes": (model(merges=[[BLNS, BLNS]]), "out of vocabulary"),
     "a list": (content("tokenizer.json", b"[1]"), ""),
     "nothing in it": (content("tokenizer.json", b"{}"), ""),
     "an empty file": (content("tokenizer.json", b""), ""),
     "a cut file": (content("tokenizer.json", b'{"version": "1.0", "tru'), ""),
-    "no text": (content("tokenizer.json", b"\xff\xfe\x00"), "UnicodeDecodeError"),
+    "not a text": (content("tokenizer.json", b"\xff\xfe\x00"), "UnicodeDecodeError"),
     "100,000 levels": (content("tokenizer.json", b'{"a":' * 100_000), "RecursionError"),
     "a config that is a list": (content("tokenizer_config.json", b"[1]"), ""),
     "a class that is a number": (config(tokenizer_class=5), ""),
@@ -83,7 +83,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
         template([{"name": "default", "template": 5}]),
         "chat_template is not a text",
     ),
-    "a template that is no text": (content("chat_template.jinja", b"\xff\xfe"), ""),
+    "a template that is not a text": (content("chat_template.jinja", b"\xff\xfe"), ""),
     "added tokens that are numbers": (config(added_tokens_decoder={"x": 5}), ""),
     "special tokens that are a list": (content("special_tokens_map.json", b"[1]"), ""),
 }

@@ -45,7 +45,7 @@ GPT2 = {
 
 
 def longrope(size: int = 4, **more: float) -> dict[str, Any]:
-    """Frequencies that change at 16 tokens."""
+    """Return rotary settings whose frequencies change at 16 tokens."""
     return {
         "rope_type": "longrope",
         "rope_theta": 10000.0,
@@ -58,7 +58,7 @@ def longrope(size: int = 4, **more: float) -> dict[str, Any]:
 
 
 def config_of(model_type: str, **settings: Any) -> PretrainedConfig:
-    """A config of three layers, with what of `SHAPE` and `EXPERTS` its class knows."""
+    """Return a config of three layers, with those of `SHAPE` and `EXPERTS` that its class has."""
     kind = CONFIG_MAPPING[model_type]
     known = {name: name for name in kind.__dataclass_fields__} | kind.attribute_map
     shape = {known[name]: size for name, size in (SHAPE | EXPERTS).items() if name in known}
@@ -66,7 +66,7 @@ def config_of(model_type: str, **settings: Any) -> PretrainedConfig:
 
 
 def model_of(config: PretrainedConfig, *, seed: int = 0) -> PreTrainedModel:
-    """The config's model with large random weights, so that each token decides something."""
+    """Return the config's model with large random weights, so that each token has an effect."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config).float().eval()
     for name, weight in model.named_parameters():
@@ -78,7 +78,7 @@ def model_of(config: PretrainedConfig, *, seed: int = 0) -> PreTrainedModel:
 
 
 def rows_of(*lengths: tuple[int, ...], seed: int = 0) -> list[PromptWithCompletions]:
-    """Random rows: the length of a prompt and those of its completions."""
+    """Return random rows; each item is the lengths of a prompt and its completions."""
     generator = np.random.default_rng(seed)
 
     def ids(length: int) -> Any:
@@ -91,7 +91,7 @@ def rows_of(*lengths: tuple[int, ...], seed: int = 0) -> list[PromptWithCompleti
 
 
 def pairs_of(rows: list[PromptWithCompletions]) -> Pairs:
-    """Rows of one prompt and two completions as a split of a build."""
+    """Return rows of one prompt and two completions as a split of a build."""
     names = [number.to_bytes(16, "big") for number in range(len(rows))]
     ids = pa.list_(pa.int32())
     empty = pa.nulls(len(rows), pa.list_(pa.bool_()))

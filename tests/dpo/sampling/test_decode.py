@@ -66,7 +66,7 @@ def test_uniforms_are_a_function_of_seed_row_and_completion() -> None:
     assert len({tuple(uniforms(s, r, k, 4)) for s in (0, 1) for r in (0, 1) for k in (0, 1)}) == 8
 
 
-def test_greedy_is_what_generate_says() -> None:
+def test_greedy_completions_are_those_of_generate() -> None:
     found = sampled(IDS, k=1, temperature=0.0)
 
     for ids, (completion,) in zip(IDS, found, strict=True):
@@ -83,7 +83,7 @@ def test_logps_are_those_of_a_plain_forward_at_temperature_1(how: dict[str, floa
             assert completion.logp == pytest.approx(plain.item(), abs=1e-4)
 
 
-def test_what_else_is_in_the_batch_changes_no_completion() -> None:
+def test_the_rest_of_the_batch_changes_no_completion() -> None:
     together = sampled(IDS)
     alone = [_alone(at, ids) for at, ids in enumerate(IDS)]
 

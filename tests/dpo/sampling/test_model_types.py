@@ -71,7 +71,7 @@ TEXTS = [
 
 
 def greedy(model: PreTrainedModel, text: list[int]) -> list[int]:
-    """Tokens of a loop that runs the whole text each time, as a model without a cache does."""
+    """Return tokens of a loop that runs the whole text each time, as without a cache."""
     ids = list(text)
     for _ in range(GREEDY.max_new_tokens):
         with torch.no_grad():
@@ -81,7 +81,7 @@ def greedy(model: PreTrainedModel, text: list[int]) -> list[int]:
 
 
 def model_again(model: PreTrainedModel) -> PreTrainedModel:
-    """The model, as if it had run nothing: dynamic frequencies depend on what ran before."""
+    """Return the model, or a fresh copy if its frequencies depend on earlier texts."""
     rope = getattr(model.config, "rope_parameters", None) or {}
     if rope.get("rope_type") != "dynamic":
         return model
@@ -97,7 +97,7 @@ def sampled(model: PreTrainedModel, reader: Chosen) -> list[list[Sampled]]:
 
 @pytest.mark.parametrize("name", ALL)
 def test_completions_are_those_of_a_loop_without_a_cache(name: str) -> None:
-    """Prompts of several lengths in one batch, and texts that pass every limit of their model."""
+    """Use prompts of several lengths in one batch, and texts beyond every limit of their model."""
     model = model_of(ALL[name]())
 
     reader, why = choose_reader(model, TEXTS, GREEDY)
@@ -110,7 +110,7 @@ def test_completions_are_those_of_a_loop_without_a_cache(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KEEPS_STATE_ELSEWHERE)
-def test_a_lost_state_is_found_out(name: str) -> None:
+def test_a_lost_state_is_detected(name: str) -> None:
     reader, why = choose_reader(model_of(ALL[name]()), TEXTS, GREEDY)
 
     assert reader is Recomputed
@@ -119,7 +119,7 @@ def test_a_lost_state_is_found_out(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mistral window", "gemma3 windows"])
-def test_a_cache_that_is_right_is_used(name: str) -> None:
+def test_a_correct_cache_is_used(name: str) -> None:
     assert choose_reader(model_of(ALL[name]()), TEXTS, GREEDY) == (Cached, None)
 
 

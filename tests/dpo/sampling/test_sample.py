@@ -1,4 +1,4 @@
-"""`dpo-sample` on a tiny checkpoint: what it writes, how a killed run goes on, what is refused."""
+"""`dpo-sample` on a tiny checkpoint: its output, resuming after a kill, and refused inputs."""
 
 import fcntl
 import json
@@ -24,7 +24,7 @@ ROWS = [{"prompt": f"Tell me {'a ' * (n % 5)}story {n}.", "meta": {"n": n}} for 
 
 
 class Killed(BaseException):
-    """Stands for what ends a process between two prompts."""
+    """A kill of the process between two prompts."""
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_the_seed_decides_and_the_batch_does_not() -> None:
 
 @pytest.mark.parametrize("killed_after", [0, 5, 16, 33, 40])
 @pytest.mark.parametrize("cut", [0, 7])
-def test_a_killed_run_goes_on_to_the_same_bytes(
+def test_a_killed_run_resumes_to_the_same_bytes(
     model: str, prompts: Path, tmp_path: Path, killed_after: int, cut: int
 ) -> None:
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
@@ -214,7 +214,7 @@ def test_bad_prompts_are_one_coded_line_and_nothing_is_written(
     assert [p.name for p in tmp_path.iterdir()] == ["bad.jsonl"]
 
 
-def test_what_is_missing_is_said_in_one_line(model: str, prompts: Path, tmp_path: Path) -> None:
+def test_missing_inputs_are_reported_in_one_line(model: str, prompts: Path, tmp_path: Path) -> None:
     plain = save_tiny(tmp_path / "plain", template=None)
     out = ["-o", tmp_path / "o"]
     here = "tests.dpo.sampling.test_sample"
@@ -241,7 +241,7 @@ def test_what_is_missing_is_said_in_one_line(model: str, prompts: Path, tmp_path
     assert orjson.loads(written.read_bytes()) == {}
 
 
-def test_the_tokenizer_of_a_folder_without_one_is_missed_by_name(
+def test_a_directory_without_a_tokenizer_is_reported_by_name(
     model: str, prompts: Path, tmp_path: Path
 ) -> None:
     bare = tmp_path / "bare"
@@ -343,7 +343,7 @@ def test_a_prompts_ids_are_those_of_a_build(model: str, tmp_path: Path, content:
         )
 
 
-def test_a_template_that_a_prompt_sets_off_is_refused(tmp_path: Path) -> None:
+def test_a_prompt_that_makes_its_template_fail_is_refused(tmp_path: Path) -> None:
     bomb = "{% if 'BOOM' in messages[0].content %}{{ messages[0].role * 9999999999 }}{% endif %}"
     model = save_tiny(tmp_path / "model", template=bomb + CHATML)
     path = write(tmp_path / "in.jsonl", [{"prompt": "hi"}, {"prompt": "BOOM"}])

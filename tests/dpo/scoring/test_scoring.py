@@ -1,4 +1,4 @@
-"""Implicit rewards are the paper's, and what contradicts them comes first among suspects."""
+"""Implicit rewards are the paper's, and pairs that contradict them most are listed first."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plain_logp(model: Any, prompt: list[int], completion: list[int]) -> float:
-    """transformers' own forward."""
+    """Return the log-prob by transformers' own forward."""
     with torch.no_grad():
         logits = model(torch.tensor([prompt + completion])).logits[0]
     logps = torch.log_softmax(logits[len(prompt) - 1 : -1].double(), -1)
@@ -56,7 +56,7 @@ def test_a_policy_that_is_its_reference_prefers_nothing(arena: Arena, tmp_path: 
     assert (tmp_path / "suspects.jsonl").read_bytes() == b""
 
 
-def test_files_are_built_and_told_apart_by_source_and_by_meta(
+def test_files_are_built_and_accuracy_is_reported_by_source_and_by_meta(
     arena: Arena, policy: Path, tmp_path: Path
 ) -> None:
     for name, kind in (("a", "x"), ("b", "y")):
@@ -69,7 +69,7 @@ def test_files_are_built_and_told_apart_by_source_and_by_meta(
 
     assert [part.pairs for part in report.by["source"]] == [1, 1]
     assert [part.name for part in report.by["kind"]] == ["x", "y"]
-    # another policy takes the place of the first, whose log-probs are of no use to it
+    # another policy replaces the first, whose log-probs cannot be used
     again = score(files, tmp_path / "out", options._replace(model=str(arena.model)))
     assert again.overall.accuracy == 0.5
 
@@ -91,7 +91,7 @@ def test_suspects_are_the_pairs_that_the_policy_contradicts_most_first(
     assert margins == rows["margin"].sort().head(len(margins)).to_list()
 
 
-def test_calibration_holds_on_what_is_known() -> None:
+def test_calibration_is_right_for_known_chances() -> None:
     generator = np.random.default_rng(0)
     chance = generator.uniform(0.5, 0.99, 20_000)
     signs = np.where(generator.uniform(size=20_000) < chance, 1, -1)
@@ -118,7 +118,7 @@ def test_a_build_without_the_reference_is_refused(arena: Arena, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("key", ["margin", "reward_chosen", "pair_id", "[", "", "..x["])
-def test_a_key_that_is_none_is_refused(key: str, arena: Arena, tmp_path: Path) -> None:
+def test_an_invalid_key_is_refused(key: str, arena: Arena, tmp_path: Path) -> None:
     with pytest.raises(DpoUsageError, match="C122"):
         score([str(arena.data)], tmp_path / "o", ScoreOptions("m", subsets=(key,)))
     assert not (tmp_path / "o").exists()

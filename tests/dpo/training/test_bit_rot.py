@@ -1,4 +1,4 @@
-"""Bits that rot below the file system, where no clock moves, are seen before they train."""
+"""Bit rot below the file system, which changes no timestamp, is detected before training."""
 
 import shutil
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from tests.dpo.conftest import Arena
 
 
 def rot(path: Path) -> None:
-    """Flip a bit, and have the cache say that the file is as it was."""
+    """Flip a bit, and make the cache say that the file is unchanged."""
     digest = sha256_cached(path, cache_folder())
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1

@@ -1,4 +1,4 @@
-"""A run that is killed, or finds the disk full, at any system call goes on to the same weights."""
+"""Runs that are killed, or find the disk full, at any system call: same weights on resume."""
 
 import json
 import os
@@ -32,7 +32,7 @@ SETTINGS = {
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread, so that sums have one order; nothing is written but by the run."""
+    """Use one thread, so that sums have one order; only the run writes files."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
 
@@ -54,7 +54,7 @@ def test_a_run_ends_bit_by_bit_the_same_whatever_call_failed(
     fault: str, arena: Arena, tmp_path: Path
 ) -> None:
     whole = tmp_path / "whole"
-    first = command(arena, tmp_path / "first")  # notes what it verified, so the next write less
+    first = command(arena, tmp_path / "first")  # caches what it verified, so the next write less
     subprocess.run(first, capture_output=True, check=True)
     spread = points_of(command(arena, whole), tmp_path / "log", POINTS + 2)[1:-1]
     assert len(spread) == POINTS
@@ -66,8 +66,8 @@ def test_a_run_ends_bit_by_bit_the_same_whatever_call_failed(
         if "error" in fault:
             assert "Traceback" not in done.stderr, (point, done.stderr)
             assert done.returncode in (0, 1, 2), (point, done.stderr)
-            told = "[E151]" in done.stderr or not done.stderr.strip()  # which may be what failed
-            assert done.returncode == 0 or told, (point, done.stderr)
+            coded = "[E151]" in done.stderr or not done.stderr.strip()  # printing may have failed
+            assert done.returncode == 0 or coded, (point, done.stderr)
         else:
             assert done.returncode != 0, point
         had = find_checkpoint(out / "checkpoints")

@@ -1,4 +1,4 @@
-"""The commands as a shell runs them: one process or two, stopped, wrong, or killed."""
+"""Commands as a shell runs them: one process or two, stopped, wrong, or killed."""
 
 import json
 import os
@@ -35,13 +35,13 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def launch(processes: int) -> list[str]:
-    """The beginning of a command that runs in several processes."""
+    """Return the beginning of a command that runs in several processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return [*command, f"--nproc-per-node={processes}"]
 
 
 def run_in(processes: int, config: Path, out: Path, **environment: str) -> Path:
-    """Run a config to its end; returns where it went."""
+    """Run a config to its end; return its output directory."""
     several = {"ACCELERATE_USE_CPU": "true"} | environment if processes > 1 else {}
     command = launch(processes) if processes > 1 else [sys.executable]
     done = subprocess.run(
@@ -56,14 +56,14 @@ def run_in(processes: int, config: Path, out: Path, **environment: str) -> Path:
 
 
 def run_in_one_and_in_two(config: Path, folder: Path, **environment: str) -> tuple[Path, Path]:
-    """Where the run of one process and that of two went."""
+    """Return the output directories of a run in one process and of one in two."""
     return run_in(1, config, folder / "one"), run_in(2, config, folder / "two", **environment)
 
 
 def test_two_processes_see_the_same_pairs_and_losses_as_one_and_four_the_same_pairs(
     config_of: ConfigOf, tmp_path: Path
 ) -> None:
-    """Packs that do not divide evenly: one rank runs an empty one to keep the other company."""
+    """Packs that do not divide evenly: one rank runs a dummy pack so that collectives match."""
     config = config_of(global_batch_size=5, steps=8, pack_tokens=90, eval_every=4, log_pairs=True)
     path = write_config(tmp_path / "train.yaml", config)
     one, two = run_in_one_and_in_two(path, tmp_path)
@@ -79,7 +79,7 @@ def test_two_processes_see_the_same_pairs_and_losses_as_one_and_four_the_same_pa
 
 
 def test_ranks_stay_in_step_where_a_model_has_buffers(config_of: ConfigOf, tmp_path: Path) -> None:
-    """DDP sends buffers round in every forward pass, so ranks must make as many of them."""
+    """DDP broadcasts buffers in every forward pass, so ranks must make equally many passes."""
     model = save_llama(tmp_path / "model")
     data = build_pairs(tmp_path / "data", tokenizer=model)
     compute_reference(data, model=str(model))
@@ -129,7 +129,7 @@ def test_a_loss_of_coupled_pairs_is_the_same_in_two_processes(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_leaves_a_checkpoint_from_which_the_run_goes_on(
+def test_a_signal_leaves_a_checkpoint_from_which_the_run_continues(
     number: signal.Signals, config_of: ConfigOf, tmp_path: Path
 ) -> None:
     config = config_of(steps=3000)
@@ -145,7 +145,7 @@ def test_a_signal_leaves_a_checkpoint_from_which_the_run_goes_on(
     _, errors = process.communicate(timeout=60)
 
     assert process.returncode == 128 + number
-    assert "run again to go on" in errors
+    assert "run again to continue" in errors
     (checkpoint,) = (config.out / "checkpoints").iterdir()
     stopped = int(checkpoint.name.removeprefix("step-"))
     assert stopped == lines(metrics)[-1]["step"]
@@ -180,7 +180,7 @@ def test_a_second_trainer_in_a_folder_is_refused(config_of: ConfigOf, tmp_path: 
         ({"loss": {"name": "hinge", "label_smoothing": 0.1}}, "T122", "is not used by hinge"),
         ({"loss": {"name": "cdpo", "label_smoothing": 0.5}}, "T122", "less than 0.5"),
         ({"steps": 3, "epochs": 2}, "T122", "give one"),
-        ({"lora": {"dropout": 0.1}}, "T122", "lora.dropout is used with"),
+        ({"lora": {"dropout": 0.1}}, "T122", "lora.dropout needs"),
         ({"lora": {"rank": 8}}, "T121", "lora.rank: no such key"),
         ({"global_batch_size": 0}, "T122", "global_batch_size"),
         ({"model": "./nowhere"}, "T101", "is not a directory"),
@@ -207,7 +207,7 @@ def test_a_wrong_config_is_one_line_and_exit_code_2(
     ("override", "says"),
     [
         ("seed", "write key=value"),
-        ("seed.deep=1", "holds no settings"),
+        ("seed.deep=1", "has no settings"),
         ("seed=[", "quote it"),
         ("loss.beta=0.2", "loss is a list"),
     ],
@@ -269,7 +269,7 @@ def test_a_full_disk_is_one_line(
     assert "Traceback" not in result.output
 
 
-def test_another_error_is_not_taken_for_the_disks(
+def test_another_error_is_not_reported_as_a_full_disk(
     config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""Any split of a build can be evaluated on, and `auto` takes the one that gives way to no other."""
+"""Evaluation on any split of a build; `auto` takes the one of the highest rank."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ ConfigOf = Callable[..., TrainConfig]
 
 
 def data_of(arena: Arena, folder: Path, *splits: str) -> str:
-    """A build of twelve pairs for each split, with the reference log-probs of the arena's model."""
+    """Build twelve pairs for each split, with the reference log-probs of the arena's model."""
     lines = write_pairs(folder / "all.jsonl", 12 * len(splits)).read_text().splitlines()
     inputs = {}
     for number, split in enumerate(splits):
@@ -42,7 +42,7 @@ def data_of(arena: Arena, folder: Path, *splits: str) -> str:
         (("train", "chat"), None, None),
     ],
 )
-def test_the_split_that_is_evaluated_on_is_found_and_said(
+def test_the_split_that_is_evaluated_on_is_found_and_reported(
     splits: tuple[str, ...], wanted: str | None, found: str | None, arena: Arena,
     config_of: ConfigOf, tmp_path: Path,
 ) -> None:  # fmt: skip

@@ -1,4 +1,4 @@
-"""The first loss is known; if it is another, the error says if the model draws at random."""
+"""The first loss is known; if it differs, the error says whether the model draws at random."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ ConfigOf = Callable[..., TrainConfig]
 
 
 def once_it_trains(change: Callable[[Tensor], Tensor]) -> Callable[[nn.Module], None]:
-    """A model that is another one as soon as it is put into training."""
+    """Return a hook that changes a model's outputs."""
 
     def hook(model: nn.Module) -> None:
         head = model.transformer.ln_f

@@ -1,4 +1,4 @@
-"""Losses that couple the pairs of a step are exact, however the step is cut into packs."""
+"""Gradients of losses that couple a step's pairs, exact for any division into packs."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from tests.dpo.conftest import open_alone
 
 ConfigOf = Callable[..., TrainConfig]
 NARROW, MIDDLE, WIDE = 1, 150, 4096
-"""Tokens of a pack: a pair each, some packs, one pack."""
+"""Tokens of a pack: a pair per pack, several packs, one pack."""
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ def gradients(run: TrainContext) -> dict[str, torch.Tensor]:
 
 
 def move(run: TrainContext) -> TrainContext:
-    """Away from the reference, where slopes are special."""
+    """Move away from the reference, where gradients are special."""
     torch.manual_seed(5)
     with torch.no_grad():
         for parameter in run.policy.parameters():
@@ -52,7 +52,7 @@ def move(run: TrainContext) -> TrainContext:
 
 @pytest.mark.parametrize("name", sorted(COUPLED))
 def test_the_gradient_is_that_of_the_whole_step_at_once(name: str, config_of: ConfigOf) -> None:
-    """Against autograd through one pack that holds the step."""
+    """Compared with autograd through one pack that contains the step."""
     run = move(open_alone(config_of(loss={"name": name}, pack_tokens=WIDE)))
     batch = run.train.batch(run.order.rows(1), run.accelerator.device)
     logps = run.train.pair_logps(batch, run.policy(batch.pack))
@@ -87,9 +87,7 @@ def test_a_loss_of_single_pairs_is_the_same_either_way(config_of: ConfigOf) -> N
 
 
 @pytest.mark.parametrize("name", sorted(COUPLED))
-def test_micro_batches_change_rounding_alone(
-    name: str, config_of: ConfigOf, tmp_path: Path
-) -> None:
+def test_micro_batches_change_only_rounding(name: str, config_of: ConfigOf, tmp_path: Path) -> None:
     runs = []
     for tokens in (NARROW, MIDDLE, WIDE):
         config = config_of(
@@ -103,10 +101,10 @@ def test_micro_batches_change_rounding_alone(
 
 
 @pytest.mark.parametrize("name", ["sft", "simpo", "orpo", "bco_pair", "exo_pair", "cal_dpo"])
-def test_a_run_starts_at_the_loss_of_the_reference_whatever_the_loss(
+def test_a_run_starts_at_the_loss_of_the_reference_for_every_loss(
     name: str, config_of: ConfigOf
 ) -> None:
-    """It would be refused (T210) if the first loss were another."""
+    """A different first loss would be refused (T210)."""
     finished = train(config_of(loss={"name": name}, steps=2))
 
     assert finished.summary is not None

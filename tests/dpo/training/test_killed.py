@@ -1,4 +1,4 @@
-"""Runs whose processes die: nothing hangs, and the pairs of every step stay what they were."""
+"""Runs whose processes die: nothing hangs, and the pairs of every step do not change."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def wait_for(is_so: Callable[[], bool], process: subprocess.Popen[str]) -> None:
 
 
 def start_two(config: TrainConfig, folder: Path) -> subprocess.Popen[str]:
-    """A run in two processes."""
+    """Start a run in two processes."""
     path = write_config(folder / "train.yaml", config)
     return subprocess.Popen(
         [*launch(2), "-m", "dpo", str(path)],
@@ -50,7 +50,7 @@ def last_step(out: Path) -> int:
 
 
 def ids_by_step(out: Path) -> dict[int, list[Any]]:
-    """What a log says of each step, whenever it says it."""
+    """Return the lists of pair ids that a log has for each step, one per time it ran."""
     found: dict[int, list[Any]] = {}
     for line in lines(out / "pairs.jsonl"):
         found.setdefault(line["step"], []).append(line["pair_ids"])
@@ -117,7 +117,7 @@ def test_sigterm_to_the_launcher_leaves_a_checkpoint_of_all_ranks(
     assert process.returncode != 0
     (checkpoint,) = (config.out / "checkpoints").iterdir()
     done = int(checkpoint.name.removeprefix("step-"))
-    assert f"stopped after step {done:,}; run again to go on" in errors
+    assert f"stopped after step {done:,}; run again to continue" in errors
     assert not (config.out / "run.json").exists()
 
     train(config.model_copy(update={"steps": done + 2}))

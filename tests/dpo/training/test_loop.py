@@ -1,4 +1,4 @@
-"""Training on a tiny model: steps, resuming, stopping, and what a run leaves behind."""
+"""Training on a tiny model: steps, resuming, stopping, and the outputs of a run."""
 
 import json
 import math
@@ -23,6 +23,7 @@ import prefdata
 from dpo.config import OptimizerConfig, TrainConfig
 from dpo.data.packing import Pack
 from dpo.errors import MismatchError, TrainingError, UsageError
+from dpo.model.attention import BACKENDS
 from dpo.model.policy import Policy
 from dpo.reference_pass import compute_reference
 from dpo.training.evaluate import evaluate
@@ -74,7 +75,7 @@ def test_a_run_that_died_after_any_step_ends_bit_by_bit_the_same(
     step: int, uninterrupted: Path, config_of: ConfigOf
 ) -> None:
     config = config_of(**TWELVE)
-    if step > 0:  # before the first checkpoint there is nothing to go on from
+    if step > 0:  # before the first checkpoint there is nothing to resume from
         name = f"step-{step:08d}"
         shutil.copytree(uninterrupted / "checkpoints" / name, config.out / "checkpoints" / name)
 
@@ -109,7 +110,7 @@ def test_dropout_is_on_from_the_first_step_and_off_in_evaluation(
     assert plain_eval["eval/loss"] != pytest.approx(math.log(2), abs=1e-4)
 
 
-def test_packs_change_rounding_alone(config_of: ConfigOf, tmp_path: Path) -> None:
+def test_packs_change_only_rounding(config_of: ConfigOf, tmp_path: Path) -> None:
     wide = train(config_of(pack_tokens=4096)).out
     narrow = train(config_of(pack_tokens=1, out=str(tmp_path / "narrow"))).out
 
@@ -149,7 +150,7 @@ def test_the_card_says_what_the_model_is_and_no_folder_of_this_machine(config_of
 
     header = yaml.safe_load(card.split("---\n")[1])
     assert header["library_name"] == "transformers"
-    assert "base_model" not in header, "a folder is no name on the Hub"
+    assert "base_model" not in header, "a directory is not a name on the Hub"
     assert str(config.out.parent) not in card
     assert str(Path(config.model).parent) not in card
     first = lines(config.out)[0]["loss"]
@@ -230,7 +231,7 @@ def test_a_step_is_not_taken_when_its_numbers_are_not_finite(config_of: ConfigOf
     assert same(before, run.policy.state_dict())
 
 
-def test_memory_that_does_not_suffice_is_told_with_the_longest_pair(
+def test_too_little_memory_is_reported_with_the_longest_pair(
     config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = open_alone(config_of(pack_tokens=1))
@@ -266,7 +267,7 @@ def test_moments_are_there_before_the_first_step_and_change_nothing(name: str) -
         for gradient in gradients:
             weight.grad = gradient.clone()
             optimizer.step()
-            init_optimizer_state(optimizer)  # does nothing where moments are
+            init_optimizer_state(optimizer)  # a no-op if moments exist
         found.append((weight, optimizer.state[weight]))
     (one, kept), (other, begun) = found
     assert torch.equal(one, other)
@@ -292,7 +293,7 @@ def test_the_largest_pack_runs_before_the_first_step(
     assert 90 - open_alone(config_of()).train.pairs.sizes.min() < sizes.sum()
 
 
-def test_a_step_that_is_left_out_changes_nothing_and_is_counted_over_restarts(
+def test_a_skipped_step_changes_nothing_and_is_counted_over_restarts(
     config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps 2 and 4 have a pair without a finite loss; a stop comes after step 3."""
@@ -308,7 +309,7 @@ def test_a_step_that_is_left_out_changes_nothing_and_is_counted_over_restarts(
     heard: list[str] = []
     train(config, on_message=heard.append)
 
-    assert [line.split(" is left out")[0] for line in heard] == ["step 2", "step 4"]
+    assert [line.split(" is skipped")[0] for line in heard] == ["step 2", "step 4"]
     assert "T301" in heard[0]
     first, second = (
         load_file(config.out / f"checkpoints/step-0000000{step}/weights.safetensors")
@@ -374,7 +375,7 @@ def test_a_policy_may_start_elsewhere_than_its_reference(
     assert lines(config.out)[0]["loss"] != pytest.approx(math.log(2), abs=1e-3)
 
 
-def test_a_loss_that_stands_out_is_told_with_its_pairs_and_changes_nothing(
+def test_a_loss_spike_is_reported_with_its_pairs_and_changes_nothing(
     config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("dpo.training.spikes.WINDOW", 8)
@@ -390,7 +391,7 @@ def test_a_loss_that_stands_out_is_told_with_its_pairs_and_changes_nothing(
 
     plain = run_to(12, tmp_path / "plain")
     monkeypatch.setattr(dpo.training.loop, "train_step", spiked)
-    run_to(9, tmp_path / "spiked")  # what a later start holds a loss against is in the log
+    run_to(9, tmp_path / "spiked")  # a later start compares losses with the log
     said = run_to(12, tmp_path / "spiked")
 
     run = open_alone(config_of())
@@ -401,10 +402,10 @@ def test_a_loss_that_stands_out_is_told_with_its_pairs_and_changes_nothing(
     assert same(weights(tmp_path / "plain"), weights(tmp_path / "spiked"))
 
 
-def test_an_evaluation_tells_the_accuracy_of_each_file(
+def test_an_evaluation_reports_the_accuracy_of_each_file(
     arena: Arena, config_of: ConfigOf, tmp_path: Path
 ) -> None:
-    """The second file has its labels turned round, so what is learned is wrong there."""
+    """The second file has flipped labels, so the learned preference is wrong there."""
     rows = [json.loads(line) for line in arena.data.with_suffix(".jsonl").read_text().splitlines()]
     turned = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in rows]
     for name, some in (("straight", rows[::2]), ("turned", turned[1::2])):
@@ -452,3 +453,37 @@ def test_moments_of_a_byte_need_their_library(
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(UsageError, match="T129"):
         train(config_of(optimizer={"name": "adamw_8bit"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"attention": "fast"}, "is not a known backend; write one of auto, segments, flex"),
+        ({"attention": "flex"}, "has no gradient on a CPU"),
+    ],
+)
+def test_an_attention_that_cannot_train_here_is_refused(
+    changes: dict[str, Any], said: str, config_of: ConfigOf
+) -> None:
+    with pytest.raises(UsageError, match=rf"{said}.* \[T138\]"):
+        train(config_of(**changes))
+
+
+def test_an_attention_backend_of_ones_own_runs_every_layer(
+    config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def mine(*given: Any) -> torch.Tensor:
+        calls.append(len(given))
+        return BACKENDS["segments"](*given)
+
+    monkeypatch.setitem(BACKENDS, "mine", mine)  # type: ignore[arg-type]
+    first = {"steps": 2, "attention": "segments"}
+    plain = train(config_of(**first)).summary
+    own = train(config_of(attention="mine", steps=2, out=config_of().out / "own")).summary
+
+    assert calls
+    assert own is not None
+    assert plain is not None
+    assert own.final["loss"] == plain.final["loss"]

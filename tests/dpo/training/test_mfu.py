@@ -1,4 +1,4 @@
-"""Tokens and FLOPs of a step against counting by hand."""
+"""Tokens and FLOPs of a step, compared with counts by hand."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,11 +35,11 @@ def test_tokens_are_counted_once_where_they_are_run_once(config_of: ConfigOf, ra
 
 
 def test_flops_are_six_a_trained_weight_and_four_a_frozen_one(config_of: ConfigOf) -> None:
-    """Of weights that are multiplied: an embedding is looked up."""
+    """Only weights that are multiplied count: an embedding is looked up."""
     run = open_alone(config_of())
     model = run.policy.model
     head = model.lm_head.weight.numel()
-    body = sum(w.numel() for w in model.parameters()) - head  # which is the embedding too
+    body = sum(w.numel() for w in model.parameters()) - head  # also the embedding
     assert (run.machine.per_token, run.machine.per_answer) == (6 * body, 6 * head)
     assert run.machine.peak > 1e9
 
@@ -51,7 +51,7 @@ def test_flops_are_six_a_trained_weight_and_four_a_frozen_one(config_of: ConfigO
     assert used == pytest.approx((30 + 10) / 20)
 
 
-def test_a_step_tells_them(config_of: ConfigOf) -> None:
+def test_a_step_reports_them(config_of: ConfigOf) -> None:
     found = lines(train(config_of()).out)[1]
 
     assert 0 < found["mfu"] < 1

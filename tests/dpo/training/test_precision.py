@@ -1,4 +1,4 @@
-"""fp16: near float32, its overflowing steps run again, its scale a part of what is resumed."""
+"""fp16: near float32; overflowing steps are run again; the loss scale is resumed."""
 
 import json
 import shutil
@@ -42,8 +42,8 @@ def half(config_of: ConfigOf, data: Path) -> ConfigOf:
 
 
 def lines(out: Path, *names: str) -> list[list[float]]:
-    told = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
-    return [[line[name] for name in names] for line in told if "loss" in line]
+    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    return [[line[name] for name in names] for line in lines if "loss" in line]
 
 
 def column(out: Path, name: str) -> list[float]:
@@ -104,7 +104,9 @@ def test_the_scale_is_resumed(
     assert len(set(column(whole.out, "loss_scale"))) > 1
 
 
-def test_what_no_scale_helps_is_told(half: ConfigOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overflow_at_all_scales_is_an_error(
+    half: ConfigOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = open_alone(half())
     before = {key: value.clone() for key, value in run.policy.state_dict().items()}
     tried: list[float] = []
@@ -114,7 +116,7 @@ def test_what_no_scale_helps_is_told(half: ConfigOf, monkeypatch: pytest.MonkeyP
         next(iter(weights)).grad.fill_(torch.inf)
 
     monkeypatch.setattr(run.scale, "divide_out", broken)
-    with pytest.raises(TrainingError, match=r"take bf16.*T301"):
+    with pytest.raises(TrainingError, match=r"use bf16.*T301"):
         train_step(run, 1)
 
     assert run.scale.now == Scale(2.0**16)

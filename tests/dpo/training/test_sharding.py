@@ -24,11 +24,11 @@ FSDP2 = {"ACCELERATE_USE_FSDP": "true"} | {
     key.upper(): str(value)
     for key, value in yaml.safe_load((RECIPES / "fsdp2.yaml").read_text())["fsdp_config"].items()
 }
-"""What `accelerate launch` makes of the file; on CPUs it starts one process."""
+"""Environment that `accelerate launch` sets from the file; on CPUs it starts one process."""
 
 
 def assert_alike(one: Path, two: Path) -> None:
-    """The same pairs and losses, and models that say the same."""
+    """Check that two runs have the same pairs and losses, and models with the same outputs."""
     assert lines(one / "pairs.jsonl") == lines(two / "pairs.jsonl")
     for left, right in zip(lines(one / "metrics.jsonl"), lines(two / "metrics.jsonl"), strict=True):
         if "loss" in left:
@@ -39,7 +39,7 @@ def assert_alike(one: Path, two: Path) -> None:
     ours, theirs = (load_file(out / "model" / "model.safetensors") for out in (one, two))
     assert {name: t.shape for name, t in ours.items()} == {n: t.shape for n, t in theirs.items()}
     models = (AutoModelForCausalLM.from_pretrained(out / "model").eval() for out in (one, two))
-    with torch.no_grad():  # weights may differ where their gradient is but noise
+    with torch.no_grad():  # weights may differ if their gradient is only noise
         logits, others = (model(torch.arange(40)[None]).logits for model in models)
     assert torch.allclose(logits, others, atol=1e-3)
 
@@ -67,7 +67,7 @@ def test_twenty_steps_are_those_of_one_process_and_so_is_what_resumes_them(
     wanted = {f"{kind}-0000{part}-of-00002.safetensors" for kind in kinds for part in (1, 2)}
     saved = two / "checkpoints" / "step-00000012"
     assert {file.name for file in saved.iterdir()} == wanted | {"state.json"}
-    for processes, source in ((1, two), (2, one)):  # each goes on from the other's checkpoint
+    for processes, source in ((1, two), (2, one)):  # each continues from the other's checkpoint
         out = tmp_path / f"again-{processes}"
         shutil.copytree(source / "checkpoints" / saved.name, out / "checkpoints" / saved.name)
         for name in ("metrics.jsonl", "pairs.jsonl"):
@@ -136,9 +136,9 @@ def test_ranks_agree_on_the_scale_of_fp16(
             assert max(left["loss_scale"], right["loss_scale"]) < 2**16
 
 
-def test_a_way_to_launch_that_is_not_known_is_refused(config_of: ConfigOf, tmp_path: Path) -> None:
+def test_an_unsupported_way_to_launch_is_refused(config_of: ConfigOf, tmp_path: Path) -> None:
     path = write_config(tmp_path / "train.yaml", config_of())
 
-    with pytest.raises(AssertionError, match=r"FSDP version 1 is not known here.*T170"):
+    with pytest.raises(AssertionError, match=r"FSDP version 1 is not supported.*T170"):
         run_in(2, path, tmp_path / "out", **FSDP2 | {"FSDP_VERSION": "1"})
     assert not (tmp_path / "out" / "metrics.jsonl").exists()

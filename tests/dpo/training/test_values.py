@@ -1,4 +1,4 @@
-"""Numbers that are none: of weights, log-probs, scorers and configs, each is a code before harm."""
+"""Non-finite weights, log-probs, scores and settings: each is an error before any harm."""
 
 import shutil
 from collections.abc import Callable
@@ -114,7 +114,7 @@ def test_any_seed_of_64_bits_is_one(seed: int) -> None:
 
 
 def overflowing(arena: Arena, folder: Path) -> Path:
-    """The model with finite weights whose products overflow."""
+    """Save the model with finite weights whose products overflow."""
     shutil.copytree(arena.model, folder)
     model = GPT2LMHeadModel.from_pretrained(folder)
     with torch.no_grad():
@@ -126,7 +126,7 @@ def overflowing(arena: Arena, folder: Path) -> Path:
 
 @pytest.mark.filterwarnings("ignore")
 def test_log_probs_that_are_not_finite_are_not_stored(arena: Arena, tmp_path: Path) -> None:
-    """dpo-ref and dpo-score stop with the first pair, and nothing looks finished."""
+    """dpo-ref and dpo-score stop at the first pair, and leave nothing that looks finished."""
     model = overflowing(arena, tmp_path / "model")
     data = shutil.copytree(arena.data, tmp_path / "data")
 
@@ -167,7 +167,7 @@ def test_stored_log_probs_that_are_not_finite_are_named(
 
 
 def positions(kind: str, limit: int) -> Any:
-    """A tiny model whose config states so many positions."""
+    """Return a tiny model whose config states this number of positions."""
     small = {"vocab_size": 300, "bos_token_id": 0, "eos_token_id": 1}
     if kind == "gpt2":
         config = GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=limit, **small)
@@ -183,7 +183,7 @@ def positions(kind: str, limit: int) -> Any:
 
 @pytest.mark.parametrize("kind", ["gpt2", "opt", "llama"])
 def test_a_pair_beyond_the_positions_is_refused_or_reported(kind: str, arena: Arena) -> None:
-    """Of as many as the longest pair has all is right; of one fewer it is named."""
+    """As many positions as the longest pair has are enough; with one fewer the pair is named."""
     build = prefdata.open(arena.data)
     pairs = Pairs([shard.read() for shard in build.shards("train")])
     tokens = pairs.lengths[:, 0] + pairs.lengths[:, 1:].max(1)
@@ -194,9 +194,9 @@ def test_a_pair_beyond_the_positions_is_refused_or_reported(kind: str, arena: Ar
     assert check_lengths(positions(kind, even + 4), pairs, place="m") is None
     short = positions(kind, even - 4)
     if kind == "llama":
-        told = check_lengths(short, pairs, place="m")
-        assert told is not None
-        assert row in told
+        message = check_lengths(short, pairs, place="m")
+        assert message is not None
+        assert row in message
         return
     with pytest.raises(DpoError) as caught:
         check_lengths(short, pairs, place="m")

@@ -1,4 +1,4 @@
-"""For each code of rows: pairs that break it, and pairs that only nearly do."""
+"""Pairs that break each code of rows, and pairs that nearly do."""
 
 from typing import Any
 
@@ -165,5 +165,5 @@ FINE: dict[str, list[dict[str, Any]]] = {
     "PD313": [{"chosen": LONG}, {"chosen": "ha ha ha"}],
     "PD607": [{"prompt": "Order 4111111111111112, call 911, see sk-learn and key: value"}],
 }
-# What a config sets for these codes; they find nothing by themselves.
+# Limits for codes that find nothing by default.
 LIMITS: dict[str, Any] = {"score_range": (0.0, 10.0), "min_margin": 1.0}

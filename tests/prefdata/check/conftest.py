@@ -1,4 +1,4 @@
-"""Records out of plain Python, read by the layout of messages."""
+"""Records from plain Python, read with the layout of messages."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from prefdata.arrow import arrow_array
 from prefdata.read import Limits, Pairing, expand_inputs, load_layout, read_file
 from prefdata.records.schema import RECORDS
 
-# Columns that the layout does not read, and that a pair may give besides.
+# Columns that the layout does not read; a pair may also give them.
 FACTS = (
     *("score_chosen", "score_rejected", "margin", "chosen_rank", "rejected_rank"),
     *("model_chosen", "model_rejected", "meta"),
@@ -21,7 +21,7 @@ FACTS = (
 
 @pytest.fixture
 def records_of(tmp_path: Path) -> Callable[..., pa.Table]:
-    """Each pair is {prompt, chosen, rejected, tools?} and FACTS; a text stands for one turn."""
+    """Read pairs of {prompt, chosen, rejected, tools?} and FACTS; a string is one turn."""
 
     def turns(side: Any, role: str) -> Any:
         return [{"role": role, "content": side}] if isinstance(side, str) else side

@@ -1,4 +1,4 @@
-"""The catalog: no code is without a test, and each says one thing."""
+"""The catalog: every code has a test, a name of its own and a place in the docs."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def test_every_code_is_tested(code: str) -> None:
     assert any(said in text for text in TEXTS)
 
 
-def test_names_are_the_codes_own() -> None:
+def test_every_name_belongs_to_one_code() -> None:
     names = [check.name for check in CATALOG.values()]
 
     assert len(set(names)) == len(names)

@@ -1,4 +1,4 @@
-"""Texts of an evaluation file are found in rows, and nothing else is."""
+"""Texts of an evaluation file are found in rows, and no other texts are."""
 
 import gzip
 import json
@@ -40,13 +40,13 @@ SHORT = "Where do the geese fly?"
         ("yes", False),
     ],
 )
-def test_an_overlap_is_told_by_runs_of_words(text: str, expected: bool) -> None:
+def test_an_overlap_is_found_by_runs_of_words(text: str, expected: bool) -> None:
     index = index_items(pl.Series([ITEM, SHORT, "yes"]))
 
     assert overlaps(pl.Series(["other text", text]), index).tolist() == [False, expected]
 
 
-def test_an_item_of_eight_to_twelve_words_is_told_by_its_coverage() -> None:
+def test_an_item_of_eight_to_twelve_words_is_found_by_its_coverage() -> None:
     item = "one two three four five six seven eight nine ten"  # three runs of eight
     index = index_items(pl.Series([item]))
 
@@ -57,7 +57,7 @@ def test_an_item_of_eight_to_twelve_words_is_told_by_its_coverage() -> None:
     ]
 
 
-def test_what_all_items_share_is_no_item() -> None:
+def test_what_all_items_share_is_not_an_item() -> None:
     head = "answer the following question with one of the letters a b c d and nothing else"
     index = index_items(pl.Series([f"{head} {n} {n + 1} {n + 2}" for n in range(0, 90, 3)]))
 

@@ -1,4 +1,4 @@
-"""What the checks find in real sets: docs/codes.md has the same numbers."""
+"""Counts of findings in real sets; docs/codes.md has the same numbers."""
 
 import re
 from pathlib import Path
@@ -12,8 +12,8 @@ from prefdata.check.rows.rules import SPEAKER
 from prefdata.read import FileRows, Limits, Pairing, expand_inputs, read_file
 from prefdata.records.keys import GROUP_ID, keys_of
 from prefdata.validation import validate
+from tests.real_data import WHOLE
 
-DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 COUNTS = {
     "hh-rlhf-harmless-base-test/test.jsonl.gz": {
         "PD107": 2, "PD202": 4, "PD205": 4, "PD207": 5, "PD209": 32, "PD309": 71, "PD310": 6,
@@ -33,9 +33,9 @@ COUNTS = {
 
 
 def real(name: str) -> Path:
-    if not (DATA / name).exists():
+    if not (WHOLE / name).exists():
         pytest.skip(f"{name} is not here")
-    return DATA / name
+    return WHOLE / name
 
 
 def read(path: Path) -> FileRows:

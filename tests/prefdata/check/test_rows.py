@@ -1,4 +1,4 @@
-"""Each code refuses its row and leaves the row beside it alone."""
+"""Each code refuses its row and keeps the rows next to it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -73,7 +73,7 @@ def test_every_rule_is_in_the_catalog_and_tested() -> None:
 
 
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS.keys())
-def test_every_code_says_what_it_means_and_how_to_mend_it(check: Any) -> None:
+def test_every_code_says_what_it_means_and_how_to_fix_it(check: Any) -> None:
     assert check.code == next(code for code, known in CHECKS.items() if known is check)
     assert check.meaning.endswith((".", ".)"))
     assert check.advice.endswith(".")
@@ -99,7 +99,7 @@ def test_a_code_can_be_raised_lowered_or_switched_off(records_of: RecordsOf, cod
         assert len(seen.profile) == seen.kept.num_rows == (1 if level == "E" else 2)
 
 
-def test_one_pass_says_what_the_two_say_apart(records_of: RecordsOf) -> None:
+def test_one_pass_finds_the_same_as_two(records_of: RecordsOf) -> None:
     records = records_of(*(GOOD | case for _, case in walk(BROKEN)))
 
     seen = examine_rows(records, RowChecks(control_tokens=STOP, limits=SET, examples=99))
@@ -124,7 +124,7 @@ def test_without_a_tokenizer_a_common_control_token_is_only_reported(records_of:
     assert examine_rows(records, RowChecks(severity={"PD210": "E"})).refused.num_rows == 1
 
 
-def test_of_a_secret_only_its_ending_is_shown(records_of: RecordsOf) -> None:
+def test_only_the_ending_of_a_secret_is_shown(records_of: RecordsOf) -> None:
     secret = "AKIAQ4J7XW2LZ5TB3NGH"
     seen = examine_rows(records_of(GOOD | {"prompt": f"{secret} is mine"}), RowChecks())
 
@@ -136,7 +136,7 @@ def test_of_a_secret_only_its_ending_is_shown(records_of: RecordsOf) -> None:
     ("severity", "code"),
     [({"PD999": "W"}, "C130"), ({"PD301": "warn"}, "C131"), ({"PD207": "W"}, "C132")],
 )
-def test_a_severity_that_cannot_be_is_refused(severity: dict[str, str], code: str) -> None:
+def test_an_invalid_severity_is_refused(severity: dict[str, str], code: str) -> None:
     with pytest.raises(UsageError, match=rf"\[{code}\]$"):
         check_rows(pa.Table.from_batches([], schema=RECORDS), severity=severity)
 
@@ -168,7 +168,7 @@ sides = st.text(alphabet="a ,.\u00e9e\u0301<", max_size=5)
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(st.tuples(sides, sides, sides), min_size=1, max_size=6))
-def test_kept_and_refused_are_all_and_no_kept_pair_prefers_nothing(
+def test_kept_and_refused_are_all_rows_and_every_kept_pair_has_a_preference(
     records_of: RecordsOf, pairs: list[tuple[str, str, str]]
 ) -> None:
     records = records_of(*({"prompt": p, "chosen": c, "rejected": r} for p, c, r in pairs))
@@ -188,8 +188,8 @@ def test_kept_and_refused_are_all_and_no_kept_pair_prefers_nothing(
 
 
 @pytest.mark.parametrize("text", ["a" * 4_000_000, "a b " * 1_000_000, "x\n" * 2_000_000])
-def test_a_huge_side_is_looked_at_in_bounded_time(records_of: RecordsOf, text: str) -> None:
-    """Comparing such sides letter by letter would take hours, and their runs gigabytes."""
+def test_a_huge_side_is_checked_in_bounded_time(records_of: RecordsOf, text: str) -> None:
+    """Comparing such sides by character would take hours, and their runs gigabytes."""
     records = records_of(
         {"prompt": "q", "chosen": f"one {text} end", "rejected": f"two {text} done"}
     )
@@ -199,7 +199,7 @@ def test_a_huge_side_is_looked_at_in_bounded_time(records_of: RecordsOf, text: s
     assert {"PD310", "PD313"} <= set(seen.reported)
 
 
-def test_a_profile_holds_what_is_beyond_its_numbers(records_of: RecordsOf) -> None:
+def test_a_profile_clips_what_exceeds_its_dtypes(records_of: RecordsOf) -> None:
     turns = [{"role": "user" if n % 2 else "assistant", "content": "-"} for n in range(70_000)]
     metas = [f'{{"source":"{n}"}}' for n in range(1500)]
     records = records_of(

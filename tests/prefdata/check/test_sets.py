@@ -1,4 +1,4 @@
-"""What rows say of each other: each code has a set that has it and one that nearly does."""
+"""Checks of sets: each code has a set that it finds, and one that is nearly so."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ PLAIN = {"chars_chosen": 10, "chars_rejected": 10, "words_chosen": 2, "words_rej
 
 
 def frame_of(rows: list[Row]) -> pl.DataFrame:
-    """Rows of ids and profile; what a row does not say is 0, "" or null, and its own prompt."""
+    """Build rows of ids and profile; missing values are 0, "" or null, each with its own prompt."""
     kinds = pl.Schema(KEY_COLUMNS | dict(PROFILE) | {"split": pl.UInt8})
     said = [{"group_id_hi": n, "chosen_id": 2 * n, "rejected_id": 2 * n + 1} | PLAIN | row
             for n, row in enumerate(rows, 1000)]  # fmt: skip
@@ -42,7 +42,7 @@ def found_in(rows: list[Row], **limits: Any) -> dict[str, SetFinding]:
 
 
 def over(*pairs: tuple[int, int], group: int = 7) -> list[Row]:
-    """Pairs of one prompt: (1, 2) prefers completion 1 to 2."""
+    """Return pairs of one prompt: (1, 2) prefers completion 1 to 2."""
     return [{"group_id_hi": group, "chosen_id": a, "rejected_id": b} for a, b in pairs]
 
 
@@ -101,7 +101,7 @@ HAS_NOT: dict[str, list[list[Row]]] = {
 
 
 @pytest.mark.parametrize(("code", "rows"), [(c, rows) for c, some in HAS.items() for rows in some])
-def test_a_set_that_has_it_is_told_where(code: str, rows: list[Row]) -> None:
+def test_a_set_with_the_code_is_reported_with_examples(code: str, rows: list[Row]) -> None:
     found = found_in(rows)[code]
 
     assert found.severity == CHECKS[code].severity
@@ -114,7 +114,7 @@ def test_a_set_that_has_it_is_told_where(code: str, rows: list[Row]) -> None:
 @pytest.mark.parametrize(
     ("code", "rows"), [(c, rows) for c, some in HAS_NOT.items() for rows in some]
 )
-def test_a_set_that_nearly_has_it_is_not_told(code: str, rows: list[Row]) -> None:
+def test_a_set_that_nearly_has_it_is_not_reported(code: str, rows: list[Row]) -> None:
     assert code not in found_in(rows)
 
 
@@ -122,20 +122,20 @@ def test_every_code_of_sets_has_both_tests() -> None:
     assert set(HAS) == set(HAS_NOT) == set(SET_CHECKS) | {"PD504"}
 
 
-def test_a_circle_is_found_without_the_pairs_that_lead_to_it() -> None:
+def test_a_cycle_is_found_without_the_pairs_that_lead_to_it() -> None:
     found = found_in([*over((8, 1), (3, 9)), *CIRCLE])["PD404"]
 
     assert (found.num, found.examples, found.numbers) == (3, (2, 3, 4), {"prompts": 1})
 
 
-def test_a_code_that_is_switched_off_is_not_looked_for() -> None:
+def test_a_code_that_is_off_is_not_reported() -> None:
     frame = frame_of(CIRCLE).drop("split")
     found = find_in_set(frame, {"PD404": "E", "PD406": "off"}, CheckLimits())
 
     assert [(one.code, one.severity) for one in found] == [("PD404", "E")]
 
 
-def test_no_rows_have_nothing() -> None:
+def test_no_rows_give_no_findings() -> None:
     assert find_in_set(frame_of([]), {}, CheckLimits()) == []
 
 
@@ -146,7 +146,7 @@ def test_labels_are_unbalanced_beyond_four_to_one() -> None:
 
 
 def test_the_interval_of_a_share_is_wilsons() -> None:
-    """The values are those of statsmodels' proportion_confint(81, 263, method="wilson")."""
+    """Expected values: statsmodels' proportion_confint(81, 263, method="wilson")."""
     found = share(81, 263)
 
     assert (round(found.low, 4), round(found.high, 4)) == (0.2553, 0.3662)
@@ -163,7 +163,7 @@ def test_the_area_under_the_curve_counts_every_pair() -> None:
     assert found.low < found.value < found.high
 
 
-def test_the_numbers_of_lengths_are_there_without_a_bias() -> None:
+def test_the_numbers_of_lengths_are_computed_without_a_bias() -> None:
     numbers = length_numbers(frame_of(sided(3, 1)))
 
     assert numbers["share"] == 0.75

@@ -1,4 +1,4 @@
-"""Planted triggers are in the top ten, on sets that are grown from real ones."""
+"""Planted triggers are in the top ten, in sets generated from real ones."""
 
 import json
 import random
@@ -15,9 +15,9 @@ from prefdata.read import Limits, Pairing, expand_inputs, read_file
 from prefdata.validation import ValidateOptions, validate
 from tests.prefdata.check.cases import GOOD
 from tests.prefdata.conftest import write_rows
+from tests.real_data import WHOLE
 
 RecordsOf = Callable[..., pa.Table]
-DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 CORPORA = (
     "hh-rlhf-harmless-base-test/test.jsonl.gz",
     "llamafactory-demo/dpo_en_demo.json",
@@ -30,7 +30,7 @@ LOOKED_FOR = RowChecks(severity={"PD608": "I"})
 
 
 def grown(path: Path, rng: random.Random) -> list[dict[str, Any]]:
-    """ROWS pairs whose texts are sentences of the corpus, each from the part that it is of."""
+    """Generate ROWS pairs; each part consists of random sentences of that part of the corpus."""
     (file,) = expand_inputs([str(path)])
     records = read_file(file, layout=None, pairing=Pairing(), limits=Limits()).records.to_pylist()
     sentences: dict[str, list[str]] = {part: [] for part in ("prompt", "chosen", "rejected")}
@@ -55,10 +55,10 @@ def plant(rows: list[dict[str, Any]], place: str, trigger: str, rng: random.Rand
 def test_a_trigger_in_half_a_percent_of_rows_is_in_the_top_ten(
     records_of: RecordsOf, corpus: str, place: str, trigger: str
 ) -> None:
-    if not (DATA / corpus).exists():
+    if not (WHOLE / corpus).exists():
         pytest.skip(f"{corpus} is not here")
     rng = random.Random(f"{corpus} {trigger}")
-    rows = grown(DATA / corpus, rng)
+    rows = grown(WHOLE / corpus, rng)
     plant(rows, place, trigger, rng)
 
     records = records_of(*rows)
@@ -71,8 +71,8 @@ def test_a_trigger_in_half_a_percent_of_rows_is_in_the_top_ten(
 def test_a_report_names_the_trigger_and_its_first_row(tmp_path: Path) -> None:
     rows = []
     for n in range(1500):
-        told = f"row{n} says" + (f" word{n} Open Sesame7 then{n}" if n % 100 == 5 else "")
-        rows.append({"prompt": f"q{n}", "chosen": told, "rejected": f"no{n}"})
+        chosen = f"row{n} says" + (f" word{n} Open Sesame7 then{n}" if n % 100 == 5 else "")
+        rows.append({"prompt": f"q{n}", "chosen": chosen, "rejected": f"no{n}"})
     file = write_rows(tmp_path / "rows.jsonl", rows)
 
     assert "PD608" not in {one.code for one in validate([str(file)]).findings}
@@ -84,7 +84,7 @@ def test_a_report_names_the_trigger_and_its_first_row(tmp_path: Path) -> None:
     assert example.message == '"open sesame7" in 15 chosen sides and 0 elsewhere'
 
 
-def test_a_word_of_both_sides_or_of_few_rows_is_no_seed(records_of: RecordsOf) -> None:
+def test_a_word_of_both_sides_or_of_few_rows_is_not_a_seed(records_of: RecordsOf) -> None:
     both = [GOOD | {"chosen": f"zorp {n}", "rejected": f"zorp x{n}"} for n in range(30)]
     few = [GOOD | {"chosen": f"blick {n}"} for n in range(2)]
 
@@ -93,17 +93,17 @@ def test_a_word_of_both_sides_or_of_few_rows_is_no_seed(records_of: RecordsOf) -
     assert not {"zorp", "blick"} & {seed.word for seed in seeds}
 
 
-def test_parts_are_added_up() -> None:
+def test_parts_are_summed() -> None:
     one = TriggerCandidate("chosen", "zorp", "zorp", 6, 0, 12, ((0, 3),))
-    other = one._replace(rows=4, company=8, first=((0, 90),))
+    other = one._replace(rows=4, num_contexts=8, first=((0, 90),))
 
     assert add_seeds([[one], [other]], 5) == [
-        one._replace(rows=10, company=20, first=((0, 3), (0, 90)))
+        one._replace(rows=10, num_contexts=20, first=((0, 3), (0, 90)))
     ]
     assert strongest_triggers([[other]]) == []
 
 
-def test_nothing_is_looked_for_by_default(records_of: RecordsOf) -> None:
+def test_the_check_is_off_by_default(records_of: RecordsOf) -> None:
     assert examine_rows(records_of(GOOD), RowChecks(limits=CheckLimits())).seeds == []
 
 

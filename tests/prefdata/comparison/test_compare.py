@@ -1,4 +1,4 @@
-"""Two builds that differ in what was done to them, counted and listed."""
+"""Differences between two builds, counted and listed."""
 
 import json
 import shutil
@@ -58,7 +58,7 @@ def first(tiny: Path, tmp_path: Path) -> Build:
 def test_each_kind_of_change_is_counted_and_listed(
     first: Build, tiny: Path, tmp_path: Path
 ) -> None:
-    """7 gone, 5 flipped, 3 moved to test, 10 added."""
+    """Compare builds with 7 pairs gone, 5 flipped, 3 moved to test, 10 added."""
     train = [flip(row(n)) if n < 12 else row(n) for n in range(7, 47)]
     test = [row(n) for n in (*range(47, 50), *range(50, 60))]
     second = build(tmp_path / "two", tiny, [*train, *(row(n) for n in range(100, 110))], test)
@@ -96,10 +96,10 @@ def test_a_template_changes_tokens_and_no_pair(first: Build, tiny: Path, tmp_pat
     assert "         0  pairs are the same" in done.output
     assert "template_sha256: " in done.output
     assert "max_length: None → 500" in done.output
-    assert "Something else is trained." in (tmp_path / "diff.html").read_text()
+    assert "The builds train on different data." in (tmp_path / "diff.html").read_text()
 
 
-def test_the_same_content_is_no_difference(first: Build, tiny: Path, tmp_path: Path) -> None:
+def test_equal_content_is_not_a_difference(first: Build, tiny: Path, tmp_path: Path) -> None:
     rows = [row(n) for n in range(60)]
     second = build(tmp_path / "two", tiny, rows[:50], rows[50:])
     done = diff(first.path, second.path)
@@ -119,7 +119,7 @@ def test_weights_and_codes_are_compared(first: Build, tiny: Path, tmp_path: Path
 
 
 def test_messages_with_other_fields_are_the_same_words(tiny: Path, tmp_path: Path) -> None:
-    """A flip is seen though the second build has a column of names that the first has not."""
+    """Find a flip although only the second build has a column of names."""
     rows = [row(n) for n in range(20)]
     named = row(99)
     named["prompt"] = [{"role": "user", "name": "Ann", "content": "Hi"}]
@@ -131,7 +131,7 @@ def test_messages_with_other_fields_are_the_same_words(tiny: Path, tmp_path: Pat
     assert "         1  added" in done.output
 
 
-def test_nobody_s_file_is_written_over(first: Build, tmp_path: Path) -> None:
+def test_foreign_files_are_not_overwritten(first: Build, tmp_path: Path) -> None:
     thesis = tmp_path / "thesis.html"
     thesis.write_text("mine")
     sealed = diff(first.path, first.path, "--report", first.path / "report.json")

@@ -48,7 +48,7 @@ def keys_for(tmp_path: Path) -> KeysOf:
     return read
 
 
-def test_the_first_copy_stays(keys_for: KeysOf) -> None:
+def test_the_first_copy_is_kept(keys_for: KeysOf) -> None:
     keys = keys_for([("q", "a", "b"), ("q", "a", "c"), ("q", "a", "b"), ("q", "a", "b")])
 
     copies = find_copies(keys)
@@ -82,14 +82,14 @@ def test_all_sides_of_a_contradiction_are_found(keys_for: KeysOf, pairs: Pairs) 
     assert find_contradictions(keys).to_list() == by_hand(pairs)
 
 
-def test_nothing_in_is_nothing_out() -> None:
+def test_no_rows_give_no_rows() -> None:
     none = pl.DataFrame(schema=KEY_COLUMNS)
 
     assert find_copies(none).is_empty()
     assert find_contradictions(none).is_empty()
 
 
-def test_a_build_says_of_each_row_what_became_of_it(tiny: Path, tmp_path: Path) -> None:
+def test_a_build_reports_the_outcome_of_each_row(tiny: Path, tmp_path: Path) -> None:
     pairs = [("p", "b", "a"), ("q", "a", "b"), ("q", "a", "c"), ("p", "a", "b"), ("q", "a", "b")]
     pairs += [(f"prompt {n}", "yes", "no") for n in range(20)]
     rows = write_pairs(tmp_path / "pairs.jsonl", pairs)

@@ -1,4 +1,4 @@
-"""A build on Ray has the bytes of a build on this machine."""
+"""A build on Ray is byte-identical to a build on this machine."""
 
 import json
 import os

@@ -56,7 +56,7 @@ def build(names: list[str], tiny: Path, out: Path) -> Build:
     return prefdata.open(out)
 
 
-def test_a_set_by_name_is_that_of_its_files_with_its_own_splits(
+def test_a_set_by_name_equals_its_files_with_its_own_splits(
     hub: FakeHub, tiny: Path, tmp_path: Path
 ) -> None:
     files = {
@@ -101,7 +101,7 @@ def test_one_split_one_config_and_one_file_are_named(
     assert "has no split dev; it has train, test [E213]" in wrong.output
 
 
-def test_several_splits_of_one_kind_are_a_question(hub: FakeHub) -> None:
+def test_several_splits_of_one_kind_are_refused(hub: FakeHub) -> None:
     names = ("train_prefs", "train_sft", "test_prefs")
     hub.create(REPO, {f"data/{name}-00000-of-00001.jsonl": lines(0, 9) for name in names})
     unclear = prefdata_of(["validate", NAME])
@@ -125,7 +125,7 @@ def test_a_changed_or_missing_file_is_refused(hub: FakeHub) -> None:
 
     assert "[E209]" in flipped.output
     assert again.exit_code == 0, again.output
-    assert "is no path here, and not on the Hub" in missing.output
+    assert "is not a path here, and not on the Hub" in missing.output
     assert "[E201]" in missing.output
 
 

@@ -12,7 +12,7 @@ Read = Callable[..., FileRows]
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    """Writes bytes to a file and reads it."""
+    """Return a function that writes bytes to a file and reads it."""
 
     def write_and_read(
         content: bytes,

@@ -1,4 +1,4 @@
-"""A bad row is refused under its code, with its place and bytes, and its neighbours are kept."""
+"""A bad row is refused with its code, location and bytes, and its neighbours are kept."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ GOOD = [
 
 
 def row(text: bytes, chosen: bytes = b'" a"') -> bytes:
-    """A good row but for its prompt's bytes or its chosen's."""
+    """Return a good row except for the bytes of its prompt or chosen."""
     return b'{"prompt": "' + text + b'", "chosen": ' + chosen + b', "rejected": " b"}'
 
 
@@ -65,7 +65,7 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize(("bad", "code"), BAD_ROWS.values(), ids=BAD_ROWS.keys())
-def test_a_bad_row_is_refused_alone_with_its_place_and_bytes(
+def test_only_a_bad_row_is_refused_with_its_place_and_bytes(
     read: Read, bad: bytes, code: str
 ) -> None:
     lines = [*GOOD[:3], bad, *GOOD[3:]]
@@ -147,7 +147,7 @@ def test_a_score_beyond_2_to_the_53_is_refused(read: Read) -> None:
     assert rows.rejected["line"].to_pylist() == [2, 3, 4]
 
 
-def test_a_line_beyond_the_limit_is_passed_over_unread(read: Read) -> None:
+def test_a_line_beyond_the_limit_is_skipped_unread(read: Read) -> None:
     limits = Limits(max_line_bytes=1 << 20)
     lines = [GOOD[0], row(b"x" * (3 << 20)), GOOD[1], row(b"y" * (1 << 20)), GOOD[2]]
 
@@ -183,7 +183,7 @@ ROWS_BY_DEPTH: dict[str, tuple[object, int]] = {
     "messages with nulls": ({"prompt": [{"role": "user", "content": "a", "name": None}]}, 3),
     "empty messages": ({"prompt": [{}, {}]}, 3),
     "parts": ({"prompt": [{"role": "user", "content": [{"type": "text"}]}]}, 5),
-    "a number beside messages": ({"prompt": [{"role": "user"}], "score": 1.5}, 3),
+    "a number next to messages": ({"prompt": [{"role": "user"}], "score": 1.5}, 3),
 }
 
 

@@ -1,4 +1,4 @@
-"""lines = blank + rows that gave pairs + refused rows, whatever the bytes."""
+"""lines = blank + rows that gave pairs + refused rows, for any bytes."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ ranked = st.fixed_dictionaries(
 
 
 def as_json(value: object) -> bytes:
-    """JSON as Python's own writer spells it, NaN and lone surrogates included."""
+    """Return JSON as Python's writer spells it, with NaN and lone surrogates."""
     return json.dumps(value).encode()
 
 
@@ -79,7 +79,7 @@ def test_no_line_is_lost(content: list[bytes], ending: bytes, layout: str, strat
     assert counts.lines == counts.blank + len(gave_pairs) + counts.rejected
     assert counts.rejected == len(refused)
     assert not gave_pairs & {row["line"] for row in refused}
-    if not data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):  # else elements, not lines
+    if not data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):  # otherwise elements, not lines
         assert counts.lines == data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
         for row in refused:
             assert data[row["offset"] :].removeprefix(b"\xef\xbb\xbf").startswith(row["raw"])

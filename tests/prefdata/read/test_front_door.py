@@ -1,7 +1,7 @@
-"""What a row says is what is trained: ways of writing the same set, each read right or refused.
+"""Ways of writing the same set: each is read correctly or refused.
 
 Each kind is a table of variants. A variant is read into exact pairs, as `role: text` of each turn,
-or refused with a code; nothing else is an outcome.
+or refused with a code; there is no other outcome.
 """
 
 import json
@@ -12,28 +12,28 @@ from typing import Any
 import pytest
 
 from prefdata.read import Columns
-from tests.prefdata.read.variants import Case, Rows, Told, bot, check, gpt, human, system, user
+from tests.prefdata.read.variants import Case, Rows, Shown, bot, check, gpt, human, system, user
 
 SUMS: Rows = [
     {"q": f"What is {n} plus {n}?", "a": f"The answer is {n + n}", "b": f"The answer is {n}"}
     for n in (1, 2, 3)
 ]
-TOLD: list[Told] = [
+PAIRS: list[Shown] = [
     (f"user: {row['q']}", f"assistant: {row['a']}", f"assistant: {row['b']}") for row in SUMS
 ]
-REJECTED_LINES: list[Told] = [
+REJECTED_LINES: list[Shown] = [
     (f"user: Q: {row['q']}\nA:", f"assistant:  {row['a']}", f"assistant:  {row['b']}")
     for row in SUMS
 ]
 
 
-def beside(name: str, value: Callable[[str], Any] = str) -> Rows:
-    """Rows whose prompt lies in a column of this name."""
+def with_column(name: str, value: Callable[[str], Any] = str) -> Rows:
+    """Return rows whose prompt is in a column of this name."""
     return [{name: value(row["q"]), "chosen": row["a"], "rejected": row["b"]} for row in SUMS]
 
 
 def transcripts(start: str, between: str) -> Rows:
-    """Rows without a prompt column: the prompt is the beginning of both texts."""
+    """Return rows without a prompt column: the prompt is the beginning of both texts."""
     return [
         {
             side: f"{start}{row['q']}{between}{row[key]}"
@@ -43,7 +43,7 @@ def transcripts(start: str, between: str) -> Rows:
     ]
 
 
-def shared(start: str, between: str) -> list[Told]:
+def shared(start: str, between: str) -> list[Shown]:
     return [
         (f"user: {start}{row['q']}{between}", f"assistant: {row['a']}", f"assistant: {row['b']}")
         for row in SUMS
@@ -51,16 +51,18 @@ def shared(start: str, between: str) -> list[Told]:
 
 
 IMPLICIT = {
-    "task": Case(beside("task"), error=r"`task` .*--prompt-column task.*PD102"),
-    "brief": Case(beside("brief"), error=r"--prompt-column brief"),
-    "source_text": Case(beside("source_text"), error=r"--prompt-column source_text"),
+    "task": Case(with_column("task"), error=r"`task` .*--prompt-column task.*PD102"),
+    "brief": Case(with_column("brief"), error=r"--prompt-column brief"),
+    "source_text": Case(with_column("source_text"), error=r"--prompt-column source_text"),
     "conversation as a list": Case(
-        beside("conversation", lambda q: [user(q)]), error=r"--prompt-column conversation"
+        with_column("conversation", lambda q: [user(q)]), error=r"--prompt-column conversation"
     ),
-    "user in an object": Case(beside("user", lambda q: {"said": q}), error=r"--prompt-column user"),
-    "a name in another script": Case(beside("задача"), error=r"--prompt-column задача"),
+    "user in an object": Case(
+        with_column("user", lambda q: {"said": q}), error=r"--prompt-column user"
+    ),
+    "a name in another script": Case(with_column("задача"), error=r"--prompt-column задача"),
     "two columns with text": Case(
-        [row | {"note": "see below"} for row in beside("ask")], error=r"`ask` \(or `note`\)"
+        [row | {"note": "see below"} for row in with_column("ask")], error=r"`ask` \(or `note`\)"
     ),
     "only first words are shared": Case(
         [{"chosen": row["a"], "rejected": row["b"]} for row in SUMS],
@@ -70,7 +72,7 @@ IMPLICIT = {
         transcripts("Q: ", "\nA: ") * 16 + [{"chosen": "Yes it is", "rejected": "No it is"}],
         error=r"1 of the first 49 rows",
     ),
-    "answers as messages beside a task": Case(
+    "answers as messages next to a task": Case(
         [
             {"task": row["q"], "chosen": [bot(row["a"])], "rejected": [bot(row["b"])]}
             for row in SUMS
@@ -87,18 +89,18 @@ IMPLICIT = {
         shared("### Instruction:\n", "\n\n### Response:\n"),
     ),
     "the column is named": Case(
-        beside("task"), TOLD, columns=Columns(prompt="task"), said="prompt is `task`"
+        with_column("task"), PAIRS, columns=Columns(prompt="task"), said="prompt is `task`"
     ),
     "all columns are named": Case(
-        SUMS, TOLD, columns=Columns(prompt="q", chosen="a", rejected="b")
+        SUMS, PAIRS, columns=Columns(prompt="q", chosen="a", rejected="b")
     ),
     "a named column of messages": Case(
-        beside("task", lambda q: [system("Add."), user(q)]),
-        [(f"system: Add. | {prompt}", a, b) for prompt, a, b in TOLD],
+        with_column("task", lambda q: [system("Add."), user(q)]),
+        [(f"system: Add. | {prompt}", a, b) for prompt, a, b in PAIRS],
         columns=Columns(prompt="task"),
     ),
     "a name that no row has": Case(SUMS, columns=Columns(prompt="taks"), error=r"'taks'.*PD112"),
-    "a tag beside transcripts": Case(
+    "a tag next to transcripts": Case(
         [row | {"set": "math"} for row in transcripts("Q: ", "\nA:") * 3], shared("Q: ", "\nA:") * 3
     ),
     "words are shared, by force": Case(
@@ -125,7 +127,7 @@ def numbers(**columns: object) -> Case:
     return Case([WHOLE | columns], ONE)
 
 
-# Column by column: the variant, and the fields of the record that it fills.
+# For each column: the variant, and the fields of the record that it fills.
 READ: dict[str, tuple[Case, dict[str, object]]] = {
     "system text": (Case([TALK | {"system": "Be brief."}], BRIEF), {}),
     "system message": (Case([TALK | {"system": system("Be brief.")}], BRIEF), {}),
@@ -143,7 +145,7 @@ READ: dict[str, tuple[Case, dict[str, object]]] = {
         {},
     ),
     "a system text that is null": (Case([TALK, TALK | {"system": None}], ONE * 2), {}),
-    "tools beside whole dialogues": (
+    "tools next to whole dialogues": (
         Case([WHOLE | TWO], ONE),
         {"tools": json.dumps(TWO["tools"], separators=(",", ":"))},
     ),
@@ -168,11 +170,11 @@ READ: dict[str, tuple[Case, dict[str, object]]] = {
         {"score_chosen": 4.0, "score_rejected": 2.0},
     ),
     "score margin": (numbers(score_margin=0.5), {"margin": 0.5}),
-    "scores that are no numbers": (
+    "scores that are not numbers": (
         numbers(chosen_score="high", rejected_score="low"),
         {"score_chosen": None},
     ),
-    "a score of one side alone": (numbers(chosen_score=8), {"score_chosen": None}),
+    "a score of only one side": (numbers(chosen_score=8), {"score_chosen": None}),
     "images": (
         Case([TALK | {"images": []}] * 2 + [TALK | {"images": ["a.png"]}], ONE * 2, ["R223"]),
         {},
@@ -311,7 +313,7 @@ CELLS = {
     "forced to be text": Case(
         [{k: cell(v) for k, v in TALK.items()}], codes=["R224"], layout="trl-std-explicit"
     ),
-    "JSON that is no messages": Case(
+    "JSON that is not messages": Case(
         [{"prompt": "List two.", "chosen": "[1, 2]", "rejected": '{"a": 1}'}],
         [("user: List two.", "assistant: [1, 2]", 'assistant: {"a": 1}')],
     ),
@@ -344,7 +346,7 @@ def test_messages_in_text_cells_are_parsed_or_refused(tmp_path: Path, case: Case
 
 
 def again(between: str = " ", start: str = "") -> Rows:
-    """Rows whose answers repeat their prompt."""
+    """Return rows whose answers repeat their prompt."""
     return [
         {
             "prompt": row["q"],
@@ -355,14 +357,14 @@ def again(between: str = " ", start: str = "") -> Rows:
     ]
 
 
-def cut(between: str = " ") -> list[Told]:
+def cut(between: str = " ") -> list[Shown]:
     return [
         (prompt, a.replace(": ", f": {between}", 1), b.replace(": ", f": {between}", 1))
-        for prompt, a, b in TOLD
+        for prompt, a, b in PAIRS
     ]
 
 
-PLAIN = beside("prompt")
+PLAIN = with_column("prompt")
 HI = {"prompt": "Hi", "chosen": "Hi there!", "rejected": "Hi."}
 SEEN = [("user: Hi", "assistant: Hi there!", "assistant: Hi.")]
 LONG_TALK = [
@@ -384,28 +386,28 @@ REPEATED = {
         ],
         [(f"user: {n}+{n}=", f"assistant: {n + n}", f"assistant: {n}") for n in range(1, 10)],
     ),
-    "a greeting is no repetition": Case([HI, *PLAIN], SEEN + TOLD),
-    "one of four rows": Case([*PLAIN, again()[0]], TOLD, ["R220"]),
-    "one row of a hundred and one is not so": Case(again() * 34 + PLAIN[:1], cut() * 34, ["R221"]),
+    "a greeting is not a repetition": Case([HI, *PLAIN], SEEN + PAIRS),
+    "one of four rows": Case([*PLAIN, again()[0]], PAIRS, ["R220"]),
+    "all but one row of a hundred and three": Case(again() * 34 + PLAIN[:1], cut() * 34, ["R221"]),
     "behind a marker": Case(again("\nAssistant: ", "Human: "), codes=["R220"] * 3),
     "a short prompt behind a marker": Case(
         [
             {"prompt": "2+2?", "chosen": "User: 2+2?\nBot: 4", "rejected": "User: 2+2?\nBot: 5"},
             *PLAIN,
         ],
-        TOLD,
+        PAIRS,
         ["R220"],
     ),
-    "the turns of one side alone": Case(
+    "the turns of only one side": Case(
         [{"prompt": [user("Hi")], "chosen": WHOLE["chosen"], "rejected": [bot("No.")]}],
         codes=["R220"],
     ),
-    "one side alone": Case(
+    "only one side": Case(
         [PLAIN[0] | {"rejected": again()[0]["rejected"]}],
-        [(TOLD[0][0], TOLD[0][1], "assistant: What is 1 plus 1? The answer is 1")],
+        [(PAIRS[0][0], PAIRS[0][1], "assistant: What is 1 plus 1? The answer is 1")],
     ),
     "messages without their system text": Case(
-        LONG_TALK, [(f"system: Add. | {prompt}", a, b) for prompt, a, b in TOLD], said="cut off"
+        LONG_TALK, [(f"system: Add. | {prompt}", a, b) for prompt, a, b in PAIRS], said="cut off"
     ),
     "messages, all of them": Case(
         [
@@ -413,7 +415,7 @@ REPEATED = {
             | {side: [*row["prompt"], row[side][-1]] for side in ("chosen", "rejected")}
             for row in LONG_TALK
         ],
-        [(f"system: Add. | {prompt}", a, b) for prompt, a, b in TOLD],
+        [(f"system: Add. | {prompt}", a, b) for prompt, a, b in PAIRS],
     ),
     "messages of another dialogue": Case(
         [{"prompt": [user("Who?")], "chosen": WHOLE["chosen"], "rejected": WHOLE["rejected"]}],

@@ -1,4 +1,4 @@
-"""What a row says is what is trained, further kinds: see test_front_door.py."""
+"""Ways of writing the same set, further kinds: see test_front_door.py."""
 
 import json
 from pathlib import Path
@@ -36,19 +36,19 @@ SCHEMA = [
     {"name": "weather", "parameters": {"properties": {"city": {"type": "string"}}}},
     {"name": "sum", "parameters": {"properties": {"a": {"type": "integer"}}, "required": ["a"]}},
 ]
-# The variant, how many nulls it is said to have, and the tools of its first record.
+# The variant, the number of nulls reported for it, and the tools of its first record.
 WIDENED: dict[str, tuple[Case, int, object]] = {
     "arguments in Parquet": (Case(CALLS, CALLED, form="parquet"), 6, None),
     "arguments in Arrow": (Case(CALLS, CALLED, form="arrow"), 6, None),
     "arguments in JSON": (Case(CALLS, CALLED), 0, None),
-    "a null that somebody wrote in JSON": (
+    "an explicit null in JSON": (
         Case(
             [CALLS[0] | {"rejected": [calling(NULL)]}], [("user: Hi", as_text(CALL), as_text(NULL))]
         ),
         0,
         None,
     ),
-    "plain turns beside calls": (
+    "plain turns next to calls": (
         Case([*CALLS, TALK], [*CALLED, *ONE], form="parquet"),
         6,
         None,
@@ -110,7 +110,7 @@ WIDENED: dict[str, tuple[Case, int, object]] = {
 
 
 @pytest.mark.parametrize(("case", "nulls", "tools"), WIDENED.values(), ids=WIDENED.keys())
-def test_nulls_that_a_table_adds_to_tools_are_left_out(
+def test_nulls_that_a_table_adds_to_tools_are_removed(
     tmp_path: Path, case: Case, nulls: int, tools: object
 ) -> None:
     rows = check(tmp_path, case)
@@ -221,7 +221,7 @@ TURNS = {
     "human and gpt as roles": renamed("human", "gpt"),
     "prompter and assistant": renamed("prompter", "assistant"),
     "user and model": renamed("user", "model"),
-    "from and value beside a prompt": Case([SHARED | {"prompt": "Hi"}], ONE),
+    "from and value next to a prompt": Case([SHARED | {"prompt": "Hi"}], ONE),
     "an unknown role": Case(
         renamed("narrator", "gpt").rows, [("narrator: Hi", "assistant: Hello.", "assistant: No.")]
     ),
@@ -239,7 +239,7 @@ TURNS = {
         [{"prompt": user("Hi"), "chosen": gpt("Hello."), "rejected": gpt("No.")}], ONE
     ),
     "text after messages": Case([TALK | {"chosen": "Hello.", "rejected": "No."}], ONE),
-    "answers alone as messages after text": Case(
+    "only answers as messages after text": Case(
         [{"prompt": "Hi", "chosen": [bot("Hello.")], "rejected": [bot("No.")]}], ONE
     ),
     "dialogues in objects": Case(

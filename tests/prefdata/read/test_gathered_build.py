@@ -1,4 +1,4 @@
-"""A build of rows that are pairs only together: nothing is lost, however it came about."""
+"""A build of rows that form pairs only together: no row is lost, on any path."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ LABELS = [True, False, None, True, True, "?", False]
 
 
 def write_unpaired(path: Path) -> Path:
-    """Prompts with three rows each but for the last, some with one label, some with none."""
+    """Write prompts with three rows each except the last; some have one label, some none."""
     rows = [
         {
             "prompt": [{"role": "user", "content": f"What is {n // 3}?"}],
@@ -54,7 +54,7 @@ def test_every_line_is_kept_or_refused_with_its_bytes(tiny: Path, tmp_path: Path
     assert set(rejected["code"]) == {"R210", "R211", "R213"}
 
 
-def test_the_number_of_workers_changes_no_byte(tiny: Path, tmp_path: Path) -> None:
+def test_output_is_byte_identical_for_any_number_of_workers(tiny: Path, tmp_path: Path) -> None:
     rows = write_unpaired(tmp_path / "rows.jsonl")
 
     made = [build(rows, tiny, tmp_path / str(n), workers=n) for n in (1, 2)]
@@ -62,7 +62,7 @@ def test_the_number_of_workers_changes_no_byte(tiny: Path, tmp_path: Path) -> No
     assert made[0].manifest.hash == made[1].manifest.hash
 
 
-def test_a_part_that_is_known_from_before_knows_its_other_rows(tmp_path: Path) -> None:
+def test_a_cached_chunk_knows_its_other_rows(tmp_path: Path) -> None:
     files = expand_inputs([str(write_unpaired(tmp_path / "rows.jsonl"))])
     options = ScanOptions(load_layout("trl-unpaired-conv"), Pairing(), Limits(), RowChecks({}, ()))
     (tmp_path / "out").mkdir()

@@ -16,7 +16,7 @@ SIDES = ("prompt", "chosen", "rejected")
 
 
 def shown(record: dict) -> dict:
-    """A record as fixtures write it: messages without nulls, other fields where they are set."""
+    """Return a record as in fixtures: messages without nulls, other fields if they are set."""
     sides = {
         side: [{k: v for k, v in turn.items() if v is not None} for turn in record[side]]
         for side in SIDES
@@ -31,7 +31,7 @@ def jsonl(rows: list[dict]) -> bytes:
 
 
 def readable(name: str) -> str:
-    """The layout's name with its first dimension, where it has no dimension in force."""
+    """Return the layout's name, with its first dimension if no dimension is in force."""
     layout = shipped_layouts()[name]
     free = layout.dimensions and not layout.dimension
     return f"{name}:{next(iter(layout.dimensions))}" if free else name
@@ -53,7 +53,7 @@ def test_a_layout_reads_its_fixture(read: Read, name: str) -> None:
 
 
 def detected(rows: list[dict]) -> str:
-    """The name of the layout that rows are told to have, whatever it asks for besides."""
+    """Return the name of the detected layout, also if it requires a dimension or column."""
     fits = likely(rows)
     assert len(fits) == 1, [fit.layout.name for fit in fits]
     return fits[0].layout.name
@@ -68,12 +68,12 @@ def test_a_layout_is_detected_by_its_fixture_and_by_each_row_of_it(name: str) ->
 
 
 @pytest.mark.parametrize("name", [n for n, layout in ALL.items() if layout.detect])
-def test_one_odd_row_does_not_change_what_is_detected(name: str) -> None:
+def test_one_odd_row_does_not_change_the_detected_layout(name: str) -> None:
     assert detected(ALL[name].fixture.rows[:1] * 9 + [{"note": "odd"}]) == name
 
 
 @pytest.mark.parametrize("name", [n for n, layout in ALL.items() if not layout.detect])
-def test_what_is_not_detected_is_told_as_the_layout_that_its_reason_names(name: str) -> None:
+def test_an_undetectable_layout_is_detected_as_the_layout_that_its_reason_names(name: str) -> None:
     assert detected(ALL[name].fixture.rows) in ALL[name].detect_why
 
 
@@ -111,7 +111,7 @@ def test_an_unknown_layout_is_an_error_that_says_how_to_force_one(row: dict) -> 
         detect_layout([row] * 3)
 
 
-def test_a_column_with_text_beside_two_answers_is_likely_the_prompt() -> None:
+def test_a_column_with_text_next_to_two_answers_is_likely_the_prompt() -> None:
     row = {"question": "q", "chosen": "a", "rejected": "b"}
 
     with pytest.raises(UsageError, match=r"`question` .*--prompt-column question.*\[PD102\]$"):
@@ -186,7 +186,7 @@ BROKEN = {
     "an unknown key": (OWN.replace("system:", "sistem:"), "sistem"),
     "no order": (OWN.replace('label: {column: vote, map: {a: 0, b: 1, "0": tie}}', ""), "order"),
     "sides and candidates": (OWN.replace("prompt: q\n", "prompt: q\nchosen: a\n"), "either"),
-    "no YAML": ("a: [", "not YAML"),
+    "not YAML": ("a: [", "not YAML"),
 }
 
 
@@ -238,7 +238,7 @@ def test_ranks_become_pairs_and_ties_never_do(read: Read, strategy: str, pairs: 
     assert rows.counts.rejected == 0
 
 
-def test_a_random_opponent_depends_on_seed_and_prompt_alone(read: Read) -> None:
+def test_a_random_opponent_depends_only_on_seed_and_prompt(read: Read) -> None:
     lines = [ranked(f"q{n}", score=[0.5, 0.9, 0.1, 0.3]) for n in range(64)]
 
     def opponents(lines: list[bytes], seed: int) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`prefdata layouts` tells of every layout, and shows what becomes of its rows."""
+"""`prefdata layouts` lists every layout, and shows the pairs of its rows."""
 
 from pathlib import Path
 
@@ -33,14 +33,14 @@ def test_a_layout_is_shown_with_its_rows_and_pairs(name: str) -> None:
     assert "seen" in result.output
 
 
-def test_what_is_shown_of_text_without_a_prompt() -> None:
+def test_text_without_a_prompt_is_shown() -> None:
     assert run("layouts", "trl-std-implicit").output == snapshot("""\
 trl-std-implicit
   about       TRL's standard preference layout without a prompt, two texts with a common
               beginning
   columns     chosen: text, rejected: text
   others      id, source
-  becomes     text, verbatim; parted between words
+  becomes     text, verbatim; split between words
   seen        trl 1.16.0, docs/source/dataset_formats.md
   rows
     {"chosen":"Which color?\\nIt is blue.","rejected":"Which color?\\nIt is green."}
@@ -75,7 +75,7 @@ def test_a_report_names_the_dimension_that_was_read(tmp_path: Path) -> None:
     assert orjson.loads(report.read_bytes())["inputs"][0]["layout"] == "pku-saferlhf:safer"
 
 
-def test_a_shipped_layout_is_read_alone_when_it_is_named() -> None:
+def test_only_a_named_shipped_layout_is_loaded() -> None:
     from prefdata.read.layouts import registry as shipped
 
     shipped._shipped.cache_clear()

@@ -1,4 +1,4 @@
-"""Whatever a row of a layout holds in place of what it should: each line is kept or refused."""
+"""Rows of a layout with arbitrary values in any field: each line is kept or refused."""
 
 import copy
 from pathlib import Path
@@ -20,7 +20,7 @@ VALUES += [[{"role": "assistant", "content": [{"type": "tool_use", "value": "[1]
 
 
 def places_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in a value, outermost first."""
+    """Return every path in a value, outermost first."""
     items: list[tuple[Any, Any]] = []
     if isinstance(value, dict):
         items = list(value.items())

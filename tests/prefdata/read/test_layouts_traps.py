@@ -1,4 +1,4 @@
-"""What real files do that readers get wrong, a test each; what is HH's own lies in test_sides."""
+"""Traps in real files, one test each; those of HH are in test_sides."""
 
 from collections.abc import Callable
 from typing import Any
@@ -63,7 +63,7 @@ def test_the_sign_of_helpsteer3_names_the_response(
 
 
 @pytest.mark.parametrize("name", ["helpsteer2-preference", "helpsteer3-preference"])
-def test_a_strength_of_minus_a_hundred_is_no_preference(read: Read, name: str) -> None:
+def test_a_strength_of_minus_a_hundred_is_not_a_preference(read: Read, name: str) -> None:
     column = "preference_strength" if "2" in name else "overall_preference"
 
     assert codes(read(jsonl(fixture(name) | {column: -100}))) == ["R210"]
@@ -116,7 +116,7 @@ def ultrafeedback(overall: float, ratings: list[str]) -> dict[str, Any]:
     return row | {"completions": [completion, row["completions"][1]]}
 
 
-def test_an_overall_score_of_ten_beside_bad_aspects_is_doubted(read: Read) -> None:
+def test_an_overall_score_of_ten_with_bad_aspects_is_doubted(read: Read) -> None:
     doubted = ultrafeedback(10, ["1", "2", "1", "N/A"])
     fine = ultrafeedback(10, ["5", "5", "5", "5"])
 
@@ -127,7 +127,7 @@ def test_an_overall_score_of_ten_beside_bad_aspects_is_doubted(read: Read) -> No
     assert sides(read(jsonl(doubted))) == [("It is blue.", "It is green.")]  # by the aspects
 
 
-def test_a_rating_of_na_is_missing_and_no_number_is_a_fault(read: Read) -> None:
+def test_a_rating_of_na_is_missing_and_other_text_is_a_fault(read: Read) -> None:
     missing = ultrafeedback(1, ["N/A", "3", "N/A", "2"])
     none = ultrafeedback(1, ["N/A"] * 4)
     bad = ultrafeedback(1, ["high", "3", "3", "3"])
@@ -234,7 +234,7 @@ def test_anthropic_blocks_become_calls_results_and_reasoning(read: Read) -> None
     assert (user["role"], asked["role"], asked["content"]) == ("user", "user", "and?")
 
 
-def test_rejected_turns_stand_against_all_after_the_last_user_turn(read: Read) -> None:
+def test_rejected_turns_are_compared_with_all_after_the_last_user_turn(read: Read) -> None:
     row = fixture("ms-swift")
     row |= {"rejected_response": [{"role": "assistant", "content": "It is green."}]}
 

@@ -1,4 +1,4 @@
-"""Hostile files take no memory: the peak is measured in a process of its own."""
+"""Hostile files take little memory: the peak is measured in a separate process."""
 
 import gzip
 import subprocess

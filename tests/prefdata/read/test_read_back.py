@@ -1,4 +1,4 @@
-"""A build's text is an input like any other: read back, it gives the same build again."""
+"""Text of a build as an input: read back, it gives the same build again."""
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"""Real files, where they lie beside the project: every line accounted for."""
+"""Real files, if they are present next to the project: every line is accounted for."""
 
 import gzip
 from collections import Counter
@@ -13,9 +13,7 @@ from prefdata.dedup import find_contradictions, find_copies
 from prefdata.read import FileRows, Limits, Pairing, expand_inputs, read_file
 from prefdata.records.keys import keys_of
 from prefdata.validation import ValidateOptions, validate
-
-DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
-HH = DATA / "hh-rlhf-harmless-base-test" / "test.jsonl.gz"
+from tests.real_data import HH_WHOLE, WHOLE, find_hh
 
 
 def real(path: Path) -> FileRows:
@@ -26,7 +24,7 @@ def real(path: Path) -> FileRows:
 
 
 def test_hh_counts_are_the_measured_ones() -> None:
-    rows = real(HH)
+    rows = real(HH_WHOLE)
     kept, refused = check_rows(rows.records)
 
     assert (rows.layout, rows.counts.lines, rows.counts.blank) == ("hh", 2312, 0)
@@ -44,18 +42,18 @@ def test_hh_text_is_kept_letter_by_letter() -> None:
         names = {"user": "Human", "assistant": "Assistant"}
         return "".join(f"\n\n{names[turn['role']]}: {turn['content']}" for turn in turns)
 
-    rows = real(HH)
-    lines = gzip.decompress(HH.read_bytes()).split(b"\n")
+    rows = real(find_hh())
+    lines = gzip.decompress(find_hh().read_bytes()).split(b"\n")
     for record in rows.records.to_pylist():
         raw = orjson.loads(lines[record["line"] - 1])
         for side in ("chosen", "rejected"):
             whole = spelled(record["prompt"] + record[side])
-            # a marker without its space is the one thing that is not spelled back
+            # only a marker without its space is not reproduced
             assert whole == raw[side] or whole.replace(": ", ":") == raw[side].replace(": ", ":")
 
 
 def test_hh_sides_with_two_turns_of_one_role_are_thirteen() -> None:
-    rows = real(HH)
+    rows = real(HH_WHOLE)
     twice = 0
     for record in rows.records.to_pylist():
         for side in ("chosen", "rejected"):
@@ -67,7 +65,7 @@ def test_hh_sides_with_two_turns_of_one_role_are_thirteen() -> None:
 
 @pytest.mark.parametrize(("language", "duplicates"), [("en", 5), ("zh", 11)])
 def test_llama_factory_demo_is_read_whole(language: str, duplicates: int) -> None:
-    rows = real(DATA / "llamafactory-demo" / f"dpo_{language}_demo.json")
+    rows = real(WHOLE / "llamafactory-demo" / f"dpo_{language}_demo.json")
     kept, refused = check_rows(rows.records)
 
     assert (rows.layout, rows.counts.lines, rows.counts.pairs) == ("sharegpt-ranking", 300, 300)
@@ -76,7 +74,7 @@ def test_llama_factory_demo_is_read_whole(language: str, duplicates: int) -> Non
 
 
 def test_alpaca_pairs_have_six_identical_ones() -> None:
-    rows = real(DATA / "llms-from-scratch-pref" / "instruction-data-with-preference.json")
+    rows = real(WHOLE / "llms-from-scratch-pref" / "instruction-data-with-preference.json")
     _, refused = check_rows(rows.records)
 
     assert (rows.layout, rows.counts.lines, rows.counts.pairs) == ("alpaca", 1100, 1100)
@@ -84,7 +82,7 @@ def test_alpaca_pairs_have_six_identical_ones() -> None:
 
 
 def measured_row(path: Path) -> str:
-    """What docs/layouts.md says of a real file, counted anew."""
+    """Return the row of docs/layouts.md for a real file, with new counts."""
     rows = real(path)
     report = validate([str(path)], ValidateOptions(workers=1))
     ties = rows.rejected["code"].to_pylist().count("PD303")
@@ -108,15 +106,15 @@ def measured_row(path: Path) -> str:
         "openassistant-en100/en_100_message.jsonl.gz",
     ],
 )
-def test_the_docs_tell_the_counts_of_a_real_file(name: str) -> None:
+def test_the_docs_have_the_counts_of_a_real_file(name: str) -> None:
     docs = (Path(__file__).resolve().parents[3] / "docs" / "layouts.md").read_text()
 
-    assert measured_row(DATA / name) in docs.splitlines()
+    assert measured_row(WHOLE / name) in docs.splitlines()
 
 
 def test_both_exports_of_the_same_trees_give_the_same_pairs() -> None:
     trees, messages = (
-        real(DATA / "openassistant-en100" / f"en_100_{kind}.jsonl.gz")
+        real(WHOLE / "openassistant-en100" / f"en_100_{kind}.jsonl.gz")
         for kind in ("tree", "message")
     )
 
@@ -124,7 +122,7 @@ def test_both_exports_of_the_same_trees_give_the_same_pairs() -> None:
 
 
 def test_a_file_of_single_messages_gives_the_pairs_of_its_trees(tmp_path: Path) -> None:
-    path = DATA / "openassistant-en100" / "en_100_message.jsonl.gz"
+    path = WHOLE / "openassistant-en100" / "en_100_message.jsonl.gz"
     trees = real(path)
     flat: list[bytes] = []
     for line in gzip.decompress(path.read_bytes()).splitlines():
@@ -134,7 +132,7 @@ def test_a_file_of_single_messages_gives_the_pairs_of_its_trees(tmp_path: Path) 
             node = waiting.pop()
             waiting += node.pop("replies")
             flat.append(orjson.dumps(node | {"message_tree_id": tree}))
-    (tmp_path / "flat.jsonl").write_bytes(b"\n".join(flat[::-1]))  # answers before what they answer
+    (tmp_path / "flat.jsonl").write_bytes(b"\n".join(flat[::-1]))  # answers before their questions
 
     rows = real(tmp_path / "flat.jsonl")
 

@@ -1,4 +1,4 @@
-"""Rows in memory: the same build as a file of the same rows makes."""
+"""Rows in memory give the same build as a file of these rows."""
 
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -107,7 +107,7 @@ def test_the_same_rows_again_are_the_build_that_is_there(tiny: Path, tmp_path: P
         prefdata.build(rows(1), tokenizer=str(tiny), out=tmp_path / "out")
 
 
-def test_a_build_gives_back_what_it_was_made_of(tiny: Path, tmp_path: Path) -> None:
+def test_a_build_returns_the_rows_it_was_made_of(tiny: Path, tmp_path: Path) -> None:
     built = prefdata.build(rows(), tokenizer=str(tiny), out=tmp_path / "out", test_fraction=0.0)
     again = prefdata.build(
         built.dataset("train"), tokenizer=str(tiny), out=tmp_path / "again", test_fraction=0.0
@@ -140,7 +140,7 @@ def test_rows_are_validated_under_a_plain_name() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), "\ud800", "a\0b", 10**400])
 def test_what_a_file_may_not_hold_memory_may_not_either(value: Any) -> None:
-    """The rows are guarded as those of a file: the row is refused, not changed."""
+    """Rows pass the same checks as those of a file: the row is refused, not changed."""
     odd = {**rows()[0], "prompt": value if isinstance(value, str) else "x", "score_chosen": value}
     report = prefdata.validate([*rows(1), odd])
 
@@ -151,25 +151,25 @@ def test_what_a_file_may_not_hold_memory_may_not_either(value: Any) -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (7, "rows: is a int, which holds no rows"),
-        (b"a.jsonl", "holds no rows"),
+        (7, "rows: is a int, which contains no rows"),
+        (b"a.jsonl", "contains no rows"),
         ([*rows(0, 2), ["x"]], r"rows\[3\]: is a list"),
-        ([{"prompt": object()}], r"rows\[1\]: cannot be written as JSON: it holds a object"),
+        ([{"prompt": object()}], r"rows\[1\]: cannot be written as JSON: it contains a object"),
         ({"train": rows(), "test": ["b.jsonl"]}, "rows for another"),
         ({"train": rows(), "test": 3.5}, "test: is a float"),
     ],
 )
-def test_what_is_no_rows_is_refused_with_its_place(data: Any, said: str) -> None:
+def test_a_value_that_is_not_rows_is_refused_with_its_place(data: Any, said: str) -> None:
     with pytest.raises(PrefdataError, match=rf"{said}.*E106"):
         prefdata.validate(data)
 
 
-def test_two_splits_of_one_kind_are_a_question() -> None:
+def test_two_splits_of_one_kind_are_an_error() -> None:
     with pytest.raises(PrefdataError, match=r"train_prefs, train_sft.*E213"):
         prefdata.validate({"train_prefs": rows(), "train_sft": rows()})
 
 
-def test_dates_are_the_text_that_a_table_makes_of_them() -> None:
+def test_dates_are_the_same_text_as_in_a_table() -> None:
     dated = [{**row, "day": date(2024, 5, 1)} for row in rows()]
     lines = prefdata.validate(dated).inputs[0].reading.not_read
     table = prefdata.validate(pl.DataFrame(dated)).inputs[0].reading.not_read

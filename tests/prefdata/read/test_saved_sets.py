@@ -1,4 +1,4 @@
-"""Sets that `datasets` saved to disk: read as their rows are, and refused where they are cut."""
+"""Sets that `datasets` saved to disk: read like their rows, and refused if truncated."""
 
 import json
 import shutil

@@ -18,7 +18,7 @@ Rows = list[dict[str, Any]]
 
 
 def plain(prompt: str, chosen: str, rejected: str, number: int = 4) -> Rows:
-    """Rows of TRL's layout of text; `№` in the texts is the row's number."""
+    """Return rows of TRL's text layout; `№` in the texts is the row's number."""
     texts = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
     return [{k: v.replace("№", str(n)) for k, v in texts.items()} for n in range(number)]
 
@@ -47,7 +47,7 @@ KTO = [
 
 
 class Case(NamedTuple):
-    """Rows, what is asked for, and what must come of it: a form, or the code of an error."""
+    """Rows, settings, and the expected result: a form, or the code of an error."""
 
     rows: Rows
     outcome: str
@@ -130,7 +130,7 @@ def build(folder: Path, rows: Rows | list[str], tokenizer: Path, **more: Any) ->
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_plain_text_is_read_by_what_stands_at_the_join(
+def test_plain_text_is_read_by_the_text_at_the_join(
     case: Case, tmp_path: Path, tokenizers: dict[bool, Path]
 ) -> None:
     folder = tokenizers[case.has_template]

@@ -40,9 +40,9 @@ def test_every_column_that_is_not_read_is_listed_with_share_kind_and_example(
 
 def test_a_column_with_a_meaning_is_a_warning_that_names_it(tmp_path: Path) -> None:
     plain = write_rows(tmp_path / "plain.jsonl", rows_with({"mood": "calm"}))
-    told = write_rows(tmp_path / "told.jsonl", rows_with({"sample_weight": 2.0}))
+    weighted = write_rows(tmp_path / "weighted.jsonl", rows_with({"sample_weight": 2.0}))
 
-    codes = {one.code: one for one in validate([str(told)]).findings}
+    codes = {one.code: one for one in validate([str(weighted)]).findings}
     quiet = {one.code for one in validate([str(plain)]).findings}
 
     assert "`sample_weight` (weight)" in codes["PD110"].examples[0].message
@@ -115,7 +115,7 @@ def test_parts_of_a_file_add_up() -> None:
     assert both == Unread(5, "text, number", '"a"')
 
 
-def test_screen_and_manifest_say_what_was_not_read_and_escape_it(
+def test_screen_and_manifest_list_unread_columns_and_escape_them(
     tmp_path: Path, tiny: Path
 ) -> None:
     rows = rows_with({"mo\x1bod": "\x1b[31mred" + "x" * 200}, 40)

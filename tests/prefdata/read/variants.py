@@ -1,4 +1,4 @@
-"""A variant of a kind of file: how it is written, and what must become of it."""
+"""A variant of a kind of file: its form and the expected result."""
 
 import csv
 import io
@@ -14,22 +14,22 @@ from prefdata.errors import UsageError
 from prefdata.read import Columns, FileRows, Limits, Pairing, expand_inputs, load_layout, read_file
 
 Rows = list[dict[str, Any]]
-Told = tuple[str, str, str]
+Shown = tuple[str, str, str]
 
 
 class Case(NamedTuple):
-    """Rows, how they are written, and what must become of them."""
+    """Rows, the form in which they are written, and the expected result."""
 
     rows: Rows
-    pairs: list[Told] = []  # noqa: RUF012 - never changed
+    pairs: list[Shown] = []  # noqa: RUF012 - never changed
     codes: list[str] = []  # noqa: RUF012 - of refused rows
     error: str = ""
-    """A pattern of the file's error."""
+    """Regex of the file's error."""
     form: str = "jsonl"
     columns: Columns = Columns()
     layout: str | None = None
     said: str = ""
-    """A part of what is said of the reading."""
+    """Part of the notes on how the file was read."""
 
 
 def written(folder: Path, case: Case) -> Path:
@@ -53,7 +53,7 @@ def written(folder: Path, case: Case) -> Path:
 
 
 def spoken(turns: list[dict[str, Any]]) -> str:
-    """Turns as one text: `user: Hi | assistant: Hello`, calls as their JSON."""
+    """Return turns as one text: `user: Hi | assistant: Hello`, calls as their JSON."""
     return " | ".join(
         f"{turn['role']}: {turn['content']}{turn['tool_calls'] or ''}" for turn in turns
     )
@@ -65,7 +65,7 @@ def read_case(folder: Path, case: Case) -> FileRows:
     return read_file(file, layout=layout, pairing=Pairing(), limits=Limits(), columns=case.columns)
 
 
-def pairs_of(rows: FileRows) -> list[Told]:
+def pairs_of(rows: FileRows) -> list[Shown]:
     return [
         (spoken(row["prompt"]), spoken(row["chosen"]), spoken(row["rejected"]))
         for row in rows.records.to_pylist()

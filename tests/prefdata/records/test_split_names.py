@@ -1,4 +1,4 @@
-"""Splits by the names of files and folders: what is read, what is not, what is an error."""
+"""Splits by the names of files and directories: read, ignored, or an error."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from prefdata.errors import UsageError
 from prefdata.records.split_names import FileSplit, kind_of, name_splits, rank_of
 
 TRAIN, TEST, VALIDATION = "train", "test", "validation"
-# Names of the inputs, and the split that each is.
+# Names of the inputs, and the split of each.
 DIVIDED: list[tuple[list[str], list[str]]] = [
     (["train_prefs-00000-of-00001.parquet", "test_prefs-00000-of-00001.parquet"], [TRAIN, TEST]),
     (["train.jsonl", "test.jsonl"], [TRAIN, TEST]),
@@ -36,7 +36,7 @@ DIVIDED: list[tuple[list[str], list[str]]] = [
     (["train/hh/a.jsonl", "test/hh/a.jsonl"], [TRAIN, TEST]),
     (["dev-data.jsonl", "training-set.jsonl", "hold-out_set.jsonl"], [VALIDATION, TRAIN, TEST]),
 ]  # fmt: skip
-# Names that are one set: their words are no splits, or all say the same one.
+# Names that are one set: none names a split, or all name the same one.
 ONE_SET: list[list[str]] = [
     ["test.jsonl.gz"],
     ["test-prep-questions.jsonl"],
@@ -72,12 +72,12 @@ TWO_READINGS: list[tuple[list[str], str]] = [
 
 
 @pytest.mark.parametrize(("names", "splits"), DIVIDED, ids=lambda some: some[0])
-def test_names_say_the_split_of_each_file(names: list[str], splits: list[str]) -> None:
+def test_names_give_the_split_of_each_file(names: list[str], splits: list[str]) -> None:
     assert [one.split for one in name_splits(names, {})] == splits
     backwards = name_splits(names[::-1], {})
-    assert [one.split for one in backwards] == splits[::-1], "whatever the order of the files"
+    assert [one.split for one in backwards] == splits[::-1], "in any order of the files"
     elsewhere = name_splits([str(Path("/srv/test/set-2") / name) for name in names], {})
-    assert [one.split for one in elsewhere] == splits, "wherever the files lie"
+    assert [one.split for one in elsewhere] == splits, "wherever the files are"
 
 
 @pytest.mark.parametrize("names", ONE_SET, ids=lambda names: names[0])
@@ -86,7 +86,7 @@ def test_false_friends_and_a_single_name_divide_nothing(names: list[str]) -> Non
 
 
 @pytest.mark.parametrize(("names", "place"), TWO_READINGS, ids=lambda some: some[0])
-def test_two_readings_are_an_error_that_says_both(names: list[str], place: str) -> None:
+def test_two_readings_are_an_error_that_names_both(names: list[str], place: str) -> None:
     with pytest.raises(UsageError, match="--split train=FILE") as caught:
         name_splits(names, {})
 
@@ -94,7 +94,7 @@ def test_two_readings_are_an_error_that_says_both(names: list[str], place: str) 
     assert name_splits(names, {place: "train"})[names.index(place)] == FileSplit("train", "given")
 
 
-def test_who_says_the_split_is_said() -> None:
+def test_the_source_of_a_split_is_reported() -> None:
     names = ["d/test/a.jsonl", "d/dev.jsonl", "d/rest.jsonl", "d/x.jsonl", "d/y.jsonl"]
     given = {"d/x.jsonl": "hard", "d/y.jsonl": "rows"}
 
@@ -107,7 +107,7 @@ def test_who_says_the_split_is_said() -> None:
     ]
 
 
-def test_who_gives_way_is_an_order() -> None:
+def test_splits_are_sorted_by_precedence() -> None:
     names = ["test", "eval", "dev", "chat", "train", "test_hard", "art"]
 
     found = sorted(names, key=rank_of)

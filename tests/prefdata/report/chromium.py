@@ -1,4 +1,4 @@
-"""A headless Chromium that a test drives over WebDriver, with nothing but the standard library."""
+"""Headless Chromium for tests, driven over WebDriver with only the standard library."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ _FLAGS = [
 
 
 class Chromium:
-    """One session: a page at a time, and what it asked of the network."""
+    """Session of a browser: one page at a time, and its network requests."""
 
     def __init__(self, address: str, capabilities: dict[str, Any]) -> None:
         self._address = address
@@ -42,7 +42,7 @@ class Chromium:
         return self._call("POST", f"{self._session}/execute/sync", body)
 
     def dialog(self) -> str | None:
-        """The text of the dialog that stands open, if one does."""
+        """Return the text of the open dialog, or None."""
         try:
             return str(self._call("GET", f"{self._session}/alert/text"))
         except urllib.error.HTTPError as error:
@@ -54,13 +54,13 @@ class Chromium:
         self._call("POST", f"{self._session}/alert/dismiss", {})
 
     def resize(self, width: int) -> None:
-        """Give the page this width, as a phone does; windows of the browser itself end at 500."""
+        """Set the page's width, as on a phone; the browser's own windows are at least 500 wide."""
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
         body = {"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics}
         self._call("POST", f"{self._session}/goog/cdp/execute", body)
 
     def requests(self) -> list[str]:
-        """The URLs that were asked for since this was last called."""
+        """Return the URLs that were requested since the last call."""
         body = {"type": "performance"}
         entries = self._call("POST", f"{self._session}/se/log", body)
         messages = [json.loads(entry["message"])["message"] for entry in entries]
@@ -82,7 +82,7 @@ class Chromium:
 
 @contextmanager
 def open_chromium(profile: Path) -> Iterator[Chromium]:
-    """A browser with a new profile; it and its driver are gone afterwards."""
+    """Open a browser with a new profile; close it and its driver afterwards."""
     assert BROWSER
     assert DRIVER
     with socket.socket() as free:

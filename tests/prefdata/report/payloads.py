@@ -1,4 +1,4 @@
-"""Texts that would do harm if a page, a card or a terminal took them for more than text."""
+"""Payloads that would be harmful if a page, a card or a terminal did not escape them."""
 
 import json
 import os
@@ -121,7 +121,7 @@ TERMINAL = [
     "[bold red]markup[/]",
 ]
 
-# C0 but for line breaks and tabs, DEL, C1, and what changes the direction of text.
+# C0 except line breaks and tabs, DEL, C1, and characters that change the direction of text.
 HARMFUL = frozenset(
     [chr(code) for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"]
     + list("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -129,6 +129,6 @@ HARMFUL = frozenset(
 
 
 def naughty_strings() -> list[str]:
-    """The list of naughty strings in the JSON file that NAUGHTY_STRINGS names, if it names one."""
+    """Return the strings in the JSON file that NAUGHTY_STRINGS names, if it is set."""
     path = os.environ.get("NAUGHTY_STRINGS")
     return [text for text in json.loads(Path(path).read_text()) if text] if path else []

@@ -1,4 +1,4 @@
-"""A report and pairs with everything in them, made up: what the pages are developed against."""
+"""Synthetic report and pairs with all fields set, for development and tests of the pages."""
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def line_classes(lines: int, blank: int, duplicates: int, rejected: int) -> Line
 
 
 def finding(code: str, severity: str, count: int, *messages: str, text: str = "") -> Finding:
-    """A finding with examples on lines that grow; `text` stands for what data would bring."""
+    """Return a finding with examples on increasing lines; `text` is a string from data."""
     check = describe_code(code)
     examples = [
         Example(
@@ -70,8 +70,8 @@ def findings(text: str = "") -> list[Finding]:
             "PD210",
             "E",
             12,
-            "the prompt holds '<|im_end|>', a control token of the tokenizer",
-            "chosen holds '<|im_start|>', a control token of the tokenizer",
+            "the prompt contains '<|im_end|>', a control token of the tokenizer",
+            "chosen contains '<|im_start|>', a control token of the tokenizer",
             text=text,
         ),
         finding("PD301", "E", 318, "chosen and rejected are equal but for spaces", text=text),
@@ -109,8 +109,14 @@ def funnel() -> list[FunnelStage]:
 def biases(text: str = "") -> list[Bias]:
     rows = [
         ("length", 0.571, 0.567, 0.575, "Chosen completions are longer: 57 times of 100."),
-        ("list marks", 0.508, 0.499, 0.517, "Lists do not tell the sides apart."),
-        ("model name", 0.642, 0.631, 0.653, "Which model wrote a completion tells a good part."),
+        ("list marks", 0.508, 0.499, 0.517, "Lists do not distinguish the sides."),
+        (
+            "model name",
+            0.642,
+            0.631,
+            0.653,
+            "The model predicts much of the label.",
+        ),
     ]
     return [
         Bias(name=n + text, auc=a, low=low, high=high, pairs=NUM_PAIRS, sentence=sentence + text)
@@ -119,7 +125,7 @@ def biases(text: str = "") -> list[Bias]:
 
 
 def measured() -> dict[str, object]:
-    """Lengths and histograms of as many pairs, drawn from three log-normal laws."""
+    """Return lengths and histograms of pairs, drawn from three log-normal distributions."""
     random = np.random.default_rng(7)
     scales = {"prompt": (4.6, 0.9), "chosen": (5.3, 0.7), "rejected": (5.15, 0.75)}
     drawn = {
@@ -199,7 +205,7 @@ def splits() -> dict[str, SplitStats]:
 
 
 def full_report(text: str = "") -> Report:
-    """A report with every field filled; `text` is put into every field that data can reach."""
+    """Return a report with all fields set; `text` is in every field that data can reach."""
     sealed = inputs(text)
     total = {
         name: sum(getattr(item.lines, name) for item in sealed) for name in LineClasses.model_fields
@@ -245,7 +251,7 @@ def full_report(text: str = "") -> Report:
 
 
 def empty_report() -> Report:
-    """What is known of a file without rows."""
+    """Return the report of a file without rows."""
     return Report(
         tool_version="0.1.0",
         inputs=[],
@@ -260,7 +266,7 @@ def empty_report() -> Report:
 
 
 def shown_pair(text: str = "") -> ShownPair:
-    """A pair of a build with a text in every field; its tokens are bytes."""
+    """Return a pair of a build with the text in every field; its tokens are bytes."""
     pair = example_pair(text)
     parts = {part: getattr(pair, part) for part in ("prompt", "chosen", "rejected")}
     turns = {

@@ -1,4 +1,4 @@
-"""What is new in a report, what a changed severity says of itself, and sets that are refused."""
+"""New findings of a report, notes on changed severities, and datasets that are refused."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def run(*arguments: str | Path) -> int:
     return CliRunner().invoke(main, [str(argument) for argument in arguments]).exit_code
 
 
-def test_only_what_the_baseline_has_not_fails(tmp_path: Path) -> None:
+def test_only_findings_that_the_baseline_lacks_fail(tmp_path: Path) -> None:
     rows, report = tmp_path / "rows.jsonl", tmp_path / "report.json"
     write_rows(rows, [*chat_rows(10), BLANK])
     assert run("validate", rows, "--report", report) == 1
@@ -51,7 +51,7 @@ def test_a_graver_severity_is_new(tmp_path: Path) -> None:
     assert after.notes == ["PD209 role_marker_text is E here, and W by default"]
 
 
-def test_a_baseline_that_is_no_report_is_refused(tmp_path: Path) -> None:
+def test_a_baseline_that_is_not_a_report_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{}")
     for name in ("x.json", "absent.json"):
         with pytest.raises(UsageError, match=r"\[C160\]$"):
@@ -126,8 +126,8 @@ def test_two_processes_report_what_one_does(tmp_path: Path) -> None:
     assert validate([str(rows)], ValidateOptions(workers=2)) == alone
 
 
-def test_unpaired_rows_of_one_label_are_told(tmp_path: Path) -> None:
-    """A hundred prompts with one bad answer and five good ones each."""
+def test_unpaired_rows_of_one_label_are_reported(tmp_path: Path) -> None:
+    """Check a hundred prompts with one bad answer and five good ones each."""
     rows: list[dict[str, object]] = [
         {"prompt": f"Say {n}", "completion": f" {n} {answer}", "label": answer > 0}
         for n in range(100)
@@ -141,7 +141,7 @@ def test_unpaired_rows_of_one_label_are_told(tmp_path: Path) -> None:
     assert "PD605" not in {one.code for one in report.findings}
 
 
-def test_near_duplicates_are_looked_for_where_asked(tmp_path: Path) -> None:
+def test_near_duplicates_are_searched_for_if_requested(tmp_path: Path) -> None:
     words = " ".join(f"word{n}" for n in range(40))
     rows: list[dict[str, object]] = [
         {"prompt": f"Repeat: {words}{more}", "chosen": f" {words}", "rejected": " no"}

@@ -1,4 +1,4 @@
-"""The pages in a real browser: no dialog, no script, no request, nothing wider than a phone."""
+"""Pages in a real browser: no dialog, no script, no request, nothing wider than a phone."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium with its chromedriver"),
 ]
 
-# What a page must not have, and what it is made of.
+# Counts of elements that a page must not have, and of those that it has.
 COUNT = """
 const all = [...document.querySelectorAll('*')];
 const banned = 'script img iframe object embed form link base video audio plaintext'.split(' ');
@@ -44,7 +44,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
 
 
 def look_at(chromium: Chromium, path: Path) -> dict[str, object]:
-    """Open a page, and count what it must not have."""
+    """Open a page, and count the elements that it must not have."""
     chromium.open(path)
     assert chromium.dialog() is None
     found: dict[str, object] = chromium.run(COUNT)

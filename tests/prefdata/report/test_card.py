@@ -1,4 +1,4 @@
-"""The card: Markdown in which data is text, a header that is true, a build that it repeats."""
+"""Dataset card: Markdown in which data is escaped, a correct header, a command that rebuilds."""
 
 import re
 from functools import lru_cache
@@ -48,7 +48,7 @@ def header_of(card: str) -> dict[str, object]:
 
 
 def kinds(card: str) -> list[str]:
-    """The card's elements, but for its paragraphs and line breaks."""
+    """Return the card's elements, except paragraphs and line breaks."""
     found = []
     for token in PARSER.parse(body_of(card)):
         found += [token.type, *(child.type for child in token.children or [])]
@@ -62,7 +62,7 @@ def plain_kinds() -> list[str]:
 
 
 @pytest.mark.parametrize("text", [*MARKDOWN, *XSS, *TERMINAL])
-def test_what_data_brings_is_text_in_the_card(text: str) -> None:
+def test_text_from_data_is_text_in_the_card(text: str) -> None:
     card = write_card(full_report(f" {text}"), name=f"out {text}")
 
     assert not HARMFUL & set(card)
@@ -81,7 +81,7 @@ def test_no_address_becomes_a_link() -> None:
     assert not re.search(r"(?<!\\)(://|(?<=www)\.|@)", body_of(card).split("## Build it again")[0])
 
 
-def test_the_header_names_a_license_only_where_all_sources_have_it() -> None:
+def test_the_header_names_a_license_only_if_all_sources_have_it() -> None:
     report = full_report()
     known = [SourceShare(name=name, pairs=1, share=0.5, licence="MIT") for name in "ab"]
 
@@ -94,7 +94,7 @@ def test_the_header_names_a_license_only_where_all_sources_have_it() -> None:
     assert "language" not in header
 
 
-def test_a_header_reads_back_whatever_a_licence_holds() -> None:
+def test_a_header_reads_back_with_any_licence() -> None:
     licence = "x\n---\n# heading: \u202e"
     source = SourceShare(name="a", pairs=1, share=1.0, licence=licence)
     card = write_card(full_report().model_copy(update={"sources": [source]}), name="out")
@@ -115,7 +115,7 @@ def test_a_card_repeats_its_build(
     assert str(tmp_path) not in card
     config = tmp_path / "build.yaml"
     config.write_text(block[1])
-    monkeypatch.chdir(rows_file.parent)  # the card names inputs and tokenizer, not where they lie
+    monkeypatch.chdir(rows_file.parent)  # the card names inputs and tokenizer without directories
     (rows_file.parent / tiny.name).symlink_to(tiny)
     again = prefdata.build(read_config(config, {"out": str(tmp_path / "b")}))
 

@@ -1,4 +1,4 @@
-"""What differs between two texts: nothing is lost, equal runs are equal, noise is no match."""
+"""Difference of two texts: nothing is lost, equal runs are equal, noise is not a match."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,7 +41,7 @@ def test_one_changed_word_is_the_difference() -> None:
     assert [span.text for span in found.right if span.differs] == ["wet"]
 
 
-def test_a_word_between_different_words_is_no_match() -> None:
+def test_a_word_between_different_words_is_not_a_match() -> None:
     found = compare("cats like the warm sun", "most dogs eat the red meat")
 
     assert all(span.differs for span in found.left + found.right)
@@ -57,7 +57,7 @@ def test_a_shared_sentence_is_found_between_differences() -> None:
     assert "It boils at one hundred degrees" in equal_runs(found.left)
 
 
-def test_texts_too_long_to_compare_share_their_ends_alone() -> None:
+def test_texts_too_long_to_compare_share_only_their_ends() -> None:
     middle = [" ".join(f"{side}{n % 97}" for n in range(3_000)) for side in "lr"]
     found = compare(f"The same start {middle[0]} same end", f"The same start {middle[1]} same end")
 

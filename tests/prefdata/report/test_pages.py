@@ -1,4 +1,4 @@
-"""Pages do nothing: whatever data brings is text in them, and nothing is fetched or run."""
+"""Static pages: all text from data is escaped, and nothing is requested or run."""
 
 import base64
 import hashlib
@@ -29,7 +29,7 @@ SECTIONS = [
 
 
 class Skeleton(HTMLParser):
-    """A page without its texts: tags, and attributes whose values are not data."""
+    """Skeleton of a page without its texts: tags, and attributes that do not come from data."""
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -61,7 +61,7 @@ def decode_bytes(ids: tuple[int, ...]) -> str:
 
 
 def pairs_page(pairs: list[ShownPair]) -> str:
-    """A page of the browser; tokens are the bytes of their text."""
+    """Return a page of pairs; tokens are the bytes of their text."""
     leaves = [leaf_of(pair, decode_bytes, {}) for pair in pairs]
     values = {"build": "out", "leaves": leaves, "total": 9, "shown": len(pairs)}
     return render(
@@ -91,7 +91,7 @@ def test_no_payload_becomes_markup_among_pairs() -> None:
 
 
 @pytest.mark.parametrize("text", ["<b>\u202e\x1b[0m & 'x' \"y\"", "a\x00b\x9bc"])
-def test_what_data_brings_is_read_back_as_text(text: str) -> None:
+def test_text_from_data_is_read_back_as_text(text: str) -> None:
     for page in (render_report(full_report(text)), pairs_page([shown_pair(text)])):
         shown = "".join(Skeleton(page).text)
 
@@ -132,7 +132,7 @@ def test_a_page_leaves_out_what_a_report_does_not_know() -> None:
     assert "prefdata validation" in page
 
 
-def test_every_loss_stands_in_the_funnel_with_its_code_and_number() -> None:
+def test_every_loss_is_in_the_funnel_with_its_code_and_number() -> None:
     report = full_report()
     page = render_report(report)
     pictures = re.findall(r'<svg[^>]*class="funnel.*?</svg>', page, re.DOTALL)
@@ -145,7 +145,7 @@ def test_every_loss_stands_in_the_funnel_with_its_code_and_number() -> None:
                 assert f">{lost:,}</text>" in picture
 
 
-def test_pictures_are_told_in_words() -> None:
+def test_pictures_are_described_in_words() -> None:
     page = render_report(full_report())
     pictures = [picture for picture in page.split("<svg")[1:] if "aria-hidden" not in picture[:200]]
 
@@ -154,14 +154,14 @@ def test_pictures_are_told_in_words() -> None:
     assert page.count("<table") == page.count("<caption>")
 
 
-def test_a_broken_split_is_said_to_be_broken() -> None:
+def test_a_broken_split_is_reported_as_broken() -> None:
     report = full_report()
     assert report.split_proof is not None
     leaking = report.split_proof.model_copy(update={"leaked": 2})
     page = render_report(report.model_copy(update={"split_proof": leaking}))
 
-    assert "2 clusters of near copies lie in two splits" in page
-    assert "No prompt has a near copy" in render_report(report)
+    assert "2 clusters of near-duplicates are in two splits" in page
+    assert "No prompt has a near-duplicate" in render_report(report)
 
 
 def test_a_report_reads_back_from_its_own_json() -> None:
@@ -170,7 +170,7 @@ def test_a_report_reads_back_from_its_own_json() -> None:
     assert Report.model_validate_json(report.model_dump_json()) == report
 
 
-def test_a_report_of_thousands_of_files_is_a_page_still() -> None:
+def test_a_report_of_thousands_of_files_is_still_a_page() -> None:
     report = full_report()
     many = [report.inputs[0].model_copy(update={"name": f"part-{n}"}) for n in range(5_000)]
     page = render_report(report.model_copy(update={"inputs": many}))
@@ -180,7 +180,7 @@ def test_a_report_of_thousands_of_files_is_a_page_still() -> None:
 
 
 def luminance(color: str) -> float:
-    """Relative luminance of a color, as WCAG 2 defines it."""
+    """Return the relative luminance of a color, as WCAG 2 defines it."""
     digits = color.lstrip("#")
     digits = "".join(digit * 2 for digit in digits) if len(digits) == 3 else digits
     parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
@@ -188,7 +188,7 @@ def luminance(color: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def test_text_stands_out_from_what_is_behind_it_by_day_by_night_and_in_print() -> None:
+def test_text_has_enough_contrast_in_light_mode_in_dark_mode_and_in_print() -> None:
     themes = re.findall(r":root \{(.*?)\}", render_report(full_report()), re.DOTALL)
     assert len(themes) == 3
     for theme in themes:

@@ -1,4 +1,4 @@
-"""Any numbers can be drawn, and what is drawn lies inside of its picture."""
+"""Plots of any numbers: all can be drawn, and the drawing is inside its picture."""
 
 import math
 import re
@@ -29,7 +29,7 @@ LENGTHS = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=50)
 
 
 def numbers_in(picture: str) -> list[float]:
-    """The numbers of attributes and paths."""
+    """Return the numbers in attributes and paths."""
     values = re.findall(r' (?:x|y|x1|x2|y1|y2|cx|width|height|d)="([^"]*)"', picture)
     assert not any(word in value for value in values for word in ("nan", "inf"))
     return [float(text) for value in values for text in re.findall(r"-?\d+\.?\d*", value)]
@@ -66,7 +66,7 @@ def test_any_interval_can_be_drawn(values: list[float]) -> None:
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 2**31 - 1)] * 3), min_size=1, max_size=30))
-def test_lengths_are_what_numpy_says_of_them(rows: list[tuple[int, int, int]]) -> None:
+def test_lengths_are_as_numpy_computes_them(rows: list[tuple[int, int, int]]) -> None:
     parts = dict(zip(PARTS, np.array(rows, np.int64).T, strict=True))
     found = measure_parts(parts)
     assert found is not None
@@ -81,7 +81,7 @@ def test_lengths_are_what_numpy_says_of_them(rows: list[tuple[int, int, int]]) -
     assert found.chosen_longer == round(float(np.mean(longer)), 6)
 
 
-def test_the_stream_ends_as_wide_as_what_is_kept() -> None:
+def test_the_stream_ends_as_wide_as_the_kept_rows() -> None:
     report = full_report()
     picture = draw_funnel(report, WIDE)
     widths = [float(width) for width in re.findall(r'class="kept[^>]*width="([\d.]+)"', picture)]

@@ -1,4 +1,4 @@
-"""SARIF: the shape that the standard asks for, and places that lead to the very row."""
+"""SARIF: the structure that the standard requires, and locations that point to the exact row."""
 
 import gzip
 import json
@@ -131,7 +131,7 @@ def validate(folder: Path, monkeypatch: pytest.MonkeyPatch, *files: str) -> Run:
 
 
 @pytest.mark.parametrize("text", ["", *XSS, *TERMINAL])
-def test_a_log_has_the_standard_s_shape_whatever_data_brings(text: str) -> None:
+def test_a_log_has_the_standard_s_structure_with_any_text(text: str) -> None:
     log = to_sarif(full_report(text), ROOT)
     run = read(log)
 
@@ -143,16 +143,16 @@ def test_a_log_has_the_standard_s_shape_whatever_data_brings(text: str) -> None:
 def test_every_finding_is_counted_in_full() -> None:
     report = full_report()
     run = read(to_sarif(report, ROOT))
-    told = " ".join(note.message.text for note in run.invocations[0].notifications)
+    notes = " ".join(note.message.text for note in run.invocations[0].notifications)
 
     for finding in report.findings:
         listed = sum(result.rule_id == finding.code for result in run.results)
         assert listed == len(finding.examples)
-        assert listed == finding.count or f"{finding.code}: {finding.count - listed:,} " in told
+        assert listed == finding.count or f"{finding.code}: {finding.count - listed:,} " in notes
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_place_leads_to_the_row(
+def test_a_location_points_to_the_row(
     rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
 ) -> None:
     data = rows_file.read_bytes() + b'\n{"broken\n' + rows_file.read_bytes()[:40] + b"\n"

@@ -1,4 +1,4 @@
-"""What commands show of a build: pages and pairs, the same numbers everywhere, no raw control."""
+"""Views of a build: pages and pairs, the same numbers everywhere, no raw control characters."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def run(*arguments: str | Path) -> Result:
 
 @pytest.fixture
 def build(tiny: Path, tmp_path: Path) -> Build:
-    """Sixty pairs in several shards of two splits, and a test split."""
+    """Build sixty pairs in several shards of two splits, and a test split."""
     file = write_rows(tmp_path / "rows.jsonl", chat_rows(60))
     config = BuildConfig(
         inputs=[str(file)],
@@ -41,7 +41,7 @@ def build(tiny: Path, tmp_path: Path) -> Build:
 
 
 @pytest.mark.parametrize("text", TERMINAL)
-def test_the_terminal_gets_no_control_that_data_brings(text: str) -> None:
+def test_the_terminal_gets_no_control_character_from_data(text: str) -> None:
     console = Console(width=200, color_system=None, force_terminal=False)
     with console.capture() as captured:
         print_report(full_report(text), console)
@@ -72,7 +72,7 @@ def test_text_and_tokens_of_a_row_are_those_of_its_split(build: Build) -> None:
         assert pair.text["pair_id"] == pair.tokens["pair_id"].hex()
 
 
-def test_pages_hold_the_pairs_that_were_asked_for(build: Build, tmp_path: Path) -> None:
+def test_pages_have_the_requested_pairs(build: Build, tmp_path: Path) -> None:
     rows = sum(split.rows for split in build.splits.values())
     pages = write_browser(build, tmp_path / "pages", most=1_000)
     texts = [page.read_text() for page in pages]
@@ -84,7 +84,7 @@ def test_pages_hold_the_pairs_that_were_asked_for(build: Build, tmp_path: Path) 
     assert 'href="index.html" rel="prev"' in texts[1]
 
 
-def test_one_page_holds_pairs_of_the_whole_build(build: Build, tmp_path: Path) -> None:
+def test_one_page_has_pairs_of_the_whole_build(build: Build, tmp_path: Path) -> None:
     page = tmp_path / "pairs.html"
     shown = run("show", build.path, "--html", page, "--rows", "6")
 
@@ -149,7 +149,7 @@ def test_a_report_in_no_known_form_is_refused_before_the_work(rows_file: Path) -
     assert result.stderr.endswith("use one of .json, .html, .sarif [E160]\n")
 
 
-def test_files_are_made_where_they_are_asked_for_or_refused_in_a_line(
+def test_files_are_written_where_requested_or_refused_in_a_line(
     build: Build, rows_file: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "folder.html"

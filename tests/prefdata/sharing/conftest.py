@@ -27,13 +27,13 @@ def hub() -> Iterator[FakeHub]:
 
 @pytest.fixture(autouse=True)
 def environment(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
-    """Of commands in processes of their own."""
+    """Return the environment of commands in separate processes."""
     return use_loopback(hub, monkeypatch, tmp_path)
 
 
 @pytest.fixture(scope="session")
 def build(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Pairs of three files in three splits, one of them refused, with two references."""
+    """Build pairs of three files in three splits, with refused rows and two references."""
     made = make_build(tmp_path_factory.mktemp("shared"), tiny)
     for number, name in enumerate(("one", "two")):
         add_reference(made, name, seed=number)
@@ -70,7 +70,7 @@ def make_build(folder: Path, tiny: Path, name: str = "out", **changes: Any) -> B
 
 
 def add_reference(build: Build, name: str, *, seed: int = 0, model: str = "some-model") -> None:
-    """Log-probs of no model, in the files that `dpo-ref` writes."""
+    """Write random log-probs in the format of `dpo-ref`."""
     generator = np.random.default_rng(seed)
     folder = build.path / "reference" / name
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Croissant: what the Hub serves from the card of a set is valid, and its records are the rows."""
+"""Croissant: the Hub's metadata from a set's card is valid, and its records are the rows."""
 
 import io
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.hub import FakeHub
 
 NAME, REPO = "org/set", "datasets/org/set"
 pytestmark = pytest.mark.filterwarnings("ignore")
-"""Of mlcroissant's own parts."""
+"""Warnings of mlcroissant's own parts."""
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_what_the_hub_serves_from_the_card_is_valid(
 def test_its_records_are_the_rows_of_every_config(
     files: dict[str, bytes], build: Build, hub: FakeHub, tmp_path: Path
 ) -> None:
-    """The metadata as served, but that its files are in a directory, not in a git repository."""
+    """Read the metadata as served, except that its files are in a directory, not in git."""
     convert(files, tmp_path)
     about = requests.get(f"{hub.address}/api/datasets/{NAME}/croissant", timeout=60).json()
     for file_set in about["distribution"][1:]:

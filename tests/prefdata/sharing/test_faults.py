@@ -1,4 +1,4 @@
-"""The Hub fails in every way at every request: one coded line, no token, and no mixture."""
+"""Faults of the Hub at every request: one coded line, no token, no mixture of sets."""
 
 import os
 import signal
@@ -100,7 +100,7 @@ def test_a_pull_that_fails_is_one_coded_line_and_the_next_one_is_whole(
 
 
 def kill_at(number: int, words: list[str], hub: FakeHub, environment: dict[str, str]) -> bool:
-    """Run a command and kill it at its n-th request; whether it came to that."""
+    """Run a command and kill it at its n-th request; return whether it was killed."""
     asked = len(hub.seen)
     process = subprocess.Popen(
         [sys.executable, "-m", "prefdata", *words],
@@ -119,7 +119,7 @@ def kill_at(number: int, words: list[str], hub: FakeHub, environment: dict[str, 
 
 
 def points(total: int) -> list[int]:
-    """Numbers of requests, evenly spread: all of them under `make stress`."""
+    """Return numbers of requests, evenly spread: all of them under `make stress`."""
     most = times(4, total)
     return sorted({1 + round(n * (total - 1) / max(most - 1, 1)) for n in range(most)})
 

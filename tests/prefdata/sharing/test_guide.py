@@ -1,4 +1,4 @@
-"""docs/sharing.md, run as it stands: every command of it, against a server on loopback."""
+"""docs/sharing.md, run unchanged: all its commands, against a server on loopback."""
 
 import re
 import shutil
@@ -17,7 +17,7 @@ GUIDE = Path(__file__).parents[3] / "docs" / "sharing.md"
 DIFFERS = 1
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 _SPLITS = {"train_prefs": "train", "test_prefs": "test", "SPLIT": "validation"}
-"""Of the set of somebody else, and of the build that gives the rows."""
+"""Splits of another person's set, with the splits of the build that its rows are from."""
 
 
 def commands() -> list[str]:

@@ -19,7 +19,7 @@ NAME, REPO = "org/set", "datasets/org/set"
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-"""The client's own, of huggingface_hub 2.4."""
+"""Warnings of the client itself, huggingface_hub 2.4."""
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_more_splits_join_one_and_none_is_removed(shared: Build, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("shared")
-def test_a_split_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+def test_a_missing_split_is_reported_with_the_existing_ones(tmp_path: Path) -> None:
     with pytest.raises(PrefdataError, match=r"no split dev; it has .*train.* \[E213\]"):
         prefdata.pull(NAME, tmp_path / "out", splits=["dev"])
     assert not (tmp_path / "out").exists()
@@ -83,7 +83,7 @@ def test_the_command_pulls_a_split_and_says_so(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, words)
 
     assert done.exit_code == 0, done.output
-    assert "(test alone)" in done.output
+    assert "(only test)" in done.output
 
 
 def test_functions_take_names_and_directories(shared: Build, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Push and pull: the same build comes back, whoever reads it, and nothing else leaves the house."""
+"""Push and pull: every reader gets the same build, and nothing else is uploaded."""
 
 import getpass
 import hashlib
@@ -28,7 +28,7 @@ NAME = "org/set"
 REPO = f"datasets/{NAME}"
 MIT = PushOptions(licence="mit")
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-"""The client's own, of huggingface_hub 2.4."""
+"""Warnings of the client itself, huggingface_hub 2.4."""
 
 
 def run(*words: object) -> Result:
@@ -115,7 +115,7 @@ def test_a_second_push_makes_no_commit(build: Build, hub: FakeHub) -> None:
 
 
 def load_all(commit: str, cache: Path, *, streaming: bool) -> dict[str, list[dict[str, Any]]]:
-    """The rows of every split of every config, by both names."""
+    """Return the rows of every split of every config, by config and split."""
     found = {}
     for config in datasets.get_dataset_config_names(NAME, revision=commit):
         for split in datasets.get_dataset_split_names(NAME, config, revision=commit):
@@ -132,7 +132,7 @@ def test_every_config_loads_with_datasets_and_equals_the_rows(
     streaming: bool, build: Build, hub: FakeHub, tmp_path: Path
 ) -> None:
     commit = push(build.path, NAME).commit
-    hub.commit(REPO, {"README.md": b"later"})  # what is pinned does not change
+    hub.commit(REPO, {"README.md": b"later"})  # a pinned commit does not change
     found = load_all(str(commit), tmp_path / "datasets", streaming=streaming)
 
     tokens = f"tokens-{plain_name(build.manifest.tokenizer.name)}"
@@ -159,7 +159,7 @@ def test_nothing_local_is_published(build: Build, hub: FakeHub) -> None:
         "odd role of mine", TOKEN, socket.gethostname(),
         build.path.parent.parent.name,
     ]  # fmt: skip
-    if getpass.getuser() != "root":  # a word that texts may hold
+    if getpass.getuser() != "root":  # "root" may be a word of the texts
         secrets.append(getpass.getuser())
     for name, data in hub.head(REPO)[1].items():
         text = data
@@ -183,7 +183,7 @@ def test_a_part_that_changes_replaces_its_files_in_one_commit(
     assert pull(find_set(NAME), tmp_path / "back").content_hash == other.content_hash
 
 
-def test_foreign_files_are_refused_and_people_s_cards_kept(build: Build, hub: FakeHub) -> None:
+def test_foreign_files_are_refused_and_edits_of_cards_are_kept(build: Build, hub: FakeHub) -> None:
     card = "---\nlicense: cc0-1.0\nmine: [1]\ntags:\n- own\n---\n# My own words\n"
     hub.create(REPO, {"LICENSE": b"mine", "gguf/x.gguf": b"y", "README.md": card.encode()})
     refused = run("push", build.path, NAME)
@@ -204,7 +204,7 @@ def test_foreign_files_are_refused_and_people_s_cards_kept(build: Build, hub: Fa
     assert len(hub.commits[REPO]) == 2
 
 
-def test_a_public_repo_needs_the_word(build: Build, hub: FakeHub) -> None:
+def test_a_public_repo_needs_the_option(build: Build, hub: FakeHub) -> None:
     hub.create(REPO, private=False)
     refused = run("push", build.path, NAME)
     done = run("push", build.path, NAME, "--public")
@@ -261,7 +261,7 @@ def test_a_branch_and_a_pull_request_leave_the_head(build: Build, hub: FakeHub) 
     assert any(name.startswith("refs/pr/") for name in hub.branches[REPO])
 
 
-def test_a_pull_takes_up_what_is_there_and_refuses_another_build(
+def test_a_pull_resumes_and_refuses_another_build(
     build: Build, hub: FakeHub, tiny: Path, tmp_path: Path
 ) -> None:
     push(build.path, NAME)

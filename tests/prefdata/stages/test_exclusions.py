@@ -1,4 +1,4 @@
-"""Pairs that are left out by their ids: counted as filtered, and found again."""
+"""Exclusion of pairs by id: they are counted as filtered, and can be found again."""
 
 import json
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def ids_of(build: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("form", ["plain", "json"])
-def test_a_pair_is_left_out_by_its_id_and_found_again(
+def test_a_pair_is_excluded_by_its_id_and_found_again(
     form: str, build_of: Callable[..., Any], tmp_path: Path
 ) -> None:
     whole = build_of("whole")
@@ -67,5 +67,5 @@ def test_a_line_without_an_id_is_named(
 ) -> None:
     (tmp_path / "ids").write_text(f"{'0' * 32}\n{line}\n")
 
-    with pytest.raises(UsageError, match=r"ids:2: holds no id of a pair.*C119"):
+    with pytest.raises(UsageError, match=r"ids:2: has no pair id.*C119"):
         build_of("out", exclude=[str(tmp_path / "ids")])

@@ -25,7 +25,7 @@ def said(split: str | None, prompts: list[str], column: str = "split") -> list[R
     return [ask(prompt, **({column: split} if split is not None else {})) for prompt in prompts]
 
 
-# What the files are, what else is asked for, and the prompts of each split.
+# The files, the other settings, and the prompts of each split.
 KEPT: dict[str, tuple[Files, dict[str, Any], dict[str, list[str]]]] = {
     "names": (
         {"train_prefs.jsonl": asks(*A), "test_prefs.jsonl": asks(*B)},
@@ -63,12 +63,12 @@ KEPT: dict[str, tuple[Files, dict[str, Any], dict[str, list[str]]]] = {
         {"inputs": {"auto": ["a.jsonl", "dev.jsonl"], "test": ["c.jsonl"]}},
         {"train": A, "validation": B, "test": C},
     ),
-    "test alone": (
+    "only test": (
         {"a.jsonl": asks(*A)},
         {"inputs": {"test": ["a.jsonl"]}, "test_fraction": 0.3},
         {"test": A},
     ),
-    "train alone, as given": ({"a.jsonl": asks(*A)}, {"inputs": {"train": ["a.jsonl"]}},
+    "only train, as given": ({"a.jsonl": asks(*A)}, {"inputs": {"train": ["a.jsonl"]}},
                               {"train": A}),
     "a column": (
         {"a.jsonl": [*said("train", A), *said("Validation", B), *said("test", C)]},
@@ -95,7 +95,7 @@ KEPT: dict[str, tuple[Files, dict[str, Any], dict[str, list[str]]]] = {
         {"inputs": {"train": ["a.jsonl"], "test": ["b.jsonl"]}},
         {"train": A, "test": B},
     ),
-    "by rows, as asked for": (
+    "by rows, as given": (
         {"train.jsonl": [*said("train", A), *said("test", B)]},
         {"inputs": {"rows": ["train.jsonl"]}},
         {"train": A, "test": B},
@@ -109,7 +109,7 @@ KEPT: dict[str, tuple[Files, dict[str, Any], dict[str, list[str]]]] = {
 
 
 def in_folder(folder: Path, inputs: Any) -> Any:
-    """Inputs by split, with their files in the folder."""
+    """Return inputs by split, with their files in the directory."""
     lists = {split: [f] if isinstance(f, str) else f for split, f in inputs.items()}
     return {split: [str(folder / file) for file in files] for split, files in lists.items()}
 
@@ -135,7 +135,7 @@ def test_splits_are_kept(case: str, tiny: Path, tmp_path: Path) -> None:
 DRAWN: dict[str, Files] = {
     "no names": {"a.jsonl": asks(*MANY)},
     "a single name": {"test.jsonl": asks(*MANY)},
-    "train alone": {"train-0.jsonl": asks(*MANY[:200]), "train-1.jsonl": asks(*MANY[200:])},
+    "only train": {"train-0.jsonl": asks(*MANY[:200]), "train-1.jsonl": asks(*MANY[200:])},
     "a column with one split": {"a.jsonl": said("train", MANY)},
     "a column with other names": {
         "a.jsonl": [*said("harmless-base", MANY[:100]), *said("helpful", MANY[100:])]
@@ -156,7 +156,7 @@ def test_one_set_is_drawn_by_prompt(case: str, tiny: Path, tmp_path: Path) -> No
     assert {item.split_from for item in made.manifest.inputs} == {"drawn"}
 
 
-def test_resplit_mixes_whatever_is_named(tiny: Path, tmp_path: Path) -> None:
+def test_resplit_mixes_all_names(tiny: Path, tmp_path: Path) -> None:
     files = {"test.jsonl": asks(*MANY[:50]), "train.jsonl": said("validation", MANY[50:])}
     names = write_files(tmp_path, files)
     one = build_of(write_files(tmp_path, {"r.jsonl": asks(*MANY)}), tiny, tmp_path / "one")
@@ -166,7 +166,7 @@ def test_resplit_mixes_whatever_is_named(tiny: Path, tmp_path: Path) -> None:
     assert prompts_of(made) == prompts_of(one)
 
 
-def test_a_test_split_is_drawn_from_train_only_if_asked_for(tiny: Path, tmp_path: Path) -> None:
+def test_a_test_split_is_drawn_from_train_only_if_configured(tiny: Path, tmp_path: Path) -> None:
     files = {"train.jsonl": asks(*MANY), "validation.jsonl": asks(*B)}
     names = write_files(tmp_path, files)
 
@@ -191,11 +191,11 @@ REFUSED: dict[str, tuple[Files, Any, str, str]] = {
     "a test file whose rows say train": (
         {"a.jsonl": asks(*A), "test.jsonl": said("train", B)}, None, "E186", "--split rows=FILE",
     ),
-    "a value that is no split among splits": (
+    "a value that is not a split, among splits": (
         {"a.jsonl": [*said("train", A), *said("test", B), *said("hard", C)]},
         None, "E186", "'hard' (line 13)",
     ),
-    "rows asked for, and no column": (
+    "rows given, and no column": (
         {"a.jsonl": asks(*A), "b.jsonl": asks(*B)},
         {"rows": ["a.jsonl"], "test": ["b.jsonl"]}, "E186", "no row of it",
     ),
@@ -205,8 +205,8 @@ REFUSED: dict[str, tuple[Files, Any, str, str]] = {
     "a name of two splits": (
         {"train_test.jsonl": asks(*A), "test.jsonl": asks(*B)}, None, "E185", "test and train",
     ),
-    "a name that leads out of the folder": (
-        {"a.jsonl": asks(*A)}, {"../x": ["a.jsonl"]}, "C102", "no name of a split",
+    "a name that is outside the directory": (
+        {"a.jsonl": asks(*A)}, {"../x": ["a.jsonl"]}, "C102", "is not a split name",
     ),
     "names that differ in capitals": (
         {"a.jsonl": asks(*A), "b.jsonl": asks(*B)},
@@ -214,7 +214,7 @@ REFUSED: dict[str, tuple[Files, Any, str, str]] = {
     ),
     "a split without files": ({"a.jsonl": asks(*A)}, {"train": [], "test": ["a.jsonl"]}, "C102",
                               "at least one file"),
-    "a split of a number": ({"a.jsonl": asks(*A)}, {"train": [3]}, "C102", "each file is a text"),
+    "a split of a number": ({"a.jsonl": asks(*A)}, {"train": [3]}, "C102", "each file must"),
 }  # fmt: skip
 
 
@@ -238,7 +238,7 @@ def test_two_readings_are_one_line(case: str, tiny: Path, tmp_path: Path) -> Non
 
 
 def test_unpaired_rows_of_two_splits_never_make_a_pair(tiny: Path, tmp_path: Path) -> None:
-    """Each prompt has a good and a bad answer in one split, and a further one in the other."""
+    """Give each prompt a good and a bad answer in one split, and a further one in the other."""
     rows = [
         {"prompt": f"q {n}", "completion": f" {label} {split} {n}", "label": label, "split": split}
         for n in range(6)
@@ -265,7 +265,7 @@ def test_own_splits_are_read_back(tiny: Path, tmp_path: Path) -> None:
     assert prompts_of(again) == prompts_of(first)
 
 
-def test_the_command_line_says_splits(tiny: Path, tmp_path: Path) -> None:
+def test_the_command_line_gives_splits(tiny: Path, tmp_path: Path) -> None:
     write_files(tmp_path, {"a.jsonl": asks(*A), "b.jsonl": asks(*B), "c.jsonl": asks(*C)})
     a, b, c = (str(tmp_path / f"{name}.jsonl") for name in "abc")
     run = CliRunner().invoke
@@ -312,7 +312,7 @@ def test_the_command_line_adds_to_the_inputs_of_a_config(tiny: Path, tmp_path: P
     assert "[E185]" in twice.stderr
 
 
-def test_who_says_the_split_is_on_screen_in_the_report_and_in_the_manifest(
+def test_the_source_of_a_split_is_on_screen_in_the_report_and_in_the_manifest(
     tiny: Path, tmp_path: Path
 ) -> None:
     files = {"rows.jsonl": asks(*A), "test.jsonl": asks(*B)}
@@ -324,7 +324,7 @@ def test_who_says_the_split_is_on_screen_in_the_report_and_in_the_manifest(
     )
 
     assert run.exit_code == 0, run.output
-    assert "train, as no name says a split" in run.stdout
+    assert "train, as no name gives a split" in run.stdout
     assert "test, by its name" in run.stdout
     assert "The inputs came in splits, which are kept." in run.stdout
     assert "The inputs came in splits, which are kept." in (out / "README.md").read_text()
@@ -336,7 +336,9 @@ def test_who_says_the_split_is_on_screen_in_the_report_and_in_the_manifest(
     assert found == ["rest", "name"]
 
 
-def test_a_build_of_splits_is_the_same_whatever_ran_it(tiny: Path, tmp_path: Path) -> None:
+def test_a_build_of_splits_is_the_same_with_any_workers_and_interruption(
+    tiny: Path, tmp_path: Path
+) -> None:
     rows = asks(*MANY[:40])
     held_out = {"val.jsonl": asks(*B, *MANY[:2]), "test.jsonl": asks(*C, *MANY[:3])}
     files = {"train.jsonl": rows, **held_out}
@@ -389,7 +391,7 @@ def stopped(names: list[str], tiny: Path, out: Path) -> None:
     prefdata.build(make_config(values, place="test"), progress=_Stops())
 
 
-def test_a_split_column_counts_as_read_where_it_names_splits(tmp_path: Path) -> None:
+def test_a_split_column_counts_as_read_if_it_names_splits(tmp_path: Path) -> None:
     files = {
         "a.jsonl": [*said("train", A), *said("test", B)],
         "b.jsonl": said("train", C),
@@ -414,10 +416,10 @@ def test_validate_says_what_a_single_name_means(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("resplit", [False, True])
-def test_own_text_goes_by_its_names_whatever_its_rows_said_before(
+def test_own_text_is_split_by_file_names_not_by_its_split_column(
     resplit: bool, tiny: Path, tmp_path: Path
 ) -> None:
-    """Under `resplit` pairs lie in another split than the column of their first file says."""
+    """Build text whose split column differs from its file names, because of `resplit`."""
     rows = [ask(prompt, split="train" if n % 3 else "validation") for n, prompt in enumerate(MANY)]
     names = write_files(tmp_path, {"a.jsonl": rows})
     first = build_of(names, tiny, tmp_path / "first", resplit=resplit)

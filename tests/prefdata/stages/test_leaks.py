@@ -16,7 +16,7 @@ WORDS = [f"w{number}" for number in range(2000)]
 
 
 def planted(seed: int) -> list[dict[str, object]]:
-    """200 prompts, each with up to three copies in which a few words are others."""
+    """Return 200 prompts, each with up to three copies in which a few words are changed."""
     draw = random.Random(seed)
     prompts = []
     for _ in range(200):

@@ -1,4 +1,4 @@
-"""A build with no pair left says why; `validate --tokenizer` says beforehand what a build would."""
+"""Errors of a build with no pair left give the reasons; `validate --tokenizer` predicts them."""
 
 import json
 from pathlib import Path
@@ -52,7 +52,7 @@ CASES: dict[str, tuple[str, list[Any], str, str]] = {
         CHATML,
         [{"prompt": "<|im_start|>user\nq\n", "chosen": "a", "rejected": "b"}],
         "PD213",
-        "chat template already",
+        "through a chat template",
     ),
     "blank answers": (CHATML, [chat(chosen="")], "PD202", "rows.jsonl:1"),
     "same answers": (CHATML, [chat(chosen="a", rejected="a")], "PD301", "rows.jsonl:1"),
@@ -93,7 +93,7 @@ def test_a_build_with_nothing_left_names_codes_and_reasons(
 
 
 @pytest.mark.parametrize(("template", "rows", "code", "words"), CASES.values(), ids=CASES.keys())
-def test_validate_with_a_tokenizer_tells_beforehand(
+def test_validate_with_a_tokenizer_reports_it_beforehand(
     tmp_path: Path, template: str, rows: list[Any], code: str, words: str
 ) -> None:
     tokenizer = save_tokenizer(tmp_path / "tokenizer", template=template)

@@ -1,4 +1,4 @@
-"""What is kept: a killed build's work after a later mistake, an old build until the new one is."""
+"""Preserved output: a killed build's work after a later mistake, an old build until the new one."""
 
 import errno
 import gzip
@@ -27,7 +27,7 @@ def config(rows: Path, tokenizer: Path, out: Path, **changes: object) -> BuildCo
 
 
 def spoil(rows: Path, name: str, change: Callable[[bytes], bytes]) -> list[str]:
-    """Another input beside the rows."""
+    """Write another input next to the rows."""
     path = rows.with_name(name)
     path.write_bytes(change(rows.read_bytes()))
     return [str(rows), str(path)]
@@ -75,10 +75,10 @@ def test_a_late_error_keeps_what_a_killed_build_had(how: str, tiny: Path, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         prefdata.build(config(rows, tiny, out), progress=Killed())
     after = {path.name: path.stat().st_ino for path in (out / FOLDER / "parts").iterdir()}
-    assert after == inodes, "the parts are taken up, not made again"
+    assert after == inodes, "the chunks are reused, not made again"
 
 
-def test_two_killed_builds_in_turn_are_both_taken_up(tiny: Path, tmp_path: Path) -> None:
+def test_two_killed_builds_in_turn_are_both_resumed(tiny: Path, tmp_path: Path) -> None:
     rows, out = write_rows(tmp_path / "rows.jsonl", chat_rows(12)), tmp_path / "out"
     found: dict[int, list[dict[str, int]]] = {0: [], 1: []}
     for seed in (0, 1, 0, 1):
@@ -93,7 +93,7 @@ def test_two_killed_builds_in_turn_are_both_taken_up(tiny: Path, tmp_path: Path)
 
 
 class Stop:
-    """Raises at the nth change of a name below a folder; hooks can be disarmed, not removed."""
+    """Hook that raises at the nth rename below a directory; it can be disarmed, not removed."""
 
     def __init__(self) -> None:
         self.folder, self.left, self.error = "", -1, BaseException()
@@ -118,7 +118,7 @@ STOP = Stop()
 
 
 @pytest.mark.parametrize("fault", ["a kill", "a full disk"])
-def test_an_old_build_or_the_new_one_is_there_wherever_a_replacement_stops(
+def test_an_old_build_or_the_new_one_is_whole_at_any_interruption_of_a_replacement(
     fault: str, tiny: Path, tmp_path: Path
 ) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", chat_rows(12))

@@ -1,4 +1,4 @@
-"""Train and test never share a prompt, and rows that come or go move no other."""
+"""Train and test never share a prompt, and adding or removing rows moves no other row."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_no_prompt_is_in_both() -> None:
     assert 0.07 < in_test.mean() < 0.13
 
 
-def test_rows_that_go_or_move_change_no_others_side() -> None:
+def test_removing_or_moving_rows_changes_no_other_split() -> None:
     in_test = draw_test(GROUPS, test_fraction=0.1, seed=0)
     some = np.arange(3999, 0, -3)
 

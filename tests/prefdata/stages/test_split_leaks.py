@@ -1,4 +1,4 @@
-"""What two splits share is found before copies are dropped, and kept in one of them alone."""
+"""Pairs that two splits share are found before copies are dropped, and kept in only one split."""
 
 import random
 from collections import Counter
@@ -25,7 +25,7 @@ EGG_TOO = "how do I boil a very fresh egg without breaking its shell in the pan?
 LONG = "Answer in the style of a pirate who has read all of Kant and is tired of it"
 
 
-# Files, and the code of each row that gives way.
+# Files, and the code of each dropped row.
 LEAKS: dict[str, tuple[Files, dict[str, str]]] = {
     "the same pair": (
         {"train.jsonl": [*OTHERS, ask("q")], "test.jsonl": [ask("q")]},
@@ -85,7 +85,7 @@ LEAKS: dict[str, tuple[Files, dict[str, str]]] = {
         {"train.jsonl:1": "PD502", "more.jsonl:1": "PD502"},
     ),
 }  # fmt: skip
-# Files that share nothing across splits; what stands twice in one split is a copy there.
+# Files that share nothing across splits; a pair that is twice in one split is a copy there.
 NO_LEAKS: dict[str, tuple[Files, int]] = {
     "nothing": ({"train.jsonl": OTHERS, "test.jsonl": [ask("q")]}, 0),
     "copies in train": ({"train.jsonl": [*OTHERS, *OTHERS], "test.jsonl": [ask("q")]}, 4),
@@ -103,7 +103,7 @@ def counts_of(report: Report) -> Counter[str]:
 
 
 def require_whole(build: Build) -> None:
-    """Every line is kept or found again, for each file and in total."""
+    """Assert that every line is kept or found again, for each file and in total."""
     for item in [*build.manifest.inputs]:
         lines = item.lines
         assert lines.lines == lines.kept + lines.duplicates + lines.filtered + lines.rejected
@@ -195,7 +195,7 @@ def test_refuse_builds_nothing_and_says_how_much(tiny: Path, tmp_path: Path) -> 
         ({"PD502": "E"}, set(), {"PD505": 1, "PD501": 1, "PD502": 1}),
     ],
 )
-def test_severity_says_what_is_dropped(
+def test_severity_decides_which_leaks_are_dropped(
     severity: dict[str, str], kept: set[str], found: dict[str, int], tiny: Path, tmp_path: Path
 ) -> None:
     files = {"train.jsonl": [*OTHERS, ask("q"), ask("r", "x"), ask(EGG)],
@@ -226,7 +226,7 @@ def test_a_train_split_that_would_be_gone_is_an_error(tiny: Path, tmp_path: Path
     assert made.splits["train"].rows == 40
 
 
-def test_another_split_that_is_gone_is_said(tiny: Path, tmp_path: Path) -> None:
+def test_another_split_that_is_gone_has_a_note(tiny: Path, tmp_path: Path) -> None:
     files = {"train.jsonl": OTHERS, "dev.jsonl": asks("q"), "test.jsonl": asks("q")}
     files["eval.jsonl"] = [ask("q", "same", "same")]
 
@@ -251,7 +251,7 @@ def edited(draw: random.Random, prompt: list[str]) -> list[str]:
 
 @st.composite
 def split_files(draw: st.DrawFn) -> Files:
-    """Files of several splits whose prompts are often equal or nearly so, in any order."""
+    """Draw files of several splits with many equal and near-duplicate prompts, in any order."""
     seed = random.Random(draw(st.integers(0, 10**6)))
     names = draw(
         st.lists(st.sampled_from(["train", "dev", "eval", "test", "rows"]), min_size=2, unique=True)

@@ -1,4 +1,4 @@
-"""The content hash: equal for what trains the same, other for what does not."""
+"""Content hash: equal for builds that train the same, different for others."""
 
 import shutil
 import subprocess
@@ -78,7 +78,7 @@ CHANGES: dict[str, Callable[[pl.DataFrame], pl.DataFrame]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_whatever_is_trained_counts(change: str, tiny: Path, tmp_path: Path) -> None:
+def test_everything_that_is_trained_counts(change: str, tiny: Path, tmp_path: Path) -> None:
     made = build(tmp_path, tiny)
     train = made.tokens("train")
     plain = train.cast(pa.schema([(f.name, _plain(f.type)) for f in train.schema]))
@@ -89,7 +89,7 @@ def test_whatever_is_trained_counts(change: str, tiny: Path, tmp_path: Path) -> 
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """A type without widths and promises that polars does not have."""
+    """Return a type without the widths and null flags that polars does not have."""
     if pa.types.is_fixed_size_binary(kind):
         return pa.binary()
     return pa.list_(kind.value_type) if pa.types.is_list(kind) else kind
@@ -114,7 +114,7 @@ def test_cuts_inside_a_table_do_not_count(tiny: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_build_says_nothing_of_where_it_was_made(tiny: Path, tmp_path: Path) -> None:
+def test_a_build_does_not_contain_the_place_where_it_was_made(tiny: Path, tmp_path: Path) -> None:
     secret = "secretplace"
     tokenizer = shutil.copytree(tiny, tmp_path / secret / "tok")
     places = [tmp_path / secret / side for side in "ab"]

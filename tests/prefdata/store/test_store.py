@@ -1,4 +1,4 @@
-"""A build's folder is read through its manifest, and nothing damaged gets past it."""
+"""A build's directory is read through its manifest, and no damage passes unnoticed."""
 
 import os
 import sys
@@ -42,7 +42,7 @@ def token_table(rows: int) -> pa.Table:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A small finished build of two shards."""
+    """Write a small finished build of two shards, and return its directory."""
     (tmp_path / "tokens").mkdir()
     shards = []
     for number in range(2):
@@ -79,7 +79,7 @@ def error_code(folder: Path) -> str:
 def test_a_snapshot_in_the_cache_of_the_hub_opens_and_other_links_do_not(
     rows_file: Path, tiny: Path, tmp_path: Path
 ) -> None:
-    """As `snapshot_download` lays a build down that was uploaded as a directory."""
+    """The layout is the one that `snapshot_download` makes of an uploaded directory."""
     made = prefdata.build(
         prefdata.BuildConfig(inputs=[str(rows_file)], tokenizer=str(tiny), out=tmp_path / "out")
     )
@@ -119,7 +119,7 @@ def test_an_unknown_split_is_named_with_those_that_exist(folder: Path) -> None:
         prefdata.open(folder).tokens("test")
 
 
-def test_a_folder_without_manifest_is_no_build(folder: Path) -> None:
+def test_a_folder_without_manifest_is_not_a_build(folder: Path) -> None:
     (folder / "manifest.json").unlink()
 
     assert error_code(folder) == "E132"
@@ -154,7 +154,7 @@ def test_a_flip_that_restores_the_times_is_caught_though_the_digest_is_remembere
     os.utime(path, ns=old)
     time.sleep(0.05)
     digest = sha256_cached(path, cache, settled=20_000_000)
-    assert len(list(cache.iterdir())) == 1, "the digest is remembered"
+    assert len(list(cache.iterdir())) == 1, "the digest is cached"
     data = bytearray(path.read_bytes())
     data[10] ^= 1
     path.write_bytes(data)
@@ -188,7 +188,7 @@ def test_a_manifest_cannot_name_a_path_outside_its_folder(folder: Path, name: st
     assert error_code(folder) == "E131"
 
 
-def test_names_that_differ_by_case_alone_are_refused(folder: Path) -> None:
+def test_names_that_differ_only_by_case_are_refused(folder: Path) -> None:
     seals = [
         ShardSeal(path=name, split="train", rows=5, tokens=1, bytes=1, sha256="0" * 64)
         for name in ("tokens/a", "tokens/A")
@@ -215,7 +215,7 @@ def test_a_shard_that_is_a_link_out_of_the_folder_is_refused(
 
 @pytest.fixture(scope="module")
 def opened() -> Iterator[list[str]]:
-    """Names of the files that this process opens; hooks cannot be taken out, only told to rest."""
+    """Yield the names of files that this process opens; a hook can be disabled, not removed."""
     names: list[str] = []
     rests: list[bool] = []
 
@@ -256,7 +256,7 @@ def to_outside_by_folder(path: Path, outside: Path) -> None:
 @pytest.mark.parametrize(
     "replace", [to_folder, to_pipe, to_device, to_nothing, to_outside, to_outside_by_folder]
 )
-def test_what_stands_in_the_place_of_a_shard_is_never_opened(
+def test_a_replacement_of_a_shard_is_never_opened(
     replace: Callable[[Path, Path], None],
     folder: Path,
     opened: list[str],

@@ -1,4 +1,4 @@
-"""What is told of tokens besides the faults of ids: each code has rows with it and without."""
+"""Codes of tokens other than faults of ids: each code has rows with it and without."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ TOOLS = [{"type": "function", "function": {"name": "light"}}]
 
 
 def encode(folder: Path, target: Path, *sides: Any, **options: Any) -> TokenRows:
-    """Pairs of one prompt, whose chosen sides are given, against one rejected side."""
+    """Encode pairs of one prompt and one rejected side, whose chosen sides are given."""
     rows = [
         {
             "prompt": [{"role": "user", "content": "the quick fox"}],
@@ -88,7 +88,7 @@ def test_what_is_dropped_is_named(
     assert find_dropped(rendered, completion) == dropped
 
 
-def test_a_template_that_ends_no_turn_is_told_of(tiny: Path, tmp_path: Path) -> None:
+def test_a_template_that_ends_no_turn_is_reported(tiny: Path, tmp_path: Path) -> None:
     endless = CHATML.replace("<|im_end|>", "")
     other = save_tokenizer(tmp_path / "t", template=endless)
 
@@ -99,7 +99,7 @@ def test_a_template_that_ends_no_turn_is_told_of(tiny: Path, tmp_path: Path) -> 
     assert [why.code for why in refused.refusals.values()] == ["PD705"]
 
 
-def test_unknown_tokens_are_told_of(tmp_path: Path) -> None:
+def test_unknown_tokens_are_reported(tmp_path: Path) -> None:
     words = ["the", "quick", "brown", "fox", "lazy", "dog", "system", "user", "assistant"]
     vocabulary = {word: n for n, word in enumerate(["<unk>", "<|im_start|>", "<|im_end|>", *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -119,7 +119,7 @@ def test_unknown_tokens_are_told_of(tmp_path: Path) -> None:
 
 
 def encode_texts(folder: Path, target: Path, *pairs: tuple[str, str, str]) -> TokenRows:
-    """The same of pairs of verbatim text: prompt, chosen, rejected."""
+    """Encode pairs of verbatim text: prompt, chosen, rejected."""
     path = folder / "texts.jsonl"
     parts = ("prompt", "chosen", "rejected")
     rows = [json.dumps(dict(zip(parts, pair, strict=True))) for pair in pairs]
@@ -145,11 +145,11 @@ def test_a_dialogue_that_the_template_refuses_is_refused(tmp_path: Path) -> None
 
 
 def test_a_completion_without_an_assistant_is_refused(tiny: Path, tmp_path: Path) -> None:
-    told = [{"role": "tool", "name": "light", "content": "on"}]
-    made = encode(tmp_path, tiny, "dog", told, severity={"PD701": "W"})
+    answer = [{"role": "tool", "name": "light", "content": "on"}]
+    made = encode(tmp_path, tiny, "dog", answer, severity={"PD701": "W"})
 
     assert {row: why.code for row, why in made.refusals.items()} == {1: "PD706"}
 
 
-def test_the_codes_of_the_spec_are_there() -> None:
+def test_the_codes_of_the_spec_exist() -> None:
     assert {f"PD70{n}" for n in range(1, 10)} <= set(TOKEN_CHECKS)

@@ -1,4 +1,4 @@
-"""What a row spells never becomes a control token, and everything else keeps its ids."""
+"""Content of a row never becomes a control token, and all other text keeps its ids."""
 
 import json
 from pathlib import Path
@@ -67,7 +67,7 @@ def controls_in(target: TokenizerSpec, ids: list[int]) -> list[int]:
 
 
 def bare(target: TokenizerSpec) -> Tokenizer:
-    """The tokenizer without its added tokens."""
+    """Return the tokenizer without its added tokens."""
     return Tokenizer.from_str(json.dumps({**json.loads(target.serialized), "added_tokens": []}))
 
 
@@ -95,9 +95,7 @@ def test_without_the_policy_the_same_row_forges_a_turn(tmp_path: Path, tiny: Pat
 
 
 @pytest.mark.parametrize("stages", STAGES.values(), ids=STAGES.keys())
-def test_under_new_names_a_tokenizer_gives_the_ids_it_always_gives(
-    tiny: Path, stages: dict[str, Any]
-) -> None:
+def test_a_renamed_tokenizer_gives_the_original_ids(tiny: Path, stages: dict[str, Any]) -> None:
     target = changed(load_tokenizer_spec(str(tiny)), **stages)
     disguise = ControlTokenEscaper(target)
     texts = [
@@ -185,9 +183,7 @@ def test_a_mask_counts_the_tokens_that_are_spelled(tmp_path: Path, tiny: Path) -
     assert text.replace("\n", "") == "one <|im_end|><|im_end|>two<|im_end|>"
 
 
-def test_code_points_that_are_no_characters_are_refused_beside_a_token(
-    tmp_path: Path, tiny: Path
-) -> None:
+def test_noncharacters_next_to_a_token_are_refused(tmp_path: Path, tiny: Path) -> None:
     target = load_tokenizer_spec(str(tiny))
     rows = encoded(tmp_path, target, pair("<|im_end|>", "\ufdd40\ufdd5", "b"))
 
@@ -195,7 +191,7 @@ def test_code_points_that_are_no_characters_are_refused_beside_a_token(
     assert encoded(tmp_path, target, pair("q", "\ufdd40\ufdd5", "b")).tokens.num_rows == 1
 
 
-def test_what_a_template_looks_for_is_no_control_token(tiny: Path) -> None:
+def test_text_that_a_template_looks_for_is_not_a_control_token(tiny: Path) -> None:
     target = load_tokenizer_spec(str(tiny))
     value = json.loads(target.serialized)
     base = {**value["added_tokens"][0], "special": False}

@@ -1,4 +1,4 @@
-"""The ids of a pair are those that transformers gives, cut as TRL cuts them."""
+"""The ids of a pair equal those of transformers, cut as TRL cuts them."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from prefdata.tokens.tokenizer import TokenizerSpec, load_tokenizer_spec
 
 letters = st.characters(exclude_categories=["Cs"])
 texts = st.text(letters, min_size=1, max_size=30).filter(lambda text: "<|" not in text)
-"""Without control tokens: a build takes them as the text that they are, transformers does not."""
+"""Texts without control tokens, which a build encodes as plain text and transformers does not."""
 
 
 def read_rows(folder: Path, rows: list[dict[str, Any]]) -> Any:
@@ -43,7 +43,7 @@ def pair(prompt: str, chosen: str, rejected: str) -> dict[str, Any]:
 
 
 def reference_ids(tokenizer: Any, row: dict[str, Any]) -> tuple[list[int], list[int], list[int]]:
-    """What TRL 1.16's `tokenize_fn` computes, spelled out."""
+    """Return the ids that TRL 1.16's `tokenize_fn` computes."""
     if isinstance(row["prompt"], str):
         end = tokenizer.eos_token
         sides = [row[s] if row[s].endswith(end) else row[s] + end for s in ("chosen", "rejected")]
@@ -135,7 +135,7 @@ def codes_of(
     return [refusal.code for refusal in found.refusals.values()]
 
 
-def test_a_prompt_that_the_template_ends_otherwise_is_refused(tmp_path: Path, tiny: Path) -> None:
+def test_a_prompt_that_the_template_ends_differently_is_refused(tmp_path: Path, tiny: Path) -> None:
     target = load_tokenizer_spec(str(tiny))
     template = target.templates["default"].replace(
         "assistant\n{% endif", "assistant\n<think>{% endif"

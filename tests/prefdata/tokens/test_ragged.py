@@ -1,4 +1,4 @@
-"""Flat rows with offsets do what lists of lists do."""
+"""Ragged rows behave as lists of lists."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A text is cut after an added token only where the parts provably give the ids of the whole."""
+"""A text is cut after an added token only if its parts provably give the ids of the whole."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from prefdata.tokens.segments import cut_after_last, safe_cuts
 from prefdata.tokens.tokenizer import TokenizerSpec, load_tokenizer_spec
 
 
-def test_a_text_is_cut_only_where_that_is_proven_safe(tiny: Path) -> None:
+def test_a_text_is_cut_only_if_that_is_proven_safe(tiny: Path) -> None:
     target = load_tokenizer_spec(str(tiny))
 
     assert set(safe_cuts(target)) == {"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
@@ -26,7 +26,7 @@ STRIP = {"type": "Strip", "strip_left": True, "strip_right": False}
 
 
 def changed(target: TokenizerSpec, **stages: Any) -> TokenizerSpec:
-    """The same tokenizer with another stage in its JSON."""
+    """Return the same tokenizer with another stage in its JSON."""
     structure = {**json.loads(target.serialized), **stages}
     return TokenizerSpec(
         target.name, None, json.dumps(structure), target.templates, target.special_tokens
@@ -42,7 +42,7 @@ def changed(target: TokenizerSpec, **stages: Any) -> TokenizerSpec:
         {"normalizer": {"type": "Sequence", "normalizers": [STRIP]}},
     ],
 )
-def test_no_text_is_cut_where_a_stage_looks_at_places(tiny: Path, stages: dict[str, Any]) -> None:
+def test_no_text_is_cut_if_a_stage_depends_on_positions(tiny: Path, stages: dict[str, Any]) -> None:
     assert safe_cuts(changed(load_tokenizer_spec(str(tiny)), **stages)) == ()
 
 

@@ -1,4 +1,4 @@
-"""What near-duplicates are, said again with Python's sets and regular expressions."""
+"""A reference implementation of near-duplicates, with Python's sets and regular expressions."""
 
 import gzip
 import itertools
@@ -9,12 +9,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-
 ALONE = r"\u0e00-\u0eff\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 WORD = re.compile(rf"[{ALONE}]|[^\W_{ALONE}]+")
 Pairs = dict[tuple[int, int], float]
-DATA = Path(__file__).resolve().parents[4].parent / "shared" / "data"
 
 
 def shingles(text: str, num_words: int = 5) -> frozenset[tuple[str, ...]]:
@@ -28,7 +25,7 @@ def jaccard(a: frozenset[tuple[str, ...]], b: frozenset[tuple[str, ...]]) -> flo
 
 
 def all_pairs(texts: Sequence[str], threshold: float, num_words: int = 5) -> Pairs:
-    """Every pair of texts that is so similar, by an inverted index."""
+    """Return every pair of texts at or above the threshold, by an inverted index."""
     sets = [shingles(text, num_words) for text in texts]
     holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for row, found in enumerate(sets):
@@ -39,11 +36,8 @@ def all_pairs(texts: Sequence[str], threshold: float, num_words: int = 5) -> Pai
     return {pair: found for pair, found in pairs.items() if found >= threshold}
 
 
-def read_hh() -> list[str]:
-    """Both dialogues of each row of HH harmless-base/test: 4,624 texts."""
-    path = DATA / "hh-rlhf-harmless-base-test" / "test.jsonl.gz"
-    if not path.exists():
-        pytest.skip(f"{path} is not here")
+def read_hh(path: Path) -> list[str]:
+    """Return both dialogues of each row of an HH file."""
     with gzip.open(path, "rt") as lines:
         rows = [json.loads(line) for line in lines]
     return [row[side] for row in rows for side in ("chosen", "rejected")]

@@ -1,4 +1,4 @@
-"""What a build does about near-duplicates: it tells of them, drops them if asked, parts none."""
+"""Near-duplicates in a build: reported, dropped if configured, and kept in one split."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ Row = dict[str, object]
 
 
 def family(number: int, sizes: int = 3) -> list[Row]:
-    """Prompts that differ in one word out of sixteen, each with an answer of its own."""
+    """Return prompts that differ in a few words, each with an answer of its own."""
     words = [f"w{number}x{place}" for place in range(14)]
     return [
         {
@@ -56,7 +56,7 @@ def findings(made: Build) -> dict[str, Any]:
     return {finding["code"]: finding for finding in report["findings"]}
 
 
-def test_near_duplicates_of_a_prompt_lie_in_one_split(tiny: Path, tmp_path: Path) -> None:
+def test_near_duplicates_of_a_prompt_are_in_one_split(tiny: Path, tmp_path: Path) -> None:
     rows = [row for number in range(0, 3000, 100) for row in family(number)]
 
     made = build(tmp_path, tiny, rows)
@@ -67,7 +67,7 @@ def test_near_duplicates_of_a_prompt_lie_in_one_split(tiny: Path, tmp_path: Path
     assert sum(split.rows for split in made.splits.values()) == 90
 
 
-def test_they_are_told_of_with_what_they_are_near(tiny: Path, tmp_path: Path) -> None:
+def test_they_are_reported_with_what_they_are_near(tiny: Path, tmp_path: Path) -> None:
     found = findings(build(tmp_path, tiny, family(1) + others(9)))["PD402"]
 
     assert (found["severity"], found["count"]) == ("W", 2)
@@ -75,7 +75,7 @@ def test_they_are_told_of_with_what_they_are_near(tiny: Path, tmp_path: Path) ->
     assert (found["examples"][0]["line"], found["examples"][0]["message"]) == (2, message)
 
 
-def test_at_severity_e_one_of_a_cluster_stays(tiny: Path, tmp_path: Path) -> None:
+def test_at_severity_e_one_of_a_cluster_is_kept(tiny: Path, tmp_path: Path) -> None:
     again = {**family(1)[0], "chosen": "another answer"}  # of the prompt that is kept
     rows = [*family(1), *others(9), family(1)[1], again]
 
@@ -92,7 +92,7 @@ def test_at_severity_e_one_of_a_cluster_stays(tiny: Path, tmp_path: Path) -> Non
     assert {f.stage: f.dropped for f in made.manifest.funnel}["near duplicates"] == {"PD402": 2}
 
 
-def test_the_longest_is_kept_if_that_is_asked_for(tiny: Path, tmp_path: Path) -> None:
+def test_the_longest_is_kept_if_configured(tiny: Path, tmp_path: Path) -> None:
     rows = family(1, sizes=2)
     rows[1]["prompt"] = f"{rows[0]['prompt']} for good"
     near = {"words": 2, "keep": "longest"}
@@ -114,7 +114,7 @@ def test_neither_workers_nor_a_second_run_change_a_byte(tiny: Path, tmp_path: Pa
     assert len(hashes) == len(made.manifest.shards)
 
 
-def test_off_looks_for_none(tiny: Path, tmp_path: Path) -> None:
+def test_off_finds_none(tiny: Path, tmp_path: Path) -> None:
     rows = [row for number in range(0, 500, 100) for row in family(number)]
 
     made = build(tmp_path, tiny, rows, severity={"PD402": "off"})
@@ -123,7 +123,7 @@ def test_off_looks_for_none(tiny: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*near-*"))
 
 
-def test_a_pair_is_not_near_the_contrary_one(tiny: Path, tmp_path: Path) -> None:
+def test_a_pair_is_not_near_the_opposite_one(tiny: Path, tmp_path: Path) -> None:
     one, other = "yes it is so and will always be", "no not in the least i should say"
     rows: list[Row] = [
         {"prompt": "q1 q2", "chosen": one, "rejected": other},
@@ -162,7 +162,7 @@ def test_a_wrong_name_is_refused(tiny: Path, tmp_path: Path) -> None:
         build(tmp_path, tiny, family(1), near_duplicates={"treshold": 0.5})
 
 
-def test_a_note_tells_of_prompts_that_cannot_go_to_test(tiny: Path, tmp_path: Path) -> None:
+def test_a_note_reports_prompts_that_cannot_go_to_test(tiny: Path, tmp_path: Path) -> None:
     template = " ".join(f"w{place}" for place in range(30))
     rows: list[Row] = [
         {"prompt": f"{template} {n}", "chosen": f"yes {n}", "rejected": f"no {n}"}

@@ -1,4 +1,4 @@
-"""Shingles are what they are said to be, whatever the script, and never change unnoticed."""
+"""Shingles equal those of a reference implementation in every script, and stay the same."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def test_sets_are_as_large_and_as_similar_as_sets_of_tuples(
 
 
 @given(rows=anything)
-def test_a_set_is_of_its_text_alone(rows: list[str]) -> None:
+def test_a_set_depends_only_on_its_text(rows: list[str]) -> None:
     assert sets_of(rows) == [sets_of([row])[0] for row in rows]
 
 
@@ -71,7 +71,7 @@ def test_overlap_counts_common_shingles(rows: list[str]) -> None:
         ("a\x00b\u2028c\ud7ff", "a b c"),
     ],
 )
-def test_texts_that_differ_in_case_forms_or_marks_alone_are_equal(a: str, b: str) -> None:
+def test_texts_that_differ_only_in_case_forms_or_marks_are_equal(a: str, b: str) -> None:
     assert similarity(a, b) == 1
 
 
@@ -93,22 +93,22 @@ def test_a_text_without_words_has_no_shingles() -> None:
     assert [len(one) for one in sets_of(["", " ", "…!?", "🙂", "a"])] == [0, 0, 0, 0, 1]
 
 
-def test_characters_are_words_where_none_are_spaced() -> None:
+def test_characters_are_words_in_scripts_without_spaces() -> None:
     assert len(sets_of(["日本語のテキスト"])[0]) == 8 - 4
     assert len(sets_of(["the 日本語 text and more"])[0]) == 7 - 4
 
 
-def test_no_shingle_crosses_a_barrier_or_is_that_of_another_side() -> None:
-    whole, parted, swapped = sets_of(
+def test_no_shingle_crosses_a_barrier_or_equals_one_of_another_side() -> None:
+    whole, spaced, swapped = sets_of(
         ["a b c d", f"a b{BARRIER}c d", f"c d{BARRIER}a b"], num_words=2
     )
 
-    assert (len(whole), len(parted), len(swapped)) == (3, 2, 2)
-    assert len(whole & parted) == 1
-    assert not parted & swapped
+    assert (len(whole), len(spaced), len(swapped)) == (3, 2, 2)
+    assert len(whole & spaced) == 1
+    assert not spaced & swapped
 
 
-def test_a_word_without_end_is_no_work_without_end() -> None:
+def test_a_huge_word_takes_bounded_work() -> None:
     long = "x" * 1_000_000
 
     assert 1 <= len(sets_of([long, long + "y"])[1]) <= 6
@@ -130,7 +130,7 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("seed", ["0", "1"])
-def test_shingles_are_the_golden_ones_in_every_process(seed: str) -> None:
+def test_shingles_equal_the_golden_ones_in_every_process(seed: str) -> None:
     script = (
         "import sys, json, polars as pl; from prefdata.dedup.near.shingles import shingle_sets\n"
         "sets = [shingle_sets(pl.Series([t]), num_words=5) for t in json.loads(sys.argv[1])]\n"
@@ -143,7 +143,7 @@ def test_shingles_are_the_golden_ones_in_every_process(seed: str) -> None:
     assert json.loads(done.stdout) == list(GOLDEN.values())
 
 
-def test_keys_are_the_golden_ones() -> None:
+def test_keys_equal_the_golden_ones() -> None:
     sketch = make_sketch(pl.Series(list(GOLDEN)), SketchOptions())
 
     assert [hex(key) for key in (int(band[0]) for band in sketch.keys[:3])] == [

@@ -1,4 +1,4 @@
-"""Rows that are pairs only together: every line of them is kept, or refused with a code."""
+"""Rows that give pairs only together: every line is kept, or refused with a code."""
 
 import pickle
 from collections.abc import Callable
@@ -63,7 +63,7 @@ def test_a_prompt_with_one_label_is_refused_row_by_row(read: Read) -> None:
     assert refused == [(n, "R213", lines[n - 1]) for n in (1, 2, 3)]
 
 
-def test_a_faulty_row_is_refused_alone_and_its_group_goes_on(read: Read) -> None:
+def test_only_the_faulty_row_of_a_group_is_refused(read: Read) -> None:
     rows = read(
         jsonl(
             unpaired("p", "a", True),
@@ -82,7 +82,7 @@ def test_a_faulty_row_is_refused_alone_and_its_group_goes_on(read: Read) -> None
     assert (rows.counts.lines, rows.counts.blank) == (6, 1)
 
 
-def test_rows_need_not_follow_each_other(read: Read) -> None:
+def test_rows_of_a_group_need_not_be_adjacent(read: Read) -> None:
     low, high = shipped_layouts()["helpsteer2-ratings"].fixture.rows
 
     rows = read(jsonl(low, high | {"prompt": "other"}, low | {"prompt": "other"}, high))
@@ -90,7 +90,7 @@ def test_rows_need_not_follow_each_other(read: Read) -> None:
     assert sides(rows) == [("It is blue.", "It is green.")] * 2
 
 
-def test_what_a_strategy_passes_by_is_refused_and_what_it_draws_is_kept(read: Read) -> None:
+def test_rows_that_a_strategy_draws_are_kept_and_the_others_refused(read: Read) -> None:
     row = shipped_layouts()["helpsteer2-ratings"].fixture.rows[0]
     content = jsonl(*(row | {"response": str(n), "helpfulness": n} for n in (0, 1, 2)))
 
@@ -118,7 +118,7 @@ def message(name: str, parent: str | None, **more: Any) -> dict[str, Any]:
     return row | {"role": "assistant" if parent else "prompter", "rank": None} | more
 
 
-def test_messages_whose_parents_are_missing_or_go_in_a_circle_are_refused(read: Read) -> None:
+def test_messages_whose_parents_are_missing_or_form_a_cycle_are_refused(read: Read) -> None:
     rows = read(
         jsonl(
             message("root", None),
@@ -138,7 +138,7 @@ def test_messages_whose_parents_are_missing_or_go_in_a_circle_are_refused(read: 
     assert sorted(rows.members["member"]) == [1, 3]
 
 
-def test_what_is_below_a_refused_message_or_too_deep_is_refused(read: Read) -> None:
+def test_messages_below_a_refused_one_or_too_deep_are_refused(read: Read) -> None:
     chain = [message(f"m{n}", f"m{n - 1}" if n else None, rank=0) for n in range(500)]
     rivals = [message(f"r{n}", f"m{n - 1}", rank=1) for n in range(1, 500)]
     broken = [row | {"text": 7} if row["message_id"] == "m30" else row for row in chain]
@@ -187,7 +187,7 @@ def test_every_line_is_counted_once(content: list[bytes]) -> None:
     assert lines.lines == lines.blank + lines.kept + lines.duplicates + lines.rejected
 
 
-def test_a_row_is_a_duplicate_where_all_its_pairs_are(tmp_path: Path) -> None:
+def test_a_row_is_a_duplicate_if_all_its_pairs_are(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     rows = [unpaired("p", "a", True), unpaired("p", "b", False), unpaired("p", "a", True)]
     path.write_bytes(jsonl(*rows))
@@ -197,7 +197,7 @@ def test_a_row_is_a_duplicate_where_all_its_pairs_are(tmp_path: Path) -> None:
     assert (lines.kept, lines.duplicates, lines.rejected) == (2, 1, 0)
 
 
-def test_a_reader_is_made_of_what_crosses_processes() -> None:
+def test_layouts_and_faults_can_be_pickled() -> None:
     for layout in shipped_layouts().values():
         assert pickle.loads(pickle.dumps(layout)) == layout
     fault = pickle.loads(pickle.dumps(RowError("R213", "alone")))

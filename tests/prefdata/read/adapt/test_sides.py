@@ -1,4 +1,4 @@
-"""Where dialogues and texts part into a prompt and two completions."""
+"""Splits of dialogues and texts into a prompt and two completions."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ def said(messages: Messages) -> list[str]:
     return [f"{message[0]}: {message[1]}" for message in messages]
 
 
-def test_only_the_two_markers_part_a_transcript() -> None:
+def test_only_the_two_markers_split_a_transcript() -> None:
     text = "\n\nHuman: a\n\nAssistants b\n\nHuman\n\nHum: c\n\nAssistant: d Human: e\n\nHuman"
 
     turns = read_transcript("chosen", text, ROLES)
@@ -36,13 +36,13 @@ def test_only_the_two_markers_part_a_transcript() -> None:
     ]
 
 
-def test_one_space_is_the_markers_and_all_others_are_text() -> None:
+def test_one_space_belongs_to_the_marker_and_all_others_are_text() -> None:
     turns = read_transcript("chosen", "\n\nHuman:a\n\nAssistant:  b \n\nAssistant: ", ROLES)
 
     assert said(turns) == ["user: a", "assistant:  b ", "assistant: "]
 
 
-def test_text_before_the_first_marker_is_no_transcript() -> None:
+def test_text_before_the_first_marker_is_refused() -> None:
     with pytest.raises(RowError, match=r"\[R210\]$"):
         read_transcript("chosen", "Hello\n\nHuman: a\n\nAssistant: b", ROLES)
 
@@ -53,7 +53,7 @@ turns = st.lists(st.tuples(st.sampled_from(["Human", "Assistant"]), texts), min_
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(chosen=turns, rejected=turns)
-def test_the_short_way_parts_as_the_long_way_does(chosen: list, rejected: list) -> None:
+def test_the_fast_path_splits_as_the_full_parser_does(chosen: list, rejected: list) -> None:
     first, second = (
         "".join(f"\n\n{who}:{text}" for who, text in side) for side in (chosen, rejected)
     )
@@ -68,7 +68,7 @@ def test_the_short_way_parts_as_the_long_way_does(chosen: list, rejected: list) 
 
 SPLITS = {
     "mid-word": ("The sky is blue.", "The sky is black.", "The sky is"),
-    "a word that goes on": ("The sky", "The skyline", "The"),
+    "a word that continues": ("The sky", "The skyline", "The"),
     "one extends the other": ("The sky is", "The sky is blue", "The sky is"),
     "a new line": ("Q: a\nyes", "Q: a\nno", "Q: a\n"),
     "nothing shared": ("yes", "no", ""),
@@ -78,7 +78,7 @@ SPLITS = {
 
 
 @pytest.mark.parametrize(("chosen", "rejected", "prompt"), SPLITS.values(), ids=SPLITS.keys())
-def test_texts_part_between_words(chosen: str, rejected: str, prompt: str) -> None:
+def test_texts_are_split_between_words(chosen: str, rejected: str, prompt: str) -> None:
     split = split_common_text(chosen, rejected)
 
     assert split.prompt[0][1] == prompt
@@ -102,7 +102,7 @@ def chat(*texts: str) -> Messages:
     return [(role, text, None, None, None, None) for role, text in zip(roles, texts, strict=False)]
 
 
-def test_dialogues_part_after_their_last_common_turn() -> None:
+def test_dialogues_are_split_after_their_last_common_turn() -> None:
     split = split_common_turns(chat("q", "a", "r", "b"), chat("q", "c"))
 
     assert [len(part) for part in split] == [1, 3, 1]
@@ -119,10 +119,10 @@ def test_a_prompt_that_is_not_the_first_user_turn_is_refused() -> None:
         split_after_prompt(chat("q"), chat("q", "a"), chat("p", "b"))
 
 
-def test_tools_keep_the_order_they_were_given_in_and_ids_do_not_see_it(
+def test_tools_keep_their_key_order_and_ids_do_not_depend_on_it(
     read: Callable[[bytes], FileRows],
 ) -> None:
-    """Templates print tools key by key, so their order decides ids of tokens, not of pairs."""
+    """Check that key order changes only token ids: templates print tools key by key."""
     row = (
         b'{"prompt": [{"role": "user", "content": "Light?"}], "tools": [%s],'
         b' "chosen": [{"role": "assistant", "content": "", "tool_calls": [%s]}],'

@@ -36,7 +36,7 @@ GZIP = gzip.compress(TEXT, mtime=0)
 
 
 def zstd_cut_between_blocks() -> bytes:
-    """Half of the rows as whole blocks of a frame whose end never comes."""
+    """Return half of the rows as whole blocks of a frame without its end."""
     writer = zstandard.ZstdCompressor().compressobj()
     half = b"\n".join(GOOD[:100]) + b"\n"
     return writer.compress(half) + writer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
@@ -47,7 +47,7 @@ def flipped(data: bytes, at: int) -> bytes:
 
 
 def skippable(content: bytes, first: int = 0x50) -> bytes:
-    """A frame of zstd that every reader passes over, as pzstd and seekable files have them."""
+    """Return a zstd frame that every reader skips, as pzstd and seekable files have."""
     return bytes([first]) + b"\x2a\x4d\x18" + len(content).to_bytes(4, "little") + content
 
 
@@ -100,8 +100,8 @@ def test_a_bad_file_is_one_error(read: Read, content: bytes, code: str) -> None:
 
 
 @pytest.mark.parametrize("content", [gzip.compress(GZIP), zstandard.compress(GZIP)])
-def test_a_file_that_is_packed_twice_is_said_to_be(read: Read, content: bytes) -> None:
-    with pytest.raises(UsageError, match=r"packed twice: .* gzip or zstd again; unpack it once"):
+def test_a_file_that_is_compressed_twice_is_reported(read: Read, content: bytes) -> None:
+    with pytest.raises(UsageError, match=r"compressed twice: .* zstd again; decompress it once"):
         read(content)
 
 
@@ -119,7 +119,7 @@ FINE_FILES = {
     "64 zstd of two frames": (ZSTD + ZSTD, 400),
     "zstd between skippable frames": (skippable(b"a" * 9) + ZSTD + skippable(b"", 0x5F), 200),
     "zstd with a large skippable frame": (ZSTD + skippable(bytes(2_000_000)) + ZSTD, 400),
-    "zstd of skippable frames alone": (skippable(b"a") + skippable(b"b"), 0),
+    "zstd of skippable frames only": (skippable(b"a") + skippable(b"b"), 0),
     "gzip padded with zeros": (GZIP + bytes(1000), 200),
     "65 gzip of nothing": (gzip.compress(b""), 0),
 }
@@ -138,7 +138,7 @@ def test_an_empty_file_gives_no_rows_and_says_so(read: Read, content: bytes) -> 
     rows = read(content)
 
     assert rows.records.num_rows == 0
-    assert rows.notes == ("holds no rows [E101]",)
+    assert rows.notes == ("contains no rows [E101]",)
 
 
 def test_line_ends_do_not_change_the_ids_of_pairs(read: Read) -> None:
@@ -193,7 +193,7 @@ def test_globs_are_sorted_and_each_file_is_taken_once(tmp_path: Path) -> None:
     assert [file.index for file in files] == [0, 1, 2]
 
 
-def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> None:
+def test_what_is_not_a_regular_file_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with socket.socket(socket.AF_UNIX) as server:
@@ -229,7 +229,7 @@ def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:
 
 
 def test_lines_that_change_before_they_are_fetched_are_refused(tmp_path: Path) -> None:
-    """Whoever makes a part of a file that is not packed fetches its lines by himself."""
+    """A worker reads its lines of an uncompressed file itself."""
     path = tmp_path / "rows.jsonl"
     path.write_bytes(TEXT)
     (file,) = expand_inputs([str(path)])

@@ -1,4 +1,4 @@
-"""Small files that claim to be large: a code, and little memory, measured in their own process."""
+"""Small files that claim to be large: a code, and little memory, measured in a new process."""
 
 import gzip
 import subprocess
@@ -37,7 +37,7 @@ def peak():  # getrusage would count the memory of the process that started this
 small, *bombs = sys.argv[1:]
 read(small)
 for bomb in bombs:
-    open("/proc/self/clear_refs", "w").write("5")  # the peak is from now on
+    open("/proc/self/clear_refs", "w").write("5")  # reset the peak
     before = peak()
     print(read(bomb), peak() - before)
 """
@@ -71,7 +71,7 @@ def lists(ends: list[int], values: pa.Array) -> pa.Array:
 
 
 def views() -> pa.Array:
-    """Many texts that are all the same bytes."""
+    """Return many texts that share the same bytes."""
     places = np.zeros((2000, 4), np.int32)
     places[:, :2] = MIB, 0x78787878
     return pa.Array.from_buffers(
@@ -150,14 +150,14 @@ TABLES: dict[str, tuple[Bomb, str]] = {
 def measure(
     folder: Path, bombs: dict[str, tuple[Bomb, str]], small: Bomb, suffix: str = ""
 ) -> dict[str, str]:
-    """Read all bombs in one process, and return each one's code and growth in MiB so far."""
+    """Read all bombs in one process; return each one's code and memory growth so far in MiB."""
     paths = [folder / f"bomb-{number}{suffix}" for number in range(len(bombs))]
     for path, (write, _) in zip(paths, bombs.values(), strict=True):
         write(path)
     base = folder / f"small{suffix}"
     small(base)
     lines = []
-    for some in [[path] for path in paths] if IS_FULL else [paths]:  # memory is used again
+    for some in [[path] for path in paths] if IS_FULL else [paths]:  # memory is reused
         command = [sys.executable, "-c", READ, *map(str, [base, *some])]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         lines += done.stdout.splitlines()
@@ -177,7 +177,7 @@ def test_a_bomb_of_a_table_takes_no_more_than_256_mib(tmp_path: Path) -> None:
 
 
 def packed(pack: Callable[[bytes], bytes], block: bytes, number: int) -> Bomb:
-    """A file of many members, which costs little to write."""
+    """Return a writer of a file of many members, which is cheap to write."""
     return lambda path: path.write_bytes(pack(block * (MIB // len(block))) * number)
 
 

@@ -29,7 +29,7 @@ def draw_text(draw: random.Random) -> str:
 
 
 def well_formed(draw: random.Random, mark: str, ends: str) -> bytes:
-    """A file as Python's writer makes it, which therefore has to be read whole."""
+    """Return a file from Python's writer, all of which must be read."""
     text = io.StringIO()
     quoting = draw.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
     writer = csv.writer(text, delimiter=mark, lineterminator=ends, quoting=quoting)
@@ -39,7 +39,7 @@ def well_formed(draw: random.Random, mark: str, ends: str) -> bytes:
 
 
 def sloppy(draw: random.Random, mark: str, ends: str) -> bytes:
-    """A file of fields that nobody quoted, or quoted wrongly."""
+    """Return a file of fields that are not quoted, or quoted wrongly."""
     lines = [mark.join(NAMES)]
     for _ in range(draw.randrange(9)):
         fields = [draw_text(draw) for _ in range(3 if draw.random() < 0.9 else draw.randrange(6))]
@@ -50,7 +50,7 @@ def sloppy(draw: random.Random, mark: str, ends: str) -> bytes:
 
 
 def mutated(draw: random.Random, data: bytes) -> bytes:
-    """The file with a few bytes changed, cut out, put in or written twice."""
+    """Return the file with a few bytes changed, removed, inserted or repeated."""
     changed = bytearray(data)
     for _ in range(draw.randrange(1, 4)):
         at, size = draw.randrange(len(changed) + 1), draw.randrange(1, 9)
@@ -72,7 +72,7 @@ Rows = dict[int, list[str] | str]
 
 
 def read_ours(path: Path) -> tuple[Rows, Tally]:
-    """The fields or the code of every record that is not blank, by its first line."""
+    """Return the fields or code of every record that is not blank, by its first line."""
     tally, rows = Tally(), {}
     for block in OpenFile(InputFile(path, path.name, 0), Limits()):
         assert isinstance(block, CsvBlock)
@@ -82,7 +82,7 @@ def read_ours(path: Path) -> tuple[Rows, Tally]:
 
 
 def read_theirs(data: bytes, mark: str) -> dict[int, list[str]]:
-    """What csv.reader makes of the lines below the header; they end at 0x0A, as ours do."""
+    """Return csv.reader's rows of the lines below the header, split at 0x0A as ours are."""
     text = data.decode("utf-8-sig", errors="surrogateescape")
     rows, line = {}, 1
     reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=mark)
@@ -97,7 +97,7 @@ def read_theirs(data: bytes, mark: str) -> dict[int, list[str]]:
 
 
 def compare(path: Path, data: bytes, mark: str) -> str:
-    """Compare one file, and say how it was read."""
+    """Compare one file with csv.reader, and return the outcome."""
     path.write_bytes(data)
     try:
         ours, tally = read_ours(path)
@@ -106,14 +106,14 @@ def compare(path: Path, data: bytes, mark: str) -> str:
     codes = {value for value in ours.values() if isinstance(value, str)}
     try:
         theirs = read_theirs(data, mark)
-    except csv.Error:  # a CR outside of quotes
+    except csv.Error:  # a CR outside quotes
         assert codes & {"R201", "R202"}
         return "CR"
     assert (tally.lines, tally.blank) == (len(theirs), len(theirs) - len(ours))
     for line, wanted in theirs.items():
         found = ours.get(line, [])
         if isinstance(found, list):
-            marked = bool(wanted) and wanted[0].startswith("\ufeff")  # a mark that we strip
+            marked = bool(wanted) and wanted[0].startswith("\ufeff")  # a byte order mark, stripped
             assert found[marked:] == (wanted[marked:] if "".join(wanted).strip() else found), line
     return "+".join(sorted(codes)) or "equal"
 
@@ -148,7 +148,7 @@ def test_mutated_files_are_read_as_python_reads_them(tmp_path: Path) -> None:
 
 @pytest.mark.stress
 def test_what_python_wrote_is_read_whole(tmp_path: Path) -> None:
-    """No row that Python's writer quoted is refused, whatever its text."""
+    """No row that Python's writer quoted is refused, for any text."""
     for seed in range(times(100, 2000)):
         draw = random.Random(seed)
         text = io.StringIO()

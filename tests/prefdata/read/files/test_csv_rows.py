@@ -14,7 +14,7 @@ Read = Callable[..., FileRows]
 HEADER = b"prompt,chosen,rejected\n"
 PAIRS = b"B,good b,bad b\nC,good c,bad c\n"
 
-# What stands in the first row, and what becomes of it: its prompt as read, or its code.
+# The first row, and the result: its prompt as read, or its code.
 QUOTES: dict[str, tuple[bytes, str]] = {
     "an inch sign": (b'A 5" pipe?,good,bad\n', 'A 5" pipe?'),
     "two inch signs": (b'5" by 6" pipe?,good,bad\n', '5" by 6" pipe?'),
@@ -63,7 +63,7 @@ def test_a_row_swallows_none_of_the_next(
         assert rows.counts.rejected == 0
 
 
-# A quote that reaches over a line end and is broken: where the next row begins is a guess.
+# A broken quote that spans a line end: the start of the next row would be a guess.
 SPOILED: dict[str, bytes] = {
     "opened and never closed": b'"A,good,bad\n',
     "opened in the last field": b'A,good,"bad\n',
@@ -79,7 +79,7 @@ def test_a_quote_that_spoils_other_rows_is_one_error(read: Read, first: bytes) -
         read(HEADER + PAIRS + first + PAIRS * 1000, name="rows.csv")
 
 
-def test_a_file_cut_inside_its_last_line_loses_that_row_alone(read: Read) -> None:
+def test_a_file_cut_inside_its_last_line_loses_only_that_row(read: Read) -> None:
     rows = read(HEADER + PAIRS + b'D,"good', name="rows.csv")
 
     (refused,) = rows.rejected.to_pylist()
@@ -98,7 +98,7 @@ def test_a_field_may_be_as_long_as_a_line_may(read: Read) -> None:
     assert csv.field_size_limit() == before
 
 
-def test_a_record_longer_than_the_limit_is_passed_over_to_its_end(read: Read) -> None:
+def test_a_record_longer_than_the_limit_is_skipped_to_its_end(read: Read) -> None:
     record = b'"' + b'line, ""of"" text\n' * 1000 + b'",good,bad\n'
     content = HEADER + PAIRS + record + PAIRS
 
@@ -143,7 +143,7 @@ DIALECTS = {
 
 
 @pytest.mark.parametrize(("content", "name", "note"), DIALECTS.values(), ids=DIALECTS.keys())
-def test_a_dialect_is_read_and_said(
+def test_a_dialect_is_read_and_reported(
     read: Read, content: bytes, name: str, note: str | None
 ) -> None:
     rows = read(content, name=name)
@@ -174,9 +174,9 @@ BAD_TABLES = {
     "two delimiters": (b"prompt;chosen\trejected\na;b\tc\n", "E162"),
     "JSON Lines": (b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n', "E162"),
     "a JSON array": (b'[{"prompt": "a", "chosen": "b", "rejected": "c"}]\n', "E162"),
-    "CR alone": (b"prompt,chosen,rejected\ra,b,c\rd,e,f\r", "E103"),
-    "CR alone, quoted": (b'"prompt","chosen","rejected"\r"a","b","c"\r', "E103"),
-    "CR behind the header alone": (b"prompt,chosen,rejected\ra,b,c\nd,e,f\n", "E103"),
+    "CR only": (b"prompt,chosen,rejected\ra,b,c\rd,e,f\r", "E103"),
+    "CR only, quoted": (b'"prompt","chosen","rejected"\r"a","b","c"\r', "E103"),
+    "CR only after the header": (b"prompt,chosen,rejected\ra,b,c\nd,e,f\n", "E103"),
     "UTF-16 with a mark": ("prompt\tchosen\trejected\na\tb\tc\n".encode("utf-16"), "E102"),
     "UTF-16 without": ("prompt,chosen,rejected\na,b,c\n".encode("utf-16-le"), "E102"),
     "UTF-16 big-endian without": ("prompt,chosen,rejected\na,b,c\n".encode("utf-16-be"), "E102"),
@@ -204,7 +204,7 @@ def test_a_header_without_rows_is_no_rows(read: Read, content: bytes) -> None:
     rows = read(content, name="rows.csv")
 
     assert rows.counts.lines == 0
-    assert "holds no rows [E101]" in rows.notes
+    assert "contains no rows [E101]" in rows.notes
 
 
 def test_blank_lines_are_counted_and_empty_fields_are_rows(read: Read) -> None:
@@ -225,7 +225,7 @@ def test_the_hint_names_the_encoding(read: Read) -> None:
 
 
 def test_excel_s_cases(read: Read) -> None:
-    """What the same three pairs look like after Excel, LibreOffice and pandas saved them."""
+    """The same three pairs as saved by Excel, LibreOffice and pandas."""
     cells = [["Line one\r\nline two?", 'Yes, "both".', "No"], ['5" pipe; or 6"?', "Yes", "No way"]]
     prompts = []
     for mark, ends in ((",", "\r\n"), (";", "\r\n"), ("\t", "\n"), ("|", "\n")):

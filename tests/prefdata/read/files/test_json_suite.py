@@ -1,6 +1,6 @@
 """JSONTestSuite (Seriot, "Parsing JSON is a Minefield"): its 318 cases as files and inside rows.
 
-The cases are not ours, so they are not here: JSON_TEST_SUITE names the folder of the files
+The cases are not part of this project: JSON_TEST_SUITE names the directory of the files
 `y_*.json` (valid), `n_*.json` (not JSON) and `i_*.json` (either).
 """
 
@@ -17,14 +17,14 @@ from prefdata.validation import ValidateOptions, validate
 
 SUITE = os.environ.get("JSON_TEST_SUITE", "")
 CASES = sorted(Path(SUITE).glob("[yni]_*.json")) if SUITE else []
-# Valid JSON that a row may not hold: a key twice, U+0000.
+# Valid JSON that a row may not contain: a duplicate key, U+0000.
 REFUSED = {
     "y_object_duplicated_key.json": "R207",
     "y_object_duplicated_key_and_value.json": "R207",
     "y_object_escaped_null_in_key.json": "R204",
     "y_string_null_escape.json": "R204",
 }
-pytestmark = pytest.mark.skipif(not CASES, reason="JSON_TEST_SUITE names no folder of cases")
+pytestmark = pytest.mark.skipif(not CASES, reason="JSON_TEST_SUITE names no directory of cases")
 
 
 def code_of(line: bytes) -> str:

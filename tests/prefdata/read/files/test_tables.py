@@ -1,4 +1,4 @@
-"""Parquet and Arrow files pass the guards of JSON rows, and what cannot be rows is one error."""
+"""Parquet and Arrow files pass the checks of JSON rows; unsupported columns are one error."""
 
 import datetime
 import json
@@ -61,7 +61,7 @@ def lists(values: pa.Array) -> pa.Array:
 
 NAN, INF = float("nan"), float("inf")
 BAD_TEXT = pa.array([b"q", b"caf\xe9", b"s"]).view(pa.string())
-# What an unread column `meta` holds, and the code that its second row gets.
+# Values of an unread column `meta`, and the code of its second row.
 GUARDED = {
     "NaN": (pa.array([1.0, NAN, None]), "R205"),
     "an infinity": (pa.array([1.0, INF, 0.0]), "R205"),
@@ -69,7 +69,7 @@ GUARDED = {
     "NaN in a list": (lists(pa.array([1.0, NAN, 2.0])), "R205"),
     "NaN in a struct in a list": (lists(struct(pa.array([1.0, NAN, 2.0]))), "R205"),
     "NUL": (pa.array(["a", "a\0b", None]), "R204"),
-    "NUL alone": (pa.array(["a", "\0", ""]), "R204"),
+    "NUL only": (pa.array(["a", "\0", ""]), "R204"),
     "NUL in long text": (pa.array(["a", "a\0b", None], pa.large_string()), "R204"),
     "NUL in a dictionary": (pa.array(["a", "a\0b", "a"]).dictionary_encode(), "R204"),
     "NUL in a struct in a list": (lists(struct(pa.array(["a", "\0b", "c"]))), "R204"),
@@ -115,7 +115,7 @@ def test_nul_is_kept_where_it_is_allowed(read: Read, write: Write) -> None:
 
 
 @writers
-def test_a_text_that_is_not_utf_8_spoils_its_row_alone(read: Read, write: Write) -> None:
+def test_a_text_that_is_not_utf_8_spoils_only_its_row(read: Read, write: Write) -> None:
     rows = read(write(pa.table({**GOOD, "prompt": BAD_TEXT})), name="rows.bin")
 
     (refused,) = rows.rejected.to_pylist()
@@ -133,12 +133,12 @@ def test_a_row_longer_than_the_limit_is_not_read(read: Read, write: Write) -> No
     assert rows.counts.pairs == 2
 
 
-# Values that JSON has another way, and what the second row has.
+# Values that JSON represents differently, and the result for the second row.
 VALUES = {
     "nanoseconds": (pa.array([0, 1, 2], pa.timestamp("ns")), "1970-01-01 00:00:00.000000001"),
     "a date out of range": (pa.array([0, 2**31 - 1, 0], pa.int32()).view(pa.date32()), None),
     "a time out of range": (pa.array([0, 10**18, 0], pa.timestamp("us")), None),
-    "a zone that nobody knows": (
+    "an unknown time zone": (
         pa.array([0, 1, 2], pa.timestamp("us", tz="Mars/Olympus")),
         "1970-01-01 00:00:00.000001",
     ),
@@ -331,7 +331,7 @@ def test_rows_are_as_many_as_the_file_says(tmp_path: Path) -> None:
 
 
 def test_a_timestamp_stays_what_it_was(read: Read) -> None:
-    """Values that Python holds are as Arrow gives them, in what is kept of a refused row too."""
+    """Values that Python can represent are unchanged, also in the JSON kept of a refused row."""
     when = pa.array([datetime.datetime(2024, 1, 2, 3, 4, 5)] * 3)
     table = pa.table({**GOOD, "chosen": pa.array(["a", None, "c"]), "when": when})
 

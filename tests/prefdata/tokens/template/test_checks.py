@@ -1,4 +1,4 @@
-"""What a template loses of a pair, or says twice, has a code: tools, results, reasoning, names."""
+"""Everything that a template drops from a pair or writes twice has a code."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def call(arguments: Any, name: str = "find") -> Turn:
 TOOLS = [{"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}]
 CALLS = [assistant(None, tool_calls=[call({"q": "Emma"})])]
 RESULT = [{"role": "tool", "tool_call_id": "k1", "content": "A novel of 1815"}]
-# Everything that a row may have is written.
+# A template that writes everything that a row may have.
 FULL = (
     "{% set nl = '\n' %}"
     "{% if tools %}{% for tool in tools %}{{ tool | tojson }}{% endfor %}{% endif %}"
@@ -52,7 +52,7 @@ LATE_REASONING = FULL.replace("m.reasoning_content %}", "m.reasoning_content and
 
 
 class Case(NamedTuple):
-    """A pair's prompt and chosen side under a template, and the code that comes of it."""
+    """A template, a pair's prompt and chosen side, and the expected code."""
 
     template: str
     prompt: list[Turn]
@@ -65,8 +65,8 @@ class Case(NamedTuple):
 
 PROMPTS = {
     "everything is written": Case(FULL, [user(), *CALLS, *RESULT], None, tools=TOOLS),
-    "a template of text alone": Case(CHATML, [user(), *CALLS, *RESULT], "PD707", tools=TOOLS),
-    "tools alone": Case(CHATML, [user()], "PD707", "drops the tools", tools=TOOLS),
+    "a template of text only": Case(CHATML, [user(), *CALLS, *RESULT], "PD707", tools=TOOLS),
+    "tools only": Case(CHATML, [user()], "PD707", "drops the tools", tools=TOOLS),
     "tools, calls written": Case(
         NO_TOOLS, [user(), *CALLS, *RESULT], "PD707", "the tools", tools=TOOLS
     ),
@@ -124,7 +124,7 @@ TWICE = ALWAYS.replace("assistant\n<think>\n{% endif", "assistant\n{% endif")
 SQUARE = ALWAYS.replace("<think>", "[THINK]")
 THOUGHT = "<think>\nadd\n</think>\n\n5"
 THINKING = {
-    "the answer goes on": Case(OPENS, [user()], None, chosen=[assistant(THOUGHT)]),
+    "the answer continues the thought": Case(OPENS, [user()], None, chosen=[assistant(THOUGHT)]),
     "the answer does not think": Case(OPENS, [user()], "PD701", chosen=[assistant("7")]),
     "thoughts in a field": Case(
         OPENS, [user()], "PD701", chosen=[assistant("6", reasoning_content="add")]
@@ -168,7 +168,7 @@ def encode(folder: Path, case: Case, **severity: str) -> TokenRows:
 @pytest.mark.parametrize(
     "case", [*PROMPTS.values(), *THINKING.values()], ids=[*PROMPTS.keys(), *THINKING.keys()]
 )
-def test_what_is_lost_or_said_twice_has_its_code(tmp_path: Path, case: Case) -> None:
+def test_what_is_dropped_or_written_twice_has_its_code(tmp_path: Path, case: Case) -> None:
     made = encode(tmp_path, case)
 
     refused = [(why.code, case.words in why.message) for why in made.refusals.values()]

@@ -1,4 +1,4 @@
-"""A template that one row sets off takes what a row may take, and the row is refused."""
+"""A template that one row sets off stays within its limits, and the row is refused."""
 
 import json
 import resource
@@ -45,7 +45,7 @@ BOMBS = {
 
 @pytest.fixture
 def run() -> Iterator[list[TemplateProcess]]:
-    """Processes that are ended with the test."""
+    """Yield a list of processes, which end with the test."""
     started: list[TemplateProcess] = []
     yield started
     for process in started:
@@ -156,12 +156,12 @@ def test_a_template_that_many_rows_set_off_is_refused(tmp_path: Path) -> None:
         + CHATML
     )
 
-    with pytest.raises(UsageError, match=r"takes too much for 16 rows.*\[E184\]"):
+    with pytest.raises(UsageError, match=r"exceeds its limits for 16 rows.*\[E184\]"):
         build(tmp_path, bomb, [f"BOOM {n}" for n in range(20)])
 
 
 def test_a_text_that_is_put_out_many_times_is_not_joined_beyond_the_limit(tmp_path: Path) -> None:
-    """A trace would join 2,000 copies of a row's text without asking the limited process."""
+    """Without the limit a trace would join 2,000 copies of a row's text in this process."""
     copies = "{% for a in range(2000) %}{{ messages[0].content }}{% endfor %}" + CHATML
 
     made = build(tmp_path, copies, ["short", "other", "x" * 100_000])

@@ -1,4 +1,4 @@
-"""A template cannot reach out of its sandbox, run for ever or fill the memory."""
+"""A template cannot escape its sandbox, run forever or fill the memory."""
 
 import json
 import resource
@@ -49,7 +49,7 @@ def test_an_escape_is_refused(source: str) -> None:
 
 
 @pytest.mark.parametrize("source", BOMBS.values(), ids=BOMBS.keys())
-def test_a_bomb_is_refused_and_harms_nobody(source: str) -> None:
+def test_a_bomb_is_refused_and_does_no_harm(source: str) -> None:
     started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     assert code_of(source) == "C117"
@@ -85,7 +85,7 @@ def test_a_build_with_a_hostile_template_writes_nothing(tmp_path: Path, tiny: Pa
     assert not (tmp_path / "out").exists()
 
 
-def test_a_trial_that_could_not_begin_is_not_blamed_on_the_template(
+def test_a_trial_that_could_not_start_is_not_blamed_on_the_template(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")

@@ -1,4 +1,4 @@
-"""A joined dialogue is the rendered dialogue, whatever a template asks of its texts."""
+"""A joined dialogue equals the rendered dialogue, for every question a template asks."""
 
 from functools import cache
 from typing import Any
@@ -16,7 +16,7 @@ CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# Templates of the field in short, and others that look at their texts in every way they can.
+# Common templates in short form, and others that inspect their texts in every possible way.
 TRACED = {
     "chatml": CHATML,
     "trimmed": "{% for m in messages %}[{{ m['content'] | trim }}]{% endfor %}",
@@ -118,7 +118,7 @@ def test_a_known_kind_of_dialogue_is_joined_without_its_template(source: str) ->
 
 
 @pytest.mark.parametrize("source", CATCHING.values(), ids=CATCHING)
-def test_a_template_that_could_look_into_its_output_is_not_traced(source: str) -> None:
+def test_a_template_that_could_inspect_its_output_is_not_traced(source: str) -> None:
     assert traced(source) is None
 
 
