@@ -7,21 +7,57 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dpo.artifacts.report.curves import Figure, histogram, run_figures
     from dpo.config import TrainConfig
     from dpo.errors import DpoError
     from dpo.loss import LOSSES as losses  # noqa: N811
+    from dpo.loss import PairLogps
+    from dpo.model.load import load_model
+    from dpo.model.tokenizer import encode_prompts, load_tokenizer
     from dpo.reference_pass import compute_reference as reference
+    from dpo.sampling.sample import Completion, SampleConfig
+    from dpo.sampling.sample import sample_completions as sample
     from dpo.training.loop import train
 
-__all__ = ["DpoError", "TrainConfig", "losses", "reference", "train"]
+__all__ = [
+    "Completion",
+    "DpoError",
+    "Figure",
+    "PairLogps",
+    "SampleConfig",
+    "TrainConfig",
+    "encode_prompts",
+    "histogram",
+    "load_model",
+    "load_tokenizer",
+    "losses",
+    "reference",
+    "run_figures",
+    "sample",
+    "train",
+]
 
 _HOMES = {
+    "Completion": ("dpo.sampling.sample", "Completion"),
     "DpoError": ("dpo.errors", "DpoError"),
+    "Figure": ("dpo.artifacts.report.curves", "Figure"),
+    "PairLogps": ("dpo.loss", "PairLogps"),
+    "SampleConfig": ("dpo.sampling.sample", "SampleConfig"),
     "TrainConfig": ("dpo.config", "TrainConfig"),
+    "encode_prompts": ("dpo.model.tokenizer", "encode_prompts"),
+    "histogram": ("dpo.artifacts.report.curves", "histogram"),
+    "load_model": ("dpo.model.load", "load_model"),
+    "load_tokenizer": ("dpo.model.tokenizer", "load_tokenizer"),
     "losses": ("dpo.loss", "LOSSES"),
     "reference": ("dpo.reference_pass", "compute_reference"),
+    "run_figures": ("dpo.artifacts.report.curves", "run_figures"),
+    "sample": ("dpo.sampling.sample", "sample_completions"),
     "train": ("dpo.training.loop", "train"),
 }
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def __getattr__(name: str) -> Any:

@@ -14,8 +14,8 @@ MOST_AT_ROOT = 14
 BANNED_NAMES = {"utils", "common", "helpers", "base", "misc"}
 BANNED_CALLS = {"eval", "exec", "unsafe_load", "extractall"}
 BANNED_WORDS = re.compile(
-    r"(?<![`\"])\b(mend(s|ed|ing)?|told|tells? of|stead|besides?|hangs? together|at hand|alike|parted"
-    r"|so many|goes on|takes? up|lets? go of|chief|in the mean(?! (of|over))|oddit(y|ies)"
+    r"(?<![`\"])\b(mend(s|ed|ing)?|told|tells? of|stead|besides?|hangs? together|at hand|alike"
+    r"|parted|so many|goes on|takes? up|lets? go of|chief|in the mean(?! (of|over))|oddit(y|ies)"
     r"|(keeps?|in) (new |the others )?company"
     r"|(is|are) no (?!longer\b|more\b|less\b|other\b|such\b)[a-z]+)\b",
     re.IGNORECASE,

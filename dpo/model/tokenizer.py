@@ -1,5 +1,6 @@
 """Prompts as token ids that a model continues, and the ids that end its answer."""
 
+from collections.abc import Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -34,10 +35,18 @@ def prompt_encoder(tokenizer: Any, *, control_tokens: ControlTokens = "encode") 
     return PromptEncoder(target, options)
 
 
-def prompt_ids(prompt: str | Messages, tokenizer: Any, *, raw: bool) -> list[int]:
-    """Return the ids that the model continues; a string is a user's turn unless `raw`."""
-    said = prompt if raw else as_messages(prompt)
-    return encode_prompt(said, prompt_encoder(tokenizer), "prompt")
+def encode_prompts(
+    prompts: Sequence[str | Messages], tokenizer: Any, *, raw: bool = False
+) -> list[list[int]]:
+    """Return the ids that the model continues; a string is a user's turn unless `raw`.
+
+    Raises UsageError (T132).
+    """
+    encoder = prompt_encoder(tokenizer)
+    return [
+        encode_prompt(prompt if raw else as_messages(prompt), encoder, f"prompt {number}")
+        for number, prompt in enumerate(prompts, 1)
+    ]
 
 
 def encode_prompt(prompt: str | Messages, encoder: PromptEncoder, place: str) -> list[int]:

@@ -24,9 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from dpo.model.load import load_model
-from dpo.model.tokenizer import as_messages, encode_prompt, load_tokenizer, prompt_encoder
-from dpo.sampling.sample import Completion, SampleConfig, sample_completions
+from dpo import Completion, SampleConfig, encode_prompts, load_model, load_tokenizer, sample
 from pipelines.quickstart.make_data import HERE
 from pipelines.quickstart.page import render_page
 from pipelines.quickstart.result import Example, Result, Samples
@@ -72,7 +70,7 @@ def plain_logps(model: PreTrainedModel, rows: list[tuple[list[int], list[int]]])
 
 
 def answer(model: PreTrainedModel, tokenizer: Any, prompts: Sequence[str], name: str) -> Answers:
-    sampled = sample_completions(prompts, model, tokenizer, SENTIMENT)
+    sampled = sample(prompts, model, tokenizer, SENTIMENT)
     completions = list(track(sampled, f"sampling from the {name}", total=len(prompts)))
     scores = [
         compound(prompts=[prompt] * SENTIMENT.k, completions=[c.text for c in done])
@@ -101,12 +99,6 @@ def _bigrams(text: str) -> list[tuple[str, str]]:
     return list(pairwise(words))
 
 
-def encode_prompts(prompts: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    """Return the ids of the prompts, each as one user turn, as in sampling."""
-    encoder = prompt_encoder(tokenizer)
-    return [encode_prompt(as_messages(prompt), encoder, prompt) for prompt in prompts]
-
-
 def measure_kl(
     policy: PreTrainedModel, ref: PreTrainedModel, tokenizer: Any, prompts: Sequence[str]
 ) -> tuple[float, float]:
@@ -114,7 +106,7 @@ def measure_kl(
 
     The policy's log-probs are those from sampling.
     """
-    sampled = sample_completions(prompts, policy, tokenizer, KL)
+    sampled = sample(prompts, policy, tokenizer, KL)
     drawn = [c for (c,) in track(sampled, "KL", total=len(prompts))]
     ids = encode_prompts(prompts, tokenizer)
     ref_logps = plain_logps(ref, [(prompt, c.ids) for prompt, c in zip(ids, drawn, strict=True)])

@@ -5,7 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from dpo.artifacts.report.curves import Figure, histogram, run_figures
+from dpo import Figure, histogram, run_figures
 from pipelines.quickstart.result import Result
 
 

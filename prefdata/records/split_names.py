@@ -194,7 +194,7 @@ def _sure_kind(named: _Named | None) -> str | None:
 
 
 def _require_no_own_split(name: str, folders: Collection[PurePath]) -> None:
-    """Raise E185 for `hard-00000-of-00001.parquet` with `train-00000-of-00001.parquet`."""
+    """Raise E185 if shards such as `hard-00000-of-00001` are given with shards of `train`."""
     own = _SHARD_NAME.fullmatch(PurePath(name).name)
     if own and PurePath(name).parent in folders:
         problem = f"may be a split {own[1]!r} of its own, as files here are named, or rows to train"

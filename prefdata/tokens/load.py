@@ -28,7 +28,7 @@ def is_hub_name(name: str) -> bool:
 
 
 def require_model(name: str, refuse: Refuse) -> None:
-    """Raise the error of `refuse` unless a name is a directory or can be a name on the Hub."""
+    """Raise what `refuse` makes if a name is not a directory and cannot be a name on the Hub."""
     remedy = "name a directory, or a Hub name such as org/model"
     if "://" in name:
         raise refuse("is a URL", remedy)

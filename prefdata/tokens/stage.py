@@ -5,8 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from prefdata.arrow import arrow_array, numbers_array
-from prefdata.records.rejected import rejects_of
+from prefdata.arrow import numbers_array
 from prefdata.store.shards import TOKENS
 from prefdata.tokens.checks import Cuts, apply_length, find_faults, find_token_warnings
 from prefdata.tokens.escape import EscapingRenderer, disguise_of
@@ -133,11 +132,3 @@ def _mask_column(ids: PairIds, rows: Ragged, masks: Masks, side: int) -> pa.Arra
         for row, length in zip(ids.rows.tolist(), rows.lengths, strict=True)
     ]
     return pa.array(values, kind)
-
-
-def refused_records(records: pa.Table, refusals: dict[int, Refusal]) -> pa.Table:
-    """Return the refused records as rows of REJECTED, in their order."""
-    rows = sorted(refusals)
-    refused = records.take(arrow_array(rows, pa.int64()))
-    codes = [refusals[row].code for row in rows]
-    return rejects_of(refused, codes, [refusals[row].message for row in rows])

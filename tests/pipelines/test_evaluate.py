@@ -2,7 +2,7 @@
 
 import pytest
 
-from dpo.model.tokenizer import prompt_ids
+from dpo import encode_prompts
 from dpo.sampling.sample import SampleConfig, sample_completions
 from pipelines.quickstart.evaluate import measure_kl, plain_logps
 from tests.dpo.tiny import tiny_model, tiny_tokenizer
@@ -16,7 +16,7 @@ def test_plain_logps_are_those_that_sampling_counted() -> None:
     config = SampleConfig(k=1, max_new_tokens=12)
     sampled = [c for (c,) in sample_completions(PROMPTS, MODEL, TOKENIZER, config)]
     rows = [
-        (prompt_ids(prompt, TOKENIZER, raw=False), completion.ids)
+        (encode_prompts([prompt], TOKENIZER)[0], completion.ids)
         for prompt, completion in zip(PROMPTS, sampled, strict=True)
     ]
 

@@ -45,7 +45,7 @@ def flatten(batch: pa.RecordBatch) -> Flat:
 
 
 def message_frame(flat: Flat) -> pl.DataFrame:
-    """Return the messages' fields and `row`, `part` (0, 1, 2), `at`, `last`, `previous` (role)."""
+    """Return one row per message: its fields, its place in the pair, the role before it."""
     num_rows = flat.lengths.shape[1]
     lengths = flat.lengths.ravel()
     starts = flat.ends.ravel() - lengths

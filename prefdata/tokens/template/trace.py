@@ -99,7 +99,7 @@ class Trace:
 
 
 class TracedTemplate:
-    """A template that runs for dialogues of a new kind, and is joined for those of a known kind."""
+    """A template that runs once per shape of dialogue; later ones are joined from its parts."""
 
     def __init__(self, template: Template, variables: dict[str, Any], log: Log) -> None:
         self._template, self._variables, self._log = template, variables, log

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 import prefdata
 from dpo.cli import sample
 from dpo.errors import UsageError
-from dpo.model.tokenizer import prompt_ids
+from dpo.model.tokenizer import encode_prompts
 from dpo.sampling.run import SampleJob, sample_file
 from dpo.sampling.sample import SampleConfig, sample_completions
 from prefdata.config import BuildConfig
@@ -333,7 +333,7 @@ def test_a_prompts_ids_are_those_of_a_build(model: str, tmp_path: Path, content:
     (row,) = prefdata.build(options).tokens("train").to_pylist()
     tokenizer = tiny_tokenizer()
 
-    ids = prompt_ids(dialogue, tokenizer, raw=False)
+    (ids,) = encode_prompts([dialogue], tokenizer)
 
     assert ids == row["prompt_ids"]
     assert ids.count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 1
