@@ -68,8 +68,8 @@ class LossConfig(_Model):
     """Parameter of the `alpha` divergence; 1 is the reverse KL."""
 
     own: dict[str, float] = {}
-    """Settings of a loss that is not shipped, by the names in its signature; they can be given next
-    to `name` as well."""
+    """Settings that have no key of their own here, such as those of your own loss, by the names in
+    its signature; they can be given next to `name` as well."""
 
     @model_validator(mode="before")
     @classmethod
@@ -79,9 +79,9 @@ class LossConfig(_Model):
     @model_validator(mode="before")
     @classmethod
     def _own_settings(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or value.get("name", "dpo") in LOSSES:
+        if not isinstance(value, dict):
             return value
-        own = settings(str(value.get("name"))).keys() - cls.model_fields.keys()
+        own = settings(str(value.get("name", "dpo"))).keys() - cls.model_fields.keys()
         given = {key: value[key] for key in own & value.keys()}
         rest = {key: value[key] for key in value.keys() - own}
         return rest | ({"own": {**rest.get("own", {}), **given}} if given else {})

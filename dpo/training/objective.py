@@ -7,8 +7,16 @@ import torch
 from torch import Tensor
 
 from dpo.config import LossConfig
-from dpo.errors import UsageError
-from dpo.loss import STATEFUL, WITH_MARGINS, PairLogps, couples_pairs, diverge, find_loss
+from dpo.errors import UsageError, first_line, is_of_memory
+from dpo.loss import (
+    LOSSES,
+    STATEFUL,
+    WITH_MARGINS,
+    PairLogps,
+    couples_pairs,
+    diverge,
+    find_loss,
+)
 from dpo.loss.beta_dpo import Margins, update_running_stats
 
 
@@ -21,14 +29,28 @@ class _Part(NamedTuple):
 
     def __call__(self, logps: PairLogps, seen: Mapping[str, Margins]) -> Tensor:
         if self.name in STATEFUL:
-            return self.weight * find_loss(self.name)(logps, seen.get(self.name), **self.settings)
+            return self.weight * LOSSES[self.name](logps, seen.get(self.name), **self.settings)
         if self.divergence != "reverse_kl":
             logps = diverge(logps, self.divergence, self.alpha)
-        losses = find_loss(self.name)(logps, **self.settings)
-        if losses.shape != logps.chosen.shape:
-            problem = f"returned {tuple(losses.shape)} for {len(logps.chosen)} pairs"
-            raise UsageError("T139", f"loss {self.name}", problem, "return one loss for each pair")
-        return self.weight * losses
+        if self.name in LOSSES:
+            return self.weight * LOSSES[self.name](logps, **self.settings)
+        return self.weight * self._own(logps)
+
+    def _own(self, logps: PairLogps) -> Tensor:
+        """Return the losses of a function that is not ours. Raises UsageError (T139)."""
+        remedy = "return one loss for each pair"
+        try:
+            losses = find_loss(self.name)(logps, **self.settings)
+        except Exception as error:  # a user's code may raise anything
+            if is_of_memory(error):
+                raise
+            problem = f"raised {first_line(error)}"
+            raise UsageError("T139", f"loss {self.name}", problem, remedy) from error
+        if not isinstance(losses, Tensor) or losses.shape != logps.chosen.shape:
+            shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+            problem = f"returned {shape} for {len(logps.chosen)} pairs"
+            raise UsageError("T139", f"loss {self.name}", problem, remedy)
+        return losses
 
 
 class Objective(NamedTuple):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from dpo.config import LossConfig, TrainConfig
@@ -41,6 +42,16 @@ centered.couples_pairs = True  # type: ignore[attr-defined]
 def one_number(logps: PairLogps) -> Tensor:
     """Not one loss for each pair."""
     return logps.margins.mean()
+
+
+def wrong(logps: PairLogps) -> Tensor:
+    """Raise where torch would."""
+    return logps.margins @ torch.zeros(7, dtype=logps.margins.dtype)
+
+
+def a_list(logps: PairLogps) -> Any:
+    """Not a tensor."""
+    return logps.margins.tolist()
 
 
 def without_default(logps: PairLogps, *, width: float) -> Tensor:
@@ -89,9 +100,17 @@ def test_what_is_wrong_is_one_line(name: str, more: dict[str, Any], said: str) -
     assert said in str(error.value)
 
 
-def test_a_result_that_is_not_a_loss_a_pair_is_refused() -> None:
-    objective = make_objective([LossConfig(name=f"{HERE}:one_number")])
-    with pytest.raises(UsageError, match=r"returned \(\) for 2 pairs.*T139"):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("one_number", r"returned \(\) for 2 pairs"),
+        ("a_list", "returned list for 2 pairs"),
+        ("wrong", "raised RuntimeError"),
+    ],
+)
+def test_a_result_that_is_not_a_loss_a_pair_is_refused(name: str, said: str) -> None:
+    objective = make_objective([LossConfig(name=f"{HERE}:{name}")])
+    with pytest.raises(UsageError, match=rf"{said}.*T139"):
         objective(pairs([[-1.0, -2.0, -1.0, -1.0, 1, 1, 0.0]] * 2))
 
 
@@ -111,3 +130,15 @@ def test_it_trains_as_the_shipped_loss_does(
     assert own is not None
     assert own.final["loss"] == shipped.final["loss"]
     assert "DPO, written once more" in (tmp_path / "b" / "model" / "README.md").read_text()
+
+
+def test_the_example_of_the_docs_is_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "losses.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    (tmp_path / "my_losses.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = yaml.safe_load(text.split(code)[1].split("```yaml\n")[1].split("```")[0])
+    (loss,) = parse_config(VALUE | config, place="docs").loss
+
+    assert loss.settings == {"beta": 0.5, "width": 2.0}
+    assert make_objective([loss])(pairs([[-4.0, -6.0, -5.0, -5.0, 1, 1, 0.0]])).item() == 1.0
