@@ -7,7 +7,7 @@ BENCH := .venv/.bench
 DOCS := docs/codes.md docs/commands.md docs/config-build.md docs/config-train.md docs/formats.md docs/layouts.md docs/losses.md
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test stress check fmt golden bench clean
+.PHONY: help demo test quick stress check fmt golden bench clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -18,6 +18,9 @@ demo: $(DEMO)  ## Raw files to a trained policy, on a real model (about ten minu
 
 test: check  ## Everything that CI runs but the demo
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
+
+quick: $(DEV)  ## The tests that run in one process: about two minutes
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal -m "not slow and not stress and not crash"
 
 stress: $(DEV)  ## The tests that count cases, at the counts that docs/reliability.md states (over an hour)
 	STRESS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal -m "stress or crash"

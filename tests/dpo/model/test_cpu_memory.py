@@ -21,8 +21,8 @@ libc = ctypes.CDLL(None)
 libc.mallinfo2.restype = HeapNumbers
 tune_cpu_allocator()
 weight = torch.ones(64, 64, dtype=torch.bfloat16)
-shapes = random.Random(0).sample(range(1, 1001), 900)
-for some in (shapes[:400], shapes[400:]):
+shapes = random.Random(0).sample(range(1, 701), 500)
+for some in (shapes[:200], shapes[200:]):
     for rows in some:
         torch.ones(rows, 64, dtype=torch.bfloat16) @ weight
     print(libc.mallinfo2().h)
@@ -30,7 +30,7 @@ for some in (shapes[:400], shapes[400:]):
 
 
 def measure_growth(**environment: str) -> int:
-    """Return the growth of bytes in use from 500 more shapes of products in bfloat16."""
+    """Return the growth of bytes in use from 300 more shapes of products in bfloat16."""
     bare = {name: value for name, value in os.environ.items() if name not in WIDE}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], env=bare | environment, text=True,

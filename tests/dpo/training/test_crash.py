@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from dpo.training.checkpoint import find_checkpoint
 from tests.dpo.conftest import Arena
 from tests.effort import times
-from tests.strace import IS_HERE, points_of, run_with
+from tests.strace import IS_HERE, Point, points_of, run_with
 
 pytestmark = [
     pytest.mark.crash,
@@ -30,11 +31,13 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
     """Use one thread, so that sums have one order; only the run writes files."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        yield
 
 
 def command(arena: Arena, out: Path) -> list[str]:
@@ -49,14 +52,21 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / "model" / "model.safetensors")
 
 
+@pytest.fixture(scope="module")
+def normal(arena: Arena, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Point]]:
+    """A run that ends as usual, and points at which others fail."""
+    folder = tmp_path_factory.mktemp("normal")
+    first = command(arena, folder / "first")  # caches what it verified, so the next write less
+    subprocess.run(first, capture_output=True, check=True)
+    whole = folder / "whole"
+    return whole, points_of(command(arena, whole), folder / "log", POINTS + 2)[1:-1]
+
+
 @pytest.mark.parametrize("fault", ["signal=KILL", "error=ENOSPC", "error=EIO"])
 def test_a_run_ends_bit_by_bit_the_same_whatever_call_failed(
-    fault: str, arena: Arena, tmp_path: Path
+    fault: str, arena: Arena, normal: tuple[Path, list[Point]], tmp_path: Path
 ) -> None:
-    whole = tmp_path / "whole"
-    first = command(arena, tmp_path / "first")  # caches what it verified, so the next write less
-    subprocess.run(first, capture_output=True, check=True)
-    spread = points_of(command(arena, whole), tmp_path / "log", POINTS + 2)[1:-1]
+    whole, spread = normal
     assert len(spread) == POINTS
 
     for number, point in enumerate(spread):

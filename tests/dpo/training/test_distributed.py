@@ -19,6 +19,7 @@ from dpo.config import TrainConfig
 from dpo.data.sampler import packs_in_order
 from dpo.reference_pass import compute_reference
 from tests.dpo.conftest import Arena, build_pairs, open_alone, save_llama
+from tests.effort import IS_FULL
 
 ConfigOf = Callable[..., TrainConfig]
 SPEEDS = {"tokens_per_second", "step_seconds", "mfu"}
@@ -67,9 +68,11 @@ def test_two_processes_see_the_same_pairs_and_losses_as_one_and_four_the_same_pa
     config = config_of(global_batch_size=5, steps=8, pack_tokens=90, eval_every=4, log_pairs=True)
     path = write_config(tmp_path / "train.yaml", config)
     one, two = run_in_one_and_in_two(path, tmp_path)
-    four = run_in(4, path, tmp_path / "four")
 
-    assert lines(one / "pairs.jsonl") == lines(two / "pairs.jsonl") == lines(four / "pairs.jsonl")
+    assert lines(one / "pairs.jsonl") == lines(two / "pairs.jsonl")
+    if IS_FULL:
+        four = run_in(4, path, tmp_path / "four")
+        assert lines(one / "pairs.jsonl") == lines(four / "pairs.jsonl")
     assert [len(line["pair_ids"]) for line in lines(two / "pairs.jsonl")] == [5] * 8
     for left, right in zip(lines(one / "metrics.jsonl"), lines(two / "metrics.jsonl"), strict=True):
         for name in left.keys() - SPEEDS:

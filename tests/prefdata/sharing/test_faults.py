@@ -120,7 +120,7 @@ def kill_at(number: int, words: list[str], hub: FakeHub, environment: dict[str, 
 
 def points(total: int) -> list[int]:
     """Return numbers of requests, evenly spread: all of them under `make stress`."""
-    most = times(4, total)
+    most = times(3, total)
     return sorted({1 + round(n * (total - 1) / max(most - 1, 1)) for n in range(most)})
 
 
