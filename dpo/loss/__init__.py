@@ -7,6 +7,7 @@ signature. The first line of a loss's docstring is its entry in docs and model c
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from inspect import Parameter, signature
@@ -109,6 +110,7 @@ __all__ = [
 ]
 
 
+@cache
 def find_loss(name: str) -> Loss:
     """Return a loss: a shipped one, `module:function`, or one of the entry points `dpo.losses`.
 

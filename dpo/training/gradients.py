@@ -125,7 +125,7 @@ def _seed(name: str) -> None:
 
 
 def _weights(run: TrainContext, rows: list[int], num_pairs: int) -> Tensor:
-    """Return the weight of each pair in the mean over the step, (rows,)."""
+    """Return the weight of each pair in the step's mean, (rows,)."""
     return torch.from_numpy(run.train.pairs.weights[rows] * run.order.weights(rows, num_pairs))
 
 

@@ -150,7 +150,7 @@ def _fetch(found: SharedSet) -> tuple[Path, Manifest]:
             raise UsageError("E213", found.place, f"has no split {split}", remedy)
     files = [file for file in files if _is_of(file.path, whole, found.splits)]
     root = fetch_sealed(found.repo, files, found.commit)
-    return root, _part_of(whole, root, found)
+    return root, _part_of(whole, found.splits)
 
 
 def _is_of(path: str, whole: Manifest, splits: Collection[str]) -> bool:
@@ -159,23 +159,16 @@ def _is_of(path: str, whole: Manifest, splits: Collection[str]) -> bool:
     return split in splits or not dash or split not in whole.splits
 
 
-def _part_of(whole: Manifest, root: Path, found: SharedSet) -> Manifest:
-    """Return the manifest of the chosen splits of a set."""
-    shards = [shard for shard in whole.shards if shard.split in found.splits]
-    folder = next(iter(found.record.references.values()), found.record.tokens)
-    tables: dict[str, list[pa.Table]] = {}
-    for shard in shards:
-        table = read_parquet(root / parquet_name(folder, shard.path), TOKENS)
-        tables.setdefault(shard.split, []).append(table)
-    content = hash_content(tables, tokenizer_sha256=whole.tokenizer.tokenizer_sha256)
+def _part_of(whole: Manifest, splits: Collection[str]) -> Manifest:
+    """Return the manifest of some splits of a set, without the content hash of these rows."""
     part = {
         "part_of": whole.hash,
-        "content_hash": content,
-        "shards": shards,
-        "splits": {name: one for name, one in whole.splits.items() if name in found.splits},
-        "files": [file for file in whole.files if _is_of(file.path, whole, found.splits)],
+        "content_hash": "",
+        "shards": [shard for shard in whole.shards if shard.split in splits],
+        "splits": {name: one for name, one in whole.splits.items() if name in splits},
+        "files": [file for file in whole.files if _is_of(file.path, whole, splits)],
     }
-    return whole.model_copy(update=part).sealed()
+    return whole.model_copy(update=part)
 
 
 def _require_same_build(out: Path, old: Manifest, new: Manifest) -> None:
@@ -241,17 +234,18 @@ def _as_written(
     Another version of Arrow may write other bytes for the same rows. Then the content hash must
     match, and the manifest seals the bytes that were written.
     """
-    if all(seals[shard.path] == shard.seal for shard in manifest.shards):
+    is_as_shared = all(seals[shard.path] == shard.seal for shard in manifest.shards)
+    if is_as_shared and not manifest.part_of:
         return manifest
     splits: dict[str, list[pa.Table]] = {}
     for shard in manifest.shards:
         table = read_shard(root / shard.path, rows=shard.rows)
         splits.setdefault(shard.split, []).append(table)
     content = hash_content(splits, tokenizer_sha256=manifest.tokenizer.tokenizer_sha256)
-    if content != manifest.content_hash:
+    if not manifest.part_of and content != found.record.content_hash:
         raise HubError("E209", found.place, "holds other rows than were shared", "push it again")
     shards = [_sealed_as(shard, seals[shard.path]) for shard in manifest.shards]
-    return manifest.model_copy(update={"shards": shards}).sealed()
+    return manifest.model_copy(update={"shards": shards, "content_hash": content}).sealed()
 
 
 def _sealed_as(shard: ShardSeal, seal: FileDigest) -> ShardSeal:

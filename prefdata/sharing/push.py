@@ -13,6 +13,7 @@ from prefdata.check.rows.secrets import find_private, suspects
 from prefdata.errors import UsageError
 from prefdata.hub.errors import HubError
 from prefdata.hub.fetch import fetch_file
+from prefdata.hub.inputs import is_hub_name
 from prefdata.hub.repo import (
     Commit,
     Remote,
@@ -324,5 +325,5 @@ def _described(reference: StoredReference) -> SharedReference:
         said["model"],
         said["weights_sha256"],
         said["mixed_precision"],
-        find_licence(said["model"]),
+        find_licence(said["model"]) if is_hub_name(said["model"]) else None,
     )
