@@ -15,6 +15,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,9 +32,9 @@ from dpo.loss import PairLogps
 from dpo.model.load import load_model
 from dpo.model.spot_check import Spread, check_first_margins
 from dpo.reference_pass import compute_reference
-from dpo.training.gradients import forward_logps, packs_of
-from dpo.training.metrics import means, pair_sums
+from dpo.training.metrics import by_name, means, pair_sums
 from dpo.training.setup import TrainContext, open_run
+from dpo.training.step import forward_logps, packs_of
 from prefdata.config import BuildConfig
 
 MOVED = 0.01
@@ -95,11 +96,11 @@ def show(label: str, run: TrainContext, spread: Spread, options: argparse.Namesp
     refused, margins = 0, []
     for seed in range(options.seeds):
         config = run.config.model_copy(update={"seed": seed})
-        of_seed = run._replace(config=config, order=make_order(run.train.pairs, config))
+        of_seed = replace(run, config=config, order=make_order(run.train.pairs, config))
         rows = of_seed.order.rows(1)
         whole = first_step(of_seed, rows)
         losses = run.objective(whole)
-        found = means(pair_sums(losses, whole, beta=run.objective.beta))
+        found = means(by_name(pair_sums(losses, whole, beta=run.objective.beta)))
         margins.append(float(whole.margins.mean()))
         tokens = run.train.pairs.lengths[rows][:, 1:].sum(1).tolist()
         try:
@@ -125,7 +126,7 @@ def first_step(run: TrainContext, rows: list[int]) -> PairLogps:
     """Return the policy's log-probs of step 1, as in training, with the stored reference's."""
     key = tuple(rows)
     if key not in LOGPS:
-        LOGPS[key] = forward_logps(run, packs_of(run, 1), rows)[0]
+        LOGPS[key] = forward_logps(run, run.train, packs_of(run, 1), rows)[0]
     ref = torch.from_numpy(run.train.ref_logps[rows]).double()
     return LOGPS[key]._replace(ref_chosen=ref[:, 0], ref_rejected=ref[:, 1])
 
@@ -202,7 +203,7 @@ def open_run_sums(run: TrainContext, reference: object) -> TrainContext:
     tables = reference.tables("train")  # type: ignore[attr-defined]
     names = ("ref_chosen_logps", "ref_rejected_logps")
     sums = [np.stack([table[name].to_numpy() for name in names], 1) for table in tables]
-    return run._replace(train=run.train._replace(ref_logps=np.concatenate(sums)))
+    return replace(run, train=run.train._replace(ref_logps=np.concatenate(sums)))
 
 
 if __name__ == "__main__":

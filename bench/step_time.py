@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def measure(side: str, data: Path, model: str, count: int) -> dict[str, float]:
     }  # fmt: skip
     config = TrainConfig.model_validate(values)
     tune_cpu_allocator()
-    run = open_run(config, make_accelerator(config))._replace(starts_as_reference=False)
+    run = replace(open_run(config, make_accelerator(config)), starts_as_reference=False)
     torch.manual_seed(0)
     with torch.no_grad():
         for weight in run.policy.parameters():

@@ -15,7 +15,7 @@ class Yardstick:
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 
     def __enter__(self) -> None:
-        self.home: Any = import_module("dpo.training.gradients")
+        self.home: Any = import_module("dpo.training.step")
         self.run_pack = vars(self.home)["_backward"]
 
         def measured(*arguments: Any) -> Any:

@@ -1,5 +1,6 @@
 """Settings of a training run, as one frozen model."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -109,7 +110,7 @@ class LossConfig(_Model):
         taken = {"name", "weight", "divergence", "divergence_alpha", "own"}
         return self.model_dump(exclude=taken, exclude_none=True) | self.own
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, float]:
         """Return the loss's keyword arguments: its defaults, overridden by the config."""
         return settings(self.name) | self._given()

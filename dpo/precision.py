@@ -36,9 +36,11 @@ class Scale(NamedTuple):
 class LossScale:
     """Dynamic loss scale of a run; always 1 unless the precision is fp16."""
 
-    def __init__(self, precision: Precision) -> None:
-        self.moves = precision == "fp16"
-        self.now = Scale(FIRST_SCALE if self.moves else 1.0)
+    def __init__(
+        self, precision: Precision, *, first: float = FIRST_SCALE, grows_after: int = GROWS_AFTER
+    ) -> None:
+        self.moves, self.grows_after = precision == "fp16", grows_after
+        self.now = Scale(first if self.moves else 1.0)
 
     def divide_out(self, weights: Iterable[nn.Parameter]) -> None:
         """Divide the gradients of a scaled loss by the scale."""
@@ -56,9 +58,9 @@ class LossScale:
         return True
 
     def settle(self) -> None:
-        """Count a step that was taken; double the scale after GROWS_AFTER of them."""
+        """Count a step that was taken; double the scale after `grows_after` of them."""
         if not self.moves:
             return
         value, steps = self.now.value, self.now.steps + 1
-        grows = steps == GROWS_AFTER and value < LAST_SCALE
-        self.now = Scale(value * 2) if grows else Scale(value, steps % GROWS_AFTER)
+        grows = steps == self.grows_after and value < LAST_SCALE
+        self.now = Scale(value * 2) if grows else Scale(value, steps % self.grows_after)

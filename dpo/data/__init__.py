@@ -2,8 +2,7 @@
 
     pairs            rows of a split, mapped from the shards
     reference_store  stored reference log-probs; reference_folder: where; progress: resuming
-    permutation      the pair at position n, in O(1) memory
-    sampler          the pairs of a step, and their weights
+    sampler          the pairs of step n, in O(1) memory, and their weights
     packing          pairs → packs within a budget of tokens
     token_weights    the weight of each token
 

@@ -58,10 +58,14 @@ class Pairs:
 
     def __getitem__(self, row: int) -> PromptWithCompletions:
         """Return prompt, chosen and rejected of a row, with its masks."""
-        shard = int(np.searchsorted(self._starts, row, side="right")) - 1
-        place = row - int(self._starts[shard])
+        shard, place = self._locate(row)
         prompt, chosen, rejected, *masks = (column.row(place) for column in self._shards[shard])
         return PromptWithCompletions(prompt, (chosen, rejected), tuple(masks))  # type: ignore[arg-type]
+
+    def _locate(self, row: int) -> tuple[int, int]:
+        """Return the index of a row's shard, and its index in that."""
+        shard = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return shard, row - int(self._starts[shard])
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
@@ -77,6 +81,12 @@ class Pairs:
         """Return the tokens of each row: prompt once, chosen and rejected, (rows,)."""
         sizes: NDArray[np.int64] = self.lengths.sum(1)
         return sizes
+
+    @property
+    def longest_texts(self) -> NDArray[np.int64]:
+        """Return the tokens of each row's prompt and longer completion, (rows,)."""
+        longest: NDArray[np.int64] = self.lengths[:, 0] + self.lengths[:, 1:].max(1)
+        return longest
 
     @cached_property
     def group_sizes(self) -> NDArray[np.int64]:
@@ -116,8 +126,8 @@ class Pairs:
 
     def pair_id(self, row: int) -> str:
         """Return the row's id in hex, as error messages show it."""
-        shard = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return str(self._pair_ids[shard][row - int(self._starts[shard])].as_py().hex())
+        shard, place = self._locate(row)
+        return str(self._pair_ids[shard][place].as_py().hex())
 
     def largest_id(self) -> int:
         """Return the largest token id in any row; -1 if there is none."""

@@ -1,6 +1,13 @@
-"""Pairs of each step, and their weights in it."""
+"""Pairs of each step, and their weights in it: a pure function of (number of pairs, seed, step).
 
-from collections.abc import Iterator
+Position p of a run is pair `order(p mod N)` of epoch `p div N`. The order is a keyed permutation,
+a Feistel network over the smallest even-width domain that holds N, walked until it lands inside.
+Nothing is stored: any position of any epoch is computed independently, so a run resumes anywhere
+without a list of a billion indices.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -10,10 +17,11 @@ from numpy.typing import NDArray
 from dpo.config import TrainConfig
 from dpo.data.packing import bin_pack
 from dpo.data.pairs import Pairs
-from dpo.data.permutation import step_pairs
+from prefdata.hashing import mix
 
 WINDOW = 256
 """Groups that are packed together: enough to fill packs, few enough to plan in one pass."""
+ROUNDS = 6
 
 
 class Order(NamedTuple):
@@ -64,22 +72,66 @@ def group_starts(pairs: Pairs) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(pairs.group_sizes)]).astype(np.int64)
 
 
-def packs_in_order(
-    pairs: Pairs, count: int, *, budget: int, ranks: int = 1
-) -> Iterator[list[list[list[int]]]]:
-    """Yield the first `count` rows in order: windows of groups, packed for each rank.
+def pack_units(
+    pairs: Pairs, units: Sequence[list[int]], *, budget: int, ranks: int = 1
+) -> list[list[list[int]]]:
+    """Return rows by rank and pack; a unit, such as a group, is never split across packs.
 
     Every rank has the same number of packs, possibly empty ones, so that collectives match.
     """
+    sizes = [pairs.num_tokens(unit) for unit in units]
+    shares = bin_pack(sizes, budget=budget, ranks=ranks)
+    most = max(map(len, shares))
+    return [
+        [[row for place in places for row in units[place]] for places in share]
+        + [[]] * (most - len(share))
+        for share in shares
+    ]
+
+
+def packs_in_order(
+    pairs: Pairs, count: int, *, budget: int, ranks: int = 1
+) -> Iterator[list[list[list[int]]]]:
+    """Yield the first `count` rows in order: windows of groups, as `pack_units` packs them."""
     starts = np.minimum(group_starts(pairs), count)
     units = [list(range(*bounds)) for bounds in pairwise(starts.tolist()) if bounds[0] < count]
     for first in range(0, len(units), WINDOW):
-        window = units[first : first + WINDOW]
-        sizes = [pairs.num_tokens(unit) for unit in window]
-        shares = bin_pack(sizes, budget=budget, ranks=ranks)
-        most = max(map(len, shares))
-        yield [
-            [[row for place in places for row in window[place]] for places in share]
-            + [[]] * (most - len(share))
-            for share in shares
-        ]
+        yield pack_units(pairs, units[first : first + WINDOW], budget=budget, ranks=ranks)
+
+
+def step_pairs(num_pairs: int, *, seed: int, step: int, batch: int) -> NDArray[np.int64]:
+    """Return pairs of a step, counted from 1: positions [(step−1)·batch, step·batch), (batch,)."""
+    positions = np.arange((step - 1) * batch, step * batch, dtype=np.int64)
+    epochs, places = np.divmod(positions, num_pairs)
+    pairs = np.empty(batch, dtype=np.int64)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        pairs[here] = permute(places[here], num_pairs, key=f"{seed}/{epoch}")
+    return pairs
+
+
+def permute(places: NDArray[np.int64], size: int, *, key: str) -> NDArray[np.int64]:
+    """Map each place by a keyed permutation of range(size).
+
+    >>> sorted(permute(np.arange(10), 10, key="7/0").tolist())
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+    half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
+    keys = _round_keys(key)
+    image = _feistel(places.astype(np.uint64), half, keys)
+    while (outside := image >= size).any():  # each walk stays on its own cycle, so it is one-to-one
+        image[outside] = _feistel(image[outside], half, keys)
+    return image.astype(np.int64)
+
+
+def _feistel(values: NDArray[np.uint64], half: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    mask = np.uint64((1 << half) - 1)
+    left, right = values >> np.uint64(half), values & mask
+    for key in keys:
+        left, right = right, left ^ (mix(right + key) & mask)
+    return (left << np.uint64(half)) | right
+
+
+def _round_keys(key: str) -> NDArray[np.uint64]:
+    digest = hashlib.blake2b(key.encode(), digest_size=8 * ROUNDS).digest()
+    return np.frombuffer(digest, dtype="<u8")

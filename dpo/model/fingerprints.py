@@ -44,17 +44,15 @@ def check_lengths(model: PreTrainedModel, pairs: Pairs, *, place: str) -> str | 
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(limit, int) or not len(pairs):
         return None
-    tokens = pairs.lengths[:, 0] + pairs.lengths[:, 1:].max(1)
+    tokens = pairs.longest_texts
     row = int(tokens.argmax())
     if int(tokens[row]) <= limit:
         return None
     pair = f"pair {pairs.pair_id(row)[:12]} has {int(tokens[row]):,} tokens"
-    if _has_table(model, limit):
-        problem = (
-            f"has {limit:,} positions, but {pair}, the longest of {int((tokens > limit).sum()):,}"
-        )
-        raise MismatchError("T198", place, problem, f"build again with max_length: {limit}")
     beyond = int((tokens > limit).sum())
+    if _has_table(model, limit):
+        problem = f"has {limit:,} positions, but {pair}, the longest of {beyond:,}"
+        raise MismatchError("T198", place, problem, f"build again with max_length: {limit}")
     return f"{beyond:,} pairs are longer than the {limit:,} tokens of {place}'s config: {pair}"
 
 

@@ -50,23 +50,15 @@ KEPT_PER_HIDDEN = 80
 """Maximum bytes of kept tiles over bytes of hidden states, independent of the vocabulary."""
 
 
-def token_logps(
-    hidden_NH: Tensor, head: Head, targets_N: Tensor, *, sizes: Sizes | None = None
-) -> Tensor:
-    """Return the log-prob of each target given its hidden state: (N,), nats, float32.
-
-    Matrix products run in the dtype of `hidden_NH`, sums in float32. Gradients flow into the
-    hidden states and, if they require grad, into the head's weight and bias.
-    """
-    return logps_and_collisions(hidden_NH, head, targets_N, sizes=sizes)[0]
-
-
 def logps_and_collisions(
     hidden_NH: Tensor, head: Head, targets_N: Tensor, *, sizes: Sizes | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return `token_logps` and log Σ_v p(v)²: both (N,). No gradient flows through the second.
+    """Return the log-prob of each target given its hidden state, and log Σ_v p(v)²: both (N,).
 
-    Σ_v p(v)² is the chance that two draws of the next token agree, and the mean of p itself.
+    Both are in nats and float32. Matrix products run in the dtype of `hidden_NH`, sums in float32.
+    Gradients of the first flow into the hidden states and, if they require grad, into the head's
+    weight and bias. Σ_v p(v)² is the chance that two draws of the next token agree, and the mean of
+    p itself; it has no gradient.
     """
     if sizes is None:
         sizes = CPU_SIZES if hidden_NH.device.type == "cpu" else GPU_SIZES

@@ -35,6 +35,22 @@ class PolicyOutput(NamedTuple):
     """Load of each expert (`expert_load`), if requested."""
 
 
+class PolicyOptions(NamedTuple):
+    """How a policy runs, and what it returns besides log-probs."""
+
+    backend: str = attention.AUTO
+    """A name in `attention.BACKENDS`."""
+    dropout: bool = True
+    """Whether training draws the model's own dropout."""
+    log_sum_sq_probs: bool = False
+    """Whether to return `collisions_N`."""
+    loads: bool = False
+    """Whether to return `loads_2E`."""
+
+
+DEFAULTS = PolicyOptions()
+
+
 class Policy(nn.Module):
     """A causal LM that maps a pack to the log-probs of its completion tokens.
 
@@ -44,21 +60,24 @@ class Policy(nn.Module):
     """
 
     def __init__(
-        self, model: PreTrainedModel, *, shared: bool = True, backend: str = attention.AUTO
+        self,
+        model: PreTrainedModel,
+        *,
+        shared: bool = True,
+        options: PolicyOptions = DEFAULTS,
     ) -> None:
         super().__init__()
         self.model = model
         self._no_split_modules = model._no_split_modules  # layers by which accelerate shards
         self.own_attention: str = model.config._attn_implementation or "eager"
-        self.limits = length_limits(model)
-        self.dropout, self.backend = True, backend
-        self.shared = self.head_adds = self.log_sum_sq_probs = self.loads = False
+        self.limits, self.options = length_limits(model), options
+        self.shared = self.head_adds = False
         self.share(shared=shared)
 
     def train(self, mode: bool = True) -> "Policy":  # noqa: FBT001, FBT002 — torch's signature
-        """Switch to training, which is deterministic unless `dropout`."""
+        """Switch to training, which is deterministic unless `options.dropout`."""
         super().train(mode)
-        if mode and not self.dropout:
+        if mode and not self.options.dropout:
             train_without_dropout(self.model)
         return self
 
@@ -82,23 +101,22 @@ class Policy(nn.Module):
             embedding.register_forward_hook(_cut_off)
 
     def forward(self, pack: Pack) -> PolicyOutput:
-        """Return the log-probs of a pack's completion tokens.
-
-        `self.log_sum_sq_probs` and `self.loads` add the optional outputs.
-        """
+        """Return the log-probs of a pack's completion tokens, and what the options add."""
         hidden_NH, routed = self._shared(pack) if self.shared else self._unshared(pack)
         if torch.is_autocast_enabled(hidden_NH.device.type):
             hidden_NH = hidden_NH.to(torch.get_autocast_dtype(hidden_NH.device.type))
         with torch.autocast(hidden_NH.device.type, enabled=False):
             head = head_of(self.model)._replace(
-                adds=self.head_adds, log_sum_sq_probs=self.log_sum_sq_probs
+                adds=self.head_adds, log_sum_sq_probs=self.options.log_sum_sq_probs
             )
             logps_N, collisions_N = logps_and_collisions(hidden_NH, head, pack.targets_N)
-            return PolicyOutput(
-                logps_N,
-                collisions_N if self.log_sum_sq_probs else None,
-                expert_load(routed, chosen=experts_per_token(self.model)) if self.loads else None,
-            )
+        found = PolicyOutput(logps_N)
+        if self.options.log_sum_sq_probs:
+            found = found._replace(collisions_N=collisions_N)
+        if self.options.loads:
+            loads_2E = expert_load(routed, chosen=experts_per_token(self.model))
+            found = found._replace(loads_2E=loads_2E)
+        return found
 
     def _shared(self, pack: Pack) -> tuple[Tensor, list[Tensor]]:
         """Return the hidden states that predict completion tokens, (N, H), and router logits.
@@ -168,16 +186,16 @@ class Policy(nn.Module):
             attention_mask=torch.ones_like(input_ids_T)[None],
             position_ids=position_ids_T[None],
             segments=segments,
-            backend=self.backend,
+            backend=self.options.backend,
         )
 
     def _run(self, **inputs: Any) -> tuple[Tensor, Sequence[Tensor]]:
         """Return the hidden states of one row, (T, H), and each layer's router logits, (T, E)."""
         if any(limit.grows for limit in self.limits):
             start_afresh(self.model)
-        options = {"output_router_logits": True} if self.loads else {}
-        found = body_of(self.model)(**inputs, **options, use_cache=False)
-        return found.last_hidden_state[0], found.router_logits if self.loads else ()
+        wants = {"output_router_logits": True} if self.options.loads else {}
+        found = body_of(self.model)(**inputs, **wants, use_cache=False)
+        return found.last_hidden_state[0], found.router_logits if self.options.loads else ()
 
 
 def _adds(weight: Tensor) -> bool:

@@ -18,9 +18,8 @@ from transformers import PreTrainedModel
 from dpo.data.packing import Pack, PromptWithCompletions, bin_pack, pack
 from dpo.data.pairs import Pairs
 from dpo.errors import MODEL_ERRORS, UsageError, first_line, is_of_memory
-from dpo.model.attention import AUTO
 from dpo.model.length_limits import lengths_named, start_afresh
-from dpo.model.policy import Policy
+from dpo.model.policy import DEFAULTS, Policy, PolicyOptions
 
 TOLERANCE = 1e-4
 """Nats per token, in float32."""
@@ -40,20 +39,22 @@ class Checked(NamedTuple):
 
 
 def make_policy(
-    model: PreTrainedModel, *splits: Pairs, backend: str = AUTO
+    model: PreTrainedModel,
+    *splits: Pairs,
+    options: PolicyOptions = DEFAULTS,
+    compared: int = COMPARED,
 ) -> tuple[Policy, str | None]:
     """Return a policy that runs packs shared if that is correct for the model, else unshared.
 
     A few pairs of the splits run as packs and as plain unpadded passes in float32: two plain
-    passes per pair, at most seven pairs, and a packed pass for every one or two of them.
-    `backend` is a name in `attention.BACKENDS`. The second value says why prompts are not shared;
-    None if they are.
+    passes per pair, at most seven pairs, and a packed pass for every one or two of them. The second
+    value says why prompts are not shared; None if they are.
     """
     rows = probes(model.config, splits)
-    policy = Policy(model, shared=False, backend=backend)
+    policy = Policy(model, shared=False, options=options)
     sizes = [row.num_tokens for row in rows]
     packs = bin_pack(sizes, budget=max(sizes) + min(sizes))[0]
-    checked = [_run_plainly(model, [rows[place] for place in places]) for places in packs]
+    checked = [_run_plainly(model, [rows[place] for place in some], compared) for some in packs]
     why = _disagreement(policy, checked, shared=True)
     if why is None:
         return policy, None
@@ -66,7 +67,7 @@ def make_policy(
 def probes(config: Any, splits: Sequence[Pairs]) -> list[PromptWithCompletions]:
     """Return the pairs of the check, chosen by the length of their longer text, each once."""
     starts = np.cumsum([0, *map(len, splits)])
-    lengths = np.concatenate([longest_texts(split) for split in splits])
+    lengths = np.concatenate([split.longest_texts for split in splits])
     order = np.argsort(lengths, kind="stable")
     ascending = lengths[order]
     chosen = [0, len(order) // 2, len(order) - 1]
@@ -94,19 +95,15 @@ def length_notice(policy: Policy, *splits: Pairs) -> str | None:
     return None
 
 
-def longest_texts(pairs: Pairs) -> NDArray[np.int64]:
-    """Return the tokens of prompt and longer completion, (rows,)."""
-    longest: NDArray[np.int64] = pairs.lengths[:, 0] + pairs.lengths[:, 1:].max(1)
-    return longest
-
-
-def _run_plainly(model: PreTrainedModel, rows: list[PromptWithCompletions]) -> Checked:
+def _run_plainly(
+    model: PreTrainedModel, rows: list[PromptWithCompletions], compared: int
+) -> Checked:
     """Return rows as a pack with their plain log-probs. Raises UsageError (T180, T181)."""
     counts = [len(completion) for row in rows for completion in row.completions]
     starts = np.cumsum([0, *counts[:-1]])
-    compared = [start + compared_tokens(n) for start, n in zip(starts, counts, strict=True)]
+    places = [start + compared_tokens(n, compared) for start, n in zip(starts, counts, strict=True)]
     try:
-        plain = plain_logps(model, rows, compared=COMPARED)
+        plain = plain_logps(model, rows, compared=compared)
     except MODEL_ERRORS as error:
         texts = [len(row.prompt) + len(c) for row in rows for c in row.completions]
         if is_of_memory(error):
@@ -120,14 +117,14 @@ def _run_plainly(model: PreTrainedModel, rows: list[PromptWithCompletions]) -> C
         ) from error
     return Checked(
         pack(rows).to(plain.device),
-        torch.from_numpy(np.concatenate(compared)).to(plain.device),
+        torch.from_numpy(np.concatenate(places)).to(plain.device),
         plain,
     )
 
 
-def compared_tokens(length: int) -> NDArray[np.int64]:
-    """Return the indices of the compared tokens: all, or evenly spaced from first to last."""
-    return np.linspace(0, length - 1, min(length, COMPARED)).round().astype(np.int64)
+def compared_tokens(length: int, most: int) -> NDArray[np.int64]:
+    """Return the indices of `most` tokens, evenly spaced from first to last, or of all."""
+    return np.linspace(0, length - 1, min(length, most)).round().astype(np.int64)
 
 
 def _disagreement(policy: Policy, checked: Sequence[Checked], *, shared: bool) -> str | None:
@@ -151,16 +148,15 @@ def plain_logps(
 ) -> Tensor:
     """Return log-probs of completion tokens by transformers' forward, one text at a time, (n,).
 
-    With `compared`, only those of `compared_tokens`. Each text runs as in a fresh model.
+    With `compared`, of so many tokens of each (`compared_tokens`). Each text runs as in a fresh
+    model.
     """
     found: list[Tensor] = []
     for row in rows:
         for completion in row.completions:
             ids = torch.from_numpy(np.concatenate([row.prompt, completion]).astype(np.int64))
             ids = ids.to(model.device)
-            few = (
-                np.arange(len(completion)) if compared is None else compared_tokens(len(completion))
-            )
+            few = compared_tokens(len(completion), compared or len(completion))
             places = torch.from_numpy(len(row.prompt) - 1 + few).to(model.device)
             start_afresh(model)
             logps = _logits_at(model, ids, places).float().log_softmax(-1)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpo.data.pairs import Pairs
-from dpo.data.permutation import permute
 from dpo.data.reference_store import Reference
+from dpo.data.sampler import permute
 from dpo.errors import MismatchError
 from dpo.model.forward import RowLogps, row_logps
 from dpo.model.policy import Policy

@@ -3,9 +3,8 @@
     loop        packs → forward → loss → backward → clip → step → log
       setup       everything a run needs, opened and checked before step 1
       step        one optimizer step of exactly `global_batch_size` units
-      gradients   forward, loss and backward over the packs of a step
       evaluate    forward and loss without gradients, over a split
-    objective, optimizer, metrics, spikes, mfu, log     used and reported by a step
+    objective, optimizer, metrics, mfu, log     used and reported by a step
     memory_check, distributed, sharding, signals        devices and processes
     checkpoint, run_folder                              files on disk during the run
 

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from dpo.data.sampler import make_order, packs_in_order
 from dpo.loss import PairLogps
-from dpo.training.gradients import dummy_pack
-from dpo.training.metrics import is_right, means, pair_sums
+from dpo.training.metrics import by_name, is_right, means, pair_sums
 from dpo.training.setup import Split, TrainContext
+from dpo.training.step import forward_logps
 
 
 @torch.no_grad()
@@ -21,28 +21,19 @@ def evaluate(run: TrainContext, split: Split) -> dict[str, float]:
     """
     run.policy.eval()
     count = min(len(split.pairs), run.config.eval_rows or len(split.pairs))
-    columns = torch.zeros((count, len(PairLogps._fields)), dtype=torch.float64)
-    columns = columns.to(run.accelerator.device)
     budget, ranks = run.config.pack_tokens, run.accelerator.num_processes
     windows = packs_in_order(split.pairs, count, budget=budget, ranks=ranks)
-    for rows in (rows for w in windows for rows in w[run.accelerator.process_index]):
-        if not rows:  # DDP's forward has collectives if the model has buffers
-            run.policy(dummy_pack().to(run.accelerator.device))
-            continue
-        batch = split.batch(rows, run.accelerator.device)
-        with run.autocast():
-            logps = split.pair_logps(batch, run.policy(batch.pack))
-        columns[rows] = logps.columns()
+    packs = (rows for window in windows for rows in window[run.accelerator.process_index])
+    whole, _ = forward_logps(run, split, packs, range(count))
     run.policy.train()
-    whole = PairLogps(*run.accelerator.reduce(columns, "sum").unbind(1))
     cuts = make_order(split.pairs, run.config).starts[:: run.config.global_batch_size]
     batches = [
         PairLogps(*(column[start:stop] for column in whole))
         for start, stop in pairwise([*cuts[cuts < count].tolist(), count])
     ]
     losses = torch.cat([run.objective(batch) * batch.weight for batch in batches])
-    found = means(pair_sums(losses, whole, beta=run.objective.beta), prefix="eval/")
-    return found | _by_source(split, is_right(whole))
+    sums = by_name(pair_sums(losses, whole, beta=run.objective.beta))
+    return means(sums, prefix="eval/") | _by_source(split, is_right(whole))
 
 
 def _by_source(split: Split, right: Tensor) -> dict[str, float]:

@@ -27,14 +27,21 @@ from dpo.training.distributed import is_sharded, make_accelerator
 from dpo.training.evaluate import evaluate
 from dpo.training.log import MetricsLog, Report
 from dpo.training.memory_check import check_memory
+from dpo.training.metrics import SPIKE_WINDOW, LossSpikes
 from dpo.training.run_folder import check_finished, checkpoints_folder, claim_run, seal_run
 from dpo.training.setup import TrainContext, open_run
 from dpo.training.sharding import reshard_root, whole_weights
 from dpo.training.signals import StopRequest
-from dpo.training.spikes import WINDOW, LossSpikes
 from dpo.training.step import name_pairs, pairs_run, train_step
 from prefdata.store.claim import Claim
 from prefdata.store.commit import lock_folder, make_folder, write_bytes
+
+
+class Resumed(NamedTuple):
+    """Where a run begins: steps done, and how many of them were skipped."""
+
+    step: int
+    skipped: int
 
 
 class TrainResult(NamedTuple):
@@ -68,17 +75,17 @@ def train(
     with lock_folder(config.out) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
             claim.save()
-        finished = _train(
-            open_run(config, accelerator), claim, report=report, on_message=on_message
-        )
+        run = open_run(config, accelerator)
+        finished = run_training(run, claim, report=report, on_message=on_message)
         accelerator.wait_for_everyone()
         accelerator.end_training()
     return finished
 
 
-def _train(
+def run_training(
     run: TrainContext, claim: Claim, *, report: Report, on_message: Callable[[str], None]
 ) -> TrainResult:
+    """Train an open run to its end: `train` without opening and locking."""
     config = run.config
     started = time.perf_counter()
     for line in _said_first(run):
@@ -86,16 +93,16 @@ def _train(
     if (summary := _finished_before(run, on_message)) is not None:
         on_message(f"{config.out} contains this run, finished at step {summary.steps:,}")
         return TrainResult(config.out, summary.steps, None, summary)
-    done, skipped = resume(run)
-    if done:
-        on_message(f"resumes after step {done:,}")
-    require_places(checkpoints_folder(config.out), done + 1, run.total_steps)
+    start = resume(run)
+    if start.step:
+        on_message(f"resumes after step {start.step:,}")
+    require_places(checkpoints_folder(config.out), start.step + 1, run.total_steps)
     check_memory(run)
-    log = MetricsLog(run, done + 1, report)
+    log = MetricsLog(run, start.step + 1, report)
     for line in log.notices:
         on_message(line)
     try:
-        finished = _take_steps(run, log, (done, skipped), on_message)
+        finished = _take_steps(run, log, start, on_message)
         if finished is None:
             return _finish(run, log, claim, seconds=time.perf_counter() - started)
     except TrainingError as error:
@@ -118,21 +125,20 @@ def _said_first(run: TrainContext) -> Iterator[str]:
 
 
 def _take_steps(
-    run: TrainContext, log: MetricsLog, start: tuple[int, int], on_message: Callable[[str], None]
+    run: TrainContext, log: MetricsLog, start: Resumed, on_message: Callable[[str], None]
 ) -> TrainResult | None:
     """Take all remaining steps; return the result if a signal stopped them, else None."""
-    config, accelerator = run.config, run.accelerator
-    done, skipped = start
+    config, skipped = run.config, start.skipped
     spikes = LossSpikes(line["loss"] for line in log.lines() if "loss" in line)
     with StopRequest() as stop:
-        for step in range(done + 1, run.total_steps + 1):
+        for step in range(start.step + 1, run.total_steps + 1):
             left_out = _take_step(run, step, log, may_skip=skipped < config.skip_nonfinite)
             if left_out is not None:
                 skipped += 1
                 on_message(left_out)
             elif (height := spikes.sees(log.last["loss"])) is not None:
                 on_message(_of_a_spike(run, step, log.last["loss"], height))
-            number = stop.signal_on_any_rank(accelerator)
+            number = stop.signal_on_any_rank(run.accelerator)
             if step < run.total_steps and (number or _is_due(step, config.checkpoint_every)):
                 checkpoint(run, step, skipped)
             if number and step < run.total_steps:
@@ -141,8 +147,8 @@ def _take_steps(
 
 
 def _of_a_spike(run: TrainContext, step: int, loss: float, height: float) -> str:
-    shown = f"its loss {loss:.4f} is {height:.1f} deviations above the mean of the last {WINDOW}"
-    return f"step {step:,}: {shown} (pairs {name_pairs(run, step)})"
+    above = f"{height:.1f} deviations above the mean of the last {SPIKE_WINDOW}"
+    return f"step {step:,}: its loss {loss:.4f} is {above} (pairs {name_pairs(run, step)})"
 
 
 def _how_it_ended(finished: TrainResult) -> str:
@@ -184,11 +190,11 @@ def _take_step(run: TrainContext, step: int, log: MetricsLog, *, may_skip: bool)
     return left_out
 
 
-def resume(run: TrainContext) -> tuple[int, int]:
-    """Load the newest whole checkpoint; return its step and its skipped steps, or zeros."""
+def resume(run: TrainContext) -> Resumed:
+    """Load the newest whole checkpoint, if there is one."""
     found = find_checkpoint(checkpoints_folder(run.config.out))
     if found is None:
-        return 0, 0
+        return Resumed(0, 0)
     path, state = found
     if state.fingerprint != run.fingerprint:
         problem = "is from a run with other settings, data or weights"
@@ -197,7 +203,7 @@ def resume(run: TrainContext) -> tuple[int, int]:
     load_checkpoint(path, state, model=model, optimizer=run.optimizer)
     run.objective.seen.update(state.seen)
     run.scale.now = state.scale or run.scale.now
-    return state.step, state.skipped
+    return Resumed(state.step, state.skipped)
 
 
 def checkpoint(run: TrainContext, step: int, skipped: int) -> None:

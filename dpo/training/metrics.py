@@ -1,6 +1,8 @@
 """Metrics of a step or an evaluation: sums over pairs that add up over packs and ranks."""
 
-from collections.abc import Callable, Mapping
+import statistics
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -36,19 +38,26 @@ METRICS: Mapping[str, Callable[[PairMetrics], Tensor]] = {
 TRL logs, so that curves compare; `logratios` say how far each side moved from the reference, in
 nats: a chosen side that falls is what DPO is known for."""
 
+SUMS = (*METRICS, "pairs", "reference_loss", "aux_loss")
+"""Names of the sums of a step: each metric's, the number of pairs, the loss of a policy that equals
+the reference, and the load-balancing loss."""
+
 TIE = 1e-4
 """Difference of two log-ratios, in nats, below which float32 cannot order them."""
+SPIKE_WINDOW = 128
+"""Number of previous steps whose mean and deviation a loss is compared with."""
+SPIKE_HEIGHT = 6.0
+"""Standard deviations above the mean."""
 
 
 @torch.no_grad()
-def pair_sums(losses: Tensor, logps: PairLogps, *, beta: float) -> Tensor:
-    """Return the sum of each of METRICS over the pairs of a pack, then the number of pairs.
-
-    (len(METRICS) + 1,), float64, so that they add up over packs and ranks.
-    """
+def pair_sums(losses: Tensor, logps: PairLogps, *, beta: float, **others: Tensor) -> Tensor:
+    """Return the sums of a pack, (len(SUMS),), float64; those not in `others` are zero."""
     pairs = PairMetrics(losses, logps, beta)
-    sums = [metric(pairs).double().sum() for metric in METRICS.values()]
-    return torch.stack([*sums, losses.new_tensor(len(losses)).double()])
+    sums = {name: metric(pairs).double().sum() for name, metric in METRICS.items()}
+    zero = torch.zeros_like(sums["loss"])
+    sums |= {"pairs": zero + len(losses), **others}
+    return torch.stack([sums.get(name, zero).to(zero) for name in SUMS])
 
 
 def is_right(logps: PairLogps) -> Tensor:
@@ -56,18 +65,45 @@ def is_right(logps: PairLogps) -> Tensor:
     return (logps.margins > TIE).double() + (logps.margins.abs() <= TIE).double() / 2
 
 
-def means(sums: Tensor, *, prefix: str = "") -> dict[str, float]:
+def means(sums: Mapping[str, float], *, prefix: str = "") -> dict[str, float]:
     """Return means over pairs, by name, and `kl_estimate`.
 
     This is the mean of log π_ref − log π over all completions, in nats. If they were drawn from
     the reference, it is an unbiased estimate of KL(π_ref ‖ π). Otherwise it shows how much less
     likely the data have become.
     """
-    found = dict(zip(METRICS, (sums[:-1] / sums[-1]).tolist(), strict=True))
+    found = {name: sums[name] / sums["pairs"] for name in METRICS}
     found["kl_estimate"] = -(found["logratios/chosen"] + found["logratios/rejected"]) / 2
     return {f"{prefix}{name}": value for name, value in found.items()}
+
+
+def by_name(sums: Tensor) -> dict[str, float]:
+    """Return the sums of `pair_sums` by their names."""
+    return dict(zip(SUMS, sums.tolist(), strict=True))
 
 
 def rounded(metrics: Mapping[str, float]) -> dict[str, float]:
     """Round to eight significant digits, one more than float32 has."""
     return {name: float(f"{value:.8g}") for name, value in metrics.items()}
+
+
+class LossSpikes:
+    """Losses of the last steps, also of an earlier start, to find unusually high ones."""
+
+    def __init__(self, losses: Iterable[float] = ()) -> None:
+        self._losses = deque(losses, maxlen=SPIKE_WINDOW)
+
+    def sees(self, loss: float) -> float | None:
+        """Record a loss; return its height in standard deviations if it is a spike, else None.
+
+        >>> watch = LossSpikes([0.6, 0.7] * 64)
+        >>> watch.sees(0.7), round(watch.sees(1.7) or 0)
+        (None, 21)
+        """
+        found = None
+        if len(self._losses) == SPIKE_WINDOW:
+            spread = statistics.pstdev(self._losses)
+            height = (loss - statistics.fmean(self._losses)) / spread if spread else 0.0
+            found = height if height > SPIKE_HEIGHT else None
+        self._losses.append(loss)
+        return found

@@ -1,5 +1,6 @@
 """Everything that a run needs, opened and checked before its first step."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,13 +29,13 @@ from dpo.model.fingerprints import (
 from dpo.model.load import check_model, checkpoint_layers, load_model, weights_sha256
 from dpo.model.lora import add_lora
 from dpo.model.moe import check_routing
-from dpo.model.policy import Policy, PolicyOutput
+from dpo.model.policy import Policy, PolicyOptions, PolicyOutput
 from dpo.model.self_check import length_notice, make_policy
 from dpo.model.spot_check import Spread, spot_check
 from dpo.model.weights import left_out
 from dpo.precision import LossScale, autocast
 from dpo.training.mfu import MfuMeter, make_machine
-from dpo.training.objective import Objective, make_objective
+from dpo.training.objective import Objective
 from dpo.training.optimizer import make_optimizer
 from prefdata.hub.inputs import is_hub_name
 from prefdata.records.split_names import rank_of
@@ -124,7 +125,8 @@ class Split(NamedTuple):
         )
 
 
-class TrainContext(NamedTuple):
+@dataclass(frozen=True)
+class TrainContext:
     """State of a run that has passed its checks."""
 
     config: TrainConfig
@@ -164,7 +166,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
     reference = open_reference(build, config.reference.name)
     check_tokenizer(config.model, build)
     train = _split(build, reference, "train", config)
-    objective = make_objective(config.loss)
+    objective = Objective(config.loss)
     _require_margins(objective, train.pairs, place=str(config.data))
     order = make_order(train.pairs, config)
     test = _test_split(build, reference, config)
@@ -177,9 +179,6 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
         add_lora(model, config.lora, seed=config.seed)
     if config.gradient_checkpointing:
         checkpoint_layers(model, place=config.model)
-    policy.log_sum_sq_probs, policy.loads = config.wpo, config.router_aux_loss_coef is not None
-    if policy.loads:
-        check_routing(model, place=config.model)
     machine = make_machine(policy, precision=config.mixed_precision)
     if accelerator.num_processes == 1:
         policy.add_gradients_in_place()
@@ -229,12 +228,19 @@ def _open_policy(
     _require_backend(config, device)
     model = load_model(config.model, dropout=config.dropout, device=device)
     check_vocabulary(model, *seen, place=config.model)
+    options = PolicyOptions(
+        backend=config.attention,
+        dropout=config.dropout,
+        log_sum_sq_probs=config.wpo,
+        loads=config.router_aux_loss_coef is not None,
+    )
+    if options.loads:
+        check_routing(model, place=config.model)
     lengths = [check_lengths(model, pairs, place=config.model) for pairs in seen]
-    policy, why = make_policy(model, *seen, backend=config.attention)
-    policy.dropout = config.dropout
+    policy, why = make_policy(model, *seen, options=options)
     by_length = length_notice(policy, *seen) if why is None else None
     notices = [left_out(config.model, model), *lengths, by_length]
-    return policy, why, tuple(on_message for on_message in notices if on_message is not None)
+    return policy, why, tuple(notice for notice in notices if notice is not None)
 
 
 def _require_margins(objective: Objective, pairs: Pairs, *, place: str) -> None:
@@ -272,16 +278,14 @@ def _split(build: Build, reference: Reference, split: str, config: TrainConfig) 
 
 
 def _test_split(build: Build, reference: Reference, config: TrainConfig) -> Split | None:
-    """Return the split to evaluate on; None if there is none or it has no rows."""
-    if config.eval_split is None or not build.splits[config.eval_split].rows:
+    """Return the split to evaluate on, with its sources; None if it has no rows."""
+    name = config.eval_split
+    if name is None or not build.splits[name].rows:
         return None
-    return _with_sources(_split(build, reference, config.eval_split, config), build, config)
-
-
-def _with_sources(split: Split, build: Build, config: TrainConfig) -> Split:
+    split = _split(build, reference, name, config)
     if len(build.manifest.inputs) < 2:
         return split
-    column = build.text(config.eval_split or "")["source"].combine_chunks().dictionary_encode()
+    column = build.text(name)["source"].combine_chunks().dictionary_encode()
     paths = column.dictionary.to_pylist()
     names = [Path(path).name for path in paths]
     names = names if len(set(names)) == len(names) else paths

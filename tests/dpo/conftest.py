@@ -13,6 +13,8 @@ from dpo.config import TrainConfig
 from dpo.config_file import parse_config
 from dpo.reference_pass import compute_reference
 from dpo.training.distributed import make_accelerator
+from dpo.training.loop import TrainResult, run_training
+from dpo.training.run_folder import claim_run
 from dpo.training.setup import TrainContext, open_run
 from prefdata.building import build
 from prefdata.config import BuildConfig
@@ -82,6 +84,15 @@ def build_pairs(folder: Path, *, tokenizer: Path, count: int = 30, **options: An
 def open_alone(config: TrainConfig) -> TrainContext:
     """Open a run in this process; accelerate's state is from this config, not an earlier test."""
     return open_run(config, make_accelerator(config))
+
+
+def train_open(
+    run: TrainContext, on_message: Callable[[str], None] = lambda _line: None
+) -> TrainResult:
+    """Train an open run, in which a test may have changed something."""
+    run.config.out.mkdir(parents=True, exist_ok=True)
+    claim = claim_run(run.config)
+    return run_training(run, claim, report=lambda *_: None, on_message=on_message)
 
 
 @pytest.fixture(scope="session")

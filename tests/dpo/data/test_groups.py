@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,11 @@ from dpo.data.packing import Pack
 from dpo.data.sampler import make_order, packs_in_order
 from dpo.errors import TrainingError, UsageError
 from dpo.loss import LOSSES, PairLogps
-from dpo.model.policy import Policy
 from dpo.training.evaluate import evaluate
-from dpo.training.gradients import backward_pass, backward_two_pass, packs_of
 from dpo.training.loop import train
 from dpo.training.memory_check import check_memory
 from dpo.training.setup import TrainContext
+from dpo.training.step import backward_pass, backward_two_pass, packs_of
 from tests.dpo.conftest import COMPLETIONS, open_alone
 from tests.dpo.training.test_gradients import gradients, move
 
@@ -141,7 +141,7 @@ def test_evaluation_counts_each_pair_once(groups_of: ConfigOf) -> None:
     run = opened(groups_of(eval_rows=5))
     assert run.test is not None
     found = evaluate(run, run.test)
-    test = run._replace(train=run.test, order=make_order(run.test.pairs, run.config))
+    test = replace(run, train=run.test, order=make_order(run.test.pairs, run.config))
     with torch.no_grad():
         alone = pairs_alone(test, list(range(5)))
     assert found["eval/loss"] == pytest.approx(float(LOSSES["dpo"](alone).mean()), rel=1e-5)
@@ -221,18 +221,16 @@ def test_groups_that_fill_no_step_are_an_error(groups_of: ConfigOf) -> None:
         open_alone(groups_of(global_batch_size=1000, steps=None))
 
 
-def test_the_longest_group_is_rehearsed(
-    groups_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_longest_group_is_rehearsed(groups_of: ConfigOf) -> None:
     run = open_alone(groups_of(pack_tokens=1))
     units = [list(range(*bounds)) for bounds in pairwise(run.order.starts.tolist())]
     longest = max(units, key=run.train.pairs.num_tokens)
 
-    def starved(_: Policy, batch: Pack) -> torch.Tensor:
-        assert len(batch.input_ids_T) == run.train.pairs.num_tokens(longest)
+    def starve(_: torch.nn.Module, given: tuple[Pack]) -> None:
+        assert len(given[0].input_ids_T) == run.train.pairs.num_tokens(longest)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(Policy, "forward", starved)
+    run.policy.register_forward_pre_hook(starve)
     name = run.train.pairs.pair_id(longest[0])[:12]
     with pytest.raises(TrainingError, match=f"the group of pair {name} has"):
         check_memory(run)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpo.data.permutation import permute, step_pairs
+from dpo.data.sampler import permute, step_pairs
 
 sizes = st.integers(1, 3000)
 seeds = st.integers(0, 2**31)

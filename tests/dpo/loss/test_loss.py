@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from dpo.config import LossConfig
 from dpo.loss import COUPLED, LOSSES, ON_MARGINS, PairLogps, diverge, settings
-from dpo.training.objective import make_objective
+from dpo.training.objective import Objective
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "trl_losses.json"
 """Values of TRL 1.16's `DPOTrainer`, which was given the same log-probs."""
@@ -266,7 +266,7 @@ def test_losses_equal_trls(theirs: str, ours: list[tuple[str, dict[str, object]]
     counts = [[len(row) for row in side] for side in sides]
     refs = [inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]]
     rows = zip(*sums, *refs, *counts, [0.0] * len(counts[0]), strict=True)
-    objective = make_objective([LossConfig(name=name, **given) for name, given in ours])
+    objective = Objective(tuple(LossConfig(name=name, **given) for name, given in ours))
 
     found = objective(pairs([list(map(float, row)) for row in rows]))
     assert found.mean().item() == pytest.approx(golden["values"][theirs]["loss"], abs=1e-6)

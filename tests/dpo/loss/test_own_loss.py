@@ -14,7 +14,7 @@ from dpo.config_file import parse_config
 from dpo.errors import UsageError
 from dpo.loss import PairLogps, find_loss, settings
 from dpo.training.loop import train
-from dpo.training.objective import make_objective
+from dpo.training.objective import Objective
 from tests.dpo.loss.test_loss import pairs
 
 HERE = "tests.dpo.loss.test_own_loss"
@@ -68,7 +68,7 @@ def test_settings_are_those_of_the_signature() -> None:
 
     assert settings(loss.name) == {"beta": 0.1, "width": 1.0}
     assert loss.settings == {"beta": 0.5, "width": 2.0}
-    assert make_objective(config.loss)(logps).item() == pytest.approx(2.0 - 0.5 * 2.0)
+    assert Objective(config.loss)(logps).item() == pytest.approx(2.0 - 0.5 * 2.0)
 
 
 def test_a_config_that_was_written_is_read_back() -> None:
@@ -109,14 +109,14 @@ def test_what_is_wrong_is_one_line(name: str, more: dict[str, Any], said: str) -
     ],
 )
 def test_a_result_that_is_not_a_loss_a_pair_is_refused(name: str, said: str) -> None:
-    objective = make_objective([LossConfig(name=f"{HERE}:{name}")])
+    objective = Objective((LossConfig(name=f"{HERE}:{name}"),))
     with pytest.raises(UsageError, match=rf"{said}.*T139"):
         objective(pairs([[-1.0, -2.0, -1.0, -1.0, 1, 1, 0.0]] * 2))
 
 
 def test_coupled_pairs_are_seen_together() -> None:
-    assert make_objective([LossConfig(name=f"{HERE}:centered")]).is_coupled
-    assert not make_objective([LossConfig(name=f"{HERE}:same_as_dpo")]).is_coupled
+    assert Objective((LossConfig(name=f"{HERE}:centered"),)).is_coupled
+    assert not Objective((LossConfig(name=f"{HERE}:same_as_dpo"),)).is_coupled
 
 
 def test_it_trains_as_the_shipped_loss_does(
@@ -141,4 +141,4 @@ def test_the_example_of_the_docs_is_a_loss(tmp_path: Path, monkeypatch: pytest.M
     (loss,) = parse_config(VALUE | config, place="docs").loss
 
     assert loss.settings == {"beta": 0.5, "width": 2.0}
-    assert make_objective([loss])(pairs([[-4.0, -6.0, -5.0, -5.0, 1, 1, 0.0]])).item() == 1.0
+    assert Objective((loss,))(pairs([[-4.0, -6.0, -5.0, -5.0, 1, 1, 0.0]])).item() == 1.0

@@ -10,7 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from dpo.data.packing import pack
 from dpo.model.load import checkpoint_layers
-from dpo.model.policy import Policy
+from dpo.model.policy import Policy, PolicyOptions
 from tests.dpo.model.zoo import GPT2, config_of, model_of, rows_of
 
 NOISY: dict[str, Callable[[], PretrainedConfig]] = {
@@ -50,8 +50,7 @@ ROWS = rows_of((6, 5, 4), (3, 2, 9))
 
 
 def training(model: PreTrainedModel, *, dropout: bool) -> Policy:
-    policy = Policy(model, shared=False)
-    policy.dropout = dropout
+    policy = Policy(model, shared=False, options=PolicyOptions(dropout=dropout))
     policy.train()
     return policy
 

@@ -12,10 +12,10 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from dpo.data.packing import PromptWithCompletions, pack
 from dpo.errors import UsageError
-from dpo.model import attention, self_check
+from dpo.model.attention import BACKENDS
 from dpo.model.length_limits import lengths_named
-from dpo.model.policy import Policy
-from dpo.model.self_check import make_policy, probes
+from dpo.model.policy import Policy, PolicyOptions
+from dpo.model.self_check import compared_tokens, make_policy, plain_logps, probes
 from tests.dpo.model.zoo import MLA, config_of, longrope, model_of, pairs_of, rows_of
 
 WINDOW = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}
@@ -195,18 +195,29 @@ def test_texts_on_two_sides_run_as_two_rows_in_any_order() -> None:
     assert (found - fresh_plain(model, rows)[0]).abs().max() <= 1e-4
 
 
+@pytest.fixture
+def without_windows(monkeypatch: pytest.MonkeyPatch) -> PolicyOptions:
+    """Return options with a backend that ignores the windows of layers."""
+
+    def whole(*states: Any) -> Tensor:
+        *others, options = states
+        return BACKENDS["segments"](*others, options._replace(window=None))
+
+    monkeypatch.setitem(BACKENDS, "whole", whole)  # type: ignore[arg-type]
+    return PolicyOptions(backend="whole")
+
+
 @pytest.mark.parametrize("name", ["mistral window", "qwen2_moe window", "gemma2 windows"])
 def test_the_check_tests_a_window_that_only_the_longest_text_exceeds(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, without_windows: PolicyOptions
 ) -> None:
     """Check that one long text among many short ones detects an attention without windows."""
-    monkeypatch.setattr(attention, "_window", lambda *_: None)
-    short = rows_of(*[(3, 4, 5)] * 40)
+    short, long = pairs_of(rows_of(*[(3, 4, 5)] * 40)), pairs_of(ROWS[1:2])
 
-    _, why = make_policy(model_of(SHARED[name]()), pairs_of(short))
+    _, why = make_policy(model_of(SHARED[name]()), short, options=without_windows)
     assert why is None
 
-    _, why = make_policy(model_of(SHARED[name]()), pairs_of(short), pairs_of(ROWS[1:2]))
+    _, why = make_policy(model_of(SHARED[name]()), short, long, options=without_windows)
     assert why is not None
     assert why.startswith("off by")
 
@@ -241,15 +252,15 @@ def test_the_check_takes_few_passes() -> None:
 
 
 def test_a_long_completion_is_compared_at_some_of_its_tokens(
-    monkeypatch: pytest.MonkeyPatch,
+    without_windows: PolicyOptions,
 ) -> None:
     """Check that the first and the last are among them, and that a fault is still found."""
-    monkeypatch.setattr(self_check, "COMPARED", 4)
-    assert self_check.compared_tokens(11).tolist() == [0, 3, 7, 10]
-    assert make_policy(model_of(SHARED["mistral window"]()), pairs_of(ROWS))[1] is None
-
-    monkeypatch.setattr(attention, "_window", lambda *_: None)
-    assert make_policy(model_of(SHARED["mistral window"]()), pairs_of(ROWS))[1] is not None
+    make, pairs = SHARED["mistral window"], pairs_of(ROWS)
+    assert compared_tokens(11, 4).tolist() == [0, 3, 7, 10]
+    assert len(plain_logps(model_of(make()), ROWS[:1], compared=2)) == 2 * 2
+    assert make_policy(model_of(make()), pairs, compared=4)[1] is None
+    options = without_windows
+    assert make_policy(model_of(make()), pairs, options=options, compared=4)[1] is not None
 
 
 def test_a_plain_pass_that_fails_is_an_error_with_a_code() -> None:
@@ -261,12 +272,12 @@ def test_a_plain_pass_that_fails_is_an_error_with_a_code() -> None:
     assert caught.value.code == "T180"
 
 
-def test_a_plain_pass_without_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_pass_without_memory_says_so() -> None:
     model = model_of(SHARED["mistral window"]())
 
     def fail(*_args: Any, **_options: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(model, "forward", fail)
+    model.register_forward_pre_hook(fail)
     with pytest.raises(UsageError, match=r"over a text of 38 tokens.*T181"):
         make_policy(model, pairs_of(ROWS))

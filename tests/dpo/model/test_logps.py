@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpo.model.logps import Head, Sizes, logps_and_collisions, token_logps
+from dpo.model.logps import Head, Sizes, logps_and_collisions
 
 N, H, V = 7, 6, 301
 
@@ -25,6 +25,10 @@ def plain(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
     if head.softcap is not None:
         logits = head.softcap * torch.tanh(logits / head.softcap)
     return logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+
+
+def token_logps(hidden: Tensor, head: Head, targets: Tensor, sizes: Sizes | None = None) -> Tensor:
+    return logps_and_collisions(hidden, head, targets, sizes=sizes)[0]
 
 
 SIZES = {

@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from dpo.config import TrainConfig
 from dpo.errors import UsageError
 from dpo.reference_pass import compute_reference
-from dpo.training.gradients import backward_pass, packs_of
 from dpo.training.loop import train
 from dpo.training.setup import TrainContext
+from dpo.training.step import backward_pass, packs_of
 from tests.dpo.conftest import Arena, build_pairs, open_alone
 from tests.dpo.model.test_policy import FAMILIES, model_of
 from tests.dpo.tiny import tiny_tokenizer

@@ -19,12 +19,13 @@ from dpo.config import TrainConfig
 from dpo.data.packing import pack
 from dpo.errors import UsageError
 from dpo.model.moe import balance_loss
-from dpo.model.policy import Policy
+from dpo.model.policy import Policy, PolicyOptions
 from dpo.reference_pass import compute_reference
-from dpo.training.gradients import packs_of, run_packs
 from dpo.training.loop import train
+from dpo.training.metrics import by_name
 from dpo.training.mfu import make_machine
 from dpo.training.setup import TrainContext
+from dpo.training.step import packs_of, run_packs
 from tests.dpo.conftest import Arena, build_pairs, open_alone
 from tests.dpo.model.test_policy import SHAPE, rows_of
 from tests.dpo.tiny import tiny_tokenizer
@@ -84,8 +85,7 @@ def test_the_parts_of_packs_add_up_to_transformers_loss(name: str, shared: bool)
     wanted.backward()
     expected = {name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None}
     model.zero_grad()
-    policy = Policy(model, shared=shared)
-    policy.loads = True
+    policy = Policy(model, shared=shared, options=PolicyOptions(loads=True))
     with torch.no_grad():
         total = sum(policy(pack(some)).loads_2E for some in (rows[:3], rows[3:]))
     found = [
@@ -126,8 +126,7 @@ def test_a_step_has_the_same_loss_for_any_packs(
     run_packs(plain, packs_of(plain, 1), 1)
     wanted = gradients(plain)
     batch = plain.train.batch(plain.order.rows(1), plain.accelerator.device)
-    policy = Policy(plain.policy.model)
-    policy.loads = True
+    policy = Policy(plain.policy.model, options=PolicyOptions(loads=True))
     loads = policy(batch.pack).loads_2E
     balance = balance_loss(loads, loads, chosen=CHOSEN)
     (0.5 * balance).backward()
@@ -138,8 +137,8 @@ def test_a_step_has_the_same_loss_for_any_packs(
         run = open_experts(
             config_of, experts, router_aux_loss_coef=0.5, pack_tokens=tokens, **options
         )
-        *_, found = run_packs(run, packs_of(run, 1), 1)
-        assert float(found) == pytest.approx(float(balance.detach()), rel=1e-5)
+        found = by_name(run_packs(run, packs_of(run, 1), 1))["aux_loss"]
+        assert found == pytest.approx(float(balance.detach()), rel=1e-5)
         for name, gradient in gradients(run).items():
             torch.testing.assert_close(gradient, wanted[name], atol=1e-5, rtol=1e-3)
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -163,7 +164,7 @@ def test_the_first_step_of_forty_seeds_is_accepted(ready: Ready) -> None:
     refused = []
     for seed in range(40):
         config = ready.run.config.model_copy(update={"seed": seed})
-        run = ready.run._replace(config=config, order=make_order(ready.run.train.pairs, config))
+        run = replace(ready.run, config=config, order=make_order(ready.run.train.pairs, config))
         run.optimizer.param_groups[0]["lr"] = 0.0
         try:
             train_step(frozen(run), 1)
@@ -176,7 +177,7 @@ def test_the_first_step_of_forty_seeds_is_accepted(ready: Ready) -> None:
 def frozen(run: TrainContext) -> TrainContext:
     """Return the run with a learning rate near 0, so that all seeds start from equal weights."""
     optimizer = run.config.optimizer.model_copy(update={"learning_rate": 1e-30})
-    return run._replace(config=run.config.model_copy(update={"optimizer": optimizer}))
+    return replace(run, config=run.config.model_copy(update={"optimizer": optimizer}))
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")  # from switching oneDNN off
@@ -207,7 +208,7 @@ def test_a_policy_that_is_not_the_loaded_one_is_refused_at_step_1(side: int, rea
     """Check that the error says that the stored log-probs are correct: the spot check passed."""
     moved_logps = ready.run.train.ref_logps.copy()
     moved_logps[:, side] += 3.0
-    run = ready.run._replace(train=ready.run.train._replace(ref_logps=moved_logps))
+    run = replace(ready.run, train=ready.run.train._replace(ref_logps=moved_logps))
 
     with pytest.raises(MismatchError) as caught:
         train_step(frozen(run), 1)

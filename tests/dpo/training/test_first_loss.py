@@ -5,23 +5,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dpo.config import TrainConfig
 from dpo.errors import MismatchError
 from dpo.training.loop import train
+from dpo.training.step import train_step
+from tests.dpo.conftest import open_alone
 
 ConfigOf = Callable[..., TrainConfig]
-
-
-def once_it_trains(change: Callable[[Tensor], Tensor]) -> Callable[[nn.Module], None]:
-    """Return a hook that changes a model's outputs."""
-
-    def hook(model: nn.Module) -> None:
-        head = model.transformer.ln_f
-        head.register_forward_hook(lambda _module, _inputs, output: change(output))
-
-    return hook
 
 
 @pytest.mark.parametrize(
@@ -36,15 +28,13 @@ def once_it_trains(change: Callable[[Tensor], Tensor]) -> Callable[[nn.Module], 
     ids=["draws", "is another"],
 )
 def test_the_error_says_which_of_the_two_it_was(
-    change: Callable[[Tensor], Tensor],
-    said: str,
-    config_of: ConfigOf,
-    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Tensor], Tensor], said: str, config_of: ConfigOf
 ) -> None:
-    monkeypatch.setattr("dpo.model.policy.train_without_dropout", once_it_trains(change))
+    run = open_alone(config_of())
+    run.policy.model.transformer.ln_f.register_forward_hook(lambda *given: change(given[-1]))
 
     with pytest.raises(MismatchError, match=said) as caught:
-        train(config_of())
+        train_step(run, 1)
 
     assert caught.value.code == "T210"
     assert ("draws" in str(caught.value)) == ("draws" in said)

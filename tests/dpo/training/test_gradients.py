@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,15 @@ import torch
 from dpo.config import TrainConfig
 from dpo.errors import UsageError
 from dpo.loss import COUPLED, LOSSES
-from dpo.training.gradients import (
+from dpo.training.loop import train
+from dpo.training.setup import TrainContext
+from dpo.training.step import (
     backward_pass,
     backward_two_pass,
     forward_logps,
     packs_of,
     seed_draws,
 )
-from dpo.training.loop import train
-from dpo.training.setup import TrainContext
 from tests.dpo.conftest import open_alone
 
 ConfigOf = Callable[..., TrainConfig]
@@ -62,7 +63,7 @@ def test_the_gradient_is_that_of_the_whole_step_at_once(name: str, config_of: Co
     wanted = gradients(run)
 
     for tokens in (NARROW, MIDDLE, WIDE):
-        cut = run._replace(config=run.config.model_copy(update={"pack_tokens": tokens}))
+        cut = replace(run, config=run.config.model_copy(update={"pack_tokens": tokens}))
         packs = packs_of(cut, 1)
         assert len(packs) == {NARROW: 4, MIDDLE: len(packs), WIDE: 1}[tokens]
         backward_two_pass(cut, packs, 1)
@@ -82,7 +83,7 @@ def test_a_loss_of_single_pairs_is_the_same_either_way(config_of: ConfigOf) -> N
     assert torch.allclose(direct, coupled, rtol=1e-5)
     for key, gradient in gradients(run).items():
         assert torch.allclose(gradient, wanted[key], rtol=1e-4, atol=1e-6)
-    logps, _ = forward_logps(run, packs, run.order.rows(1))
+    logps, _ = forward_logps(run, run.train, packs, run.order.rows(1))
     assert LOSSES["dpo"](logps).sum().item() == pytest.approx(direct[0].item(), rel=1e-6)
 
 

@@ -8,33 +8,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 import torch
 import yaml
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import dpo.training.loop
 import prefdata
 from dpo.config import OptimizerConfig, TrainConfig
 from dpo.data.packing import Pack
 from dpo.errors import MismatchError, TrainingError, UsageError
 from dpo.model.attention import BACKENDS
-from dpo.model.policy import Policy
 from dpo.reference_pass import compute_reference
 from dpo.training.evaluate import evaluate
 from dpo.training.loop import train
 from dpo.training.memory_check import check_memory
 from dpo.training.optimizer import init_optimizer_state, make_optimizer
-from dpo.training.setup import Batch, Split, TrainContext, open_run
 from dpo.training.step import train_step
 from prefdata.building import build
 from prefdata.config import BuildConfig
-from tests.dpo.conftest import Arena, open_alone, save_gpt2
+from tests.dpo.conftest import Arena, open_alone, save_gpt2, train_open
 
 ConfigOf = Callable[..., TrainConfig]
 TWELVE: dict[str, Any] = {
@@ -231,19 +226,17 @@ def test_a_step_is_not_taken_when_its_numbers_are_not_finite(config_of: ConfigOf
     assert same(before, run.policy.state_dict())
 
 
-def test_too_little_memory_is_reported_with_the_longest_pair(
-    config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_memory_is_reported_with_the_longest_pair(config_of: ConfigOf) -> None:
     run = open_alone(config_of(pack_tokens=1))
     sizes = run.train.pairs.sizes
     check_memory(run)
     assert all(weight.grad is None for weight in run.policy.parameters())
 
-    def starved(_: Policy, batch: Pack) -> torch.Tensor:
-        assert len(batch.input_ids_T) == sizes.max()
+    def starve(_: nn.Module, given: tuple[Pack]) -> None:
+        assert len(given[0].input_ids_T) == sizes.max()
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(Policy, "forward", starved)
+    run.policy.register_forward_pre_hook(starve)
     name = run.train.pairs.pair_id(int(sizes.argmax()))[:12]
     with pytest.raises(TrainingError, match=rf"pair {name} .*gradient_checkpointing.*T303"):
         check_memory(run)
@@ -275,39 +268,32 @@ def test_moments_are_there_before_the_first_step_and_change_nothing(name: str) -
     assert all(torch.equal(slot, begun[key]) for key, slot in kept.items())
 
 
-def test_the_largest_pack_runs_before_the_first_step(
-    config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[tuple[int, NDArray[np.int64]]] = []
-    pack_rows = Split.batch
+def test_the_largest_pack_runs_before_the_first_step(config_of: ConfigOf) -> None:
+    run = open_alone(config_of(pack_tokens=90, eval_split=None))
+    seen: list[list[int]] = []
 
-    def see(split: Split, rows: list[int], device: torch.device) -> Batch:
-        seen.append((len(split.pairs), split.pairs.sizes[rows]))
-        return pack_rows(split, rows, device)
+    def see(_: nn.Module, given: tuple[Pack]) -> None:
+        seen.append([s.prompt + sum(s.completions) for s in given[0].segments])
 
-    monkeypatch.setattr(Split, "batch", see)
-    train(config_of(pack_tokens=90))
+    run.policy.register_forward_pre_hook(see)
+    train_open(run)
 
-    rows, sizes = seen[0]
-    assert sizes.max() == max(sizes.max() for number, sizes in seen if number == rows)
-    assert 90 - open_alone(config_of()).train.pairs.sizes.min() < sizes.sum()
+    assert max(seen[0]) == max(map(max, seen))
+    assert 90 - run.train.pairs.sizes.min() < sum(seen[0])
 
 
-def test_a_skipped_step_changes_nothing_and_is_counted_over_restarts(
-    config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_skipped_step_changes_nothing_and_is_counted_over_restarts(config_of: ConfigOf) -> None:
     """Steps 2 and 4 have a pair without a finite loss; a stop comes after step 3."""
     config = config_of(steps=6, checkpoint_every=1, keep_checkpoints=9, skip_nonfinite=2)
     spoiled = {step: open_alone(config).order.rows(step)[0] for step in (2, 4)}
 
-    def open_and_spoil(*arguments: Any) -> TrainContext:
-        run = open_run(*arguments)
+    def train_spoiled(config: TrainConfig) -> list[str]:
+        run, heard = open_alone(config), []
         run.train.ref_logps[list(spoiled.values())] = math.nan
-        return run
+        train_open(run, heard.append)
+        return heard
 
-    monkeypatch.setattr(dpo.training.loop, "open_run", open_and_spoil)
-    heard: list[str] = []
-    train(config, on_message=heard.append)
+    heard = train_spoiled(config)
 
     assert [line.split(" is skipped")[0] for line in heard] == ["step 2", "step 4"]
     assert "T301" in heard[0]
@@ -322,11 +308,11 @@ def test_a_skipped_step_changes_nothing_and_is_counted_over_restarts(
     for path in sorted((config.out / "checkpoints").iterdir())[3:]:
         shutil.rmtree(path)
     (config.out / "run.json").unlink()
-    train(config)
+    train_spoiled(config)
     assert same(weights(config.out), whole)
     fewer = {"skip_nonfinite": 1, "out": config.out.with_name("fewer")}
     with pytest.raises(TrainingError, match="T301"):
-        train(config.model_copy(update=fewer))
+        train_spoiled(config.model_copy(update=fewer))
 
 
 def test_weights_scale_a_pairs_loss(config_of: ConfigOf) -> None:
@@ -376,29 +362,27 @@ def test_a_policy_may_start_elsewhere_than_its_reference(
 
 
 def test_a_loss_spike_is_reported_with_its_pairs_and_changes_nothing(
-    config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    config_of: ConfigOf, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("dpo.training.spikes.WINDOW", 8)
-    take = dpo.training.loop.train_step
-
-    def spiked(run: TrainContext, step: int) -> dict[str, float]:
-        return take(run, step) | ({"loss": 60.0} if step == 11 else {})
+    """A later start compares losses with the log, which has low ones here."""
 
     def run_to(steps: int, out: Path) -> list[str]:
         said: list[str] = []
-        train(config_of(steps=steps, checkpoint_every=8, out=str(out)), on_message=said.append)
+        train(config_of(steps=steps, checkpoint_every=2, out=str(out)), on_message=said.append)
         return said
 
-    plain = run_to(12, tmp_path / "plain")
-    monkeypatch.setattr(dpo.training.loop, "train_step", spiked)
-    run_to(9, tmp_path / "spiked")  # a later start compares losses with the log
-    said = run_to(12, tmp_path / "spiked")
+    plain = run_to(4, tmp_path / "plain")
+    run_to(3, tmp_path / "spiked")
+    low = [{"step": 2, "loss": 0.01 + 0.001 * (n % 2)} for n in range(128)]
+    log = tmp_path / "spiked/metrics.jsonl"
+    log.write_text("".join(json.dumps(line) + "\n" for line in low))
+    said = run_to(4, tmp_path / "spiked")
 
     run = open_alone(config_of())
-    first = run.train.pairs.pair_id(run.order.rows(11)[0])[:12]
+    first = run.train.pairs.pair_id(run.order.rows(3)[0])[:12]
     assert plain == []
-    assert [line for line in said if line.startswith("step 11: its loss 60.0000 is")]
-    assert f"(pairs {first}, " in said[-1]
+    (line,) = [line for line in said if line.startswith("step 3: its loss 0.")]
+    assert f"(pairs {first}, " in line
     assert same(weights(tmp_path / "plain"), weights(tmp_path / "spiked"))
 
 

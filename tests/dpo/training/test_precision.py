@@ -3,13 +3,14 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from dpo import precision
 from dpo.config import TrainConfig
@@ -18,7 +19,7 @@ from dpo.precision import LossScale, Scale
 from dpo.reference_pass import compute_reference
 from dpo.training.loop import train
 from dpo.training.step import train_step
-from tests.dpo.conftest import Arena, open_alone
+from tests.dpo.conftest import Arena, open_alone, train_open
 
 ConfigOf = Callable[..., TrainConfig]
 HUGE = 2.0**40
@@ -68,13 +69,12 @@ def test_fp16_stays_near_float32(half: ConfigOf, config_of: ConfigOf, tmp_path: 
 
 @pytest.mark.parametrize("loss", ["dpo", "bco_pair", "beta_dpo"])
 def test_a_step_that_overflows_is_run_again_and_loses_no_pairs(
-    loss: str, half: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loss: str, half: ConfigOf, tmp_path: Path
 ) -> None:
     plain = half(out=str(tmp_path / "plain"), loss={"name": loss}, log_pairs=True)
     train(plain)
-    monkeypatch.setattr(precision, "FIRST_SCALE", HUGE)
     scaled = half(out=str(tmp_path / "scaled"), loss={"name": loss}, log_pairs=True)
-    train(scaled)
+    train_open(replace(open_alone(scaled), scale=LossScale("fp16", first=HUGE)))
 
     scales = column(scaled.out, "loss_scale")
     assert scales[0] < HUGE
@@ -84,18 +84,18 @@ def test_a_step_that_overflows_is_run_again_and_loses_no_pairs(
     assert pairs[0] == pairs[1]
 
 
-def test_the_scale_is_resumed(
-    half: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(precision, "FIRST_SCALE", HUGE)
-    monkeypatch.setattr(precision, "GROWS_AFTER", 2)
+def test_the_scale_is_resumed(half: ConfigOf, tmp_path: Path) -> None:
+    def train_scaled(config: TrainConfig) -> None:
+        scale = LossScale("fp16", first=HUGE, grows_after=2)
+        train_open(replace(open_alone(config), scale=scale))
+
     settings = {"steps": 8, "checkpoint_every": 3, "keep_checkpoints": 9}
     whole = half(out=str(tmp_path / "whole"), **settings)
-    train(whole)
+    train_scaled(whole)
     again = half(out=str(tmp_path / "again"), **settings)
     name = "checkpoints/step-00000003"
     shutil.copytree(whole.out / name, again.out / name)
-    train(again)
+    train_scaled(again)
 
     names = ("step", "loss", "grad_norm", "loss_scale")
     assert lines(again.out, *names) == lines(whole.out, *names)[3:]
@@ -104,18 +104,16 @@ def test_the_scale_is_resumed(
     assert len(set(column(whole.out, "loss_scale"))) > 1
 
 
-def test_overflow_at_all_scales_is_an_error(
-    half: ConfigOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_overflow_at_all_scales_is_an_error(half: ConfigOf) -> None:
     run = open_alone(half())
     before = {key: value.clone() for key, value in run.policy.state_dict().items()}
     tried: list[float] = []
 
-    def broken(weights: Any) -> None:
+    def overflow(gradient: Tensor) -> Tensor:
         tried.append(run.scale.now.value)
-        next(iter(weights)).grad.fill_(torch.inf)
+        return torch.full_like(gradient, torch.inf)
 
-    monkeypatch.setattr(run.scale, "divide_out", broken)
+    run.policy.model.transformer.ln_f.weight.register_hook(overflow)
     with pytest.raises(TrainingError, match=r"use bf16.*T301"):
         train_step(run, 1)
 
