@@ -1,5 +1,6 @@
 """Settings of a training run, as one frozen model."""
 
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -251,42 +252,34 @@ class TrainConfig(_Model):
         return accept_old_keys(value, {"weigh": "average_over"})
 
     @model_validator(mode="after")
-    def _dropout_is_on(self) -> "TrainConfig":
-        if self.lora is not None and self.lora.dropout and not self.dropout:
-            message = "lora.dropout needs `dropout: true`"
+    def _settings_fit(self) -> "TrainConfig":
+        message = next((message for is_wrong, message in self._conflicts() if is_wrong), None)
+        if message is not None:
             raise ValueError(message)
         return self
 
-    @model_validator(mode="after")
-    def _one_loss_remembers(self) -> "TrainConfig":
-        names = [loss.name for loss in self.loss]
-        twice = next((name for name in names if name in STATEFUL and names.count(name) > 1), None)
-        if twice is not None:
-            message = f"{twice} keeps running statistics and can appear only once in `loss`"
-            raise ValueError(message)
-        return self
-
-    @model_validator(mode="after")
-    def _tokens_count_one_way(self) -> "TrainConfig":
-        if self.sampo and self.ld_alpha is not None:
-            message = "sampo and ld_alpha both set the weights of tokens; give one"
-            raise ValueError(message)
-        return self
-
-    @model_validator(mode="after")
-    def _groups_are_whole(self) -> "TrainConfig":
-        if self.average_over == "groups" and self.batch_unit != "groups":
-            message = "average_over: groups needs `batch_unit: groups`"
-            raise ValueError(message)
-        ranked = next((loss.name for loss in self.loss if loss.name in RANKED), None)
-        if ranked is not None and self.average_over != "groups":
-            message = f"{ranked} needs `batch_unit: groups` and `average_over: groups`"
-            raise ValueError(message)
-        return self
-
-    @model_validator(mode="after")
-    def _steps_or_epochs(self) -> "TrainConfig":
-        if self.steps is not None and self.epochs is not None:
-            message = "steps and epochs both set the length of training; give one"
-            raise ValueError(message)
-        return self
+    def _conflicts(self) -> Iterator[tuple[bool, str]]:
+        """Yield what two settings must not be together, and whether they are."""
+        names, by_group = [loss.name for loss in self.loss], self.average_over == "groups"
+        yield (
+            self.lora is not None and self.lora.dropout > 0 and not self.dropout,
+            "lora.dropout needs `dropout: true`",
+        )
+        for name in STATEFUL:
+            message = f"{name} keeps running statistics and can appear only once in `loss`"
+            yield names.count(name) > 1, message
+        yield (
+            self.sampo and self.ld_alpha is not None,
+            "sampo and ld_alpha both set the weights of tokens; give one",
+        )
+        yield (
+            by_group and self.batch_unit != "groups",
+            "average_over: groups needs `batch_unit: groups`",
+        )
+        for name in RANKED:
+            message = f"{name} needs `batch_unit: groups` and `average_over: groups`"
+            yield name in names and not by_group, message
+        yield (
+            self.steps is not None and self.epochs is not None,
+            "steps and epochs both set the length of training; give one",
+        )

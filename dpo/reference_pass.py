@@ -24,9 +24,8 @@ from dpo.data.sampler import packs_in_order
 from dpo.errors import TrainingError
 from dpo.model.cpu_memory import tune_cpu_allocator
 from dpo.model.fingerprints import check_lengths, check_tokenizer, check_vocabulary
-from dpo.model.forward import RowLogps, row_logps
 from dpo.model.load import best_device, check_model, load_model, weights_sha256
-from dpo.model.policy import Policy
+from dpo.model.policy import Policy, RowLogps, row_logps
 from dpo.model.self_check import make_policy
 from dpo.model.weights import left_out
 from dpo.precision import Precision
@@ -87,7 +86,7 @@ def compute_reference(
             mixed_precision=mixed_precision,
             shared_prompts=policy.shared,
             token_shards={seal.path: seal.sha256 for seal in build.manifest.shards},
-            notices=[on_message for on_message in notices if on_message is not None],
+            notices=[notice for notice in notices if notice is not None],
         )
         ledger = Ledger(folder, plain)
         _write_shards(ledger, build, _Pass(policy, mixed_precision, pack_tokens), progress)
@@ -97,16 +96,16 @@ def compute_reference(
 def _write_shards(ledger: Ledger, build: Build, run: _Pass, progress: Progress) -> None:
     shards = [shard for split in build.splits for shard in build.shards(split)]
     total, rows = sum(shard.rows for shard in shards), 0
-    progress(rows, total)
+
+    def report(before: int, done: int) -> None:
+        progress(before + done, total)
+
+    report(rows, 0)
     for shard in shards:
         if not ledger.holds(Path(shard.name).name):
-            _write_shard(ledger, shard, run, partial(_shifted, progress, rows, total))
+            _write_shard(ledger, shard, run, partial(report, rows))
         rows += shard.rows
-        progress(rows, total)
-
-
-def _shifted(progress: Progress, before: int, total: int, done: int) -> None:
-    progress(before + done, total)
+        report(rows, 0)
 
 
 def _write_shard(ledger: Ledger, shard: Shard, run: _Pass, progress: Callable[[int], None]) -> None:

@@ -65,7 +65,7 @@ class Ledger:
     def keep(self, name: str, shard: Shard, table: pa.Table, *, first: int) -> None:
         """Commit the rows of a shard from `first` on, as a piece until the shard is complete."""
         seal = self._commit(f"{name}{PIECE}{first:08d}", shard, table, tokens=0)
-        self._write(self.done.with_shard(seal))
+        self._write(self.done.with_shards([*self.done.shards, seal]))
 
     def finish(self, name: str, shard: Shard, table: pa.Table) -> None:
         """Commit a complete shard, and remove its pieces."""

@@ -81,9 +81,6 @@ class ReferenceManifest(BaseModel):
         grown = self.model_copy(update={"shards": shards, "hash": ""})
         return grown.model_copy(update={"hash": grown.own_hash()})
 
-    def with_shard(self, shard: ShardSeal) -> "ReferenceManifest":
-        return self.with_shards([*self.shards, shard])
-
     def to_bytes(self) -> bytes:
         return to_json(self.model_dump(mode="json"))
 

@@ -10,7 +10,8 @@ from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from inspect import Parameter, signature
+from inspect import Parameter, isfunction, signature
+from types import ModuleType
 
 from torch import Tensor
 
@@ -27,70 +28,34 @@ from dpo.loss.pair_logps import DIVERGENCES, PairLogps, diverge
 
 Loss = Callable[..., Tensor]
 
-_ON_MARGINS: tuple[Loss, ...] = (
-    margin.dpo,
-    margin.cdpo,
-    margin.robust,
-    margin.ipo,
-    margin.ipo_norm,
-    margin.hinge,
-    margin.dpo_norm,
-    margin.exo_pair,
-    margin.discopop,
-)
-_WITH_MARGINS: tuple[Loss, ...] = (
-    with_margins.dpo_margin,
-    with_margins.odpo,
-    with_margins.rpo_square,
-    with_margins.rpo_backward_kl,
-    with_margins.rpo_forward_kl,
-)
-_COUPLED: tuple[Loss, ...] = (
-    batch_coupled.sft_tokens,
-    batch_coupled.kto_pair,
-    batch_coupled.aot,
-    batch_coupled.aot_unpaired,
-    batch_coupled.dr_dpo,
-)
-_FREE: tuple[Loss, ...] = (
-    reference_free.sft,
-    reference_free.sft_norm,
-    reference_free.unlikelihood,
-    reference_free.simpo,
-    reference_free.alphapo,
-    reference_free.orpo,
-    reference_free.cpo,
-    reference_free.slic,
-)
-_RANKED: tuple[Loss, ...] = (plackett_luce.plackett_luce,)
-_STATEFUL: tuple[Loss, ...] = (beta_dpo.beta_dpo,)
-_OTHERS: tuple[Loss, ...] = (
-    margin.r_dpo,
-    margin.dpop,
-    per_side.sppo_hard,
-    per_side.nca_pair,
-    per_side.bco_pair,
-    per_side.apo_zero,
-    per_side.apo_down,
-    per_side.cal_dpo,
-)
 
-LOSSES: Mapping[str, Loss] = {
-    loss.__name__: loss
-    for loss in (*_ON_MARGINS, *_OTHERS, *_WITH_MARGINS, *_FREE, *_COUPLED, *_STATEFUL, *_RANKED)
-}
-ON_MARGINS = frozenset(loss.__name__ for loss in _ON_MARGINS)
+def _family(module: ModuleType) -> dict[str, Loss]:
+    """Return the losses of a file, in its order: its own public functions of `logps`."""
+    return {
+        name: found
+        for name, found in vars(module).items()
+        if isfunction(found)
+        and found.__module__ == module.__name__
+        and next(iter(signature(found).parameters), None) == "logps"
+        and not name.startswith("_")
+    }
+
+
+ON_MARGINS = _family(margin)
 """Losses that support divergences other than the reverse KL."""
-WITH_MARGINS = frozenset(loss.__name__ for loss in _WITH_MARGINS)
+WITH_MARGINS = _family(with_margins)
 """Losses that need the data's margins."""
-COUPLED = frozenset(loss.__name__ for loss in (*_COUPLED, *_STATEFUL))
-"""Losses that must see the whole step at once."""
-STATEFUL = frozenset(loss.__name__ for loss in _STATEFUL)
+STATEFUL = _family(beta_dpo)
 """Losses that also take running statistics of margins: their mean and deviation."""
-RANKED = frozenset(loss.__name__ for loss in _RANKED)
+COUPLED = _family(batch_coupled) | STATEFUL
+"""Losses that must see the whole step at once."""
+RANKED = _family(plackett_luce)
 """Losses that must see all pairs of a group at once."""
-REFERENCE_FREE = frozenset(loss.__name__ for loss in _FREE) | {"sft_tokens"}
+REFERENCE_FREE = {*_family(reference_free), "sft_tokens"}
 """Losses that do not use the reference."""
+LOSSES: Mapping[str, Loss] = (
+    ON_MARGINS | _family(per_side) | WITH_MARGINS | _family(reference_free) | COUPLED | RANKED
+)
 
 __all__ = [
     "COUPLED",

@@ -58,21 +58,6 @@ def discopop(logps: PairLogps, *, beta: float = 0.1, tau: float = 0.05) -> Tenso
     return -(1 - share) * F.logsigmoid(scaled) + share * (-scaled).exp()
 
 
-def r_dpo(logps: PairLogps, *, beta: float = 0.1, alpha: float = 0.01) -> Tensor:
-    """DPO with a length penalty of α per token: https://arxiv.org/abs/2403.19159.
-
-    A chosen completion that is n tokens longer starts with n·α of the margin.
-    """
-    extra = logps.chosen_length - logps.rejected_length
-    return -F.logsigmoid(beta * logps.margins + alpha * extra)
-
-
-def dpop(logps: PairLogps, *, beta: float = 0.1, penalty: float = 50.0) -> Tensor:
-    """DPO, penalizing chosen log-probs below reference: https://arxiv.org/abs/2402.13228."""
-    lost = F.relu(-logps.chosen_logratios)
-    return -F.logsigmoid(beta * (logps.margins - penalty * lost))
-
-
 def smoothed(scaled: Tensor, label_smoothing: float) -> Tensor:
     """Return −(1 − ε)·log σ(x) − ε·log σ(−x)."""
     return -(1 - label_smoothing) * F.logsigmoid(scaled) - label_smoothing * F.logsigmoid(-scaled)

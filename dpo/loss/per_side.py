@@ -1,9 +1,24 @@
-"""Losses that use the two log-ratios of a pair separately."""
+"""Losses that use the two log-ratios of a pair separately, or its lengths."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from dpo.loss.pair_logps import PairLogps
+
+
+def r_dpo(logps: PairLogps, *, beta: float = 0.1, alpha: float = 0.01) -> Tensor:
+    """DPO with a length penalty of α per token: https://arxiv.org/abs/2403.19159.
+
+    A chosen completion that is n tokens longer starts with n·α of the margin.
+    """
+    extra = logps.chosen_length - logps.rejected_length
+    return -F.logsigmoid(beta * logps.margins + alpha * extra)
+
+
+def dpop(logps: PairLogps, *, beta: float = 0.1, penalty: float = 50.0) -> Tensor:
+    """DPO, penalizing chosen log-probs below reference: https://arxiv.org/abs/2402.13228."""
+    lost = F.relu(-logps.chosen_logratios)
+    return -F.logsigmoid(beta * (logps.margins - penalty * lost))
 
 
 def sppo_hard(logps: PairLogps, *, beta: float = 0.1) -> Tensor:

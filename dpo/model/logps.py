@@ -62,21 +62,10 @@ def logps_and_collisions(
     """
     if sizes is None:
         sizes = CPU_SIZES if hidden_NH.device.type == "cpu" else GPU_SIZES
-    options = _Options(head.scale, head.softcap, head.adds, head.log_sum_sq_probs, sizes)
     found: tuple[Tensor, Tensor] = _TokenLogps.apply(  # type: ignore[no-untyped-call]
-        hidden_NH, head.weight_VH, head.bias_V, targets_N, options
+        hidden_NH, head.weight_VH, head.bias_V, targets_N, (head, sizes)
     )
     return found
-
-
-class _Options(NamedTuple):
-    """Settings of a head that are not tensors, and the sizes of its tiles."""
-
-    scale: float
-    softcap: float | None
-    adds: bool
-    log_sum_sq_probs: bool
-    sizes: Sizes
 
 
 class _Kept(NamedTuple):
@@ -96,15 +85,15 @@ class _TokenLogps(torch.autograd.Function):
         weight_VH: Tensor,
         bias_V: Tensor | None,
         targets_N: Tensor,
-        options: _Options,
+        options: tuple[Head, Sizes],
     ) -> tuple[Tensor, Tensor]:
-        scale, softcap, adds, log_sum_sq_probs, sizes = options
-        head = Head(weight_VH, bias_V, scale, softcap)
+        head, sizes = options
+        head = head._replace(weight_VH=weight_VH, bias_V=bias_V)
         top_N = hidden_NH.new_full((len(hidden_NH),), -torch.inf, dtype=torch.float32)
         sum_N, squares_N = torch.zeros_like(top_N), torch.zeros_like(top_N)
         # the slope of a soft cap needs the logits themselves, so such tiles are recomputed
         room = min(sizes.kept, KEPT_PER_HIDDEN * 4 * hidden_NH.numel())
-        room = room if any(ctx.needs_input_grad) and softcap is None else 0
+        room = room if any(ctx.needs_input_grad) and head.softcap is None else 0
         kept: list[_Kept] = []
         for n, v in _tiles(len(hidden_NH), len(weight_VH), sizes):
             tile = _logits(hidden_NH[n], head, v)
@@ -112,7 +101,7 @@ class _TokenLogps(torch.autograd.Function):
             exps = tile.sub_(top_n[:, None]).exp_()
             shrink_n = (top_N[n] - top_n).exp_()
             sum_N[n] = sum_N[n] * shrink_n + exps.sum(-1)
-            if log_sum_sq_probs:
+            if head.log_sum_sq_probs:
                 squares_N[n] = squares_N[n] * shrink_n**2 + exps.square().sum(-1)
             top_N[n] = top_n
             if room >= exps.nbytes:
@@ -120,27 +109,28 @@ class _TokenLogps(torch.autograd.Function):
                 room -= exps.nbytes
             else:
                 room = 0  # only the first tiles are kept, though a smaller one might still fit
-        agree_N = (squares_N / sum_N**2).log_() if log_sum_sq_probs else squares_N.fill_(torch.nan)
+        has_squares = head.log_sum_sq_probs
+        agree_N = (squares_N / sum_N**2).log_() if has_squares else squares_N.fill_(torch.nan)
         lse_N = sum_N.log_() + top_N
         ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, lse_N)
-        ctx.options, ctx.kept = options, kept
-        ctx.leaf = weight_VH if adds and ctx.needs_input_grad[1] else None
+        ctx.head, ctx.sizes, ctx.kept = head, sizes, kept
+        ctx.leaf = weight_VH if head.adds and ctx.needs_input_grad[1] else None
         ctx.mark_non_differentiable(agree_N)
         return _target_logits(hidden_NH, head, targets_N) - lse_N, agree_N
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden_NH, weight_VH, bias_V, targets_N, lse_N = ctx.saved_tensors
-        scale, softcap, _, _, sizes = ctx.options
-        head = Head(weight_VH, bias_V, scale, softcap)
+        head: Head = ctx.head._replace(weight_VH=weight_VH, bias_V=bias_V)
         kept, ctx.kept = ctx.kept, []  # used up: a second backward pass recomputes all tiles
         total = _Gradients.of(head, hidden_NH, ctx.needs_input_grad, ctx.leaf)
-        for place, (n, v) in enumerate(_tiles(len(hidden_NH), len(weight_VH), sizes)):
+        for place, (n, v) in enumerate(_tiles(len(hidden_NH), len(weight_VH), ctx.sizes)):
             if place < len(kept):
                 shrink_n = (kept[place].top_n - lse_N[n]).exp_()
                 d_nv = kept[place].exps_nv.mul_((-grads[0][n] * shrink_n)[:, None])
             else:
-                d_nv = _slopes(_logits(hidden_NH[n], head, v), lse_N[n], -grads[0][n], softcap)
+                tile = _logits(hidden_NH[n], head, v)
+                d_nv = _slopes(tile, lse_N[n], -grads[0][n], head.softcap)
             total.add_tile(n, v, d_nv, head, hidden_NH)
         total.add_targets(targets_N, grads[0], head, hidden_NH)
         if ctx.leaf is not None:

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from dpo.data.packing import Pack, Segment
+from dpo.data.packing import Pack, Segment, pack
+from dpo.data.pairs import Pairs
 from dpo.errors import UsageError
 from dpo.model import attention
 from dpo.model.dropout import train_without_dropout
@@ -22,6 +24,9 @@ from dpo.model.length_limits import length_limits, start_afresh
 from dpo.model.logps import Head, logps_and_collisions
 from dpo.model.moe import expert_load, experts_per_token
 from dpo.model.unshared import Part, split_pack
+from dpo.precision import Precision, autocast
+
+Logps = NDArray[np.float32]
 
 
 class PolicyOutput(NamedTuple):
@@ -35,8 +40,15 @@ class PolicyOutput(NamedTuple):
     """Load of each expert (`expert_load`), if requested."""
 
 
+class RowLogps(NamedTuple):
+    """Log-probs of one pair's tokens, in nats: (chosen length,) and (rejected length,)."""
+
+    chosen: Logps
+    rejected: Logps
+
+
 class PolicyOptions(NamedTuple):
-    """How a policy runs, and what it returns besides log-probs."""
+    """How a policy runs, and what it returns with the log-probs."""
 
     backend: str = attention.AUTO
     """A name in `attention.BACKENDS`."""
@@ -102,7 +114,7 @@ class Policy(nn.Module):
 
     def forward(self, pack: Pack) -> PolicyOutput:
         """Return the log-probs of a pack's completion tokens, and what the options add."""
-        hidden_NH, routed = self._shared(pack) if self.shared else self._unshared(pack)
+        hidden_NH, routed = self._states(pack)
         if torch.is_autocast_enabled(hidden_NH.device.type):
             hidden_NH = hidden_NH.to(torch.get_autocast_dtype(hidden_NH.device.type))
         with torch.autocast(hidden_NH.device.type, enabled=False):
@@ -118,18 +130,17 @@ class Policy(nn.Module):
             found = found._replace(loads_2E=loads_2E)
         return found
 
-    def _shared(self, pack: Pack) -> tuple[Tensor, list[Tensor]]:
-        """Return the hidden states that predict completion tokens, (N, H), and router logits.
-
-        The pack runs as one row, or as several if its texts' lengths must not share one.
-        """
-        if (parts := self._sides(pack)) is not None:
+    def _states(self, pack: Pack) -> tuple[Tensor, list[Tensor]]:
+        """Return the hidden states that predict completion tokens, (N, H), and router logits."""
+        if (parts := self._parts(pack)) is not None:
             return self._in_parts(pack, parts)
         states_TH, routed = self._run_shared(pack.input_ids_T, pack.position_ids_T, pack.segments)
         return states_TH.index_select(0, pack.logit_index_N), list(routed)
 
-    def _sides(self, pack: Pack) -> list[Part] | None:
+    def _parts(self, pack: Pack) -> list[Part] | None:
         """Return the parts whose texts may share a row; None if the whole pack may."""
+        if not self.shared:
+            return split_pack(pack.segments, range(pack.num_completions))
         if not self.limits:
             return None
         lengths = [s.prompt + length for s in pack.segments for length in s.completions]
@@ -137,10 +148,6 @@ class Policy(nn.Module):
         if len(set(sides)) > 1 or self._is_sharded():
             return split_pack(pack.segments, sides)
         return None
-
-    def _unshared(self, pack: Pack) -> tuple[Tensor, list[Tensor]]:
-        """Return the output of `_shared`, computed from plain rows of one completion each."""
-        return self._in_parts(pack, split_pack(pack.segments, range(pack.num_completions)))
 
     def _in_parts(self, pack: Pack, parts: Sequence[Part]) -> tuple[Tensor, list[Tensor]]:
         """Return hidden states from several rows, and a prompt's router logits from its first."""
@@ -196,6 +203,24 @@ class Policy(nn.Module):
         wants = {"output_router_logits": True} if self.options.loads else {}
         found = body_of(self.model)(**inputs, **wants, use_cache=False)
         return found.last_hidden_state[0], found.router_logits if self.options.loads else ()
+
+
+@torch.no_grad()
+def row_logps(
+    policy: Policy, pairs: Pairs, rows: Sequence[int], *, precision: Precision
+) -> tuple[list[RowLogps], Logps]:
+    """Return the token log-probs of rows that run as one pack, and their sums, (rows, 2).
+
+    A prompt or completion that several rows share is run once.
+    """
+    device, joined = policy.model.device, pairs.share_prompts(rows)
+    batch = pack(joined.prompts).to(device)
+    with autocast(device, precision):
+        token_logps_N = policy(batch).logps_N
+    lengths = np.bincount(batch.completion_id_N.cpu().numpy(), minlength=batch.num_completions)
+    tokens = np.split(token_logps_N.cpu().numpy(), np.cumsum(lengths)[:-1])
+    found = [RowLogps(tokens[chosen], tokens[rejected]) for chosen, rejected in joined.sides]
+    return found, batch.sums(token_logps_N).cpu().numpy()[joined.sides]
 
 
 def _adds(weight: Tensor) -> bool:

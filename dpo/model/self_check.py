@@ -148,8 +148,8 @@ def plain_logps(
 ) -> Tensor:
     """Return log-probs of completion tokens by transformers' forward, one text at a time, (n,).
 
-    With `compared`, of so many tokens of each (`compared_tokens`). Each text runs as in a fresh
-    model.
+    With `compared`, only that number of tokens of each (`compared_tokens`). Each text runs as in a
+    fresh model.
     """
     found: list[Tensor] = []
     for row in rows:

@@ -12,14 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from dpo.data.pairs import Pairs
 from dpo.data.reference_store import Reference
 from dpo.data.sampler import permute
 from dpo.errors import MismatchError
-from dpo.model.forward import RowLogps, row_logps
-from dpo.model.policy import Policy
+from dpo.model.policy import Policy, RowLogps, row_logps
+from prefdata.store.shards import REFERENCE
 
 SPOT_ROWS = 32
 WORST_TOKEN = 1e-3
@@ -181,15 +182,10 @@ def _refuse_shifted_means(place: str, spread: Spread, tokens: Sequence[int]) -> 
 
 
 def _spread(again: Sequence[RowLogps], stored: Sequence[RowLogps]) -> Spread:
-    sides = np.array(
-        [
-            [
-                float((mine - theirs).sum(dtype=np.float64))
-                for mine, theirs in zip(*both, strict=True)
-            ]
-            for both in zip(again, stored, strict=True)
-        ]
-    ).reshape(-1, 2)
+    both = zip(again, stored, strict=True)
+    gaps_of = [[a - b for a, b in zip(mine, theirs, strict=True)] for mine, theirs in both]
+    sides = np.array([[float(gap.sum(dtype=np.float64)) for gap in row] for row in gaps_of])
+    sides = sides.reshape(-1, 2)
     gaps = np.column_stack([sides, sides[:, 0] - sides[:, 1]])
     tokens = np.array([sum(map(len, row)) for row in stored], np.float64)
     means = gaps.mean(0)
@@ -203,13 +199,6 @@ def _tokens(rows: Sequence[RowLogps]) -> NDArray[np.float64]:
 
 def _stored_token_logps(reference: Reference, split: str, rows: Sequence[int]) -> list[RowLogps]:
     """Return the token log-probs of chosen and rejected for each of these rows of a split."""
-    tables = reference.tables(split)
-    starts = np.cumsum([0, *(table.num_rows for table in tables)])
-    found = []
-    for row in rows:
-        shard = int(np.searchsorted(starts, row, side="right")) - 1
-        place = row - int(starts[shard])
-        columns = ("ref_chosen_token_logps", "ref_rejected_token_logps")
-        sides = [tables[shard][name][place].values.to_numpy() for name in columns]
-        found.append(RowLogps(*sides))
-    return found
+    table = pa.concat_tables([REFERENCE.empty_table(), *reference.tables(split)])
+    columns = [table[f"ref_{side}_token_logps"] for side in ("chosen", "rejected")]
+    return [RowLogps(*(column[row].values.to_numpy() for column in columns)) for row in rows]

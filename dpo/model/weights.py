@@ -57,10 +57,9 @@ def check_files(name: str) -> None:
     folder = Path(name)
     if not folder.is_dir():
         return
-    files = weight_files(folder)
-    if not files:
+    if not weight_files(folder):
         _refuse_no_weights(folder)
-    held = Counter(tensor for file in files for tensor in tensor_names(file))
+    held = Counter(_stored(folder))
     twice = [tensor for tensor, count in held.items() if count > 1]
     if twice:
         problem = f"has {_some(twice)} in more than one file"
@@ -100,7 +99,7 @@ def check_doubles(name: str, model: Any) -> None:
     if not folder.is_dir():
         return
     seen: dict[str, str] = {}
-    for tensor in (tensor for file in weight_files(folder) for tensor in tensor_names(file)):
+    for tensor in _stored(folder):
         short = tensor
         while prefix != "." and short.startswith(prefix):
             short = short.removeprefix(prefix)
@@ -150,8 +149,13 @@ def left_out(name: str, model: Any) -> str | None:
     if not folder.is_dir() or not rules:
         return None
     own = {tensor for tensor, _ in model.named_parameters()}
-    stored = (tensor for file in weight_files(folder) for tensor in tensor_names(file))
-    outside = sorted(t for t in stored if _is_left_out(t, rules, own))
+    outside = sorted(
+        t
+        for t in _stored(folder)
+        if not _is_held(t, own)
+        and not t.endswith(_DERIVED)
+        and any(re.search(rule, t) for rule in rules)
+    )
     if not outside:
         return None
     parts = Counter(_part_of(tensor) for tensor in outside)
@@ -179,6 +183,11 @@ def weight_files(folder: Path) -> list[Path]:
             remedy = "copy or download all files of the checkpoint"
             raise UsageError("T191", str(index), problem, remedy)
     return [folder / name for name in names]
+
+
+def _stored(folder: Path) -> list[str]:
+    """Return the names of all tensors in a checkpoint's directory, in the order of its files."""
+    return [tensor for file in weight_files(folder) for tensor in tensor_names(file)]
 
 
 def tensor_names(file: Path) -> list[str]:
@@ -279,14 +288,6 @@ def _check_generation(path: Path) -> None:
 def _is_held(tensor: str, own: set[str]) -> bool:
     """Return whether a stored tensor is one of the model's, perhaps under a longer name."""
     return tensor in own or any(name.endswith(f".{tensor}") for name in own)
-
-
-def _is_left_out(tensor: str, rules: list[str], own: set[str]) -> bool:
-    return (
-        not _is_held(tensor, own)
-        and not tensor.endswith(_DERIVED)
-        and any(re.search(rule, tensor) for rule in rules)
-    )
 
 
 def _part_of(tensor: str) -> str:

@@ -5,8 +5,8 @@
       step        one optimizer step of exactly `global_batch_size` units
       evaluate    forward and loss without gradients, over a split
     objective, optimizer, metrics, mfu, log     used and reported by a step
-    memory_check, distributed, sharding, signals        devices and processes
-    checkpoint, run_folder                              files on disk during the run
+    memory_check, distributed, signals          devices and processes
+    checkpoint, run_folder                      files on disk during the run
 
 In: a TrainConfig. Out: a trained policy and metrics, which `dpo.artifacts` writes.
 """

@@ -28,7 +28,7 @@ from torch import distributed as dist
 from dpo.errors import UsageError
 from dpo.loss.beta_dpo import Margins
 from dpo.precision import Scale
-from dpo.training.sharding import from_local_shard, local_shard, num_pieces, shard_bounds
+from dpo.training.distributed import from_local_shard, local_shard, num_pieces, shard_bounds
 from prefdata.store.canonical import hash_json, to_json
 from prefdata.store.commit import FileDigest, commit_file, fsync_path, seal_file, write_bytes
 
@@ -80,10 +80,11 @@ def save_checkpoint(
         dist.barrier()
     files: dict[str, FileDigest] = {}
     for kind, tensors in zip(_KINDS, (_weights(model), _slots(optimizer)), strict=True):
-        held = _apart({k: local_shard(t) for k, t in tensors.items() if part == 0 or _is_cut(t)})
+        shards = {key: local_shard(tensor) for key, tensor in tensors.items()}
+        own = {k: rows for k, rows in shards.items() if part == 0 or rows is not tensors[k]}
         name = f"{kind}-{part + 1:05d}-of-{parts:05d}" if parts > 1 else kind
         files[f"{name}.safetensors"] = commit_file(
-            path / f"{name}.safetensors", partial(save_file, held)
+            path / f"{name}.safetensors", partial(save_file, _apart(own))
         )
     if parts > 1:
         everyones: list[dict[str, FileDigest]] = [{}] * parts
@@ -256,10 +257,6 @@ def _nested(slots: dict[str, Tensor]) -> dict[int, dict[str, Any]]:
         is_number = tensor.dtype == torch.int64 and tensor.ndim == 0
         at[name] = int(tensor) if is_number else tensor
     return state
-
-
-def _is_cut(tensor: Tensor) -> bool:
-    return local_shard(tensor) is not tensor
 
 
 def _read_state(path: Path) -> State | None:

@@ -23,14 +23,13 @@ from dpo.training.checkpoint import (
     require_places,
     save_checkpoint,
 )
-from dpo.training.distributed import is_sharded, make_accelerator
+from dpo.training.distributed import is_sharded, make_accelerator, reshard_root, whole_weights
 from dpo.training.evaluate import evaluate
 from dpo.training.log import MetricsLog, Report
 from dpo.training.memory_check import check_memory
 from dpo.training.metrics import SPIKE_WINDOW, LossSpikes
 from dpo.training.run_folder import check_finished, checkpoints_folder, claim_run, seal_run
 from dpo.training.setup import TrainContext, open_run
-from dpo.training.sharding import reshard_root, whole_weights
 from dpo.training.signals import StopRequest
 from dpo.training.step import name_pairs, pairs_run, train_step
 from prefdata.store.claim import Claim

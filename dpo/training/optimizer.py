@@ -40,9 +40,8 @@ def init_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
     A step with rate 0 and gradients of 0 allocates them, weight by weight; then all state is
     zeroed, so that step 1 is unchanged. A no-op if moments exist or bitsandbytes keeps them.
     """
-    if optimizer.state or not isinstance(
-        _inner(optimizer), torch.optim.AdamW | torch.optim.RMSprop
-    ):
+    inner = getattr(optimizer, "optimizer", optimizer)  # that accelerate has wrapped
+    if optimizer.state or not isinstance(inner, torch.optim.AdamW | torch.optim.RMSprop):
         return
     rates = [group["lr"] for group in optimizer.param_groups]
     for group in optimizer.param_groups:
@@ -56,11 +55,6 @@ def init_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
     for slots in optimizer.state.values():
         for slot in slots.values():
             slot.zero_()
-
-
-def _inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Return the optimizer that accelerate has wrapped."""
-    return getattr(optimizer, "optimizer", optimizer)
 
 
 def learning_rate(step: int, *, total: int, config: OptimizerConfig) -> float:

@@ -92,11 +92,6 @@ def seal_run(out: Path, made: Mapping[str, FileDigest]) -> dict[str, tuple[int, 
     }
 
 
-def changed_files(out: Path, summary: RunSummary) -> list[str]:
-    """Return the files of a finished run that are missing or have changed."""
-    return [name for name, seal in summary.files.items() if not _is_as(out / name, seal)]
-
-
 def _is_as(path: Path, seal: tuple[int, str]) -> bool:
     return path.is_file() and path.stat().st_size == seal[0] and tuple(seal_file(path)) == seal
 
@@ -106,7 +101,7 @@ def check_finished(out: Path, summary: RunSummary) -> Checked:
 
     Raises UsageError (T164) if its model differs and no checkpoint is left to rebuild it.
     """
-    changed = changed_files(out, summary)
+    changed = [name for name, seal in summary.files.items() if not _is_as(out / name, seal)]
     of_model = [name for name in changed if name.split("/")[0] in (MODEL, ADAPTER)]
     if not of_model:
         return Checked([f"{out / name} is missing or has changed" for name in changed])

@@ -6,8 +6,7 @@ from transformers.masking_utils import sliding_window_causal_mask_function
 
 from dpo.data.packing import Segment
 from dpo.model import attention_cuda
-from dpo.model.attention import BACKENDS, attend_packs
-from dpo.model.masks import PackMask
+from dpo.model.attention import BACKENDS, PackMask, attend_packs
 
 HEADS, KEY_HEADS, SIZE = 4, 2, 16
 SEGMENTS = (Segment(5, (3, 7)), Segment(140, (1, 20, 4)), Segment(1, (2,)))
