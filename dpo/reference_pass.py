@@ -77,9 +77,9 @@ def compute_reference(
         loaded = load_model(model, device=best_device())
         pairs = Pairs([shard.read() for shard in shards])
         check_vocabulary(loaded, pairs, place=model)
-        notices = [left_out(model, loaded), check_lengths(loaded, pairs, place=model)]
+        found = (left_out(model, loaded), check_lengths(loaded, pairs, place=model))
         policy, why = make_policy(loaded, pairs)
-        notices = [line for line in notices if line is not None]
+        notices = [line for line in found if line is not None]
         if why is not None:
             progress.note(f"prompts are not shared by their completions: {why}")
         for line in notices:

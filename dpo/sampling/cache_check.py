@@ -42,12 +42,15 @@ def choose_reader(
     Runs the shortest and the longest text: two batches of steps, and four plain passes.
     Raises UsageError (T182) if a plain pass fails.
     """
-    ordered = sorted(texts, key=len)
-    probes = [ordered[0], ordered[-1]]
-    why = _lengths_matter(model, probes, sampling)
-    if why is None:
-        steps = min(_steps(model, probes, sampling), sampling.max_new_tokens)
-        why = _disagreement(model, probes, Sampling(max_new_tokens=steps))
+    probes = [min(texts, key=len), max(texts, key=len)]
+    shortest, longest = len(probes[0]), len(probes[1]) + sampling.max_new_tokens
+    for limit in length_limits(model):
+        if limit.side(shortest) != limit.side(longest):
+            return Recomputed, f"its rotary frequencies change at {limit.tokens:,} tokens"
+    steps = min(STEPS, sampling.max_new_tokens)
+    if any(shortest <= limit < longest for limit in lengths_named(model.config)):
+        steps = sampling.max_new_tokens
+    why = _disagreement(model, probes, Sampling(max_new_tokens=steps))
     return (Cached, None) if why is None else (Recomputed, why)
 
 
@@ -73,22 +76,6 @@ def _disagreement(model: PreTrainedModel, texts: list[list[int]], sampling: Samp
     if gap <= TOLERANCE.get(model.dtype, 1e-3):
         return None
     return f"its log-probs differ from those of plain passes by {gap:.2g} nats per token"
-
-
-def _lengths_matter(
-    model: PreTrainedModel, probes: list[list[int]], sampling: Sampling
-) -> str | None:
-    shortest, longest = len(probes[0]), len(probes[1]) + sampling.max_new_tokens
-    for limit in length_limits(model):
-        if limit.side(shortest) != limit.side(longest):
-            return f"its rotary frequencies change at {limit.tokens:,} tokens"
-    return None
-
-
-def _steps(model: PreTrainedModel, probes: list[list[int]], sampling: Sampling) -> int:
-    shortest, longest = len(probes[0]), len(probes[1]) + sampling.max_new_tokens
-    within = any(shortest <= limit < longest for limit in lengths_named(model.config))
-    return sampling.max_new_tokens if within else STEPS
 
 
 @torch.inference_mode()

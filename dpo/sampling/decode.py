@@ -89,8 +89,8 @@ def sample_batch(
         logps_RV = read.logits_RV.to(exact).log_softmax(-1)
         tokens_R = draw(logps_RV, rows.uniforms_RT[:, place], sampling)
         rows.record(tokens_R, logps_RV.gather(1, tokens_R[:, None])[:, 0])
-        rows.finish(torch.isin(tokens_R, stop_ids))
-        if rows.all_finished or place + 1 == sampling.max_new_tokens:
+        rows.alive_R &= ~torch.isin(tokens_R, stop_ids)
+        if not bool(rows.alive_R.any()) or place + 1 == sampling.max_new_tokens:
             break
         rows.step(tokens_R)
     return rows.result(stop)
@@ -110,10 +110,6 @@ class _Rows:
         self.tokens: list[list[int]] = [[] for _ in self.rows]
         self.logps: list[list[float]] = [[] for _ in self.rows]
 
-    @property
-    def all_finished(self) -> bool:
-        return not bool(self.alive_R.any())
-
     def record(self, tokens_R: Tensor, logps_R: Tensor) -> None:
         """Append a token to every unfinished row."""
         found = zip(
@@ -123,9 +119,6 @@ class _Rows:
             if alive:
                 self.tokens[row].append(token)
                 self.logps[row].append(logp)
-
-    def finish(self, ended_R: Tensor) -> None:
-        self.alive_R &= ~ended_R
 
     def step(self, tokens_R: Tensor) -> None:
         """Run the new tokens; drop finished rows first when that is worth a copy."""

@@ -12,14 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    PositiveInt,
-    model_validator,
-)
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
 from transformers import PreTrainedModel
 
 from dpo.errors import UsageError
@@ -77,6 +71,14 @@ class SampleConfig(BaseModel):
         return "verbatim" if self.raw else self.text
 
     @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.top_p, self.max_new_tokens)
+
+    def uniforms(self, row: int) -> NDArray[np.float64]:
+        """Return the random numbers of the completions of a prompt, (K, max_new_tokens)."""
+        return np.stack([uniforms(self.seed, row, k, self.max_new_tokens) for k in range(self.k)])
+
+    @property
     def prompts_per_batch(self) -> int:
         return max(1, self.batch_size // self.k)
 
@@ -126,12 +128,15 @@ def sample_completions(
         order = sorted(range(len(window)), key=lambda place: len(ids[place]))
         for at in range(0, len(order), config.prompts_per_batch):
             places = order[at : at + config.prompts_per_batch]
-            batch = [_with_uniforms(ids[place], start + place, config) for place in places]
-            sampled = sample_batch(model, batch, _sampling(config), stop, reader)
+            batch = [Prompt(ids[place], config.uniforms(start + place)) for place in places]
+            sampled = sample_batch(model, batch, config.sampling, stop, reader)
             for place, completions in zip(places, sampled, strict=True):
                 done[place] = completions
         for completions in done:
-            yield [_readable(completion, tokenizer) for completion in completions]
+            yield [
+                Completion(tokenizer.decode(one.ids, skip_special_tokens=True), *one)
+                for one in completions
+            ]
 
 
 def choose_sampling(
@@ -142,7 +147,7 @@ def choose_sampling(
 ) -> tuple[Chosen, str | None]:
     """Return the reader that suits a model and prompts, and why it is not the cache."""
     texts = [encode_prompt(prompt, encoder, "prompt") for prompt in prompts]
-    return choose_reader(model, texts, _sampling(config))
+    return choose_reader(model, texts, config.sampling)
 
 
 class ReadPrompts(NamedTuple):
@@ -206,8 +211,13 @@ def check_prompts(
         raise UsageError("T131", chats[0], problem, remedy)
     longest = getattr(model.config, "max_position_embeddings", None)
     for place, prompt in zip(places, prompts, strict=True):
-        if isinstance(prompt, str) and config.control_tokens == "encode":
-            _require_no_tokens(place, prompt, encoder)
+        is_exact = isinstance(prompt, str) and config.control_tokens == "encode"
+        if is_exact and encoder.spells_token(prompt):
+            problem = (
+                "this verbatim prompt has control tokens, which would be encoded as plain text"
+            )
+            remedy = "let them steer the model with --control-tokens allow"
+            raise UsageError("E183", place, problem, remedy)
         length = len(encode_prompt(prompt, encoder, place))
         if length == 0:
             raise UsageError("T132", place, "the prompt has no tokens", "write a text")
@@ -217,25 +227,3 @@ def check_prompts(
                 f" do not fit the model's {longest:,}"
             )
             raise UsageError("T134", place, problem, "shorten the prompt or --max-new-tokens")
-
-
-def _require_no_tokens(place: str, prompt: str, encoder: PromptEncoder) -> None:
-    """Raise E183 if verbatim text has control tokens, which would be encoded as plain text."""
-    if encoder.spells_token(prompt):
-        problem = "this verbatim prompt has control tokens, which would be encoded as plain text"
-        remedy = "let them steer the model with --control-tokens allow"
-        raise UsageError("E183", place, problem, remedy)
-
-
-def _with_uniforms(ids: list[int], row: int, config: SampleConfig) -> Prompt:
-    drawn = [uniforms(config.seed, row, k, config.max_new_tokens) for k in range(config.k)]
-    return Prompt(ids, np.stack(drawn))
-
-
-def _sampling(config: SampleConfig) -> Sampling:
-    return Sampling(config.temperature, config.top_p, config.max_new_tokens)
-
-
-def _readable(sampled: Sampled, tokenizer: Any) -> Completion:
-    text = tokenizer.decode(sampled.ids, skip_special_tokens=True)
-    return Completion(text, sampled.ids, sampled.logp, sampled.ended)

@@ -16,7 +16,7 @@ from dpo.model.tokenizer import encode_prompts
 from dpo.sampling.run import SampleJob, sample_file
 from dpo.sampling.sample import SampleConfig, sample_completions
 from prefdata.config import BuildConfig
-from prefdata.errors import CodedError
+from prefdata.errors import CodedError, LockedError
 from tests.dpo.tiny import CHATML, Heard, save_tiny, tiny_model, tiny_tokenizer
 
 CONFIG = SampleConfig(k=2, max_new_tokens=10, batch_size=4)  # 16 prompts in a window
@@ -134,7 +134,7 @@ def test_two_runs_do_not_write_one_file(model: str, prompts: Path, tmp_path: Pat
     with (tmp_path / "out.jsonl.partial").open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
 
-        with pytest.raises(UsageError, match=r"another run writes it.*\[T137\]"):
+        with pytest.raises(LockedError, match=r"wait for it, or name another file \[E141\]"):
             sample_file(SampleJob(prompts, model, tmp_path / "out.jsonl"), CONFIG)
 
 
