@@ -6,7 +6,7 @@ drawn with the cache, and a plain pass over the same texts must give the same lo
 not, the fallback runs whole texts for every token.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from dpo.errors import MODEL_ERRORS, UsageError, first_line, is_of_memory
 from dpo.model.length_limits import length_limits, lengths_named
 from dpo.sampling.decode import (
     Cached,
+    MakeReader,
     Prompt,
-    Reader,
     Recomputed,
     Sampling,
     last_logits,
@@ -31,12 +31,9 @@ TOLERANCE = {torch.bfloat16: 0.25, torch.float16: 0.05}
 """Nats per token, on average; 1e-3 in float32. A lost state is off by whole nats."""
 
 
-Chosen = Callable[[PreTrainedModel, Sequence[list[int]], int], Reader]
-
-
 def choose_reader(
     model: PreTrainedModel, texts: Sequence[list[int]], sampling: Sampling
-) -> tuple[Chosen, str | None]:
+) -> tuple[MakeReader, str | None]:
     """Return the reader that suits a model, and why it is not the cache (None if it is).
 
     Runs the shortest and the longest text: two batches of steps, and four plain passes.

@@ -69,13 +69,17 @@ class Reader(Protocol):
         """Append a token to every row, and run the model."""
 
 
+MakeReader = Callable[[PreTrainedModel, Sequence[list[int]], int], Reader]
+"""Takes the model, texts, and how many tokens they will grow by."""
+
+
 @torch.inference_mode()
 def sample_batch(
     model: PreTrainedModel,
     prompts: Sequence[Prompt],
     sampling: Sampling,
     stop: frozenset[int],
-    reader: Callable[[PreTrainedModel, Sequence[list[int]], int], Reader] | None = None,
+    reader: MakeReader | None = None,
 ) -> list[list[Sampled]]:
     """Return K completions of each prompt; the prompt is run once for all of its K.
 

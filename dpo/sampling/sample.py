@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 
 from dpo.errors import UsageError
 from dpo.model.tokenizer import Messages, as_messages, encode_prompt, prompt_encoder, stop_ids
-from dpo.sampling.cache_check import Chosen, choose_reader
-from dpo.sampling.decode import Prompt, Sampled, Sampling, sample_batch, uniforms
+from dpo.sampling.cache_check import choose_reader
+from dpo.sampling.decode import MakeReader, Prompt, Sampling, sample_batch, uniforms
 from prefdata.read.texts import (
     SAMPLE_ROWS,
     Joins,
@@ -105,7 +105,7 @@ def sample_completions(
     config: SampleConfig,
     *,
     first: int = 0,
-    reader: Chosen | None = None,
+    reader: MakeReader | None = None,
 ) -> Iterator[list[Completion]]:
     """Yield the completions of each prompt from `first` on, in the order of the prompts.
 
@@ -124,19 +124,18 @@ def sample_completions(
             encode_prompt(prompt, encoder, f"prompt {start + at}")
             for at, prompt in enumerate(window)
         ]
-        done: list[list[Sampled]] = [[] for _ in window]
+        done: dict[int, list[Completion]] = {}
         order = sorted(range(len(window)), key=lambda place: len(ids[place]))
         for at in range(0, len(order), config.prompts_per_batch):
             places = order[at : at + config.prompts_per_batch]
             batch = [Prompt(ids[place], config.uniforms(start + place)) for place in places]
             sampled = sample_batch(model, batch, config.sampling, stop, reader)
             for place, completions in zip(places, sampled, strict=True):
-                done[place] = completions
-        for completions in done:
-            yield [
-                Completion(tokenizer.decode(one.ids, skip_special_tokens=True), *one)
-                for one in completions
-            ]
+                done[place] = [
+                    Completion(tokenizer.decode(one.ids, skip_special_tokens=True), *one)
+                    for one in completions
+                ]
+        yield from (done[place] for place in range(len(window)))
 
 
 def choose_sampling(
@@ -144,7 +143,7 @@ def choose_sampling(
     model: PreTrainedModel,
     encoder: PromptEncoder,
     config: SampleConfig,
-) -> tuple[Chosen, str | None]:
+) -> tuple[MakeReader, str | None]:
     """Return the reader that suits a model and prompts, and why it is not the cache."""
     texts = [encode_prompt(prompt, encoder, "prompt") for prompt in prompts]
     return choose_reader(model, texts, config.sampling)
