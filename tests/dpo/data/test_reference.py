@@ -18,7 +18,9 @@ from prefdata.store.canonical import to_json
 from prefdata.store.commit import seal_file
 from prefdata.store.shards import REFERENCE, write_shard
 from tests.dpo.conftest import Arena, build_pairs, save_gpt2
-from tests.dpo.tiny import CHATML, Heard
+from tests.dpo.model.zoo import config_of as zoo_config
+from tests.dpo.model.zoo import model_of
+from tests.dpo.tiny import CHATML, Heard, tiny_tokenizer
 
 ConfigOf = Callable[..., TrainConfig]
 Break = Callable[[Arena], dict[str, object]]
@@ -255,3 +257,18 @@ def test_a_reference_continues_at_the_first_missing_file(own: Arena) -> None:
     assert heard.done[:2] == [whole.shards[0].rows, sum(seal.rows for seal in whole.shards[:2])]
     assert not (folder / "partial.json").exists()
     assert to_json(again.model_dump(mode="json")) == (folder / "manifest.json").read_bytes()
+
+
+def test_why_prompts_are_not_shared_is_noted(arena: Arena, tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    model = model_of(zoo_config("bloom", n_layer=2, n_head=4, vocab_size=len(tokenizer)))
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    heard = Heard()
+
+    manifest = compute_reference(
+        arena.data, model=str(tmp_path / "model"), name=tmp_path / "reference", progress=heard
+    )
+
+    assert not manifest.shared_prompts
+    assert heard.notes[0].startswith("prompts are not shared by their completions: ")

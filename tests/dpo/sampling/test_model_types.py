@@ -8,9 +8,10 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from dpo.errors import UsageError
-from dpo.sampling.cache_check import Chosen, choose_reader
+from dpo.sampling.cache_check import choose_reader
 from dpo.sampling.decode import (
     Cached,
+    MakeReader,
     Prompt,
     Recomputed,
     Sampled,
@@ -90,7 +91,7 @@ def model_again(model: PreTrainedModel) -> PreTrainedModel:
     return fresh
 
 
-def sampled(model: PreTrainedModel, reader: Chosen) -> list[list[Sampled]]:
+def sampled(model: PreTrainedModel, reader: MakeReader) -> list[list[Sampled]]:
     prompts = [Prompt(text, np.stack([uniforms(0, 0, 0, 8)] * 2)) for text in TEXTS]
     return sample_batch(model, prompts, GREEDY, frozenset(), reader)
 
