@@ -54,8 +54,7 @@ def choose_reader(
 def _disagreement(model: PreTrainedModel, texts: list[list[int]], sampling: Sampling) -> str | None:
     """Return what is wrong with log-probs from the cache; None if they are right."""
     prompts = [
-        Prompt(ids, np.stack([uniforms(0, row, k, sampling.max_new_tokens) for k in range(2)]))
-        for row, ids in enumerate(texts)
+        Prompt(ids, uniforms(0, row, 2, sampling.max_new_tokens)) for row, ids in enumerate(texts)
     ]
     _plain_logp(model, texts[0], [])  # a model that cannot run the texts fails here
     try:

@@ -50,10 +50,10 @@ class Prompt(NamedTuple):
 
 
 def uniforms(seed: int, row: int, k: int, count: int) -> NDArray[np.float64]:
-    """Return the first `count` random numbers in [0, 1) of completion `k` of prompt row `row`."""
-    key = hashlib.sha256(f"{seed} {row} {k}".encode()).digest()[:16]
-    philox = np.random.Philox(key=int.from_bytes(key, "little"))
-    return np.random.Generator(philox).random(count)
+    """Return random numbers in [0, 1) for `k` completions of prompt row `row`, (k, count)."""
+    digests = [hashlib.sha256(f"{seed} {row} {n}".encode()).digest()[:16] for n in range(k)]
+    streams = [np.random.Philox(key=int.from_bytes(digest, "little")) for digest in digests]
+    return np.stack([np.random.Generator(stream).random(count) for stream in streams])
 
 
 class Reader(Protocol):

@@ -11,8 +11,6 @@ in the order given. See https://arxiv.org/abs/2305.18290, §4, "DPO outline", (1
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
 from transformers import PreTrainedModel
 
@@ -74,10 +72,6 @@ class SampleConfig(BaseModel):
     def sampling(self) -> Sampling:
         return Sampling(self.temperature, self.top_p, self.max_new_tokens)
 
-    def uniforms(self, row: int) -> NDArray[np.float64]:
-        """Return the random numbers of the completions of a prompt, (K, max_new_tokens)."""
-        return np.stack([uniforms(self.seed, row, k, self.max_new_tokens) for k in range(self.k)])
-
     @property
     def prompts_per_batch(self) -> int:
         return max(1, self.batch_size // self.k)
@@ -128,7 +122,10 @@ def sample_completions(
         order = sorted(range(len(window)), key=lambda place: len(ids[place]))
         for at in range(0, len(order), config.prompts_per_batch):
             places = order[at : at + config.prompts_per_batch]
-            batch = [Prompt(ids[place], config.uniforms(start + place)) for place in places]
+            batch = [
+                Prompt(ids[p], uniforms(config.seed, start + p, config.k, config.max_new_tokens))
+                for p in places
+            ]
             sampled = sample_batch(model, batch, config.sampling, stop, reader)
             for place, completions in zip(places, sampled, strict=True):
                 done[place] = [
