@@ -6,6 +6,7 @@ last.
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,12 +78,10 @@ def compute_reference(
         loaded = load_model(model, device=best_device())
         pairs = Pairs([shard.read() for shard in shards])
         check_vocabulary(loaded, pairs, place=model)
-        found = (left_out(model, loaded), check_lengths(loaded, pairs, place=model))
+        notices = (left_out(model, loaded), check_lengths(loaded, pairs, place=model))
         policy, why = make_policy(loaded, pairs)
-        notices = [line for line in found if line is not None]
-        if why is not None:
-            progress.note(f"prompts are not shared by their completions: {why}")
-        for line in notices:
+        unshared = why and f"prompts are not shared by their completions: {why}"
+        for line in filter(None, (unshared, *notices)):
             progress.note(line)
         plain = ReferenceManifest(
             model=shared_name(model),
@@ -94,16 +93,19 @@ def compute_reference(
             mixed_precision=mixed_precision,
             shared_prompts=policy.shared,
             token_shards={seal.path: seal.sha256 for seal in build.manifest.shards},
-            notices=notices,
+            notices=[line for line in notices if line is not None],
         )
         ledger = Ledger(folder, plain)
-        run = _Pass(policy, mixed_precision, pack_tokens, advance)
-        for shard in shards:
-            if ledger.holds(Path(shard.name).name):
-                advance(shard.rows)
-            else:
-                _write_shard(ledger, shard, run)
+        _write_shards(ledger, shards, _Pass(policy, mixed_precision, pack_tokens, advance))
         return ledger.close()
+
+
+def _write_shards(ledger: Ledger, shards: Sequence[Shard], run: _Pass) -> None:
+    for shard in shards:
+        if ledger.holds(Path(shard.name).name):
+            run.advance(shard.rows)
+        else:
+            _write_shard(ledger, shard, run)
 
 
 def _write_shard(ledger: Ledger, shard: Shard, run: _Pass) -> None:
