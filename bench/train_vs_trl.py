@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -114,7 +114,7 @@ def run_ours(options: argparse.Namespace, folder: Path) -> Figures:
             data,
             model=options.model,
             mixed_precision=options.precision,
-            progress=pass_clock(figures),
+            progress=PassClock(figures),
         )
     yardstick, steps = Yardstick(torch, options.precision), []
 
@@ -196,18 +196,29 @@ def timed(figures: Figures, name: str) -> Any:
     figures[name] = round(time.perf_counter() - started, 3)
 
 
-def pass_clock(figures: Figures) -> Callable[[int, int], None]:
-    """Return a callback that times the pass; `compute_reference` first reports 0 rows done."""
-    started = 0.0
+class PassClock:
+    """Time of the pass alone: `compute_reference` first advances by 0, after loading."""
 
-    def heard(done: int, total: int) -> None:
-        nonlocal started
-        if done == 0:
-            started = time.perf_counter()
-        if done == total:
-            figures.setdefault("reference_seconds", round(time.perf_counter() - started, 3))
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
 
-    return heard
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+        del title
+        done, started = 0, 0.0
+
+        def advance(steps: int) -> None:
+            nonlocal done, started
+            started = started or time.perf_counter()
+            done += steps
+            if done == total:
+                seconds = round(time.perf_counter() - started, 3)
+                self._figures.setdefault("reference_seconds", seconds)
+
+        yield advance
+
+    def note(self, text: str) -> None:
+        del text
 
 
 def compare(rounds: list[dict[str, Figures]]) -> None:

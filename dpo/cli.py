@@ -3,50 +3,63 @@
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 from pydantic import ValidationError
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from dpo.display import TrainingView, bars, counted, print_scores, summary_line
+from dpo.display import Bars, TrainingBar, print_scores, summary_line
 from prefdata.command import Command, say
-from prefdata.report.console import PlainConsole, make_bars
+
+_PATH = click.Path(path_type=Path)
 
 
-@click.command(cls=Command)
-@click.argument("prompts", type=click.Path(path_type=Path))
+class ModelCommand(Command):
+    """Command that runs a model, without transformers' own progress bars."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command itself."""
+        from transformers.utils.logging import disable_progress_bar  # slow: not for --help
+
+        disable_progress_bar()  # type: ignore[no-untyped-call]
+        return super().invoke(ctx)
+
+
+def _choice(name: str, values: list[str], text: str) -> Callable[[Any], Any]:
+    """Return an option with some values; the first one is its default."""
+    return click.option(
+        name, type=click.Choice(values), default=values[0], show_default=True, help=text
+    )
+
+
+@click.command(cls=ModelCommand)
+@click.argument("prompts", type=_PATH)
 @click.option("--model", required=True, help="Directory or hub name of the model.")
 @click.option("-k", default=4, show_default=True, help="Completions of each prompt.")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+@click.option("-o", "--out", required=True, type=_PATH, help="File to write.")
 @click.option("--scorer", help="module:function, called as f(prompts=[…], completions=[…]).")
 @click.option("--temperature", default=1.0, show_default=True, help="0 is greedy decoding.")
 @click.option("--top-p", default=1.0, show_default=True, help="Nucleus sampling: mass to keep.")
 @click.option("--max-new-tokens", default=64, show_default=True)
 @click.option("--batch-size", default=64, show_default=True, help="Completions decoded at once.")
 @click.option("--seed", default=0, show_default=True)
-@click.option(
+@_choice(
     "--text",
-    type=click.Choice(["auto", "chat", "verbatim"]),
-    default="auto",
-    show_default=True,
-    help="Read string prompts as chat or verbatim; auto decides by their ends, or refuses (E180).",
+    ["auto", "chat", "verbatim"],
+    "Read string prompts as chat or verbatim; auto decides by their ends, or refuses (E180).",
 )
 @click.option("--raw", is_flag=True, help="Same as --text verbatim.")
-@click.option(
+@_choice(
     "--control-tokens",
-    type=click.Choice(["encode", "reject", "allow"]),
-    default="encode",
-    show_default=True,
-    help="Control tokens spelled out in a prompt: plain text, an error, or tokens.",
+    ["encode", "reject", "allow"],
+    "Control tokens spelled out in a prompt: plain text, an error, or tokens.",
 )
-@click.option(
+@_choice(
     "--dtype",
-    type=click.Choice(["float32", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="bfloat16 is about twice as fast if the CPU has AVX512_BF16 or AMX.",
+    ["float32", "bfloat16"],
+    "bfloat16 is about twice as fast if the CPU has AVX512_BF16 or AMX.",
 )
 def sample(prompts: Path, model: str, out: Path, scorer: str, dtype: str, **options: Any) -> None:
     r"""Sample completions of the PROMPTS in a JSON Lines file, and rank them.
@@ -60,8 +73,8 @@ def sample(prompts: Path, model: str, out: Path, scorer: str, dtype: str, **opti
       dpo-sample prompts.jsonl --model HuggingFaceTB/SmolLM2-135M-Instruct -k 4 \
           --scorer my_scorer:score -o ranked.jsonl
     """
-    from dpo.sampling.run import SampleJob
-    from dpo.sampling.sample import SampleConfig  # slow to import: not for --help
+    from dpo.sampling.run import SampleJob, sample_file
+    from dpo.sampling.sample import SampleConfig
 
     sys.path.insert(0, str(Path.cwd()))  # so that a scorer here can be imported
     try:
@@ -70,54 +83,25 @@ def sample(prompts: Path, model: str, out: Path, scorer: str, dtype: str, **opti
         fault = error.errors()[0]
         flag = "--" + str(fault["loc"][0] if fault["loc"] else "raw").replace("_", "-")
         raise click.BadParameter(fault["msg"], param_hint=flag) from error
-    _sample(SampleJob(prompts, model, out, scorer, dtype), config)
-
-
-def _sample(job: Any, config: Any) -> None:
-    """Run a job under a progress bar and print its summary."""
-    from transformers.utils.logging import disable_progress_bar
-
-    from dpo.sampling.run import sample_file
-
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    console = PlainConsole(stderr=True)
-    columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    started, sampled = time.perf_counter(), 0
-    with make_bars(console, *columns, TextColumn("{task.fields[speed]}")) as progress:
-        task = progress.add_task("", total=None, speed="")
-
-        def on_prompt(done: int, total: int, tokens: int) -> None:
-            nonlocal started, sampled
-            if tokens == 0:
-                started = time.perf_counter()  # the speed excludes loading
-            sampled += tokens
-            speed = sampled / (time.perf_counter() - started)
-            progress.update(task, completed=done, total=total, speed=f"{speed:,.0f} tokens/s")
-
-        summary = sample_file(job, config, on_prompt, say)
-        seconds = time.perf_counter() - started
+    with Bars() as progress:
+        summary = sample_file(SampleJob(prompts, model, out, scorer, dtype), config, progress)
     for line in summary.readings:
         say(line)
-    rate = f", {sampled / seconds:,.0f} tokens/s" if sampled else ""
+    speed, score = summary.tokens_per_second, summary.mean_score
     say(
-        f"{job.out}: {summary.num_completions:,} completions of"
-        f" {summary.num_tokens / summary.num_completions:.1f} tokens on average{rate};"
-        f" {summary.num_ended / summary.num_completions:.0%} ended by the model"
-        + ("" if summary.mean_score is None else f"; mean score {summary.mean_score:.4f}")
+        f"{out}: {summary.num_completions:,} completions of"
+        f" {summary.num_tokens / summary.num_completions:.1f} tokens on average"
+        + ("" if speed is None else f", {speed:,.0f} tokens/s")
+        + f"; {summary.num_ended / summary.num_completions:.0%} ended by the model"
+        + ("" if score is None else f"; mean score {score:.4f}")
     )
 
 
-@click.command(cls=Command)
-@click.argument("data", type=click.Path(path_type=Path))
+@click.command(cls=ModelCommand)
+@click.argument("data", type=_PATH)
 @click.option("--model", required=True, help="Directory or hub name of the reference model.")
 @click.option("--name", default="default", show_default=True, help="Directory in DATA/reference.")
-@click.option(
-    "--mixed-precision",
-    type=click.Choice(["no", "bf16", "fp16"]),
-    default="no",
-    show_default=True,
-    help="Must equal that of the training config.",
-)
+@_choice("--mixed-precision", ["no", "bf16", "fp16"], "Must equal that of the training config.")
 @click.option("--pack-tokens", default=2048, show_default=True, help="Tokens per forward pass.")
 @click.option("--push", "shares", is_flag=True, help="Add them to DATA, a dataset on the Hub.")
 @click.option("--public", is_flag=True, help="Let --push change a public repo.")
@@ -133,14 +117,11 @@ def ref(data: Path, *, shares: bool, public: bool, **options: Any) -> None:
       dpo-ref builds/hh --model HuggingFaceTB/SmolLM2-135M-Instruct
       dpo-ref ORG/hh-pairs --model HuggingFaceTB/SmolLM2-135M-Instruct --name smollm --push
     """
-    from transformers.utils.logging import disable_progress_bar  # torch takes seconds
-
     from dpo.reference_pass import compute_reference
     from prefdata.hub.inputs import is_hub_name
     from prefdata.sharing.local import pull_cached, push_references
     from prefdata.sharing.push import say_pushed
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]
     named = str(data) if is_hub_name(str(data)) else None
     if public and not shares:
         raise click.UsageError("--public needs --push")
@@ -150,10 +131,8 @@ def ref(data: Path, *, shares: bool, public: bool, **options: Any) -> None:
     if named is not None:
         data, pinned = pull_cached(named)
     started = time.perf_counter()
-    with counted("reference") as progress:
+    with Bars() as progress:
         manifest = compute_reference(data, progress=progress, **options)
-    for on_message in manifest.notices:
-        click.echo(on_message, err=True)
     rows, tokens = (sum(getattr(s, n) for s in manifest.shards) for n in ("rows", "tokens"))
     say(
         f"{data}/reference/{options['name']}: {rows:,} pairs of {tokens:,} tokens under"
@@ -178,7 +157,7 @@ def _list_losses(context: click.Context, _option: click.Parameter, wanted: bool)
     context.exit()
 
 
-@click.command(cls=Command)
+@click.command(cls=ModelCommand)
 @click.option(
     "--list-losses",
     is_flag=True,
@@ -187,7 +166,7 @@ def _list_losses(context: click.Context, _option: click.Parameter, wanted: bool)
     callback=_list_losses,
     help="Print every loss with its settings and their defaults, and exit.",
 )
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=_PATH)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--push", metavar="ORG/NAME", help="Publish the model on the Hub at the end.")
 @click.option("--public", is_flag=True, help="Make the pushed repository public.")
@@ -209,13 +188,10 @@ def train(
       dpo-train train.yaml --push org/name
       accelerate launch --config_file pipelines/accelerate/fsdp2.yaml -m dpo train.yaml
     """
-    from transformers.utils.logging import disable_progress_bar
-
     from dpo.artifacts.hub import check_target, push_model
     from dpo.config_file import read_config
     from dpo.training.loop import train as run
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]
     sys.path.insert(0, str(Path.cwd()))  # so that a loss here can be imported
     settings = read_config(config, overrides)
     is_main = os.environ.get("RANK", "0") == "0"  # one of several processes prints
@@ -223,9 +199,8 @@ def train(
         raise click.UsageError("--public and --replace need --push")
     if push is not None and is_main:
         check_target(push, public=public, replace=replace)
-    view = TrainingView(settings.out, is_shown=is_main)
-    with view:
-        finished = run(settings, report=view.report, on_message=view.on_message)
+    with TrainingBar(settings.out, is_shown=is_main) as bar:
+        finished = run(settings, report=bar.report, on_message=bar.note)
     if finished.summary is None:
         line = f"{settings.out}: stopped after step {finished.steps:,}; run again to continue"
         if is_main:
@@ -238,12 +213,10 @@ def train(
         say(push_model(model, push, summary, public=public, replace=replace))
 
 
-@click.command(cls=Command)
+@click.command(cls=ModelCommand)
 @click.argument("model")
 @click.argument("data", nargs=-1, required=True)
-@click.option(
-    "-o", "--out", required=True, type=click.Path(path_type=Path), help="Directory to write."
-)
+@click.option("-o", "--out", required=True, type=_PATH, metavar="DIR", help="Directory to write.")
 @click.option("--reference", help="Reference model; default: the build's stored log-probs.")
 @click.option("--reference-name", help="Name of those stored log-probs.")
 @click.option("--beta", default=0.1, show_default=True, help="The β that MODEL was trained with.")
@@ -255,13 +228,11 @@ def train(
     type=click.FloatRange(0, 1),
     help="List at most this share of the pairs.",
 )
-@click.option("--mixed-precision", type=click.Choice(["no", "bf16", "fp16"]), default="no")
-@click.option(
+@_choice("--mixed-precision", ["no", "bf16", "fp16"], "Precision of the forward passes.")
+@_choice(
     "--text",
-    type=click.Choice(["auto", "chat", "verbatim"]),
-    default="auto",
-    show_default=True,
-    help="Read plain-text files as chat or verbatim; auto decides by evidence, or refuses (E180).",
+    ["auto", "chat", "verbatim"],
+    "Read plain-text files as chat or verbatim; auto decides by evidence, or refuses (E180).",
 )
 def score(model: str, data: tuple[str, ...], out: Path, **options: Any) -> None:
     r"""Score the pairs of DATA, a build or preference files, by MODEL's implicit rewards.
@@ -275,13 +246,10 @@ def score(model: str, data: tuple[str, ...], out: Path, **options: Any) -> None:
       dpo-score runs/hh/model held_out.jsonl --reference Qwen/Qwen3-0.6B -o scores
       dpo-score runs/hh/model builds/hh -o scores --by category
     """
-    from transformers.utils.logging import disable_progress_bar  # torch takes seconds
-
     from dpo.scoring.run import ScoreOptions
     from dpo.scoring.run import score as run
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    with bars() as progress:
+    with Bars() as progress:
         report = run(data, out, ScoreOptions(model=model, **options), progress=progress)
     print_scores(report)
     say(f"{out}/scores.parquet, suspects.jsonl and score.json are written")

@@ -1,16 +1,22 @@
 """Terminal output: progress bars, the live line of a training run, and its summary."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
+from prefdata.progress import Advance
 from prefdata.report.console import PlainConsole, make_bars
 from prefdata.report.safe import plain
 
@@ -20,59 +26,80 @@ if TYPE_CHECKING:
 
 
 PULSE = 60.0
-"""Seconds between two lines if the console is not a terminal."""
+"""Seconds between two lines if the console is not a terminal, such as a log file."""
 
 
-class _Pulse:
-    """Progress lines, one per minute, if the console is not a terminal, as in a log file."""
+class Bars:
+    """Progress bars and notes on stderr, of prefdata's protocol; an error removes the bars."""
 
-    def __init__(self, console: Console) -> None:
-        self._console, self._last = console, time.monotonic()
+    def __init__(
+        self,
+        *columns: ProgressColumn,
+        bar_width: int = 40,
+        quiet: bool = False,
+        pulse: float = PULSE,
+    ) -> None:
+        self._console = PlainConsole(stderr=True, quiet=quiet)
+        self._bars = make_bars(
+            self._console,
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            *columns,
+        )
+        self._pulse, self._last = pulse, time.monotonic()
 
-    def tell(self, line: str) -> None:
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        never_begun = any(task.total is None for task in self._bars.tasks)
+        self._bars.live.transient = error is not None or never_begun
+        self._bars.stop()
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Advance]:
+        """Open a bar of `total` steps; the context gives the function that advances it."""
+        task, done = self._bars.add_task(plain(title), total=total), 0
+
+        def advance(steps: int) -> None:
+            nonlocal done
+            done += steps
+            self._bars.advance(task, steps)
+            self._log(f"{title} {done:,} of {total:,}")
+
+        yield advance
+
+    def note(self, text: str) -> None:
+        """Print a permanent line above the bars."""
+        self._console.print(plain(text), highlight=False, markup=False, soft_wrap=True)
+
+    def _log(self, line: str) -> None:
+        """Print a line if the console is not a terminal and the last one is old enough."""
         now = time.monotonic()
-        if not self._console.is_terminal and now - self._last >= PULSE:
-            self._console.print(plain(line), highlight=False, markup=False)
+        if not self._console.is_terminal and now - self._last >= self._pulse:
+            self.note(line)
             self._last = now
 
 
-@contextmanager
-def counted(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar, moved by calls with the done and the total count; an error removes it."""
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = PlainConsole(stderr=True)
-    progress, pulse = make_bars(console, *columns, transient=True), _Pulse(console)
-    task = progress.add_task("", total=None)
+class TrainingBar(Bars):
+    """The live line of a run: progress, loss, margin, accuracy and speed."""
 
-    def move(done: int, total: int) -> None:
-        progress.update(task, completed=done, total=total)
-        pulse.tell(f"{title} {done:,} of {total:,}")
+    def __init__(self, out: Path, *, is_shown: bool = True, pulse: float = PULSE) -> None:
+        column = TextColumn("{task.fields[numbers]}")
+        super().__init__(column, bar_width=16, quiet=not is_shown, pulse=pulse)
+        self._task = self._bars.add_task(plain(out.name), total=None, numbers="loading")
 
-    with progress:
-        yield move
-        progress.live.transient = False
-
-
-@contextmanager
-def bars() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """Show bars, one per title; the yielded function adds one and returns the one that moves it."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    console = PlainConsole(stderr=True)
-    pulse = _Pulse(console)
-    progress = make_bars(console, *columns, TimeRemainingColumn(), transient=True)
-
-    def start(title: str) -> Callable[[int, int], None]:
-        task = progress.add_task(title, total=None)
-
-        def move(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-            pulse.tell(f"{title} {done:,} of {total:,}")
-
-        return move
-
-    with progress:
-        yield start
-        progress.live.transient = False
+    def report(self, step: int, total: int, metrics: dict[str, float]) -> None:
+        """Show a step's metrics; an evaluation gets a permanent line."""
+        if "loss" in metrics:
+            shown = numbers(metrics)
+            self._bars.update(self._task, completed=step, total=total, numbers=shown)
+            self._log(f"step {step:,} of {total:,}: {shown}")
+        elif "skipped" not in metrics:
+            self.note(f"step {step:,}: {numbers(metrics, prefix='eval/')}")
 
 
 def print_scores(report: "ScoreReport") -> None:
@@ -87,45 +114,6 @@ def print_scores(report: "ScoreReport") -> None:
     console = PlainConsole()
     console.print(table)
     console.print(f"calibration error {report.calibration_error:.3f}", highlight=False)
-
-
-class TrainingView:
-    """Live line of a run: progress, loss, margin, accuracy and speed."""
-
-    def __init__(self, out: Path, *, is_shown: bool = True) -> None:
-        self._console = PlainConsole(stderr=True, quiet=not is_shown)
-        self._progress = make_bars(
-            self._console,
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}"),
-        )
-        self._task = self._progress.add_task(plain(out.name), total=None, numbers="loading")
-        self._pulse = _Pulse(self._console)
-
-    def __enter__(self) -> "TrainingView":
-        self._progress.start()
-        return self
-
-    def __exit__(self, error: object, *_: object) -> None:
-        took_none = self._progress.tasks[0].total is None  # as when it had finished before
-        self._progress.live.transient = error is not None or took_none
-        self._progress.stop()
-
-    def report(self, step: int, total: int, metrics: dict[str, float]) -> None:
-        """Show a step's metrics; an evaluation gets a permanent line."""
-        if "loss" in metrics:
-            shown = numbers(metrics)
-            self._progress.update(self._task, completed=step, total=total, numbers=shown)
-            self._pulse.tell(f"step {step:,} of {total:,}: {shown}")
-        elif "skipped" not in metrics:
-            self.on_message(f"step {step:,}: {numbers(metrics, prefix='eval/')}")
-
-    def on_message(self, line: str) -> None:
-        """Print a permanent line above the live one."""
-        self._console.print(plain(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def numbers(metrics: dict[str, float], *, prefix: str = "") -> str:

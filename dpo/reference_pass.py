@@ -6,8 +6,7 @@ last.
 """
 
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,22 +28,23 @@ from dpo.model.policy import Policy, RowLogps, row_logps
 from dpo.model.self_check import make_policy
 from dpo.model.weights import left_out
 from dpo.precision import Precision
+from prefdata.progress import Advance, Progress, Silent
 from prefdata.store.commit import lock_folder, make_folder
 from prefdata.store.manifest import shared_name
-from prefdata.store.reader import Build, Shard
+from prefdata.store.reader import Shard
 from prefdata.store.shards import REFERENCE, TOKEN_LOGPS
 
-Progress = Callable[[int, int], None]
 KEEP_EVERY = 30.0
 """Seconds between saves of a shard's finished rows."""
 
 
 class _Pass(NamedTuple):
-    """A policy, and the precision and pack size to run it with."""
+    """A policy, the precision and pack size to run it with, and the bar."""
 
     policy: Policy
     precision: Precision
     pack_tokens: int
+    advance: Advance
 
 
 def compute_reference(
@@ -54,14 +54,15 @@ def compute_reference(
     name: str | Path = "default",
     mixed_precision: Precision = "no",
     pack_tokens: int = 2048,
-    progress: Progress = lambda done, total: None,  # noqa: ARG005
+    progress: Progress | None = None,
 ) -> ReferenceManifest:
     """Write the log-probs of every completion of a build under `model`.
 
-    They are stored in `reference/NAME` in the build; a `Path` is used as it is. `progress` gets
-    the number of finished rows and of all rows. A finished directory with the same fingerprint is
-    not changed; one with another is an error. Raises DpoError and PrefdataError.
+    They are stored in `reference/NAME` in the build; a `Path` is used as it is. A finished
+    directory with the same fingerprint is not changed; one with another is an error. The bar
+    counts pairs. Raises DpoError and PrefdataError.
     """
+    progress = progress or Silent()
     tune_cpu_allocator()
     build = prefdata.open(data, remembers=False)
     folder = reference_folder(build.path, name)
@@ -70,12 +71,17 @@ def compute_reference(
     check_model(model)
     check_tokenizer(model, build)
     make_folder(folder)
-    with lock_folder(folder):
+    shards = [shard for split in build.splits for shard in build.shards(split)]
+    title = name.name if isinstance(name, Path) else "reference"
+    with lock_folder(folder), progress.bar(title, sum(s.rows for s in shards)) as advance:
         loaded = load_model(model, device=best_device())
-        pairs = Pairs([shard.read() for split in build.splits for shard in build.shards(split)])
+        pairs = Pairs([shard.read() for shard in shards])
         check_vocabulary(loaded, pairs, place=model)
-        notices = [left_out(model, loaded), check_lengths(loaded, pairs, place=model)]
-        policy, _ = make_policy(loaded, pairs)
+        notices = (left_out(model, loaded), check_lengths(loaded, pairs, place=model))
+        policy, why = make_policy(loaded, pairs)
+        unshared = why and f"prompts are not shared by their completions: {why}"
+        for line in filter(None, (unshared, *notices)):
+            progress.note(line)
         plain = ReferenceManifest(
             model=shared_name(model),
             weights_sha256=weights_sha256(loaded),
@@ -86,40 +92,34 @@ def compute_reference(
             mixed_precision=mixed_precision,
             shared_prompts=policy.shared,
             token_shards={seal.path: seal.sha256 for seal in build.manifest.shards},
-            notices=[notice for notice in notices if notice is not None],
+            notices=[line for line in notices if line is not None],
         )
         ledger = Ledger(folder, plain)
-        _write_shards(ledger, build, _Pass(policy, mixed_precision, pack_tokens), progress)
+        _write_shards(ledger, shards, _Pass(policy, mixed_precision, pack_tokens, advance))
         return ledger.close()
 
 
-def _write_shards(ledger: Ledger, build: Build, run: _Pass, progress: Progress) -> None:
-    shards = [shard for split in build.splits for shard in build.shards(split)]
-    total, rows = sum(shard.rows for shard in shards), 0
-
-    def report(before: int, done: int) -> None:
-        progress(before + done, total)
-
-    report(rows, 0)
+def _write_shards(ledger: Ledger, shards: Sequence[Shard], run: _Pass) -> None:
     for shard in shards:
-        if not ledger.holds(Path(shard.name).name):
-            _write_shard(ledger, shard, run, partial(report, rows))
-        rows += shard.rows
-        report(rows, 0)
+        if ledger.holds(Path(shard.name).name):
+            run.advance(shard.rows)
+        else:
+            _write_shard(ledger, shard, run)
 
 
-def _write_shard(ledger: Ledger, shard: Shard, run: _Pass, progress: Callable[[int], None]) -> None:
+def _write_shard(ledger: Ledger, shard: Shard, run: _Pass) -> None:
     """Write the reference columns of one token shard, in the order of its rows."""
     name, pairs = Path(shard.name).name, Pairs([shard.read()])
     pieces = ledger.pieces(name)
     kept = first = sum(map(len, pieces))
+    run.advance(kept)
     fresh = [REFERENCE.empty_table()]
     since = time.monotonic()
     for (packs,) in packs_in_order(pairs, len(pairs), budget=run.pack_tokens):
         last = max(map(max, packs)) + 1
         if last <= kept:
             continue
-        fresh.append(_window(pairs, range(first, last), packs, run, progress))
+        fresh.append(_window(pairs, range(first, last), packs, run))
         first = last
         if time.monotonic() - since > KEEP_EVERY and first < len(pairs):
             pieces.append(pa.concat_tables(fresh))
@@ -128,9 +128,7 @@ def _write_shard(ledger: Ledger, shard: Shard, run: _Pass, progress: Callable[[i
     ledger.finish(name, shard, pa.concat_tables([*pieces, *fresh]))
 
 
-def _window(
-    pairs: Pairs, rows: range, packs: list[list[int]], run: _Pass, progress: Callable[[int], None]
-) -> pa.Table:
+def _window(pairs: Pairs, rows: range, packs: list[list[int]], run: _Pass) -> pa.Table:
     """Return the reference columns of `rows`, all rows of the packs, without a gap."""
     found: dict[int, RowLogps] = {}
     sums = np.zeros((len(rows), 2), np.float32)
@@ -139,7 +137,7 @@ def _window(
         tokens, sums[places] = row_logps(run.policy, pairs, some, precision=run.precision)
         _refuse_nonfinite(pairs, some, sums[places], run)
         found.update(zip(some, tokens, strict=True))
-        progress(rows.start + len(found))
+        run.advance(len(some))
     tokens_of = [pa.array([found[row][side] for row in rows], TOKEN_LOGPS) for side in (0, 1)]
     pair_ids = pa.array([bytes.fromhex(pairs.pair_id(row)) for row in rows], pa.binary(16))
     return pa.table([pair_ids, sums[:, 0], sums[:, 1], *tokens_of], schema=REFERENCE)

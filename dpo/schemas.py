@@ -1,4 +1,4 @@
-"""JSON Schemas of every file that dpo reads or writes: `python -m dpo.schemas FOLDER`."""
+"""JSON Schemas of every file that dpo reads or writes: `python -m dpo.schemas DIR`."""
 
 import sys
 from pathlib import Path

@@ -180,6 +180,7 @@ def _report(error: BaseException, name: str, *, debug: bool) -> int:
     """Print a command's error as one line; return the exit code."""
     if isinstance(error, click.Abort) and error.__cause__ is not None:
         error = error.__cause__  # click raises Abort for Ctrl-C and for end of file
+    error = _interrupt_under(error) or error
     if isinstance(error, KeyboardInterrupt | click.Abort):
         say_error(_STOPPED)
         return error.exit_code if isinstance(error, Terminated) else INTERRUPTED
@@ -195,6 +196,13 @@ def _report(error: BaseException, name: str, *, debug: bool) -> int:
         return _flush(coded.exit_code)  # type: ignore[no-any-return]
     _drop_output()
     return coded.exit_code
+
+
+def _interrupt_under(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Return the Ctrl-C that an import wrapped in an error of its own; None if there is none."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error
 
 
 def _coded(error: BaseException, name: str) -> CodedError:

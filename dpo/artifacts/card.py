@@ -8,7 +8,7 @@ from typing import Any
 from dpo.artifacts.summary import RunSummary
 from dpo.loss import find_loss
 from prefdata.hub.inputs import SCHEME, is_hub_name
-from prefdata.report.card import escape
+from prefdata.report.card import escape, table
 from prefdata.report.safe import yaml_text
 from prefdata.sharing.pull import split_revision
 
@@ -25,6 +25,11 @@ _SHOWN = {
 def write_card(summary: RunSummary, *, name: str) -> str:
     """Return the card's text; directories are shown by their last name only."""
     config = summary.config
+    results = [
+        [label, f"{summary.final[name]:.4f}"]
+        for name, label in _SHOWN.items()
+        if name in summary.final
+    ]
     base = config.model if _is_hub_name(config.model) else Path(config.model).name
     parts = [
         f"---\n{yaml_text(_header(summary), sort_keys=True)}---",
@@ -32,9 +37,9 @@ def write_card(summary: RunSummary, *, name: str) -> str:
         f"{escape(base)}, fitted to preferences by direct preference optimization "
         "([Rafailov et al. 2023](https://arxiv.org/abs/2305.18290)) with prefdata + dpo.",
         "## Results",
-        _table(["", ""], [["loss before step 1", f"{summary.first_loss:.4f}"], *_results(summary)]),
+        table(["", ""], [["loss before step 1", f"{summary.first_loss:.4f}"], *results]),
         "## Training",
-        _table(["setting", "value"], _settings(summary)),
+        table(["setting", "value"], _settings(summary)),
         f"{summary.steps:,} steps of {config.global_batch_size:,} {config.batch_unit}, "
         f"{summary.pairs:,} pairs in all. "
         f"Data: the prefdata build `{summary.build_hash[:16]}`; reference log-probs: "
@@ -49,52 +54,32 @@ def write_card(summary: RunSummary, *, name: str) -> str:
 
 
 def _header(summary: RunSummary) -> dict[str, Any]:
-    known: dict[str, Any] = {}
-    if _is_hub_name(summary.config.model):
-        known["base_model"] = summary.config.model
     data = str(summary.config.data)
-    if is_hub_name(data):
-        known["datasets"] = [split_revision(data.removeprefix(SCHEME))[0]]
-    return {
+    known = {
+        "base_model": summary.config.model if _is_hub_name(summary.config.model) else None,
+        "datasets": is_hub_name(data) and [split_revision(data.removeprefix(SCHEME))[0]],
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["dpo", "preference"],
-        **known,
     }
+    return {key: value for key, value in known.items() if value}
 
 
 def _is_hub_name(model: str) -> bool:
     return _HUB_NAME.fullmatch(model) is not None and not Path(model).exists()
 
 
-def _results(summary: RunSummary) -> list[list[str]]:
-    found = summary.final
-    return [[said, f"{found[name]:.4f}"] for name, said in _SHOWN.items() if name in found]
-
-
 def _settings(summary: RunSummary) -> list[list[str]]:
     """Return the settings that decide the steps, named as in the config, without defaults."""
     config = summary.config
-    losses = [
-        (f"loss: {loss.name}", _about(loss.name), loss.settings | {"weight": loss.weight})
-        for loss in config.loss
-    ]
-    rows = [
-        [title, f"{about} {escape(json.dumps(values))}".strip()] for title, about, values in losses
-    ]
+    rows = []
+    for loss in config.loss:
+        paper = (find_loss(loss.name).__doc__ or loss.name).strip().splitlines()[0]
+        values = json.dumps(loss.settings | {"weight": loss.weight})
+        rows.append([f"loss: {loss.name}", f"{escape(paper)} {escape(values)}"])
     more = config.model_dump(
         mode="json",
         exclude_defaults=True,
         include={"optimizer", "lora", "mixed_precision", "dropout", "seed", "global_batch_size"},
     )
     return rows + [[name, escape(json.dumps(value))] for name, value in more.items()]
-
-
-def _about(name: str) -> str:
-    """Return the first line of a loss's docstring, which names its paper."""
-    return escape((find_loss(name).__doc__ or name).strip().splitlines()[0])
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -69,12 +69,10 @@ def push_model(
             remote = look_at(repo)
             assert remote is not None
         with tempfile.TemporaryDirectory(prefix="dpo-push-") as more:
-            files = _files(folder, summary, Path(more))
-            known = {"license": licence} if (licence := find_licence(summary.config.model)) else {}
-            files |= _card(folder, repo, remote, Path(more), known) | _record(files, Path(more))
-            target = Target(repo, remote)
+            files = _files(folder, summary, repo, remote, Path(more))
             left = sorted(gone - files.keys())
-            made = commit_files(target, files, gone=left, message="A model trained by dpo-train")
+            message = "A model trained by dpo-train"
+            made = commit_files(Target(repo, remote), files, gone=left, message=message)
     except PrefdataError as error:
         problem = f"{error.problem} ({error.code})"
         remedy = f"{error.remedy}; the model is in {folder}"
@@ -82,18 +80,33 @@ def push_model(
     return f"{name} at {remote.head}" if made is None else str(made.url)
 
 
-def _files(folder: Path, summary: RunSummary, more: Path) -> dict[str, Path]:
-    """Return the model's files, and its run's settings and results without local paths."""
+def _files(
+    folder: Path, summary: RunSummary, repo: Repo, remote: Remote, more: Path
+) -> dict[str, Path]:
+    """Return the model's files, its run without local paths, its card, and their list.
+
+    The card gets the licence, if it is known; people's own text in it is kept.
+    """
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    files = {name: path for name, path in files.items() if path.is_file()}
     shared = shared_summary(summary)
-    (more / SETTINGS).write_text(
-        yaml_text(shared.config.model_dump(mode="json", exclude_unset=True), sort_keys=False),
-        encoding="utf-8",
-    )
-    (more / RUN).write_bytes(to_json(shared.model_dump(mode="json")))
-    found = {
-        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
+    settings = shared.config.model_dump(mode="json", exclude_unset=True)
+    licence = find_licence(summary.config.model)
+    header, body = parse_card((folder / CARD).read_text(encoding="utf-8"))
+    theirs = None
+    if CARD in remote.digests:
+        theirs = fetch_file(repo, CARD, remote.head).read_text(encoding="utf-8", errors="replace")
+    known = ({"license": licence} if licence else {}) | header
+    made = {
+        SETTINGS: yaml_text(settings, sort_keys=False).encode(),
+        RUN: to_json(shared.model_dump(mode="json")),
+        CARD: merge_card(known, body.replace('"PATH"', f'"{repo.name}"'), theirs).encode(),
     }
-    return found | {SETTINGS: more / SETTINGS, RUN: more / RUN}
+    listed = {"format": _FORMAT, "format_version": 1, "files": sorted({*files, *made})}
+    for name, content in (made | {RECORD: to_json(listed)}).items():
+        (more / name).write_bytes(content)
+        files[name] = more / name
+    return files
 
 
 def shared_summary(summary: RunSummary) -> RunSummary:
@@ -109,25 +122,6 @@ def shared_summary(summary: RunSummary) -> RunSummary:
         "reference": reference,
     }
     return summary.model_copy(update={"config": config.model_copy(update=changes)})
-
-
-def _card(
-    folder: Path, repo: Repo, remote: Remote, more: Path, known: dict[str, str]
-) -> dict[str, Path]:
-    """Return the card of a run with the known header; people's own text in it is kept."""
-    header, body = parse_card((folder / CARD).read_text(encoding="utf-8"))
-    theirs = None
-    if CARD in remote.digests:
-        theirs = fetch_file(repo, CARD, remote.head).read_text(encoding="utf-8", errors="replace")
-    text = merge_card(known | header, body.replace('"PATH"', f'"{repo.name}"'), theirs)
-    (more / CARD).write_text(text, encoding="utf-8")
-    return {CARD: more / CARD}
-
-
-def _record(files: dict[str, Path], more: Path) -> dict[str, Path]:
-    value = {"format": _FORMAT, "format_version": 1, "files": sorted(files)}
-    (more / RECORD).write_bytes(to_json(value))
-    return {RECORD: more / RECORD}
 
 
 def _own_files(repo: Repo, remote: Remote | None) -> set[str]:

@@ -6,7 +6,7 @@ drawn with the cache, and a plain pass over the same texts must give the same lo
 not, the fallback runs whole texts for every token.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from dpo.errors import MODEL_ERRORS, UsageError, first_line, is_of_memory
 from dpo.model.length_limits import length_limits, lengths_named
 from dpo.sampling.decode import (
     Cached,
+    MakeReader,
     Prompt,
-    Reader,
     Recomputed,
     Sampling,
     last_logits,
@@ -31,31 +31,30 @@ TOLERANCE = {torch.bfloat16: 0.25, torch.float16: 0.05}
 """Nats per token, on average; 1e-3 in float32. A lost state is off by whole nats."""
 
 
-Chosen = Callable[[PreTrainedModel, Sequence[list[int]], int], Reader]
-
-
 def choose_reader(
     model: PreTrainedModel, texts: Sequence[list[int]], sampling: Sampling
-) -> tuple[Chosen, str | None]:
+) -> tuple[MakeReader, str | None]:
     """Return the reader that suits a model, and why it is not the cache (None if it is).
 
     Runs the shortest and the longest text: two batches of steps, and four plain passes.
     Raises UsageError (T182) if a plain pass fails.
     """
-    ordered = sorted(texts, key=len)
-    probes = [ordered[0], ordered[-1]]
-    why = _lengths_matter(model, probes, sampling)
-    if why is None:
-        steps = min(_steps(model, probes, sampling), sampling.max_new_tokens)
-        why = _disagreement(model, probes, Sampling(max_new_tokens=steps))
+    probes = [min(texts, key=len), max(texts, key=len)]
+    shortest, longest = len(probes[0]), len(probes[1]) + sampling.max_new_tokens
+    for limit in length_limits(model):
+        if limit.side(shortest) != limit.side(longest):
+            return Recomputed, f"its rotary frequencies change at {limit.tokens:,} tokens"
+    steps = min(STEPS, sampling.max_new_tokens)
+    if any(shortest <= limit < longest for limit in lengths_named(model.config)):
+        steps = sampling.max_new_tokens
+    why = _disagreement(model, probes, Sampling(max_new_tokens=steps))
     return (Cached, None) if why is None else (Recomputed, why)
 
 
 def _disagreement(model: PreTrainedModel, texts: list[list[int]], sampling: Sampling) -> str | None:
     """Return what is wrong with log-probs from the cache; None if they are right."""
     prompts = [
-        Prompt(ids, np.stack([uniforms(0, row, k, sampling.max_new_tokens) for k in range(2)]))
-        for row, ids in enumerate(texts)
+        Prompt(ids, uniforms(0, row, 2, sampling.max_new_tokens)) for row, ids in enumerate(texts)
     ]
     _plain_logp(model, texts[0], [])  # a model that cannot run the texts fails here
     try:
@@ -73,22 +72,6 @@ def _disagreement(model: PreTrainedModel, texts: list[list[int]], sampling: Samp
     if gap <= TOLERANCE.get(model.dtype, 1e-3):
         return None
     return f"its log-probs differ from those of plain passes by {gap:.2g} nats per token"
-
-
-def _lengths_matter(
-    model: PreTrainedModel, probes: list[list[int]], sampling: Sampling
-) -> str | None:
-    shortest, longest = len(probes[0]), len(probes[1]) + sampling.max_new_tokens
-    for limit in length_limits(model):
-        if limit.side(shortest) != limit.side(longest):
-            return f"its rotary frequencies change at {limit.tokens:,} tokens"
-    return None
-
-
-def _steps(model: PreTrainedModel, probes: list[list[int]], sampling: Sampling) -> int:
-    shortest, longest = len(probes[0]), len(probes[1]) + sampling.max_new_tokens
-    within = any(shortest <= limit < longest for limit in lengths_named(model.config))
-    return sampling.max_new_tokens if within else STEPS
 
 
 @torch.inference_mode()

@@ -50,10 +50,10 @@ class Prompt(NamedTuple):
 
 
 def uniforms(seed: int, row: int, k: int, count: int) -> NDArray[np.float64]:
-    """Return the first `count` random numbers in [0, 1) of completion `k` of prompt row `row`."""
-    key = hashlib.sha256(f"{seed} {row} {k}".encode()).digest()[:16]
-    philox = np.random.Philox(key=int.from_bytes(key, "little"))
-    return np.random.Generator(philox).random(count)
+    """Return random numbers in [0, 1) for `k` completions of prompt row `row`, (k, count)."""
+    digests = [hashlib.sha256(f"{seed} {row} {n}".encode()).digest()[:16] for n in range(k)]
+    streams = [np.random.Philox(key=int.from_bytes(digest, "little")) for digest in digests]
+    return np.stack([np.random.Generator(stream).random(count) for stream in streams])
 
 
 class Reader(Protocol):
@@ -69,13 +69,17 @@ class Reader(Protocol):
         """Append a token to every row, and run the model."""
 
 
+MakeReader = Callable[[PreTrainedModel, Sequence[list[int]], int], Reader]
+"""Takes the model, texts, and how many tokens they will grow by."""
+
+
 @torch.inference_mode()
 def sample_batch(
     model: PreTrainedModel,
     prompts: Sequence[Prompt],
     sampling: Sampling,
     stop: frozenset[int],
-    reader: Callable[[PreTrainedModel, Sequence[list[int]], int], Reader] | None = None,
+    reader: MakeReader | None = None,
 ) -> list[list[Sampled]]:
     """Return K completions of each prompt; the prompt is run once for all of its K.
 
@@ -89,8 +93,8 @@ def sample_batch(
         logps_RV = read.logits_RV.to(exact).log_softmax(-1)
         tokens_R = draw(logps_RV, rows.uniforms_RT[:, place], sampling)
         rows.record(tokens_R, logps_RV.gather(1, tokens_R[:, None])[:, 0])
-        rows.finish(torch.isin(tokens_R, stop_ids))
-        if rows.all_finished or place + 1 == sampling.max_new_tokens:
+        rows.alive_R &= ~torch.isin(tokens_R, stop_ids)
+        if not bool(rows.alive_R.any()) or place + 1 == sampling.max_new_tokens:
             break
         rows.step(tokens_R)
     return rows.result(stop)
@@ -110,10 +114,6 @@ class _Rows:
         self.tokens: list[list[int]] = [[] for _ in self.rows]
         self.logps: list[list[float]] = [[] for _ in self.rows]
 
-    @property
-    def all_finished(self) -> bool:
-        return not bool(self.alive_R.any())
-
     def record(self, tokens_R: Tensor, logps_R: Tensor) -> None:
         """Append a token to every unfinished row."""
         found = zip(
@@ -123,9 +123,6 @@ class _Rows:
             if alive:
                 self.tokens[row].append(token)
                 self.logps[row].append(logp)
-
-    def finish(self, ended_R: Tensor) -> None:
-        self.alive_R &= ~ended_R
 
     def step(self, tokens_R: Tensor) -> None:
         """Run the new tokens; drop finished rows first when that is worth a copy."""

@@ -5,10 +5,9 @@ determine them; the file is renamed when it is complete. So a restarted run cont
 the bytes of an uninterrupted run.
 """
 
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -21,7 +20,7 @@ from prefdata.read.faults import RowError
 from prefdata.read.files.parse_json import parse_line
 from prefdata.read.limits import Limits
 from prefdata.records.text import FORM_COLUMN
-from prefdata.store.commit import temporary_name
+from prefdata.store.commit import commit_file, lock_folder
 from prefdata.store.ownership import Read, require_apart, require_folder_for, require_writable_name
 
 FORMAT = 1
@@ -127,12 +126,12 @@ def partial_file(
     partial = partial_of(out)
     header = orjson.dumps({"format": FORMAT, **decides}, option=orjson.OPT_SORT_KEYS) + b"\n"
     out.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("a+b") as file:
-        _lock(file, partial)
-        _require_ours(file, partial, header)
+    with partial.open("a+b") as file, lock_folder(partial):
         num_rows = _resume(file, partial, header, window)
         yield file, num_rows
-        _publish(file, out, header_bytes=len(header))
+        file.seek(len(header))
+        rows = file.read()
+        commit_file(out, lambda temporary: temporary.write_bytes(rows))
     partial.unlink()
 
 
@@ -142,57 +141,32 @@ def append(file: IO[bytes], data: bytes) -> None:
     os.fsync(file.fileno())
 
 
-def _lock(file: IO[bytes], partial: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        remedy = "wait for it, or name another file"
-        raise UsageError("T137", str(partial), "another run writes it", remedy) from error
-
-
-def _require_ours(file: IO[bytes], partial: Path, header: bytes) -> None:
-    """Raise T137 unless the file is empty or begins with a header of dpo-sample."""
-    file.seek(0)
-    first = file.readline()
-    if not first or header.startswith(first):  # a kill may cut the first line
-        return
-    try:
-        value = orjson.loads(first)
-        is_ours = value["format"] == FORMAT and "weights" in value
-    except (orjson.JSONDecodeError, TypeError, LookupError):
-        is_ours = False
-    if not is_ours:
-        raise UsageError("T137", str(partial), "was not begun by dpo-sample", "name another file")
-
-
 def _resume(file: IO[bytes], partial: Path, header: bytes, window: int) -> int:
-    """Cut what follows the last whole window; return the number of rows kept."""
+    """Cut what follows the last whole window; return the number of rows kept.
+
+    Raises T137 if the file was begun by another program, or has rows of other settings.
+    """
     file.seek(0)
-    lines = file.read().splitlines(keepends=True)
-    whole = [line for line in lines[1:] if line.endswith(b"\n")]
-    num_rows = len(whole) // window * window
+    first, *lines = file.read().splitlines(keepends=True) or [b""]
+    theirs = None
+    if not header.startswith(first):  # a kill may cut the first line
+        with suppress(orjson.JSONDecodeError):
+            theirs = orjson.loads(first)
+        if not (
+            isinstance(theirs, dict) and theirs.get("format") == FORMAT and "weights" in theirs
+        ):
+            problem = "was not begun by dpo-sample"
+            raise UsageError("T137", str(partial), problem, "name another file")
+    num_rows = sum(line.endswith(b"\n") for line in lines) // window * window
     if num_rows == 0:
         file.truncate(0)
         append(file, header)
-        return 0
-    if lines[0] != header:
-        ours, theirs = orjson.loads(header), orjson.loads(lines[0])
+    elif theirs is not None:
+        ours = orjson.loads(header)
         names = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
         problem = f"was begun with another {', '.join(names)}"
         remedy = "use the same as before, or name another file"
         raise UsageError("T137", str(partial), problem, remedy)
-    file.truncate(sum(map(len, lines[: 1 + num_rows])))
+    else:
+        file.truncate(len(header) + sum(map(len, lines[:num_rows])))
     return num_rows
-
-
-def _publish(file: IO[bytes], out: Path, *, header_bytes: int) -> None:
-    """Write the rows under a temporary name, sync and rename."""
-    temporary = temporary_name(out)
-    temporary.unlink(missing_ok=True)
-    file.seek(header_bytes)
-    with temporary.open("wb") as copy:
-        append(copy, file.read())
-    temporary.rename(out)
-    folder = os.open(out.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable, Iterator
 from datetime import date
 from itertools import islice
 from pathlib import Path
@@ -15,8 +16,16 @@ from transformers import PreTrainedModel
 
 from dpo.model.load import best_device, check_model, load_model, weights_sha256
 from dpo.model.tokenizer import encode_prompt, load_tokenizer, prompt_encoder, short_name
-from dpo.sampling.files import append, check_out, output_row, partial_file, read_prompts
+from dpo.sampling.files import (
+    PromptRow,
+    append,
+    check_out,
+    output_row,
+    partial_file,
+    read_prompts,
+)
 from dpo.sampling.sample import (
+    Completion,
     ReadPrompts,
     SampleConfig,
     check_prompts,
@@ -24,7 +33,8 @@ from dpo.sampling.sample import (
     read_as,
     sample_completions,
 )
-from dpo.sampling.scorer import load_scorer, score_completions
+from dpo.sampling.scorer import Scorer, load_scorer, score_completions
+from prefdata.progress import Advance, Progress, Silent
 from prefdata.store.ownership import Read
 from prefdata.tokens.preview import show_ids
 from prefdata.tokens.prompts import PromptEncoder
@@ -47,64 +57,68 @@ class SampleSummary(NamedTuple):
     num_tokens: int
     num_ended: int
     mean_score: float | None
+    tokens_per_second: float | None = None
+    """Of this run, without loading; None if an earlier one had sampled everything."""
     readings: list[str] = []  # noqa: RUF012 - never changed
     """Messages about how the prompts were read."""
 
 
 def sample_file(
-    job: SampleJob,
-    config: SampleConfig,
-    on_prompt: Callable[[int, int, int], None] = lambda *_: None,
-    on_message: Callable[[str], None] = lambda line: None,  # noqa: ARG005
+    job: SampleJob, config: SampleConfig, progress: Progress | None = None
 ) -> SampleSummary:
-    """Sample, score and write.
-
-    `on_prompt` gets the number of prompts done, their total, and the tokens of the last one
-    (0 for those of an earlier run); `on_message` gets one-time messages.
-    """
-    reads = [Read("the prompts", job.prompts)]
-    reads += [Read("the model", Path(job.model))] if Path(job.model).exists() else []
-    check_out(job.out, reads)
+    """Sample, score and write; the bar counts prompts."""
+    progress = progress or Silent()
+    named = (("the prompts", job.prompts), ("the model", Path(job.model)))
+    check_out(job.out, [Read(role, path) for role, path in named if path.exists()])
     scorer = load_scorer(job.scorer) if job.scorer else None
     check_model(job.model)
     rows = read_prompts(job.prompts)
-    model = load_model(job.model, dtype=getattr(torch, job.dtype), device=best_device())
-    tokenizer = load_tokenizer(job.model)
-    encoder = prompt_encoder(tokenizer, control_tokens=config.control_tokens)
-    read = read_as([row.prompt for row in rows], encoder, config, str(job.prompts))
-    rows = [row._replace(prompt=prompt) for row, prompt in zip(rows, read.prompts, strict=True)]
-    config = _settled(config, read)
-    check_prompts(
-        [f"{job.prompts}:{row.line}" for row in rows], read.prompts, model, encoder, config
-    )
-    reader, why = choose_sampling(read.prompts, model, encoder, config)
-    if why is not None:
-        on_message(f"the model's cache cannot be used, so every token runs the whole text: {why}")
-    decides = _what_decides(job, config, model, tokenizer)
-    with partial_file(job.out, decides, config.prompts_per_window) as (file, first):
-        on_prompt(first, len(rows), 0)
-        sampled = sample_completions(
-            read.prompts, model, tokenizer, config, first=first, reader=reader
+    with progress.bar("sampling", len(rows)) as advance:
+        model = load_model(job.model, dtype=getattr(torch, job.dtype), device=best_device())
+        tokenizer = load_tokenizer(job.model)
+        encoder = prompt_encoder(tokenizer, control_tokens=config.control_tokens)
+        read = read_as([row.prompt for row in rows], encoder, config, str(job.prompts))
+        if read.choice is not None:  # each window uses the same reading
+            config = config.model_copy(update={"text": read.choice.name, "raw": False})
+        rows = [row._replace(prompt=prompt) for row, prompt in zip(rows, read.prompts, strict=True)]
+        check_prompts(
+            [f"{job.prompts}:{row.line}" for row in rows], read.prompts, model, encoder, config
         )
-        for start in range(first, len(rows), config.prompts_per_window):
-            lines = []
-            window = rows[start : start + config.prompts_per_window]
-            for row, completions in zip(window, islice(sampled, len(window)), strict=True):
-                texts = [completion.text for completion in completions]
-                scores = scorer and score_completions(scorer, str(job.scorer), row.prompt, texts)
-                lines.append(output_row(row, completions, short_name(job.model), scores))
-                tokens = sum(len(completion.ids) for completion in completions)
-                on_prompt(start + len(lines), len(rows), tokens)
-            append(file, b"".join(orjson.dumps(line) + b"\n" for line in lines))
-    summary = summarize(map(orjson.loads, job.out.read_bytes().splitlines()))
-    return summary._replace(readings=_readings(str(job.prompts), read, encoder))
+        reader, why = choose_sampling(read.prompts, model, encoder, config)
+        if why is not None:
+            meaning = "the model's cache cannot be used, so every token runs the whole text"
+            progress.note(f"{meaning}: {why}")
+        decides, size = _what_decides(job, config, model, tokenizer), config.prompts_per_window
+        started = time.perf_counter()
+        with partial_file(job.out, decides, size) as (file, first):
+            advance(first)
+            sampled = sample_completions(
+                read.prompts, model, tokenizer, config, first=first, reader=reader
+            )
+            lines = _output_lines(job, scorer, rows[first:], sampled, advance)
+            while window := b"".join(islice(lines, size)):
+                append(file, window)
+    written = [orjson.loads(line) for line in job.out.read_bytes().splitlines()]
+    speed = summarize(written[first:]).num_tokens / (time.perf_counter() - started)
+    return summarize(written)._replace(
+        tokens_per_second=speed or None, readings=_readings(str(job.prompts), read, encoder)
+    )
 
 
-def _settled(config: SampleConfig, read: ReadPrompts) -> SampleConfig:
-    """Return the config with the chosen reading, so that each window uses the same one."""
-    if read.choice is None:
-        return config
-    return config.model_copy(update={"text": read.choice.name, "raw": False})
+def _output_lines(
+    job: SampleJob,
+    scorer: Scorer | None,
+    rows: Iterable[PromptRow],
+    sampled: Iterable[list[Completion]],
+    advance: Advance,
+) -> Iterator[bytes]:
+    """Yield the output's line of each prompt."""
+    for row, completions in zip(rows, sampled, strict=True):
+        texts = [completion.text for completion in completions]
+        scores = scorer and score_completions(scorer, str(job.scorer), row.prompt, texts)
+        line = orjson.dumps(output_row(row, completions, short_name(job.model), scores)) + b"\n"
+        advance(1)
+        yield line
 
 
 def _readings(place: str, read: ReadPrompts, encoder: PromptEncoder) -> list[str]:

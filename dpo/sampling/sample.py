@@ -11,21 +11,13 @@ in the order given. See https://arxiv.org/abs/2305.18290, §4, "DPO outline", (1
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
 from transformers import PreTrainedModel
 
 from dpo.errors import UsageError
 from dpo.model.tokenizer import Messages, as_messages, encode_prompt, prompt_encoder, stop_ids
-from dpo.sampling.cache_check import Chosen, choose_reader
-from dpo.sampling.decode import Prompt, Sampled, Sampling, sample_batch, uniforms
+from dpo.sampling.cache_check import choose_reader
+from dpo.sampling.decode import MakeReader, Prompt, Sampling, sample_batch, uniforms
 from prefdata.read.texts import (
     SAMPLE_ROWS,
     Joins,
@@ -77,6 +69,10 @@ class SampleConfig(BaseModel):
         return "verbatim" if self.raw else self.text
 
     @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.top_p, self.max_new_tokens)
+
+    @property
     def prompts_per_batch(self) -> int:
         return max(1, self.batch_size // self.k)
 
@@ -103,7 +99,7 @@ def sample_completions(
     config: SampleConfig,
     *,
     first: int = 0,
-    reader: Chosen | None = None,
+    reader: MakeReader | None = None,
 ) -> Iterator[list[Completion]]:
     """Yield the completions of each prompt from `first` on, in the order of the prompts.
 
@@ -122,16 +118,21 @@ def sample_completions(
             encode_prompt(prompt, encoder, f"prompt {start + at}")
             for at, prompt in enumerate(window)
         ]
-        done: list[list[Sampled]] = [[] for _ in window]
+        done: dict[int, list[Completion]] = {}
         order = sorted(range(len(window)), key=lambda place: len(ids[place]))
         for at in range(0, len(order), config.prompts_per_batch):
             places = order[at : at + config.prompts_per_batch]
-            batch = [_with_uniforms(ids[place], start + place, config) for place in places]
-            sampled = sample_batch(model, batch, _sampling(config), stop, reader)
+            batch = [
+                Prompt(ids[p], uniforms(config.seed, start + p, config.k, config.max_new_tokens))
+                for p in places
+            ]
+            sampled = sample_batch(model, batch, config.sampling, stop, reader)
             for place, completions in zip(places, sampled, strict=True):
-                done[place] = completions
-        for completions in done:
-            yield [_readable(completion, tokenizer) for completion in completions]
+                done[place] = [
+                    Completion(tokenizer.decode(one.ids, skip_special_tokens=True), *one)
+                    for one in completions
+                ]
+        yield from (done[place] for place in range(len(window)))
 
 
 def choose_sampling(
@@ -139,10 +140,10 @@ def choose_sampling(
     model: PreTrainedModel,
     encoder: PromptEncoder,
     config: SampleConfig,
-) -> tuple[Chosen, str | None]:
+) -> tuple[MakeReader, str | None]:
     """Return the reader that suits a model and prompts, and why it is not the cache."""
     texts = [encode_prompt(prompt, encoder, "prompt") for prompt in prompts]
-    return choose_reader(model, texts, _sampling(config))
+    return choose_reader(model, texts, config.sampling)
 
 
 class ReadPrompts(NamedTuple):
@@ -206,8 +207,13 @@ def check_prompts(
         raise UsageError("T131", chats[0], problem, remedy)
     longest = getattr(model.config, "max_position_embeddings", None)
     for place, prompt in zip(places, prompts, strict=True):
-        if isinstance(prompt, str) and config.control_tokens == "encode":
-            _require_no_tokens(place, prompt, encoder)
+        is_exact = isinstance(prompt, str) and config.control_tokens == "encode"
+        if is_exact and encoder.spells_token(prompt):
+            problem = (
+                "this verbatim prompt has control tokens, which would be encoded as plain text"
+            )
+            remedy = "let them steer the model with --control-tokens allow"
+            raise UsageError("E183", place, problem, remedy)
         length = len(encode_prompt(prompt, encoder, place))
         if length == 0:
             raise UsageError("T132", place, "the prompt has no tokens", "write a text")
@@ -217,25 +223,3 @@ def check_prompts(
                 f" do not fit the model's {longest:,}"
             )
             raise UsageError("T134", place, problem, "shorten the prompt or --max-new-tokens")
-
-
-def _require_no_tokens(place: str, prompt: str, encoder: PromptEncoder) -> None:
-    """Raise E183 if verbatim text has control tokens, which would be encoded as plain text."""
-    if encoder.spells_token(prompt):
-        problem = "this verbatim prompt has control tokens, which would be encoded as plain text"
-        remedy = "let them steer the model with --control-tokens allow"
-        raise UsageError("E183", place, problem, remedy)
-
-
-def _with_uniforms(ids: list[int], row: int, config: SampleConfig) -> Prompt:
-    drawn = [uniforms(config.seed, row, k, config.max_new_tokens) for k in range(config.k)]
-    return Prompt(ids, np.stack(drawn))
-
-
-def _sampling(config: SampleConfig) -> Sampling:
-    return Sampling(config.temperature, config.top_p, config.max_new_tokens)
-
-
-def _readable(sampled: Sampled, tokenizer: Any) -> Completion:
-    text = tokenizer.decode(sampled.ids, skip_special_tokens=True)
-    return Completion(text, sampled.ids, sampled.logp, sampled.ended)

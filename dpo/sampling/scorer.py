@@ -23,11 +23,10 @@ def load_scorer(name: str) -> Scorer:
     except Exception as error:  # a user's code may raise anything
         problem = f"cannot be imported ({type(error).__name__}: {error})"
         raise UsageError("T135", name, problem, remedy) from error
-    scorer = getattr(module, function_name, None)
+    scorer: Scorer | None = getattr(module, function_name, None)
     if not callable(scorer):
         raise UsageError("T135", name, f"`{module_name}` has no function of this name", remedy)
-    found: Scorer = scorer
-    return found
+    return scorer
 
 
 def score_completions(

@@ -10,7 +10,7 @@ OUT/.dpo-score.json  marks the directory as made by dpo-score
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ from dpo.scoring.rewards import ScoreReport, find_suspects, require_subsets, sco
 from prefdata.config import BuildConfig
 from prefdata.errors import PrefdataError
 from prefdata.hub.inputs import is_hub_name
+from prefdata.progress import Progress, Silent
 from prefdata.read.texts import TextMode
 from prefdata.sharing.local import pull_cached
 from prefdata.store.canonical import to_json
@@ -38,8 +39,6 @@ from prefdata.store.commit import commit_file, lock_folder, make_folder, write_b
 from prefdata.store.manifest import NAME
 from prefdata.store.ownership import Read, is_json_of, require_apart, require_not_same
 from prefdata.store.reader import Build
-
-Progress = Callable[[str], Callable[[int, int], None]]
 
 _NAMES = ("data", "policy", "reference", "scores.parquet", "suspects.jsonl", "score.json")
 _GIVES_WAY = ("T163", "T205", "T207")
@@ -67,10 +66,10 @@ def score(
     data: Sequence[str],
     out: Path,
     options: ScoreOptions,
-    *,
-    progress: Progress = lambda _title: lambda _done, _total: None,
+    progress: Progress | None = None,
 ) -> ScoreReport:
     """Score the pairs of a build or of files; raises DpoError and PrefdataError."""
+    progress = progress or Silent()
     if options.reference is not None and options.reference_name is not None:
         problem = "both choose the reference"
         raise UsageError("T151", "reference and reference-name", problem, "give one of them")
@@ -141,12 +140,11 @@ def _logps(
     build: Build, model: str, folder: Path, options: ScoreOptions, progress: Progress
 ) -> Reference:
     """Return log-probs under a model; replace those of another model from an earlier run."""
-    title = folder.name
     for is_last in (False, True):
         try:
             compute_reference(
                 build.path, model=model, name=folder,
-                mixed_precision=options.mixed_precision, progress=progress(title),
+                mixed_precision=options.mixed_precision, progress=progress,
             )  # fmt: skip
             break
         except MismatchError as error:

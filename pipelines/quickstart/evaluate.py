@@ -83,7 +83,7 @@ def describe(answers: Answers, ref_logps: list[float]) -> Samples:
     completions = [c for done in answers.completions for c in done]
     scores = [score for row in answers.scores for score in row]
     num_tokens = sum(len(c.ids) for c in completions)
-    bigrams = [b for c in completions for b in _bigrams(c.text)]
+    bigrams = [pair for c in completions for pair in pairwise(c.text.lower().split())]
     return Samples(
         sentiment=statistics.mean(scores),
         sentiment_se=statistics.stdev(scores) / math.sqrt(len(scores)),
@@ -92,11 +92,6 @@ def describe(answers: Answers, ref_logps: list[float]) -> Samples:
         ref_logp_per_token=sum(ref_logps) / num_tokens,
         distinct_bigrams=len(set(bigrams)) / len(bigrams),
     )
-
-
-def _bigrams(text: str) -> list[tuple[str, str]]:
-    words = text.lower().split()
-    return list(pairwise(words))
 
 
 def measure_kl(
@@ -147,7 +142,7 @@ def training_figures(lines: list[dict[str, float]]) -> dict[str, float]:
 
 
 def evaluate(
-    run: Path, reference: str, rows: list[dict[str, Any]]
+    run: Path, reference: str, rows: list[dict[str, Any]], lines: list[dict[str, float]]
 ) -> tuple[Result, Answers, Answers]:
     started = time.perf_counter()
     prompts = [row["prompt"] for row in rows]
@@ -163,7 +158,6 @@ def evaluate(
     described = describe(before, before_logps), describe(after, after_logps)
     stages = run / "seconds.json"
     seconds = json.loads(stages.read_bytes()) if stages.is_file() else {}
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_bytes().splitlines()]
     result = Result(
         **training_figures(lines),
         sentiment_before=described[0].sentiment,
@@ -209,9 +203,9 @@ def main() -> None:
     args = parser.parse_args()
     disable_progress_bar()
     rows = [json.loads(line) for line in args.prompts.read_bytes().splitlines()]
-    result, before, after = evaluate(args.run, args.reference, rows)
-    (args.run / "result.json").write_text(result.model_dump_json(indent=2) + "\n")
     lines = [json.loads(line) for line in (args.run / "metrics.jsonl").read_bytes().splitlines()]
+    result, before, after = evaluate(args.run, args.reference, rows, lines)
+    (args.run / "result.json").write_text(result.model_dump_json(indent=2) + "\n")
     scores = [[score for row in a.scores for score in row] for a in (before, after)]
     page = render_page(result, lines, scores[0], scores[1])
     (args.run / "result.html").write_text(page, encoding="utf-8")

@@ -38,13 +38,13 @@ def card_body(report: Report, name: str) -> str:
     parts = [
         *_examples(report.example_pairs),
         "## Where every line went",
-        _table(["input", "lines", "blank", "kept", "duplicates", "rejected"], _lines(report)),
+        table(["input", "lines", "blank", "kept", "duplicates", "rejected"], _lines(report)),
         "## Why",
-        _table(["code", "what", "count", "share", "advice"], _findings(report)),
+        table(["code", "what", "count", "share", "advice"], _findings(report)),
         "## Contents",
-        _table(["split", "pairs", "prompts", "tokens"], _splits(report)),
+        table(["split", "pairs", "prompts", "tokens"], _splits(report)),
         f"{splits_said(report)} {escape(split_statement(report.split_proof))}",
-        _table(["tokens of", "mean", "median", "95 %", "most"], _lengths(report)),
+        table(["tokens of", "mean", "median", "95 %", "most"], _lengths(report)),
         _histogram(report),
         f"Tokenizer: {escape(tokenizer)}. The chosen side is the longer one in "
         f"{percent(report.chosen_longer or 0)} of the pairs.",
@@ -193,7 +193,7 @@ def _fenced(text: str, language: str) -> str:
     return f"{fence}{language}\n{text}\n{fence}"
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def table(header: list[str], rows: list[list[str]]) -> str:
     if not rows:
         return ""
     lines = [header, ["---"] * len(header), *rows]

@@ -119,13 +119,13 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def lock_folder(path: Path) -> Iterator[None]:
-    """Lock a directory for one writer; the kernel unlocks it when the process ends or dies."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    """Lock a directory or file for one writer; the kernel unlocks it when the process ends."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            remedy = "wait for it, or name another directory"
+            remedy = f"wait for it, or name another {'directory' if path.is_dir() else 'file'}"
             raise LockedError(
                 "E141", str(path), "another process is writing here", remedy
             ) from error

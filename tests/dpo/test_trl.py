@@ -1,13 +1,17 @@
 """TRL's own trainer on our shards and reference log-probs: its losses equal ours."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import prefdata
 from dpo.config import TrainConfig
 from dpo.errors import UsageError
+from dpo.reference_pass import compute_reference
 from dpo.trl import LOGPS, TOKENS, FromShards, trl_dataset
+from prefdata.config import BuildConfig
 from tests.dpo.conftest import Arena, open_alone
 from tests.dpo.training.test_gradients import lines
 
@@ -15,7 +19,6 @@ ConfigOf = Callable[..., TrainConfig]
 
 
 def test_a_split_has_the_tokens_and_log_probs_of_its_shards(arena: Arena) -> None:
-    import prefdata
     from dpo.data.reference_store import open_reference
 
     build = prefdata.open(arena.data)
@@ -65,19 +68,20 @@ def test_trl_starts_from_them_and_has_our_losses(
     assert theirs == pytest.approx(ours, abs=1e-4)
 
 
-def test_turns_of_others_are_refused(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pyarrow as pa
+def test_turns_of_others_are_refused(arena: Arena, tmp_path: Path) -> None:
+    turn = {"role": "assistant", "content": "A dog."}
+    asked = {"role": "user", "content": "And a cat?"}
+    first = {"role": "user", "content": "Tell me a story."}
+    rejected = [first, turn | {"content": "No."}]
+    row = {"chosen": [first, turn, asked, turn], "rejected": rejected}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    data = prefdata.build(
+        BuildConfig(
+            inputs=[str(tmp_path / "rows.jsonl")], tokenizer=str(arena.model),
+            out=tmp_path / "data", test_fraction=0.0,
+        )
+    ).path  # fmt: skip
+    compute_reference(data, model=str(arena.model))
 
-    from prefdata.store.reader import Shard
-
-    read = Shard.read
-
-    def masked(shard: Shard) -> pa.Table:
-        table = read(shard)
-        masks = pa.array([[True] * len(ids) for ids in table["chosen_ids"].to_pylist()])
-        place = table.column_names.index("chosen_mask")
-        return table.set_column(place, "chosen_mask", masks)
-
-    monkeypatch.setattr(Shard, "read", masked)
     with pytest.raises(UsageError, match="T160"):
-        trl_dataset(arena.data)
+        trl_dataset(data)

@@ -1,10 +1,14 @@
-"""A tiny random Llama and its tokenizer, saved as a checkpoint that loads by its directory."""
+"""A tiny random Llama and its tokenizer, saved as a checkpoint; progress that is recorded."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from prefdata.progress import Advance, Silent
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
@@ -53,3 +57,29 @@ def save_tiny(folder: Path, *, template: str | None = CHATML) -> str:
     tokenizer.save_pretrained(folder)
     tiny_model(vocabulary=len(tokenizer)).save_pretrained(folder)
     return str(folder)
+
+
+class Heard(Silent):
+    """Progress that records how far its bars are; Ctrl-C comes when one reaches `stop`."""
+
+    def __init__(self, stop: int | None = None) -> None:
+        self.done: list[int] = []
+        self.notes: list[str] = []
+        self._stop = stop
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Advance]:
+        del title, total
+        done = 0
+
+        def advance(steps: int) -> None:
+            nonlocal done
+            done += steps
+            self.done.append(done)
+            if self._stop is not None and done >= self._stop:
+                raise KeyboardInterrupt
+
+        yield advance
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)

@@ -5,6 +5,7 @@ Also the smoothed curves of a training run, from the lines of its `metrics.jsonl
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -62,14 +63,12 @@ def run_figures(lines: Sequence[Line], *, chosen: str, rejected: str) -> list[Fi
         "Reward margin": curve("rewards/margins", "margin", chosen),
         "Reward accuracy": curve("rewards/accuracies", "accuracy", chosen),
     }
-    drawn = {title: [one for one in series if one.points] for title, series in plots.items()}
-    return [line_figure(title, series) for title, series in drawn.items() if series]
-
-
-def line_figure(title: str, series: Sequence[Series]) -> Figure:
-    """Return a plot of curves with its legend."""
-    legend = [(f"{s.kind} {'dot' if s.dots else 'line'}", s.label) for s in series]
-    return Figure(title, line_plot(title, series), legend)
+    figures = []
+    for title, series in plots.items():
+        if drawn := [one for one in series if one.points]:
+            legend = [(f"{one.kind} {'dot' if one.dots else 'line'}", one.label) for one in drawn]
+            figures.append(Figure(title, line_plot(title, drawn), legend))
+    return figures
 
 
 def smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -106,7 +105,7 @@ def line_plot(title: str, series: Sequence[Series], *, x_label: str = "step") ->
     marks = ticks([y for one in series for _, y in one.points])
     frame = _Frame(min(xs), max(xs), marks[0], marks[-1])
     parts = [_grid(frame, marks, x_label)]
-    parts += [_dots(frame, one) if one.dots else _line(frame, one) for one in series]
+    parts += [_curve(frame, one) for one in series]
     return _svg(title, parts)
 
 
@@ -114,25 +113,18 @@ def histogram(
     title: str, groups: Sequence[tuple[str, str, list[float]]], *, bins: int, x_label: str
 ) -> Markup:
     """Draw grouped bars of values in [0, 1]; a group is (label, CSS class, values)."""
-    counts = {label: _count(values, bins) for label, _, values in groups}
-    marks = ticks([0, *(count for found in counts.values() for count in found)])
+    counts = [Counter(min(int(v * bins), bins - 1) for v in values) for _, _, values in groups]
+    marks = ticks([0, *(found[at] for found in counts for at in range(bins))])
     frame = _Frame(0, 1, marks[0], marks[-1])
     parts = [_grid(frame, marks, x_label)]
     width = 1 / bins / len(groups)
-    for place, (label, kind, _) in enumerate(groups):
-        for at, count in enumerate(counts[label]):
-            x, y = frame.at(at / bins + place * width, count)
+    for place, (_, kind, _) in enumerate(groups):
+        for at in range(bins):
+            x, y = frame.at(at / bins + place * width, counts[place][at])
             right, bottom = frame.at(at / bins + (place + 1) * width, 0)
             size = f'width="{max(right - x - 1, 1):.1f}" height="{bottom - y:.1f}"'
             parts.append(f'<rect class="bar {kind}" x="{x}" y="{y}" {size}/>')
     return _svg(title, parts)
-
-
-def _count(values: list[float], bins: int) -> list[int]:
-    found = [0] * bins
-    for value in values:
-        found[min(int(value * bins), bins - 1)] += 1
-    return found
 
 
 def ticks(values: Sequence[float]) -> list[float]:
@@ -164,16 +156,13 @@ def _grid(frame: _Frame, marks: Sequence[float], x_label: str) -> str:
     return "".join(parts)
 
 
-def _line(frame: _Frame, series: Series) -> str:
-    places = " ".join("{},{}".format(*frame.at(x, y)) for x, y in series.points)
-    return f'<polyline class="line {series.kind}" points="{places}"/>'
-
-
-def _dots(frame: _Frame, series: Series) -> str:
+def _curve(frame: _Frame, series: Series) -> str:
     places = [frame.at(x, y) for x, y in series.points]
-    return "".join(
-        f'<circle class="dot {series.kind}" cx="{x}" cy="{y}" r="4"/>' for x, y in places
-    )
+    if series.dots:
+        dots = (f'<circle class="dot {series.kind}" cx="{x}" cy="{y}" r="4"/>' for x, y in places)
+        return "".join(dots)
+    points = " ".join(f"{x},{y}" for x, y in places)
+    return f'<polyline class="line {series.kind}" points="{points}"/>'
 
 
 def _svg(title: str, parts: Sequence[str]) -> Markup:

@@ -11,7 +11,6 @@ import pytest
 from dpo.artifacts.report.page import NAME, RunFacts, render_run
 from dpo.config import TrainConfig
 from dpo.errors import TrainingError
-from dpo.training import loop as training
 from dpo.training.loop import train
 
 ConfigOf = Callable[..., TrainConfig]
@@ -35,42 +34,29 @@ def test_a_finished_run_has_its_curves_and_numbers(config_of: ConfigOf) -> None:
         assert sum(part.tag == "circle" for part in tree) in (3, 6)
 
 
-def test_a_stopped_run_says_so_and_how_to_continue(
-    config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    take = training.train_step
-
-    def stopped(run: training.TrainContext, step: int) -> dict[str, float]:
+def test_a_stopped_run_says_so_and_how_to_continue(config_of: ConfigOf) -> None:
+    def stop(step: int, _total: int, _metrics: dict[str, float]) -> None:
         if step == 2:
             signal.raise_signal(signal.SIGTERM)
-        return take(run, step)
 
-    monkeypatch.setattr(training, "train_step", stopped)
-    finished = train(config_of(steps=5))
+    finished = train(config_of(steps=5), report=stop)
     page = (finished.out / NAME).read_text()
     assert finished.stopped_by == signal.SIGTERM
     assert "Stopped by SIGTERM after step 2; run the same command to continue." in page
     assert "<dd>2 <small>of 5, 4 pairs each</small></dd>" in page
 
-    monkeypatch.undo()
     train(config_of(steps=5))
     assert "Stopped" not in (finished.out / NAME).read_text()
 
 
-def test_a_run_that_an_error_stopped_says_which(
-    config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    take = training.train_step
-
-    def broken(run: training.TrainContext, step: int) -> dict[str, float]:
+def test_a_run_that_an_error_stopped_says_which(config_of: ConfigOf) -> None:
+    def fail(step: int, _total: int, _metrics: dict[str, float]) -> None:
         if step == 2:
             raise TrainingError("T301", "step 2", "loss nan & <b>worse</b>", "look")
-        return take(run, step)
 
-    monkeypatch.setattr(training, "train_step", broken)
     config = config_of(steps=5)
     with pytest.raises(TrainingError):
-        train(config)
+        train(config, report=fail)
     page = (config.out / NAME).read_text()
     assert "Stopped by an error at step 2: loss nan &amp; &lt;b&gt;worse&lt;/b&gt;." in page
 

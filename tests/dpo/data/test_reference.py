@@ -18,7 +18,9 @@ from prefdata.store.canonical import to_json
 from prefdata.store.commit import seal_file
 from prefdata.store.shards import REFERENCE, write_shard
 from tests.dpo.conftest import Arena, build_pairs, save_gpt2
-from tests.dpo.tiny import CHATML
+from tests.dpo.model.zoo import config_of as zoo_config
+from tests.dpo.model.zoo import model_of
+from tests.dpo.tiny import CHATML, Heard, tiny_tokenizer
 
 ConfigOf = Callable[..., TrainConfig]
 Break = Callable[[Arena], dict[str, object]]
@@ -201,27 +203,23 @@ def test_a_reference_continues_within_a_shard(
     at = max(range(len(whole.shards)), key=lambda place: whole.shards[place].rows)
     before = sum(seal.rows for seal in whole.shards[:at])
 
-    def die(done: int, _total: int) -> None:
-        if done >= before + into:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        compute_reference(data, model=str(arena.model), pack_tokens=90, progress=die)
+        compute_reference(
+            data, model=str(arena.model), pack_tokens=90, progress=Heard(stop=before + into)
+        )
     pieces = list(folder.glob("*.from-*"))
     assert bool(pieces) == (into > 6)
-    heard: list[int] = []
-    again = compute_reference(
-        data, model=str(arena.model), pack_tokens=90, progress=lambda n, _total: heard.append(n)
-    )
+    heard = Heard()
+    again = compute_reference(data, model=str(arena.model), pack_tokens=90, progress=heard)
 
     assert again == whole
     kept = read_manifest(folder / "manifest.json").shards
     assert [seal.sha256 for seal in kept] == [seal.sha256 for seal in whole.shards]
     assert not list(folder.glob("*.from-*"))
-    begun = next(done for done in heard if done > before)
+    begun = next(done for done in heard.done if done > before)
     assert begun - before > (into - 6 if pieces else 0)
     assert (begun - before <= 2) == (not pieces)
-    assert max(heard) == sum(seal.rows for seal in whole.shards)
+    assert max(heard.done) == sum(seal.rows for seal in whole.shards)
 
 
 def test_a_piece_that_was_changed_is_refused(
@@ -231,12 +229,8 @@ def test_a_piece_that_was_changed_is_refused(
     monkeypatch.setattr("dpo.reference_pass.KEEP_EVERY", 0.0)
     data = build_pairs(tmp_path / "data", tokenizer=arena.model, shard_rows=100)
 
-    def die(done: int, _total: int) -> None:
-        if done >= 7:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        compute_reference(data, model=str(arena.model), progress=die)
+        compute_reference(data, model=str(arena.model), progress=Heard(stop=7))
     piece = next((data / "reference/default").glob("*.from-*"))
     flipped = bytearray(piece.read_bytes())
     flipped[len(flipped) // 2] ^= 1
@@ -254,14 +248,27 @@ def test_a_reference_continues_at_the_first_missing_file(own: Arena) -> None:
     for seal in whole.shards[2:]:
         (folder / seal.path).unlink()
     kept = (folder / whole.shards[0].path).stat().st_mtime_ns
-    heard: list[int] = []
+    heard = Heard()
 
-    again = compute_reference(
-        own.data, model=str(own.model), progress=lambda done, _total: heard.append(done)
-    )
+    again = compute_reference(own.data, model=str(own.model), progress=heard)
 
     assert again == whole
     assert (folder / whole.shards[0].path).stat().st_mtime_ns == kept
-    assert heard[:3] == [0, whole.shards[0].rows, sum(seal.rows for seal in whole.shards[:2])]
+    assert heard.done[:2] == [whole.shards[0].rows, sum(seal.rows for seal in whole.shards[:2])]
     assert not (folder / "partial.json").exists()
     assert to_json(again.model_dump(mode="json")) == (folder / "manifest.json").read_bytes()
+
+
+def test_why_prompts_are_not_shared_is_noted(arena: Arena, tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    model = model_of(zoo_config("bloom", n_layer=2, n_head=4, vocab_size=len(tokenizer)))
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    heard = Heard()
+
+    manifest = compute_reference(
+        arena.data, model=str(tmp_path / "model"), name=tmp_path / "reference", progress=heard
+    )
+
+    assert not manifest.shared_prompts
+    assert heard.notes[0].startswith("prompts are not shared by their completions: ")

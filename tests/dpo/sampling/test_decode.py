@@ -19,8 +19,7 @@ def sampled(
 ) -> list[list[Sampled]]:
     sampling = Sampling(**{"max_new_tokens": 24, **how})  # type: ignore[arg-type]
     prompts = [
-        Prompt(row, np.stack([uniforms(seed, at, n, sampling.max_new_tokens) for n in range(k)]))
-        for at, row in enumerate(ids)
+        Prompt(row, uniforms(seed, at, k, sampling.max_new_tokens)) for at, row in enumerate(ids)
     ]
     return sample_batch(MODEL, prompts, sampling, STOP)
 
@@ -60,10 +59,10 @@ def test_a_lower_temperature_draws_the_likeliest_more_often() -> None:
 
 
 def test_uniforms_are_a_function_of_seed_row_and_completion() -> None:
-    first = uniforms(3, 5, 1, 8)
+    first = uniforms(3, 5, 2, 8)
 
-    assert np.array_equal(uniforms(3, 5, 1, 4), first[:4])
-    assert len({tuple(uniforms(s, r, k, 4)) for s in (0, 1) for r in (0, 1) for k in (0, 1)}) == 8
+    assert np.array_equal(uniforms(3, 5, 1, 4), first[:1, :4])
+    assert len({tuple(k) for s in (0, 1) for r in (0, 1) for k in uniforms(s, r, 2, 4)}) == 8
 
 
 def test_greedy_completions_are_those_of_generate() -> None:
@@ -91,7 +90,7 @@ def test_the_rest_of_the_batch_changes_no_completion() -> None:
 
 
 def _alone(row: int, ids: list[int]) -> list[Sampled]:
-    prompt = Prompt(ids, np.stack([uniforms(0, row, n, 24) for n in range(3)]))
+    prompt = Prompt(ids, uniforms(0, row, 3, 24))
     return sample_batch(MODEL, [prompt], Sampling(max_new_tokens=24), STOP)[0]
 
 

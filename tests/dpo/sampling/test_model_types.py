@@ -8,9 +8,10 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from dpo.errors import UsageError
-from dpo.sampling.cache_check import Chosen, choose_reader
+from dpo.sampling.cache_check import choose_reader
 from dpo.sampling.decode import (
     Cached,
+    MakeReader,
     Prompt,
     Recomputed,
     Sampled,
@@ -90,8 +91,8 @@ def model_again(model: PreTrainedModel) -> PreTrainedModel:
     return fresh
 
 
-def sampled(model: PreTrainedModel, reader: Chosen) -> list[list[Sampled]]:
-    prompts = [Prompt(text, np.stack([uniforms(0, 0, 0, 8)] * 2)) for text in TEXTS]
+def sampled(model: PreTrainedModel, reader: MakeReader) -> list[list[Sampled]]:
+    prompts = [Prompt(text, uniforms(0, 0, 2, 8)) for text in TEXTS]
     return sample_batch(model, prompts, GREEDY, frozenset(), reader)
 
 
@@ -133,10 +134,7 @@ def test_short_texts_of_a_model_with_longrope_keep_its_cache() -> None:
 @pytest.mark.parametrize("how", [Sampling(1.0, 1.0, 8), Sampling(0.7, 0.9, 8)])
 def test_both_readers_draw_the_same(how: Sampling) -> None:
     model = model_of(ALL["llama"]()).double()
-    prompts = [
-        Prompt(text, np.stack([uniforms(0, row, k, 8) for k in range(3)]))
-        for row, text in enumerate(TEXTS)
-    ]
+    prompts = [Prompt(text, uniforms(0, row, 3, 8)) for row, text in enumerate(TEXTS)]
     stop = frozenset(range(40))
 
     first = sample_batch(model, prompts, how, stop, Cached)

@@ -16,15 +16,11 @@ from dpo.model.tokenizer import encode_prompts
 from dpo.sampling.run import SampleJob, sample_file
 from dpo.sampling.sample import SampleConfig, sample_completions
 from prefdata.config import BuildConfig
-from prefdata.errors import CodedError
-from tests.dpo.tiny import CHATML, save_tiny, tiny_model, tiny_tokenizer
+from prefdata.errors import CodedError, LockedError
+from tests.dpo.tiny import CHATML, Heard, save_tiny, tiny_model, tiny_tokenizer
 
 CONFIG = SampleConfig(k=2, max_new_tokens=10, batch_size=4)  # 16 prompts in a window
 ROWS = [{"prompt": f"Tell me {'a ' * (n % 5)}story {n}.", "meta": {"n": n}} for n in range(40)]
-
-
-class Killed(BaseException):
-    """A kill of the process between two prompts."""
 
 
 @pytest.fixture(scope="module")
@@ -108,35 +104,27 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     partial = tmp_path / "out.jsonl.partial"
     sample_file(SampleJob(prompts, model, whole), CONFIG)
 
-    def kill(done: int, total: int, tokens: int) -> None:
-        if done == killed_after and total == 40 and tokens >= 0:
-            raise Killed
-
-    with pytest.raises(Killed):
-        sample_file(SampleJob(prompts, model, out), CONFIG, kill)
+    with pytest.raises(KeyboardInterrupt):
+        sample_file(SampleJob(prompts, model, out), CONFIG, Heard(stop=killed_after))
     assert not out.exists()
     if cut:
         partial.write_bytes(partial.read_bytes()[:-cut])
-    heard: list[int] = []
-    sample_file(SampleJob(prompts, model, out), CONFIG, lambda done, *_: heard.append(done))
+    heard = Heard()
+    sample_file(SampleJob(prompts, model, out), CONFIG, heard)
 
     assert out.read_bytes() == whole.read_bytes()
     assert not partial.exists()
     whole_windows = max(0, killed_after - 1) // 16 - (1 if cut else 0)
-    assert heard[0] == max(0, whole_windows) * 16
+    assert heard.done[0] == max(0, whole_windows) * 16
 
 
 def test_a_partial_file_of_other_settings_is_refused_by_name(
     model: str, prompts: Path, tmp_path: Path
 ) -> None:
-    def kill(done: int, *_: int) -> None:
-        if done == 20:
-            raise Killed
-
     job = SampleJob(prompts, model, tmp_path / "out.jsonl")
     other = CONFIG.model_copy(update={"seed": 9, "temperature": 0.5})
-    with pytest.raises(Killed):
-        sample_file(job, CONFIG, kill)
+    with pytest.raises(KeyboardInterrupt):
+        sample_file(job, CONFIG, Heard(stop=20))
 
     with pytest.raises(UsageError, match=r"begun with another seed, temperature; .*\[T137\]"):
         sample_file(job, other)
@@ -146,7 +134,7 @@ def test_two_runs_do_not_write_one_file(model: str, prompts: Path, tmp_path: Pat
     with (tmp_path / "out.jsonl.partial").open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
 
-        with pytest.raises(UsageError, match=r"another run writes it.*\[T137\]"):
+        with pytest.raises(LockedError, match=r"wait for it, or name another file \[E141\]"):
             sample_file(SampleJob(prompts, model, tmp_path / "out.jsonl"), CONFIG)
 
 
