@@ -336,5 +336,5 @@ def explain(code: str | None) -> None:
     """Explain a code and its fix; without a code, list all codes."""
     from prefdata.report.explain import describe_code, explain_code, list_codes
 
-    for line in explain_code(describe_code(code.upper())) if code else list_codes():
+    for line in explain_code(describe_code(code)) if code else list_codes():
         say(line)

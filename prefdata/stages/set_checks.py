@@ -9,7 +9,6 @@ from prefdata.check.sets.bias import find_label_imbalance
 from prefdata.check.sets.found import SetFinding
 from prefdata.check.sets.run import find_in_set
 from prefdata.check.sets.triggers import strongest_triggers
-from prefdata.check.severity import resolve_severity
 from prefdata.read import LineCounts
 from prefdata.stages.chunk import ChunkResult
 from prefdata.stages.split import Splits
@@ -41,9 +40,8 @@ def find_together(
     `counts` and `readings` have one item for each input, in order.
     """
     found = find_in_set(kept_mask, checks.severity, checks.limits)
-    resolved = resolve_severity(checks.severity)
     late = [
-        one._replace(severity=resolved[one.code])
+        one._replace(severity=checks.severity[one.code])
         for one in (
             *_find_drift(kept_mask, counts),
             *_find_unread(kept_mask, readings),
@@ -54,7 +52,7 @@ def find_together(
             ),
             *_find_triggers(kept_mask, parts),
         )
-        if resolved[one.code] != "off"
+        if checks.severity[one.code] != "off"
     ]
     return sorted([*found, *late], key=lambda one: one.code)
 

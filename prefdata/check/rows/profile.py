@@ -9,7 +9,6 @@ import polars as pl
 import pyarrow as pa
 from blake3 import blake3
 
-from prefdata.check.limits import CheckLimits
 from prefdata.check.rows.context import CheckContext
 from prefdata.check.rows.frames import CHOSEN, PARTS, PROMPT, REJECTED
 from prefdata.check.rows.language import KNOWN
@@ -65,12 +64,6 @@ _KINDS: dict[str, Any] = {
 }
 PROFILE = pl.Schema(_KINDS)
 _COPIED = ("score_chosen", "score_rejected", "margin", "model_chosen", "model_rejected")
-
-
-def profile_rows(records: pa.Table) -> pl.DataFrame:
-    """Return one row of PROFILE for each record, in their order."""
-    scenes = (CheckContext(batch, CheckLimits()) for batch in records.to_batches())
-    return pl.concat([pl.DataFrame(schema=PROFILE), *map(profile_scene, scenes)])
 
 
 def profile_scene(scene: CheckContext) -> pl.DataFrame:

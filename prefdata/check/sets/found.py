@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from prefdata.check.catalog import CHECKS
-from prefdata.check.code import Severity
+from prefdata.check.catalog import Severity, catalog
 from prefdata.records.findings import EXAMPLES
 
 
@@ -31,7 +30,7 @@ def about_rows(
         return []
     first: Sequence[int] = rows.sort().head(EXAMPLES).to_list()
     return [
-        SetFinding(code, CHECKS[code].severity, len(rows), tuple(first), message, numbers or {})
+        SetFinding(code, catalog()[code].severity, len(rows), tuple(first), message, numbers or {})
     ]
 
 
@@ -40,4 +39,4 @@ def about_set(
 ) -> list[SetFinding]:
     """Return a finding about the whole set; its example is the first row."""
     first = tuple(frame["at"].head(1).to_list())
-    return [SetFinding(code, CHECKS[code].severity, count, first, message, numbers)]
+    return [SetFinding(code, catalog()[code].severity, count, first, message, numbers)]
