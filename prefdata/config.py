@@ -188,6 +188,14 @@ class BuildConfig(BaseModel):
         )
 
 
+def checks_with(own: Sequence[str]) -> CheckLimits:
+    """Return the settings of checks for the command line, which names checks of your own."""
+    try:
+        return CheckLimits(own={name: {} for name in own})
+    except ValidationError as error:
+        raise config_error(error, "command line") from error
+
+
 def inputs_by_split(files: Sequence[str], given: Sequence[str]) -> list[str] | dict[str, list[str]]:
     """Return the command line's inputs: files, and `SPLIT=FILE` for those given a split."""
     if not files and not given:
