@@ -10,10 +10,9 @@ import pyarrow as pa
 from prefdata.check.catalog import Severity, catalog
 from prefdata.check.limits import CheckLimits
 from prefdata.check.rows.context import CheckContext
-from prefdata.check.rows.evaluate import evaluate
 from prefdata.check.rows.own import Messages, OwnCheck, find_own, own_checks
 from prefdata.check.rows.profile import PROFILE, profile_scene
-from prefdata.check.rows.rules import rules_of
+from prefdata.check.rows.rules import evaluate, rules_of
 from prefdata.check.rows.secrets import describe, find_private
 from prefdata.check.sets.triggers import TriggerCandidate, add_seeds, find_trigger_candidates
 from prefdata.check.severity import resolve_severity

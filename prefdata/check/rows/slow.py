@@ -5,7 +5,7 @@ runs only on those.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -17,7 +17,6 @@ from prefdata.check.rows.frames import CHOSEN, PROMPT, REJECTED
 from prefdata.check.rows.repetition import MIN_CHARS, loops
 from prefdata.check.rows.secrets import find_private, suspects
 from prefdata.check.rows.similar import similarity
-from prefdata.check.rows.tools import is_malformed
 from prefdata.read.texts import is_glued
 
 CUT_END = r"[\p{L}\p{N},(]"
@@ -92,9 +91,35 @@ def _malformed(scene: CheckContext, _: pl.DataFrame) -> Flags:
     found = [
         turn["row"]
         for turn in scene.messages.filter(special).iter_rows(named=True)
-        if is_malformed(turn, has_tools=tools[turn["row"]].is_valid)
+        if _is_malformed(turn, has_tools=tools[turn["row"]].is_valid)
     ]
     return scene.flags(pl.Series(found, dtype=pl.UInt32))
+
+
+def _is_malformed(message: dict[str, Any], *, has_tools: bool) -> bool:
+    """Check for an invalid tool call, or a result without its call or tool."""
+    if message["role"] == "tool" and not (message["tool_call_id"] or message["name"]):
+        return True
+    calls = message["tool_calls"]
+    if calls is None:
+        return False
+    parsed = orjson.loads(calls)  # canonical JSON by construction
+    return not has_tools or type(parsed) is not list or not all(map(_is_call, parsed))
+
+
+def _is_call(call: Any) -> bool:
+    if type(call) is not dict:
+        return False
+    function = call.get("function", call)
+    if type(function) is not dict or not isinstance(function.get("name"), str):
+        return False
+    arguments = function.get("arguments", {})
+    if type(arguments) is str:
+        try:
+            arguments = orjson.loads(arguments)
+        except orjson.JSONDecodeError:
+            return False
+    return type(arguments) is dict
 
 
 def _overrated(scene: CheckContext, pairs: pl.DataFrame) -> Flags:
