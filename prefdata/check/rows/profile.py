@@ -9,8 +9,7 @@ import polars as pl
 import pyarrow as pa
 from blake3 import blake3
 
-from prefdata.check.rows.context import CheckContext
-from prefdata.check.rows.frames import CHOSEN, PARTS, PROMPT, REJECTED
+from prefdata.check.rows.context import CHOSEN, PARTS, PROMPT, REJECTED, CheckContext
 from prefdata.check.rows.language import KNOWN
 from prefdata.records.split_names import said_split
 
@@ -77,7 +76,7 @@ def profile_scene(scene: CheckContext) -> pl.DataFrame:
         for what in counts:
             total = np.bincount(rows, own[what].to_numpy(), height)
             columns[f"{what}_{name}"] = np.minimum(total, _MOST) if what in FEATURES else total
-        columns[f"turns_{name}"] = np.minimum(scene.flat.lengths[part], _MOST_TURNS)
+        columns[f"turns_{name}"] = np.minimum(scene.lengths[part], _MOST_TURNS)
     columns["chosen_refuses"] = scene.refusals[CHOSEN]
     columns["rejected_refuses"] = scene.refusals[REJECTED]
     columns["language"] = _prompt_language(scene)

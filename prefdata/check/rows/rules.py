@@ -1,6 +1,6 @@
 """Checks of rows, as polars expressions.
 
-`FLAGS` are expressions over single messages (the frame of `frames.message_frame`), true for a pair
+`FLAGS` are expressions over single messages (`CheckContext.messages`), true for a pair
 if one of its messages has them; `SUMS` are summed over a pair's messages. `rules_of` combines both
 into broken or not. Checks that need more than an expression are in `slow.py`, under names that
 rules use in the same way.
@@ -12,8 +12,7 @@ import numpy as np
 import polars as pl
 
 from prefdata.check.limits import CheckLimits
-from prefdata.check.rows.context import CheckContext
-from prefdata.check.rows.frames import CHOSEN, PROMPT, REJECTED, ROLES, pair_frame
+from prefdata.check.rows.context import CHOSEN, PROMPT, REJECTED, ROLES, CheckContext
 from prefdata.check.rows.slow import LOOKS
 
 # Markers that common chat templates write: text that contains one is already templated.
@@ -157,7 +156,7 @@ def evaluate(
     sums = {name: one for name, one in SUMS.items() if name in names}
     facts = scene.messages.lazy().select("row", **flags, **sums).collect()
     rows, height = facts["row"].to_numpy(), scene.batch.num_rows
-    pairs = pair_frame(scene.batch, scene.flat).with_columns(
+    pairs = scene.pair_frame().with_columns(
         *(pl.Series(name, scene.flags(facts["row"].filter(facts[name]))) for name in flags),
         *(
             pl.Series(name, np.bincount(rows, facts[name].to_numpy(), height).astype(np.int64))

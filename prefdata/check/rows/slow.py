@@ -12,8 +12,7 @@ import orjson
 import polars as pl
 
 from prefdata.check.rows.contamination import overlaps, read_evaluation
-from prefdata.check.rows.context import CheckContext, Flags
-from prefdata.check.rows.frames import CHOSEN, PROMPT, REJECTED
+from prefdata.check.rows.context import CHOSEN, PROMPT, REJECTED, CheckContext, Flags
 from prefdata.check.rows.repetition import MIN_CHARS, loops
 from prefdata.check.rows.secrets import find_private, suspects
 from prefdata.check.rows.similar import similarity
