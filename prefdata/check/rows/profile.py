@@ -79,7 +79,9 @@ def profile_scene(scene: CheckContext) -> pl.DataFrame:
         columns[f"turns_{name}"] = np.minimum(scene.lengths[part], _MOST_TURNS)
     columns["chosen_refuses"] = scene.refusals[CHOSEN]
     columns["rejected_refuses"] = scene.refusals[REJECTED]
-    columns["language"] = _prompt_language(scene)
+    prompts = scene.spoken.filter(pl.col("part") == PROMPT)
+    unknown = pl.Series([""]).new_from_index(0, height)
+    columns["language"] = unknown.scatter(prompts["row"], prompts["language"])
     columns |= {name: pl.Series(batch[name]) for name in _COPIED}
     columns |= _from_meta(pl.Series(batch["meta"]))
     return pl.DataFrame({name: columns[name] for name in PROFILE}).cast(PROFILE)
@@ -89,12 +91,6 @@ def storable(profile: pl.DataFrame) -> pa.Table:
     """Convert a profile to Arrow, categories as text; `cast(PROFILE)` undoes it."""
     texts = [name for name, kind in PROFILE.items() if kind in (pl.Categorical, LANGUAGE)]
     return profile.cast(dict.fromkeys(texts, pl.String)).to_arrow()
-
-
-def _prompt_language(scene: CheckContext) -> pl.Series:
-    prompts = scene.spoken.filter(pl.col("part") == PROMPT)
-    none = pl.Series([""], dtype=pl.String).new_from_index(0, scene.batch.num_rows)
-    return none.scatter(prompts["row"], prompts["language"])
 
 
 def _from_meta(meta: pl.Series) -> dict[str, pl.Series]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import polars as pl
 import pyarrow as pa
 
+from prefdata.arrow import empty_table
 from prefdata.check.catalog import Severity, catalog
 from prefdata.check.limits import CheckLimits
 from prefdata.check.rows.context import CheckContext
@@ -77,14 +78,12 @@ class CheckedRows(NamedTuple):
 def examine_rows(records: pa.Table, checks: RowChecks) -> CheckedRows:
     """Run all checks of rows and profile the kept ones, in one pass over each batch."""
     refusing, reporting, counting = (checks.codes_at(level) for level in ("E", "W", "I"))
-    kept, refused = [_empty(RECORDS)], [_empty(REJECTED)]
+    kept, refused = [empty_table(RECORDS)], [empty_table(REJECTED)]
     profiles, reported, counted = [pl.DataFrame(schema=PROFILE)], [], []
     seeds, seeks = [], checks.severity["PD608"] != "off"
     for batch in _batches(records):
-        scene, table = (
-            CheckContext(batch, checks.limits, checks.evaluations),
-            pa.Table.from_batches([batch]),
-        )
+        scene = CheckContext(batch, checks.limits, checks.evaluations)
+        table = pa.Table.from_batches([batch])
         broken = evaluate(scene, [*refusing, *reporting, *counting], checks.control_tokens)
         own = _own(table, broken, refusing, checks)
         broken = broken.with_columns(
@@ -117,10 +116,6 @@ def _batches(records: pa.Table) -> list[pa.RecordBatch]:
     return batches
 
 
-def _empty(schema: pa.Schema) -> pa.Table:
-    return pa.Table.from_batches([], schema=schema)
-
-
 def _own(
     pairs: pa.Table, broken: pl.DataFrame, refusing: Sequence[str], checks: RowChecks
 ) -> Messages:
@@ -143,10 +138,7 @@ def _first(broken: pl.DataFrame, codes: Sequence[str], height: int) -> pl.Series
 def _refused(pairs: pa.Table, broken: pl.Series, own: Messages) -> pa.Table:
     places = broken.is_not_null().arg_true()
     codes: list[str] = broken.gather(places).to_list()
-    said = [
-        own[code][row] if code in own else _message(code)
-        for code, row in zip(codes, places, strict=True)
-    ]
+    said = [_message(code, row, own) for code, row in zip(codes, places, strict=True)]
     return rejects_of(pairs.take(places.to_arrow()), codes, said)
 
 
@@ -162,7 +154,7 @@ def _met(
                 Location(
                     scene.batch["source"][row].as_py(),
                     scene.batch["line"][row].as_py(),
-                    own[code][row] if code in own else _message_of_row(code, scene, row),
+                    _private(scene, row) if code == "PD607" else _message(code, row, own),
                     scene.batch["offset"][row].as_py(),
                 )
                 for row in places.head(examples)
@@ -171,15 +163,14 @@ def _met(
     return found
 
 
-def _message(code: str) -> str:
+def _message(code: str, row: int, own: Messages) -> str:
+    if code in own:
+        return own[code][row]
     return f"{catalog()[code].name}: {catalog()[code].meaning}"
 
 
-def _message_of_row(code: str, scene: CheckContext, row: int) -> str:
-    """Return the message for one row; private data is shown only by class and last characters."""
-    if code != "PD607":
-        return _message(code)
+def _private(scene: CheckContext, row: int) -> str:
+    """Return the message of PD607, which shows private data only by class and last characters."""
     texts = scene.messages.filter(pl.col("row") == row)["content"]
-    return (
-        f"{catalog()[code].name}: {describe(seen for text in texts for seen in find_private(text))}"
-    )
+    seen = (sighting for text in texts for sighting in find_private(text))
+    return f"{catalog()['PD607'].name}: {describe(seen)}"
