@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import polars as pl
 import pyarrow as pa
 
-from prefdata.check.catalog import Check, catalog
+from prefdata.check.catalog import Check, all_checks, catalog
 from prefdata.errors import UsageError
 from prefdata.store.commit import sha256_file
 
@@ -35,6 +35,7 @@ RowCheck = Callable[..., str | None]
 Messages = dict[str, dict[int, str]]
 """Messages of a batch's findings, by code and row."""
 _ROWS = 1024  # converted to Python values at a time
+_MOST_CHARACTERS = 500  # of a message
 
 
 class OwnCheck(NamedTuple):
@@ -53,6 +54,9 @@ def own_checks(settings: Mapping[str, Mapping[str, Any]]) -> tuple[OwnCheck, ...
 
 def require_own(name: str, settings: Mapping[str, Any]) -> None:
     """Raise ValueError if there is no such function, or it does not take the settings."""
+    if name in all_checks():
+        message = f"{name!r} is the code of a shipped check"
+        raise ValueError(message)
     try:
         inspect.signature(_load(name)[0]).bind({}, **settings)
     except TypeError as error:
@@ -84,24 +88,22 @@ def _load(name: str) -> tuple[RowCheck, str]:
         sys.path.append(str(Path.cwd()))
     try:
         found = _find(name)
-    except Exception as error:  # a user's code may raise anything
-        message = f"{name!r} cannot be imported ({type(error).__name__}: {error})"
+        return found, sha256_file(Path(inspect.getfile(inspect.unwrap(found))))
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
+        message = f"{name!r} cannot be used ({type(error).__name__}: {error})"
         raise ValueError(message) from error
-    function = inspect.unwrap(found) if callable(found) else found
-    if not inspect.isfunction(function):
-        message = f"{name!r} is not a function"
-        raise ValueError(message)
-    return found, sha256_file(Path(inspect.getfile(function)))
 
 
-def _find(name: str) -> Any:
-    for point in entry_points(group=GROUP, name=name):
-        return point.load()
-    module, _, function = name.partition(":")
-    if not function:
+def _find(name: str) -> RowCheck:
+    module, _, attribute = name.partition(":")
+    points = entry_points(group=GROUP, name=name)
+    if not (attribute or points):
         message = f"it is neither module:function nor one of the entry points {GROUP}"
         raise LookupError(message)
-    return getattr(import_module(module), function)
+    found: RowCheck = points[name].load() if points else getattr(import_module(module), attribute)
+    if not inspect.isfunction(inspect.unwrap(found)):
+        raise TypeError("it is not a function")
+    return found
 
 
 def find_own(pairs: pa.Table, rows: pl.Series, checks: Sequence[OwnCheck]) -> Messages:
@@ -119,7 +121,11 @@ def find_own(pairs: pa.Table, rows: pl.Series, checks: Sequence[OwnCheck]) -> Me
 
 
 def _function_of(check: OwnCheck) -> RowCheck:
-    function, sha256 = _load(check.name)
+    try:
+        function, sha256 = _load(check.name)
+    except ValueError as error:  # on another machine, or since the build began
+        remedy = "install it on every machine of the cluster"
+        raise UsageError("C123", "checks.own", f"{error} in a worker", remedy) from error
     if sha256 != check.sha256:
         problem = "its file changed since the build began"
         raise UsageError("E115", check.name, problem, "run again when no process writes to it")
@@ -141,7 +147,8 @@ def _call(check: OwnCheck, function: RowCheck, row: dict[str, Any]) -> str | Non
         return None
     if not isinstance(said, str):
         raise _faulty(check, row, f"returned {said!r:.40}")
-    return f"{check.name.rpartition(':')[2]}: {' '.join(said.split())}"
+    said = " ".join(said.encode("utf-8", "replace").decode().split())
+    return f"{check.name.rpartition(':')[2]}: {said:.{_MOST_CHARACTERS}}"
 
 
 def _faulty(check: OwnCheck, row: dict[str, Any], problem: str) -> UsageError:

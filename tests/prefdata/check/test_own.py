@@ -43,6 +43,10 @@ def broken(row, *, key="none"):
     return row[key]
 
 
+def long(row):
+    return "\\ud800" + 999 * "x"
+
+
 limit = 3
 '''
 
@@ -119,10 +123,11 @@ def test_a_faulty_function_is_a_coded_error_with_the_row(
 @pytest.mark.parametrize(
     ("name", "settings", "said"),
     [
-        ("no_such_module_:f", {}, "cannot be imported (ModuleNotFoundError: "),
-        ("MODULE:absent", {}, "cannot be imported (AttributeError: "),
+        ("no_such_module_:f", {}, "cannot be used (ModuleNotFoundError: "),
+        ("MODULE:absent", {}, "cannot be used (AttributeError: "),
         ("MODULE:limit", {}, "is not a function"),
         ("short", {}, "neither module:function nor one of the entry points prefdata.checks"),
+        ("PD301", {}, "'PD301' is the code of a shipped check"),
         ("MODULE:short", {"most": 1}, "unexpected keyword argument 'most'"),
         ("MODULE:short", {"least": [1]}, "should be a valid"),
     ],
@@ -255,6 +260,20 @@ def test_commands_take_a_check_of_your_own(module: str, tmp_path: Path) -> None:
         "An answer has too few words.",
     ]
     assert (unknown.returncode, "[C140]" in unknown.stderr) == (2, True)
+
+
+def test_a_message_is_valid_text_of_bounded_length(records_of: RecordsOf, module: str) -> None:
+    seen = examine_rows(records_of(GOOD), checks_of(f"{module}:long", level="E"))
+
+    assert seen.refused["message"].to_pylist() == ["long: ?" + 499 * "x"]
+
+
+def test_a_worker_without_the_module_is_a_coded_error(records_of: RecordsOf) -> None:
+    there = RowChecks.of()._replace(own=(OwnCheck("not_here_:f", {}, "0" * 64),))
+    there = there._replace(severity={**there.severity, "not_here_:f": "W"})
+
+    with pytest.raises(UsageError, match=r"'not_here_:f' cannot be used .* in a worker.*\[C123\]$"):
+        examine_rows(records_of(GOOD), there)
 
 
 def test_no_shipped_code_is_spelled_as_a_function() -> None:
