@@ -4,22 +4,25 @@ Each returns a mask over the pairs. A cheap filter selects candidates first; the
 runs only on those.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 import polars as pl
+from rapidfuzz.distance import Indel
 
 from prefdata.check.rows.contamination import overlaps, read_evaluation
 from prefdata.check.rows.context import CHOSEN, PROMPT, REJECTED, CheckContext, Flags
 from prefdata.check.rows.repetition import MIN_CHARS, loops
 from prefdata.check.rows.secrets import find_private, suspects
-from prefdata.check.rows.similar import similarity
 from prefdata.read.texts import is_glued
 
 CUT_END = r"[\p{L}\p{N},(]"
 CUT_CHARS = 200
+MAX_CELLS = 25_000_000
+"""Longest texts to compare by characters, as the product of their lengths; longer ones are compared
+by words, or by lines."""
 
 
 class SlowCheck(NamedTuple):
@@ -81,6 +84,33 @@ def _near(scene: CheckContext, pairs: pl.DataFrame) -> Flags:
         for one, other in zip(texts["chosen"], texts["rejected"], strict=True)
     ]
     return scene.flags(texts.filter(pl.Series(near, dtype=pl.Boolean))["row"])
+
+
+def similarity(one: str, other: str, *, least: float = 0.0) -> float:
+    """Return twice the characters that two texts share in order, over all of theirs, from 0 to 1.
+
+    This is the normalized Indel similarity of `rapidfuzz`; 0 if it is below `least`. Texts of more
+    than 5,000 lines each are not compared, and have nothing in common.
+
+    >>> round(similarity("chat", "cat"), 4)
+    0.8571
+    """
+    if len(one) * len(other) <= MAX_CELLS:
+        return _ratio(one, other, least)
+    for split in (str.split, str.splitlines):
+        first, second = split(one), split(other)
+        if len(first) * len(second) <= MAX_CELLS:
+            return _ratio(first, second, least)
+    return 0.0
+
+
+def _ratio(one: Sequence[str], other: Sequence[str], least: float) -> float:
+    total = len(one) + len(other)
+    if not total:
+        return 1.0
+    most = int((1 - least) * total) + 1  # one more than needed, as the product is rounded
+    found = (total - Indel.distance(one, other, score_cutoff=most)) / total
+    return found if found >= least else 0.0
 
 
 def _malformed(scene: CheckContext, _: pl.DataFrame) -> Flags:
