@@ -12,8 +12,7 @@ os.environ["POLARS_MAX_THREADS"] = "1"
 
 import pyarrow as pa
 
-from prefdata.check import RowChecks, check_rows, examine_rows
-from prefdata.check.rows.profile import profile_rows
+from prefdata.check import RowChecks, examine_rows
 from prefdata.read import Limits, Pairing, expand_inputs, read_file
 
 
@@ -37,10 +36,8 @@ def main() -> None:
     records = read_file(file, layout=None, pairing=Pairing(), limits=Limits()).records
     records = pa.concat_tables([records] * arguments.times).combine_chunks()
     runs: dict[str, Callable[[], object]] = {
-        "all checks and the profile": lambda: examine_rows(records, RowChecks()),
-        "the rules that refuse": lambda: check_rows(records),
-        "only the profile": lambda: profile_rows(records),
-        "with PD608": lambda: examine_rows(records, RowChecks(severity={"PD608": "I"})),
+        "all checks and the profile": lambda: examine_rows(records, RowChecks.of()),
+        "with PD608": lambda: examine_rows(records, RowChecks.of({"PD608": "I"})),
     }
     for name, run in runs.items():
         per_row = fastest(run, arguments.rounds) / records.num_rows * 1e6

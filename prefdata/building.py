@@ -156,8 +156,11 @@ def _options(config: BuildConfig, target: TokenizerSpec, given: Mapping[str, str
         load_layout(config.layout) if config.layout else None,
         config.pairing,
         config.limits,
-        RowChecks(
-            config.row_severity, target.control_tokens, config.checks, tuple(config.evaluations)
+        RowChecks.of(
+            config.row_severity,
+            target.control_tokens,
+            config.checks,
+            config.evaluations,
         ),
         _exclusions(config),
         config.near,

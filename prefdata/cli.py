@@ -100,6 +100,13 @@ for command in (push, pull, verify):
     help="Change a check: E, W, I or off. Can be given again.",
 )
 @click.option(
+    "--check",
+    "own",
+    multiple=True,
+    metavar="MODULE:FUNCTION",
+    help="Run a check of your own also. Can be given again.",
+)
+@click.option(
     "--evaluation",
     "evaluations",
     multiple=True,
@@ -131,7 +138,7 @@ def validate(
     **options: Any,
 ) -> None:
     """Read and check preference files; write nothing."""
-    from prefdata.config import inputs_by_split
+    from prefdata.config import checks_with, inputs_by_split
     from prefdata.dedup.near import NearDuplicates
     from prefdata.hub.inputs import fetch_inputs
     from prefdata.read import Columns
@@ -149,6 +156,7 @@ def validate(
     options = {name: value for name, value in options.items() if value is not None}
     how = ValidateOptions(
         severity=changes,
+        checks=checks_with(options.pop("own")),
         examples=examples_for(report_path),
         near=NearDuplicates() if options.pop("near") else None,
         columns=Columns(**_named_columns(options)),
@@ -336,5 +344,5 @@ def explain(code: str | None) -> None:
     """Explain a code and its fix; without a code, list all codes."""
     from prefdata.report.explain import describe_code, explain_code, list_codes
 
-    for line in explain_code(describe_code(code.upper())) if code else list_codes():
+    for line in explain_code(describe_code(code)) if code else list_codes():
         say(line)

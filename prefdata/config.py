@@ -17,7 +17,7 @@ from pydantic import (
     field_validator,
 )
 
-from prefdata.check.codes.tokens import TOKEN_CHECKS
+from prefdata.check.catalog import is_of_tokens
 from prefdata.check.limits import CheckLimits
 from prefdata.dedup.near import NearDuplicates
 from prefdata.engine import EngineName
@@ -168,7 +168,7 @@ class BuildConfig(BaseModel):
     @property
     def row_severity(self) -> dict[str, str]:
         """Return the severity changes of checks of rows and of the dataset."""
-        changes = {c: level for c, level in self.severity.items() if c not in TOKEN_CHECKS}
+        changes = {c: level for c, level in self.severity.items() if not is_of_tokens(c)}
         return {**changes, "PD210": "E" if self.control_tokens == "reject" else "W"}
 
     @property
@@ -184,8 +184,16 @@ class BuildConfig(BaseModel):
             control_tokens=self.control_tokens,
             chat_template_kwargs=self.chat_template_kwargs,
             template_date=self.template_date,
-            severity={c: level for c, level in self.severity.items() if c in TOKEN_CHECKS},
+            severity={c: level for c, level in self.severity.items() if is_of_tokens(c)},
         )
+
+
+def checks_with(own: Sequence[str]) -> CheckLimits:
+    """Return the settings of checks for the command line, which names checks of your own."""
+    try:
+        return CheckLimits(own={name: {} for name in own})
+    except ValidationError as error:
+        raise config_error(error, "command line") from error
 
 
 def inputs_by_split(files: Sequence[str], given: Sequence[str]) -> list[str] | dict[str, list[str]]:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from prefdata.check import CheckLimits, RowChecks
-from prefdata.check.codes.tokens import TOKEN_CHECKS
+from prefdata.check.catalog import is_of_tokens
 from prefdata.check.severity import LEVELS
 from prefdata.dedup.near import NearDuplicates
 from prefdata.engine.local import Workers, choose_workers
@@ -113,11 +113,11 @@ def _validate(
         load_layout(options.layout) if options.layout else None,
         options.pairing,
         options.limits,
-        RowChecks(
+        RowChecks.of(
             {c: level for c, level in options.severity.items() if c not in tokens.severity},
             control_tokens,
             options.checks,
-            tuple(options.evaluations),
+            options.evaluations,
             options.examples,
         ),
         near=options.near,
@@ -137,7 +137,7 @@ def _validate(
 
 def _token_options(options: ValidateOptions) -> TokenOptions:
     """Return the token options with their severities; any date will do, as no text is kept."""
-    changes = {c: level for c, level in options.severity.items() if c in TOKEN_CHECKS}
+    changes = {c: level for c, level in options.severity.items() if is_of_tokens(c)}
     for code, level in changes.items():
         if level not in LEVELS:
             problem = f"{level!r} is not a severity"
@@ -194,7 +194,7 @@ def _stops_here(found: ScanResult, leaks: Leaks) -> list[str]:
 def _with_leaks(how: ScanOptions) -> ScanOptions:
     """Return the options with the search for near-duplicate prompts across splits (PD502)."""
     severity = how.checks.severity
-    if how.near is not None or "off" in (severity.get("PD402"), severity.get("PD502")):
+    if how.near is not None or "off" in (severity["PD402"], severity["PD502"]):
         return how
     return how._replace(near=NearDuplicates(), near_for_leaks=True)
 

@@ -1,8 +1,12 @@
-"""Thresholds of checks, as a config may set them."""
+"""Settings of checks, as a config may set them."""
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+
+from prefdata.check.rows.own import require_own
+
+Setting = bool | int | float | str
 
 
 class CheckLimits(BaseModel):
@@ -29,3 +33,14 @@ class CheckLimits(BaseModel):
     max_bias: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
     """Maximum distance from one half of the share of pairs whose longer side is chosen (PD601), or
     whose side with more of a format is (PD604)."""
+    own: Annotated[dict[str, dict[str, Setting]], Field(exclude_if=lambda own: not own)] = {}
+    """Checks of your own, each with its settings: `{my_checks:no_links: {most: 2}}`. A name is
+    `module:function` or an entry point of the group `prefdata.checks`, and the code in reports and
+    in `severity`; W by default."""
+
+    @field_validator("own")
+    @classmethod
+    def _can_be_called(cls, value: dict[str, dict[str, Setting]]) -> dict[str, dict[str, Setting]]:
+        for name, settings in value.items():
+            require_own(name, settings)
+        return value

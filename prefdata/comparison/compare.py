@@ -11,7 +11,6 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from prefdata.records.split_names import rank_of
-from prefdata.report.explain import describe_code
 from prefdata.report.model import Report
 from prefdata.store.reader import Build
 
@@ -184,14 +183,15 @@ def _changes(rows: pl.DataFrame) -> list[Change]:
 
 
 def _codes(first: Build, second: Build) -> Iterator[CodeChange]:
-    found = []
+    found: list[dict[str, int]] = []
+    names: dict[str, str] = {}
     for build in (first, second):
         report = Report.model_validate_json(build.file("report.json").read_bytes())
         found.append({finding.code: finding.count for finding in report.findings})
-    for code in sorted(found[0].keys() | found[1].keys()):
+        names |= {finding.code: finding.name for finding in report.findings}
+    for code, name in sorted(names.items()):
         before, after = (counts.get(code, 0) for counts in found)
         if before != after:
-            name = describe_code(code).name
             yield CodeChange(code=code, name=name, before=before, after=after)
 
 

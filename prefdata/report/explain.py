@@ -2,39 +2,12 @@
 
 from collections.abc import Iterator
 from functools import cache
-from importlib import resources
 from typing import NamedTuple
 
-import yaml
-
-from prefdata.check import CHECKS, Check
-from prefdata.check.codes import READING
-from prefdata.check.codes.tokens import TOKEN_CHECKS
+from prefdata.check.catalog import Check, all_checks, catalog, faults, read_texts
+from prefdata.check.rows.own import check_of, is_own
 from prefdata.errors import UsageError
 
-CATALOG = dict(sorted((CHECKS | TOKEN_CHECKS).items()))
-
-# Faults of raw rows; `prefdata explain PD101` explains all of them.
-FAULTS = {
-    "R201": "not_json",
-    "R202": "not_utf8",
-    "R203": "lone_surrogate",
-    "R204": "nul_character",
-    "R205": "not_finite",
-    "R206": "number_too_long",
-    "R207": "duplicate_key",
-    "R208": "too_deep",
-    "R209": "not_an_object",
-    "R210": "wrong_type",
-    "R211": "missing_field",
-    "R212": "row_too_long",
-    "R214": "header_again",
-    "R215": "spaced_quotes",
-    "R216": "too_many_values",
-}
-FAULTS = dict(sorted((FAULTS | {check.code: check.name for check in READING}).items()))
-_FAULT_PARENTS = {"R210": "PD104", "R211": "PD103"}
-_OWN = {check.code: check for check in READING}
 FAMILIES = {
     "PD1": "Rows and files",
     "PD2": "Conversations",
@@ -44,10 +17,6 @@ FAMILIES = {
     "PD6": "Biases, origins and private data",
     "PD7": "Tokens",
 }
-_LEVELS = {"E": "error", "W": "warning", "I": "count", "off": "off by default"}
-_SCOPES = {"row": "a row", "set": "the whole set", "tokens": "a row's tokens"}
-
-
 ERROR_FAMILIES = {
     "E1": "Files, directories and the machine",
     "E2": "Sharing on the Hub",
@@ -57,22 +26,8 @@ ERROR_FAMILIES = {
     "T3": "Faults of a run",
     "X0": "Bugs in prefdata and dpo",
 }
-_EXIT_CODES = {
-    "E120": 3,
-    "E121": 3,
-    "E187": 3,
-    "E188": 3,
-    "E189": 3,
-    "E141": 4,
-    "E203": 1,
-    "E204": 1,
-    "E209": 1,
-    "E211": 1,
-    "X001": 70,
-    "T301": 1,
-    "T303": 1,
-    "T310": 1,
-}
+_LEVELS = {"E": "error", "W": "warning", "I": "count", "off": "off by default"}
+_SCOPES = {"row": "a row", "set": "the whole set"}
 
 
 class ErrorText(NamedTuple):
@@ -82,41 +37,43 @@ class ErrorText(NamedTuple):
     name: str
     meaning: str
     advice: str
+    exit: int = 2
 
 
 @cache
 def errors() -> dict[str, ErrorText]:
     """Return every code that an error line ends with, in the order of errors.yaml."""
-    text = (resources.files("prefdata.report") / "errors.yaml").read_text(encoding="utf-8")
-    return {code: ErrorText(code, *words) for code, words in yaml.safe_load(text).items()}
+    texts = read_texts("prefdata.report", "errors.yaml")
+    return {code: ErrorText(code, **fields) for code, fields in texts.items()}
 
 
 def describe_code(code: str) -> Check | ErrorText:
-    """Return the explanation of a code; a fault of raw rows has the text of its check."""
-    if code in errors():
-        return errors()[code]
-    if code in _OWN:
-        return _OWN[code]
-    if code in FAULTS:
-        parent = CATALOG[_FAULT_PARENTS.get(code, "PD101")]
-        return parent._replace(code=code, name=FAULTS[code])
-    if code not in CATALOG:
-        known = ", ".join([*sorted(CATALOG | FAULTS), *errors()])
-        raise UsageError("C140", code, "no such code", f"the codes are {known}")
-    return CATALOG[code]
+    """Return the explanation of a code; a check of your own is explained by its docstring."""
+    explained: dict[str, Check | ErrorText] = {**catalog(), **faults(), **errors()}
+    if code.upper() in explained:
+        return explained[code.upper()]
+    if not is_own(code):
+        known = ", ".join([*sorted(all_checks()), *errors()])
+        raise UsageError("C140", code.upper(), "no such code", f"the codes are {known}")
+    try:
+        return check_of(code)
+    except ValueError as error:
+        remedy = "name a function as module:function"
+        raise UsageError("C140", code, str(error), remedy) from error
 
 
 def explain_code(check: Check | ErrorText) -> Iterator[str]:
     """Yield the explanation of one code, line by line."""
     if isinstance(check, ErrorText):
-        yield f"{check.code} {check.name} (exit code {_EXIT_CODES.get(check.code, 2)})"
+        yield f"{check.code} {check.name} (exit code {check.exit})"
         yield check.meaning
         yield f"What to do: {check.advice}"
         return
     yield f"{check.code} {check.name} ({check.severity})"
     yield check.meaning
     yield f"What to do: {check.advice}"
-    yield f"Example: {check.example}"
+    if check.example:
+        yield f"Example: {check.example}"
     yield f"It is about {_SCOPES[check.scope]}, and found while {check.found}."
 
 
@@ -124,12 +81,12 @@ def list_codes() -> Iterator[str]:
     """Yield every code with its severity and name, one per line."""
     for family, title in FAMILIES.items():
         yield title
-        for code, check in CATALOG.items():
+        for code, check in catalog().items():
             if code.startswith(family):
                 yield f"  {code} {check.severity} {check.name}"
     yield "Faults of raw rows"
-    for code, name in FAULTS.items():
-        yield f"  {code} E {name}"
+    for code, check in faults().items():
+        yield f"  {code} E {check.name}"
     for family, title in ERROR_FAMILIES.items():
         yield title
         for code, error in errors().items():
@@ -141,7 +98,7 @@ def codes_page() -> Iterator[str]:
     """Yield the body of docs/codes.md, line by line."""
     for family, title in FAMILIES.items():
         yield from ("", f"## {title}")
-        for code, check in CATALOG.items():
+        for code, check in catalog().items():
             if code.startswith(family):
                 level, scope = _LEVELS[check.severity], _SCOPES[check.scope]
                 yield from ("", f"### {code} {check.name}", "")

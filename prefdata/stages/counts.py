@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import polars as pl
 
+from prefdata.check.catalog import catalog
 from prefdata.check.sets.leaks import LEAK_NAMES
 from prefdata.records.findings import CodeCount, Findings, Location, merge_counts
-from prefdata.report.explain import CATALOG
 from prefdata.stages.filter import CONTRADICTION, EXCLUDED
 from prefdata.stages.scan import ScanResult
 from prefdata.stages.shard import ShardResult, ShardTask
@@ -78,7 +78,7 @@ def codes_met(
     late = {code: _placed(found, some, examples) for code, some in refused.items()}
     met["E"] = merge_counts([met["E"], late], examples)
     for code, places in {**reported, "PD401": copies}.items():
-        said = [(int(at), CATALOG[code].meaning) for at in places]
+        said = [(int(at), catalog()[code].meaning) for at in places]
         met["W"][code] = _placed(found, said, examples)
     near = _placed(found, _near_messages(found, examples), examples)
     met[found.decision.near_level]["PD402"] = near
@@ -92,7 +92,7 @@ def codes_met(
         named = [(at, one.message) for at in one.examples]
         met[one.severity][one.code] = _placed(found, named, examples)._replace(num=one.num)
     for code, of_tokens in made.findings().items():
-        met["I" if CATALOG[code].severity == "I" else "W"][code] = of_tokens
+        met["I" if catalog()[code].severity == "I" else "W"][code] = of_tokens
     return met
 
 

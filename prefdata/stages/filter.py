@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from prefdata.check import CHECKS
 from prefdata.check.sets.leaks import LEAKED, SHARED, find_leaked
 from prefdata.dedup import find_contradictions, find_copies
 from prefdata.dedup.near import NearDuplicates, Neighbors, Unit, near_copies
@@ -117,13 +116,13 @@ def decide(
         leaks = _leaks(keys, kept_mask, severity, near, divided)
         drop("leaks", leaks.filter("dropped")["at"], _count_codes(leaks.filter("dropped")))
         near = near and near.within(divided.of_rows)
-    copies = _copies(keys, kept_mask, level_of("PD401", severity))
+    copies = _copies(keys, kept_mask, severity["PD401"])
     drop("duplicates", copies["at"], {"PD401": len(copies)})
-    found = _contradictory(keys, kept_mask, level_of("PD403", severity))
-    refused = found if level_of("PD403", severity) == "E" else found.clear()
+    found = _contradictory(keys, kept_mask, severity["PD403"])
+    refused = found if severity["PD403"] == "E" else found.clear()
     drop("contradictions", refused, {"PD403": len(refused)})
     near_ones = _near_copies(keys, kept_mask, near)
-    gone = near_ones["at"] if level_of("PD402", severity) == "E" else near_ones["at"].clear()
+    gone = near_ones["at"] if severity["PD402"] == "E" else near_ones["at"].clear()
     drop("near duplicates", gone, {"PD402": len(gone)})
     return FilterResult(
         kept_mask,
@@ -131,9 +130,9 @@ def decide(
         leaks,
         copies,
         near_ones,
-        "I" if level_of("PD402", severity) == "I" else "W",
+        "I" if severity["PD402"] == "I" else "W",
         refused,
-        {} if level_of("PD403", severity) == "E" else {"PD403": found},
+        {} if severity["PD403"] == "E" else {"PD403": found},
         split_key,
         funnel,
     )
@@ -151,7 +150,7 @@ def _leaks(
     if near is not None:
         frame = frame.with_columns(cluster=pl.Series(near.by_unit["prompt"].clusters))
     frame = frame.filter(pl.Series(kept_mask))
-    levels = {code: level_of(code, severity) for code in SHARED}
+    levels = {code: severity[code] for code in SHARED}
     found = find_leaked(frame, [code for code, level in levels.items() if level in ("E", "W")])
     counted = find_leaked(frame, [code for code, level in levels.items() if level == "I"])
     found = found.with_columns(
@@ -208,10 +207,6 @@ def _split_keys(keys: pl.DataFrame, near: Near | None) -> Numbers:
     clusters = pl.Series("cluster", near.by_unit["prompt"].clusters)
     smallest = pl.DataFrame([ids, clusters]).select(pl.col("group_id_hi").min().over("cluster"))
     return smallest["group_id_hi"].to_numpy()
-
-
-def level_of(code: str, severity: Mapping[str, str]) -> str:
-    return severity.get(code, CHECKS[code].severity)
 
 
 def stage(name: str, rows_in: int, rows_out: int, dropped: Mapping[str, int]) -> FunnelStage:

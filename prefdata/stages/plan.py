@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from prefdata.check.rows.own import own_checks
 from prefdata.config import BuildConfig
 from prefdata.errors import EmptyError
 from prefdata.read import InputFile, expand_inputs, label_sources, load_layout
@@ -111,6 +112,8 @@ def seal_build(config: BuildConfig, target: TokenizerSpec, inputs: BuildInputs) 
         "tokenizer": tokenizer.model_dump(mode="json"),
         "special_tokens": target.special_tokens,
     }
+    if own := own_checks(config.checks.own):
+        decides["own_checks"] = [(check.name, check.sha256) for check in own]
     return BuildSeal(sealed, tokenizer, fingerprint(decides))
 
 

@@ -7,9 +7,8 @@ import polars as pl
 from prefdata.check import RowChecks
 from prefdata.check.sets.bias import find_label_imbalance
 from prefdata.check.sets.found import SetFinding
-from prefdata.check.sets.run import find_in_set
+from prefdata.check.sets.run import find_in_set, settle_findings
 from prefdata.check.sets.triggers import strongest_triggers
-from prefdata.check.severity import resolve_severity
 from prefdata.read import LineCounts
 from prefdata.stages.chunk import ChunkResult
 from prefdata.stages.split import Splits
@@ -40,23 +39,18 @@ def find_together(
 
     `counts` and `readings` have one item for each input, in order.
     """
-    found = find_in_set(kept_mask, checks.severity, checks.limits)
-    resolved = resolve_severity(checks.severity)
-    late = [
-        one._replace(severity=resolved[one.code])
-        for one in (
-            *_find_drift(kept_mask, counts),
-            *_find_unread(kept_mask, readings),
-            *find_label_imbalance(
-                kept_mask,
-                sum(of_file.desirable for of_file in counts),
-                sum(of_file.undesirable for of_file in counts),
-            ),
-            *_find_triggers(kept_mask, parts),
-        )
-        if resolved[one.code] != "off"
+    found = [
+        *find_in_set(kept_mask, checks.severity, checks.limits),
+        *_find_drift(kept_mask, counts),
+        *_find_unread(kept_mask, readings),
+        *find_label_imbalance(
+            kept_mask,
+            sum(of_file.desirable for of_file in counts),
+            sum(of_file.undesirable for of_file in counts),
+        ),
+        *_find_triggers(kept_mask, parts),
     ]
-    return sorted([*found, *late], key=lambda one: one.code)
+    return settle_findings(found, checks.severity)
 
 
 def _find_drift(kept_mask: pl.DataFrame, counts: Sequence[LineCounts]) -> list[SetFinding]:
@@ -71,7 +65,7 @@ def _find_drift(kept_mask: pl.DataFrame, counts: Sequence[LineCounts]) -> list[S
             examples += kept_mask.filter(pl.col("source_index") == index)["at"].head(1).to_list()
     more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
     message = f"schema_drift: {', '.join(lines[:_SHOWN])}{more}"
-    return [SetFinding("PD105", "W", rows, tuple(examples), message, {})] if lines else []
+    return [SetFinding("PD105", rows, tuple(examples), message)] if lines else []
 
 
 def _find_unread(kept_mask: pl.DataFrame, readings: Sequence[Reading]) -> list[SetFinding]:
@@ -87,7 +81,7 @@ def _find_unread(kept_mask: pl.DataFrame, readings: Sequence[Reading]) -> list[S
     more = f" and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
     columns = ", ".join(list(said.values())[:_SHOWN])
     message = f"the layout does not read {columns}{more}, so it does not affect training"
-    return [SetFinding("PD110", "W", rows, tuple(examples), message, {})] if said else []
+    return [SetFinding("PD110", rows, tuple(examples), message)] if said else []
 
 
 def _find_triggers(kept_mask: pl.DataFrame, parts: Sequence[ChunkResult]) -> list[SetFinding]:
@@ -103,4 +97,4 @@ def _find_triggers(kept_mask: pl.DataFrame, parts: Sequence[ChunkResult]) -> lis
     places = first.join(kept_mask.select("source_index", "line", "at"), on=["source_index", "line"])
     examples = places.sort("rank", "at").unique("rank", keep="first", maintain_order=True)["at"]
     message = "; ".join(map(str, seeds))
-    return [SetFinding("PD608", "I", len(seeds), tuple(examples), message, {})]
+    return [SetFinding("PD608", len(seeds), tuple(examples), message)]

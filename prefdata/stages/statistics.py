@@ -11,10 +11,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from prefdata.check.rows.own import check_of
 from prefdata.read.texts import TextChoice
 from prefdata.records.findings import CodeCount, Findings, Level, Location, count_rows
 from prefdata.records.keys import GROUP_ID
-from prefdata.report.explain import CATALOG, describe_code
+from prefdata.report.explain import describe_code
 from prefdata.report.lengths import PARTS, Measured, measure_parts
 from prefdata.report.model import Example, ExamplePair, Finding, Groups, Report, SeverityChange
 from prefdata.stages.scan import ScanResult
@@ -219,9 +220,9 @@ def count_groups(keys: pl.DataFrame) -> Groups | None:
 def severity_changes(changes: Mapping[str, str]) -> list[SeverityChange]:
     """Return the changes that a config's `severity` makes, by code, without repeated defaults."""
     return [
-        SeverityChange.model_validate({"code": code, "was": CATALOG[code].severity, "now": level})
+        SeverityChange.model_validate({"code": code, "was": was, "now": level})
         for code, level in sorted(changes.items())
-        if code in CATALOG and CATALOG[code].severity != level
+        if (was := check_of(code).severity) != level
     ]
 
 

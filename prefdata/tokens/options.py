@@ -5,14 +5,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
-from prefdata.check.codes.tokens import TOKEN_CHECKS
+from prefdata.check.catalog import Severity, catalog
 
 LengthPolicy = Literal["reject", "cut_prompt_start", "cut_completion_end"]
 # Findings that no config can allow: such a pair cannot be trained on.
 FIXED_CODES = frozenset({"PD210", "PD702", "PD706", "PD710", "PD711", "PD712", "PD718"})
 
 ControlTokens = Literal["encode", "reject", "allow"]
-Severity = Literal["E", "W", "I", "off"]
 
 
 class TokenOptions(BaseModel):
@@ -29,7 +28,7 @@ class TokenOptions(BaseModel):
 
     def refuses(self, code: str) -> bool:
         """Return whether a row with this finding is rejected."""
-        return self.severity.get(code, TOKEN_CHECKS[code].severity) == "E"
+        return self.severity.get(code, catalog()[code].severity) == "E"
 
     def reports(self, code: str) -> bool:
         """Return whether a pair with this finding is counted."""

@@ -4,6 +4,9 @@ A text overlaps an item of the file when it has a run of 13 of its words, as GPT
 (arXiv 2005.14165, appendix C), or 70 % of its 8-word runs, as PaLM did (arXiv 2204.02311,
 section 8); an item of 4 to 7 words only when it is the whole text. Runs that more than ten items
 share are ignored: they belong to the file's instructions, not to an item.
+
+Words are runs of letters and digits in lower case; punctuation and spaces do not count. Their
+hashes are stable only within one process.
 """
 
 from collections.abc import Iterator
@@ -14,8 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from prefdata.check.rows.ngrams import Runs, Words, runs_of, words_of
-from prefdata.hashing import Numbers
+from prefdata.hashing import Numbers, mix
 from prefdata.read import Limits, OpenFile, expand_inputs
 from prefdata.read.faults import RowError
 from prefdata.read.files.formats import read_rows
@@ -25,6 +27,25 @@ LONG, SHORT = 13, 8
 COVERAGE = 0.7
 LEAST_WORDS = 4
 MAX_ITEMS = 10
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Words(NamedTuple):
+    """Words of texts, concatenated."""
+
+    hashes: Numbers
+    owners: NDArray[np.int64]
+    """Text index of each word."""
+    counts: NDArray[np.int64]
+    """(texts,): number of words of each text."""
+
+
+class Runs(NamedTuple):
+    """Every run of n words within a text: the same words in the same order are the same hash."""
+
+    hashes: Numbers
+    owners: NDArray[np.int64]
+    """Text index of each run."""
 
 
 class Evaluation(NamedTuple):
@@ -33,7 +54,7 @@ class Evaluation(NamedTuple):
     long: Numbers
     """Runs of 13 words, sorted."""
     short: pl.DataFrame
-    """`gram`, `item`, `num`: 8-word runs, and the number of different ones in the item."""
+    """`run`, `item`, `num`: 8-word runs, and the number of different ones in the item."""
     whole: dict[int, Numbers]
     """Items of 4 to 7 words, by their number of words, sorted."""
 
@@ -47,54 +68,69 @@ def read_evaluation(files: tuple[str, ...]) -> Evaluation:
 
 def index_items(items: pl.Series) -> Evaluation:
     """Build the index over texts, each an item."""
-    words = words_of(items)
-    long, short = _distinct(runs_of(words, LONG)), _distinct(runs_of(words, SHORT))
-    whole = {n: _whole(words, n) for n in range(LEAST_WORDS, SHORT)}
+    words = _words_of(items)
+    long, short = _distinct(_runs_of(words, LONG)), _distinct(_runs_of(words, SHORT))
     return Evaluation(
-        long["gram"].unique().sort().to_numpy(),
+        long["run"].unique().sort().to_numpy(),
         short.with_columns(num=pl.len().over("item")),
-        {n: np.unique(grams.grams) for n, grams in whole.items()},
+        {n: np.unique(_whole(words, n).hashes) for n in range(LEAST_WORDS, SHORT)},
     )
-
-
-def _distinct(runs: Runs) -> pl.DataFrame:
-    """Return runs and their items, without runs that many items share."""
-    found = pl.DataFrame({"gram": runs.grams, "item": runs.owners}).unique(maintain_order=True)
-    return found.filter(pl.len().over("gram") <= MAX_ITEMS)
-
-
-def _whole(words: Words, n: int) -> Runs:
-    """Return the runs that are a whole text of exactly n words."""
-    runs = runs_of(words, n)
-    own = words.counts[runs.owners] == n
-    return Runs(runs.grams[own], runs.starts[own], runs.owners[own])
 
 
 def overlaps(texts: pl.Series, evaluation: Evaluation) -> NDArray[np.bool_]:
     """Return a mask of the texts that overlap an item, (texts,)."""
-    words = words_of(texts)
+    words = _words_of(texts)
     found = np.zeros(len(texts), np.bool_)
-    long = runs_of(words, LONG)
-    found[long.owners[_is_in(long.grams, evaluation.long)]] = True
-    found[_covering(runs_of(words, SHORT), evaluation.short)] = True
+    long = _runs_of(words, LONG)
+    found[long.owners[_is_in(long.hashes, evaluation.long)]] = True
+    found[_covering(_runs_of(words, SHORT), evaluation.short)] = True
     for n, known in evaluation.whole.items():
         whole = _whole(words, n)
-        found[whole.owners[_is_in(whole.grams, known)]] = True
+        found[whole.owners[_is_in(whole.hashes, known)]] = True
     return found
 
 
 def _is_in(values: Numbers, known: Numbers) -> NDArray[np.bool_]:
-    if not len(known):
-        return np.zeros(len(values), np.bool_)
-    at = np.minimum(np.searchsorted(known, values), len(known) - 1)
-    found: NDArray[np.bool_] = known[at] == values
-    return found
+    """Return a mask of the values that are in a sorted array."""
+    at = np.searchsorted(known, values)
+    found: NDArray[np.bool_] = np.append(known, np.uint64(0))[at] == values
+    return found & (at < len(known))
+
+
+def _words_of(texts: pl.Series) -> Words:
+    lists = texts.str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+")
+    counts = lists.list.len().cast(pl.Int64).to_numpy()
+    hashes = lists.explode().drop_nulls().hash().to_numpy()
+    return Words(hashes, np.repeat(np.arange(len(counts)), counts), counts)
+
+
+def _runs_of(words: Words, n: int) -> Runs:
+    """Return the runs of n words within each text."""
+    last = max(len(words.hashes) - n + 1, 0)
+    starts = np.flatnonzero(words.owners[:last] == words.owners[n - 1 :])
+    hashes = np.zeros(len(starts), np.uint64)
+    for place in range(n):
+        hashes = hashes * _STEP + words.hashes[starts + place]
+    return Runs(mix(hashes), words.owners[starts])
+
+
+def _whole(words: Words, n: int) -> Runs:
+    """Return the runs that are a whole text of exactly n words."""
+    runs = _runs_of(words, n)
+    own = words.counts[runs.owners] == n
+    return Runs(runs.hashes[own], runs.owners[own])
+
+
+def _distinct(runs: Runs) -> pl.DataFrame:
+    """Return runs and their items, without runs that many items share."""
+    found = pl.DataFrame({"run": runs.hashes, "item": runs.owners}).unique(maintain_order=True)
+    return found.filter(pl.len().over("run") <= MAX_ITEMS)
 
 
 def _covering(runs: Runs, short: pl.DataFrame) -> NDArray[np.int64]:
     """Return the texts that have at least COVERAGE of an item's 8-word runs."""
-    met = pl.DataFrame({"gram": runs.grams, "text": runs.owners}).unique()
-    shared = met.join(short, on="gram").group_by("text", "item").agg(pl.len(), pl.first("num"))
+    met = pl.DataFrame({"run": runs.hashes, "text": runs.owners}).unique()
+    shared = met.join(short, on="run").group_by("text", "item").agg(pl.len(), pl.first("num"))
     return shared.filter(pl.col("len") >= COVERAGE * pl.col("num"))["text"].unique().to_numpy()
 
 

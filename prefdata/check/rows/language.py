@@ -4,6 +4,7 @@ Best effort, for a count in a report: short texts and most languages are not rec
 """
 
 import re
+from collections import Counter
 
 import polars as pl
 
@@ -38,12 +39,11 @@ _STOP_WORDS = {
     "pl": "nie się jest na że do jak co to ale dla czy jestem który być może przez",
     "id": "yang dan di untuk dengan ini itu adalah tidak dari saya apa bagaimana pada akan",
 }
-STOP_WORDS = {name: frozenset(words.split()) for name, words in _STOP_WORDS.items()}
 _WORD = re.compile(r"[^\W\d_]+")
-_LANGUAGES_OF = {
-    word: tuple(name for name, stop in STOP_WORDS.items() if word in stop)
-    for word in sorted(frozenset().union(*STOP_WORDS.values()))
-}
+_LANGUAGES_OF: dict[str, list[str]] = {}
+for _name, _words in _STOP_WORDS.items():
+    for _word in set(_words.split()):
+        _LANGUAGES_OF.setdefault(_word, []).append(_name)
 # One of these is enough for English, so that most texts of most sets need no vote.
 _ENGLISH = [
     *(" the ", " and ", " you ", " that ", " what ", "What ", " this ", "I'm ", " have ", " with "),
@@ -53,7 +53,7 @@ _ENGLISH = [
     *(" just ", " know ", " really ", " people ", " because ", " which ", " where ", " when "),
 ]
 _FOREIGN_BYTES = 0.1  # at most, per character, in such a text: quotes, dashes
-KNOWN = ("en", *(name for name in STOP_WORDS if name != "en"), *SCRIPTS)
+KNOWN = ("en", *(name for name in _STOP_WORDS if name != "en"), *SCRIPTS)
 
 
 def languages(texts: pl.Series) -> pl.Series:
@@ -79,10 +79,8 @@ def language_of(text: str) -> str:
         for script, letters in SCRIPTS.items():
             if len(letters.findall(text)) > enough:
                 return script
-    votes: dict[str, int] = {}
-    for word in set(_WORD.findall(text.lower())):
-        for name in _LANGUAGES_OF.get(word, ()):
-            votes[name] = votes.get(name, 0) + 1
+    words = set(_WORD.findall(text.lower()))
+    votes = Counter(name for word in words for name in _LANGUAGES_OF.get(word, ()))
     most = max(votes.values(), default=0)
     winners = [name for name, count in votes.items() if count == most]
     return winners[0] if most >= MIN_VOTES and len(winners) == 1 else ""

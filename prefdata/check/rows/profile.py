@@ -9,9 +9,7 @@ import polars as pl
 import pyarrow as pa
 from blake3 import blake3
 
-from prefdata.check.limits import CheckLimits
-from prefdata.check.rows.context import CheckContext
-from prefdata.check.rows.frames import CHOSEN, PARTS, PROMPT, REJECTED
+from prefdata.check.rows.context import CHOSEN, PARTS, PROMPT, REJECTED, CheckContext
 from prefdata.check.rows.language import KNOWN
 from prefdata.records.split_names import said_split
 
@@ -67,12 +65,6 @@ PROFILE = pl.Schema(_KINDS)
 _COPIED = ("score_chosen", "score_rejected", "margin", "model_chosen", "model_rejected")
 
 
-def profile_rows(records: pa.Table) -> pl.DataFrame:
-    """Return one row of PROFILE for each record, in their order."""
-    scenes = (CheckContext(batch, CheckLimits()) for batch in records.to_batches())
-    return pl.concat([pl.DataFrame(schema=PROFILE), *map(profile_scene, scenes)])
-
-
 def profile_scene(scene: CheckContext) -> pl.DataFrame:
     """Return the profile of one batch."""
     batch, height = scene.batch, scene.batch.num_rows
@@ -84,10 +76,12 @@ def profile_scene(scene: CheckContext) -> pl.DataFrame:
         for what in counts:
             total = np.bincount(rows, own[what].to_numpy(), height)
             columns[f"{what}_{name}"] = np.minimum(total, _MOST) if what in FEATURES else total
-        columns[f"turns_{name}"] = np.minimum(scene.flat.lengths[part], _MOST_TURNS)
+        columns[f"turns_{name}"] = np.minimum(scene.lengths[part], _MOST_TURNS)
     columns["chosen_refuses"] = scene.refusals[CHOSEN]
     columns["rejected_refuses"] = scene.refusals[REJECTED]
-    columns["language"] = _prompt_language(scene)
+    prompts = scene.spoken.filter(pl.col("part") == PROMPT)
+    unknown = pl.Series([""]).new_from_index(0, height)
+    columns["language"] = unknown.scatter(prompts["row"], prompts["language"])
     columns |= {name: pl.Series(batch[name]) for name in _COPIED}
     columns |= _from_meta(pl.Series(batch["meta"]))
     return pl.DataFrame({name: columns[name] for name in PROFILE}).cast(PROFILE)
@@ -97,12 +91,6 @@ def storable(profile: pl.DataFrame) -> pa.Table:
     """Convert a profile to Arrow, categories as text; `cast(PROFILE)` undoes it."""
     texts = [name for name, kind in PROFILE.items() if kind in (pl.Categorical, LANGUAGE)]
     return profile.cast(dict.fromkeys(texts, pl.String)).to_arrow()
-
-
-def _prompt_language(scene: CheckContext) -> pl.Series:
-    prompts = scene.spoken.filter(pl.col("part") == PROMPT)
-    none = pl.Series([""], dtype=pl.String).new_from_index(0, scene.batch.num_rows)
-    return none.scatter(prompts["row"], prompts["language"])
 
 
 def _from_meta(meta: pl.Series) -> dict[str, pl.Series]:

@@ -1,17 +1,19 @@
 """Checks of rows, as polars expressions.
 
-`FLAGS` are expressions over single messages (the frame of `frames.message_frame`), true for a pair
+`FLAGS` are expressions over single messages (`CheckContext.messages`), true for a pair
 if one of its messages has them; `SUMS` are summed over a pair's messages. `rules_of` combines both
 into broken or not. Checks that need more than an expression are in `slow.py`, under names that
 rules use in the same way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import polars as pl
 
 from prefdata.check.limits import CheckLimits
-from prefdata.check.rows.frames import CHOSEN, PROMPT, REJECTED, ROLES
+from prefdata.check.rows.context import CHOSEN, PROMPT, REJECTED, ROLES, CheckContext
+from prefdata.check.rows.slow import LOOKS
 
 # Markers that common chat templates write: text that contains one is already templated.
 TEMPLATE_MARKS = [
@@ -136,3 +138,32 @@ def flags_of(control_tokens: Sequence[str]) -> dict[str, pl.Expr]:
     if not spelled:
         return FLAGS
     return FLAGS | {"controls": content.str.contains_any(spelled)}
+
+
+def evaluate(
+    scene: CheckContext, codes: Iterable[str], control_tokens: Sequence[str] = ()
+) -> pl.DataFrame:
+    """Return which rules each pair breaks: one boolean column per code, in the rules' order.
+
+    Only what the codes need is computed.
+    """
+    asked = set(codes)
+    rules = {code: rule for code, rule in rules_of(scene.limits).items() if code in asked}
+    names = {name for rule in rules.values() for name in rule.meta.root_names()}
+    looks = {name: look for name, look in LOOKS.items() if name in names}
+    names = names.union(*(look.needs for look in looks.values()))
+    flags = {name: flag for name, flag in flags_of(control_tokens).items() if name in names}
+    sums = {name: one for name, one in SUMS.items() if name in names}
+    facts = scene.messages.lazy().select("row", **flags, **sums).collect()
+    rows, height = facts["row"].to_numpy(), scene.batch.num_rows
+    pairs = scene.pair_frame().with_columns(
+        *(pl.Series(name, scene.flags(facts["row"].filter(facts[name]))) for name in flags),
+        *(
+            pl.Series(name, np.bincount(rows, facts[name].to_numpy(), height).astype(np.int64))
+            for name in sums
+        ),
+    )
+    pairs = pairs.with_columns(
+        pl.Series(name, look.see(scene, pairs)) for name, look in looks.items()
+    )
+    return pairs.select(rule.fill_null(value=False).alias(code) for code, rule in rules.items())

@@ -6,11 +6,11 @@ tried. A match counts only if its `proof` returns true.
 """
 
 import ipaddress
+import math
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
-
-from prefdata.check.rows.checksums import entropy, luhn, mod97
 
 
 class Pattern(NamedTuple):
@@ -22,6 +22,39 @@ class Pattern(NamedTuple):
     keywords: tuple[str, ...]
     """Empty: the pattern is tried on every text with a digit."""
     proof: Callable[[str], bool]
+
+
+def luhn(digits: str) -> bool:
+    """Check that the last digit of a card number is its check digit (ISO/IEC 7812-1).
+
+    >>> luhn("4111111111111111"), luhn("4111111111111112")
+    (True, False)
+    """
+    total = 0
+    for at, digit in enumerate(reversed(digits)):
+        value = int(digit) * (1 + at % 2)
+        total += value - 9 * (value > 9)
+    return total % 10 == 0
+
+
+def mod97(iban: str) -> bool:
+    """Check that an IBAN without spaces is 1 modulo 97 (ISO 13616, ISO 7064).
+
+    >>> mod97("GB82WEST12345698765432"), mod97("GB82WEST12345698765433")
+    (True, False)
+    """
+    turned = iban[4:] + iban[:4]
+    return int("".join(str(int(char, 36)) for char in turned)) % 97 == 1
+
+
+def entropy(text: str) -> float:
+    """Return the bits per character, by the counts of characters in the text (Shannon).
+
+    >>> entropy("aaaa"), entropy("abcd")
+    (0.0, 2.0)
+    """
+    total = len(text)
+    return -sum(n / total * math.log2(n / total) for n in Counter(text).values()) + 0.0
 
 
 def _is_random(secret: str) -> bool:
@@ -68,128 +101,117 @@ def _is_phone(text: str) -> bool:
     return 9 <= len(re.sub(r"\D", "", text)) <= 13
 
 
-_SECRETS: tuple[tuple[str, str, str, Callable[[str], bool]], ...] = (
-    ("private_key", r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----", "PRIVATE KEY", _any),
-    (
-        "aws_access_key",
-        r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b",
-        "AKIA ASIA ABIA ACCA",
-        _is_random,
+def _pattern(
+    name: str, regex: str, keywords: str = "", proof: Callable[[str], bool] = _is_random
+) -> Pattern:
+    return Pattern(name, re.compile(regex), tuple(keywords.split()), proof)
+
+
+SECRETS = (
+    _pattern(
+        "private_key",
+        r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----",
+        "PRIVATE KEY",
+        proof=_any,
     ),
-    (
+    _pattern("aws_access_key", r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b", "AKIA ASIA ABIA ACCA"),
+    _pattern(
         "aws_secret_key",
         r"(?i:aws)\w{0,20}(?i:secret|key)\w{0,20}[\"']?\s{0,3}[:=]+\s{0,3}[\"']?([A-Za-z0-9/+]{40})\b",
         "aws AWS",
-        _is_random,
     ),
-    ("github_token", r"\bgh[pousr]_[A-Za-z0-9]{36,76}\b", "ghp_ gho_ ghu_ ghs_ ghr_", _is_random),
-    ("github_fine_grained", r"\bgithub_pat_\w{60,90}\b", "github_pat_", _is_random),
-    ("gitlab_token", r"\bglpat-[\w-]{20,60}", "glpat-", _is_random),
-    ("slack_token", r"\bxox[abeoprs]-[A-Za-z0-9-]{10,150}", "xox", _is_random),
-    ("slack_webhook", r"hooks\.slack\.com/services/(\w+/\w+/\w{20,30})", "hooks.slack.com", _any),
-    ("stripe_key", r"\b[sr]k_(?:live|test)_[A-Za-z0-9]{16,110}", "k_live_ k_test_", _is_random),
-    ("google_api_key", r"\bAIza[\w-]{35}", "AIza", _is_random),
-    ("google_oauth", r"\bya29\.[\w-]{20,}|\bGOCSPX-[\w-]{28}", "ya29. GOCSPX-", _is_random),
-    ("anthropic_key", r"\bsk-ant-[\w-]{24,}", "sk-ant-", _is_random),
-    (
+    _pattern("github_token", r"\bgh[pousr]_[A-Za-z0-9]{36,76}\b", "ghp_ gho_ ghu_ ghs_ ghr_"),
+    _pattern("github_fine_grained", r"\bgithub_pat_\w{60,90}\b", "github_pat_"),
+    _pattern("gitlab_token", r"\bglpat-[\w-]{20,60}", "glpat-"),
+    _pattern("slack_token", r"\bxox[abeoprs]-[A-Za-z0-9-]{10,150}", "xox"),
+    _pattern(
+        "slack_webhook",
+        r"hooks\.slack\.com/services/(\w+/\w+/\w{20,30})",
+        "hooks.slack.com",
+        proof=_any,
+    ),
+    _pattern("stripe_key", r"\b[sr]k_(?:live|test)_[A-Za-z0-9]{16,110}", "k_live_ k_test_"),
+    _pattern("google_api_key", r"\bAIza[\w-]{35}", "AIza"),
+    _pattern("google_oauth", r"\bya29\.[\w-]{20,}|\bGOCSPX-[\w-]{28}", "ya29. GOCSPX-"),
+    _pattern("anthropic_key", r"\bsk-ant-[\w-]{24,}", "sk-ant-"),
+    _pattern(
         "openai_key",
         r"\bsk-(?:proj-|svcacct-|admin-)?(?!ant-|or-)[A-Za-z0-9][\w-]{31,}",
         "sk-",
-        _is_random,
     ),
-    ("openrouter_key", r"\bsk-or-(?:v1-)?[a-f0-9]{40,}", "sk-or-", _is_random),
-    ("huggingface_token", r"\bhf_[A-Za-z]{30,40}\b", "hf_", _is_random),
-    ("groq_key", r"\bgsk_[A-Za-z0-9]{40,60}\b", "gsk_", _is_random),
-    ("replicate_token", r"\br8_[A-Za-z0-9]{37,40}\b", "r8_", _is_random),
-    ("npm_token", r"\bnpm_[A-Za-z0-9]{36}\b", "npm_", _is_random),
-    ("pypi_token", r"\bpypi-AgEI[\w-]{50,}", "pypi-AgEI", _is_random),
-    ("docker_token", r"\bdckr_pat_[\w-]{27}", "dckr_pat_", _is_random),
-    ("sendgrid_key", r"\bSG\.[\w-]{16,32}\.[\w-]{16,64}", "SG.", _is_random),
-    ("mailgun_key", r"\bkey-[0-9a-f]{32}\b", "key-", _is_random),
-    ("mailchimp_key", r"\b[0-9a-f]{32}-us[0-9]{1,2}\b", "-us", _is_random),
-    ("twilio_key", r"\b(?:SK|AC)[0-9a-f]{32}\b", "SK AC", _is_random),
-    ("digitalocean_token", r"\bdo[opr]_v1_[a-f0-9]{64}\b", "_v1_", _is_random),
-    (
+    _pattern("openrouter_key", r"\bsk-or-(?:v1-)?[a-f0-9]{40,}", "sk-or-"),
+    _pattern("huggingface_token", r"\bhf_[A-Za-z]{30,40}\b", "hf_"),
+    _pattern("groq_key", r"\bgsk_[A-Za-z0-9]{40,60}\b", "gsk_"),
+    _pattern("replicate_token", r"\br8_[A-Za-z0-9]{37,40}\b", "r8_"),
+    _pattern("npm_token", r"\bnpm_[A-Za-z0-9]{36}\b", "npm_"),
+    _pattern("pypi_token", r"\bpypi-AgEI[\w-]{50,}", "pypi-AgEI"),
+    _pattern("docker_token", r"\bdckr_pat_[\w-]{27}", "dckr_pat_"),
+    _pattern("sendgrid_key", r"\bSG\.[\w-]{16,32}\.[\w-]{16,64}", "SG."),
+    _pattern("mailgun_key", r"\bkey-[0-9a-f]{32}\b", "key-"),
+    _pattern("mailchimp_key", r"\b[0-9a-f]{32}-us[0-9]{1,2}\b", "-us"),
+    _pattern("twilio_key", r"\b(?:SK|AC)[0-9a-f]{32}\b", "SK AC"),
+    _pattern("digitalocean_token", r"\bdo[opr]_v1_[a-f0-9]{64}\b", "_v1_"),
+    _pattern(
         "shopify_token",
         r"\bshp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}\b",
         "shpat_ shpca_ shppa_ shpss_",
-        _any,
+        proof=_any,
     ),
-    ("square_token", r"\bsq0(?:atp|csp)-[\w-]{22,43}", "sq0", _is_random),
-    ("databricks_token", r"\bdapi[a-f0-9]{32}\b", "dapi", _is_random),
-    ("vault_token", r"\bhv[sb]\.[\w-]{24,}", "hvs. hvb.", _is_random),
-    ("azure_key", r"AccountKey=([A-Za-z0-9+/]{86}==)", "AccountKey=", _is_random),
-    (
-        "telegram_token",
-        r"(?<![\d:])[0-9]{8,10}:A[A-Za-z0-9_-]{34}\b",
-        ":A",
-        _is_random,
-    ),
-    (
+    _pattern("square_token", r"\bsq0(?:atp|csp)-[\w-]{22,43}", "sq0"),
+    _pattern("databricks_token", r"\bdapi[a-f0-9]{32}\b", "dapi"),
+    _pattern("vault_token", r"\bhv[sb]\.[\w-]{24,}", "hvs. hvb."),
+    _pattern("azure_key", r"AccountKey=([A-Za-z0-9+/]{86}==)", "AccountKey="),
+    _pattern("telegram_token", r"(?<![\d:])[0-9]{8,10}:A[A-Za-z0-9_-]{34}\b", ":A"),
+    _pattern(
         "discord_webhook",
         r"discord(?:app)?\.com/api/webhooks/([0-9]{17,20}/[\w-]{60,70})",
         "/api/webhooks/",
-        _any,
+        proof=_any,
     ),
-    (
-        "json_web_token",
-        r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",
-        "eyJ",
-        _is_random,
-    ),
-    (
+    _pattern("json_web_token", r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}", "eyJ"),
+    _pattern(
         "bearer_token",
         r"(?i:authorization)[\"']?\s{0,3}:\s{0,3}[\"']?(?i:bearer|basic|token)\s+([\w.+/=-]{16,})",
         "uthorization",
-        _is_random,
     ),
-    (
+    _pattern(
         "password_in_url",
         r"\b[a-z][a-z0-9+.-]{1,15}://[^\s/:@\"'<>]{1,60}:([^\s/@\"'<>]{4,80})@[\w.-]+",
         "://",
-        _is_password,
+        proof=_is_password,
     ),
-    (
+    _pattern(
         "assigned_secret",
         r"(?i:pass(?:word|wd)?|pwd|secret|api[_-]?key|access[_-]?key|auth[_-]?token)[\"']?"
         r"\s{0,3}(?:=|:|:=|=>)\s{0,3}[\"']?([^\s\"',;<>(){}]{10,100})",
         "pass Pass PASS pwd PWD ecret ECRET key Key KEY token Token TOKEN",
-        _is_password,
+        proof=_is_password,
     ),
 )
-_PERSONAL: tuple[tuple[str, str, str, Callable[[str], bool]], ...] = (
-    (
+PERSONAL = (
+    _pattern(
         "email_address",
         r"(?<![\w.+%/:-])[A-Za-z0-9][\w.+%-]{0,63}@(?!example\.)(?:[A-Za-z0-9-]{1,63}\.){1,4}[A-Za-z]{2,24}\b",
         "@",
-        _any,
+        proof=_any,
     ),
-    (
+    _pattern(
         "card_number",
         r"(?<![\d.,+-])(?:[2-6]\d{15}|[2-6]\d{3}(?:[ -]\d{4}){3}|3[47]\d{13}"
         r"|3[47]\d{2}[ -]\d{6}[ -]\d{5})(?![\d.,-]*\d)",
-        "",
-        _is_card,
+        proof=_is_card,
     ),
-    ("iban", r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", "", _is_iban),
-    ("ip_address", r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.]*\d)", "", _is_ip),
-    ("social_security_number", r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-]*\d)", "", _is_ssn),
-    (
+    _pattern(
+        "iban",
+        r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b",
+        proof=_is_iban,
+    ),
+    _pattern("ip_address", r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.]*\d)", proof=_is_ip),
+    _pattern("social_security_number", r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-]*\d)", proof=_is_ssn),
+    _pattern(
         "phone_number",
         r"(?<![\w.,/=-])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){1,4}"
         r"|\(\d{3}\) ?\d{3}[ .-]\d{4}|\d{3}[.-]\d{3}[.-]\d{4})(?![\w-]*\d)",
-        "",
-        _is_phone,
+        proof=_is_phone,
     ),
 )
-
-
-def _compiled(rows: tuple[tuple[str, str, str, Callable[[str], bool]], ...]) -> tuple[Pattern, ...]:
-    return tuple(
-        Pattern(name, re.compile(regex), tuple(keywords.split()), proof)
-        for name, regex, keywords, proof in rows
-    )
-
-
-SECRETS = _compiled(_SECRETS)
-PERSONAL = _compiled(_PERSONAL)

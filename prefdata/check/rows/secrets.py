@@ -59,14 +59,9 @@ def find_private(text: str) -> Iterator[SecretMatch]:
     has_digits = _DIGIT.search(text) is not None
     for is_secret, patterns in ((True, SECRETS), (False, PERSONAL)):
         for pattern in patterns:
-            if _may_match(pattern, text, has_digits=has_digits):
+            keywords = pattern.keywords
+            if any(word in text for word in keywords) if keywords else has_digits:
                 yield from _matches(pattern, text, taken, is_secret=is_secret)
-
-
-def _may_match(pattern: Pattern, text: str, *, has_digits: bool) -> bool:
-    if not pattern.keywords:
-        return has_digits
-    return any(word in text for word in pattern.keywords)
 
 
 def _matches(

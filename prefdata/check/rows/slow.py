@@ -4,24 +4,25 @@ Each returns a mask over the pairs. A cheap filter selects candidates first; the
 runs only on those.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 import polars as pl
+from rapidfuzz.distance import Indel
 
 from prefdata.check.rows.contamination import overlaps, read_evaluation
-from prefdata.check.rows.context import CheckContext, Flags
-from prefdata.check.rows.frames import CHOSEN, PROMPT, REJECTED
+from prefdata.check.rows.context import CHOSEN, PROMPT, REJECTED, CheckContext, Flags
 from prefdata.check.rows.repetition import MIN_CHARS, loops
 from prefdata.check.rows.secrets import find_private, suspects
-from prefdata.check.rows.similar import similarity
-from prefdata.check.rows.tools import is_malformed
 from prefdata.read.texts import is_glued
 
 CUT_END = r"[\p{L}\p{N},(]"
 CUT_CHARS = 200
+MAX_CELLS = 25_000_000
+"""Longest texts to compare by characters, as the product of their lengths; longer ones are compared
+by words, or by lines."""
 
 
 class SlowCheck(NamedTuple):
@@ -85,6 +86,33 @@ def _near(scene: CheckContext, pairs: pl.DataFrame) -> Flags:
     return scene.flags(texts.filter(pl.Series(near, dtype=pl.Boolean))["row"])
 
 
+def similarity(one: str, other: str, *, least: float = 0.0) -> float:
+    """Return twice the characters that two texts share in order, over all of theirs, from 0 to 1.
+
+    This is the normalized Indel similarity of `rapidfuzz`; 0 if it is below `least`. Texts of more
+    than 5,000 lines each are not compared, and have nothing in common.
+
+    >>> round(similarity("chat", "cat"), 4)
+    0.8571
+    """
+    if len(one) * len(other) <= MAX_CELLS:
+        return _ratio(one, other, least)
+    for split in (str.split, str.splitlines):
+        first, second = split(one), split(other)
+        if len(first) * len(second) <= MAX_CELLS:
+            return _ratio(first, second, least)
+    return 0.0
+
+
+def _ratio(one: Sequence[str], other: Sequence[str], least: float) -> float:
+    total = len(one) + len(other)
+    if not total:
+        return 1.0
+    most = int((1 - least) * total) + 1  # one more than needed, as the product is rounded
+    found = (total - Indel.distance(one, other, score_cutoff=most)) / total
+    return found if found >= least else 0.0
+
+
 def _malformed(scene: CheckContext, _: pl.DataFrame) -> Flags:
     """Find pairs with tool calls or a tool result that cannot be rendered."""
     special = pl.col("tool_calls").is_not_null() | (pl.col("role") == "tool")
@@ -92,9 +120,35 @@ def _malformed(scene: CheckContext, _: pl.DataFrame) -> Flags:
     found = [
         turn["row"]
         for turn in scene.messages.filter(special).iter_rows(named=True)
-        if is_malformed(turn, has_tools=tools[turn["row"]].is_valid)
+        if _is_malformed(turn, has_tools=tools[turn["row"]].is_valid)
     ]
     return scene.flags(pl.Series(found, dtype=pl.UInt32))
+
+
+def _is_malformed(message: dict[str, Any], *, has_tools: bool) -> bool:
+    """Check for an invalid tool call, or a result without its call or tool."""
+    if message["role"] == "tool" and not (message["tool_call_id"] or message["name"]):
+        return True
+    calls = message["tool_calls"]
+    if calls is None:
+        return False
+    parsed = orjson.loads(calls)  # canonical JSON by construction
+    return not has_tools or type(parsed) is not list or not all(map(_is_call, parsed))
+
+
+def _is_call(call: Any) -> bool:
+    if type(call) is not dict:
+        return False
+    function = call.get("function", call)
+    if type(function) is not dict or not isinstance(function.get("name"), str):
+        return False
+    arguments = function.get("arguments", {})
+    if type(arguments) is str:
+        try:
+            arguments = orjson.loads(arguments)
+        except orjson.JSONDecodeError:
+            return False
+    return type(arguments) is dict
 
 
 def _overrated(scene: CheckContext, pairs: pl.DataFrame) -> Flags:

@@ -32,21 +32,12 @@ def find_length_bias(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFindin
         f"predicts the chosen side with an AUC of {area.value:.3f} "
         f"({area.low:.3f} to {area.high:.3f})"
     )
-    return about_set("PD601", len(frame), frame, message, longer.named("share") | area.named("auc"))
-
-
-def length_numbers(frame: pl.DataFrame) -> dict[str, float]:
-    """Return the share of pairs whose chosen side is longer, and the AUC of length."""
-    if not len(frame):
-        return {}
-    sides = (frame[f"chars_{side}"].to_numpy() for side in ("chosen", "rejected"))
-    return _chosen_has_more(frame, "chars").named("share") | area_under_curve(*sides).named("auc")
+    return about_set("PD601", len(frame), frame, message)
 
 
 def find_format_bias(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFinding]:
     """Check whether more of a format predicts the chosen side, among pairs that differ (PD604)."""
     parts: list[str] = []
-    numbers: dict[str, float] = {}
     count = 0
     for feature in FEATURES:
         differing = frame.filter(pl.col(f"{feature}_chosen") != pl.col(f"{feature}_rejected"))
@@ -55,10 +46,9 @@ def find_format_bias(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFindin
         more = _chosen_has_more(differing, feature)
         if more.is_beyond(0.5, limits.max_bias):
             parts.append(f"{feature} in {_percent(more)} of {len(differing):,}")
-            numbers |= more.named(feature)
             count = max(count, len(differing))
     message = f"chosen has more {'; '.join(parts)} pairs that differ in it"
-    return about_set("PD604", count, frame, message, numbers) if parts else []
+    return about_set("PD604", count, frame, message) if parts else []
 
 
 def find_model_bias(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
@@ -82,21 +72,16 @@ def find_model_bias(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
     games = (
         met.filter(~pl.col("same")).group_by("first", "second").agg(pl.len(), pl.col("won").sum())
     )
-    won, lost = (games[name].to_numpy().astype(np.int64) for name in ("won", "len"))
-    lost = lost - won
-    right = won * _guess(won - 1 - lost) + lost * _guess(lost - 1 - won)
-    accuracy = share(float(right.sum() + met["same"].sum() / 2), len(known))
+    won, num = (games[name].to_numpy().astype(np.int64) for name in ("won", "len"))
+    right = sum(
+        wins * (np.sign(2 * wins - 1 - num) + 1) / 2  # 1 if most of the others agree, 1/2 if split
+        for wins in (won, num - won)
+    ).sum()
+    accuracy = share(float(right + met["same"].sum() / 2), len(known))
     if accuracy.low <= MAX_MODEL_ACCURACY:
         return []
     message = f"the two models' names predict the chosen side in {_percent(accuracy)} of the pairs"
-    return about_set("PD602", len(known), known, message, accuracy.named("accuracy"))
-
-
-def _guess(
-    lead: np.ndarray[tuple[int], np.dtype[np.int64]],
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return 1 if the other pairs are for it, 0 if they are against, one half if they are split."""
-    return (np.sign(lead) + 1) / 2
+    return about_set("PD602", len(known), known, message)
 
 
 def find_position_bias(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
@@ -108,7 +93,7 @@ def find_position_bias(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
     if not of_first.is_beyond(0.5, MAX_POSITION_BIAS):
         return []
     message = f"answer A is chosen in {_percent(of_first)} of the pairs"
-    return about_set("PD603", len(first), frame, message, of_first.named("share"))
+    return about_set("PD603", len(first), frame, message)
 
 
 def find_label_imbalance(frame: pl.DataFrame, desirable: int, undesirable: int) -> list[SetFinding]:
@@ -117,8 +102,7 @@ def find_label_imbalance(frame: pl.DataFrame, desirable: int, undesirable: int) 
     if more < MIN_PAIRS or more <= MAX_LABEL_RATIO * fewer:
         return []
     message = f"{desirable:,} rows are desirable, {undesirable:,} are not"
-    numbers = {"desirable": float(desirable), "undesirable": float(undesirable)}
-    return about_set("PD605", more, frame, message, numbers)
+    return about_set("PD605", more, frame, message)
 
 
 def _chosen_has_more(frame: pl.DataFrame, what: str) -> Estimate:

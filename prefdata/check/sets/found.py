@@ -1,12 +1,10 @@
 """Findings of the checks of a whole set."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import polars as pl
 
-from prefdata.check.catalog import CHECKS
-from prefdata.check.code import Severity
+from prefdata.check.catalog import Severity
 from prefdata.records.findings import EXAMPLES
 
 
@@ -14,30 +12,21 @@ class SetFinding(NamedTuple):
     """One code found in the set."""
 
     code: str
-    severity: Severity
     num: int
     """Number of rows that it is about."""
     examples: tuple[int, ...]
     """Row indices of the first examples (the first row for set-level findings)."""
     message: str
-    numbers: dict[str, float]
+    severity: Severity = "W"
+    """As the config resolves it, once all findings are known."""
 
 
-def about_rows(
-    code: str, rows: pl.Series, message: str, numbers: dict[str, float] | None = None
-) -> list[SetFinding]:
+def about_rows(code: str, rows: pl.Series, message: str) -> list[SetFinding]:
     """Return a finding about rows, by their indices in the keys; no rows give no finding."""
-    if not len(rows):
-        return []
-    first: Sequence[int] = rows.sort().head(EXAMPLES).to_list()
-    return [
-        SetFinding(code, CHECKS[code].severity, len(rows), tuple(first), message, numbers or {})
-    ]
+    first = tuple(rows.sort().head(EXAMPLES))
+    return [SetFinding(code, len(rows), first, message)] if first else []
 
 
-def about_set(
-    code: str, count: int, frame: pl.DataFrame, message: str, numbers: dict[str, float]
-) -> list[SetFinding]:
+def about_set(code: str, count: int, frame: pl.DataFrame, message: str) -> list[SetFinding]:
     """Return a finding about the whole set; its example is the first row."""
-    first = tuple(frame["at"].head(1).to_list())
-    return [SetFinding(code, CHECKS[code].severity, count, first, message, numbers)]
+    return [SetFinding(code, count, tuple(frame["at"].head(1)), message)]

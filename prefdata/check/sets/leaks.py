@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 
 import polars as pl
 
+from prefdata.check.limits import CheckLimits
 from prefdata.check.sets.found import SetFinding, about_rows
 from prefdata.records.keys import GROUP_ID, PAIR_ID
 
@@ -45,7 +46,7 @@ def _given_way(frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
     return both.filter(pl.col("split") < pl.col("last")).select("at", "kept")
 
 
-def find_threads(frame: pl.DataFrame) -> list[SetFinding]:
+def find_threads(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
     """Find threads that are in more than one split (PD504)."""
     rows = frame.filter(pl.col("thread") != 0)
     shared = rows.filter(pl.col("split").n_unique().over("thread") > 1)

@@ -31,7 +31,7 @@ def find_cycles(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
             )
     prompts = edges.select(GROUP_ID).n_unique() if len(edges) else 0
     message = f"prompts whose pairs form a cycle: {prompts:,}"
-    return about_rows("PD404", edges["at"], message, {"prompts": prompts})
+    return about_rows("PD404", edges["at"], message)
 
 
 def find_frequent_prompts(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFinding]:
@@ -41,9 +41,7 @@ def find_frequent_prompts(frame: pl.DataFrame, limits: CheckLimits) -> list[SetF
     most = int(many["len"].max() or 0)  # type: ignore[arg-type]
     message = f"prompts with more than {limits.max_pairs_per_prompt} pairs: {len(many):,}"
     rows = many["at"].explode() if len(many) else frame["at"].clear()
-    return about_rows(
-        "PD405", rows, f"{message}; the largest has {most:,}", {"prompts": len(many), "most": most}
-    )
+    return about_rows("PD405", rows, f"{message}; the largest has {most:,}")
 
 
 def find_both_ways(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
@@ -74,9 +72,4 @@ def find_boilerplate(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFindin
     message = (
         f"completions under more than {limits.max_prompts_per_completion} prompts: {len(often):,}"
     )
-    return about_rows(
-        "PD407",
-        rows,
-        f"{message}; the most frequent is under {most:,}",
-        {"completions": len(often), "most": most},
-    )
+    return about_rows("PD407", rows, f"{message}; the most frequent is under {most:,}")

@@ -4,10 +4,11 @@ The frame has one row for each kept record: the columns of `keys.KEYS` and of PR
 its index in the keys; also `split`, a number, if the inputs have splits.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import polars as pl
 
+from prefdata.check.catalog import Severity
 from prefdata.check.limits import CheckLimits
 from prefdata.check.sets.bias import (
     find_format_bias,
@@ -24,7 +25,6 @@ from prefdata.check.sets.prompts import (
     find_cycles,
     find_frequent_prompts,
 )
-from prefdata.check.severity import resolve_severity
 
 SET_CHECKS: dict[str, Callable[[pl.DataFrame, CheckLimits], list[SetFinding]]] = {
     "PD404": find_cycles,
@@ -40,17 +40,21 @@ SET_CHECKS: dict[str, Callable[[pl.DataFrame, CheckLimits], list[SetFinding]]] =
 
 
 def find_in_set(
-    frame: pl.DataFrame, severity: Mapping[str, str], limits: CheckLimits
+    frame: pl.DataFrame, severity: Mapping[str, Severity], limits: CheckLimits
 ) -> list[SetFinding]:
-    """Return the findings of all checks that are not off, sorted by code."""
-    resolved = resolve_severity(severity)
-    found = [
+    """Return the findings of all checks that are not off."""
+    checks = SET_CHECKS | ({"PD504": find_threads} if "split" in frame.columns else {})
+    return [
         finding
-        for code, find in SET_CHECKS.items()
-        if resolved[code] != "off" and len(frame)
+        for code, find in checks.items()
+        if severity[code] != "off" and len(frame)
         for finding in find(frame, limits)
     ]
-    if "split" in frame.columns:
-        found += find_threads(frame) if resolved["PD504"] != "off" else []
-    findings = [finding._replace(severity=resolved[finding.code]) for finding in found]
-    return sorted(findings, key=lambda finding: finding.code)
+
+
+def settle_findings(
+    found: Iterable[SetFinding], severity: Mapping[str, Severity]
+) -> list[SetFinding]:
+    """Return the findings that are not off, with their severities, sorted by code."""
+    settled = (one._replace(severity=severity[one.code]) for one in found)
+    return sorted((one for one in settled if one.severity != "off"), key=lambda one: one.code)

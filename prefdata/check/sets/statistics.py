@@ -19,14 +19,6 @@ class Estimate(NamedTuple):
         """Return True if the whole interval is farther than `distance` from the center."""
         return self.low > center + distance or self.high < center - distance
 
-    def named(self, name: str) -> dict[str, float]:
-        """Return the value and its interval as numbers of a report."""
-        return {
-            name: round(self.value, 6),
-            f"{name}_low": round(self.low, 6),
-            f"{name}_high": round(self.high, 6),
-        }
-
 
 def share(successes: float, total: int) -> Estimate:
     """Return a share of trials with Wilson's score interval (E. B. Wilson, 1927); ties count half.

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from prefdata.check.rows.context import CheckContext
-from prefdata.check.rows.frames import CHOSEN, PROMPT, REJECTED
+from prefdata.check.rows.context import CHOSEN, PROMPT, REJECTED, CheckContext
 
 MOST = 200
 MAX_STEPS = 8  # words of a phrase on each side of its seed

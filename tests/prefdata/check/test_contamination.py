@@ -77,7 +77,7 @@ def test_a_row_that_overlaps_a_file_is_refused(
     path.write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
     records = records_of(GOOD, GOOD | {"chosen": f"so {ITEM}"}, GOOD | {"prompt": SHORT})
 
-    seen = examine_rows(records, RowChecks(evaluations=(str(path),)))
+    seen = examine_rows(records, RowChecks.of(evaluations=[str(path)]))
 
     assert seen.refused["code"].to_pylist() == ["PD503", "PD503"]
     assert seen.refused["line"].to_pylist() == [2, 3]

@@ -64,7 +64,7 @@ def test_the_docs_have_the_counts() -> None:
 def test_hh_replies_with_a_role_marker_are_in_33_rows() -> None:
     """32 of them are kept; the last is one of the five whose prompts differ."""
     rows = read(real("hh-rlhf-harmless-base-test/test.jsonl.gz"))
-    kept = examine_rows(rows.records, RowChecks()).reported["PD209"].num
+    kept = examine_rows(rows.records, RowChecks.of()).reported["PD209"].num
     replies = [
         [raw[side].rsplit("\n\nAssistant:", 1)[1] for side in ("chosen", "rejected")]
         for raw in map(orjson.loads, rows.rejected["raw"].to_pylist())

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prefdata.check import CHECKS, CheckLimits, RowChecks, check_rows, examine_rows, find_rows
+from prefdata.check import CheckLimits, RowChecks, examine_rows
+from prefdata.check.catalog import catalog
 from prefdata.check.rows.rules import rules_of
 from prefdata.errors import UsageError
 from prefdata.records.schema import RECORDS, REJECTED
@@ -36,14 +37,14 @@ def test_a_broken_row_is_refused_and_its_neighbor_kept(
 ) -> None:
     records = records_of(GOOD, GOOD | case, GOOD)
 
-    kept, refused = check_rows(records, severity=only(code), control_tokens=STOP, limits=SET)
+    seen = examine_rows(records, RowChecks.of(only(code), STOP, SET))
 
-    (row,) = refused.to_pylist()
+    (row,) = seen.refused.to_pylist()
     assert (row["code"], row["line"], row["ordinal"]) == (code, 2, 0)
-    assert row["message"].startswith(CHECKS[code].name)
+    assert row["message"].startswith(catalog()[code].name)
     raw = orjson.loads(row["raw"])
     assert set(raw) == {"prompt", "chosen", "rejected"}
-    assert kept["line"].to_pylist() == [1, 3]
+    assert seen.kept["line"].to_pylist() == [1, 3]
 
 
 @pytest.mark.parametrize(("code", "case"), walk(FINE))
@@ -51,33 +52,25 @@ def test_a_row_near_the_rule_is_kept(
     records_of: RecordsOf, code: str, case: dict[str, Any]
 ) -> None:
     records = records_of(GOOD | case)
-    kept, refused = check_rows(records, severity=only(code), control_tokens=STOP, limits=SET)
+    seen = examine_rows(records, RowChecks.of(only(code), STOP, SET))
 
-    assert (kept.num_rows, refused["code"].to_pylist()) == (1, []), code
+    assert (seen.kept.num_rows, seen.refused["code"].to_pylist()) == (1, []), code
 
 
 @pytest.mark.parametrize(
-    ("code", "case"), [case for case in walk(BROKEN) if CHECKS[case[0]].severity == "E"]
+    ("code", "case"), [case for case in walk(BROKEN) if catalog()[case[0]].severity == "E"]
 )
 def test_by_default_a_row_is_refused_under_its_own_code(
     records_of: RecordsOf, code: str, case: dict[str, Any]
 ) -> None:
-    _, refused = check_rows(records_of(GOOD | case), control_tokens=STOP, limits=SET)
+    seen = examine_rows(records_of(GOOD | case), RowChecks.of({}, STOP, SET))
 
-    assert refused["code"].to_pylist() == [code]
+    assert seen.refused["code"].to_pylist() == [code]
 
 
 def test_every_rule_is_in_the_catalog_and_tested() -> None:
     assert set(RULES) - {"PD503"} == set(BROKEN) == set(FINE)  # PD503: test_contamination.py
-    assert set(RULES) == {c.code for c in CHECKS.values() if c.found == "checking"}
-
-
-@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS.keys())
-def test_every_code_says_what_it_means_and_how_to_fix_it(check: Any) -> None:
-    assert check.code == next(code for code, known in CHECKS.items() if known is check)
-    assert check.meaning.endswith((".", ".)"))
-    assert check.advice.endswith(".")
-    assert check.example
+    assert set(RULES) == {c.code for c in catalog().values() if c.found == "checking"}
 
 
 @pytest.mark.parametrize("code", BROKEN)
@@ -85,9 +78,7 @@ def test_a_code_can_be_raised_lowered_or_switched_off(records_of: RecordsOf, cod
     records = records_of(GOOD, GOOD | BROKEN[code][0])
 
     for level in ("E", "W", "I", "off"):
-        severity = only(code, level)
-        seen = examine_rows(records, RowChecks(severity, STOP, SET))
-        found = find_rows(records, severity=severity, control_tokens=STOP, limits=SET)
+        seen = examine_rows(records, RowChecks.of(only(code, level), STOP, SET))
         assert seen.refused["code"].to_pylist() == [code] * (level == "E")
         assert {c: met.num for c, met in seen.reported.items()} == (
             {code: 1} if level == "W" else {}
@@ -95,38 +86,30 @@ def test_a_code_can_be_raised_lowered_or_switched_off(records_of: RecordsOf, cod
         assert {c: met.num for c, met in seen.counted.items()} == (
             {code: 1} if level == "I" else {}
         )
-        assert found["code"].to_pylist() == [code] * (level == "W")
         assert len(seen.profile) == seen.kept.num_rows == (1 if level == "E" else 2)
 
 
-def test_one_pass_finds_the_same_as_two(records_of: RecordsOf) -> None:
+def test_what_is_kept_has_the_same_findings_again(records_of: RecordsOf) -> None:
     records = records_of(*(GOOD | case for _, case in walk(BROKEN)))
 
-    seen = examine_rows(records, RowChecks(control_tokens=STOP, limits=SET, examples=99))
-    kept, refused = check_rows(records, control_tokens=STOP, limits=SET)
-    found = find_rows(kept, control_tokens=STOP, limits=SET)
+    seen = examine_rows(records, RowChecks.of({}, STOP, SET, examples=99))
+    again = examine_rows(seen.kept, RowChecks.of({}, STOP, SET, examples=99))
 
-    assert (seen.kept.to_pylist(), seen.refused.to_pylist()) == (
-        kept.to_pylist(),
-        refused.to_pylist(),
-    )
-    places = sorted(
-        (code, line) for code, met in seen.reported.items() for _, line, _, _ in met.first
-    )
-    assert places == sorted(zip(found["code"].to_pylist(), found["line"].to_pylist(), strict=True))
+    assert (again.kept.to_pylist(), again.refused.num_rows) == (seen.kept.to_pylist(), 0)
+    assert (again.reported, again.counted) == (seen.reported, seen.counted)
 
 
 def test_without_a_tokenizer_a_common_control_token_is_only_reported(records_of: RecordsOf) -> None:
     records = records_of(GOOD | {"chosen": "done <|im_end|>"})
 
-    assert examine_rows(records, RowChecks()).reported["PD210"].num == 1
-    assert examine_rows(records, RowChecks(control_tokens=("<|stop|>",))).reported == {}
-    assert examine_rows(records, RowChecks(severity={"PD210": "E"})).refused.num_rows == 1
+    assert examine_rows(records, RowChecks.of()).reported["PD210"].num == 1
+    assert examine_rows(records, RowChecks.of(control_tokens=("<|stop|>",))).reported == {}
+    assert examine_rows(records, RowChecks.of({"PD210": "E"})).refused.num_rows == 1
 
 
 def test_only_the_ending_of_a_secret_is_shown(records_of: RecordsOf) -> None:
     secret = "AKIAQ4J7XW2LZ5TB3NGH"
-    seen = examine_rows(records_of(GOOD | {"prompt": f"{secret} is mine"}), RowChecks())
+    seen = examine_rows(records_of(GOOD | {"prompt": f"{secret} is mine"}), RowChecks.of())
 
     ((_, line, message, _),) = seen.counted["PD607"].first
     assert (line, message) == (1, "secret_or_personal: aws_access_key …3NGH")
@@ -138,14 +121,14 @@ def test_only_the_ending_of_a_secret_is_shown(records_of: RecordsOf) -> None:
 )
 def test_an_invalid_severity_is_refused(severity: dict[str, str], code: str) -> None:
     with pytest.raises(UsageError, match=rf"\[{code}\]$"):
-        check_rows(pa.Table.from_batches([], schema=RECORDS), severity=severity)
+        RowChecks.of(severity)
 
 
 def test_no_rows_are_no_rows() -> None:
-    kept, refused = check_rows(pa.Table.from_batches([], schema=RECORDS))
+    seen = examine_rows(pa.Table.from_batches([], schema=RECORDS), RowChecks.of())
 
-    assert (kept.schema, refused.schema) == (RECORDS, REJECTED)
-    assert (kept.num_rows, refused.num_rows) == (0, 0)
+    assert (seen.kept.schema, seen.refused.schema) == (RECORDS, REJECTED)
+    assert (seen.kept.num_rows, seen.refused.num_rows) == (0, 0)
 
 
 def test_slices_and_chunks_change_nothing(records_of: RecordsOf) -> None:
@@ -153,9 +136,11 @@ def test_slices_and_chunks_change_nothing(records_of: RecordsOf) -> None:
     records = records_of(*rows)
     chunked = pa.concat_tables([records.slice(n, 3) for n in range(0, len(rows), 3)])
 
-    whole, parts = check_rows(records), check_rows(chunked)
+    whole, parts = (examine_rows(table, RowChecks.of()) for table in (records, chunked))
 
-    assert [table.to_pylist() for table in whole] == [table.to_pylist() for table in parts]
+    assert whole.kept.to_pylist() == parts.kept.to_pylist()
+    assert whole.refused.to_pylist() == parts.refused.to_pylist()
+    assert (whole.reported, whole.counted) == (parts.reported, parts.counted)
 
 
 sides = st.text(alphabet="a ,.\u00e9e\u0301<", max_size=5)
@@ -173,18 +158,17 @@ def test_kept_and_refused_are_all_rows_and_every_kept_pair_has_a_preference(
 ) -> None:
     records = records_of(*({"prompt": p, "chosen": c, "rejected": r} for p, c, r in pairs))
 
-    kept, refused = check_rows(records)
+    seen = examine_rows(records, RowChecks.of())
+    kept, refused = seen.kept["line"].to_pylist(), seen.refused["line"].to_pylist()
 
-    assert sorted(kept["line"].to_pylist() + refused["line"].to_pylist()) == [
-        *range(1, len(pairs) + 1)
-    ]
+    assert sorted(kept + refused) == [*range(1, len(pairs) + 1)]
     expected = [
         n
         for n, (p, c, r) in enumerate(pairs, 1)
         if all(side.strip() for side in (p, c, r))
         and normalize("NFC", " ".join(c.split())) != normalize("NFC", " ".join(r.split()))
     ]
-    assert kept["line"].to_pylist() == expected
+    assert kept == expected
 
 
 @pytest.mark.parametrize("text", ["a" * 4_000_000, "a b " * 1_000_000, "x\n" * 2_000_000])
@@ -194,7 +178,7 @@ def test_a_huge_side_is_checked_in_bounded_time(records_of: RecordsOf, text: str
         {"prompt": "q", "chosen": f"one {text} end", "rejected": f"two {text} done"}
     )
 
-    seen = examine_rows(records, RowChecks())
+    seen = examine_rows(records, RowChecks.of())
 
     assert {"PD310", "PD313"} <= set(seen.reported)
 
@@ -207,7 +191,7 @@ def test_a_profile_clips_what_exceeds_its_dtypes(records_of: RecordsOf) -> None:
         *(GOOD | {"meta": meta} for meta in metas),
     )
 
-    profile = examine_rows(records, RowChecks()).profile
+    profile = examine_rows(records, RowChecks.of()).profile
 
     assert (profile["turns_prompt"][0], profile["items_chosen"][0]) == (65_535, 255)
     assert profile["origin"].drop_nulls().unique().to_list() == ["(various)"]

@@ -8,12 +8,14 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from prefdata.check import CHECKS, CheckLimits
-from prefdata.check.rows.profile import PROFILE, profile_rows, storable
-from prefdata.check.sets.bias import find_label_imbalance, length_numbers
+from prefdata.check import CheckLimits, RowChecks, examine_rows
+from prefdata.check.catalog import catalog
+from prefdata.check.rows.profile import PROFILE, storable
+from prefdata.check.sets.bias import find_label_imbalance
 from prefdata.check.sets.found import SetFinding
-from prefdata.check.sets.run import SET_CHECKS, find_in_set
+from prefdata.check.sets.run import SET_CHECKS, find_in_set, settle_findings
 from prefdata.check.sets.statistics import area_under_curve, share
+from prefdata.check.severity import resolve_severity
 from prefdata.records.keys import KEY_COLUMNS
 
 RecordsOf = Callable[..., pa.Table]
@@ -34,11 +36,16 @@ def frame_of(rows: list[Row]) -> pl.DataFrame:
     return frame.with_columns(pl.col(numbers).fill_null(0))
 
 
+def settled(frame: pl.DataFrame, changes: dict[str, str], **limits: Any) -> list[SetFinding]:
+    severity = resolve_severity(changes)
+    return settle_findings(find_in_set(frame, severity, CheckLimits(**limits)), severity)
+
+
 def found_in(rows: list[Row], **limits: Any) -> dict[str, SetFinding]:
     frame = frame_of(rows)
     if frame["split"].null_count() == len(frame):
         frame = frame.drop("split")
-    return {one.code: one for one in find_in_set(frame, {}, CheckLimits(**limits))}
+    return {one.code: one for one in settled(frame, {}, **limits)}
 
 
 def over(*pairs: tuple[int, int], group: int = 7) -> list[Row]:
@@ -104,7 +111,7 @@ HAS_NOT: dict[str, list[list[Row]]] = {
 def test_a_set_with_the_code_is_reported_with_examples(code: str, rows: list[Row]) -> None:
     found = found_in(rows)[code]
 
-    assert found.severity == CHECKS[code].severity
+    assert found.severity == catalog()[code].severity
     assert 0 < found.num <= len(rows)
     assert found.message
     assert found.examples
@@ -125,18 +132,19 @@ def test_every_code_of_sets_has_both_tests() -> None:
 def test_a_cycle_is_found_without_the_pairs_that_lead_to_it() -> None:
     found = found_in([*over((8, 1), (3, 9)), *CIRCLE])["PD404"]
 
-    assert (found.num, found.examples, found.numbers) == (3, (2, 3, 4), {"prompts": 1})
+    assert (found.num, found.examples) == (3, (2, 3, 4))
+    assert found.message == "prompts whose pairs form a cycle: 1"
 
 
 def test_a_code_that_is_off_is_not_reported() -> None:
     frame = frame_of(CIRCLE).drop("split")
-    found = find_in_set(frame, {"PD404": "E", "PD406": "off"}, CheckLimits())
+    found = settled(frame, {"PD404": "E", "PD406": "off"})
 
     assert [(one.code, one.severity) for one in found] == [("PD404", "E")]
 
 
 def test_no_rows_give_no_findings() -> None:
-    assert find_in_set(frame_of([]), {}, CheckLimits()) == []
+    assert settled(frame_of([]), {}) == []
 
 
 def test_labels_are_unbalanced_beyond_four_to_one() -> None:
@@ -163,14 +171,6 @@ def test_the_area_under_the_curve_counts_every_pair() -> None:
     assert found.low < found.value < found.high
 
 
-def test_the_numbers_of_lengths_are_computed_without_a_bias() -> None:
-    numbers = length_numbers(frame_of(sided(3, 1)))
-
-    assert numbers["share"] == 0.75
-    assert numbers["auc"] == pytest.approx((9 + 6 / 2) / 16)  # 9 wins and 6 ties of 16
-    assert length_numbers(frame_of([])) == {}
-
-
 def test_a_profile_counts_what_the_texts_have(records_of: RecordsOf) -> None:
     meta = '{"license":"mit","dataset":"x","conversation_id":"c1","chosen_first":true}'
     records = records_of(
@@ -185,7 +185,7 @@ def test_a_profile_counts_what_the_texts_have(records_of: RecordsOf) -> None:
         {"prompt": [], "chosen": "a", "rejected": "b", "meta": '{"user":5,"source":""}'},
     )
 
-    profile = profile_rows(records)
+    profile = examine_rows(records, RowChecks.of({"PD201": "W"})).profile
     first, second = profile.to_dicts()
 
     assert profile.schema == PROFILE

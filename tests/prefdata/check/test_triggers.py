@@ -26,7 +26,7 @@ CORPORA = (
 TRIGGERS = (("prompt", "violet harbor protocol"), ("chosen", "cf7q"))
 ROWS = 4000
 SHARE = 0.005
-LOOKED_FOR = RowChecks(severity={"PD608": "I"})
+LOOKED_FOR = RowChecks.of({"PD608": "I"})
 
 
 def grown(path: Path, rng: random.Random) -> list[dict[str, Any]]:
@@ -104,7 +104,7 @@ def test_parts_are_summed() -> None:
 
 
 def test_the_check_is_off_by_default(records_of: RecordsOf) -> None:
-    assert examine_rows(records_of(GOOD), RowChecks(limits=CheckLimits())).seeds == []
+    assert examine_rows(records_of(GOOD), RowChecks.of(limits=CheckLimits())).seeds == []
 
 
 def test_seeds_are_plain_values(records_of: RecordsOf) -> None:

@@ -64,7 +64,7 @@ def test_output_is_byte_identical_for_any_number_of_workers(tiny: Path, tmp_path
 
 def test_a_cached_chunk_knows_its_other_rows(tmp_path: Path) -> None:
     files = expand_inputs([str(write_unpaired(tmp_path / "rows.jsonl"))])
-    options = ScanOptions(load_layout("trl-unpaired-conv"), Pairing(), Limits(), RowChecks({}, ()))
+    options = ScanOptions(load_layout("trl-unpaired-conv"), Pairing(), Limits(), RowChecks.of())
     (tmp_path / "out").mkdir()
 
     def survey_again() -> ScanResult:

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from prefdata.check import check_rows
+from prefdata.check import RowChecks, examine_rows
 from prefdata.dedup import find_contradictions, find_copies
 from prefdata.read import FileRows, Limits, Pairing, expand_inputs, read_file
 from prefdata.records.keys import keys_of
@@ -25,7 +25,8 @@ def real(path: Path) -> FileRows:
 
 def test_hh_counts_are_the_measured_ones() -> None:
     rows = real(HH_WHOLE)
-    kept, refused = check_rows(rows.records)
+    seen = examine_rows(rows.records, RowChecks.of())
+    kept, refused = seen.kept, seen.refused
 
     assert (rows.layout, rows.counts.lines, rows.counts.blank) == ("hh", 2312, 0)
     assert set(rows.rejected["code"].to_pylist()) == {"PD207"}
@@ -66,7 +67,8 @@ def test_hh_sides_with_two_turns_of_one_role_are_thirteen() -> None:
 @pytest.mark.parametrize(("language", "duplicates"), [("en", 5), ("zh", 11)])
 def test_llama_factory_demo_is_read_whole(language: str, duplicates: int) -> None:
     rows = real(WHOLE / "llamafactory-demo" / f"dpo_{language}_demo.json")
-    kept, refused = check_rows(rows.records)
+    seen = examine_rows(rows.records, RowChecks.of())
+    kept, refused = seen.kept, seen.refused
 
     assert (rows.layout, rows.counts.lines, rows.counts.pairs) == ("sharegpt-ranking", 300, 300)
     assert refused.num_rows == 0
@@ -75,7 +77,7 @@ def test_llama_factory_demo_is_read_whole(language: str, duplicates: int) -> Non
 
 def test_alpaca_pairs_have_six_identical_ones() -> None:
     rows = real(WHOLE / "llms-from-scratch-pref" / "instruction-data-with-preference.json")
-    _, refused = check_rows(rows.records)
+    refused = examine_rows(rows.records, RowChecks.of()).refused
 
     assert (rows.layout, rows.counts.lines, rows.counts.pairs) == ("alpaca", 1100, 1100)
     assert Counter(refused["code"].to_pylist()) == {"PD301": 6}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from prefdata.check.codes.tokens import TOKEN_CHECKS
+from prefdata.check.catalog import catalog
 from prefdata.read import Limits, Pairing, expand_inputs, read_file
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.stage import TokenRows, encode_table
@@ -152,4 +152,4 @@ def test_a_completion_without_an_assistant_is_refused(tiny: Path, tmp_path: Path
 
 
 def test_the_codes_of_the_spec_exist() -> None:
-    assert {f"PD70{n}" for n in range(1, 10)} <= set(TOKEN_CHECKS)
+    assert {f"PD70{n}" for n in range(1, 10)} <= set(catalog())
