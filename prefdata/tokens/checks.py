@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from prefdata.tokens.escape import NO_ID
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.pairs import PairIds
-from prefdata.tokens.ragged import Bools, Int32s, Int64s, Ragged, common_prefix, cut
+from prefdata.arrow import Bools, Int32s, Int64s, Ragged, common_prefix, cut
 from prefdata.tokens.template.render import Refusal
 from prefdata.tokens.tokenizer import TokenizerSpec
 

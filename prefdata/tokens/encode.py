@@ -8,7 +8,7 @@ from types import TracebackType
 import numpy as np
 from tokenizers import Tokenizer
 
-from prefdata.tokens.ragged import Ragged, from_lengths, stack
+from prefdata.arrow import Ragged, from_lengths, stack
 
 _BATCH_TEXTS = 512
 

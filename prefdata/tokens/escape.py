@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 
 from prefdata.arrow import whole
 from prefdata.tokens.chat_template import Message
-from prefdata.tokens.ragged import Bools, Int32s, Ragged, from_lengths
+from prefdata.arrow import Bools, Int32s, Ragged, from_lengths
 from prefdata.tokens.template.render import PairTexts, Refusal, Renderer
 from prefdata.tokens.tokenizer import TokenizerSpec
 

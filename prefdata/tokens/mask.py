@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from prefdata.arrow import whole
 from prefdata.tokens.chat_template import TEMPLATE_FAULTS, Message
 from prefdata.tokens.escape import EscapingRenderer
-from prefdata.tokens.ragged import Bools
+from prefdata.arrow import Bools
 from prefdata.tokens.template.render import Renderer
 
 

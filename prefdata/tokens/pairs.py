@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from prefdata.tokens.encode import TextPool, encode_texts
 from prefdata.tokens.escape import ControlTokenEscaper, EscapingRenderer, disguise_of
 from prefdata.tokens.options import TokenOptions
-from prefdata.tokens.ragged import (
+from prefdata.arrow import (
     Bools,
     Int64s,
     Ragged,

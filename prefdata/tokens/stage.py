@@ -12,7 +12,7 @@ from prefdata.tokens.escape import EscapingRenderer, disguise_of
 from prefdata.tokens.mask import Dialogue, completion_mask, rows_with_turns
 from prefdata.tokens.options import FIXED_CODES, TokenOptions
 from prefdata.tokens.pairs import PairIds, encode_records
-from prefdata.tokens.ragged import Bools, Ragged, take, to_arrow
+from prefdata.arrow import Bools, Ragged, take, to_arrow
 from prefdata.tokens.template.render import Refusal, Renderer, read_messages, read_tools
 from prefdata.tokens.tokenizer import TokenizerSpec
 

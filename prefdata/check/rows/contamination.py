@@ -14,7 +14,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from prefdata.check.rows.ngrams import Runs, Words, runs_of, words_of
+from prefdata.arrow import Ragged, take
+from prefdata.check.rows.ngrams import runs_of, words_of
 from prefdata.hashing import Numbers
 from prefdata.read import Limits, OpenFile, expand_inputs
 from prefdata.read.faults import RowError
@@ -53,21 +54,20 @@ def index_items(items: pl.Series) -> Evaluation:
     return Evaluation(
         long["gram"].unique().sort().to_numpy(),
         short.with_columns(num=pl.len().over("item")),
-        {n: np.unique(grams.grams) for n, grams in whole.items()},
+        {n: np.unique(grams) for n, (grams, _) in whole.items()},
     )
 
 
-def _distinct(runs: Runs) -> pl.DataFrame:
+def _distinct(runs: Ragged) -> pl.DataFrame:
     """Return runs and their items, without runs that many items share."""
-    found = pl.DataFrame({"gram": runs.grams, "item": runs.owners}).unique(maintain_order=True)
+    found = pl.DataFrame({"gram": runs.values, "item": runs.owners}).unique(maintain_order=True)
     return found.filter(pl.len().over("gram") <= MAX_ITEMS)
 
 
-def _whole(words: Words, n: int) -> Runs:
-    """Return the runs that are a whole text of exactly n words."""
-    runs = runs_of(words, n)
-    own = words.counts[runs.owners] == n
-    return Runs(runs.grams[own], runs.starts[own], runs.owners[own])
+def _whole(words: Ragged, n: int) -> tuple[Numbers, NDArray[np.int64]]:
+    """Return the hashes of the texts of exactly n words, and their indices."""
+    texts = np.flatnonzero(words.lengths == n)
+    return runs_of(take(words, texts), n).values, texts
 
 
 def overlaps(texts: pl.Series, evaluation: Evaluation) -> NDArray[np.bool_]:
@@ -75,11 +75,11 @@ def overlaps(texts: pl.Series, evaluation: Evaluation) -> NDArray[np.bool_]:
     words = words_of(texts)
     found = np.zeros(len(texts), np.bool_)
     long = runs_of(words, LONG)
-    found[long.owners[_is_in(long.grams, evaluation.long)]] = True
+    found[long.owners[_is_in(long.values, evaluation.long)]] = True
     found[_covering(runs_of(words, SHORT), evaluation.short)] = True
     for n, known in evaluation.whole.items():
-        whole = _whole(words, n)
-        found[whole.owners[_is_in(whole.grams, known)]] = True
+        grams, of_whole = _whole(words, n)
+        found[of_whole[_is_in(grams, known)]] = True
     return found
 
 
@@ -91,9 +91,9 @@ def _is_in(values: Numbers, known: Numbers) -> NDArray[np.bool_]:
     return found
 
 
-def _covering(runs: Runs, short: pl.DataFrame) -> NDArray[np.int64]:
+def _covering(runs: Ragged, short: pl.DataFrame) -> NDArray[np.int64]:
     """Return the texts that have at least COVERAGE of an item's 8-word runs."""
-    met = pl.DataFrame({"gram": runs.grams, "text": runs.owners}).unique()
+    met = pl.DataFrame({"gram": runs.values, "text": runs.owners}).unique()
     shared = met.join(short, on="gram").group_by("text", "item").agg(pl.len(), pl.first("num"))
     return shared.filter(pl.col("len") >= COVERAGE * pl.col("num"))["text"].unique().to_numpy()
 
