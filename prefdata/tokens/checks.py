@@ -7,10 +7,10 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from prefdata.arrow import Bools, Int32s, Int64s, Ragged, common_prefix, cut
 from prefdata.tokens.escape import NO_ID
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.pairs import PairIds
-from prefdata.arrow import Bools, Int32s, Int64s, Ragged, common_prefix, cut
 from prefdata.tokens.template.render import Refusal
 from prefdata.tokens.tokenizer import TokenizerSpec
 
@@ -85,7 +85,8 @@ def find_token_warnings(
 ) -> list[tuple[Bools, Refusal]]:
     """Return masks as `find_faults` does, for checks that run before a length policy cuts."""
     is_chat = (pl.Series(records["form"]) == "chat").to_numpy()[ids.rows]
-    control = np.array([token.id for token in target.added_tokens if token.special], np.int32)
+    added = target.added_tokens.items()
+    control = np.array([number for number, token in added if token.special], np.int32)
     ended = [_ends_with(side, control) for side in (ids.chosen, ids.rejected)]
     unknown = target.token_id("unk_token")
     sides = (ids.prompt, ids.chosen, ids.rejected)

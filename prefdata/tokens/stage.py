@@ -5,18 +5,13 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from prefdata.arrow import numbers_array
+from prefdata.arrow import Bools, Ragged, numbers_array, take, to_arrow
 from prefdata.store.shards import TOKENS
 from prefdata.tokens.checks import Cuts, apply_length, find_faults, find_token_warnings
-from prefdata.tokens.escape import EscapingRenderer, disguise_of
-from prefdata.tokens.mask import Dialogue, completion_mask, rows_with_turns
 from prefdata.tokens.options import FIXED_CODES, TokenOptions
-from prefdata.tokens.pairs import PairIds, encode_records
-from prefdata.arrow import Bools, Ragged, take, to_arrow
-from prefdata.tokens.template.render import Refusal, Renderer, read_messages, read_tools
+from prefdata.tokens.pairs import Masks, PairIds, encode_records
+from prefdata.tokens.template.render import Refusal
 from prefdata.tokens.tokenizer import TokenizerSpec
-
-Masks = dict[int, tuple[Bools, Bools]]
 
 
 class TokenRows(NamedTuple):
@@ -33,8 +28,7 @@ class TokenRows(NamedTuple):
 
 def encode_table(records: pa.Table, target: TokenizerSpec, options: TokenOptions) -> TokenRows:
     """Encode records to tokens; return the refused ones with their codes."""
-    ids, refusals, note, seen = encode_records(records, target, options)
-    masks = _masks(records, ids, target, options)
+    ids, masks, refusals, note, seen = encode_records(records, target, options)
     findings = {"PD714": int(ids.moved.sum())}
     odd = find_token_warnings(ids, records, target)
     ids, too_long, cuts = apply_length(ids, options)
@@ -65,37 +59,6 @@ def _select(ids: PairIds, kept_mask: Bools) -> PairIds:
     at = np.flatnonzero(kept_mask)
     prompt, chosen, rejected = (take(side, at) for side in (ids.prompt, ids.chosen, ids.rejected))
     return PairIds(ids.rows[at], prompt, chosen, rejected, ids.moved[at])
-
-
-def _masks(records: pa.Table, ids: PairIds, target: TokenizerSpec, options: TokenOptions) -> Masks:
-    """Return masks, by row, of pairs with a completion turn that is not the assistant's.
-
-    A mask without True means that the turns cannot be located.
-    """
-    special = {row for side in ("chosen", "rejected") for row in rows_with_turns(records[side])}
-    places = {row: at for at, row in enumerate(ids.rows.tolist()) if row in special}
-    if not places:
-        return {}
-    some = records.take(list(places))
-    columns = [read_messages(some[name]) for name in ("prompt", "chosen", "rejected")]
-    tools = read_tools(some["tools"])
-    hidden = disguise_of(target) if options.control_tokens == "encode" else None
-    spelled = hidden.rows_that_spell(some) if hidden else frozenset()
-    masks = {}
-    renderer = Renderer(target, options)
-    for number, (row, at) in enumerate(places.items()):
-        is_hidden = hidden is not None and number in spelled
-        way = EscapingRenderer(renderer, hidden) if hidden and is_hidden else renderer
-        backend = hidden.backend if hidden and is_hidden else target.backend
-        prompt = way.without_empty_system(columns[0][number], tools[number])
-        start, pair = int(ids.prompt.lengths[at]), []
-        for side, completions in ((ids.chosen, columns[1]), (ids.rejected, columns[2])):
-            dialogue = Dialogue(prompt, completions[number], tools[number])
-            mask = completion_mask(dialogue, way, backend)
-            blank = np.zeros(int(side.lengths[at]), np.bool_)
-            pair.append(blank if mask is None else mask[start:])
-        masks[row] = (pair[0], pair[1])
-    return masks
 
 
 def _empty_masks(ids: PairIds, masks: Masks) -> dict[int, Refusal]:

@@ -13,9 +13,11 @@ from prefdata.tokens.chat_template import (
     REASONING,
     TEMPLATE_FAULTS,
     Message,
+    Tools,
     plain_message,
     sandbox,
 )
+from prefdata.tokens.escape import ControlTokenEscaper
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.template.limited import TemplateLimitError, template_process
 from prefdata.tokens.template.trace import TracedTemplate, trace_template
@@ -24,6 +26,19 @@ from prefdata.tokens.tokenizer import TokenizerSpec
 MOST_BREACHES = 16  # rows of a slice that may exceed a template's limits
 _SIGN = "qzreasoningxj"
 _SYSTEM = ("system", "developer")
+
+
+class Dialogues(NamedTuple):
+    """A pair as it is given to the template."""
+
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    tools: Tools
+
+    @property
+    def sides(self) -> tuple[list[Message], list[Message]]:
+        return self.chosen, self.rejected
 
 
 class PairTexts(NamedTuple):
@@ -70,9 +85,7 @@ class Renderer:
     def end_of_turn(self) -> str | None:
         return self._target.special_tokens.get("eos_token")
 
-    def render(
-        self, messages: list[Message], tools: list[Any] | None, *, add_generation_prompt: bool
-    ) -> str:
+    def render(self, messages: list[Message], tools: Tools, *, add_generation_prompt: bool) -> str:
         """Return the text of a dialogue; raise one of TEMPLATE_FAULTS if the template refuses."""
         key = self._key(tools)
         process = template_process(*key)
@@ -103,7 +116,7 @@ class Renderer:
         text = self._try([{"role": "user", "content": "Why?"}, answer], None, ends=True)
         return text is not None and _SIGN in text
 
-    def without_empty_system(self, prompt: list[Message], tools: list[Any] | None) -> list[Message]:
+    def without_empty_system(self, prompt: list[Message], tools: Tools) -> list[Message]:
         """Return a prompt without an empty system turn that hides the template's own system text.
 
         A template has one of its own if a dialogue without a system turn renders longer than the
@@ -118,21 +131,15 @@ class Renderer:
             return prompt[1:]
         return prompt
 
-    def _try(
-        self, messages: list[Message], tools: list[Any] | None, *, ends: bool = False
-    ) -> str | None:
+    def _try(self, messages: list[Message], tools: Tools, *, ends: bool = False) -> str | None:
         try:
             return self.render(messages, tools, add_generation_prompt=not ends)
         except TEMPLATE_FAULTS:
             return None
 
-    def chat(
-        self,
-        prompt: list[Message],
-        sides: tuple[list[Message], list[Message]],
-        tools: list[Any] | None,
-    ) -> PairTexts | Refusal:
+    def chat(self, pair: Dialogues) -> PairTexts | Refusal:
         """Return the texts of a pair of dialogues."""
+        prompt, *sides, tools = pair
         try:
             before = self._prompt(prompt, tools)
             after = [self.render(prompt + s, tools, add_generation_prompt=False) for s in sides]
@@ -143,26 +150,26 @@ class Renderer:
             return Refusal("PD711", f"the chat template refuses this dialogue: {reason}")
         return PairTexts(before, *after)
 
-    def _prompt(self, prompt: list[Message], tools: list[Any] | None) -> str:
+    def _prompt(self, prompt: list[Message], tools: Tools) -> str:
         """Return a rendered prompt; its pairs are adjacent, so only the first one renders it."""
         if self._last_prompt is None or self._last_prompt[:2] != (prompt, tools):
             text = self.render(prompt, tools, add_generation_prompt=True)
             self._last_prompt = (prompt, tools, text)
         return self._last_prompt[2]
 
-    def text(
-        self, prompt: list[Message], sides: tuple[list[Message], list[Message]]
-    ) -> PairTexts | Refusal:
+    def text(self, pair: Dialogues, escaper: ControlTokenEscaper | None) -> PairTexts:
         """Return the texts of a pair without a template: verbatim, ended by EOS."""
         end = self.end_of_turn
         if end is None:
             problem = "has no eos_token, which must end a completion in plain text"
             raise UsageError("C116", self._target.name, problem, "use another tokenizer")
-        before = _verbatim(prompt)
-        texts = [_verbatim(side) for side in sides]
-        return PairTexts(before, *(before + (t if t.endswith(end) else t + end) for t in texts))
+        before, *sides = ("".join(turn["content"] for turn in turns) for turns in pair[:3])
+        texts = [before + (side if side.endswith(end) else side + end) for side in sides]
+        if escaper is not None:
+            texts = [escaper.end_with(text, end) for text in texts]
+        return PairTexts(before, *texts)
 
-    def _key(self, tools: list[Any] | None) -> _Key:
+    def _key(self, tools: Tools) -> _Key:
         source = self._target.template(has_tools=tools is not None)
         if source is None:
             problem = "has no chat template, but the data are dialogues"
@@ -171,12 +178,15 @@ class Renderer:
         return source, self._options.template_date, self._serialized
 
 
-def _verbatim(messages: list[Message]) -> str:
-    return "".join(message["content"] for message in messages)
+def read_pairs(records: pa.Table) -> list[Dialogues]:
+    """Return the dialogues of each record as templates expect them."""
+    columns = [_read_messages(records[name]) for name in ("prompt", "chosen", "rejected")]
+    tools = [None if text is None else orjson.loads(text) for text in records["tools"].to_pylist()]
+    return [Dialogues(*pair) for pair in zip(*columns, tools, strict=True)]
 
 
-def read_messages(column: pa.ChunkedArray) -> list[list[Message]]:
-    """Return a column of messages as templates expect them.
+def _read_messages(column: pa.ChunkedArray) -> list[list[Message]]:
+    """Return a column of messages.
 
     Fields are converted one by one: converting the nested column at once takes five times as long.
     """
@@ -193,8 +203,3 @@ def read_messages(column: pa.ChunkedArray) -> list[list[Message]]:
         rows.append(messages[ends : ends + length])
         ends += length
     return rows
-
-
-def read_tools(column: pa.ChunkedArray) -> list[list[Any] | None]:
-    """Return a column of lists of tools, parsed from JSON."""
-    return [None if text is None else orjson.loads(text) for text in column.to_pylist()]
