@@ -65,6 +65,10 @@ class PairIds(NamedTuple):
     moved: Bools
     """True if a completion's first characters share a token with the prompt's last ones."""
 
+    @property
+    def sides(self) -> tuple[Ragged, Ragged, Ragged]:
+        return self.prompt, self.chosen, self.rejected
+
 
 Masks = dict[int, tuple[Bools, Bools]]
 

@@ -5,9 +5,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from prefdata.arrow import Bools, Ragged, numbers_array, take, to_arrow
+from prefdata.arrow import Bools, Int64s, Ragged, numbers_array, take, to_arrow
 from prefdata.store.shards import TOKENS
 from prefdata.tokens.checks import Cuts, apply_length, find_faults, find_token_warnings
+from prefdata.tokens.escape import SIDES
 from prefdata.tokens.options import FIXED_CODES, TokenOptions
 from prefdata.tokens.pairs import Masks, PairIds, encode_records
 from prefdata.tokens.template.render import Refusal
@@ -57,7 +58,7 @@ def _counted(findings: dict[str, int], cuts: Cuts, options: TokenOptions) -> dic
 
 def _select(ids: PairIds, kept_mask: Bools) -> PairIds:
     at = np.flatnonzero(kept_mask)
-    prompt, chosen, rejected = (take(side, at) for side in (ids.prompt, ids.chosen, ids.rejected))
+    prompt, chosen, rejected = (take(side, at) for side in ids.sides)
     return PairIds(ids.rows[at], prompt, chosen, rejected, ids.moved[at])
 
 
@@ -73,25 +74,19 @@ def _empty_masks(ids: PairIds, masks: Masks) -> dict[int, Refusal]:
 
 def _token_table(kept: pa.Table, ids: PairIds, masks: Masks) -> pa.Table:
     columns = {name: kept[name] for name in TOKENS.names if name in kept.column_names}
-    for name, rows in (
-        ("prompt_ids", ids.prompt),
-        ("chosen_ids", ids.chosen),
-        ("rejected_ids", ids.rejected),
-    ):
-        columns[name] = to_arrow(rows, TOKENS.field(name).type)
-    for side, (name, rows) in enumerate(
-        (("chosen_mask", ids.chosen), ("rejected_mask", ids.rejected))
-    ):
-        columns[name] = _mask_column(ids, rows, masks, side)
+    for side, ragged in zip(SIDES, ids.sides, strict=True):
+        columns[f"{side}_ids"] = to_arrow(ragged, TOKENS.field(f"{side}_ids").type)
+    columns["chosen_mask"] = _mask_column(ids.rows, ids.chosen, masks, 0)
+    columns["rejected_mask"] = _mask_column(ids.rows, ids.rejected, masks, 1)
     return pa.table([columns[name] for name in TOKENS.names], schema=TOKENS).combine_chunks()
 
 
-def _mask_column(ids: PairIds, rows: Ragged, masks: Masks, side: int) -> pa.Array:
+def _mask_column(numbers: Int64s, rows: Ragged, masks: Masks, side: int) -> pa.Array:
     kind = TOKENS.field("chosen_mask").type
     if not masks:
-        return pa.nulls(len(ids.rows), kind)
+        return pa.nulls(len(numbers), kind)
     values = [
         masks[row][side][:length].tolist() if row in masks else None
-        for row, length in zip(ids.rows.tolist(), rows.lengths, strict=True)
+        for row, length in zip(numbers.tolist(), rows.lengths, strict=True)
     ]
     return pa.array(values, kind)

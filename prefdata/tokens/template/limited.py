@@ -8,7 +8,6 @@ each way, and most dialogues are joined from a trace without any (trace.py).
 It reads its requests from stdin: `python -m prefdata.tokens.template.limited`.
 """
 
-import atexit
 import errno
 import os
 import resource
@@ -32,7 +31,6 @@ from prefdata.tokens.chat_template import TEMPLATE_FAULTS, Message, Tools, compi
 SECONDS = 5
 BYTES = 256 << 20
 MOST_OUTPUT = 32 << 20  # bytes of a rendered text, in addition to four times the row's bytes
-_KEPT = 4  # processes, one per template
 
 _Head = struct.Struct("<cQ")  # the kind of a message, and its length in bytes
 _TASK, _ROW = b"S", b"R"
@@ -152,26 +150,6 @@ class TemplateProcess:
         if process is not None:
             process.kill()
             process.communicate()
-
-
-_processes: dict[tuple[str, date | None, bytes], TemplateProcess] = {}
-
-
-def template_process(source: str, day: date | None, variables: bytes) -> TemplateProcess:
-    """Return the process of a template; the most recently used ones are kept."""
-    key = (source, day, variables)
-    found = _processes.pop(key, None) or TemplateProcess(source, day, orjson.loads(variables))
-    _processes[key] = found
-    if len(_processes) > _KEPT:
-        _processes.pop(next(iter(_processes))).close_when_idle()
-    return found
-
-
-@atexit.register
-def _close_all() -> None:
-    for process in _processes.values():
-        process.close()
-    _processes.clear()
 
 
 def _send(pipe: IO[bytes], kind: bytes, data: bytes) -> None:

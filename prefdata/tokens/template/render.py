@@ -1,5 +1,6 @@
 """Rendering of records to the texts of a pair: prompt, prompt + chosen, prompt + rejected."""
 
+import atexit
 from datetime import date
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from prefdata.tokens.chat_template import (
 )
 from prefdata.tokens.escape import ControlTokenEscaper
 from prefdata.tokens.options import TokenOptions
-from prefdata.tokens.template.limited import TemplateLimitError, template_process
+from prefdata.tokens.template.limited import TemplateLimitError, TemplateProcess
 from prefdata.tokens.template.trace import TracedTemplate, trace_template
 from prefdata.tokens.tokenizer import TokenizerSpec
 
@@ -56,18 +57,50 @@ class Refusal(NamedTuple):
     message: str
 
 
+class _Template:
+    """A template that runs within limits (limited.py), and is traced if that is sound."""
+
+    def __init__(self, source: str, day: date | None, variables: dict[str, Any]) -> None:
+        self.process = TemplateProcess(source, day, variables)
+        self._trace: TracedTemplate | None = None
+        # Runs after the template's own process has compiled it: compiling runs constants.
+        self._start_trace = partial(trace_template, source, sandbox(day=day), variables)
+        self._has_run = False
+
+    def render(self, messages: list[Message], tools: Tools, *, add_generation_prompt: bool) -> str:
+        """Return the text of a dialogue; raise one of TEMPLATE_FAULTS if the template refuses."""
+        run = partial(
+            self.process.render, messages, tools, add_generation_prompt=add_generation_prompt
+        )
+        if tools is not None or not all(len(message) == 2 for message in messages):
+            return run()
+        if self._trace is not None:
+            return self._trace.join(messages, run, add_generation_prompt=add_generation_prompt)
+        text = run()
+        if not self._has_run:
+            self._trace, self._has_run = self._start_trace(), True
+        return text
+
+
 _Key = tuple[str, date | None, bytes]  # of a template: its source, the day, its variables
-_traces: dict[_Key, TracedTemplate | None] = {}
-"""Traces of templates in this process, shared by all shards; None if untraceable."""
-_MOST_TRACES = 8
+_templates: dict[_Key, _Template] = {}
+"""Templates of this process, shared by all shards; the most recently used ones are kept."""
+_KEPT = 4
 
 
-def _learn(key: _Key) -> None:
-    """Trace a template here, after its own process has compiled it: compiling runs constants."""
-    source, day, variables = key
-    if len(_traces) >= _MOST_TRACES:
-        _traces.pop(next(iter(_traces)))
-    _traces[key] = trace_template(source, sandbox(day=day), orjson.loads(variables))
+def _template_of(key: _Key) -> _Template:
+    found = _templates.pop(key, None) or _Template(*key[:2], orjson.loads(key[2]))
+    _templates[key] = found
+    if len(_templates) > _KEPT:
+        _templates.pop(next(iter(_templates))).process.close_when_idle()
+    return found
+
+
+@atexit.register
+def _close_all() -> None:
+    for template in _templates.values():
+        template.process.close()
+    _templates.clear()
 
 
 class Renderer:
@@ -87,20 +120,9 @@ class Renderer:
 
     def render(self, messages: list[Message], tools: Tools, *, add_generation_prompt: bool) -> str:
         """Return the text of a dialogue; raise one of TEMPLATE_FAULTS if the template refuses."""
-        key = self._key(tools)
-        process = template_process(*key)
-        run = partial(process.render, messages, tools, add_generation_prompt=add_generation_prompt)
+        template = _template_of(self._key(tools))
         try:
-            if tools is not None or not all(len(message) == 2 for message in messages):
-                return run()
-            if key not in _traces:
-                text = run()
-                _learn(key)
-                return text
-            traced = _traces[key]
-            if traced is None:
-                return run()
-            return traced.join(messages, run, add_generation_prompt=add_generation_prompt)
+            return template.render(messages, tools, add_generation_prompt=add_generation_prompt)
         except TemplateLimitError as error:
             self._breaches += 1
             if self._breaches < MOST_BREACHES:
