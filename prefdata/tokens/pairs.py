@@ -135,23 +135,19 @@ def encode_records(records: pa.Table, target: TokenizerSpec, options: TokenOptio
     Texts are cut where `segments` proves that this is safe. A sample of rows is also encoded whole;
     if the two differ, everything is encoded whole and the note says so.
     """
-    backend = target.backend
     cuts = safe_cuts(target)
-    outcome, sample = _encode(records, target, options, (backend, cuts))
-    if not cuts or _agrees(backend, outcome.ids, sample):
+    outcome, sample = _encode(records, target, options, cuts)
+    if not cuts or _agrees(target.backend, outcome.ids, sample):
         return outcome
-    outcome, _ = _encode(records, target, options, (backend, ()))
+    outcome, _ = _encode(records, target, options, ())
     note = f"{target.name}: ids of parts differ from ids of whole texts; texts are encoded whole"
     return outcome._replace(note=note)
 
 
 def _encode(
-    records: pa.Table,
-    target: TokenizerSpec,
-    options: TokenOptions,
-    way: tuple[Tokenizer, tuple[str, ...]],
+    records: pa.Table, target: TokenizerSpec, options: TokenOptions, cuts: tuple[str, ...]
 ) -> tuple[Outcome, dict[int, PairTexts]]:
-    backend, cuts = way
+    backend = target.backend
     refusals: dict[int, Refusal] = {}
     seen: dict[str, set[int]] = {}
     sample: dict[int, PairTexts] = {}

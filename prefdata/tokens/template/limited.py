@@ -20,7 +20,7 @@ from contextlib import suppress
 from datetime import date
 from functools import partial
 from threading import Lock
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import jinja2
 import orjson
@@ -35,6 +35,15 @@ MOST_OUTPUT = 32 << 20  # bytes of a rendered text, in addition to four times th
 _Head = struct.Struct("<cQ")  # the kind of a message, and its length in bytes
 _TASK, _ROW = b"S", b"R"
 _TEXT, _FAULT, _FORBIDDEN, _USAGE, _TOO_LARGE = b"T", b"F", b"X", b"U", b"L"
+
+
+class Limits(NamedTuple):
+    """Limits of a process, on top of what it uses at its start."""
+
+    seconds: int = SECONDS
+    num_bytes: int = BYTES
+    is_per_row: bool = True
+    """True if each row has these seconds; False if all rows have them together."""
 
 
 class TemplateLimitError(jinja2.TemplateError):
@@ -58,11 +67,10 @@ class TemplateProcess:
         day: date | None,
         variables: dict[str, Any],
         *,
-        seconds: int = SECONDS,
-        num_bytes: int = BYTES,
+        limits: Limits = Limits(),  # noqa: B008
     ) -> None:
-        self._seconds, self._num_bytes = seconds, num_bytes
-        self._task = orjson.dumps([source, day, variables, seconds, num_bytes])
+        self._limits = limits
+        self._task = orjson.dumps([source, day, variables, list(limits)])
         self._process: subprocess.Popen[bytes] | None = None
         self._one_at_a_time = Lock()
 
@@ -132,9 +140,9 @@ class TemplateProcess:
         process, self._process = self._process, None
         _, said = process.communicate()
         if process.returncode == -signal.SIGXCPU:
-            return TemplateLimitError(f"it takes more than {self._seconds} s")
+            return TemplateLimitError(f"it takes more than {self._limits.seconds} s")
         if process.returncode == os.EX_UNAVAILABLE:
-            return TemplateLimitError(f"it takes more than {self._num_bytes >> 20} MiB")
+            return TemplateLimitError(f"it takes more than {self._limits.num_bytes >> 20} MiB")
         if process.returncode == os.EX_IOERR:  # not the template's fault
             return OSError(errno.EIO, os.strerror(errno.EIO))
         return TemplateProcessError(process.returncode, said.decode(errors="replace"))
@@ -173,16 +181,17 @@ def _receive(
     return kind, data
 
 
-def _limiter(seconds: int, num_bytes: int) -> Callable[[int], None]:
-    """Return a function that limits this process for one row, on top of what it uses now."""
+def _limiter(limits: Limits) -> Callable[[int], None]:
+    """Return a function that limits this process for one row of this many bytes."""
     pages = int(open("/proc/self/statm").read().split()[0])  # noqa: SIM115, PTH123
     has = pages * resource.getpagesize()
+    start = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     def allow(row_bytes: int) -> None:
-        _lower(resource.RLIMIT_AS, has + num_bytes + 16 * row_bytes)
-        used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-        _lower(resource.RLIMIT_CPU, int(used) + 1 + seconds)
+        _lower(resource.RLIMIT_AS, has + limits.num_bytes + 16 * row_bytes)
+        used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) if limits.is_per_row else start
+        _lower(resource.RLIMIT_CPU, int(used) + 1 + limits.seconds)
 
     return allow
 
@@ -222,8 +231,8 @@ def _refuse(error: UsageError, **_: Any) -> str:
 def _serve() -> None:
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     _, task = _receive(requests)
-    source, day, variables, seconds, num_bytes = orjson.loads(task)
-    allow = _limiter(seconds, num_bytes)
+    source, day, variables, limits = orjson.loads(task)
+    allow = _limiter(Limits(*limits))
     allow(len(task))  # compiling evaluates the constants of a template
     render = _compiled(source, day and date.fromisoformat(day), variables)
     while True:

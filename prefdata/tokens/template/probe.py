@@ -12,6 +12,7 @@ import jinja2
 from prefdata.errors import UsageError
 from prefdata.tokens.chat_template import TEMPLATE_FAULTS
 from prefdata.tokens.template.limited import (
+    Limits,
     TemplateLimitError,
     TemplateProcess,
     TemplateProcessError,
@@ -19,6 +20,7 @@ from prefdata.tokens.template.limited import (
 
 SECONDS = 5
 BYTES = 1 << 30
+_LIMITS = Limits(SECONDS, BYTES, is_per_row=False)
 
 _CALL = {"type": "function", "function": {"name": "search", "arguments": {"words": "tides"}}}
 _TOOL = {
@@ -52,8 +54,7 @@ class Probe:
 
     def __init__(self, templates: dict[str, str], variables: dict[str, Any], day: date | None):
         self._processes = [
-            TemplateProcess(source, day, variables, seconds=SECONDS, num_bytes=BYTES)
-            for source in templates.values()
+            TemplateProcess(source, day, variables, limits=_LIMITS) for source in templates.values()
         ]
         for process in self._processes:
             for messages, tools in DIALOGUES:
