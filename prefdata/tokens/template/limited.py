@@ -190,8 +190,8 @@ def _limiter(limits: Limits) -> Callable[[int], None]:
 
     def allow(row_bytes: int) -> None:
         _lower(resource.RLIMIT_AS, has + limits.num_bytes + 16 * row_bytes)
-        used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) if limits.is_per_row else start
-        _lower(resource.RLIMIT_CPU, int(used) + 1 + limits.seconds)
+        used = 1 + sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) if limits.is_per_row else start
+        _lower(resource.RLIMIT_CPU, int(used) + limits.seconds)
 
     return allow
 
