@@ -10,7 +10,7 @@ from prefdata.report.pieces import decoder_of, pieces_of
 from prefdata.report.rows import ShownPair, read_pair
 from prefdata.report.safe import plain
 from prefdata.store.reader import Build
-from prefdata.tokens.sealed import load_sealed
+from prefdata.tokens.tokenizer import load_sealed
 
 _STYLES = {"prompt": "cyan", "chosen": "green", "rejected": "red"}
 _MARKS = {"chosen": ("{+", "+}"), "rejected": ("[-", "-]")}  # as `git diff --word-diff` has them

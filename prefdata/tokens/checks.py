@@ -7,10 +7,10 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from prefdata.arrow import Bools, Int32s, Int64s, Ragged, common_prefix, cut
 from prefdata.tokens.escape import NO_ID
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.pairs import PairIds
-from prefdata.tokens.ragged import Bools, Int32s, Int64s, Ragged, common_prefix, cut
 from prefdata.tokens.template.render import Refusal
 from prefdata.tokens.tokenizer import TokenizerSpec
 
@@ -28,12 +28,11 @@ class Cuts(NamedTuple):
 
 def apply_length(ids: PairIds, options: TokenOptions) -> tuple[PairIds, Bools, Cuts]:
     """Apply the length policy; return the ids, a mask of pairs still too long, and the counts."""
-    prompt, chosen, rejected = (side.lengths for side in (ids.prompt, ids.chosen, ids.rejected))
-    longest = np.maximum(chosen, rejected)
+    prompt, chosen, rejected = (side.lengths for side in ids.sides)
     limit = options.max_length
     if limit is None:
         return ids, np.zeros(len(ids.rows), np.bool_), Cuts(0, 0)
-    over = np.maximum(prompt + longest - limit, 0)
+    over = np.maximum(prompt + np.maximum(chosen, rejected) - limit, 0)
     if options.length_policy == "cut_prompt_start":
         cut_ids = ids._replace(prompt=cut(ids.prompt, np.minimum(over, prompt), prompt))
         too_long = (over > 0) & (over >= prompt)
@@ -41,8 +40,8 @@ def apply_length(ids: PairIds, options: TokenOptions) -> tuple[PairIds, Bools, C
     if options.length_policy == "cut_completion_end":
         room = np.maximum(limit - prompt, 0)
         cut_ids = ids._replace(
-            chosen=_head(ids.chosen, room),
-            rejected=_head(ids.rejected, room),
+            chosen=cut(ids.chosen, np.zeros_like(room), np.minimum(chosen, room)),
+            rejected=cut(ids.rejected, np.zeros_like(room), np.minimum(rejected, room)),
         )
         return cut_ids, np.zeros(len(over), np.bool_), Cuts(0, int(((over > 0) & (room > 0)).sum()))
     return ids, over > 0, Cuts(0, 0)
@@ -57,13 +56,10 @@ def find_faults(
     bos, eos = target.token_id("bos_token"), target.token_id("eos_token")
     return [
         (
-            _has(ids.prompt, NO_ID) | _has(ids.chosen, NO_ID) | _has(ids.rejected, NO_ID),
+            np.any([_has(side, NO_ID) for side in ids.sides], axis=0),
             Refusal("PD210", "the tokenizer's vocabulary makes its text a control token"),
         ),
-        (
-            too_long,
-            Refusal("PD710", "prompt and completion are longer than max_length"),
-        ),
+        (too_long, Refusal("PD710", "prompt and completion are longer than max_length")),
         (
             (chosen == 0) | (rejected == 0),
             Refusal("PD702", "no token of a completion is left within max_length"),
@@ -74,7 +70,9 @@ def find_faults(
         ),
         (same, Refusal("PD703", "chosen and rejected are the same tokens")),
         (
-            _starts_twice(ids.prompt, bos) | _ends_twice(ids.chosen, eos, ids.rejected),
+            _twice(ids.prompt, bos, ids.prompt.offsets[:-1])
+            | _twice(ids.chosen, eos, ids.chosen.offsets[1:] - 2)
+            | _twice(ids.rejected, eos, ids.rejected.offsets[1:] - 2),
             Refusal("PD704", "BOS or EOS occurs twice in a row"),
         ),
     ]
@@ -85,11 +83,11 @@ def find_token_warnings(
 ) -> list[tuple[Bools, Refusal]]:
     """Return masks as `find_faults` does, for checks that run before a length policy cuts."""
     is_chat = (pl.Series(records["form"]) == "chat").to_numpy()[ids.rows]
-    control = np.array([token.id for token in target.added_tokens if token.special], np.int32)
+    added = target.added_tokens.items()
+    control = np.array([number for number, token in added if token.special], np.int32)
     ended = [_ends_with(side, control) for side in (ids.chosen, ids.rejected)]
     unknown = target.token_id("unk_token")
-    sides = (ids.prompt, ids.chosen, ids.rejected)
-    rates = [_share_of(side, unknown) for side in sides]
+    rates = [_share_of(side, unknown) for side in ids.sides]
     return [
         (
             is_chat & ~(ended[0] & ended[1]),
@@ -118,10 +116,6 @@ def _share_of(rows: Ragged, token: int | None) -> Float64s:
     return np.diff(seen[rows.offsets]) / np.maximum(rows.lengths, 1)
 
 
-def _head(rows: Ragged, room: Int64s) -> Ragged:
-    return cut(rows, np.zeros_like(room), np.minimum(rows.lengths, room))
-
-
 def _has(rows: Ragged, token: int) -> Bools:
     """Return the rows that contain the token."""
     found = np.zeros(len(rows.lengths), np.bool_)
@@ -129,18 +123,8 @@ def _has(rows: Ragged, token: int) -> Bools:
     return found
 
 
-def _starts_twice(rows: Ragged, token: int | None) -> Bools:
-    """Return the rows [t, t, …]."""
-    return _twice(rows, token, rows.offsets[:-1])
-
-
-def _ends_twice(chosen: Ragged, token: int | None, rejected: Ragged) -> Bools:
-    """Return the rows […, t, t] on either side."""
-    ends = [_twice(rows, token, rows.offsets[1:] - 2) for rows in (chosen, rejected)]
-    return ends[0] | ends[1]
-
-
 def _twice(rows: Ragged, token: int | None, at: Int64s) -> Bools:
+    """Return the rows with the token at this position and at the next one."""
     long_enough = rows.lengths >= 2
     result = np.zeros(len(long_enough), np.bool_)
     if token is not None:

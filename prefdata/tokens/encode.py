@@ -3,19 +3,21 @@
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
-from types import TracebackType
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
-from prefdata.tokens.ragged import Ragged, from_lengths, stack
+from prefdata.arrow import Ragged, from_lengths, stack
 
 _BATCH_TEXTS = 512
 
 
 def encode_texts(backend: Tokenizer, texts: list[str], *, add_special_tokens: bool) -> Ragged:
     """Return the ids of each text."""
-    encodings = backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
+    return ids_of(backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens))
+
+
+def ids_of(encodings: list[Encoding]) -> Ragged:
     rows = [encoding.ids for encoding in encodings]
     lengths = np.fromiter(map(len, rows), np.int64, len(rows))
     values = np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum()))
@@ -38,12 +40,7 @@ class TextPool:
     def __enter__(self) -> "TextPool":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._thread.shutdown(cancel_futures=True)
 
     def place(self, text: str) -> int:
@@ -60,7 +57,7 @@ class TextPool:
     def ids(self) -> Ragged:
         """Return the ids of every text, in the order of their indices."""
         self._encode_waiting()
-        return stack([part.result() for part in self._parts])
+        return stack([part.result() for part in self._parts], np.int32)
 
     def _encode_waiting(self) -> None:
         if self._waiting:

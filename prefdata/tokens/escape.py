@@ -23,10 +23,8 @@ import polars as pl
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from prefdata.arrow import whole
-from prefdata.tokens.chat_template import Message
-from prefdata.tokens.ragged import Bools, Int32s, Ragged, from_lengths
-from prefdata.tokens.template.render import PairTexts, Refusal, Renderer
+from prefdata.arrow import Bools, Int32s, Ragged, whole
+from prefdata.tokens.encode import ids_of
 from prefdata.tokens.tokenizer import TokenizerSpec
 
 NO_ID = -1
@@ -38,7 +36,7 @@ SIDES = ("prompt", "chosen", "rejected")
 _HIDDEN = re.compile(f"{_CONTENT}([0-9]+){_CONTENT_END}")
 
 
-class _NameTakenError(ValueError):
+class NameTakenError(ValueError):
     """A row contains the code points of which the new names consist."""
 
 
@@ -50,8 +48,10 @@ class ControlTokenEscaper:
         self._number = {token: number for number, token in enumerate(self._controls)}
         longest_first = sorted(self._controls, key=len, reverse=True)
         self._spelled = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        self._all_rows = target.stages.normalizer is not None and any(
-            token.normalized for token in target.added_tokens if token.content in self._number
+        self.hides_all_rows = target.backend.normalizer is not None and any(
+            token.normalized
+            for token in target.added_tokens.values()
+            if token.content in self._number
         )
 
     @property
@@ -70,7 +70,9 @@ class ControlTokenEscaper:
 
         Return all rows if tokens are searched in normalized text, since other text can become one.
         """
-        if self._all_rows:
+        if not self._controls:
+            return frozenset()
+        if self.hides_all_rows:
             return frozenset(range(records.num_rows))
         found = self._spells(records["tools"]) | self._spells_across(records)
         for side in SIDES:
@@ -81,11 +83,6 @@ class ControlTokenEscaper:
                 if texts.null_count < len(texts):
                     found[owners[self._spells(texts)]] = True
         return frozenset(np.flatnonzero(found).tolist())
-
-    @property
-    def hides_all_rows(self) -> bool:
-        """Return whether normalization may turn any text into a token."""
-        return self._all_rows
 
     def spells(self, value: Any) -> bool:
         """Return whether a text, or one anywhere in JSON, spells a token."""
@@ -119,7 +116,7 @@ class ControlTokenEscaper:
         """Return a row's text or JSON with placeholders in place of its tokens."""
         if isinstance(value, str):
             if _NAMES.search(value):
-                raise _NameTakenError
+                raise NameTakenError
             return self._spelled.sub(
                 lambda found: f"{_CONTENT}{self._number[found.group()]}{_CONTENT_END}", value
             )
@@ -128,6 +125,12 @@ class ControlTokenEscaper:
         if isinstance(value, dict):
             return {self.hide(key): self.hide(one) for key, one in value.items()}
         return value
+
+    def end_with(self, text: str, end: str) -> str:
+        """Return a verbatim text of which only the token `end`, if it ends it, is not content."""
+        if _NAMES.search(text):
+            raise NameTakenError
+        return text.removesuffix(end) + self.own(end)
 
     def rename(self, text: str) -> str:
         """Return a rendered text with the template's tokens renamed and the row's put back."""
@@ -138,78 +141,12 @@ class ControlTokenEscaper:
         """Return the original ids of renamed texts; NO_ID where content became a token."""
         backend, original = _rename(self._serialized, self._controls)
         encodings = backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
-        rows = [encoding.ids for encoding in encodings]
-        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-        values = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
-        mapped = original[values]
+        ids, offsets = ids_of(encodings)
+        mapped = original[ids]
         if add_special_tokens:
             masks = chain.from_iterable(encoding.special_tokens_mask for encoding in encodings)
-            added = np.fromiter(masks, np.bool_, len(values))
-            mapped = np.where(added, values, mapped).astype(np.int32)
-        return from_lengths(mapped, lengths)
-
-
-class EscapingRenderer:
-    """A `Renderer` of rows that spell control tokens; it returns renamed texts."""
-
-    def __init__(self, renderer: Renderer, disguise: ControlTokenEscaper) -> None:
-        self._renderer, self._disguise = renderer, disguise
-
-    @property
-    def end_of_turn(self) -> str | None:
-        end = self._renderer.end_of_turn
-        return None if end is None else self._disguise.own(end)
-
-    def render(
-        self, messages: list[Message], tools: list[Any] | None, *, add_generation_prompt: bool
-    ) -> str:
-        """Return the text of a dialogue; raise one of TEMPLATE_FAULTS if it cannot be rendered."""
-        hide = self._disguise.hide
-        text = self._renderer.render(
-            hide(messages), hide(tools), add_generation_prompt=add_generation_prompt
-        )
-        return self._disguise.rename(text)
-
-    def without_empty_system(self, prompt: list[Message], tools: list[Any] | None) -> list[Message]:
-        """Return a prompt without an empty system turn, as `Renderer` does."""
-        hide = self._disguise.hide
-        try:
-            used = self._renderer.without_empty_system(hide(prompt), hide(tools))
-        except _NameTakenError:
-            return prompt  # rendering it will refuse it for its names
-        return prompt if len(used) == len(prompt) else prompt[1:]
-
-    def chat(
-        self,
-        prompt: list[Message],
-        sides: tuple[list[Message], list[Message]],
-        tools: list[Any] | None,
-    ) -> PairTexts | Refusal:
-        """Return the texts of a pair of dialogues."""
-        hide, rename = self._disguise.hide, self._disguise.rename
-        try:
-            chosen, rejected = map(hide, sides)
-            texts = self._renderer.chat(hide(prompt), (chosen, rejected), hide(tools))
-        except _NameTakenError:
-            return _NAME_TAKEN
-        return texts if isinstance(texts, Refusal) else PairTexts(*map(rename, texts))
-
-    def text(
-        self, prompt: list[Message], sides: tuple[list[Message], list[Message]]
-    ) -> PairTexts | Refusal:
-        """Return the texts of a pair without a template; only the EOS at the end is not content."""
-        texts, end = self._renderer.text(prompt, sides), self._renderer.end_of_turn
-        if isinstance(texts, Refusal) or end is None:
-            return texts
-        if any(map(_NAMES.search, texts)):
-            return _NAME_TAKEN
-        chosen, rejected = (text.removesuffix(end) + self._disguise.own(end) for text in texts[1:])
-        return PairTexts(texts.prompt, chosen, rejected)
-
-
-def disguise_of(target: TokenizerSpec) -> ControlTokenEscaper | None:
-    """Return a tokenizer's escaper; None if it has no tokens that content could spell."""
-    return ControlTokenEscaper(target) if target.control_tokens else None
+            mapped = np.where(np.fromiter(masks, np.bool_, len(ids)), ids, mapped)
+        return Ragged(mapped, offsets)
 
 
 class _Renamed(NamedTuple):
@@ -237,8 +174,3 @@ def _rename(serialized: str, controls: tuple[str, ...]) -> _Renamed:
 
 def _own_name(number: int) -> str:
     return f"{_OWN}{number}{_OWN_END}"
-
-
-_NAME_TAKEN = Refusal(
-    "PD210", "spells a control token, and contains noncharacters (U+FDD2 to U+FDD5)"
-)

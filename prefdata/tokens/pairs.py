@@ -15,10 +15,7 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from prefdata.tokens.encode import TextPool, encode_texts
-from prefdata.tokens.escape import ControlTokenEscaper, EscapingRenderer, disguise_of
-from prefdata.tokens.options import TokenOptions
-from prefdata.tokens.ragged import (
+from prefdata.arrow import (
     Bools,
     Int64s,
     Ragged,
@@ -29,18 +26,20 @@ from prefdata.tokens.ragged import (
     stack,
     take,
 )
+from prefdata.tokens.chat_template import Message
+from prefdata.tokens.encode import TextPool, encode_texts
+from prefdata.tokens.escape import ControlTokenEscaper, NameTakenError
+from prefdata.tokens.mask import assistant_spans, mask_of, rows_with_turns
+from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.segments import cut_after_last, safe_cuts
-from prefdata.tokens.template.checks import Dialogues, judge
-from prefdata.tokens.template.render import (
-    PairTexts,
-    Refusal,
-    Renderer,
-    read_messages,
-    read_tools,
-)
+from prefdata.tokens.template.checks import judge
+from prefdata.tokens.template.render import Dialogues, PairTexts, Refusal, Renderer, read_pairs
 from prefdata.tokens.tokenizer import TokenizerSpec
 
 _SAMPLED_ROWS = 32
+_NAME_TAKEN = Refusal(
+    "PD210", "spells a control token, and contains noncharacters (U+FDD2 to U+FDD5)"
+)
 
 
 Encode = Callable[[list[str]], Ragged]
@@ -66,11 +65,23 @@ class PairIds(NamedTuple):
     moved: Bools
     """True if a completion's first characters share a token with the prompt's last ones."""
 
+    @property
+    def sides(self) -> tuple[Ragged, Ragged, Ragged]:
+        return self.prompt, self.chosen, self.rejected
+
+
+Masks = dict[int, tuple[Bools, Bools]]
+
 
 class Outcome(NamedTuple):
     """Ids of the encoded pairs, and the reasons why other pairs have none, by row."""
 
     ids: PairIds
+    masks: Masks
+    """Masks of chosen and rejected, by row, if a completion has a turn of another role.
+
+    A mask without True means that the turns cannot be located.
+    """
     refusals: dict[int, Refusal]
     note: str | None
     seen: dict[str, set[int]]
@@ -102,8 +113,8 @@ class _Plan:
     def ids(self) -> PairIds:
         """Return the ids of every pair that was added."""
         nothing = from_lengths(np.zeros(0, np.int32), np.zeros(1, np.int64))
-        parts = [nothing, *(self._pools[form].ids() for form in self._pools)]
-        pool = stack(parts)
+        parts = [nothing, *(pool.ids() for pool in self._pools.values())]
+        pool = stack(parts, np.int32)
         starts = np.cumsum([len(part.lengths) for part in parts])
         places = np.array(self.places, np.int64).reshape(-1, 4)
         places = np.where(places < 0, 0, places + starts[self.forms, None])
@@ -124,28 +135,26 @@ def encode_records(records: pa.Table, target: TokenizerSpec, options: TokenOptio
     Texts are cut where `segments` proves that this is safe. A sample of rows is also encoded whole;
     if the two differ, everything is encoded whole and the note says so.
     """
-    backend = target.backend
     cuts = safe_cuts(target)
-    outcome, sample = _encode(records, target, options, (backend, cuts))
-    if not cuts or _agrees(backend, outcome.ids, sample):
+    outcome, sample = _encode(records, target, options, cuts)
+    if not cuts or _agrees(target.backend, outcome.ids, sample):
         return outcome
-    outcome, _ = _encode(records, target, options, (backend, ()))
+    outcome, _ = _encode(records, target, options, ())
     note = f"{target.name}: ids of parts differ from ids of whole texts; texts are encoded whole"
     return outcome._replace(note=note)
 
 
 def _encode(
-    records: pa.Table,
-    target: TokenizerSpec,
-    options: TokenOptions,
-    way: tuple[Tokenizer, tuple[str, ...]],
+    records: pa.Table, target: TokenizerSpec, options: TokenOptions, cuts: tuple[str, ...]
 ) -> tuple[Outcome, dict[int, PairTexts]]:
-    backend, cuts = way
+    backend = target.backend
     refusals: dict[int, Refusal] = {}
     seen: dict[str, set[int]] = {}
     sample: dict[int, PairTexts] = {}
     stride = max(1, records.num_rows // _SAMPLED_ROWS)
-    hidden = disguise_of(target) if options.control_tokens == "encode" else None
+    masks: Masks = {}
+    special = rows_with_turns(records)
+    hidden = ControlTokenEscaper(target) if options.control_tokens == "encode" else None
     with ExitStack() as stack_of:
         pools = {
             form: stack_of.enter_context(TextPool(encode))
@@ -153,16 +162,23 @@ def _encode(
         }
         plan = _Plan(pools, cuts)
         renderer = Renderer(target, options)
-        for row, form, texts, codes in _rendered(records, renderer, options, hidden):
+        for row, form, (texts, codes, shown) in _rendered(records, renderer, options, hidden):
             for code in codes:
                 seen.setdefault(code, set()).add(row)
             if isinstance(texts, Refusal):
                 refusals[row] = texts
                 continue
+            if row in special:
+                escaper = hidden if form is Form.HIDDEN_CHAT else None
+                masks[row] = _masks(texts, shown, renderer, escaper, backend)
             plan.add(row, texts, form)
             if row % stride == 0 and form is Form.CHAT:
                 sample[len(plan.rows) - 1] = texts
-        return Outcome(plan.ids(), refusals, None, seen), sample
+        ids = plan.ids()
+    for row, start in zip(ids.rows.tolist(), ids.prompt.lengths.tolist(), strict=True):
+        if row in masks:
+            masks[row] = (masks[row][0][start:], masks[row][1][start:])
+    return Outcome(ids, masks, refusals, None, seen), sample
 
 
 def _encoders(backend: Tokenizer, hidden: ControlTokenEscaper | None) -> dict[Form, Encode]:
@@ -179,36 +195,70 @@ def _encoders(backend: Tokenizer, hidden: ControlTokenEscaper | None) -> dict[Fo
 class _Rendered(NamedTuple):
     """One rendered record, not yet encoded."""
 
-    row: int
-    form: Form
     texts: PairTexts | Refusal
     codes: tuple[str, ...]
     """Codes that are reported for it."""
+    shown: Dialogues
+    """The dialogues as the template saw them."""
 
 
 def _rendered(
     records: pa.Table, renderer: Renderer, options: TokenOptions, hidden: ControlTokenEscaper | None
-) -> Iterator[_Rendered]:
-    """Yield the texts of each record and the way to encode them."""
-    columns = [read_messages(records.column(name)) for name in ("prompt", "chosen", "rejected")]
-    tools = read_tools(records.column("tools"))
+) -> Iterator[tuple[int, Form, _Rendered]]:
+    """Yield the number of each record, the way to encode it, and its texts."""
     is_text = [form == "text" for form in records.column("form").to_pylist()]
     spelled = hidden.rows_that_spell(records) if hidden is not None else frozenset()
-    for row, (prompt, chosen, rejected) in enumerate(zip(*columns, strict=True)):
-        is_hidden = row in spelled
-        way = EscapingRenderer(renderer, hidden) if is_hidden and hidden else renderer
-        form = Form(is_text[row] + 2 * is_hidden)
-        if is_text[row]:
-            yield _Rendered(row, form, way.text(prompt, (chosen, rejected)), ())
-            continue
-        used = way.without_empty_system(prompt, tools[row])
-        texts = way.chat(used, (chosen, rejected), tools[row])
-        codes: tuple[str, ...] = () if used is prompt else ("PD716",)
-        if isinstance(texts, PairTexts):
-            dialogues = Dialogues(used, (chosen, rejected), tools[row])
-            fault, found = judge(texts, dialogues, renderer, options)
-            texts, codes = fault or texts, codes + found
-        yield _Rendered(row, form, texts, codes)
+    for row, pair in enumerate(read_pairs(records)):
+        escaper = hidden if row in spelled else None
+        try:
+            if is_text[row]:
+                made = _Rendered(renderer.text(pair, escaper), (), pair)
+            else:
+                made = _chat(pair, renderer, options, escaper)
+        except NameTakenError:
+            made = _Rendered(_NAME_TAKEN, (), pair)
+        yield row, Form(is_text[row] + 2 * (escaper is not None)), made
+
+
+def _chat(
+    pair: Dialogues, renderer: Renderer, options: TokenOptions, escaper: ControlTokenEscaper | None
+) -> _Rendered:
+    shown = Dialogues(*map(escaper.hide, pair)) if escaper is not None else pair
+    used = renderer.without_empty_system(shown.prompt, shown.tools)
+    codes: tuple[str, ...] = ()
+    if used is not shown.prompt:
+        codes = ("PD716",)
+        shown, pair = shown._replace(prompt=used), pair._replace(prompt=pair.prompt[1:])
+    texts = renderer.chat(shown)
+    if isinstance(texts, PairTexts):
+        if escaper is not None:
+            texts = PairTexts(*map(escaper.rename, texts))
+        fault, found = judge(texts, pair, renderer, options)
+        texts, codes = fault or texts, codes + found
+    return _Rendered(texts, codes, shown)
+
+
+def _masks(
+    texts: PairTexts,
+    shown: Dialogues,
+    renderer: Renderer,
+    escaper: ControlTokenEscaper | None,
+    backend: Tokenizer,
+) -> tuple[Bools, Bools]:
+    """Return masks of the assistant's tokens in prompt + chosen and prompt + rejected."""
+
+    def render(messages: list[Message], *, add_generation_prompt: bool) -> str:
+        text = renderer.render(messages, shown.tools, add_generation_prompt=add_generation_prompt)
+        return escaper.rename(text) if escaper is not None else text
+
+    end = renderer.end_of_turn
+    if escaper is not None:
+        backend, end = escaper.backend, end and escaper.own(end)
+    chosen, rejected = (
+        mask_of(text, assistant_spans(text, shown.prompt, side, render, end), backend)
+        for text, side in zip(texts[1:], shown.sides, strict=True)
+    )
+    return chosen, rejected
 
 
 def _agrees(backend: Tokenizer, ids: PairIds, sample: dict[int, PairTexts]) -> bool:

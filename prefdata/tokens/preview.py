@@ -8,7 +8,7 @@ import pyarrow as pa
 from prefdata.read.texts import TextMode, TextRule
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.template.probe import Probe
-from prefdata.tokens.template.render import Refusal, Renderer, read_messages, read_tools
+from prefdata.tokens.template.render import Refusal, Renderer, read_pairs
 from prefdata.tokens.tokenizer import TokenizerSpec
 
 _SHOWN_TOKENS = 60  # at either end of a part
@@ -34,11 +34,7 @@ def trial_of(target: TokenizerSpec, options: TokenOptions) -> AbstractContextMan
 
 def preview_chat(records: pa.Table, target: TokenizerSpec, options: TokenOptions) -> str:
     """Return the first record's prompt and chosen completion as the chat template renders them."""
-    prompt, chosen, rejected = (
-        read_messages(records[name])[0] for name in ("prompt", "chosen", "rejected")
-    )
-    tools = read_tools(records["tools"])[0]
-    texts = Renderer(target, options).chat(prompt, (chosen, rejected), tools)
+    texts = Renderer(target, options).chat(read_pairs(records.slice(0, 1))[0])
     return texts.message if isinstance(texts, Refusal) else texts.chosen
 
 

@@ -1,10 +1,10 @@
 """Encoding of prompts without answers, for sampling, with the renderer of a build."""
 
-from typing import Any
+from functools import partial
 
 from prefdata.tokens.chat_template import TEMPLATE_FAULTS, Message
 from prefdata.tokens.encode import encode_texts
-from prefdata.tokens.escape import NO_ID, EscapingRenderer, disguise_of
+from prefdata.tokens.escape import NO_ID, ControlTokenEscaper
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.template.checks import find_lost
 from prefdata.tokens.template.render import Refusal, Renderer
@@ -19,42 +19,36 @@ class PromptEncoder:
     def __init__(self, target: TokenizerSpec, options: TokenOptions) -> None:
         self.target, self.options = target, options
         self._renderer = Renderer(target, options)
-        self._disguise = disguise_of(target)
+        self._escaper = ControlTokenEscaper(target)
 
     def spells_token(self, prompt: str | list[Message]) -> bool:
         """Return whether a prompt's content spells a control token."""
-        return self._disguise is not None and self._disguise.spells(prompt)
+        return self._escaper.spells(prompt)
 
     def encode(self, prompt: str | list[Message]) -> list[int] | Refusal:
         """Return the ids of a dialogue before its answer, or of a verbatim text."""
         spells = self.spells_token(prompt)
         if spells and self.options.control_tokens == "reject":
             return _SPELLED
-        hides = self.options.control_tokens == "encode" and (
-            spells or (self._disguise is not None and self._disguise.hides_all_rows)
-        )
-        hidden = self._disguise if hides else None
-        is_text = isinstance(prompt, str)
-        text = prompt if isinstance(prompt, str) else self._render(prompt, hides=hides)
+        hides = self.options.control_tokens == "encode" and (spells or self._escaper.hides_all_rows)
+        escaper = self._escaper if hides else None
+        text = prompt if isinstance(prompt, str) else self._render(prompt, escaper)
         if isinstance(text, Refusal):
             return text
-        if hidden is None:
-            rows = encode_texts(self.target.backend, [text], add_special_tokens=is_text)
-        else:
-            rows = hidden.encode([text], add_special_tokens=is_text)
+        encode = escaper.encode if escaper else partial(encode_texts, self.target.backend)
+        rows = encode([text], add_special_tokens=isinstance(prompt, str))
         ids: list[int] = rows.row(0).tolist()
         if NO_ID in ids:
             return Refusal("PD210", "the tokenizer's vocabulary makes its text a control token")
         return ids
 
-    def _render(self, prompt: list[Message], *, hides: bool) -> str | Refusal:
-        way: Any = self._renderer
-        if hides and self._disguise is not None:
-            way = EscapingRenderer(self._renderer, self._disguise)
+    def _render(self, prompt: list[Message], escaper: ControlTokenEscaper | None) -> str | Refusal:
         try:
-            used = way.without_empty_system(prompt, None)
-            text: str = way.render(used, None, add_generation_prompt=True)
+            shown = escaper.hide(prompt) if escaper else prompt
+            used = self._renderer.without_empty_system(shown, None)
+            text = self._renderer.render(used, None, add_generation_prompt=True)
         except TEMPLATE_FAULTS as error:
             return Refusal("PD711", " ".join(str(error).split())[:200])
-        lost = find_lost(text, used, self._renderer)
+        text = escaper.rename(text) if escaper else text
+        lost = find_lost(text, prompt[len(prompt) - len(used) :], self._renderer)
         return Refusal("PD707", lost) if lost else text

@@ -9,7 +9,10 @@ both completions instead of three times.
 
 from typing import Any
 
-from prefdata.tokens.tokenizer import AddedToken, TokenizerSpec
+import orjson
+from tokenizers import AddedToken
+
+from prefdata.tokens.tokenizer import TokenizerSpec
 
 _NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Replace"}
 _PRE_TOKENIZERS = {"ByteLevel", "Split", "Digits", "Punctuation", "Whitespace", "WhitespaceSplit"}
@@ -17,20 +20,27 @@ _PRE_TOKENIZERS = {"ByteLevel", "Split", "Digits", "Punctuation", "Whitespace", 
 
 def safe_cuts(target: TokenizerSpec) -> tuple[str, ...]:
     """Return the added tokens after which a text may be cut; empty if none is provably safe."""
-    stages = target.stages
+    backend = target.backend
     pieces_stand_alone = (
-        _only(stages.normalizer, _NORMALIZERS, "normalizers")
-        and _only(stages.pre_tokenizer, _PRE_TOKENIZERS, "pretokenizers")
-        and stages.dropout in (None, 0.0)
+        _only(_state(backend.normalizer), _NORMALIZERS, "normalizers")
+        and _only(_state(backend.pre_tokenizer), _PRE_TOKENIZERS, "pretokenizers")
+        and getattr(backend.model, "dropout", None) in (None, 0.0)
     )
     if not pieces_stand_alone:
         return ()
-    rivals = [token for token in target.added_tokens if not token.normalized]
+    rivals = [token for token in target.added_tokens.values() if not token.normalized]
     return tuple(
         token.content
-        for token in target.added_tokens
-        if token.special and token.is_plain and _is_always_found(token.content, rivals)
+        for token in rivals
+        if token.special
+        and not (token.single_word or token.lstrip or token.rstrip)
+        and _is_always_found(token.content, rivals)
     )
+
+
+def _state(stage: Any) -> dict[str, Any] | None:
+    """Return a stage of a fast tokenizer before its model, as in its JSON."""
+    return None if stage is None else orjson.loads(stage.__getstate__())
 
 
 def _only(stage: dict[str, Any] | None, known: set[str], children: str) -> bool:

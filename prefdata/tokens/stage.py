@@ -5,18 +5,14 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from prefdata.arrow import numbers_array
+from prefdata.arrow import Bools, Int64s, Ragged, numbers_array, take, to_arrow
 from prefdata.store.shards import TOKENS
 from prefdata.tokens.checks import Cuts, apply_length, find_faults, find_token_warnings
-from prefdata.tokens.escape import EscapingRenderer, disguise_of
-from prefdata.tokens.mask import Dialogue, completion_mask, rows_with_turns
+from prefdata.tokens.escape import SIDES
 from prefdata.tokens.options import FIXED_CODES, TokenOptions
-from prefdata.tokens.pairs import PairIds, encode_records
-from prefdata.tokens.ragged import Bools, Ragged, take, to_arrow
-from prefdata.tokens.template.render import Refusal, Renderer, read_messages, read_tools
+from prefdata.tokens.pairs import Masks, PairIds, encode_records
+from prefdata.tokens.template.render import Refusal
 from prefdata.tokens.tokenizer import TokenizerSpec
-
-Masks = dict[int, tuple[Bools, Bools]]
 
 
 class TokenRows(NamedTuple):
@@ -33,8 +29,7 @@ class TokenRows(NamedTuple):
 
 def encode_table(records: pa.Table, target: TokenizerSpec, options: TokenOptions) -> TokenRows:
     """Encode records to tokens; return the refused ones with their codes."""
-    ids, refusals, note, seen = encode_records(records, target, options)
-    masks = _masks(records, ids, target, options)
+    ids, masks, refusals, note, seen = encode_records(records, target, options)
     findings = {"PD714": int(ids.moved.sum())}
     odd = find_token_warnings(ids, records, target)
     ids, too_long, cuts = apply_length(ids, options)
@@ -63,39 +58,8 @@ def _counted(findings: dict[str, int], cuts: Cuts, options: TokenOptions) -> dic
 
 def _select(ids: PairIds, kept_mask: Bools) -> PairIds:
     at = np.flatnonzero(kept_mask)
-    prompt, chosen, rejected = (take(side, at) for side in (ids.prompt, ids.chosen, ids.rejected))
+    prompt, chosen, rejected = (take(side, at) for side in ids.sides)
     return PairIds(ids.rows[at], prompt, chosen, rejected, ids.moved[at])
-
-
-def _masks(records: pa.Table, ids: PairIds, target: TokenizerSpec, options: TokenOptions) -> Masks:
-    """Return masks, by row, of pairs with a completion turn that is not the assistant's.
-
-    A mask without True means that the turns cannot be located.
-    """
-    special = {row for side in ("chosen", "rejected") for row in rows_with_turns(records[side])}
-    places = {row: at for at, row in enumerate(ids.rows.tolist()) if row in special}
-    if not places:
-        return {}
-    some = records.take(list(places))
-    columns = [read_messages(some[name]) for name in ("prompt", "chosen", "rejected")]
-    tools = read_tools(some["tools"])
-    hidden = disguise_of(target) if options.control_tokens == "encode" else None
-    spelled = hidden.rows_that_spell(some) if hidden else frozenset()
-    masks = {}
-    renderer = Renderer(target, options)
-    for number, (row, at) in enumerate(places.items()):
-        is_hidden = hidden is not None and number in spelled
-        way = EscapingRenderer(renderer, hidden) if hidden and is_hidden else renderer
-        backend = hidden.backend if hidden and is_hidden else target.backend
-        prompt = way.without_empty_system(columns[0][number], tools[number])
-        start, pair = int(ids.prompt.lengths[at]), []
-        for side, completions in ((ids.chosen, columns[1]), (ids.rejected, columns[2])):
-            dialogue = Dialogue(prompt, completions[number], tools[number])
-            mask = completion_mask(dialogue, way, backend)
-            blank = np.zeros(int(side.lengths[at]), np.bool_)
-            pair.append(blank if mask is None else mask[start:])
-        masks[row] = (pair[0], pair[1])
-    return masks
 
 
 def _empty_masks(ids: PairIds, masks: Masks) -> dict[int, Refusal]:
@@ -110,25 +74,19 @@ def _empty_masks(ids: PairIds, masks: Masks) -> dict[int, Refusal]:
 
 def _token_table(kept: pa.Table, ids: PairIds, masks: Masks) -> pa.Table:
     columns = {name: kept[name] for name in TOKENS.names if name in kept.column_names}
-    for name, rows in (
-        ("prompt_ids", ids.prompt),
-        ("chosen_ids", ids.chosen),
-        ("rejected_ids", ids.rejected),
-    ):
-        columns[name] = to_arrow(rows, TOKENS.field(name).type)
-    for side, (name, rows) in enumerate(
-        (("chosen_mask", ids.chosen), ("rejected_mask", ids.rejected))
-    ):
-        columns[name] = _mask_column(ids, rows, masks, side)
+    for side, ragged in zip(SIDES, ids.sides, strict=True):
+        columns[f"{side}_ids"] = to_arrow(ragged, TOKENS.field(f"{side}_ids").type)
+    columns["chosen_mask"] = _mask_column(ids.rows, ids.chosen, masks, 0)
+    columns["rejected_mask"] = _mask_column(ids.rows, ids.rejected, masks, 1)
     return pa.table([columns[name] for name in TOKENS.names], schema=TOKENS).combine_chunks()
 
 
-def _mask_column(ids: PairIds, rows: Ragged, masks: Masks, side: int) -> pa.Array:
+def _mask_column(numbers: Int64s, rows: Ragged, masks: Masks, side: int) -> pa.Array:
     kind = TOKENS.field("chosen_mask").type
     if not masks:
-        return pa.nulls(len(ids.rows), kind)
+        return pa.nulls(len(numbers), kind)
     values = [
         masks[row][side][:length].tolist() if row in masks else None
-        for row, length in zip(ids.rows.tolist(), rows.lengths, strict=True)
+        for row, length in zip(numbers.tolist(), rows.lengths, strict=True)
     ]
     return pa.array(values, kind)

@@ -4,10 +4,9 @@ import hashlib
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import orjson
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from prefdata.errors import UsageError
 from prefdata.settings import read_small
@@ -15,50 +14,17 @@ from prefdata.store.canonical import hash_json
 from prefdata.store.manifest import TokenizerIdentity, shared_name
 from prefdata.tokens.chat_template import texts_looked_for
 from prefdata.tokens.load import load_tokenizer, require_model
-from prefdata.tokens.tokenizer_cache import entry_of, recall, remember
+from prefdata.tokens.tokenizer_cache import entry_of, recall, recall_place, remember
 
 _MOST_TEMPLATE = 4 << 20
 
 THOUGHTS = ("<think>", "</think>")
 
 
-class Stages(NamedTuple):
-    """Stages of a fast tokenizer before its model, as in its JSON; None if it has none."""
-
-    normalizer: dict[str, Any] | None
-    pre_tokenizer: dict[str, Any] | None
-    dropout: float | None
-    """Dropout of the model; if it is set, the same text gets different ids each time."""
-
-
-class AddedToken(NamedTuple):
-    """A string that the tokenizer matches whole, anywhere in a text."""
-
-    id: int
-    content: str
-    special: bool
-    normalized: bool
-    single_word: bool
-    lstrip: bool
-    rstrip: bool
-
-    @property
-    def is_plain(self) -> bool:
-        """Return whether it is matched by its characters only, and strips none next to it."""
-        return not (self.normalized or self.single_word or self.lstrip or self.rstrip)
-
-
 @lru_cache(maxsize=2)
 def _tokenizer(serialized: str) -> Tokenizer:
     """Parse a tokenizer; cached, as a large vocabulary takes half a second."""
     return Tokenizer.from_str(serialized)
-
-
-def _state(stage: Any) -> dict[str, Any] | None:
-    if stage is None:
-        return None
-    value: dict[str, Any] = orjson.loads(stage.__getstate__())
-    return value
 
 
 @dataclass(frozen=True)
@@ -83,31 +49,9 @@ class TokenizerSpec:
         return TokenizerSpec, tuple(getattr(self, field.name) for field in fields(self))
 
     @cached_property
-    def stages(self) -> Stages:
-        """Return the stages that a text passes before the tokenizer's model sees it."""
-        backend = self.backend
-        return Stages(
-            _state(backend.normalizer),
-            _state(backend.pre_tokenizer),
-            getattr(backend.model, "dropout", None),
-        )
-
-    @cached_property
-    def added_tokens(self) -> list[AddedToken]:
-        """Return the added tokens in the order of their ids."""
-        found = sorted(self.backend.get_added_tokens_decoder().items())
-        return [
-            AddedToken(
-                id=number,
-                content=token.content,
-                special=token.special,
-                normalized=token.normalized,
-                single_word=token.single_word,
-                lstrip=token.lstrip,
-                rstrip=token.rstrip,
-            )
-            for number, token in found
-        ]
+    def added_tokens(self) -> dict[int, AddedToken]:
+        """Return the strings that are matched whole, anywhere in a text, in the order of ids."""
+        return dict(sorted(self.backend.get_added_tokens_decoder().items()))
 
     @cached_property
     def control_tokens(self) -> tuple[str, ...]:
@@ -128,7 +72,7 @@ class TokenizerSpec:
         return tuple(
             sorted(
                 token.content
-                for token in self.added_tokens
+                for token in self.added_tokens.values()
                 if token.content.strip()
                 and (token.special or (is_written(token.content) and not token.content.isalnum()))
             )
@@ -137,7 +81,8 @@ class TokenizerSpec:
     def token_id(self, name: str) -> int | None:
         """Return the id of `eos_token` or a similar name; None if the tokenizer has none."""
         content = self.special_tokens.get(name)
-        return next((token.id for token in self.added_tokens if token.content == content), None)
+        found = self.added_tokens.items()
+        return next((number for number, token in found if token.content == content), None)
 
     def template(self, *, has_tools: bool) -> str | None:
         if has_tools and "tool_use" in self.templates:
@@ -168,6 +113,25 @@ def load_tokenizer_spec(
     return TokenizerSpec(name=name, revision=revision, **parts)
 
 
+def load_sealed(seal: TokenizerIdentity, name: str | None = None) -> TokenizerSpec:
+    """Load the tokenizer that made a build, from `name`, its last known location, or the Hub.
+
+    Raises UsageError: E123 if it is not found or is a different one.
+    """
+    known = recall_place(seal.tokenizer_sha256)
+    found = name or known or seal.name
+    remedy = "name its directory or its model on the Hub with --tokenizer"
+    if found == seal.name and "/" not in found and not Path(found).is_dir():
+        problem = f"was made with the tokenizer {seal.name!a}, which is not known on this machine"
+        raise UsageError("E123", "the build", problem, remedy)
+    target = load_tokenizer_spec(found, revision=None if known or name else seal.revision)
+    if target.seal().tokenizer_sha256 != seal.tokenizer_sha256:
+        raise UsageError(
+            "E123", found, f"is a different tokenizer from the build's {seal.name}", remedy
+        )
+    return target
+
+
 def target_of(name: str, tokenizer: Any) -> TokenizerSpec:
     """Return the spec of a tokenizer that transformers has loaded."""
     return TokenizerSpec(name=name, revision=None, **_parts(name, tokenizer))
@@ -176,11 +140,11 @@ def target_of(name: str, tokenizer: Any) -> TokenizerSpec:
 def _recall_or_load(name: str, revision: str | None) -> dict[str, Any]:
     require_model(name, partial(UsageError, "C110", name))
     if not Path(name).is_dir():
-        return _parts(name, _load(name, revision))
+        return _load(name, revision)
     entry = entry_of(Path(name))
     parts = recall(entry)
     if parts is None:
-        parts = _parts(name, _load(name, revision))
+        parts = _load(name, revision)
         remember(entry, parts)
     return parts
 
@@ -205,8 +169,8 @@ def _parts(name: str, tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def _load(name: str, revision: str | None) -> Any:
-    return load_tokenizer(name, partial(UsageError, "C110", name), revision=revision)
+def _load(name: str, revision: str | None) -> dict[str, Any]:
+    return _parts(name, load_tokenizer(name, partial(UsageError, "C110", name), revision=revision))
 
 
 def _read_template(path: Path) -> str:

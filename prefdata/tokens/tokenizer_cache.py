@@ -26,7 +26,7 @@ _WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", "
 def entry_of(folder: Path) -> Path:
     """Return the cache file of a directory's tokenizer, for its files as they are now."""
     found = [*folder.glob("*"), *folder.glob(f"{_MORE_TEMPLATES}/*")]
-    files = sorted(path for path in found if path.is_file() and _matters(path))
+    files = sorted(path for path in found if path.is_file() and path.suffix not in _WEIGHTS)
     names = [
         os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace") for path in files
     ]
@@ -87,7 +87,3 @@ def _place_of(tokenizer_sha256: str) -> Path:
 
 def _digest(facts: bytes, serialized: bytes) -> bytes:
     return hashlib.sha256(facts + b"\n" + serialized).hexdigest().encode()
-
-
-def _matters(path: Path) -> bool:
-    return path.suffix not in _WEIGHTS

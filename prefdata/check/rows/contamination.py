@@ -17,7 +17,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from prefdata.hashing import Numbers, mix
+from prefdata.arrow import Ragged, from_lengths, positions, take
+from prefdata.hashing import Numbers, chain, mix
 from prefdata.read import Limits, OpenFile, expand_inputs
 from prefdata.read.faults import RowError
 from prefdata.read.files.formats import read_rows
@@ -27,25 +28,6 @@ LONG, SHORT = 13, 8
 COVERAGE = 0.7
 LEAST_WORDS = 4
 MAX_ITEMS = 10
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-
-
-class Words(NamedTuple):
-    """Words of texts, concatenated."""
-
-    hashes: Numbers
-    owners: NDArray[np.int64]
-    """Text index of each word."""
-    counts: NDArray[np.int64]
-    """(texts,): number of words of each text."""
-
-
-class Runs(NamedTuple):
-    """Every run of n words within a text: the same words in the same order are the same hash."""
-
-    hashes: Numbers
-    owners: NDArray[np.int64]
-    """Text index of each run."""
 
 
 class Evaluation(NamedTuple):
@@ -70,11 +52,24 @@ def index_items(items: pl.Series) -> Evaluation:
     """Build the index over texts, each an item."""
     words = _words_of(items)
     long, short = _distinct(_runs_of(words, LONG)), _distinct(_runs_of(words, SHORT))
+    whole = {n: _whole(words, n) for n in range(LEAST_WORDS, SHORT)}
     return Evaluation(
         long["run"].unique().sort().to_numpy(),
         short.with_columns(num=pl.len().over("item")),
-        {n: np.unique(_whole(words, n).hashes) for n in range(LEAST_WORDS, SHORT)},
+        {n: np.unique(whole_runs) for n, (whole_runs, _) in whole.items()},
     )
+
+
+def _distinct(runs: Ragged) -> pl.DataFrame:
+    """Return runs and their items, without runs that many items share."""
+    found = pl.DataFrame({"run": runs.values, "item": runs.owners}).unique(maintain_order=True)
+    return found.filter(pl.len().over("run") <= MAX_ITEMS)
+
+
+def _whole(words: Ragged, n: int) -> tuple[Numbers, NDArray[np.int64]]:
+    """Return the hashes of the texts of exactly n words, and their indices."""
+    texts = np.flatnonzero(words.lengths == n)
+    return _runs_of(take(words, texts), n).values, texts
 
 
 def overlaps(texts: pl.Series, evaluation: Evaluation) -> NDArray[np.bool_]:
@@ -82,11 +77,11 @@ def overlaps(texts: pl.Series, evaluation: Evaluation) -> NDArray[np.bool_]:
     words = _words_of(texts)
     found = np.zeros(len(texts), np.bool_)
     long = _runs_of(words, LONG)
-    found[long.owners[_is_in(long.hashes, evaluation.long)]] = True
+    found[long.owners[_is_in(long.values, evaluation.long)]] = True
     found[_covering(_runs_of(words, SHORT), evaluation.short)] = True
     for n, known in evaluation.whole.items():
-        whole = _whole(words, n)
-        found[whole.owners[_is_in(whole.hashes, known)]] = True
+        whole_runs, of_whole = _whole(words, n)
+        found[of_whole[_is_in(whole_runs, known)]] = True
     return found
 
 
@@ -97,39 +92,22 @@ def _is_in(values: Numbers, known: Numbers) -> NDArray[np.bool_]:
     return found & (at < len(known))
 
 
-def _words_of(texts: pl.Series) -> Words:
+def _words_of(texts: pl.Series) -> Ragged:
     lists = texts.str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+")
-    counts = lists.list.len().cast(pl.Int64).to_numpy()
-    hashes = lists.explode().drop_nulls().hash().to_numpy()
-    return Words(hashes, np.repeat(np.arange(len(counts)), counts), counts)
+    words = lists.explode().drop_nulls()
+    return from_lengths(words.hash().to_numpy(), lists.list.len().cast(pl.Int64).to_numpy())
 
 
-def _runs_of(words: Words, n: int) -> Runs:
-    """Return the runs of n words within each text."""
-    last = max(len(words.hashes) - n + 1, 0)
-    starts = np.flatnonzero(words.owners[:last] == words.owners[n - 1 :])
-    hashes = np.zeros(len(starts), np.uint64)
-    for place in range(n):
-        hashes = hashes * _STEP + words.hashes[starts + place]
-    return Runs(mix(hashes), words.owners[starts])
+def _runs_of(words: Ragged, n: int) -> Ragged:
+    """Return the hashes of the runs of n words within each text."""
+    counts = np.maximum(words.lengths - n + 1, 0)
+    chained = chain(words.values, n)
+    return from_lengths(mix(chained[positions(words.offsets[:-1], counts)]), counts)
 
 
-def _whole(words: Words, n: int) -> Runs:
-    """Return the runs that are a whole text of exactly n words."""
-    runs = _runs_of(words, n)
-    own = words.counts[runs.owners] == n
-    return Runs(runs.hashes[own], runs.owners[own])
-
-
-def _distinct(runs: Runs) -> pl.DataFrame:
-    """Return runs and their items, without runs that many items share."""
-    found = pl.DataFrame({"run": runs.hashes, "item": runs.owners}).unique(maintain_order=True)
-    return found.filter(pl.len().over("run") <= MAX_ITEMS)
-
-
-def _covering(runs: Runs, short: pl.DataFrame) -> NDArray[np.int64]:
+def _covering(runs: Ragged, short: pl.DataFrame) -> NDArray[np.int64]:
     """Return the texts that have at least COVERAGE of an item's 8-word runs."""
-    met = pl.DataFrame({"run": runs.hashes, "text": runs.owners}).unique()
+    met = pl.DataFrame({"run": runs.values, "text": runs.owners}).unique()
     shared = met.join(short, on="run").group_by("text", "item").agg(pl.len(), pl.first("num"))
     return shared.filter(pl.col("len") >= COVERAGE * pl.col("num"))["text"].unique().to_numpy()
 

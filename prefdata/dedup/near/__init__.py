@@ -1,9 +1,14 @@
 """Near-duplicates: MinHash proposes, exact Jaccard similarity of word shingles decides."""
 
-from prefdata.dedup.near.clusters import choose, cluster
 from prefdata.dedup.near.letters import BARRIER
-from prefdata.dedup.near.neighbors import Neighbors, find_neighbors, near_copies
-from prefdata.dedup.near.options import NearDuplicates
+from prefdata.dedup.near.neighbors import (
+    Neighbors,
+    choose,
+    cluster,
+    find_neighbors,
+    near_copies,
+)
+from prefdata.dedup.near.options import NearDuplicates, Unit, unit_texts
 from prefdata.dedup.near.pairs import find_pairs
 from prefdata.dedup.near.sketch import (
     Sketch,
@@ -12,7 +17,6 @@ from prefdata.dedup.near.sketch import (
     open_sketch,
     sketch_table,
 )
-from prefdata.dedup.near.units import Unit, unit_texts
 
 __all__ = [
     "BARRIER",

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from prefdata.dedup.near.shingles import BLOCK_SETS, Sets, overlap, take_sets
+from prefdata.arrow import Ragged, from_lengths, take
+from prefdata.dedup.near.shingles import blocks_of, overlap
 from prefdata.dedup.near.sketch import LANES, Sketch
 
 Rows = NDArray[np.int64]
@@ -26,30 +27,24 @@ class SetStore:
 
     def __init__(self, sketches: Sequence[Sketch]) -> None:
         self._sets = [sketch.sets for sketch in sketches]
-        self._ends = np.cumsum([len(sets.ends) for sets in self._sets])
-        self.sizes = np.concatenate(
-            [np.zeros(0, np.int64), *(np.diff(sets.ends, prepend=0) for sets in self._sets)]
-        )
+        self._ends = np.cumsum([len(sets.offsets) - 1 for sets in self._sets])
+        self.sizes = np.concatenate([np.zeros(0, np.int64), *(sets.lengths for sets in self._sets)])
         self._parity = [
             np.concatenate([s.parity[lane] for s in sketches])
             for lane in range(LANES * bool(sketches))
         ]
-        self.num_proposed = 0
-        """Number of pairs that `at_least` has tested."""
 
     def similarity(self, a: Rows, b: Rows) -> NDArray[np.float64]:
         """Return the Jaccard similarity of each pair of rows; 0 if either set is empty."""
         found = np.zeros(len(a))
         sizes = self.sizes[a] + self.sizes[b]
-        for start, stop in _blocks(sizes):
-            some_a, some_b = a[start:stop], b[start:stop]
-            common = overlap(self._take(some_a), self._take(some_b))
-            found[start:stop] = common / np.maximum(sizes[start:stop] - common, 1)
+        for block in blocks_of(sizes, _BLOCK_SHINGLES):
+            common = overlap(self._take(a[block]), self._take(b[block]))
+            found[block] = common / np.maximum(sizes[block] - common, 1)
         return found
 
     def at_least(self, a: Rows, b: Rows, threshold: float) -> Pairs:
         """Return the pairs with at least the similarity `threshold`."""
-        self.num_proposed += len(a)
         may_match = self._may_be(a, b, threshold)
         a, b = a[may_match], b[may_match]
         similarity = self.similarity(a, b)
@@ -71,23 +66,14 @@ class SetStore:
         may_match: NDArray[np.bool_] = np.maximum(alone, differing) <= most + 1e-6
         return may_match
 
-    def _take(self, rows: Rows) -> Sets:
+    def _take(self, rows: Rows) -> Ragged:
         if len(self._sets) == 1:
-            return take_sets(self._sets[0], rows)
+            return take(self._sets[0], rows)
         part = np.searchsorted(self._ends, rows, side="right")
-        ends = np.cumsum(self.sizes[rows])
-        taken = np.empty(ends[-1] if len(ends) else 0, np.uint64)
+        sizes = self.sizes[rows]
+        taken = np.empty(sizes.sum(), np.uint64)
         for number in np.unique(part).tolist():
             mine = part == number
-            first = self._ends[number] - len(self._sets[number].ends)
-            some = take_sets(self._sets[number], rows[mine] - first)
-            taken[np.repeat(mine, self.sizes[rows])] = some.shingles
-        return Sets(taken, ends)
-
-
-def _blocks(sizes: Rows) -> list[tuple[int, int]]:
-    """Split pairs into blocks of about `_BLOCK_SHINGLES` shingles, and at most BLOCK_SETS pairs."""
-    number = np.cumsum(sizes) // _BLOCK_SHINGLES
-    cuts = np.flatnonzero(np.diff(number, prepend=-1))
-    cuts = np.unique(np.concatenate([cuts, np.arange(0, len(sizes), BLOCK_SETS)]))
-    return list(zip(cuts.tolist(), [*cuts[1:].tolist(), len(sizes)], strict=False))
+            first = self._ends[number] - len(self._sets[number].offsets) + 1
+            taken[np.repeat(mine, sizes)] = take(self._sets[number], rows[mine] - first).values
+        return from_lengths(taken, sizes)

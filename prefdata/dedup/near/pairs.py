@@ -12,8 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from prefdata.dedup.near.forest import Forest, Rows
-from prefdata.dedup.near.overlap import Pairs, SetStore
+from prefdata.dedup.near.overlap import Pairs, Rows, SetStore
 from prefdata.dedup.near.sketch import Sketch
 from prefdata.hashing import Numbers
 
@@ -21,6 +20,35 @@ PAIRS = {"a": pl.UInt32, "b": pl.UInt32, "similarity": pl.Float64}
 _NO_PAIRS = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
 MAX_NEIGHBORS = 256
 """Maximum number of neighbors in a bucket with which each of its sets is compared."""
+
+
+class Forest:
+    """Union-find over arrays: trees of connected rows, each with its smallest row as its root."""
+
+    def __init__(self, num_rows: int) -> None:
+        self._parents = np.arange(num_rows)
+
+    def roots(self, rows: Rows) -> Rows:
+        """Return the root of each row's tree: the smallest row connected to it."""
+        roots = self._parents[rows]
+        while True:
+            above = self._parents[roots]
+            if (above == roots).all():
+                break
+            roots = above
+        self._parents[rows] = roots
+        return roots
+
+    def join(self, a: Rows, b: Rows) -> None:
+        """Union the two rows of each pair; the result does not depend on their order."""
+        while len(a):
+            roots_a, roots_b = self.roots(a), self.roots(b)
+            apart = roots_a != roots_b
+            a, b = roots_a[apart], roots_b[apart]
+            np.minimum.at(self._parents, np.maximum(a, b), np.minimum(a, b))
+
+    def labels(self) -> Rows:
+        return self.roots(np.arange(len(self._parents)))
 
 
 def find_pairs(sketches: Sequence[Sketch], *, threshold: float) -> pl.DataFrame:

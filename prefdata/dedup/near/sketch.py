@@ -16,8 +16,8 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from prefdata.arrow import numbers_array, whole
-from prefdata.dedup.near.shingles import Sets, shingle_blocks
+from prefdata.arrow import Ragged, numbers_array, stack, whole
+from prefdata.dedup.near.shingles import shingle_blocks
 from prefdata.hashing import Numbers, mix
 
 # Few rows propose more pairs and need fewer minima. The exact test of a pair costs about as much as
@@ -51,7 +51,8 @@ class SketchOptions(NamedTuple):
 class Sketch(NamedTuple):
     """Sets of shingles and keys of texts."""
 
-    sets: Sets
+    sets: Ragged
+    """Shingles of each text, sorted and distinct."""
     keys: Sequence[Numbers]
     """(1 + bands, texts): the first is a key of the whole set, equal for equal sets."""
     parity: Sequence[Numbers]
@@ -65,13 +66,8 @@ def make_sketch(texts: pl.Series, options: SketchOptions = SketchOptions()) -> S
         (sets, _keys(sets, factors), _parity(sets))
         for sets in shingle_blocks(texts, num_words=options.num_words)
     ]
-    shingles = [sets.shingles for sets, _, _ in made]
-    sizes = [np.diff(sets.ends, prepend=0) for sets, _, _ in made]
     return Sketch(
-        Sets(
-            np.concatenate([np.zeros(0, np.uint64), *shingles]),
-            np.cumsum(np.concatenate([np.zeros(0, np.int64), *sizes])),
-        ),
+        stack([sets for sets, _, _ in made], np.uint64),
         list(_side_by_side([keys for _, keys, _ in made], 1 + len(factors))),
         list(_side_by_side([parity for _, _, parity in made], LANES)),
     )
@@ -87,15 +83,16 @@ def _factors(num_bands: int) -> NDArray[np.uint32]:
     return ((drawn >> np.uint64(32)).astype(np.uint32) | np.uint32(1)).reshape(num_bands, ROWS)
 
 
-def _keys(sets: Sets, factors: NDArray[np.uint32]) -> Numbers:
+def _keys(sets: Ragged, factors: NDArray[np.uint32]) -> Numbers:
     """Return the keys of one block, (1 + bands, sets); zeros for empty sets."""
-    keys = np.zeros((1 + len(factors), len(sets.ends)), np.uint64)
-    filled = np.flatnonzero(np.diff(sets.ends, prepend=0))
+    sizes = sets.lengths
+    keys = np.zeros((1 + len(factors), len(sizes)), np.uint64)
+    filled = np.flatnonzero(sizes)
     if not len(filled):
         return keys
-    starts = np.where(filled > 0, sets.ends[filled - 1], 0)
-    keys[0, filled] = np.add.reduceat(mix(sets.shingles), starts)
-    narrow = sets.shingles.astype(np.uint32)
+    starts = sets.offsets[filled]
+    keys[0, filled] = np.add.reduceat(mix(sets.values), starts)
+    narrow = sets.values.astype(np.uint32)
     hashed = np.empty_like(narrow)
     minima = np.empty((*factors.shape, len(filled)), np.uint64)
     for place in np.ndindex(factors.shape):
@@ -106,16 +103,16 @@ def _keys(sets: Sets, factors: NDArray[np.uint32]) -> Numbers:
     return keys
 
 
-def _parity(sets: Sets) -> Numbers:
+def _parity(sets: Ragged) -> Numbers:
     """Return the parity lanes of one block: shingle modulo 64 · LANES is its bit."""
     num_bits = 64 * LANES
-    bits = (sets.shingles & np.uint64(num_bits - 1)).astype(np.int64)
-    sizes, packed = np.diff(sets.ends, prepend=0), []
+    bits = (sets.values & np.uint64(num_bits - 1)).astype(np.int64)
+    sizes, packed = sets.lengths, []
     for start in range(0, len(sizes), _PARITY_SETS):
         some = sizes[start : start + _PARITY_SETS]
-        stop = sets.ends[start + len(some) - 1]
         first = np.repeat(np.arange(len(some)) * num_bits, some)
-        counts = np.bincount(first + bits[stop - some.sum() : stop], minlength=len(some) * num_bits)
+        mine = bits[sets.offsets[start] : sets.offsets[start + len(some)]]
+        counts = np.bincount(first + mine, minlength=len(some) * num_bits)
         packed.append(np.packbits(counts.astype(np.uint8) & 1, bitorder="little"))
     lanes = np.concatenate([np.zeros(0, np.uint8), *packed]).view("<u8")
     return lanes.astype(np.uint64, copy=False).reshape(len(sizes), LANES).T
@@ -123,9 +120,8 @@ def _parity(sets: Sets) -> Numbers:
 
 def sketch_table(sketch: Sketch) -> pa.Table:
     """Convert a sketch to a table with one row per text, for writing."""
-    starts = np.append(0, sketch.sets.ends)
     shingles = pa.LargeListArray.from_arrays(
-        numbers_array(starts), numbers_array(sketch.sets.shingles)
+        numbers_array(sketch.sets.offsets), numbers_array(sketch.sets.values)
     )
     columns = {"shingles": shingles}
     for name in ("parity", "keys"):
@@ -141,7 +137,7 @@ def open_sketch(path: Path) -> Sketch:
     lists, *numbers = map(_mapped, table.columns)
     keys = [_numbers(column) for column in numbers]
     return Sketch(
-        Sets(_numbers(lists.values), _numbers(lists.offsets)[1:].view(np.int64)),
+        Ragged(_numbers(lists.values), _numbers(lists.offsets).view(np.int64)),
         keys[LANES:],
         keys[:LANES],
     )

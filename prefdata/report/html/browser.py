@@ -25,7 +25,7 @@ from prefdata.store.ownership import (
 )
 from prefdata.store.reader import Build
 from prefdata.store.staging import FOLDERS
-from prefdata.tokens.sealed import load_sealed
+from prefdata.tokens.tokenizer import load_sealed
 
 PAGE_PAIRS = 20
 MOST_CHARACTERS = 12_000  # shown of one field of a pair; the rest is counted

@@ -8,47 +8,69 @@ each way, and most dialogues are joined from a trace without any (trace.py).
 It reads its requests from stdin: `python -m prefdata.tokens.template.limited`.
 """
 
-import atexit
+import errno
+import os
 import resource
 import signal
 import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
 from functools import partial
 from threading import Lock
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import jinja2
 import orjson
 
 from prefdata.errors import UsageError
-from prefdata.tokens.chat_template import TEMPLATE_FAULTS, compile_template, sandbox
+from prefdata.tokens.chat_template import TEMPLATE_FAULTS, Message, Tools, compile_template, sandbox
 
 SECONDS = 5
 BYTES = 256 << 20
 MOST_OUTPUT = 32 << 20  # bytes of a rendered text, in addition to four times the row's bytes
-_KEPT = 4  # processes, one per template
 
 _Head = struct.Struct("<cQ")  # the kind of a message, and its length in bytes
-_TEXT, _FAULT, _USAGE, _TOO_LARGE, _TASK, _ROW = b"T", b"F", b"U", b"L", b"S", b"R"
+_TASK, _ROW = b"S", b"R"
+_TEXT, _FAULT, _FORBIDDEN, _USAGE, _TOO_LARGE = b"T", b"F", b"X", b"U", b"L"
+
+
+class Limits(NamedTuple):
+    """Limits of a process, on top of what it uses at its start."""
+
+    seconds: int = SECONDS
+    num_bytes: int = BYTES
+    is_per_row: bool = True
+    """True if each row has these seconds; False if all rows have them together."""
 
 
 class TemplateLimitError(jinja2.TemplateError):
     """Rendering one row exceeded the time or memory limit."""
 
 
+class TemplateProcessError(TemplateLimitError):
+    """The process ended by itself, with this exit code and text on stderr."""
+
+    def __init__(self, code: int, said: str) -> None:
+        super().__init__(f"its process ended with exit code {code}")
+        self.code, self.said = code, said
+
+
 class TemplateProcess:
     """Process of one template; it starts on first use, and again if it died."""
 
     def __init__(
-        self, source: str, day: date | None, variables: dict[str, Any], *, seconds: int = SECONDS
+        self,
+        source: str,
+        day: date | None,
+        variables: dict[str, Any],
+        *,
+        limits: Limits = Limits(),  # noqa: B008
     ) -> None:
-        self._task = orjson.dumps(
-            {"source": source, "day": day, "variables": variables, "seconds": seconds}
-        )
-        self._seconds = seconds
+        self._limits = limits
+        self._task = orjson.dumps([source, day, variables, list(limits)])
         self._process: subprocess.Popen[bytes] | None = None
         self._one_at_a_time = Lock()
 
@@ -57,64 +79,73 @@ class TemplateProcess:
         """Return the id of the running process; None if there is none."""
         return self._process.pid if self._process else None
 
-    def render(
-        self,
-        messages: list[dict[str, Any]],
-        tools: list[Any] | None,
-        *,
-        add_generation_prompt: bool,
-    ) -> str:
+    def render(self, messages: list[Message], tools: Tools, *, add_generation_prompt: bool) -> str:
         """Return the text of a dialogue.
 
         Raises jinja2.TemplateError if the template refuses it, and its subclass TemplateLimitError
         if a limit is exceeded.
         """
-        row = {"messages": messages, "tools": tools, "add_generation_prompt": add_generation_prompt}
         with self._one_at_a_time:
-            kind, data = self._ask(orjson.dumps(row))
+            try:
+                self.send(messages, tools, add_generation_prompt=add_generation_prompt)
+                return self.receive()
+            except (jinja2.TemplateError, UsageError):
+                raise
+            except BaseException:  # Ctrl-C in the middle of a reply: the next would get its rest
+                self.close()
+                raise
+
+    def send(self, messages: list[Message], tools: Tools, *, add_generation_prompt: bool) -> None:
+        """Ask for the text of a dialogue; `receive` returns the texts in the order of requests."""
+        row = {"messages": messages, "tools": tools, "add_generation_prompt": add_generation_prompt}
+        with suppress(BrokenPipeError):  # `receive` finds out why it died
+            process = self._process or self._start()
+            assert process.stdin is not None
+            _send(process.stdin, _ROW, orjson.dumps(row))
+
+    def receive(self) -> str:
+        """Return the text of the next dialogue that was sent; raise as `render` does."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        try:
+            kind, data = _receive(self._process.stdout)
+        except EOFError:
+            raise self._why_it_died() from None
         if kind == _TEXT:
             return data.decode()
         if kind == _FAULT:
             raise jinja2.TemplateError(data.decode())
+        if kind == _FORBIDDEN:
+            raise jinja2.exceptions.SecurityError(data.decode())
         if kind == _USAGE:
             raise UsageError(*orjson.loads(data))
-        what = data.decode() or f"it takes more than {BYTES >> 20} MiB"
-        raise TemplateLimitError(what)
-
-    def _ask(self, row: bytes) -> tuple[bytes, bytes]:
-        process = self._process or self._start()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            _send(process.stdin, _ROW, row)
-            kind, data = _receive(process.stdout)
-        except (OSError, EOFError):
-            return _TOO_LARGE, self._why_it_died().encode()
-        except BaseException:  # Ctrl-C in the middle of a reply: the next read would get its rest
-            self.close()
-            raise
-        if kind == _TOO_LARGE:
-            self.close()
-        return kind, data
+        self.close()
+        raise TemplateLimitError(data.decode())
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "prefdata.tokens.template.limited"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            # the same packages as in this process
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         assert self._process.stdin is not None
         _send(self._process.stdin, _TASK, self._task)
         return self._process
 
-    def _why_it_died(self) -> str:
+    def _why_it_died(self) -> Exception:
         assert self._process is not None
-        code = self._process.wait()
-        self.close()
-        if code == -signal.SIGXCPU:
-            return f"it takes more than {self._seconds} s"
-        return f"its process ended with exit code {code}"
+        process, self._process = self._process, None
+        _, said = process.communicate()
+        if process.returncode == -signal.SIGXCPU:
+            return TemplateLimitError(f"it takes more than {self._limits.seconds} s")
+        if process.returncode == os.EX_UNAVAILABLE:
+            return TemplateLimitError(f"it takes more than {self._limits.num_bytes >> 20} MiB")
+        if process.returncode == os.EX_IOERR:  # not the template's fault
+            return OSError(errno.EIO, os.strerror(errno.EIO))
+        return TemplateProcessError(process.returncode, said.decode(errors="replace"))
 
     def close_when_idle(self) -> None:
         """End the process, after the dialogue that another thread may be rendering."""
@@ -126,37 +157,7 @@ class TemplateProcess:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    _close(pipe)
-            process.wait()
-
-
-_processes: dict[tuple[str, date | None, bytes], TemplateProcess] = {}
-
-
-def template_process(source: str, day: date | None, variables: bytes) -> TemplateProcess:
-    """Return the process of a template; the most recently used ones are kept."""
-    key = (source, day, variables)
-    found = _processes.pop(key, None) or TemplateProcess(source, day, orjson.loads(variables))
-    _processes[key] = found
-    if len(_processes) > _KEPT:
-        _processes.pop(next(iter(_processes))).close_when_idle()
-    return found
-
-
-@atexit.register
-def _close_all() -> None:
-    for process in _processes.values():
-        process.close()
-    _processes.clear()
-
-
-def _close(pipe: IO[bytes]) -> None:
-    try:
-        pipe.close()
-    except OSError:  # a dead process needs no unsent data
-        return
+            process.communicate()
 
 
 def _send(pipe: IO[bytes], kind: bytes, data: bytes) -> None:
@@ -180,21 +181,19 @@ def _receive(
     return kind, data
 
 
-class _Limits:
-    """Limits of this process, on top of what it uses at its start."""
+def _limiter(limits: Limits) -> Callable[[int], None]:
+    """Return a function that limits this process for one row of this many bytes."""
+    pages = int(open("/proc/self/statm").read().split()[0])  # noqa: SIM115, PTH123
+    has = pages * resource.getpagesize()
+    start = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
-    def __init__(self, seconds: int) -> None:
-        self._seconds = seconds
-        pages = int(open("/proc/self/statm").read().split()[0])  # noqa: SIM115, PTH123
-        self._has = pages * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    def allow(row_bytes: int) -> None:
+        _lower(resource.RLIMIT_AS, has + limits.num_bytes + 16 * row_bytes)
+        used = 1 + sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) if limits.is_per_row else start
+        _lower(resource.RLIMIT_CPU, int(used) + limits.seconds)
 
-    def allow(self, num_bytes: int) -> None:
-        """Set the limits for one row of this many bytes."""
-        most = self._has + BYTES + 16 * num_bytes
-        _lower(resource.RLIMIT_AS, most)
-        used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-        _lower(resource.RLIMIT_CPU, int(used) + 1 + self._seconds)
+    return allow
 
 
 def _lower(which: int, most: int) -> None:
@@ -210,7 +209,8 @@ def _answer(render: Callable[..., str], row: bytes) -> tuple[bytes, bytes]:
     except UsageError as error:
         return _USAGE, orjson.dumps([error.code, error.place, error.problem, error.remedy])
     except TEMPLATE_FAULTS as error:
-        return _FAULT, str(error).encode(errors="replace")[:2000]
+        kind = _FORBIDDEN if isinstance(error, jinja2.exceptions.SecurityError) else _FAULT
+        return kind, str(error).encode(errors="replace")[:2000]
     if len(data) > MOST_OUTPUT + 4 * len(row):
         return _TOO_LARGE, f"it writes {len(data):,} bytes for a row of {len(row):,}".encode()
     return _TEXT, data
@@ -228,24 +228,28 @@ def _refuse(error: UsageError, **_: Any) -> str:
     raise error
 
 
-def main() -> None:
-    """Answer requests until their pipe is closed."""
+def _serve() -> None:
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     _, task = _receive(requests)
-    given = orjson.loads(task)
-    day = date.fromisoformat(given["day"]) if given["day"] else None
-    limits = _Limits(given["seconds"])
-    limits.allow(len(task))  # compiling evaluates the constants of a template
-    render = _compiled(given["source"], day, given["variables"])
+    source, day, variables, limits = orjson.loads(task)
+    allow = _limiter(Limits(*limits))
+    allow(len(task))  # compiling evaluates the constants of a template
+    render = _compiled(source, day and date.fromisoformat(day), variables)
     while True:
-        try:
-            _, row = _receive(requests, limits.allow)
-            kind, data = _answer(render, row)
-        except EOFError:
-            return
-        except MemoryError:
-            kind, data = _TOO_LARGE, b""
-        _send(replies, kind, data)
+        _, row = _receive(requests, allow)
+        _send(replies, *_answer(render, row))
+
+
+def main() -> None:
+    """Answer requests until their pipe is closed."""
+    try:
+        _serve()
+    except EOFError:
+        return
+    except MemoryError:
+        os._exit(os.EX_UNAVAILABLE)
+    except OSError:
+        os._exit(os.EX_IOERR)  # a normal exit would write the buffer again
 
 
 if __name__ == "__main__":

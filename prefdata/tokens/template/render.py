@@ -1,5 +1,6 @@
 """Rendering of records to the texts of a pair: prompt, prompt + chosen, prompt + rejected."""
 
+import atexit
 from datetime import date
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -13,17 +14,32 @@ from prefdata.tokens.chat_template import (
     REASONING,
     TEMPLATE_FAULTS,
     Message,
+    Tools,
     plain_message,
     sandbox,
 )
+from prefdata.tokens.escape import ControlTokenEscaper
 from prefdata.tokens.options import TokenOptions
-from prefdata.tokens.template.limited import TemplateLimitError, template_process
+from prefdata.tokens.template.limited import TemplateLimitError, TemplateProcess
 from prefdata.tokens.template.trace import TracedTemplate, trace_template
 from prefdata.tokens.tokenizer import TokenizerSpec
 
 MOST_BREACHES = 16  # rows of a slice that may exceed a template's limits
 _SIGN = "qzreasoningxj"
 _SYSTEM = ("system", "developer")
+
+
+class Dialogues(NamedTuple):
+    """A pair as it is given to the template."""
+
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    tools: Tools
+
+    @property
+    def sides(self) -> tuple[list[Message], list[Message]]:
+        return self.chosen, self.rejected
 
 
 class PairTexts(NamedTuple):
@@ -41,18 +57,50 @@ class Refusal(NamedTuple):
     message: str
 
 
+class _Template:
+    """A template that runs within limits (limited.py), and is traced if that is sound."""
+
+    def __init__(self, source: str, day: date | None, variables: dict[str, Any]) -> None:
+        self.process = TemplateProcess(source, day, variables)
+        self._trace: TracedTemplate | None = None
+        # Runs after the template's own process has compiled it: compiling runs constants.
+        self._start_trace = partial(trace_template, source, sandbox(day=day), variables)
+        self._has_run = False
+
+    def render(self, messages: list[Message], tools: Tools, *, add_generation_prompt: bool) -> str:
+        """Return the text of a dialogue; raise one of TEMPLATE_FAULTS if the template refuses."""
+        run = partial(
+            self.process.render, messages, tools, add_generation_prompt=add_generation_prompt
+        )
+        if tools is not None or not all(len(message) == 2 for message in messages):
+            return run()
+        if self._trace is not None:
+            return self._trace.join(messages, run, add_generation_prompt=add_generation_prompt)
+        text = run()
+        if not self._has_run:
+            self._trace, self._has_run = self._start_trace(), True
+        return text
+
+
 _Key = tuple[str, date | None, bytes]  # of a template: its source, the day, its variables
-_traces: dict[_Key, TracedTemplate | None] = {}
-"""Traces of templates in this process, shared by all shards; None if untraceable."""
-_MOST_TRACES = 8
+_templates: dict[_Key, _Template] = {}
+"""Templates of this process, shared by all shards; the most recently used ones are kept."""
+_KEPT = 4
 
 
-def _learn(key: _Key) -> None:
-    """Trace a template here, after its own process has compiled it: compiling runs constants."""
-    source, day, variables = key
-    if len(_traces) >= _MOST_TRACES:
-        _traces.pop(next(iter(_traces)))
-    _traces[key] = trace_template(source, sandbox(day=day), orjson.loads(variables))
+def _template_of(key: _Key) -> _Template:
+    found = _templates.pop(key, None) or _Template(*key[:2], orjson.loads(key[2]))
+    _templates[key] = found
+    if len(_templates) > _KEPT:
+        _templates.pop(next(iter(_templates))).process.close_when_idle()
+    return found
+
+
+@atexit.register
+def _close_all() -> None:
+    for template in _templates.values():
+        template.process.close()
+    _templates.clear()
 
 
 class Renderer:
@@ -70,24 +118,11 @@ class Renderer:
     def end_of_turn(self) -> str | None:
         return self._target.special_tokens.get("eos_token")
 
-    def render(
-        self, messages: list[Message], tools: list[Any] | None, *, add_generation_prompt: bool
-    ) -> str:
+    def render(self, messages: list[Message], tools: Tools, *, add_generation_prompt: bool) -> str:
         """Return the text of a dialogue; raise one of TEMPLATE_FAULTS if the template refuses."""
-        key = self._key(tools)
-        process = template_process(*key)
-        run = partial(process.render, messages, tools, add_generation_prompt=add_generation_prompt)
+        template = _template_of(self._key(tools))
         try:
-            if tools is not None or not all(len(message) == 2 for message in messages):
-                return run()
-            if key not in _traces:
-                text = run()
-                _learn(key)
-                return text
-            traced = _traces[key]
-            if traced is None:
-                return run()
-            return traced.join(messages, run, add_generation_prompt=add_generation_prompt)
+            return template.render(messages, tools, add_generation_prompt=add_generation_prompt)
         except TemplateLimitError as error:
             self._breaches += 1
             if self._breaches < MOST_BREACHES:
@@ -103,7 +138,7 @@ class Renderer:
         text = self._try([{"role": "user", "content": "Why?"}, answer], None, ends=True)
         return text is not None and _SIGN in text
 
-    def without_empty_system(self, prompt: list[Message], tools: list[Any] | None) -> list[Message]:
+    def without_empty_system(self, prompt: list[Message], tools: Tools) -> list[Message]:
         """Return a prompt without an empty system turn that hides the template's own system text.
 
         A template has one of its own if a dialogue without a system turn renders longer than the
@@ -118,21 +153,15 @@ class Renderer:
             return prompt[1:]
         return prompt
 
-    def _try(
-        self, messages: list[Message], tools: list[Any] | None, *, ends: bool = False
-    ) -> str | None:
+    def _try(self, messages: list[Message], tools: Tools, *, ends: bool = False) -> str | None:
         try:
             return self.render(messages, tools, add_generation_prompt=not ends)
         except TEMPLATE_FAULTS:
             return None
 
-    def chat(
-        self,
-        prompt: list[Message],
-        sides: tuple[list[Message], list[Message]],
-        tools: list[Any] | None,
-    ) -> PairTexts | Refusal:
+    def chat(self, pair: Dialogues) -> PairTexts | Refusal:
         """Return the texts of a pair of dialogues."""
+        prompt, *sides, tools = pair
         try:
             before = self._prompt(prompt, tools)
             after = [self.render(prompt + s, tools, add_generation_prompt=False) for s in sides]
@@ -143,26 +172,26 @@ class Renderer:
             return Refusal("PD711", f"the chat template refuses this dialogue: {reason}")
         return PairTexts(before, *after)
 
-    def _prompt(self, prompt: list[Message], tools: list[Any] | None) -> str:
+    def _prompt(self, prompt: list[Message], tools: Tools) -> str:
         """Return a rendered prompt; its pairs are adjacent, so only the first one renders it."""
         if self._last_prompt is None or self._last_prompt[:2] != (prompt, tools):
             text = self.render(prompt, tools, add_generation_prompt=True)
             self._last_prompt = (prompt, tools, text)
         return self._last_prompt[2]
 
-    def text(
-        self, prompt: list[Message], sides: tuple[list[Message], list[Message]]
-    ) -> PairTexts | Refusal:
+    def text(self, pair: Dialogues, escaper: ControlTokenEscaper | None) -> PairTexts:
         """Return the texts of a pair without a template: verbatim, ended by EOS."""
         end = self.end_of_turn
         if end is None:
             problem = "has no eos_token, which must end a completion in plain text"
             raise UsageError("C116", self._target.name, problem, "use another tokenizer")
-        before = _verbatim(prompt)
-        texts = [_verbatim(side) for side in sides]
-        return PairTexts(before, *(before + (t if t.endswith(end) else t + end) for t in texts))
+        before, *sides = ("".join(turn["content"] for turn in turns) for turns in pair[:3])
+        texts = [before + (side if side.endswith(end) else side + end) for side in sides]
+        if escaper is not None:
+            texts = [escaper.end_with(text, end) for text in texts]
+        return PairTexts(before, *texts)
 
-    def _key(self, tools: list[Any] | None) -> _Key:
+    def _key(self, tools: Tools) -> _Key:
         source = self._target.template(has_tools=tools is not None)
         if source is None:
             problem = "has no chat template, but the data are dialogues"
@@ -171,12 +200,15 @@ class Renderer:
         return source, self._options.template_date, self._serialized
 
 
-def _verbatim(messages: list[Message]) -> str:
-    return "".join(message["content"] for message in messages)
+def read_pairs(records: pa.Table) -> list[Dialogues]:
+    """Return the dialogues of each record as templates expect them."""
+    columns = [_read_messages(records[name]) for name in ("prompt", "chosen", "rejected")]
+    tools = [None if text is None else orjson.loads(text) for text in records["tools"].to_pylist()]
+    return [Dialogues(*pair) for pair in zip(*columns, tools, strict=True)]
 
 
-def read_messages(column: pa.ChunkedArray) -> list[list[Message]]:
-    """Return a column of messages as templates expect them.
+def _read_messages(column: pa.ChunkedArray) -> list[list[Message]]:
+    """Return a column of messages.
 
     Fields are converted one by one: converting the nested column at once takes five times as long.
     """
@@ -193,8 +225,3 @@ def read_messages(column: pa.ChunkedArray) -> list[list[Message]]:
         rows.append(messages[ends : ends + length])
         ends += length
     return rows
-
-
-def read_tools(column: pa.ChunkedArray) -> list[list[Any] | None]:
-    """Return a column of lists of tools, parsed from JSON."""
-    return [None if text is None else orjson.loads(text) for text in column.to_pylist()]

@@ -68,42 +68,16 @@ class _End(NamedTuple):
 Shape = tuple[tuple[str, ...], bool]  # roles of a dialogue, and whether the model's turn is next
 
 
-class Trace:
-    """Decision trees of one template: for each shape, questions and the outputs they lead to."""
-
-    def __init__(self) -> None:
-        self._ways: dict[Any, _Fork | _End | None] = {}
-        self._num_paths = 0
-
-    @property
-    def is_full(self) -> bool:
-        return self._num_paths >= MOST_PATHS
-
-    def find(self, shape: Shape, texts: Texts) -> _End | None:
-        """Return the end of this dialogue's path; None if no run has taken it."""
-        way = self._ways.get(shape)
-        while type(way) is _Fork:
-            way = way.ways[way.question(texts)]
-        return way  # type: ignore[return-value]
-
-    def add(self, shape: Shape, asked: list[tuple[Question, bool]], end: _End) -> None:
-        """Add the path of one run to those of earlier runs."""
-        self._num_paths += 1
-        ways, key = self._ways, shape
-        for question, answer in asked:
-            fork = ways.get(key)
-            if type(fork) is not _Fork:
-                fork = ways[key] = _Fork(question)
-            ways, key = fork.ways, answer  # type: ignore[assignment]
-        ways[key] = end
-
-
 class TracedTemplate:
-    """A template that runs once per shape of dialogue; later ones are joined from its parts."""
+    """A template that runs once per shape of dialogue; later ones are joined from its parts.
+
+    For each shape it has a decision tree: questions, and the outputs that they lead to.
+    """
 
     def __init__(self, template: Template, variables: dict[str, Any], log: Log) -> None:
         self._template, self._variables, self._log = template, variables, log
-        self._trace = Trace()
+        self._ways: dict[Any, _Fork | _End | None] = {}
+        self._num_paths = 0
         self._one_run = Lock()  # builds in two threads share a template, but a log holds one run
 
     def join(
@@ -120,17 +94,23 @@ class TracedTemplate:
         """
         texts = [message["content"] for message in messages]
         shape = (tuple([message["role"] for message in messages]), add_generation_prompt)
-        end = self._trace.find(shape, texts)
+        end = self._find(shape, texts)
         if end is None:
-            if self._trace.is_full:
-                return ordinary()
             text = ordinary()
-            with self._one_run:
-                self._run(shape, texts, text)
+            if self._num_paths < MOST_PATHS:
+                with self._one_run:
+                    self._run(shape, texts, text)
             return text
         if not end.parts or (len(end.parts) > 8 and end.reach(texts) > MOST_JOINED):
             return ordinary()  # which has the limits
         return join_parts(end.parts, texts)
+
+    def _find(self, shape: Shape, texts: Texts) -> _End | None:
+        """Return the end of this dialogue's path; None if no run has taken it."""
+        way = self._ways.get(shape)
+        while type(way) is _Fork:
+            way = way.ways[way.question(texts)]
+        return way  # type: ignore[return-value]
 
     def _run(self, shape: Shape, texts: Texts, text: str) -> None:
         """Trace a dialogue; its path is untraceable if the trace does not give its text."""
@@ -155,7 +135,18 @@ class TracedTemplate:
                 end = _End(parts, sum(len(part) for part in parts if isinstance(part, str)))
         except (*TEMPLATE_FAULTS, Untraceable):
             pass
-        self._trace.add(shape, log.asked, end)
+        self._add(shape, log.asked, end)
+
+    def _add(self, shape: Shape, asked: list[tuple[Question, bool]], end: _End) -> None:
+        """Add the path of one run to those of earlier runs."""
+        self._num_paths += 1
+        ways, key = self._ways, shape
+        for question, answer in asked:
+            fork = ways.get(key)
+            if type(fork) is not _Fork:
+                fork = ways[key] = _Fork(question)
+            ways, key = fork.ways, answer  # type: ignore[assignment]
+        ways[key] = end
 
 
 def trace_template(

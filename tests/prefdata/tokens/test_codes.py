@@ -11,7 +11,7 @@ from prefdata.check.catalog import catalog
 from prefdata.read import Limits, Pairing, expand_inputs, read_file
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.stage import TokenRows, encode_table
-from prefdata.tokens.template.dropped import find_dropped
+from prefdata.tokens.template.checks import find_dropped
 from prefdata.tokens.tokenizer import load_tokenizer_spec
 from tests.prefdata.conftest import CHATML, save_tokenizer
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prefdata.arrow import take
 from prefdata.dedup.near import BARRIER, SketchOptions, make_sketch
-from prefdata.dedup.near.shingles import overlap, shingle_sets, take_sets
+from prefdata.dedup.near.shingles import overlap, shingle_sets
 from tests.prefdata.dedup.near.oracle import jaccard, shingles
 
 words = st.sampled_from(
@@ -24,7 +25,7 @@ anything = st.lists(st.text(max_size=40).map(lambda text: text.replace(BARRIER, 
 
 def sets_of(rows: list[str], num_words: int = 5) -> list[frozenset[int]]:
     sets = shingle_sets(pl.Series(rows, dtype=pl.String), num_words=num_words)
-    return [frozenset(part.tolist()) for part in np.split(sets.shingles, sets.ends[:-1])]
+    return [frozenset(sets.row(number).tolist()) for number in range(len(rows))]
 
 
 def similarity(a: str, b: str, num_words: int = 5) -> float:
@@ -55,7 +56,7 @@ def test_overlap_counts_common_shingles(rows: list[str]) -> None:
     forth, back = np.arange(len(rows)), np.arange(len(rows))[::-1].copy()
     each = sets_of(rows, 2)
 
-    found = overlap(take_sets(sets, forth), take_sets(sets, back))
+    found = overlap(take(sets, forth), take(sets, back))
 
     assert found.tolist() == [len(each[a] & each[b]) for a, b in zip(forth, back, strict=True)]
 
@@ -134,7 +135,7 @@ def test_shingles_equal_the_golden_ones_in_every_process(seed: str) -> None:
     script = (
         "import sys, json, polars as pl; from prefdata.dedup.near.shingles import shingle_sets\n"
         "sets = [shingle_sets(pl.Series([t]), num_words=5) for t in json.loads(sys.argv[1])]\n"
-        "print(json.dumps([[hex(n) for n in s.shingles.tolist()] for s in sets]))"
+        "print(json.dumps([[hex(n) for n in s.values.tolist()] for s in sets]))"
     )
     command = [sys.executable, "-c", script, json.dumps(list(GOLDEN))]
     env = {**os.environ, "PYTHONHASHSEED": seed}

@@ -12,7 +12,7 @@ import prefdata
 from prefdata.config import BuildConfig
 from prefdata.errors import UsageError
 from prefdata.store.reader import Build
-from prefdata.tokens.template.limited import BYTES, TemplateLimitError, TemplateProcess
+from prefdata.tokens.template.limited import BYTES, Limits, TemplateLimitError, TemplateProcess
 from tests.prefdata.conftest import CHATML, save_tokenizer, write_rows
 
 # `c` is a character of the row's text and `k` is 1: constants would be computed while compiling.
@@ -59,7 +59,7 @@ def set_off_by(bomb: str) -> str:
 
 @pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS.keys())
 def test_a_bomb_is_refused_and_the_next_row_rendered(bomb: str, run: list[TemplateProcess]) -> None:
-    process = TemplateProcess(set_off_by(bomb), None, {}, seconds=1)
+    process = TemplateProcess(set_off_by(bomb), None, {}, limits=Limits(seconds=1))
     run.append(process)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

@@ -88,7 +88,7 @@ def test_a_build_with_a_hostile_template_writes_nothing(tmp_path: Path, tiny: Pa
 def test_a_trial_that_could_not_start_is_not_blamed_on_the_template(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sys.executable", "/bin/false")
+    monkeypatch.setenv("PYTHONIOENCODING", "none")  # no Python starts with it
     with (
         Probe({"default": "{{ messages }}"}, {}, None) as probe,
         pytest.raises(RuntimeError, match="did not run"),

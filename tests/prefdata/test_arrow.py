@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefdata.tokens.ragged import common_prefix, cut, from_lengths, join, take
+from prefdata.arrow import common_prefix, cut, from_lengths, join, take
 
 ragged = st.lists(st.lists(st.integers(0, 3), max_size=6), min_size=1, max_size=6)
 
