@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict
 
 from prefdata.records.split_names import rank_of
 from prefdata.report.explain import describe_code
 from prefdata.report.model import Report
+from prefdata.settings import StrictModel
 from prefdata.store.reader import Build
 
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids", "chosen_mask", "rejected_mask")
@@ -20,13 +20,7 @@ _NUMBERS = ("weight", "margin", "chosen_rank", "rejected_rank")
 _KEYS = ("group_id", "chosen", "rejected")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
-    )
-
-
-class Change(_Model):
+class Change(StrictModel):
     """A pair that is not the same in both builds."""
 
     pair_id: str
@@ -39,7 +33,7 @@ class Change(_Model):
     """Split in the first build, for a pair that moved."""
 
 
-class CodeChange(_Model):
+class CodeChange(StrictModel):
     """Counts of a code in the two builds."""
 
     code: str
@@ -48,7 +42,7 @@ class CodeChange(_Model):
     after: int
 
 
-class SettingChange(_Model):
+class SettingChange(StrictModel):
     """A setting of the config, or a hash of the tokenizer or its template."""
 
     name: str
@@ -56,7 +50,7 @@ class SettingChange(_Model):
     after: Any
 
 
-class Comparison(_Model):
+class Comparison(StrictModel):
     """Differences between two builds."""
 
     format: Literal["prefdata-comparison"] = "prefdata-comparison"

@@ -26,7 +26,7 @@ from prefdata.store.staging import FILES, FOLDER, FOLDERS
 MOST_RESULTS = 1_000  # of each code in SARIF; code hosts show a few thousand in all
 
 FORMS: dict[str, Callable[[Report, Path], bytes]] = {
-    ".json": lambda report, _: to_json(report.model_dump(mode="json")),
+    ".json": lambda report, _: to_json(report),
     ".html": lambda report, _: render_report(report).encode(),
     ".sarif": lambda report, root: to_json(to_sarif(report, root)),
 }

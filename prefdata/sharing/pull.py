@@ -17,11 +17,7 @@ from prefdata.progress import Progress, Silent
 from prefdata.report.card import write_card
 from prefdata.report.model import Report
 from prefdata.sharing.record import NAME, Record, parquet_name, parse_record
-from prefdata.sharing.references import (
-    FOLDER,
-    hash_reference,
-    read_reference,
-)
+from prefdata.sharing.references import FOLDER, read_reference
 from prefdata.sharing.references import MANIFEST as REFERENCE_MANIFEST
 from prefdata.sharing.tables import read_parquet
 from prefdata.stages.output import (
@@ -30,7 +26,7 @@ from prefdata.stages.output import (
     open_place,
     replaced_names,
 )
-from prefdata.store.canonical import to_json
+from prefdata.store.canonical import own_hash, to_json
 from prefdata.store.commit import FileDigest, commit_file, lock_folder, make_folder, write_bytes
 from prefdata.store.content import hash_content
 from prefdata.store.manifest import NAME as MANIFEST
@@ -274,7 +270,7 @@ def _write_reference(
         seals[path.name] = {**seals[path.name], **seal._asdict()}
     here = [Path(shard.path).name for shard in manifest.shards]
     value["shards"] = [seal for name, seal in seals.items() if name in here]
-    value["hash"] = hash_reference(value)
+    value["hash"] = own_hash(value)
     write_bytes(folder / REFERENCE_MANIFEST, to_json(value))
 
 
