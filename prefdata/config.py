@@ -1,6 +1,6 @@
 """Config of a build: one frozen model, read from YAML, strict about every name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
 from functools import partial
 from math import isfinite
@@ -18,7 +18,7 @@ from prefdata.errors import UsageError
 from prefdata.read.adapt.named import Columns
 from prefdata.read.limits import Limits, Pairing
 from prefdata.read.texts import TextMode
-from prefdata.records.split_names import AUTO, Leaks, SplitOptions, require_split_names
+from prefdata.records.split_names import AUTO, Leaks, require_split_names
 from prefdata.settings import StrictModel, load_model, nearest_key, read_settings
 from prefdata.tokens.options import FIXED_CODES, ControlTokens, LengthPolicy, TokenOptions
 
@@ -150,9 +150,6 @@ class BuildConfig(StrictModel):
     def fraction(self) -> float:
         """Return the share of the test split, for inputs that are one set."""
         return DEFAULT_FRACTION if self.test_fraction is None else self.test_fraction
-
-    def split_options(self, given: Mapping[str, str]) -> SplitOptions:
-        return SplitOptions(given, self.resplit, self.leaks)
 
     @property
     def row_severity(self) -> dict[str, str]:

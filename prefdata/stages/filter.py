@@ -1,9 +1,14 @@
-"""Decision which records are kept, with a reason for each dropped one; it needs only the keys."""
+"""Decision which records are kept, with a reason for each dropped one; it needs only the keys.
 
-from collections.abc import Mapping
+Pairs can be excluded by id, such as the suspects that `dpo-score` lists.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import orjson
 import polars as pl
 from numpy.typing import NDArray
 
@@ -11,6 +16,7 @@ from prefdata.check import CHECKS
 from prefdata.check.sets.leaks import LEAKED, SHARED, find_leaked
 from prefdata.dedup import find_contradictions, find_copies
 from prefdata.dedup.near import NearDuplicates, Neighbors, Unit, near_copies
+from prefdata.errors import UsageError
 from prefdata.hashing import Numbers
 from prefdata.records.findings import Level
 from prefdata.records.keys import GROUP_ID, PAIR_ID
@@ -18,6 +24,7 @@ from prefdata.records.split_names import Leaks
 from prefdata.stages.split import Splits
 from prefdata.store.manifest import FunnelStage
 
+ID_DIGITS = 32  # of a pair's id, in hex
 EXCLUDED = "excluded: the config leaves this pair out by its id"
 CONTRADICTION = "contradictory_pair: another row prefers the same two completions the other way"
 _LEAKS = {**LEAKED, "level": pl.String, "dropped": pl.Boolean}
@@ -217,3 +224,35 @@ def level_of(code: str, severity: Mapping[str, str]) -> str:
 def stage(name: str, rows_in: int, rows_out: int, dropped: Mapping[str, int]) -> FunnelStage:
     counts = {code: count for code, count in sorted(dropped.items()) if count}
     return FunnelStage(stage=name, rows_in=rows_in, rows_out=rows_out, dropped=counts)
+
+
+def read_exclusions(paths: Sequence[Path]) -> pl.DataFrame:
+    """Return the distinct ids in files, as columns PAIR_ID.
+
+    Each line is JSON with a `pair_id`, or one id.
+    """
+    ids = sorted({_id_of(path, number, line) for path in paths for number, line in _lines(path)})
+    halves = np.frombuffer(b"".join(ids), ">u8").reshape(-1, 2).astype(np.uint64)
+    return pl.DataFrame({name: halves[:, at] for at, name in enumerate(PAIR_ID)})
+
+
+def _lines(path: Path) -> list[tuple[int, bytes]]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+        raise UsageError("C119", str(path), problem, "name a file with ids of pairs") from error
+    return [(at, line) for at, line in enumerate(data.split(b"\n"), start=1) if line.strip()]
+
+
+def _id_of(path: Path, number: int, line: bytes) -> bytes:
+    text = line.strip().decode(errors="replace")
+    try:
+        named = str(orjson.loads(text)["pair_id"]) if text.startswith("{") else text
+        found = bytes.fromhex(named)
+    except (ValueError, KeyError, TypeError):
+        found = b""
+    if len(found) != ID_DIGITS // 2:
+        remedy = f'write {{"pair_id": …}} or the {ID_DIGITS} hex digits of the id'
+        raise UsageError("C119", f"{path}:{number}", "has no pair id", remedy)
+    return found

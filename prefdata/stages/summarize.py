@@ -24,12 +24,6 @@ from prefdata.stages.chunk import gather
 from prefdata.stages.counts import NOTHING_MADE, BuiltShards, codes_met, leak_messages
 from prefdata.stages.dropped import duplicates_table, write_rejected
 from prefdata.stages.filter import CONTRADICTION, EXCLUDED, stage
-from prefdata.stages.measures import (
-    measure_biases,
-    measure_languages,
-    measure_sources,
-    prove_splits,
-)
 from prefdata.stages.plan import LIBRARIES, TOOL_VERSION, BuildSeal
 from prefdata.stages.scan import ScanResult
 from prefdata.stages.statistics import (
@@ -38,14 +32,19 @@ from prefdata.stages.statistics import (
     example_pairs,
     hide_contents,
     list_findings,
+    measure_biases,
     measure_characters,
+    measure_languages,
+    measure_sources,
     measure_tokens,
+    prove_splits,
     seal_inputs,
     severity_changes,
     total_lines,
     without_examples,
 )
 from prefdata.store.commit import FileDigest
+from prefdata.store.content import hash_content
 from prefdata.store.manifest import Manifest, OtherFile, SeenPair, ShardSeal, SplitStats
 from prefdata.store.staging import write_staged
 from prefdata.tokens.preview import show_ids
@@ -252,25 +251,32 @@ def _write_bytes(path: Path, data: bytes) -> FileDigest:
 
 
 def make_manifest(
-    report: Report, made: BuiltShards, seal: BuildSeal, *, content_hash: str
+    report: Report,
+    made: BuiltShards,
+    tokens: Sequence[pa.Table],
+    seal: BuildSeal,
+    *,
+    others: Sequence[OtherFile],
 ) -> Manifest:
-    """Return the manifest without its list of other files, so it is not final yet."""
-    shards = [
-        ShardSeal(
-            path=task.tokens_path,
-            split=task.split,
-            rows=shard.facts.rows,
-            tokens=shard.facts.tokens,
-            bytes=shard.files[task.tokens_path].bytes,
-            sha256=shard.files[task.tokens_path].sha256,
+    """Return the sealed manifest; `others` are the files that are not of shards."""
+    shards, texts = [], []
+    for task, shard in zip(made.tasks, made.shards, strict=True):
+        path, rows = task.tokens_path, shard.facts.rows
+        seal_of = {name: digest._asdict() for name, digest in shard.files.items()}
+        shards.append(
+            ShardSeal(
+                path=path, split=task.split, rows=rows, tokens=shard.facts.tokens, **seal_of[path]
+            )
         )
-        for task, shard in zip(made.tasks, made.shards, strict=True)
-    ]
+        texts.append(OtherFile(path=task.text_path, rows=rows, **seal_of[task.text_path]))
     return Manifest(
         tool_version=TOOL_VERSION,
         libraries=LIBRARIES,
         fingerprint=seal.fingerprint,
-        content_hash=content_hash,
+        content_hash=hash_content(
+            ((task.split, table) for task, table in zip(made.tasks, tokens, strict=True)),
+            tokenizer_sha256=seal.tokenizer.tokenizer_sha256,
+        ),
         config=seal.config,
         inputs=report.inputs,
         tokenizer=seal.tokenizer,
@@ -278,17 +284,8 @@ def make_manifest(
         funnel=report.funnel,
         splits=report.splits or {},
         shards=shards,
-        files=_text_files(made),
-    )
-
-
-def _text_files(made: BuiltShards) -> list[OtherFile]:
-    return [
-        OtherFile(
-            path=task.text_path, rows=shard.facts.rows, **shard.files[task.text_path]._asdict()
-        )
-        for task, shard in zip(made.tasks, made.shards, strict=True)
-    ]
+        files=[*texts, *others],
+    ).sealed()
 
 
 def _splits(made: BuiltShards) -> dict[str, SplitStats]:
