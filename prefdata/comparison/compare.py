@@ -11,7 +11,7 @@ import polars as pl
 
 from prefdata.records.split_names import rank_of
 from prefdata.report.explain import describe_code
-from prefdata.report.model import Report
+from prefdata.report.form import report_of
 from prefdata.settings import StrictModel
 from prefdata.store.reader import Build
 
@@ -180,7 +180,7 @@ def _changes(rows: pl.DataFrame) -> list[Change]:
 def _codes(first: Build, second: Build) -> Iterator[CodeChange]:
     found = []
     for build in (first, second):
-        report = Report.model_validate_json(build.file("report.json").read_bytes())
+        report = report_of(build)
         found.append({finding.code: finding.count for finding in report.findings})
     for code in sorted(found[0].keys() | found[1].keys()):
         before, after = (counts.get(code, 0) for counts in found)

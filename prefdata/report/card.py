@@ -6,10 +6,9 @@ from typing import Any
 
 from prefdata.config import BuildConfig
 from prefdata.records.split_names import rank_of
-from prefdata.report.figures import percent, split_statement
+from prefdata.report.figures import percent, split_statement, splits_said
 from prefdata.report.lengths import PARTS, by_doubling
 from prefdata.report.model import ExamplePair, Report
-from prefdata.report.readings import splits_said
 from prefdata.report.safe import plain, yaml_text
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))

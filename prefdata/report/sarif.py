@@ -31,7 +31,9 @@ def to_sarif(report: Report, root: Path) -> dict[str, Any]:
     places = {item.name: number for number, item in enumerate(report.inputs)}
     artifacts = Artifacts(root, places)
     codes = list(dict.fromkeys(finding.code for finding in report.findings))
-    rules = {f.code: _rule(f) for f in sorted(report.findings, key=_gravest_last)}
+    rules = {
+        f.code: _rule(f) for f in sorted(report.findings, key=lambda f: "IWE".index(f.severity))
+    }
     run = {
         "tool": {
             "driver": {
@@ -77,10 +79,6 @@ def file_uri(name: str, root: Path) -> str:
         path = path.relative_to(root)
     quoted = quote(os.fsencode(path.as_posix()))
     return f"file://{quoted}" if path.is_absolute() else quoted
-
-
-def _gravest_last(finding: Finding) -> int:
-    return "IWE".index(finding.severity)
 
 
 def _rule(finding: Finding) -> dict[str, Any]:

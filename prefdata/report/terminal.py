@@ -12,10 +12,17 @@ from rich.text import Text
 
 from prefdata.progress import Advance
 from prefdata.report.console import make_bars
-from prefdata.report.figures import count, percent, split_statement
+from prefdata.report.figures import (
+    columns_not_read,
+    count,
+    how_read,
+    percent,
+    split_read,
+    split_statement,
+    splits_said,
+)
 from prefdata.report.lengths import PARTS
 from prefdata.report.model import Report
-from prefdata.report.readings import columns_not_read, how_read, split_read, splits_said
 from prefdata.report.safe import plain
 
 _MOST_INPUTS = 40  # rows of the table; a report as a file has all

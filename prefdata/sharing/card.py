@@ -4,16 +4,22 @@ Text outside the marks is kept, and so are header keys that a push does not writ
 """
 
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from pyarrow import parquet
 
+from prefdata.errors import PrefdataError
+from prefdata.hub.inputs import is_hub_name
+from prefdata.hub.repo import Repo, fetch_file
 from prefdata.records.split_names import rank_of
 from prefdata.report.card import card_body, card_header, escape
 from prefdata.report.figures import count
 from prefdata.report.model import Report
 from prefdata.report.safe import yaml_text
-from prefdata.sharing.record import Names
+from prefdata.sharing.record import CARD, Names
 
 BEGIN = "<!-- prefdata: what follows is written by a push; text around it stays -->"
 END = "<!-- prefdata: end -->"
@@ -159,3 +165,62 @@ def _usage(report: Report, shared: Shared) -> list[str]:
         f"`{shared.content_hash[:16]}`."
     )
     return parts
+
+
+def describe_configs(configs: Mapping[str, str], files: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """Return the `dataset_info` of each config, given the directory of its Parquet files.
+
+    `files` are all files of a repo, by their name there. Bytes of a split are those of its columns
+    before compression; features are named as in `datasets`.
+    """
+    return [{"config_name": name, **_describe(folder, files)} for name, folder in configs.items()]
+
+
+def _describe(folder: str, files: Mapping[str, Path]) -> dict[str, Any]:
+    from datasets import Features
+
+    splits: dict[str, list[int]] = {}
+    features: Any = None
+    download = 0
+    for name, path in files.items():
+        parent, _, file = name.rpartition("/")
+        if parent != folder:
+            continue
+        about = parquet.read_metadata(path)
+        if features is None:
+            features = Features.from_arrow_schema(about.schema.to_arrow_schema())
+        sizes = splits.setdefault(file.partition("-")[0], [0, 0])
+        sizes[0] += sum(about.row_group(at).total_byte_size for at in range(about.num_row_groups))
+        sizes[1] += about.num_rows
+        download += path.stat().st_size
+    return {
+        "features": features._to_yaml_list(),
+        "splits": [
+            {"name": split, "num_bytes": splits[split][0], "num_examples": splits[split][1]}
+            for split in sorted(splits, key=rank_of)
+        ],
+        "download_size": download,
+        "dataset_size": sum(num_bytes for num_bytes, _ in splits.values()),
+    }
+
+
+def find_licence(model: str) -> str | None:
+    """Return the licence of a model's directory or of a model on the Hub, such as `apache-2.0`.
+
+    None if its card states none or cannot be read: a card must not stop a push.
+    """
+    if Path(model).is_dir():
+        path = Path(model) / CARD
+    elif is_hub_name(model):
+        try:
+            path = fetch_file(Repo(model, "model"), CARD, None)
+        except PrefdataError:
+            return None
+    else:
+        return None
+    if not path.is_file():
+        return None
+    stated = parse_card(path.read_text(encoding="utf-8", errors="replace"))[0].get("license")
+    if isinstance(stated, list) and len(stated) == 1:
+        stated = stated[0]
+    return stated if isinstance(stated, str) and stated else None

@@ -10,8 +10,7 @@ import orjson
 
 from prefdata.errors import UsageError
 from prefdata.hub.errors import HubError
-from prefdata.hub.fetch import fetch_file, fetch_sealed, forget
-from prefdata.hub.repo import Repo, check_name
+from prefdata.hub.repo import Repo, check_name, fetch_file, fetch_sealed, forget
 from prefdata.progress import Progress, Silent
 from prefdata.report.card import write_card
 from prefdata.report.model import Report

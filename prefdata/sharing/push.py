@@ -12,7 +12,6 @@ import polars as pl
 from prefdata.check.rows.secrets import find_private, suspects
 from prefdata.errors import UsageError
 from prefdata.hub.errors import HubError
-from prefdata.hub.fetch import fetch_file
 from prefdata.hub.inputs import is_hub_name
 from prefdata.hub.repo import (
     Commit,
@@ -24,6 +23,7 @@ from prefdata.hub.repo import (
     commit_files,
     create_branch,
     create_repo,
+    fetch_file,
     look_at,
     require_not_public,
     require_ours,
@@ -31,10 +31,16 @@ from prefdata.hub.repo import (
 )
 from prefdata.progress import Progress, Silent
 from prefdata.report.figures import count
+from prefdata.report.form import report_of
 from prefdata.report.model import Report
-from prefdata.sharing.card import Shared, SharedReference, folders_of, write_shared_card
-from prefdata.sharing.info import describe_configs
-from prefdata.sharing.licence import find_licence
+from prefdata.sharing.card import (
+    Shared,
+    SharedReference,
+    describe_configs,
+    find_licence,
+    folders_of,
+    write_shared_card,
+)
 from prefdata.sharing.record import (
     CARD,
     NAME,
@@ -105,7 +111,7 @@ def push(
     """
     repo = Repo(name)
     build = _open_whole(out)
-    report = Report.model_validate_json(build.file("report.json").read_bytes())
+    report = report_of(build)
     licence = require_licence(report, options)
     if not options.allow_secrets:
         require_no_secrets(build)

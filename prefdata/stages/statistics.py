@@ -15,7 +15,6 @@ from prefdata.check.rows.profile import FEATURES
 from prefdata.check.sets.bias import MIN_PAIRS
 from prefdata.check.sets.statistics import area_under_curve
 from prefdata.hashing import Numbers
-from prefdata.read.texts import TextChoice
 from prefdata.records.findings import CodeCount, Findings, Level, Location, count_rows
 from prefdata.records.keys import GROUP_ID
 from prefdata.report.explain import CATALOG, describe_code
@@ -73,16 +72,8 @@ def class_of_lines(found: ScanResult, refused: Sequence[int]) -> list[LineClasse
         assert lines == blank + sum(of_file), (
             f"{file.file.name}: {lines} lines, {blank} + {of_file}"
         )
-        result.append(
-            LineClasses(
-                lines=lines,
-                blank=blank,
-                kept=of_file[0],
-                duplicates=of_file[1],
-                filtered=of_file[2],
-                rejected=of_file[3],
-            )
-        )
+        numbers = zip(LineClasses.model_fields, (lines, blank, *of_file), strict=True)
+        result.append(LineClasses(**dict(numbers)))
     return result
 
 
@@ -120,17 +111,13 @@ def seal_inputs(
             layout=file.layout,
             lines=lines,
             reading=file.reading,
-            text=_seal_text(file.text),
+            text=file.text and TextReading(form=file.text.name, why=file.text.why),
             first_pair=seen.get(file.file.index),
             split=split.split,
             split_from=split.said_by,
         )
         for file, lines, split in zip(found.files, classes, splits, strict=True)
     ]
-
-
-def _seal_text(choice: TextChoice | None) -> TextReading | None:
-    return None if choice is None else TextReading(form=choice.name, why=choice.why)
 
 
 def list_findings(met: Findings, num_lines: int) -> list[Finding]:
