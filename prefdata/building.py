@@ -114,10 +114,9 @@ def _build(config: BuildConfig, *, replace: bool, progress: Progress) -> Build:
             for task, shard in zip(tasks, made.shards, strict=True)
         ]
         report = describe_build(make_report(found, made, tokens, target), found, made, config, seal)
-        rest = write_others(staging.root, found, made, report, config)
-        manifest = make_manifest(report, made, tokens, seal, others=rest.listed)
-        seals = {**made.seals, **rest.seals}
-        kept = commit_build(staging, seals, manifest.to_bytes(), old)
+        others, seals = write_others(staging.root, found, made, report, config)
+        manifest = make_manifest(report, made, tokens, seal, others=others)
+        kept = commit_build(staging, made.seals | seals, manifest.to_bytes(), old)
     for note in [*kept, *report.notes]:
         progress.note(note)
     return open_build(config.out)

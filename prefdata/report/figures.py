@@ -1,6 +1,6 @@
 """Numbers and readings in words, the same in the terminal, the card and the pages."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from prefdata.report.model import Report, SplitProof
 from prefdata.store.manifest import ColumnNotRead, InputSeal
@@ -31,6 +31,16 @@ def count(number: int, noun: str) -> str:
     """
     many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{number:,} {noun if number == 1 else many}"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return the first names, and the number of the others.
+
+    >>> listed(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def size(num_bytes: int) -> str:

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
@@ -30,8 +30,9 @@ from prefdata.hub.repo import (
     tag_commit,
 )
 from prefdata.progress import Progress, Silent
-from prefdata.report.figures import count
+from prefdata.report.figures import count, listed
 from prefdata.report.form import report_of
+from prefdata.report.lengths import PARTS
 from prefdata.report.model import Report
 from prefdata.sharing.card import (
     Shared,
@@ -265,33 +266,24 @@ def require_licence(report: Report, options: PushOptions) -> str | None:
 
 def require_no_secrets(build: Build) -> None:
     """Raise E208 if a text to share contains what looks like a key, a token or a password."""
-    found = [str(one) for one in _secrets(build)]
+    found = list(_secrets(build))
     if found:
-        shown = ", ".join(found[:_MOST_NAMED])
-        more = f" and {len(found) - _MOST_NAMED:,} more" if len(found) > _MOST_NAMED else ""
-        problem = f"holds what looks like secrets: {shown}{more}"
+        problem = f"holds what looks like secrets: {listed(found, _MOST_NAMED)}"
         remedy = "revoke and remove them, or pass --allow-secrets if they are harmless"
         raise UsageError("E208", str(build.path), problem, remedy)
 
 
-def _secrets(build: Build) -> Iterator[Any]:
-    for split in build.splits:
-        for table in build.text_parts(split):
-            frame = pl.DataFrame(table.select(["source", "line", "prompt", "chosen", "rejected"]))
-            for part in ("prompt", "chosen", "rejected"):
-                yield from _secrets_in(frame.select("source", "line", part), part)
-
-
-def _secrets_in(frame: pl.DataFrame, part: str) -> Iterator[str]:
-    texts = frame
-    if frame.schema[part] != pl.String:
-        texts = frame.explode(part).unnest(part).rename({"content": part})
-    for source, line, text in (
-        texts.select("source", "line", part).filter(suspects(pl.col(part))).iter_rows()
-    ):
-        for one in find_private(text):
-            if one.is_secret:
-                yield f"{source}:{line} {part}: {one}"
+def _secrets(build: Build) -> Iterator[str]:
+    tables = (table for split in build.splits for table in build.text_parts(split))
+    for table, part in product(tables, PARTS):
+        texts = pl.DataFrame(table.select(["source", "line", part]))
+        if texts.schema[part] != pl.String:
+            texts = texts.explode(part).unnest(part).rename({"content": part})
+        suspicious = texts.select("source", "line", part).filter(suspects(pl.col(part)))
+        for source, line, text in suspicious.iter_rows():
+            for one in find_private(text):
+                if one.is_secret:
+                    yield f"{source}:{line} {part}: {one}"
 
 
 def _write_record(build: Build, names: Names, files: dict[str, Path], root: Path) -> Path:

@@ -21,7 +21,6 @@ from prefdata.hashing import Numbers
 from prefdata.records.findings import Level
 from prefdata.records.keys import GROUP_ID, PAIR_ID
 from prefdata.records.split_names import Leaks
-from prefdata.stages.split import Splits
 from prefdata.store.manifest import FunnelStage
 
 ID_DIGITS = 32  # of a pair's id, in hex
@@ -43,20 +42,6 @@ class Near(NamedTuple):
         """Return the near-duplicates within each split, without those across splits."""
         by_unit = {unit: found.within(split) for unit, found in self.by_unit.items()}
         return self._replace(by_unit=by_unit)
-
-
-class Divided(NamedTuple):
-    """Splits of the records, and the policy for pairs that two of them share."""
-
-    of_rows: NDArray[np.uint8]
-    """Split number of each record; a pair in two splits is kept in the one with the higher
-    number."""
-    leaks: Leaks
-
-
-def divide(splits: Splits, leaks: Leaks) -> Divided | None:
-    """Return the splits to compare; None if the inputs are one set."""
-    return None if splits.of_rows is None else Divided(splits.of_rows, leaks)
 
 
 class FilterResult(NamedTuple):
@@ -100,10 +85,13 @@ def decide(
     severity: Mapping[str, str],
     near: Near | None = None,
     exclusions: pl.DataFrame | None = None,
-    divided: Divided | None = None,
+    of_rows: NDArray[np.uint8] | None = None,
+    leaks_are: Leaks = "drop_from_train",
 ) -> FilterResult:
     """Drop excluded, leaked, copied, contradictory and near-duplicate pairs, as `severity` says.
 
+    `of_rows` is the split number of each record; a pair in two splits is kept in the one with the
+    higher number, under the policy `leaks_are`.
     Leaks are dropped before copies, so that no copy in one split hides a copy in another. Copies,
     contradictions and near-duplicates are then searched within each split.
     """
@@ -119,11 +107,11 @@ def decide(
     if len(excluded):
         drop("exclusions", excluded, {"PD409": len(excluded)})
     leaks, split_key = pl.DataFrame(schema=_LEAKS), _split_keys(keys, near)
-    if divided is not None:
-        keys = keys.with_columns(split=pl.Series(divided.of_rows))
-        leaks = _leaks(keys, kept_mask, severity, near, divided)
+    if of_rows is not None:
+        keys = keys.with_columns(split=pl.Series(of_rows))
+        leaks = _leaks(keys, kept_mask, severity, near, leaks_are)
         drop("leaks", leaks.filter("dropped")["at"], _count_codes(leaks.filter("dropped")))
-        near = near and near.within(divided.of_rows)
+        near = near and near.within(of_rows)
     copies = _copies(keys, kept_mask, level_of("PD401", severity))
     drop("duplicates", copies["at"], {"PD401": len(copies)})
     found = _contradictory(keys, kept_mask, level_of("PD403", severity))
@@ -151,7 +139,7 @@ def _leaks(
     kept_mask: NDArray[np.bool_],
     severity: Mapping[str, str],
     near: Near | None,
-    divided: Divided,
+    leaks_are: Leaks,
 ) -> pl.DataFrame:
     """Return pairs that two splits share, with level; those of level E or W can be dropped."""
     frame = keys.with_row_index("at")
@@ -163,9 +151,9 @@ def _leaks(
     counted = find_leaked(frame, [code for code, level in levels.items() if level == "I"])
     found = found.with_columns(
         level=pl.col("code").replace_strict(levels, return_dtype=pl.String),
-        dropped=pl.lit(divided.leaks == "drop_from_train"),
+        dropped=pl.lit(leaks_are == "drop_from_train"),
     )
-    if divided.leaks == "report":
+    if leaks_are == "report":
         found = found.with_columns(level=pl.lit("W"))
     counted = counted.join(found, on="at", how="anti")
     counted = counted.with_columns(level=pl.lit("I"), dropped=pl.lit(value=False))

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from prefdata.check import RowChecks
 from prefdata.check.rows.profile import PROFILE
@@ -41,7 +43,7 @@ from prefdata.stages.chunk import (
     path_of,
     recall_chunk,
 )
-from prefdata.stages.filter import FilterResult, Near, decide, divide, stage
+from prefdata.stages.filter import FilterResult, Near, decide, stage
 from prefdata.stages.set_checks import find_together, frame_of
 from prefdata.stages.split import Splits, mixed, settle_splits, splits_of_files
 from prefdata.store.manifest import ColumnNotRead, FunnelStage, Reading
@@ -105,6 +107,12 @@ class ScanResult(NamedTuple):
     funnel: list[FunnelStage]
     notes: list[str]
 
+    def stays(self, refused: Sequence[int]) -> NDArray[np.bool_]:
+        """Return the mask of kept pairs, without those that were refused at tokenization."""
+        kept_mask = self.decision.kept_mask.copy()
+        kept_mask[list(refused)] = False
+        return kept_mask
+
 
 def scan(
     files: Sequence[InputFile],
@@ -137,8 +145,8 @@ def scan(
     if staging is not None and options.near is not None:
         workers.rest()
         near = _near(staging.root, parts, options.near, only_leaks=options.near_for_leaks)
-    divided = divide(splits, options.splits.leaks)
-    decision = decide(keys, options.checks.severity, near, options.exclusions, divided)
+    severity, leaks = options.checks.severity, options.splits.leaks
+    decision = decide(keys, severity, near, options.exclusions, splits.of_rows, leaks)
     kept_mask = frame_of(keys, profile, splits).filter(pl.Series(decision.kept_mask))
     counts = [file.counts for file in found]
     return ScanResult(

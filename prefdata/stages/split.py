@@ -15,6 +15,7 @@ from prefdata.errors import UsageError
 from prefdata.hashing import Numbers, mix
 from prefdata.read import InputFile, expand_inputs
 from prefdata.records.split_names import AUTO, ROWS, TRAIN, FileSplit, kind_of, name_splits, rank_of
+from prefdata.report.figures import listed
 
 Inputs = Sequence[str] | Mapping[str, Sequence[str]]
 """Files or globs, or both by split; `auto` and `rows` mean: by file name, by split column."""
@@ -184,7 +185,7 @@ def _one_set(
         return []
     (kind,) = kinds
     return [
-        f"{_some(names)}: all rows are of the {kind} split, so they are one set, of which a build "
+        f"{listed(names, _SHOWN)}: all rows are of the {kind} split, so they are one set, of which a build "
         f"draws its own test split; --split {kind}=FILE keeps it as it is"
     ]
 
@@ -194,7 +195,9 @@ def _rest(
 ) -> list[str]:
     """Return notes on files and rows that name no split, which go to train."""
     rest = [name for name, one in zip(names, settled, strict=True) if one.said_by == "rest"]
-    notes = [f"{_some(rest)}: no split in the name, so the rows are in train"] if rest else []
+    notes = (
+        [f"{listed(rest, _SHOWN)}: no split in the name, so the rows are in train"] if rest else []
+    )
     for name, one, own in zip(names, settled, said, strict=True):
         silent = sum(rows.num for rows in own if rows.said is None)
         if silent and one.said_by == "rows":
@@ -213,13 +216,8 @@ def _unread_values(settled: Sequence[FileSplit], said: Sequence[Sequence[_Said]]
     }
     if not values:
         return []
-    shown = _some(list(map(repr, sorted(values))))
+    shown = listed(list(map(repr, sorted(values))), _SHOWN)
     return [f"the column `split` says {shown}: not a split, so not used"]
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more}"
 
 
 def draw_test(groups: Numbers, *, test_fraction: float, seed: int) -> NDArray[np.bool_]:

@@ -46,8 +46,7 @@ def class_of_lines(found: ScanResult, refused: Sequence[int]) -> list[LineClasse
     Otherwise the class is the first that applies: duplicate, filtered, rejected. `refused` are
     indices in the keys of pairs that were refused at tokenization.
     """
-    kept_mask = found.decision.kept_mask.copy()
-    kept_mask[list(refused)] = False
+    kept_mask = found.stays(refused)
     places = found.keys.select("source_index", "line", "ordinal")
     leaked = found.decision.leaks.filter("dropped")["at"].to_numpy()
     contradictory = found.decision.contradictory.to_numpy()

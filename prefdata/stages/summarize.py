@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -71,7 +70,7 @@ def make_report(
     refusals = made.refusals()
     classes = class_of_lines(found, list(refusals))
     total = total_lines(classes)
-    kept_mask = _stays(found, list(refusals))
+    kept_mask = pl.Series(found.stays(list(refusals)))
     kept, profile = found.keys.filter(kept_mask), found.profile.filter(kept_mask)
     funnel = list(found.funnel)
     if made.tasks:
@@ -151,13 +150,6 @@ def describe_build(
     return report.model_copy(update=changes)
 
 
-def _stays(found: ScanResult, refused: Sequence[int]) -> pl.Series:
-    """Return the mask of kept pairs, without those that were refused at tokenization."""
-    kept_mask = found.decision.kept_mask.copy()
-    kept_mask[list(refused)] = False
-    return pl.Series(kept_mask)
-
-
 def _first_kept(made: BuiltShards) -> pa.Table:
     """Return the first records of the first shard that has any; none for a validation."""
     for task, shard in zip(made.tasks, made.shards, strict=True):
@@ -192,19 +184,20 @@ def _seen_pairs(
     return seen
 
 
-class Others(NamedTuple):
-    """Files of a build other than shards: those in the manifest, and the digests of all."""
-
-    listed: list[OtherFile]
-    seals: dict[str, FileDigest]
-
-
 def write_others(
     root: Path, found: ScanResult, made: BuiltShards, report: Report, config: BuildConfig
-) -> Others:
-    """Write all files except the shards. The manifest omits the card, because people edit it."""
+) -> tuple[list[OtherFile], dict[str, FileDigest]]:
+    """Write all files except the shards; return those of the manifest, and all digests.
+
+    The manifest omits the card, because people edit it.
+    """
     copies = duplicates_table(found)
-    seals = {DUPLICATES_FILE: _write_table(root / DUPLICATES_FILE, copies)}
+    seals = {
+        DUPLICATES_FILE: write_staged(
+            root / DUPLICATES_FILE,
+            lambda path: parquet.write_table(copies, path.absolute(), compression="zstd"),
+        )
+    }
     seals[REJECTED_FILE], rejected = write_rejected(
         root, root / REJECTED_FILE, found, _refused(found, made)
     )
@@ -223,7 +216,7 @@ def write_others(
     ]
     card = write_card(report, name=config.out.name).encode()
     seals["README.md"] = _write_bytes(root / "README.md", card)
-    return Others(listed, seals)
+    return listed, seals
 
 
 def _refused(found: ScanResult, made: BuiltShards) -> dict[int, Refusal]:
@@ -237,13 +230,6 @@ def _refused(found: ScanResult, made: BuiltShards) -> dict[int, Refusal]:
         **dict.fromkeys(found.decision.contradictory.to_list(), contradictory),
         **made.refusals(),
     }
-
-
-def _write_table(path: Path, table: pa.Table) -> FileDigest:
-    def write(path: Path) -> None:
-        parquet.write_table(table, path.absolute(), compression="zstd")  # `a:b` is not a URL
-
-    return write_staged(path, write)
 
 
 def _write_bytes(path: Path, data: bytes) -> FileDigest:
