@@ -27,44 +27,48 @@ _TEXT_MODES = click.Choice(["auto", "chat", "verbatim"])
 _REPORT_HELP = "Write the report; the name's ending sets the form: .json, .html or .sarif."
 
 
-def _split_options(command: Command) -> Command:
-    """Add the options about splits, which `validate` and `build` share."""
-    for option in (
-        click.option(
-            "--leaks",
-            type=click.Choice(["drop_from_train", "refuse", "report"]),
-            help="Policy for pairs and prompts that two splits share.",
-        ),
-        click.option("--resplit", is_flag=True, help="Mix all files, and ignore their splits."),
-        click.option(
-            "--split",
-            "given",
-            multiple=True,
-            metavar="SPLIT=FILE",
-            help="Split of a file or glob; default: by its name. Can be given again.",
-        ),
-    ):
-        command = option(command)
-    return command
+def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Return a decorator that adds options to a command, in this order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
-def _column_options(command: Command) -> Command:
-    """Add --prompt-column, --chosen-column and --rejected-column."""
-    sides = {"rejected": "the worse answer", "chosen": "the better answer", "prompt": "the prompt"}
-    for side, what in sides.items():
-        option = click.option(
+_split_options = _options(
+    click.option(
+        "--split",
+        "given",
+        multiple=True,
+        metavar="SPLIT=FILE",
+        help="Split of a file or glob; default: by its name. Can be given again.",
+    ),
+    click.option("--resplit", is_flag=True, help="Mix all files, and ignore their splits."),
+    click.option(
+        "--leaks",
+        type=click.Choice(["drop_from_train", "refuse", "report"]),
+        help="Policy for pairs and prompts that two splits share.",
+    ),
+)
+_SIDES = {"prompt": "the prompt", "chosen": "the better answer", "rejected": "the worse answer"}
+_column_options = _options(
+    *(
+        click.option(
             f"--{side}-column",
             metavar="NAME",
             help=f"The column with {what}, if it has another name.",
         )
-        command = option(command)
-    return command
+        for side, what in _SIDES.items()
+    )
+)
 
 
 def _named_columns(options: dict[str, Any]) -> dict[str, str]:
     """Return the named columns, and remove them from a command's options."""
-    sides = ("prompt", "chosen", "rejected")
-    named = {side: options.pop(f"{side}_column", None) for side in sides}
+    named = {side: options.pop(f"{side}_column", None) for side in _SIDES}
     return {side: name for side, name in named.items() if name is not None}
 
 

@@ -164,14 +164,9 @@ class BuildConfig(StrictModel):
 
     @property
     def token_options(self) -> TokenOptions:
-        return TokenOptions(
-            max_length=self.max_length,
-            length_policy=self.length_policy,
-            control_tokens=self.control_tokens,
-            chat_template_kwargs=self.chat_template_kwargs,
-            template_date=self.template_date,
-            severity={c: level for c, level in self.severity.items() if c in TOKEN_CHECKS},
-        )
+        own = {name: getattr(self, name) for name in TokenOptions.model_fields}
+        severity = {c: level for c, level in self.severity.items() if c in TOKEN_CHECKS}
+        return TokenOptions(**{**own, "severity": severity})
 
 
 def inputs_by_split(files: Sequence[str], given: Sequence[str]) -> list[str] | dict[str, list[str]]:

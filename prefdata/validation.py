@@ -17,7 +17,7 @@ from prefdata.check.severity import LEVELS
 from prefdata.dedup.near import NearDuplicates
 from prefdata.engine.local import Workers, choose_workers
 from prefdata.errors import EmptyError, UsageError
-from prefdata.hub.inputs import fetch_inputs
+from prefdata.hub.inputs import Inputs, fetch_inputs
 from prefdata.progress import Progress, Silent
 from prefdata.read import (
     Columns,
@@ -38,7 +38,7 @@ from prefdata.stages.counts import NOTHING_MADE, BuiltShards
 from prefdata.stages.plan import check_tasks, require_sound_splits
 from prefdata.stages.scan import ScanOptions, scan
 from prefdata.stages.shard import make_shards
-from prefdata.stages.split import Inputs, expand_splits, splits_of_files
+from prefdata.stages.split import expand_splits, splits_of_files
 from prefdata.stages.statistics import severity_changes
 from prefdata.stages.summarize import make_report
 from prefdata.store.ownership import Read

@@ -30,6 +30,7 @@ _FILES = frozenset(
     (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".zst")
 )
 Inputs = Sequence[str] | Mapping[str, Sequence[str]]
+"""Files or globs, or both by split; `auto` and `rows` mean: by file name, by split column."""
 
 
 class Named(NamedTuple):

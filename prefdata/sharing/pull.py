@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
@@ -236,7 +236,10 @@ def _write_reference(
     if manifest.part_of:
         value |= {"build_hash": manifest.hash, "content_hash": manifest.content_hash}
     if (folder / REFERENCE_MANIFEST).is_file():
-        there = _require_same_reference(folder / REFERENCE_MANIFEST, value)
+        there = orjson.loads((folder / REFERENCE_MANIFEST).read_bytes())
+        if there.get("weights_sha256") != value["weights_sha256"]:
+            problem = "holds log-probs of another model under the name of a shared one"
+            raise UsageError("E171", str(folder), problem, "move it away, and pull again")
         if there.get("content_hash") == value.get("content_hash"):
             return
     make_folder(folder)
@@ -250,11 +253,3 @@ def _write_reference(
     value["shards"] = [seal for name, seal in seals.items() if name in here]
     value["hash"] = own_hash(value)
     write_bytes(folder / REFERENCE_MANIFEST, to_json(value))
-
-
-def _require_same_reference(path: Path, value: dict[str, Any]) -> dict[str, Any]:
-    there: dict[str, Any] = orjson.loads(path.read_bytes())
-    if there.get("weights_sha256") != value["weights_sha256"]:
-        problem = "holds log-probs of another model under the name of a shared one"
-        raise UsageError("E171", str(path.parent), problem, "move it away, and pull again")
-    return there

@@ -275,7 +275,7 @@ def require_no_secrets(build: Build) -> None:
 
 def _secrets(build: Build) -> Iterator[str]:
     tables = (table for split in build.splits for table in build.text_parts(split))
-    for table, part in product(tables, PARTS):
+    for table, part in ((table, part) for table in tables for part in PARTS):
         texts = pl.DataFrame(table.select(["source", "line", part]))
         if texts.schema[part] != pl.String:
             texts = texts.explode(part).unnest(part).rename({"content": part})

@@ -103,7 +103,10 @@ def decide(
         kept_mask[places] = False
         funnel.append(stage(name, before, int(kept_mask.sum()), counts))
 
-    excluded = _places_of(keys, exclusions)
+    ids = keys.select(PAIR_ID).with_row_index("at")
+    if exclusions is None:
+        exclusions = ids.clear()
+    excluded = ids.join(exclusions, on=PAIR_ID, how="semi")["at"].sort()
     if len(excluded):
         drop("exclusions", excluded, {"PD409": len(excluded)})
     leaks, split_key = pl.DataFrame(schema=_LEAKS), _split_keys(keys, near)
@@ -162,12 +165,6 @@ def _leaks(
 
 def _count_codes(leaks: pl.DataFrame) -> dict[str, int]:
     return dict(leaks.group_by("code").len().iter_rows())
-
-
-def _places_of(keys: pl.DataFrame, ids: pl.DataFrame | None) -> pl.Series:
-    if ids is None:
-        return pl.Series("at", [], dtype=pl.UInt32)
-    return keys.select(PAIR_ID).with_row_index("at").join(ids, on=PAIR_ID, how="semi")["at"].sort()
 
 
 def _copies(keys: pl.DataFrame, kept_mask: NDArray[np.bool_], level: str) -> pl.DataFrame:

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from prefdata.errors import UsageError
 from prefdata.hashing import Numbers, mix
+from prefdata.hub.inputs import Inputs
 from prefdata.read import InputFile, expand_inputs
 from prefdata.records.split_names import AUTO, ROWS, TRAIN, FileSplit, kind_of, name_splits, rank_of
 from prefdata.report.figures import listed
 
-Inputs = Sequence[str] | Mapping[str, Sequence[str]]
-"""Files or globs, or both by split; `auto` and `rows` mean: by file name, by split column."""
 FEW_ROWS = 16  # a group of at most this size may be drawn, however small the dataset
 _SHOWN = 3  # files or values listed in a note
 
@@ -185,8 +184,8 @@ def _one_set(
         return []
     (kind,) = kinds
     return [
-        f"{listed(names, _SHOWN)}: all rows are of the {kind} split, so they are one set, of which a build "
-        f"draws its own test split; --split {kind}=FILE keeps it as it is"
+        f"{listed(names, _SHOWN)}: all rows are of the {kind} split, so they are one set, of which "
+        f"a build draws its own test split; --split {kind}=FILE keeps it as it is"
     ]
 
 
