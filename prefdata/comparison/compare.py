@@ -92,14 +92,9 @@ def compare_builds(first: Build, second: Build, *, names: tuple[str, str]) -> Co
     swapped = {"chosen": "rejected", "rejected": "chosen"}
     flipped = added.join(gone.rename(swapped).select(*_KEYS), on=_KEYS, how="semi")
     unflipped = gone.join(added.rename(swapped).select(*_KEYS), on=_KEYS, how="anti")
-    moved = both.filter(pl.col("split") != pl.col("split_before"))
-    tokens = both.filter(pl.col("tokens") != pl.col("tokens_before"))
-    numbers = both.filter(pl.col("numbers") != pl.col("numbers_before"))
-    same = both.filter(
-        (pl.col("split") == pl.col("split_before"))
-        & (pl.col("tokens") == pl.col("tokens_before"))
-        & (pl.col("numbers") == pl.col("numbers_before"))
-    )
+    compared = ("split", "tokens", "numbers")
+    differs = [pl.col(name) != pl.col(f"{name}_before") for name in compared]
+    moved, tokens, numbers = (both.filter(one) for one in differs)
     counts = {
         split: [one.splits[split].rows if split in one.splits else 0 for one in (first, second)]
         for split in sorted({*first.splits, *second.splits}, key=rank_of)
@@ -108,7 +103,7 @@ def compare_builds(first: Build, second: Build, *, names: tuple[str, str]) -> Co
         first=names[0],
         second=names[1],
         content_hashes=[first.content_hash, second.content_hash],
-        same=len(same),
+        same=len(both.filter(~pl.any_horizontal(differs))),
         added=_changes(added.join(flipped, on="pair_id", how="anti")),
         gone=_changes(unflipped),
         flipped=_changes(flipped),

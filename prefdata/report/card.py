@@ -115,12 +115,7 @@ def _findings(report: Report) -> list[list[str]]:
 
 def _splits(report: Report) -> list[list[str]]:
     return [
-        [
-            name,
-            f"{split.rows:,}",
-            f"{split.groups:,}",
-            f"{split.prompt_tokens + split.chosen_tokens + split.rejected_tokens:,}",
-        ]
+        [name, f"{split.rows:,}", f"{split.groups:,}", f"{split.tokens:,}"]
         for name, split in sorted((report.splits or {}).items(), key=lambda of: rank_of(of[0]))
     ]
 

@@ -124,14 +124,7 @@ def _finding_table(report: Report) -> Table:
 def _split_table(report: Report) -> Table:
     table = _table("Splits", "split", "pairs", "prompts", "prompt tokens", "chosen", "rejected")
     for name, split in (report.splits or {}).items():
-        numbers = (
-            split.rows,
-            split.groups,
-            split.prompt_tokens,
-            split.chosen_tokens,
-            split.rejected_tokens,
-        )
-        table.add_row(name, *(f"{number:,}" for number in numbers))
+        table.add_row(name, *(f"{number:,}" for number in split.model_dump().values()))
     return table
 
 

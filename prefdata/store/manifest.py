@@ -138,6 +138,10 @@ class SplitStats(StrictModel):
     chosen_tokens: int
     rejected_tokens: int
 
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.chosen_tokens + self.rejected_tokens
+
 
 class ShardSeal(StrictModel):
     """One token shard."""

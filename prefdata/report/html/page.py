@@ -35,13 +35,12 @@ _MOST_ROWS = 100  # inputs, sources and notes; a build may have thousands of fil
 
 def render_report(report: Report) -> str:
     """Return the page; the same report gives the same bytes."""
-    splits = (report.splits or {}).values()
     values = {
         "report": report,
         "classes": list(LineClasses.model_fields),
         "parts": PARTS,
         "lede": headline(report),
-        "tokens": sum(s.prompt_tokens + s.chosen_tokens + s.rejected_tokens for s in splits),
+        "tokens": sum(split.tokens for split in (report.splits or {}).values()),
         "funnel_wide": draw_funnel(report, WIDE),
         "funnel_narrow": draw_funnel(report, NARROW),
         "plots": _length_plots(report),
