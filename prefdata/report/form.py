@@ -51,14 +51,15 @@ def examples_for(path: Path | None) -> int:
 
     Raises E160 if the path cannot be a report.
     """
-    if path is not None:
-        require_writable_name(path)
-    if path is not None and path.suffix not in FORMS:
+    if path is None:
+        return EXAMPLES
+    require_writable_name(path)
+    if path.suffix not in FORMS:
         problem = f"ends in {path.suffix or 'nothing'}, which is not a form of a report"
         raise UsageError("E160", str(path), problem, f"use one of {', '.join(FORMS)}")
-    if path is not None and path.is_dir():
+    if path.is_dir():
         raise UsageError("E160", str(path), "is a directory", "name a file")
-    return MOST_RESULTS if path is not None and path.suffix == ".sarif" else EXAMPLES
+    return MOST_RESULTS if path.suffix == ".sarif" else EXAMPLES
 
 
 def check_report_target(

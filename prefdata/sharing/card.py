@@ -20,6 +20,8 @@ from prefdata.report.figures import count
 from prefdata.report.model import Report
 from prefdata.report.safe import yaml_text
 from prefdata.sharing.record import CARD, Names
+from prefdata.sharing.references import StoredReference
+from prefdata.store.reader import Build
 
 BEGIN = "<!-- prefdata: what follows is written by a push; text around it stays -->"
 END = "<!-- prefdata: end -->"
@@ -30,26 +32,15 @@ DEFAULT = "default"
 """Name of the config with messages."""
 
 
-class SharedReference(NamedTuple):
-    """Reference log-probs as a card describes them."""
-
-    name: str
-    model: str
-    weights_sha256: str
-    precision: str
-    licence: str | None
-    """Licence of the model, as its card states it."""
-
-
 class Shared(NamedTuple):
     """Facts about a set that its card shows in addition to the report."""
 
+    build: Build
     repo: str
     names: Names
-    references: list[SharedReference]
+    references: list[tuple[StoredReference, str | None]]
+    """Reference log-probs, and the licence of their model as its card states it."""
     licence: str | None
-    manifest_hash: str
-    content_hash: str
     info: list[dict[str, Any]]
     """`dataset_info`: columns, rows and bytes of each config."""
 
@@ -148,21 +139,21 @@ def _usage(report: Report, shared: Shared) -> list[str]:
         name = next(iter(names.references))
         parts.append(
             f"dpo-train computes no reference log-probs for it: they are in the set.\n\n"
-            f"```yaml\nmodel: {shared.references[0].model}\ndata: {repo}\n"
+            f"```yaml\nmodel: {shared.references[0][0].manifest['model']}\ndata: {repo}\n"
             f"reference: {{name: {name}}}\nout: runs/dpo\n```"
         )
         rows_of = [
-            f"| `{one.name}` | `{names.references[one.name]}` | {escape(one.model)} | "
-            f"{escape(one.licence or 'not stated')} | {one.precision} | "
-            f"`{one.weights_sha256[:16]}` |"
-            for one in shared.references
+            f"| `{one.name}` | `{names.references[one.name]}` | {escape(one.manifest['model'])} | "
+            f"{escape(licence or 'not stated')} | {one.manifest['mixed_precision']} | "
+            f"`{one.manifest['weights_sha256'][:16]}` |"
+            for one, licence in shared.references
         ]
         head = "| reference | config | model | its license | precision | sha256 of its weights |"
         parts.append("\n".join([head, "| - | - | - | - | - | - |", *rows_of]))
     parts.append(
         f"`prefdata pull {repo} -o FOLDER` writes the build, byte-identical. Its "
-        f"manifest's hash is `{shared.manifest_hash[:16]}`, its content hash "
-        f"`{shared.content_hash[:16]}`."
+        f"manifest's hash is `{shared.build.manifest.hash[:16]}`, its content hash "
+        f"`{shared.build.content_hash[:16]}`."
     )
     return parts
 

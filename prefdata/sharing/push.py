@@ -36,7 +36,6 @@ from prefdata.report.lengths import PARTS
 from prefdata.report.model import Report
 from prefdata.sharing.card import (
     Shared,
-    SharedReference,
     describe_configs,
     find_licence,
     folders_of,
@@ -132,15 +131,12 @@ def push(
         before = _record_at(repo, remote)
         ours = before.paths if before is not None else {CARD}
         gone = sorted(require_ours(repo, remote, ours, replace=options.replace) - {*files, CARD})
-        shared = Shared(
-            name,
-            names,
-            [_described(one) for one in references],
-            licence,
-            build.manifest.hash,
-            build.content_hash,
-            describe_configs(folders_of(names), files),
-        )
+        described = [
+            (one, find_licence(model) if is_hub_name(model := one.manifest["model"]) else None)
+            for one in references
+        ]
+        info = describe_configs(folders_of(names), files)
+        shared = Shared(build, name, names, described, licence, info)
         theirs = _card_at(repo, remote)
         (root / CARD).write_text(write_shared_card(report, shared, theirs), encoding="utf-8")
         files[CARD] = root / CARD
@@ -314,14 +310,3 @@ def _card_at(repo: Repo, remote: Remote | None) -> str | None:
     if remote is None or CARD not in remote.digests:
         return None
     return fetch_file(repo, CARD, remote.head).read_text(encoding="utf-8", errors="replace")
-
-
-def _described(reference: StoredReference) -> SharedReference:
-    said = reference.manifest
-    return SharedReference(
-        reference.name,
-        said["model"],
-        said["weights_sha256"],
-        said["mixed_precision"],
-        find_licence(said["model"]) if is_hub_name(said["model"]) else None,
-    )

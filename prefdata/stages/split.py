@@ -84,8 +84,8 @@ def settle_splits(names: Sequence[str], by_file: Sequence[FileSplit], rows: pl.D
     read = frozenset(at for at, own in enumerate(said) if any(one.kind for one in own))
     unread = _unread_values(settled, said)
     if all(one.said_by == "none" for one in by_file) and len(_all_kinds(by_file, said)) < 2:
-        one_set = [FileSplit(None, "none")] * len(names)
-        return Splits(one_set, (), None, [*_one_set(names, by_file, said), *unread], read)
+        notes = [*_one_set(names, by_file, said), *unread]
+        return mixed(len(names))._replace(notes=notes, read=read)
     for name, one, own in zip(names, by_file, said, strict=True):
         _require_agreement(name, one, own)
     of_files = pl.Series([one.split for one in settled], dtype=pl.String)
