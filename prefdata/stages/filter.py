@@ -90,10 +90,9 @@ def decide(
 ) -> FilterResult:
     """Drop excluded, leaked, copied, contradictory and near-duplicate pairs, as `severity` says.
 
-    `of_rows` is the split number of each record; a pair in two splits is kept in the one with the
-    higher number, under the policy `leaks_are`.
-    Leaks are dropped before copies, so that no copy in one split hides a copy in another. Copies,
-    contradictions and near-duplicates are then searched within each split.
+    A pair in two splits is kept in the one with the higher number in `of_rows`. Leaks are dropped
+    before copies, so that no copy in one split hides a copy in another; copies, contradictions and
+    near-duplicates are then searched within each split.
     """
     kept_mask = np.ones(len(keys), np.bool_)
     funnel: list[FunnelStage] = []
@@ -103,10 +102,7 @@ def decide(
         kept_mask[places] = False
         funnel.append(stage(name, before, int(kept_mask.sum()), counts))
 
-    ids = keys.select(PAIR_ID).with_row_index("at")
-    if exclusions is None:
-        exclusions = ids.clear()
-    excluded = ids.join(exclusions, on=PAIR_ID, how="semi")["at"].sort()
+    excluded = _excluded(keys, exclusions)
     if len(excluded):
         drop("exclusions", excluded, {"PD409": len(excluded)})
     leaks, split_key = pl.DataFrame(schema=_LEAKS), _split_keys(keys, near)
@@ -117,8 +113,7 @@ def decide(
         near = near and near.within(of_rows)
     copies = _copies(keys, kept_mask, level_of("PD401", severity))
     drop("duplicates", copies["at"], {"PD401": len(copies)})
-    found = _contradictory(keys, kept_mask, level_of("PD403", severity))
-    refused = found if level_of("PD403", severity) == "E" else found.clear()
+    refused, reported = _contradictory(keys, kept_mask, level_of("PD403", severity))
     drop("contradictions", refused, {"PD403": len(refused)})
     near_ones = _near_copies(keys, kept_mask, near)
     gone = near_ones["at"] if level_of("PD402", severity) == "E" else near_ones["at"].clear()
@@ -131,7 +126,7 @@ def decide(
         near_ones,
         "I" if level_of("PD402", severity) == "I" else "W",
         refused,
-        {} if level_of("PD403", severity) == "E" else {"PD403": found},
+        reported,
         split_key,
         funnel,
     )
@@ -176,10 +171,19 @@ def _copies(keys: pl.DataFrame, kept_mask: NDArray[np.bool_], level: str) -> pl.
     return found.select(at=asked[found["at"]], kept=asked[found["kept"]], similarity=pl.lit(1.0))
 
 
-def _contradictory(keys: pl.DataFrame, kept_mask: NDArray[np.bool_], level: str) -> pl.Series:
+def _contradictory(
+    keys: pl.DataFrame, kept_mask: NDArray[np.bool_], level: str
+) -> tuple[pl.Series, dict[str, pl.Series]]:
+    """Return the contradictory pairs to drop, and those to report by code."""
     distinct = np.flatnonzero(kept_mask)
     against = find_contradictions(keys[distinct] if level != "off" else keys.clear())
-    return pl.Series("at", distinct[against], dtype=pl.UInt32)
+    found = pl.Series("at", distinct[against], dtype=pl.UInt32)
+    return (found, {}) if level == "E" else (found.clear(), {"PD403": found})
+
+
+def _excluded(keys: pl.DataFrame, ids: pl.DataFrame | None) -> pl.Series:
+    own = keys.select(PAIR_ID).with_row_index("at")
+    return own.join(own.clear() if ids is None else ids, on=PAIR_ID, how="semi")["at"].sort()
 
 
 def _near_copies(
