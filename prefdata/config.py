@@ -19,7 +19,7 @@ from prefdata.read.adapt.named import Columns
 from prefdata.read.limits import Limits, Pairing
 from prefdata.read.texts import TextMode
 from prefdata.records.split_names import AUTO, Leaks, require_split_names
-from prefdata.settings import StrictModel, load_model, nearest_key, read_settings
+from prefdata.settings import StrictModel, load_model, nearest_key, read_settings, settle_words
 from prefdata.tokens.options import FIXED_CODES, ControlTokens, LengthPolicy, TokenOptions
 
 AnyPath = Annotated[Path, Field(strict=False)]
@@ -211,7 +211,8 @@ def read_config(
 
 def make_config(values: dict[str, Any], *, place: str) -> BuildConfig:
     """Return a config from plain values. Raises a coded error that names the first wrong key."""
-    return load_model(BuildConfig, values, partial(_config_error, place))
+    settled = settle_words(values, BuildConfig)
+    return load_model(BuildConfig, settled, partial(_config_error, place))
 
 
 def _config_error(place: str, where: str, fault: ErrorDetails) -> UsageError:

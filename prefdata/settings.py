@@ -210,7 +210,7 @@ def load_model(
     unknown key comes before a missing one.
     """
     try:
-        return model.model_validate(settle_words(value, model))
+        return model.model_validate(value)
     except ValidationError as error:
         fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
         raise refuse(".".join(str(part) for part in fault["loc"]), fault) from error
