@@ -5,32 +5,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-import pyarrow as pa
-
 from prefdata.check import RowChecks
 from prefdata.config import BuildConfig, make_config
-from prefdata.engine import Done, Engine, open_engine
+from prefdata.engine import open_engine
 from prefdata.errors import EmptyError, UsageError
 from prefdata.progress import Progress, Silent
-from prefdata.read import expand_inputs, load_layout
+from prefdata.read import RowOptions, expand_inputs, load_layout
 from prefdata.read.memory import Data, named_inputs
+from prefdata.records.split_names import SplitOptions
 from prefdata.stages.counts import NOTHING_MADE, BuiltShards
-from prefdata.stages.exclusions import read_exclusions
+from prefdata.stages.filter import read_exclusions
 from prefdata.stages.output import (
-    CARD,
     check_place,
+    commit_build,
     files_of,
     is_finished,
-    name_card,
     old_build,
     open_place,
     reads_of,
-    replaced_names,
     with_fetched_inputs,
 )
 from prefdata.stages.plan import (
-    BuildSeal,
     read_inputs,
     require_sound_splits,
     seal_build,
@@ -38,7 +33,7 @@ from prefdata.stages.plan import (
     split_notes,
 )
 from prefdata.stages.scan import ScanOptions, ScanResult, scan
-from prefdata.stages.shard import ShardResult, ShardStats, ShardTask, build_shard
+from prefdata.stages.shard import make_shards
 from prefdata.stages.split import expand_splits
 from prefdata.stages.summarize import (
     describe_build,
@@ -47,9 +42,7 @@ from prefdata.stages.summarize import (
     nothing_left,
     write_others,
 )
-from prefdata.store.commit import FileDigest, lock_folder
-from prefdata.store.content import hash_content
-from prefdata.store.manifest import Manifest
+from prefdata.store.commit import lock_folder
 from prefdata.store.reader import Build, open_build
 from prefdata.store.shards import read_shard
 from prefdata.store.staging import Staging
@@ -92,7 +85,9 @@ def _build(config: BuildConfig, *, replace: bool, progress: Progress) -> Build:
     target = load_tokenizer_spec(
         config.tokenizer, revision=config.revision, chat_template=config.chat_template
     )
-    with _place(config.out) as begun, _engine(config) as workers:
+    total = sum(file.path.stat().st_size for file in expand_splits(config.inputs)[0])
+    engine = open_engine(config.engine, workers=config.workers, total_bytes=total)
+    with _place(config.out) as begun, engine as workers:
         old = old_build(config.out)
         inputs = read_inputs(config)
         seal = seal_build(config, target, inputs)
@@ -102,82 +97,43 @@ def _build(config: BuildConfig, *, replace: bool, progress: Progress) -> Build:
         begun.append(staging := Staging(config.out, seal.fingerprint))
 
         with trial_of(target, config.token_options) as trial:
-            found = scan(
-                inputs.files,
-                _options(config, target, inputs.given),
-                workers=workers,
-                staging=staging,
-                progress=progress,
-            )
+            options = _options(config, target, inputs.given)
+            found = scan(inputs.files, options, workers=workers, staging=staging, progress=progress)
             if trial is not None:
                 trial.finish()
-        _require_same_inputs(found, inputs.digests)
-        _require_sound_set(found, config)
+        _require_sound_set(found, config, inputs.digests)
 
         found = found._replace(notes=found.notes + split_notes(found, config))
         tasks = shard_tasks(found, config, target, staging.root)
-        made = BuiltShards(tasks, _make_shards(tasks, staging, workers, progress))
-        _require_tokens(found, made)
+        made = BuiltShards(tasks, make_shards(tasks, workers, progress, staging))
+        if not made.rows:
+            raise nothing_left(make_report(found, made, []))
 
-        tokens = _read_tokens(made, staging)
-        report = make_report(found, made, tokens, target)
-        report = describe_build(report, found, made, config, seal)
-        rest = write_others(staging.root, found, made, report, config)
-        manifest = make_manifest(report, made, seal, content_hash=_hash_tokens(made, tokens, seal))
-        manifest = manifest.model_copy(update={"files": manifest.files + rest.listed}).sealed()
-        kept = _commit(staging, {**made.seals, **rest.seals}, manifest, old)
+        tokens = [
+            read_shard(staging.place_of(task.tokens_path), rows=shard.facts.rows)
+            for task, shard in zip(tasks, made.shards, strict=True)
+        ]
+        report = describe_build(make_report(found, made, tokens, target), found, made, config, seal)
+        others, seals = write_others(staging.root, found, made, report, config)
+        manifest = make_manifest(report, made, tokens, seal, others=others)
+        kept = commit_build(staging, made.seals | seals, manifest.to_bytes(), old)
     for note in [*kept, *report.notes]:
         progress.note(note)
     return open_build(config.out)
 
 
-def _commit(
-    staging: Staging, seals: dict[str, FileDigest], manifest: Manifest, old: Manifest | None
-) -> list[str]:
-    """Move the build to its final place; return notes for the user."""
-    replaces = replaced_names(staging.out, old)
-    card = name_card(staging.out, replaces)
-    seals[card] = staging.rename(CARD, card, seals.pop(CARD))
-    staging.commit(seals, manifest.to_bytes(), replaces=replaces)
-    if card == CARD:
-        return []
-    return [f"{CARD} was edited since the last build, so it is kept; the new card is {card}"]
-
-
-def _hash_tokens(made: BuiltShards, tokens: list[pa.Table], seal: BuildSeal) -> str:
-    splits: dict[str, list[pa.Table]] = {}
-    for task, table in zip(made.tasks, tokens, strict=True):
-        splits.setdefault(task.split, []).append(table)
-    return hash_content(splits, tokenizer_sha256=seal.tokenizer.tokenizer_sha256)
-
-
 def _options(config: BuildConfig, target: TokenizerSpec, given: Mapping[str, str]) -> ScanOptions:
+    layout = load_layout(config.layout) if config.layout else None
+    exclude = [file.path for file in expand_inputs(config.exclude)]
     return ScanOptions(
-        load_layout(config.layout) if config.layout else None,
-        config.pairing,
-        config.limits,
-        RowChecks.of(
-            config.row_severity,
-            target.control_tokens,
-            config.checks,
-            config.evaluations,
-        ),
-        _exclusions(config),
+        RowOptions(layout, config.pairing, config.limits),
+        RowChecks.of(config.row_severity, target.control_tokens, config.checks, config.evaluations),
+        read_exclusions(exclude) if exclude else None,
         config.near,
         text=text_rule(config.text, target, config.token_options),
-        splits=config.split_options(given),
+        splits=SplitOptions(given, config.resplit, config.leaks),
         columns=config.columns,
     )
-
-
-def _engine(config: BuildConfig) -> Engine:
-    total = sum(file.path.stat().st_size for file in expand_splits(config.inputs)[0])
-    return open_engine(config.engine, workers=config.workers, total_bytes=total)
-
-
-def _exclusions(config: BuildConfig) -> pl.DataFrame | None:
-    files = expand_inputs(config.exclude)
-    return read_exclusions([file.path for file in files]) if files else None
 
 
 @contextmanager
@@ -199,15 +155,12 @@ def _place(out: Path) -> Iterator[list[Staging]]:
         raise
 
 
-def _require_same_inputs(found: ScanResult, digests: Mapping[str, str]) -> None:
+def _require_sound_set(found: ScanResult, config: BuildConfig, digests: Mapping[str, str]) -> None:
+    """Raise an error for changed files, unsound splits, no rows, or a set-level error (E121)."""
     for file in found.files:
         if file.sha256 != digests[file.file.name]:
             problem, remedy = "changed while it was being read", "run again when it is complete"
             raise UsageError("E115", file.file.name, problem, remedy)
-
-
-def _require_sound_set(found: ScanResult, config: BuildConfig) -> None:
-    """Raise an error for unsound splits, no rows, or a dataset-level finding of level E (E121)."""
     require_sound_splits(found, config.leaks)
     if not found.decision.kept_mask.any():
         raise nothing_left(make_report(found, NOTHING_MADE, []))
@@ -215,39 +168,3 @@ def _require_sound_set(found: ScanResult, config: BuildConfig) -> None:
         if one.severity == "E":
             remedy = f"see `prefdata explain {one.code}`, or lower severity.{one.code} to W"
             raise EmptyError("E121", "inputs", f"{one.message} ({one.code})", remedy)
-
-
-def _require_tokens(found: ScanResult, made: BuiltShards) -> None:
-    if not made.rows:
-        raise nothing_left(make_report(found, made, []))
-
-
-def _make_shards(
-    tasks: list[ShardTask], staging: Staging, workers: Engine, progress: Progress
-) -> list[ShardResult]:
-    """Make every shard, except those that an interrupted build has finished."""
-    known = {task.name: staging.known(task.name) for task in tasks}
-    with progress.bar("tokens", sum(len(task.places) for task in tasks)) as advance:
-
-        def item(task: ShardTask) -> ShardTask | Done[ShardResult]:
-            entry = known[task.name]
-            if entry is None:
-                return task
-            files = {path: FileDigest(*seal) for path, *seal in entry["files"]}
-            return Done(ShardResult(task.name, ShardStats.from_json(entry["facts"]), files))
-
-        shards = []
-        for task, shard in zip(tasks, workers.map(build_shard, map(item, tasks)), strict=True):
-            if known[task.name] is None:
-                staging.record(shard.name, shard.files, shard.facts.to_json())
-            shards.append(shard)
-            advance(len(task.places))
-    return shards
-
-
-def _read_tokens(made: BuiltShards, staging: Staging) -> list[pa.Table]:
-    """Return the finished shards, memory-mapped, from the staging or the final directory."""
-    return [
-        read_shard(staging.place_of(task.tokens_path), rows=shard.facts.rows)
-        for task, shard in zip(made.tasks, made.shards, strict=True)
-    ]

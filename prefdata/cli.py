@@ -4,16 +4,19 @@ Exit codes are in command.py.
 """
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from prefdata.command import Group, say
+from prefdata.errors import EmptyError
 from prefdata.report.console import PlainConsole
 from prefdata.sharing.commands import pull, push, quiet_bars, verify
+
+if TYPE_CHECKING:
+    from prefdata.report.model import Report
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -24,44 +27,48 @@ _TEXT_MODES = click.Choice(["auto", "chat", "verbatim"])
 _REPORT_HELP = "Write the report; the name's ending sets the form: .json, .html or .sarif."
 
 
-def _split_options(command: Command) -> Command:
-    """Add the options about splits, which `validate` and `build` share."""
-    for option in (
-        click.option(
-            "--leaks",
-            type=click.Choice(["drop_from_train", "refuse", "report"]),
-            help="Policy for pairs and prompts that two splits share.",
-        ),
-        click.option("--resplit", is_flag=True, help="Mix all files, and ignore their splits."),
-        click.option(
-            "--split",
-            "given",
-            multiple=True,
-            metavar="SPLIT=FILE",
-            help="Split of a file or glob; default: by its name. Can be given again.",
-        ),
-    ):
-        command = option(command)
-    return command
+def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Return a decorator that adds options to a command, in this order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
-def _column_options(command: Command) -> Command:
-    """Add --prompt-column, --chosen-column and --rejected-column."""
-    sides = {"rejected": "the worse answer", "chosen": "the better answer", "prompt": "the prompt"}
-    for side, what in sides.items():
-        option = click.option(
+_split_options = _options(
+    click.option(
+        "--split",
+        "given",
+        multiple=True,
+        metavar="SPLIT=FILE",
+        help="Split of a file or glob; default: by its name. Can be given again.",
+    ),
+    click.option("--resplit", is_flag=True, help="Mix all files, and ignore their splits."),
+    click.option(
+        "--leaks",
+        type=click.Choice(["drop_from_train", "refuse", "report"]),
+        help="Policy for pairs and prompts that two splits share.",
+    ),
+)
+_SIDES = {"prompt": "the prompt", "chosen": "the better answer", "rejected": "the worse answer"}
+_column_options = _options(
+    *(
+        click.option(
             f"--{side}-column",
             metavar="NAME",
             help=f"The column with {what}, if it has another name.",
         )
-        command = option(command)
-    return command
+        for side, what in _SIDES.items()
+    )
+)
 
 
 def _named_columns(options: dict[str, Any]) -> dict[str, str]:
     """Return the named columns, and remove them from a command's options."""
-    sides = ("prompt", "chosen", "rejected")
-    named = {side: options.pop(f"{side}_column", None) for side in sides}
+    named = {side: options.pop(f"{side}_column", None) for side in _SIDES}
     return {side: name for side, name in named.items() if name is not None}
 
 
@@ -70,6 +77,16 @@ def _changes(options: dict[str, Any]) -> dict[str, Any]:
     named = {"columns": _named_columns(options), **options}
     given = {name: value for name, value in named.items() if value not in (None, (), False, {})}
     return {n: list(value) if isinstance(value, tuple) else value for n, value in given.items()}
+
+
+def _show(report: "Report", path: Path | None) -> None:
+    """Print a report, and write it if a path is given."""
+    from prefdata.report.form import write_report
+    from prefdata.report.terminal import print_report
+
+    print_report(report, PlainConsole())
+    if path is not None:
+        write_report(report, path, root=Path.cwd())
 
 
 @click.group(
@@ -142,9 +159,14 @@ def validate(
     from prefdata.dedup.near import NearDuplicates
     from prefdata.hub.inputs import fetch_inputs
     from prefdata.read import Columns
-    from prefdata.report.baseline import fails, new_findings, read_report
-    from prefdata.report.form import check_report_target, examples_for, write_report
-    from prefdata.report.terminal import TerminalProgress, print_report
+    from prefdata.report.form import (
+        check_report_target,
+        examples_for,
+        fails,
+        new_findings,
+        read_report,
+    )
+    from prefdata.report.terminal import TerminalProgress
     from prefdata.store.ownership import Read
     from prefdata.validation import ValidateOptions, reads_of
     from prefdata.validation import validate as run
@@ -167,31 +189,12 @@ def validate(
     report = run(inputs, how, progress=progress)
     for note in report.notes:
         progress.note(note)
-    print_report(report, PlainConsole())
-    if report_path is not None:
-        write_report(report, report_path, root=Path.cwd())
+    _show(report, report_path)
     judged = new_findings(report, before) if before else report.findings
     if before:
         fresh = ", ".join(f"{finding.code} {finding.name}" for finding in judged) or "nothing"
         say(f"New since {baseline}: {fresh}")
     sys.exit(1 if fails(judged, fail_on) else 0)
-
-
-@contextmanager
-def _report_if_empty(report_path: Path | None) -> Iterator[None]:
-    """Print the report of a build that has no pair left, before its error."""
-    from prefdata.errors import EmptyError
-    from prefdata.report.form import write_report
-    from prefdata.report.terminal import print_report
-
-    try:
-        yield
-    except EmptyError as error:
-        if error.report is not None:
-            print_report(error.report, PlainConsole())
-            if report_path is not None:
-                write_report(error.report, report_path, root=Path.cwd())
-        raise
 
 
 @main.command(
@@ -219,9 +222,8 @@ def build(
     """Make token shards; an interrupted build resumes."""
     from prefdata.building import build as run
     from prefdata.config import inputs_by_split, make_config, read_config
-    from prefdata.report.form import check_report_target, examples_for, write_report
-    from prefdata.report.model import Report
-    from prefdata.report.terminal import TerminalProgress, print_report
+    from prefdata.report.form import check_report_target, examples_for, report_of
+    from prefdata.report.terminal import TerminalProgress
     from prefdata.stages.output import files_of, reads_of, with_fetched_inputs
     from prefdata.stages.statistics import name_rows
     from prefdata.store.ownership import Read
@@ -239,13 +241,13 @@ def build(
         config = with_fetched_inputs(config)
         reads = [*of_config, *reads_of(config, files_of(config))]
         check_report_target(report_path, reads, build=config.out)
-    with _report_if_empty(report_path):
+    try:
         made = run(config, replace=replace, progress=TerminalProgress(PlainConsole(stderr=True)))
-    report = Report.model_validate_json(made.file("report.json").read_bytes())
-    report = name_rows(report, made.rejected(), num_examples)
-    print_report(report, PlainConsole())
-    if report_path is not None:
-        write_report(report, report_path, root=Path.cwd())
+    except EmptyError as error:
+        if error.report is not None:
+            _show(error.report, report_path)
+        raise
+    _show(name_rows(report_of(made), made.rejected(), num_examples), report_path)
     say(f"{made.path} is built; its manifest's hash is {made.manifest.hash[:16]}…")
 
 
@@ -272,7 +274,7 @@ def show(out: Path, row: int | None, tokenizer: str | None, html: Path | None, r
     """Show the contents of a finished build."""
     from prefdata.records.findings import EXAMPLES
     from prefdata.report.figures import count
-    from prefdata.report.model import Report
+    from prefdata.report.form import report_of
     from prefdata.report.pair import show_pair
     from prefdata.report.rows import num_rows
     from prefdata.report.terminal import print_report
@@ -288,7 +290,7 @@ def show(out: Path, row: int | None, tokenizer: str | None, html: Path | None, r
         say(f"{pages[0]} shows {shown:,} of {count(num_rows(made), 'pair')}")
         return
     if row is None:
-        report = Report.model_validate_json(made.file("report.json").read_bytes())
+        report = report_of(made)
         if made.has_rejected:
             report = name_rows(report, made.rejected(), EXAMPLES)
         print_report(report, console)

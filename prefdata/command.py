@@ -21,12 +21,18 @@ from typing import Any, NoReturn
 
 import click
 
-from prefdata.errors import CodedError, Terminated, UsageError
+from prefdata.errors import (
+    CodedError,
+    Terminated,
+    UnexpectedError,
+    UsageError,
+    place_of,
+    unexpected,
+)
 from prefdata.report.console import harmless_streams
 from prefdata.report.safe import plain, without_secrets
 from prefdata.settings import RenamedKeyWarning
 from prefdata.store.commit import DISK_REMEDY, disk_fault
-from prefdata.unexpected import UnexpectedError, place_of, unexpected
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
 _STOPPED = "stopped; run the same command again: what is done is kept"

@@ -1,21 +1,14 @@
 """Config of a build: one frozen model, read from YAML, strict about every name."""
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
 from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveInt,
-    ValidationError,
-    field_validator,
-)
+from pydantic import Field, PositiveInt, field_validator
+from pydantic_core import ErrorDetails
 
 from prefdata.check.catalog import is_of_tokens
 from prefdata.check.limits import CheckLimits
@@ -25,8 +18,8 @@ from prefdata.errors import UsageError
 from prefdata.read.adapt.named import Columns
 from prefdata.read.limits import Limits, Pairing
 from prefdata.read.texts import TextMode
-from prefdata.records.split_names import AUTO, Leaks, SplitOptions, require_split_names
-from prefdata.settings import read_settings, settle_words
+from prefdata.records.split_names import AUTO, Leaks, require_split_names
+from prefdata.settings import StrictModel, load_model, nearest_key, read_settings, settle_words
 from prefdata.tokens.options import FIXED_CODES, ControlTokens, LengthPolicy, TokenOptions
 
 AnyPath = Annotated[Path, Field(strict=False)]
@@ -36,12 +29,8 @@ DEFAULT_FRACTION = 0.05
 EXECUTION = frozenset({"out", "workers", "engine"})
 
 
-class BuildConfig(BaseModel):
+class BuildConfig(StrictModel):
     """Config of a build: inputs, checks, splits, tokenizer and output directory."""
-
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
-    )
 
     inputs: list[str] | dict[str, list[str]]
     """Files or globs: JSON Lines, JSON arrays, Parquet, Arrow, CSV; .gz and .zst too. In a list,
@@ -162,9 +151,6 @@ class BuildConfig(BaseModel):
         """Return the share of the test split, for inputs that are one set."""
         return DEFAULT_FRACTION if self.test_fraction is None else self.test_fraction
 
-    def split_options(self, given: Mapping[str, str]) -> SplitOptions:
-        return SplitOptions(given, self.resplit, self.leaks)
-
     @property
     def row_severity(self) -> dict[str, str]:
         """Return the severity changes of checks of rows and of the dataset."""
@@ -178,22 +164,15 @@ class BuildConfig(BaseModel):
 
     @property
     def token_options(self) -> TokenOptions:
-        return TokenOptions(
-            max_length=self.max_length,
-            length_policy=self.length_policy,
-            control_tokens=self.control_tokens,
-            chat_template_kwargs=self.chat_template_kwargs,
-            template_date=self.template_date,
-            severity={c: level for c, level in self.severity.items() if is_of_tokens(c)},
-        )
+        own = {name: getattr(self, name) for name in TokenOptions.model_fields}
+        severity = {c: level for c, level in self.severity.items() if is_of_tokens(c)}
+        return TokenOptions(**{**own, "severity": severity})
 
 
 def checks_with(own: Sequence[str]) -> CheckLimits:
     """Return the settings of checks for the command line, which names checks of your own."""
-    try:
-        return CheckLimits(own={name: {} for name in own})
-    except ValidationError as error:
-        raise config_error(error, "command line") from error
+    values: dict[str, Any] = {"own": {name: {} for name in own}}
+    return load_model(CheckLimits, values, partial(_config_error, "command line"))
 
 
 def inputs_by_split(files: Sequence[str], given: Sequence[str]) -> list[str] | dict[str, list[str]]:
@@ -238,10 +217,23 @@ def read_config(
 
 def make_config(values: dict[str, Any], *, place: str) -> BuildConfig:
     """Return a config from plain values. Raises a coded error that names the first wrong key."""
-    try:
-        return BuildConfig.model_validate(settle_words(values, BuildConfig))
-    except ValidationError as error:
-        raise config_error(error, place) from error
+    settled = settle_words(values, BuildConfig)
+    return load_model(BuildConfig, settled, partial(_config_error, place))
+
+
+def _config_error(place: str, where: str, fault: ErrorDetails) -> UsageError:
+    where = where or "config"
+    if fault["type"] == "extra_forbidden":
+        remedy = nearest_key(BuildConfig, fault["loc"])
+        return UsageError("C101", place, f"{where}: no such key", remedy)
+    if fault["type"] == "missing":
+        remedy = f"add `{where}: …` to the config, or --{where}"
+        return UsageError("C103", place, f"{where} is missing", remedy)
+    shown = repr(fault["input"])
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    reason = fault["msg"].removeprefix("Value error, ")
+    remedy = f"it is {shown} now; see schemas/prefdata-config.json"
+    return UsageError("C102", place, f"{where}: {reason[0].lower()}{reason[1:]}", remedy)
 
 
 def _require_plain(value: Any) -> None:
@@ -256,34 +248,3 @@ def _require_plain(value: Any) -> None:
     elif isinstance(value, set | bytes) or (isinstance(value, float) and not isfinite(value)):
         message = f"{type(value).__name__} {value!r:.40} cannot be written as JSON"
         raise ValueError(message)
-
-
-def config_error(error: ValidationError, place: str) -> UsageError:
-    """Return the first fault of a config as one line; an unknown key comes before a missing one."""
-    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    fault = faults[0]
-    where = ".".join(str(part) for part in fault["loc"]) or "config"
-    if fault["type"] == "extra_forbidden":
-        return UsageError("C101", place, f"{where}: no such key", _nearest_key(fault["loc"]))
-    if fault["type"] == "missing":
-        return UsageError(
-            "C103", place, f"{where} is missing", f"add `{where}: …` to the config, or --{where}"
-        )
-    shown = repr(fault["input"])
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    reason = fault["msg"].removeprefix("Value error, ")
-    remedy = f"it is {shown} now; see schemas/prefdata-config.json"
-    return UsageError("C102", place, f"{where}: {reason[0].lower()}{reason[1:]}", remedy)
-
-
-def _nearest_key(location: tuple[int | str, ...]) -> str:
-    owners: dict[str, type[BaseModel]] = {
-        "pairing": Pairing,
-        "limits": Limits,
-        "near_duplicates": NearDuplicates,
-        "checks": CheckLimits,
-    }
-    owner = owners.get(str(location[0]), BuildConfig) if len(location) > 1 else BuildConfig
-    known = list(owner.model_fields)
-    near = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}"

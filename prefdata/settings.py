@@ -5,18 +5,21 @@ YAML 1.1, which PyYAML reads, has traps that change what is trained: `no` is fal
 the field's type requires, and the other traps are errors.
 """
 
+import difflib
 import errno
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 Refuse = Callable[[str, str], Exception]
 """Function that makes an error from a problem and its remedy."""
 
@@ -28,6 +31,14 @@ _REMEDY = "fix the file"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if it is compiled
 _OCTAL = re.compile(r"[-+]?0[0-9_]+")
 _WORDS = {"yes": True, "no": False, "on": True, "off": False, "true": True, "false": False}
+
+
+class StrictModel(BaseModel):
+    """Frozen model that takes no other types and no other names."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
+    )
 
 
 class Word(str):
@@ -188,6 +199,31 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple | set):
         for child in value:
             yield from _texts(child)
+
+
+def load_model(
+    model: type[AnyModel], value: Any, refuse: Callable[[str, ErrorDetails], Exception]
+) -> AnyModel:
+    """Return the model of a parsed file.
+
+    Raises the error that `refuse` makes of the first fault and its place, such as `limits.rows`. An
+    unknown key comes before a missing one.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+        raise refuse(".".join(str(part) for part in fault["loc"]), fault) from error
+
+
+def nearest_key(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    """Return a remedy for an unknown key: the nearest name, or all names."""
+    for part in location[:-1]:
+        if field := model.model_fields.get(str(part)):
+            model = next(_models_in(field.annotation), model)
+    known = list(model.model_fields)
+    near = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}"
 
 
 class RenamedKeyWarning(FutureWarning):

@@ -1,8 +1,8 @@
 """Validation: the stages of a build as far as the report; nothing is written."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -17,13 +17,14 @@ from prefdata.check.severity import LEVELS
 from prefdata.dedup.near import NearDuplicates
 from prefdata.engine.local import Workers, choose_workers
 from prefdata.errors import EmptyError, UsageError
-from prefdata.hub.inputs import fetch_inputs
+from prefdata.hub.inputs import Inputs, fetch_inputs
 from prefdata.progress import Progress, Silent
 from prefdata.read import (
     Columns,
     InputFile,
     Limits,
     Pairing,
+    RowOptions,
     TextMode,
     TextRule,
     expand_inputs,
@@ -35,9 +36,9 @@ from prefdata.records.split_names import Leaks, SplitOptions
 from prefdata.report.model import Report
 from prefdata.stages.counts import NOTHING_MADE, BuiltShards
 from prefdata.stages.plan import check_tasks, require_sound_splits
-from prefdata.stages.scan import ScanOptions, ScanResult, scan
-from prefdata.stages.shard import check_shard
-from prefdata.stages.split import Inputs, expand_splits, splits_of_files
+from prefdata.stages.scan import ScanOptions, scan
+from prefdata.stages.shard import make_shards
+from prefdata.stages.split import expand_splits, splits_of_files
 from prefdata.stages.statistics import severity_changes
 from prefdata.stages.summarize import make_report
 from prefdata.store.ownership import Read
@@ -96,43 +97,37 @@ def validate(
         files, given = expand_splits(fetch_inputs(inputs))
         if is_in_memory(source):
             files = [replace(file, label=file.path.name) for file in files]
-        return _validate(files, given, options, progress or Silent())
+        target = load_tokenizer_spec(options.tokenizer) if options.tokenizer else None
+        how = _scan_options(options, target, given)
+        if not options.resplit and any(f.said_by != "none" for f in splits_of_files(files, given)):
+            how = _with_leaks(how)
+        run = partial(_run, files, options=options, target=target, progress=progress or Silent())
+        report = run(how)
+        if report is None:  # its rows name splits, which is known only now
+            report = run(_with_leaks(how))
+        assert report is not None
+        return report.model_copy(update={"severity_changes": severity_changes(options.severity)})
 
 
-def _validate(
-    files: list[InputFile],
-    given: Mapping[str, str],
-    options: ValidateOptions,
-    progress: Progress,
-) -> Report:
-    splits = SplitOptions(given, options.resplit, options.leaks)
-    target = load_tokenizer_spec(options.tokenizer) if options.tokenizer else None
+def _scan_options(
+    options: ValidateOptions, target: TokenizerSpec | None, given: Mapping[str, str]
+) -> ScanOptions:
     tokens = _token_options(options) if target else TokenOptions()
-    control_tokens = target.control_tokens if target else ()
-    how = ScanOptions(
-        load_layout(options.layout) if options.layout else None,
-        options.pairing,
-        options.limits,
+    layout = load_layout(options.layout) if options.layout else None
+    return ScanOptions(
+        RowOptions(layout, options.pairing, options.limits),
         RowChecks.of(
             {c: level for c, level in options.severity.items() if c not in tokens.severity},
-            control_tokens,
+            target.control_tokens if target else (),
             options.checks,
             options.evaluations,
             options.examples,
         ),
         near=options.near,
         text=text_rule(options.text, target, tokens) if target else TextRule(options.text),
-        splits=splits,
+        splits=SplitOptions(given, options.resplit, options.leaks),
         columns=options.columns,
     )
-    if not options.resplit and any(f.said_by != "none" for f in splits_of_files(files, given)):
-        how = _with_leaks(how)
-    run = partial(_run, files, options=options, target=target, progress=progress)
-    report = run(how)
-    if report is None:  # its rows name splits, which is known only now
-        report = run(_with_leaks(how))
-    assert report is not None
-    return report.model_copy(update={"severity_changes": severity_changes(options.severity)})
 
 
 def _token_options(options: ValidateOptions) -> TokenOptions:
@@ -159,36 +154,26 @@ def _run(
     """Return the report, or None if leaks between splits must be searched for and were not."""
     number = choose_workers(options.workers, sum(file.path.stat().st_size for file in files))
     tokens = _token_options(options) if target else TokenOptions()
-    is_needed = how.near is not None or target is not None
     with ExitStack() as stack:
-        workers = stack.enter_context(Workers(number))
-        staging = stack.enter_context(_staging()) if is_needed else None
+        workers, staging = stack.enter_context(Workers(number)), None
+        if how.near is not None or target is not None:  # for records and sketches
+            folder = stack.enter_context(TemporaryDirectory(prefix="prefdata-"))
+            staging = Staging(Path(folder), "validate")
         trial = stack.enter_context(trial_of(target, tokens)) if target else None
         found = scan(files, how, workers=workers, staging=staging, progress=progress)
         if found.splits.is_divided and _with_leaks(how) != how:
             return None
-        found = found._replace(notes=found.notes + _stops_here(found, options.leaks))
+        try:
+            require_sound_splits(found, options.leaks)
+        except EmptyError as error:
+            found = found._replace(notes=[*found.notes, f"a build stops here: {error}"])
         made = NOTHING_MADE
         if target is not None and staging is not None:
             if trial is not None:
                 trial.finish()
             tasks = check_tasks(found, target, tokens, staging.root)
-            with progress.bar("tokens", sum(len(task.places) for task in tasks)) as advance:
-                shards = []
-                for task, shard in zip(tasks, workers.map(check_shard, tasks), strict=True):
-                    shards.append(shard)
-                    advance(len(task.places))
-            made = BuiltShards(tasks, shards)
+            made = BuiltShards(tasks, make_shards(tasks, workers, progress, None))
         return make_report(found, made, [], examples=options.examples, is_build=False)
-
-
-def _stops_here(found: ScanResult, leaks: Leaks) -> list[str]:
-    """Return a note if a build with these splits would end with an error."""
-    try:
-        require_sound_splits(found, leaks)
-    except EmptyError as error:
-        return [f"a build stops here: {error}"]
-    return []
 
 
 def _with_leaks(how: ScanOptions) -> ScanOptions:
@@ -197,10 +182,3 @@ def _with_leaks(how: ScanOptions) -> ScanOptions:
     if how.near is not None or "off" in (severity["PD402"], severity["PD502"]):
         return how
     return how._replace(near=NearDuplicates(), near_for_leaks=True)
-
-
-@contextmanager
-def _staging() -> Iterator[Staging]:
-    """Open a temporary directory for records and for sketches of near-duplicates."""
-    with TemporaryDirectory(prefix="prefdata-") as folder:
-        yield Staging(Path(folder), "validate")

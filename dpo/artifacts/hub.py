@@ -13,21 +13,20 @@ from dpo.artifacts.summary import RunSummary
 from dpo.errors import TrainingError, UsageError
 from prefdata.errors import PrefdataError
 from prefdata.errors import UsageError as PlaceError
-from prefdata.hub.fetch import fetch_file
 from prefdata.hub.repo import (
     Remote,
     Repo,
     Target,
     commit_files,
     create_repo,
+    fetch_file,
     look_at,
     require_not_public,
     require_ours,
 )
 from prefdata.hub.repo import check_login as check_hub_login
 from prefdata.report.safe import yaml_text
-from prefdata.sharing.card import merge_card, parse_card
-from prefdata.sharing.licence import find_licence
+from prefdata.sharing.card import find_licence, merge_card, parse_card
 from prefdata.store.canonical import to_json
 from prefdata.store.manifest import shared_name
 

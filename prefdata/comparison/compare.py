@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict
 
 from prefdata.records.split_names import rank_of
-from prefdata.report.model import Report
+from prefdata.report.form import report_of
+from prefdata.settings import StrictModel
 from prefdata.store.reader import Build
 
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids", "chosen_mask", "rejected_mask")
@@ -19,13 +19,7 @@ _NUMBERS = ("weight", "margin", "chosen_rank", "rejected_rank")
 _KEYS = ("group_id", "chosen", "rejected")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
-    )
-
-
-class Change(_Model):
+class Change(StrictModel):
     """A pair that is not the same in both builds."""
 
     pair_id: str
@@ -38,7 +32,7 @@ class Change(_Model):
     """Split in the first build, for a pair that moved."""
 
 
-class CodeChange(_Model):
+class CodeChange(StrictModel):
     """Counts of a code in the two builds."""
 
     code: str
@@ -47,7 +41,7 @@ class CodeChange(_Model):
     after: int
 
 
-class SettingChange(_Model):
+class SettingChange(StrictModel):
     """A setting of the config, or a hash of the tokenizer or its template."""
 
     name: str
@@ -55,7 +49,7 @@ class SettingChange(_Model):
     after: Any
 
 
-class Comparison(_Model):
+class Comparison(StrictModel):
     """Differences between two builds."""
 
     format: Literal["prefdata-comparison"] = "prefdata-comparison"
@@ -97,14 +91,9 @@ def compare_builds(first: Build, second: Build, *, names: tuple[str, str]) -> Co
     swapped = {"chosen": "rejected", "rejected": "chosen"}
     flipped = added.join(gone.rename(swapped).select(*_KEYS), on=_KEYS, how="semi")
     unflipped = gone.join(added.rename(swapped).select(*_KEYS), on=_KEYS, how="anti")
-    moved = both.filter(pl.col("split") != pl.col("split_before"))
-    tokens = both.filter(pl.col("tokens") != pl.col("tokens_before"))
-    numbers = both.filter(pl.col("numbers") != pl.col("numbers_before"))
-    same = both.filter(
-        (pl.col("split") == pl.col("split_before"))
-        & (pl.col("tokens") == pl.col("tokens_before"))
-        & (pl.col("numbers") == pl.col("numbers_before"))
-    )
+    compared = ("split", "tokens", "numbers")
+    differs = [pl.col(name) != pl.col(f"{name}_before") for name in compared]
+    moved, tokens, numbers = (both.filter(one) for one in differs)
     counts = {
         split: [one.splits[split].rows if split in one.splits else 0 for one in (first, second)]
         for split in sorted({*first.splits, *second.splits}, key=rank_of)
@@ -113,7 +102,7 @@ def compare_builds(first: Build, second: Build, *, names: tuple[str, str]) -> Co
         first=names[0],
         second=names[1],
         content_hashes=[first.content_hash, second.content_hash],
-        same=len(same),
+        same=len(both.filter(~pl.any_horizontal(differs))),
         added=_changes(added.join(flipped, on="pair_id", how="anti")),
         gone=_changes(unflipped),
         flipped=_changes(flipped),
@@ -186,7 +175,7 @@ def _codes(first: Build, second: Build) -> Iterator[CodeChange]:
     found: list[dict[str, int]] = []
     names: dict[str, str] = {}
     for build in (first, second):
-        report = Report.model_validate_json(build.file("report.json").read_bytes())
+        report = report_of(build)
         found.append({finding.code: finding.count for finding in report.findings})
         names |= {finding.code: finding.name for finding in report.findings}
     for code, name in sorted(names.items()):

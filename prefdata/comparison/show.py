@@ -77,6 +77,6 @@ def write_comparison(found: Comparison, path: Path, *, tool_version: str) -> Non
     """Write a comparison as JSON or HTML, by the ending of the name."""
     make_folder(path.parent)
     if path.suffix == ".json":
-        write_bytes(path, to_json(found.model_dump(mode="json")))
+        write_bytes(path, to_json(found))
     else:
         write_bytes(path, render_comparison(found, tool_version=tool_version).encode())

@@ -9,11 +9,9 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from threading import Thread
-from types import TracebackType
 from typing import Generic, TypeVar
 
-from prefdata.errors import PrefdataError, Terminated
-from prefdata.unexpected import crossing, working_on
+from prefdata.errors import PrefdataError, Terminated, crossing, working_on
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,14 +44,10 @@ class Workers:
     def __enter__(self) -> "Workers":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, Terminated):
-            self._end_at_once()
+            for process in list((self._pool._processes or {}).values()) if self._pool else ():
+                process.terminate()  # in the middle of their work; recorded steps are kept
         self.rest()
 
     def map(
@@ -65,7 +59,12 @@ class Workers:
         """
         if self.number == 1:
             for item in items:
-                yield item.result if isinstance(item, Done) else _here(function, item)
+                if isinstance(item, Done):
+                    yield item.result
+                else:
+                    with working_on(_place(item)):
+                        result = function(item)
+                    yield result
             return
         waiting: deque[Future[Result] | Done[Result]] = deque()
         try:
@@ -79,11 +78,6 @@ class Workers:
             problem = "a worker process was killed, most likely because memory ran out"
             raise PrefdataError("E150", "workers", problem, "lower workers") from error
 
-    def _end_at_once(self) -> None:
-        """Terminate the processes in the middle of their work; recorded steps are kept."""
-        for process in list((self._pool._processes or {}).values()) if self._pool else ():
-            process.terminate()
-
     def rest(self) -> None:
         """Shut the processes down, to free their memory, until there is work again."""
         if self._pool is not None:
@@ -94,23 +88,15 @@ class Workers:
         """Submit an item to a worker. Workers ignore Ctrl-C: the parent process stops them."""
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by a child
         try:
-            return self._open_pool().submit(_there, function, item)
+            if self._pool is None:
+                context = multiprocessing.get_context("spawn")
+                threads = max(1, len(os.sched_getaffinity(0)) // self.number)
+                self._pool = ProcessPoolExecutor(
+                    self.number, mp_context=context, initializer=_start, initargs=(threads,)
+                )
+            return self._pool.submit(_there, function, item)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-    def _open_pool(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            threads = max(1, len(os.sched_getaffinity(0)) // self.number)
-            self._pool = ProcessPoolExecutor(
-                self.number, mp_context=context, initializer=_start, initargs=(threads,)
-            )
-        return self._pool
-
-
-def _here(function: Callable[[Item], Result], item: Item) -> Result:
-    with working_on(_place(item)):
-        return function(item)
 
 
 def _there(function: Callable[[Item], Result], item: Item) -> Result:

@@ -6,14 +6,10 @@ the bytes of a build do not depend on the engine.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
-from prefdata.engine.local import Done
+from prefdata.engine.local import Done, Item, Result
 from prefdata.errors import PrefdataError, UsageError
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _WAITING = 2  # tasks that wait for each core, so that no core is idle
 
@@ -38,12 +34,7 @@ class RayWorkers:
             self._is_ours = True
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._is_ours:
             self._ray.shutdown()
 

@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 from prefdata.errors import UsageError
 from prefdata.hub.errors import HubError, hub_faults
-from prefdata.hub.fetch import fetch_file, forget
-from prefdata.hub.repo import Remote, Repo, changed_files, check_name, look_at
+from prefdata.hub.repo import Remote, Repo, changed_files, check_name, fetch_file, forget, look_at
 from prefdata.records.split_names import AUTO, kind_of
 
 SCHEME = "hf://datasets/"
@@ -31,6 +30,7 @@ _FILES = frozenset(
     (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".zst")
 )
 Inputs = Sequence[str] | Mapping[str, Sequence[str]]
+"""Files or globs, or both by split; `auto` and `rows` mean: by file name, by split column."""
 
 
 class Named(NamedTuple):

@@ -1,13 +1,17 @@
-"""A repo on the Hub: read, changed by one commit on top of the head that was read, verified."""
+"""A repo on the Hub: read, changed by one commit on top of the head that was read, verified.
+
+Fetched files are in the Hub's cache and are hashed, because the client checks only sizes.
+"""
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from prefdata.errors import UsageError
 from prefdata.hub.errors import HubError, hub_faults
-from prefdata.store.commit import sha256_file
+from prefdata.store.commit import seal_file, sha256_file
+from prefdata.store.manifest import OtherFile
 
 Kind = Literal["dataset", "model"]
 HUBS_OWN = frozenset({".gitattributes"})
@@ -187,13 +191,55 @@ def _holds(remote: Remote, name: str, path: Path) -> bool:
     digest = remote.digests.get(name)
     if digest is None:
         return False
-    return digest == (sha256_file(path) if len(digest) == 64 else _git_digest(path))
-
-
-def _git_digest(path: Path) -> str:
+    if len(digest) == 64:
+        return digest == sha256_file(path)
     data = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
+    return digest == blob.hexdigest()
 
 
 def _digest_of(entry: Any) -> str:
     return str(entry.lfs.sha256 if entry.lfs is not None else entry.blob_id)
+
+
+def fetch_file(repo: Repo, name: str, revision: str | None) -> Path:
+    """Fetch a file of a repo; return its path in the cache, in a directory named by the commit."""
+    from huggingface_hub import hf_hub_download
+
+    with hub_faults(repo.name, f"fetch {name}"):
+        return Path(hf_hub_download(repo.name, name, repo_type=repo.kind, revision=revision))
+
+
+def fetch_sealed(repo: Repo, files: Sequence[OtherFile], commit: str) -> Path:
+    """Fetch files into the cache, check them against their hashes, and return their directory.
+
+    Cached files are not fetched again. Raises HubError (E209) if other bytes arrived; they are
+    removed from the cache, so that the next try fetches them again.
+    """
+    from huggingface_hub import snapshot_download
+
+    with hub_faults(repo.name, "fetch its files"):
+        names = [file.path for file in files]
+        root = snapshot_download(
+            repo.name, repo_type=repo.kind, revision=commit, allow_patterns=names
+        )
+    wrong = []
+    for file in files:
+        path = Path(root) / file.path
+        if not path.is_file():
+            problem = f"has no {file.path} at {commit[:12]}, but its record lists it"
+            raise HubError("E209", repo.name, problem, "push the build again")
+        if seal_file(path) != file.seal:
+            forget(path)
+            wrong.append(file.path)
+    if wrong:
+        more = f" and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+        problem = f"sent {wrong[0]}{more} with other bytes than were shared at {commit[:12]}"
+        raise HubError("E209", repo.name, problem, "run the same command again")
+    return Path(root)
+
+
+def forget(path: Path) -> None:
+    """Remove a file from the cache, so that it is fetched again."""
+    path.resolve().unlink(missing_ok=True)
+    path.unlink(missing_ok=True)

@@ -2,11 +2,11 @@
 
 import gc
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import reduce
 from itertools import chain, islice
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -26,7 +26,7 @@ from prefdata.read.files.unpack import HashedFile
 from prefdata.read.fit import MOST_ROWS, Fitted, Wanted, fit
 from prefdata.read.layouts.model import Layout
 from prefdata.read.limits import Limits, Pairing
-from prefdata.read.unread import Unread, UnreadColumns, add_unread
+from prefdata.read.unread import UnreadColumns, add_unread
 from prefdata.records.keys import SOURCE_ROWS
 from prefdata.records.schema import RECORDS, REJECTED
 
@@ -52,12 +52,6 @@ class LineCounts(NamedTuple):
     """Columns that the layout does not read."""
     nulls: int = 0
     """Nulls that a table's types added to tool calls and tools, and that are removed."""
-
-    @staticmethod
-    def from_json(value: Sequence[Any]) -> "LineCounts":
-        """Return the counts that a journal stored as a list."""
-        counts = LineCounts(*value)
-        return counts._replace(unread={k: Unread(*v) for k, v in counts.unread.items()})
 
     def plus(self, other: "LineCounts") -> "LineCounts":
         """Return the sum of both counts."""

@@ -6,10 +6,9 @@ from typing import Any
 
 from prefdata.config import BuildConfig
 from prefdata.records.split_names import rank_of
-from prefdata.report.figures import percent, split_statement
+from prefdata.report.figures import percent, split_statement, splits_said
 from prefdata.report.lengths import PARTS, by_doubling
 from prefdata.report.model import ExamplePair, Report
-from prefdata.report.readings import splits_said
 from prefdata.report.safe import plain, yaml_text
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -116,12 +115,7 @@ def _findings(report: Report) -> list[list[str]]:
 
 def _splits(report: Report) -> list[list[str]]:
     return [
-        [
-            name,
-            f"{split.rows:,}",
-            f"{split.groups:,}",
-            f"{split.prompt_tokens + split.chosen_tokens + split.rejected_tokens:,}",
-        ]
+        [name, f"{split.rows:,}", f"{split.groups:,}", f"{split.tokens:,}"]
         for name, split in sorted((report.splits or {}).items(), key=lambda of: rank_of(of[0]))
     ]
 

@@ -52,28 +52,22 @@ def harmless_streams() -> Iterator[None]:
     for stream in before:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = (_harmless(stream) for stream in before)
+    sys.stdout, sys.stderr = (
+        one if one is None or isinstance(one, HarmlessStream) else HarmlessStream(one)
+        for one in before
+    )
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
 
 
-def _harmless(stream: Any) -> Any:
-    return (
-        stream if stream is None or isinstance(stream, HarmlessStream) else HarmlessStream(stream)
-    )
-
-
-def _raw(stream: Any) -> Any:
-    return stream.raw if isinstance(stream, HarmlessStream) else stream
-
-
 class PlainConsole(Console):
     """Console whose own styles are the only control sequences; text is never markup."""
 
     def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
-        stream = _raw(sys.stderr if stderr else sys.stdout)
+        stream: Any = sys.stderr if stderr else sys.stdout
+        stream = stream.raw if isinstance(stream, HarmlessStream) else stream
         super().__init__(file=stream, stderr=stderr, quiet=quiet, markup=False, emoji=False)
 
     def render(

@@ -88,23 +88,19 @@ def _common(left: Sequence[str], right: Sequence[str]) -> list[tuple[int, int]]:
     )
     if len(own_at) * len(other_at) > _MOST_CELLS:
         return []
-    words = _common_words([left[n] for n in own_at], [right[n] for n in other_at])
-    found = [(own_at[i], other_at[j]) for i, j in words]
+    blocks = LCSseq.opcodes([left[n] for n in own_at], [right[n] for n in other_at])
+    found = [
+        (own_at[block.src_start + n], other_at[block.dest_start + n])
+        for block in blocks
+        if block.tag == "equal"
+        for n in range(block.src_end - block.src_start)
+    ]
     spaces = [
         (i + 1, j + 1)
         for (i, j), after in pairwise(found)
         if after == (i + 2, j + 2) and left[i + 1] == right[j + 1]
     ]
     return sorted(found + spaces)
-
-
-def _common_words(left: Sequence[str], right: Sequence[str]) -> list[tuple[int, int]]:
-    equal = (block for block in LCSseq.opcodes(left, right) if block.tag == "equal")
-    return [
-        (block.src_start + n, block.dest_start + n)
-        for block in equal
-        for n in range(block.src_end - block.src_start)
-    ]
 
 
 def _without_noise(

@@ -1,6 +1,9 @@
-"""Formatting of numbers, the same in the terminal, the card and the pages."""
+"""Numbers and readings in words, the same in the terminal, the card and the pages."""
 
-from prefdata.report.model import SplitProof
+from collections.abc import Iterator, Sequence
+
+from prefdata.report.model import Report, SplitProof
+from prefdata.store.manifest import ColumnNotRead, InputSeal
 
 _SIZES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
@@ -30,6 +33,16 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else many}"
 
 
+def listed(names: Sequence[str], most: int) -> str:
+    """Return the first names, and the number of the others.
+
+    >>> listed(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
 def size(num_bytes: int) -> str:
     """Return bytes in the unit that needs few digits.
 
@@ -53,3 +66,47 @@ def split_statement(proof: SplitProof | None) -> str:
         lie = "is" if proof.leaked == 1 else "are"
         return f"{count(proof.leaked, 'cluster')} of near-duplicates {lie} in two splits. {rests}"
     return f"No prompt has a near-duplicate in another split. {rests}"
+
+
+CHOSEN_BY = {
+    "columns": "detected by its columns",
+    "name": "named",
+    "options": "by the named columns",
+    "nothing": "no rows",
+}
+SPLIT_FROM = {
+    "given": "as given",
+    "name": "by its name",
+    "folder": "by its directory's name",
+    "rest": "as no name gives a split",
+    "rows": "by the rows' column",
+    "drawn": "drawn by prompt",
+    "none": "one set",
+}
+
+
+def columns_not_read(report: Report) -> Iterator[tuple[str, float, ColumnNotRead]]:
+    """Yield each column that was not read: its file, its share of the rows, its description."""
+    for item in report.inputs:
+        rows = max(item.lines.lines - item.lines.blank, 1)
+        for column in item.reading.not_read:
+            yield item.name, min(column.rows / rows, 1.0), column
+
+
+def split_read(item: InputSeal) -> str:
+    """Return the split of a file, and its source."""
+    said = SPLIT_FROM[item.split_from]
+    return f"{item.split}, {said}" if item.split else said
+
+
+def splits_said(report: Report) -> str:
+    """Return where the splits come from, in one sentence; empty for a validation of one set."""
+    said = {item.split_from for item in report.inputs}
+    if said == {"drawn"}:
+        return "The inputs are one set, and splits are drawn from it by prompt."
+    return "" if said == {"none"} else "The inputs came in splits, which are kept."
+
+
+def how_read(chosen_by: str, said: list[str]) -> str:
+    """Return one line on how a file was read."""
+    return "; ".join([CHOSEN_BY[chosen_by], *said])

@@ -1,6 +1,6 @@
 """Length statistics of prompt, chosen and rejected: mean, quantiles, histograms, the longer side.
 
-The edges of histograms are the same for all data, so that counts of shards can be added.
+The edges of histograms are the same for all data.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,6 @@ PARTS = ("prompt", "chosen", "rejected")
 
 # Four bins per doubling, as far as integers allow: 0 1 2 3 4 5 6 7 8 10 11 13 16 19 23 …
 EDGES: tuple[int, ...] = (0, *sorted({round(2 ** (k / 4)) for k in range(4 * 31 + 1)}))
-
-Counts = NDArray[np.int64]
 
 
 class Measured(NamedTuple):
@@ -36,7 +34,7 @@ def measure_parts(parts: Mapping[str, NDArray[np.integer]]) -> Measured | None:
     longer = np.sign(parts["chosen"].astype(np.int64) - parts["rejected"].astype(np.int64))
     return Measured(
         {part: summarize(values) for part, values in parts.items()},
-        {part: histogram(count_lengths(values)) for part, values in parts.items()},
+        {part: histogram(values) for part, values in parts.items()},
         round(float(np.mean((longer + 1) / 2)), 6),
     )
 
@@ -51,18 +49,14 @@ def summarize(values: NDArray[np.integer]) -> Lengths:
     )
 
 
-def count_lengths(values: NDArray[np.integer]) -> Counts:
-    """Count lengths in each bin of EDGES, (len(EDGES) - 1,); counts of shards can be added."""
-    places = np.searchsorted(np.asarray(EDGES), values, side="right") - 1
-    return np.bincount(np.minimum(places, len(EDGES) - 2), minlength=len(EDGES) - 1)
+def histogram(values: NDArray[np.integer]) -> Histogram:
+    """Return the counts of lengths in the bins of EDGES, without empty bins at either end.
 
-
-def histogram(counts: Counts) -> Histogram:
-    """Return counts over EDGES without the empty bins at either end.
-
-    >>> histogram(count_lengths(np.array([4, 4, 6])))
+    >>> histogram(np.array([4, 4, 6]))
     Histogram(edges=[4, 5, 6, 7], counts=[2, 0, 1])
     """
+    places = np.searchsorted(np.asarray(EDGES), values, side="right") - 1
+    counts = np.bincount(np.minimum(places, len(EDGES) - 2))
     used = np.flatnonzero(counts)
     if not len(used):
         return Histogram(edges=[0, 1], counts=[0])

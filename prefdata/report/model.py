@@ -2,8 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from prefdata.settings import StrictModel
 from prefdata.store.manifest import (
     FunnelStage,
     InputSeal,
@@ -13,13 +12,7 @@ from prefdata.store.manifest import (
 )
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
-    )
-
-
-class Example(_Model):
+class Example(StrictModel):
     """Location of a finding, and its message."""
 
     source: str
@@ -29,7 +22,7 @@ class Example(_Model):
     """Offset of the row's first byte in the decompressed file; null for Parquet and Arrow rows."""
 
 
-class Finding(_Model):
+class Finding(StrictModel):
     """Finding: one code, its count, and examples."""
 
     code: str
@@ -46,7 +39,7 @@ class Finding(_Model):
     """Other measured values, by name: a share, a similarity, a rate."""
 
 
-class Lengths(_Model):
+class Lengths(StrictModel):
     """Lengths of one field of the kept pairs, in the report's `length_unit`."""
 
     mean: float
@@ -55,7 +48,7 @@ class Lengths(_Model):
     max: int
 
 
-class Histogram(_Model):
+class Histogram(StrictModel):
     """Lengths of one field of the kept pairs, in the report's `length_unit`, counted in bins."""
 
     edges: list[int]
@@ -64,7 +57,7 @@ class Histogram(_Model):
     """Pairs in each bin: one fewer than edges."""
 
 
-class Bias(_Model):
+class Bias(StrictModel):
     """Predictive power of a feature that is not a merit of a completion, such as its length."""
 
     name: str
@@ -81,7 +74,7 @@ class Bias(_Model):
     """Meaning for these pairs, in one sentence."""
 
 
-class SourceShare(_Model):
+class SourceShare(StrictModel):
     """Kept pairs of one source."""
 
     name: str
@@ -92,7 +85,7 @@ class SourceShare(_Model):
     """SPDX identifier, or the text that the source gives; null if it is not known."""
 
 
-class Groups(_Model):
+class Groups(StrictModel):
     """Counts of distinct prompts and completions."""
 
     groups: int
@@ -102,7 +95,7 @@ class Groups(_Model):
     pairs: int
 
 
-class SplitProof(_Model):
+class SplitProof(StrictModel):
     """Check that no prompt, nor a near-duplicate of one, is in two splits."""
 
     threshold: float
@@ -117,7 +110,7 @@ class SplitProof(_Model):
     """Number of prompts in the largest cluster."""
 
 
-class SeverityChange(_Model):
+class SeverityChange(StrictModel):
     """Check whose severity the config raised, lowered or switched off."""
 
     code: str
@@ -125,7 +118,7 @@ class SeverityChange(_Model):
     now: Literal["E", "W", "I", "off"]
 
 
-class ExamplePair(_Model):
+class ExamplePair(StrictModel):
     """Kept pair as plain text; long texts are cut and end with an ellipsis."""
 
     source: str
@@ -135,7 +128,7 @@ class ExamplePair(_Model):
     rejected: str
 
 
-class Report(_Model):
+class Report(StrictModel):
     """Report of a build or a validation: rows read, kept and dropped, with reasons."""
 
     format: Literal["prefdata-report"] = "prefdata-report"

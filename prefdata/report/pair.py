@@ -6,8 +6,7 @@ from rich.text import Text
 
 from prefdata.report.diff import Span, compare
 from prefdata.report.figures import count, percent
-from prefdata.report.pieces import decoder_of, pieces_of
-from prefdata.report.rows import ShownPair, read_pair
+from prefdata.report.rows import ShownPair, decoder_of, pieces_of, read_pair
 from prefdata.report.safe import plain
 from prefdata.store.reader import Build
 from prefdata.tokens.tokenizer import load_sealed

@@ -7,31 +7,24 @@ File names become relative URIs; offsets count in the decompressed file.
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from prefdata.report.figures import count
-from prefdata.report.model import Example, Finding, Report
+from prefdata.report.model import Finding, Report
 from prefdata.report.safe import plain
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 LEVELS = {"E": "error", "W": "warning", "I": "note"}
 
 
-class Artifacts(NamedTuple):
-    """Files that results refer to."""
-
-    root: Path
-    places: dict[str, int]
-    """Index of each input in the log's list."""
-
-
 def to_sarif(report: Report, root: Path) -> dict[str, Any]:
     """Return the log; files under `root` are named relative to it."""
     places = {item.name: number for number, item in enumerate(report.inputs)}
-    artifacts = Artifacts(root, places)
     codes = list(dict.fromkeys(finding.code for finding in report.findings))
-    rules = {f.code: _rule(f) for f in sorted(report.findings, key=_gravest_last)}
+    rules = {
+        f.code: _rule(f) for f in sorted(report.findings, key=lambda f: "IWE".index(f.severity))
+    }
     run = {
         "tool": {
             "driver": {
@@ -57,7 +50,7 @@ def to_sarif(report: Report, root: Path) -> dict[str, Any]:
         "results": [
             result
             for finding in report.findings
-            for result in _results(finding, codes.index(finding.code), artifacts)
+            for result in _results(finding, codes.index(finding.code), root, places)
         ],
         "columnKind": "unicodeCodePoints",
     }
@@ -79,10 +72,6 @@ def file_uri(name: str, root: Path) -> str:
     return f"file://{quoted}" if path.is_absolute() else quoted
 
 
-def _gravest_last(finding: Finding) -> int:
-    return "IWE".index(finding.severity)
-
-
 def _rule(finding: Finding) -> dict[str, Any]:
     words = finding.name.split("_")
     meaning, advice = plain(finding.meaning), plain(finding.advice)
@@ -96,25 +85,25 @@ def _rule(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _results(finding: Finding, rule: int, artifacts: Artifacts) -> Iterator[dict[str, Any]]:
+def _results(
+    finding: Finding, rule: int, root: Path, places: dict[str, int]
+) -> Iterator[dict[str, Any]]:
+    """Yield a result for each location; `places` are the indices of inputs in the log's list."""
     for example in finding.examples:
+        artifact: dict[str, Any] = {"uri": file_uri(example.source, root)}
+        if example.source in places:
+            artifact["index"] = places[example.source]
+        region = {"startLine": example.line}
+        if example.offset is not None:
+            region["byteOffset"] = example.offset
+        location = {"artifactLocation": artifact, "region": region}
         yield {
             "ruleId": finding.code,
             "ruleIndex": rule,
             "level": LEVELS[finding.severity],
             "message": {"text": plain(example.message) or plain(finding.meaning)},
-            "locations": [{"physicalLocation": _location(example, artifacts)}],
+            "locations": [{"physicalLocation": location}],
         }
-
-
-def _location(example: Example, artifacts: Artifacts) -> dict[str, Any]:
-    place: dict[str, Any] = {"uri": file_uri(example.source, artifacts.root)}
-    if example.source in artifacts.places:
-        place["index"] = artifacts.places[example.source]
-    region = {"startLine": example.line}
-    if example.offset is not None:
-        region["byteOffset"] = example.offset
-    return {"artifactLocation": place, "region": region}
 
 
 def _notifications(report: Report, codes: list[str]) -> Iterator[dict[str, Any]]:

@@ -12,10 +12,17 @@ from rich.text import Text
 
 from prefdata.progress import Advance
 from prefdata.report.console import make_bars
-from prefdata.report.figures import count, percent, split_statement
+from prefdata.report.figures import (
+    columns_not_read,
+    count,
+    how_read,
+    percent,
+    split_read,
+    split_statement,
+    splits_said,
+)
 from prefdata.report.lengths import PARTS
 from prefdata.report.model import Report
-from prefdata.report.readings import columns_not_read, how_read, split_read, splits_said
 from prefdata.report.safe import plain
 
 _MOST_INPUTS = 40  # rows of the table; a report as a file has all
@@ -117,14 +124,7 @@ def _finding_table(report: Report) -> Table:
 def _split_table(report: Report) -> Table:
     table = _table("Splits", "split", "pairs", "prompts", "prompt tokens", "chosen", "rejected")
     for name, split in (report.splits or {}).items():
-        numbers = (
-            split.rows,
-            split.groups,
-            split.prompt_tokens,
-            split.chosen_tokens,
-            split.rejected_tokens,
-        )
-        table.add_row(name, *(f"{number:,}" for number in numbers))
+        table.add_row(name, *(f"{number:,}" for number in split.model_dump().values()))
     return table
 
 

@@ -4,16 +4,24 @@ Text outside the marks is kept, and so are header keys that a push does not writ
 """
 
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from pyarrow import parquet
 
+from prefdata.errors import PrefdataError
+from prefdata.hub.inputs import is_hub_name
+from prefdata.hub.repo import Repo, fetch_file
 from prefdata.records.split_names import rank_of
 from prefdata.report.card import card_body, card_header, escape
 from prefdata.report.figures import count
 from prefdata.report.model import Report
 from prefdata.report.safe import yaml_text
-from prefdata.sharing.record import Names
+from prefdata.sharing.record import CARD, Names
+from prefdata.sharing.references import StoredReference
+from prefdata.store.reader import Build
 
 BEGIN = "<!-- prefdata: what follows is written by a push; text around it stays -->"
 END = "<!-- prefdata: end -->"
@@ -24,26 +32,15 @@ DEFAULT = "default"
 """Name of the config with messages."""
 
 
-class SharedReference(NamedTuple):
-    """Reference log-probs as a card describes them."""
-
-    name: str
-    model: str
-    weights_sha256: str
-    precision: str
-    licence: str | None
-    """Licence of the model, as its card states it."""
-
-
 class Shared(NamedTuple):
     """Facts about a set that its card shows in addition to the report."""
 
+    build: Build
     repo: str
     names: Names
-    references: list[SharedReference]
+    references: list[tuple[StoredReference, str | None]]
+    """Reference log-probs, and the licence of their model as its card states it."""
     licence: str | None
-    manifest_hash: str
-    content_hash: str
     info: list[dict[str, Any]]
     """`dataset_info`: columns, rows and bytes of each config."""
 
@@ -142,20 +139,79 @@ def _usage(report: Report, shared: Shared) -> list[str]:
         name = next(iter(names.references))
         parts.append(
             f"dpo-train computes no reference log-probs for it: they are in the set.\n\n"
-            f"```yaml\nmodel: {shared.references[0].model}\ndata: {repo}\n"
+            f"```yaml\nmodel: {shared.references[0][0].manifest['model']}\ndata: {repo}\n"
             f"reference: {{name: {name}}}\nout: runs/dpo\n```"
         )
         rows_of = [
-            f"| `{one.name}` | `{names.references[one.name]}` | {escape(one.model)} | "
-            f"{escape(one.licence or 'not stated')} | {one.precision} | "
-            f"`{one.weights_sha256[:16]}` |"
-            for one in shared.references
+            f"| `{one.name}` | `{names.references[one.name]}` | {escape(one.manifest['model'])} | "
+            f"{escape(licence or 'not stated')} | {one.manifest['mixed_precision']} | "
+            f"`{one.manifest['weights_sha256'][:16]}` |"
+            for one, licence in shared.references
         ]
         head = "| reference | config | model | its license | precision | sha256 of its weights |"
         parts.append("\n".join([head, "| - | - | - | - | - | - |", *rows_of]))
     parts.append(
         f"`prefdata pull {repo} -o FOLDER` writes the build, byte-identical. Its "
-        f"manifest's hash is `{shared.manifest_hash[:16]}`, its content hash "
-        f"`{shared.content_hash[:16]}`."
+        f"manifest's hash is `{shared.build.manifest.hash[:16]}`, its content hash "
+        f"`{shared.build.content_hash[:16]}`."
     )
     return parts
+
+
+def describe_configs(configs: Mapping[str, str], files: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """Return the `dataset_info` of each config, given the directory of its Parquet files.
+
+    `files` are all files of a repo, by their name there. Bytes of a split are those of its columns
+    before compression; features are named as in `datasets`.
+    """
+    return [{"config_name": name, **_describe(folder, files)} for name, folder in configs.items()]
+
+
+def _describe(folder: str, files: Mapping[str, Path]) -> dict[str, Any]:
+    from datasets import Features
+
+    splits: dict[str, list[int]] = {}
+    features: Any = None
+    download = 0
+    for name, path in files.items():
+        parent, _, file = name.rpartition("/")
+        if parent != folder:
+            continue
+        about = parquet.read_metadata(path)
+        if features is None:
+            features = Features.from_arrow_schema(about.schema.to_arrow_schema())
+        sizes = splits.setdefault(file.partition("-")[0], [0, 0])
+        sizes[0] += sum(about.row_group(at).total_byte_size for at in range(about.num_row_groups))
+        sizes[1] += about.num_rows
+        download += path.stat().st_size
+    return {
+        "features": features._to_yaml_list(),
+        "splits": [
+            {"name": split, "num_bytes": splits[split][0], "num_examples": splits[split][1]}
+            for split in sorted(splits, key=rank_of)
+        ],
+        "download_size": download,
+        "dataset_size": sum(num_bytes for num_bytes, _ in splits.values()),
+    }
+
+
+def find_licence(model: str) -> str | None:
+    """Return the licence of a model's directory or of a model on the Hub, such as `apache-2.0`.
+
+    None if its card states none or cannot be read: a card must not stop a push.
+    """
+    if Path(model).is_dir():
+        path = Path(model) / CARD
+    elif is_hub_name(model):
+        try:
+            path = fetch_file(Repo(model, "model"), CARD, None)
+        except PrefdataError:
+            return None
+    else:
+        return None
+    if not path.is_file():
+        return None
+    stated = parse_card(path.read_text(encoding="utf-8", errors="replace"))[0].get("license")
+    if isinstance(stated, list) and len(stated) == 1:
+        stated = stated[0]
+    return stated if isinstance(stated, str) and stated else None

@@ -4,41 +4,30 @@ import shutil
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
-import pyarrow as pa
 
 from prefdata.errors import UsageError
 from prefdata.hub.errors import HubError
-from prefdata.hub.fetch import fetch_file, fetch_sealed, forget
-from prefdata.hub.repo import Repo, check_name
+from prefdata.hub.repo import Repo, check_name, fetch_file, fetch_sealed, forget
 from prefdata.progress import Progress, Silent
 from prefdata.report.card import write_card
 from prefdata.report.model import Report
 from prefdata.sharing.record import NAME, Record, parquet_name, parse_record
-from prefdata.sharing.references import (
-    FOLDER,
-    hash_reference,
-    read_reference,
-)
+from prefdata.sharing.references import FOLDER, read_reference
 from prefdata.sharing.references import MANIFEST as REFERENCE_MANIFEST
 from prefdata.sharing.tables import read_parquet
-from prefdata.stages.output import (
-    name_card,
-    old_build,
-    open_place,
-    replaced_names,
-)
-from prefdata.store.canonical import to_json
+from prefdata.stages.output import CARD, commit_build, old_build, open_place
+from prefdata.store.canonical import own_hash, to_json
 from prefdata.store.commit import FileDigest, commit_file, lock_folder, make_folder, write_bytes
 from prefdata.store.content import hash_content
 from prefdata.store.manifest import NAME as MANIFEST
-from prefdata.store.manifest import Manifest, ShardSeal, read_manifest
+from prefdata.store.manifest import Manifest, read_manifest
 from prefdata.store.ownership import require_writable_name
 from prefdata.store.reader import Build, open_build
 from prefdata.store.shards import REFERENCE, TOKENS, read_shard, write_shard
-from prefdata.store.staging import Staging, write_staged
+from prefdata.store.staging import Staging, stage_shard, write_staged
 
 
 class SharedSet(NamedTuple):
@@ -197,7 +186,7 @@ def _write_build(
     with progress.bar("writing", sum(shard.rows for shard in manifest.shards)) as advance:
         for shard in manifest.shards:
             table = read_parquet(root / parquet_name(folder, shard.path), TOKENS)
-            seals[shard.path] = _stage_shard(staging.root / shard.path, table, shard.rows)
+            seals[shard.path] = stage_shard(staging.root / shard.path, table, rows=shard.rows)
             advance(shard.rows)
     sealed = (root / MANIFEST).read_bytes()  # may be of an earlier version with fewer fields
     written = _as_written(found, manifest, seals, staging.root)
@@ -210,20 +199,10 @@ def _write_build(
             copy = partial(shutil.copyfile, source)
             seals[file.path] = write_staged(staging.root / file.path, copy)
     report = Report.model_validate_json((root / "report.json").read_bytes())
-    replaces = replaced_names(out, old)
-    card = name_card(out, replaces)
     text = write_card(report, name=out.name).encode()
-    seals[card] = write_staged(staging.root / card, lambda path: path.write_bytes(text))
-    staging.commit(seals, sealed, replaces=replaces)
+    seals[CARD] = write_staged(staging.root / CARD, lambda path: path.write_bytes(text))
+    commit_build(staging, seals, sealed, old)
     return manifest
-
-
-def _stage_shard(path: Path, table: pa.Table, rows: int) -> FileDigest:
-    def write(path: Path) -> None:
-        write_shard(path, table)
-        read_shard(path, rows=rows)
-
-    return write_staged(path, write)
 
 
 def _as_written(
@@ -237,19 +216,14 @@ def _as_written(
     is_as_shared = all(seals[shard.path] == shard.seal for shard in manifest.shards)
     if is_as_shared and not manifest.part_of:
         return manifest
-    splits: dict[str, list[pa.Table]] = {}
-    for shard in manifest.shards:
-        table = read_shard(root / shard.path, rows=shard.rows)
-        splits.setdefault(shard.split, []).append(table)
-    content = hash_content(splits, tokenizer_sha256=manifest.tokenizer.tokenizer_sha256)
+    content = hash_content(
+        ((one.split, read_shard(root / one.path, rows=one.rows)) for one in manifest.shards),
+        tokenizer_sha256=manifest.tokenizer.tokenizer_sha256,
+    )
     if not manifest.part_of and content != found.record.content_hash:
         raise HubError("E209", found.place, "holds other rows than were shared", "push it again")
-    shards = [_sealed_as(shard, seals[shard.path]) for shard in manifest.shards]
+    shards = [one.model_copy(update=seals[one.path]._asdict()) for one in manifest.shards]
     return manifest.model_copy(update={"shards": shards, "content_hash": content}).sealed()
-
-
-def _sealed_as(shard: ShardSeal, seal: FileDigest) -> ShardSeal:
-    return shard.model_copy(update=seal._asdict())
 
 
 def _write_reference(
@@ -262,7 +236,10 @@ def _write_reference(
     if manifest.part_of:
         value |= {"build_hash": manifest.hash, "content_hash": manifest.content_hash}
     if (folder / REFERENCE_MANIFEST).is_file():
-        there = _require_same_reference(folder / REFERENCE_MANIFEST, value)
+        there = orjson.loads((folder / REFERENCE_MANIFEST).read_bytes())
+        if there.get("weights_sha256") != value["weights_sha256"]:
+            problem = "holds log-probs of another model under the name of a shared one"
+            raise UsageError("E171", str(folder), problem, "move it away, and pull again")
         if there.get("content_hash") == value.get("content_hash"):
             return
     make_folder(folder)
@@ -274,13 +251,5 @@ def _write_reference(
         seals[path.name] = {**seals[path.name], **seal._asdict()}
     here = [Path(shard.path).name for shard in manifest.shards]
     value["shards"] = [seal for name, seal in seals.items() if name in here]
-    value["hash"] = hash_reference(value)
+    value["hash"] = own_hash(value)
     write_bytes(folder / REFERENCE_MANIFEST, to_json(value))
-
-
-def _require_same_reference(path: Path, value: dict[str, Any]) -> dict[str, Any]:
-    there: dict[str, Any] = orjson.loads(path.read_bytes())
-    if there.get("weights_sha256") != value["weights_sha256"]:
-        problem = "holds log-probs of another model under the name of a shared one"
-        raise UsageError("E171", str(path.parent), problem, "move it away, and pull again")
-    return there

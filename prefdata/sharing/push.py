@@ -5,14 +5,13 @@ import tempfile
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
 from prefdata.check.rows.secrets import find_private, suspects
 from prefdata.errors import UsageError
 from prefdata.hub.errors import HubError
-from prefdata.hub.fetch import fetch_file
 from prefdata.hub.inputs import is_hub_name
 from prefdata.hub.repo import (
     Commit,
@@ -24,17 +23,24 @@ from prefdata.hub.repo import (
     commit_files,
     create_branch,
     create_repo,
+    fetch_file,
     look_at,
     require_not_public,
     require_ours,
     tag_commit,
 )
 from prefdata.progress import Progress, Silent
-from prefdata.report.figures import count
+from prefdata.report.figures import count, listed
+from prefdata.report.form import report_of
+from prefdata.report.lengths import PARTS
 from prefdata.report.model import Report
-from prefdata.sharing.card import Shared, SharedReference, folders_of, write_shared_card
-from prefdata.sharing.info import describe_configs
-from prefdata.sharing.licence import find_licence
+from prefdata.sharing.card import (
+    Shared,
+    describe_configs,
+    find_licence,
+    folders_of,
+    write_shared_card,
+)
 from prefdata.sharing.record import (
     CARD,
     NAME,
@@ -105,7 +111,7 @@ def push(
     """
     repo = Repo(name)
     build = _open_whole(out)
-    report = Report.model_validate_json(build.file("report.json").read_bytes())
+    report = report_of(build)
     licence = require_licence(report, options)
     if not options.allow_secrets:
         require_no_secrets(build)
@@ -125,15 +131,12 @@ def push(
         before = _record_at(repo, remote)
         ours = before.paths if before is not None else {CARD}
         gone = sorted(require_ours(repo, remote, ours, replace=options.replace) - {*files, CARD})
-        shared = Shared(
-            name,
-            names,
-            [_described(one) for one in references],
-            licence,
-            build.manifest.hash,
-            build.content_hash,
-            describe_configs(folders_of(names), files),
-        )
+        described = [
+            (one, find_licence(model) if is_hub_name(model := one.manifest["model"]) else None)
+            for one in references
+        ]
+        info = describe_configs(folders_of(names), files)
+        shared = Shared(build, name, names, described, licence, info)
         theirs = _card_at(repo, remote)
         (root / CARD).write_text(write_shared_card(report, shared, theirs), encoding="utf-8")
         files[CARD] = root / CARD
@@ -259,33 +262,24 @@ def require_licence(report: Report, options: PushOptions) -> str | None:
 
 def require_no_secrets(build: Build) -> None:
     """Raise E208 if a text to share contains what looks like a key, a token or a password."""
-    found = [str(one) for one in _secrets(build)]
+    found = list(_secrets(build))
     if found:
-        shown = ", ".join(found[:_MOST_NAMED])
-        more = f" and {len(found) - _MOST_NAMED:,} more" if len(found) > _MOST_NAMED else ""
-        problem = f"holds what looks like secrets: {shown}{more}"
+        problem = f"holds what looks like secrets: {listed(found, _MOST_NAMED)}"
         remedy = "revoke and remove them, or pass --allow-secrets if they are harmless"
         raise UsageError("E208", str(build.path), problem, remedy)
 
 
-def _secrets(build: Build) -> Iterator[Any]:
-    for split in build.splits:
-        for table in build.text_parts(split):
-            frame = pl.DataFrame(table.select(["source", "line", "prompt", "chosen", "rejected"]))
-            for part in ("prompt", "chosen", "rejected"):
-                yield from _secrets_in(frame.select("source", "line", part), part)
-
-
-def _secrets_in(frame: pl.DataFrame, part: str) -> Iterator[str]:
-    texts = frame
-    if frame.schema[part] != pl.String:
-        texts = frame.explode(part).unnest(part).rename({"content": part})
-    for source, line, text in (
-        texts.select("source", "line", part).filter(suspects(pl.col(part))).iter_rows()
-    ):
-        for one in find_private(text):
-            if one.is_secret:
-                yield f"{source}:{line} {part}: {one}"
+def _secrets(build: Build) -> Iterator[str]:
+    tables = (table for split in build.splits for table in build.text_parts(split))
+    for table, part in ((table, part) for table in tables for part in PARTS):
+        texts = pl.DataFrame(table.select(["source", "line", part]))
+        if texts.schema[part] != pl.String:
+            texts = texts.explode(part).unnest(part).rename({"content": part})
+        suspicious = texts.select("source", "line", part).filter(suspects(pl.col(part)))
+        for source, line, text in suspicious.iter_rows():
+            for one in find_private(text):
+                if one.is_secret:
+                    yield f"{source}:{line} {part}: {one}"
 
 
 def _write_record(build: Build, names: Names, files: dict[str, Path], root: Path) -> Path:
@@ -316,14 +310,3 @@ def _card_at(repo: Repo, remote: Remote | None) -> str | None:
     if remote is None or CARD not in remote.digests:
         return None
     return fetch_file(repo, CARD, remote.head).read_text(encoding="utf-8", errors="replace")
-
-
-def _described(reference: StoredReference) -> SharedReference:
-    said = reference.manifest
-    return SharedReference(
-        reference.name,
-        said["model"],
-        said["weights_sha256"],
-        said["mixed_precision"],
-        find_licence(said["model"]) if is_hub_name(said["model"]) else None,
-    )

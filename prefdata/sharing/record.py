@@ -12,13 +12,12 @@ rejected/                  only if asked for
 
 import re
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from prefdata.errors import UsageError
-from prefdata.store.canonical import hash_json, to_json
+from prefdata.store.canonical import Sealed
 from prefdata.store.commit import seal_file
 from prefdata.store.manifest import NAME as MANIFEST
 from prefdata.store.manifest import Manifest, OtherFile, check_paths
@@ -27,12 +26,8 @@ NAME, CARD = "prefdata.json", "README.md"
 _ODD = re.compile(r"[^\w.+-]+", re.ASCII)
 
 
-class Record(BaseModel):
+class Record(Sealed):
     """Record of a shared build: its files in the repo, and their hashes."""
-
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
-    )
 
     format: Literal["prefdata-shared"] = "prefdata-shared"
     format_version: Literal[1] = 1
@@ -47,25 +42,11 @@ class Record(BaseModel):
     """Directory of the token ids with each reference's log-probs, by the reference's name."""
     files: list[OtherFile]
     """Files of the set, sorted by path; all except this record and the card."""
-    hash: str = Field(default="", pattern="^([0-9a-f]{64})?$")
-    """sha256 of this file's canonical JSON without this field."""
-
-    def sealed(self) -> "Record":
-        return self.model_copy(update={"hash": self._own_hash()})
-
-    def to_bytes(self) -> bytes:
-        return to_json(self.model_dump(mode="json"))
-
-    def is_whole(self) -> bool:
-        return self.hash == self._own_hash()
 
     @property
     def paths(self) -> set[str]:
         """Return the names of all files of the push, with the record and the card."""
         return {NAME, CARD, *(file.path for file in self.files)}
-
-    def _own_hash(self) -> str:
-        return hash_json(self.model_dump(mode="json", exclude={"hash"}))
 
 
 class Names(NamedTuple):
@@ -110,9 +91,8 @@ def parse_record(data: bytes, place: str) -> Record:
     """Parse a record; raise E210 if it is not one, or was changed."""
     remedy = "push the build again, or name another revision"
     try:
-        value: Any = orjson.loads(data)
-        record = Record.model_validate(value)
-    except (orjson.JSONDecodeError, ValidationError) as error:
+        record = Record.model_validate_json(data)
+    except ValidationError as error:
         raise UsageError("E210", place, f"has a {NAME} that cannot be read", remedy) from error
     if not record.is_whole():
         raise UsageError("E210", place, f"has a {NAME} that was changed or damaged", remedy)

@@ -7,7 +7,7 @@ import orjson
 import pyarrow as pa
 
 from prefdata.errors import UsageError
-from prefdata.store.canonical import hash_json
+from prefdata.store.canonical import own_hash
 from prefdata.store.commit import FileDigest
 from prefdata.store.reader import Build, Shard, is_inside
 from prefdata.store.shards import REFERENCE, read_shard
@@ -57,13 +57,9 @@ def read_reference(data: bytes, place: str) -> dict[str, Any]:
     """Parse the manifest of log-probs; raise UsageError (E212) if it is damaged."""
     try:
         manifest = orjson.loads(data)
-        is_ours = manifest["format"] == FORMAT and manifest["hash"] == hash_reference(manifest)
+        is_ours = manifest["format"] == FORMAT and manifest["hash"] == own_hash(manifest)
     except (orjson.JSONDecodeError, TypeError, KeyError):
         is_ours = False
     if not is_ours:
         raise UsageError("E212", place, "is not an intact manifest of reference log-probs", _AGAIN)
     return dict(manifest)
-
-
-def hash_reference(manifest: dict[str, Any]) -> str:
-    return hash_json({name: value for name, value in manifest.items() if name != "hash"})

@@ -3,14 +3,14 @@
 Parquet has no lists of fixed width for ids, nor has `datasets`: ids are hex, as in `text/`.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 from pyarrow import parquet
 
 from prefdata.errors import UsageError
-from prefdata.store.shards import REFERENCE, TOKENS
+from prefdata.store.shards import REFERENCE, TOKENS, open_parquet
 
 _ROWS = 8192  # rows per row group: a few megabytes
 _IDS = ("pair_id", "group_id")
@@ -26,20 +26,15 @@ def write_parquet(path: Path, tokens: pa.Table, reference: pa.Table | None = Non
         problem = "has log-probs of other pairs than the tokens"
         raise UsageError("E212", path.name, problem, "run `dpo-ref` again")
     more = [] if reference is None else REFERENCE.names[1:]
-    fields = [_hex_field(field) for field in TOKENS] + [REFERENCE.field(name) for name in more]
-    with parquet.ParquetWriter(
-        path.absolute(),
-        pa.schema(fields),
-        compression="zstd",
-        write_page_index=True,
-        use_content_defined_chunking=True,
-    ) as writer:
+    fields = [field.with_type(pa.string()) if field.name in _IDS else field for field in TOKENS]
+    schema = pa.schema(fields + [REFERENCE.field(name) for name in more])
+    with open_parquet(path, schema) as writer:
         for start in range(0, max(tokens.num_rows, 1), _ROWS):
             rows = tokens.slice(start, _ROWS)
             columns = [_to_hex(rows[field.name], field) for field in TOKENS]
             if reference is not None:
                 columns += [reference[name].slice(start, _ROWS) for name in more]
-            writer.write_table(pa.table(columns, schema=pa.schema(fields)))
+            writer.write_table(pa.table(columns, schema=schema))
 
 
 def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
@@ -51,27 +46,17 @@ def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
         table = parquet.read_table(path.absolute(), columns=schema.names)
         columns = [_from_hex(table[field.name], field) for field in schema]
         return pa.table(columns, schema=schema).combine_chunks()
-    except (pa.ArrowInvalid, KeyError, ValueError) as error:
+    except (pa.ArrowInvalid, pl.exceptions.PolarsError, KeyError, ValueError) as error:
         problem = "does not have the columns of tokens"
         raise UsageError("E212", path.name, problem, "push the build again") from error
 
 
-def _hex_field(field: pa.Field) -> pa.Field:
-    return pa.field(field.name, pa.string(), nullable=False) if field.name in _IDS else field
+def _to_hex(column: pa.ChunkedArray, field: pa.Field) -> pa.Array | pa.ChunkedArray:
+    is_id = field.name in _IDS
+    return pl.Series(column).bin.encode("hex").to_arrow().cast(pa.string()) if is_id else column
 
 
-def _to_hex(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
-    if field.name not in _IDS:
-        return column
-    return pa.chunked_array([[value.hex() for value in column.to_pylist()]], pa.string())
-
-
-def _from_hex(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
-    if field.name not in _IDS:
-        return column.cast(field.type)
-    return pa.chunked_array(list(_unhex(column)), pa.binary(16))
-
-
-def _unhex(column: pa.ChunkedArray) -> Iterator[pa.Array]:
-    for chunk in column.chunks:
-        yield pa.array([bytes.fromhex(value) for value in chunk.to_pylist()], pa.binary(16))
+def _from_hex(column: pa.ChunkedArray, field: pa.Field) -> pa.Array | pa.ChunkedArray:
+    if field.name in _IDS:
+        column = pl.Series(column).str.decode("hex").to_arrow()
+    return column.cast(field.type)

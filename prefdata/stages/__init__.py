@@ -8,7 +8,7 @@
     plan        records → shard tasks, and the identity of the build
     shard       one task → one token shard and one text shard (in a worker)
     dropped     dropped rows → rejected/ and duplicates.parquet
-    counts, statistics, measures → numbers of the report
+    counts, statistics → numbers of the report
     summarize   all results → report and manifest
     output      checks and names of the output directory
 

@@ -14,23 +14,24 @@ the build is done:
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 import pyarrow as pa
+from pydantic import TypeAdapter
 
 from prefdata.arrow import empty_table
 from prefdata.check import RowChecks, examine_rows
 from prefdata.check.rows.profile import PROFILE, storable
-from prefdata.check.sets.triggers import TriggerCandidate, seed_of
+from prefdata.check.sets.triggers import TriggerCandidate
 from prefdata.dedup.near import NearDuplicates, make_sketch, sketch_table, unit_texts
 from prefdata.read import Block, InputFile, LineCounts, RowOptions, read_part
-from prefdata.records.findings import CodeCount, Location, count_rows
+from prefdata.records.findings import CodeCount, count_rows
 from prefdata.records.keys import REJECTED_LINES, SOURCE_ROWS, keys_of
 from prefdata.records.schema import RECORDS, REJECTED
 from prefdata.records.text import message_fields
 from prefdata.store.commit import FileDigest
-from prefdata.store.staging import stage_table
+from prefdata.store.staging import Staging, stage_table
 
 FOLDER = "parts"
 
@@ -77,29 +78,8 @@ class ChunkStats(NamedTuple):
     is_text: bool
     """True if at least one record is verbatim text."""
 
-    def to_json(self) -> dict[str, Any]:
-        return self._asdict()
 
-    @staticmethod
-    def from_json(value: dict[str, Any]) -> "ChunkStats":
-        def met(codes: dict[str, Any]) -> dict[str, CodeCount]:
-            return {
-                code: CodeCount(num, tuple(Location._make(place) for place in first))
-                for code, (num, first) in codes.items()
-            }
-
-        return ChunkStats(
-            LineCounts.from_json(value["counts"]),
-            value["rows"],
-            met(value["unread"]),
-            met(value["refused"]),
-            met(value["reported"]),
-            met(value["counted"]),
-            tuple(map(seed_of, value["seeds"])),
-            tuple(value["fields"]),
-            value["is_chat"],
-            value["is_text"],
-        )
+CHUNK_STATS = TypeAdapter(ChunkStats)
 
 
 class ChunkResult(NamedTuple):
@@ -149,23 +129,17 @@ def build_chunk(task: ChunkTask) -> ChunkResult:
             "keys": keys.to_arrow(),
             "profile": storable(profile),
             "lines": lines.to_arrow(),
-            **_sketch_tables(kept, task.near),
             **({} if members.is_empty() else {"members": members.to_arrow()}),
         }
+        if (near := task.near) is not None:
+            for unit in near.units:
+                sketch = make_sketch(unit_texts(kept, unit), near.sketch_options(unit))
+                tables[near_kind(unit)] = sketch_table(sketch)
         files = {
             path_of(task.name, kind): stage_table(task.root / path_of(task.name, kind), table)
             for kind, table in tables.items()
         }
     return ChunkResult(task.name, task.file.index, facts, files, keys, profile, lines, members)
-
-
-def _sketch_tables(kept: pa.Table, near: NearDuplicates | None) -> dict[str, pa.Table]:
-    if near is None:
-        return {}
-    sketches = {
-        unit: make_sketch(unit_texts(kept, unit), near.sketch_options(unit)) for unit in near.units
-    }
-    return {near_kind(unit): sketch_table(sketch) for unit, sketch in sketches.items()}
 
 
 def near_kind(unit: str) -> str:
@@ -176,24 +150,21 @@ def path_of(name: str, kind: str) -> str:
     return f"{FOLDER}/{name}.{kind}.arrow"
 
 
-def recall_part(root: Path, name: str, source_index: int, entry: dict[str, Any]) -> ChunkResult:
-    """Load a chunk that an earlier process made, from its journal entry and its files."""
-    files = {path: FileDigest(*seal) for path, *seal in entry["files"]}
-    keys, profile, lines = (
-        _read_ipc(root / path_of(name, kind)) for kind in ("keys", "profile", "lines")
-    )
-    path, members = path_of(name, "members"), pl.DataFrame(schema=SOURCE_ROWS)
-    if path in files:
-        members = _read_ipc(root / path)
-    facts = ChunkStats.from_json(entry["facts"])
-    profile = profile.cast(PROFILE)
+def recall_chunk(staging: Staging, name: str, source_index: int) -> ChunkResult | None:
+    """Load a chunk that an earlier process made, from the journal and its files."""
+    known = staging.known(name, CHUNK_STATS)
+    if known is None:
+        return None
+    files, facts = known
+
+    def read(kind: str) -> pl.DataFrame:
+        with (staging.root / path_of(name, kind)).open("rb") as file:
+            return pl.read_ipc(file)  # polars would read a path as a glob or a URL
+
+    keys, profile, lines = read("keys"), read("profile").cast(PROFILE), read("lines")
+    has_members = path_of(name, "members") in files
+    members = read("members") if has_members else pl.DataFrame(schema=SOURCE_ROWS)
     return ChunkResult(name, source_index, facts, files, keys, profile, lines, members)
-
-
-def _read_ipc(path: Path) -> pl.DataFrame:
-    """Return a table. Polars would read a path as a glob or a URL, so it gets an open file."""
-    with path.open("rb") as file:
-        return pl.read_ipc(file)
 
 
 def gather(root: Path, names: Sequence[str], places: pl.DataFrame) -> pa.Table:

@@ -82,14 +82,8 @@ def duplicates_table(found: ScanResult) -> pa.Table:
         name: arrow_array(column.to_list(), DUPLICATES.field(name).type)
         for name, column in columns.items()
     }
-    arrays["pair_id"] = ids_array(own)
+    halves = own.select(PAIR_ID).to_numpy().astype(">u8", order="C")
+    ids = [None, pa.py_buffer(halves.tobytes())]
+    arrays["pair_id"] = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(own), ids)
     arrays["similarity"] = numbers_array(copies["similarity"].to_numpy())
     return pa.Table.from_arrays([arrays[name] for name in DUPLICATES.names], schema=DUPLICATES)
-
-
-def ids_array(keys: pl.DataFrame) -> pa.Array:
-    """Return the 16-byte ids of pairs, joined from their halves."""
-    halves = keys.select(PAIR_ID).to_numpy().astype(">u8", order="C")
-    return pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(16), len(keys), [None, pa.py_buffer(halves.tobytes())]
-    )

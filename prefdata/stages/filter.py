@@ -1,22 +1,28 @@
-"""Decision which records are kept, with a reason for each dropped one; it needs only the keys."""
+"""Decision which records are kept, with a reason for each dropped one; it needs only the keys.
 
-from collections.abc import Mapping
+Pairs can be excluded by id, such as the suspects that `dpo-score` lists.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import orjson
 import polars as pl
 from numpy.typing import NDArray
 
 from prefdata.check.sets.leaks import LEAKED, SHARED, find_leaked
 from prefdata.dedup import find_contradictions, find_copies
 from prefdata.dedup.near import NearDuplicates, Neighbors, Unit, near_copies
+from prefdata.errors import UsageError
 from prefdata.hashing import Numbers
 from prefdata.records.findings import Level
 from prefdata.records.keys import GROUP_ID, PAIR_ID
 from prefdata.records.split_names import Leaks
-from prefdata.stages.split import Splits
 from prefdata.store.manifest import FunnelStage
 
+ID_DIGITS = 32  # of a pair's id, in hex
 EXCLUDED = "excluded: the config leaves this pair out by its id"
 CONTRADICTION = "contradictory_pair: another row prefers the same two completions the other way"
 _LEAKS = {**LEAKED, "level": pl.String, "dropped": pl.Boolean}
@@ -35,20 +41,6 @@ class Near(NamedTuple):
         """Return the near-duplicates within each split, without those across splits."""
         by_unit = {unit: found.within(split) for unit, found in self.by_unit.items()}
         return self._replace(by_unit=by_unit)
-
-
-class Divided(NamedTuple):
-    """Splits of the records, and the policy for pairs that two of them share."""
-
-    of_rows: NDArray[np.uint8]
-    """Split number of each record; a pair in two splits is kept in the one with the higher
-    number."""
-    leaks: Leaks
-
-
-def divide(splits: Splits, leaks: Leaks) -> Divided | None:
-    """Return the splits to compare; None if the inputs are one set."""
-    return None if splits.of_rows is None else Divided(splits.of_rows, leaks)
 
 
 class FilterResult(NamedTuple):
@@ -92,12 +84,14 @@ def decide(
     severity: Mapping[str, str],
     near: Near | None = None,
     exclusions: pl.DataFrame | None = None,
-    divided: Divided | None = None,
+    of_rows: NDArray[np.uint8] | None = None,
+    leaks_are: Leaks = "drop_from_train",
 ) -> FilterResult:
     """Drop excluded, leaked, copied, contradictory and near-duplicate pairs, as `severity` says.
 
-    Leaks are dropped before copies, so that no copy in one split hides a copy in another. Copies,
-    contradictions and near-duplicates are then searched within each split.
+    A pair in two splits is kept in the one with the higher number in `of_rows`. Leaks are dropped
+    before copies, so that no copy in one split hides a copy in another; copies, contradictions and
+    near-duplicates are then searched within each split.
     """
     kept_mask = np.ones(len(keys), np.bool_)
     funnel: list[FunnelStage] = []
@@ -107,19 +101,18 @@ def decide(
         kept_mask[places] = False
         funnel.append(stage(name, before, int(kept_mask.sum()), counts))
 
-    excluded = _places_of(keys, exclusions)
+    excluded = _excluded(keys, exclusions)
     if len(excluded):
         drop("exclusions", excluded, {"PD409": len(excluded)})
     leaks, split_key = pl.DataFrame(schema=_LEAKS), _split_keys(keys, near)
-    if divided is not None:
-        keys = keys.with_columns(split=pl.Series(divided.of_rows))
-        leaks = _leaks(keys, kept_mask, severity, near, divided)
+    if of_rows is not None:
+        keys = keys.with_columns(split=pl.Series(of_rows))
+        leaks = _leaks(keys, kept_mask, severity, near, leaks_are)
         drop("leaks", leaks.filter("dropped")["at"], _count_codes(leaks.filter("dropped")))
-        near = near and near.within(divided.of_rows)
+        near = near and near.within(of_rows)
     copies = _copies(keys, kept_mask, severity["PD401"])
     drop("duplicates", copies["at"], {"PD401": len(copies)})
-    found = _contradictory(keys, kept_mask, severity["PD403"])
-    refused = found if severity["PD403"] == "E" else found.clear()
+    refused, reported = _contradictory(keys, kept_mask, severity["PD403"])
     drop("contradictions", refused, {"PD403": len(refused)})
     near_ones = _near_copies(keys, kept_mask, near)
     gone = near_ones["at"] if severity["PD402"] == "E" else near_ones["at"].clear()
@@ -132,7 +125,7 @@ def decide(
         near_ones,
         "I" if severity["PD402"] == "I" else "W",
         refused,
-        {} if severity["PD403"] == "E" else {"PD403": found},
+        reported,
         split_key,
         funnel,
     )
@@ -143,7 +136,7 @@ def _leaks(
     kept_mask: NDArray[np.bool_],
     severity: Mapping[str, str],
     near: Near | None,
-    divided: Divided,
+    leaks_are: Leaks,
 ) -> pl.DataFrame:
     """Return pairs that two splits share, with level; those of level E or W can be dropped."""
     frame = keys.with_row_index("at")
@@ -155,9 +148,9 @@ def _leaks(
     counted = find_leaked(frame, [code for code, level in levels.items() if level == "I"])
     found = found.with_columns(
         level=pl.col("code").replace_strict(levels, return_dtype=pl.String),
-        dropped=pl.lit(divided.leaks == "drop_from_train"),
+        dropped=pl.lit(leaks_are == "drop_from_train"),
     )
-    if divided.leaks == "report":
+    if leaks_are == "report":
         found = found.with_columns(level=pl.lit("W"))
     counted = counted.join(found, on="at", how="anti")
     counted = counted.with_columns(level=pl.lit("I"), dropped=pl.lit(value=False))
@@ -166,12 +159,6 @@ def _leaks(
 
 def _count_codes(leaks: pl.DataFrame) -> dict[str, int]:
     return dict(leaks.group_by("code").len().iter_rows())
-
-
-def _places_of(keys: pl.DataFrame, ids: pl.DataFrame | None) -> pl.Series:
-    if ids is None:
-        return pl.Series("at", [], dtype=pl.UInt32)
-    return keys.select(PAIR_ID).with_row_index("at").join(ids, on=PAIR_ID, how="semi")["at"].sort()
 
 
 def _copies(keys: pl.DataFrame, kept_mask: NDArray[np.bool_], level: str) -> pl.DataFrame:
@@ -183,10 +170,19 @@ def _copies(keys: pl.DataFrame, kept_mask: NDArray[np.bool_], level: str) -> pl.
     return found.select(at=asked[found["at"]], kept=asked[found["kept"]], similarity=pl.lit(1.0))
 
 
-def _contradictory(keys: pl.DataFrame, kept_mask: NDArray[np.bool_], level: str) -> pl.Series:
+def _contradictory(
+    keys: pl.DataFrame, kept_mask: NDArray[np.bool_], level: str
+) -> tuple[pl.Series, dict[str, pl.Series]]:
+    """Return the contradictory pairs to drop, and those to report by code."""
     distinct = np.flatnonzero(kept_mask)
     against = find_contradictions(keys[distinct] if level != "off" else keys.clear())
-    return pl.Series("at", distinct[against], dtype=pl.UInt32)
+    found = pl.Series("at", distinct[against], dtype=pl.UInt32)
+    return (found, {}) if level == "E" else (found.clear(), {"PD403": found})
+
+
+def _excluded(keys: pl.DataFrame, ids: pl.DataFrame | None) -> pl.Series:
+    own = keys.select(PAIR_ID).with_row_index("at")
+    return own.join(own.clear() if ids is None else ids, on=PAIR_ID, how="semi")["at"].sort()
 
 
 def _near_copies(
@@ -212,3 +208,35 @@ def _split_keys(keys: pl.DataFrame, near: Near | None) -> Numbers:
 def stage(name: str, rows_in: int, rows_out: int, dropped: Mapping[str, int]) -> FunnelStage:
     counts = {code: count for code, count in sorted(dropped.items()) if count}
     return FunnelStage(stage=name, rows_in=rows_in, rows_out=rows_out, dropped=counts)
+
+
+def read_exclusions(paths: Sequence[Path]) -> pl.DataFrame:
+    """Return the distinct ids in files, as columns PAIR_ID.
+
+    Each line is JSON with a `pair_id`, or one id.
+    """
+    ids = sorted({_id_of(path, number, line) for path in paths for number, line in _lines(path)})
+    halves = np.frombuffer(b"".join(ids), ">u8").reshape(-1, 2).astype(np.uint64)
+    return pl.DataFrame({name: halves[:, at] for at, name in enumerate(PAIR_ID)})
+
+
+def _lines(path: Path) -> list[tuple[int, bytes]]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+        raise UsageError("C119", str(path), problem, "name a file with ids of pairs") from error
+    return [(at, line) for at, line in enumerate(data.split(b"\n"), start=1) if line.strip()]
+
+
+def _id_of(path: Path, number: int, line: bytes) -> bytes:
+    text = line.strip().decode(errors="replace")
+    try:
+        named = str(orjson.loads(text)["pair_id"]) if text.startswith("{") else text
+        found = bytes.fromhex(named)
+    except (ValueError, KeyError, TypeError):
+        found = b""
+    if len(found) != ID_DIGITS // 2:
+        remedy = f'write {{"pair_id": …}} or the {ID_DIGITS} hex digits of the id'
+        raise UsageError("C119", f"{path}:{number}", "has no pair id", remedy)
+    return found

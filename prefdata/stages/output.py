@@ -4,8 +4,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from prefdata.config import BuildConfig
 from prefdata.errors import UsageError
 from prefdata.hub.inputs import fetch_inputs
@@ -13,7 +11,7 @@ from prefdata.read import InputFile, expand_inputs
 from prefdata.report.card import write_card
 from prefdata.report.model import Report
 from prefdata.stages.split import expand_splits
-from prefdata.store.commit import make_folder
+from prefdata.store.commit import FileDigest, make_folder
 from prefdata.store.manifest import NAME, Manifest, read_manifest
 from prefdata.store.ownership import (
     Read,
@@ -26,6 +24,7 @@ from prefdata.store.staging import (
     FILES,
     FOLDER,
     FOLDERS,
+    Staging,
     discard_at,
     has_own_staging,
     placed_names,
@@ -105,19 +104,25 @@ def is_finished(out: Path, old: Manifest | None, mark: str, *, replace: bool) ->
     return True
 
 
-def replaced_names(out: Path, old: Manifest | None) -> set[str]:
-    """Return the names that a new build may overwrite: the old one's, and its unedited card."""
-    if old is None:
-        return set()
-    listed = {seal.path for seal in old.shards} | {file.path for file in old.files}
-    return {NAME, *listed} | ({CARD} if _is_own_card(out) else set())
+def commit_build(
+    staging: Staging, seals: dict[str, FileDigest], manifest: bytes, old: Manifest | None
+) -> list[str]:
+    """Move a build to its final place, instead of the old one; return notes for the user.
 
-
-def name_card(out: Path, replaces: set[str]) -> str:
-    """Return the name of the new card: a free one if the old build's card was edited."""
+    An edited card is kept, and the new one gets a free name.
+    """
+    out, card, replaces = staging.out, CARD, set[str]()
+    if old is not None:
+        replaces = {NAME, *(seal.path for seal in old.shards), *(file.path for file in old.files)}
+        replaces |= {CARD} if _is_own_card(out) else set()
     if os.path.lexists(out / CARD) and CARD not in replaces | placed_names(out):
-        return free_name(out / CARD).name
-    return CARD
+        card = free_name(out / CARD).name
+        (staging.root / CARD).replace(staging.root / card)
+        seals[card] = seals.pop(CARD)
+    staging.commit(seals, manifest, replaces=replaces)
+    if card == CARD:
+        return []
+    return [f"{CARD} was edited since the last build, so it is kept; the new card is {card}"]
 
 
 def _is_own_card(out: Path) -> bool:
@@ -129,5 +134,5 @@ def _is_own_card(out: Path) -> bool:
         report = Report.model_validate_json((out / "report.json").read_bytes())
         own = write_card(report, name=out.name)
         return sorted((out / CARD).read_text("utf-8").split("\n")) == sorted(own.split("\n"))
-    except (OSError, ValueError, ValidationError):
+    except (OSError, ValueError):
         return False

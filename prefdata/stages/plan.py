@@ -100,7 +100,7 @@ def seal_build(config: BuildConfig, target: TokenizerSpec, inputs: BuildInputs) 
     """Return the config, the tokenizer's identity, and a hash of all that decides the bytes."""
     sealed, tokenizer = seal_config(config, inputs), target.seal()
     named = [] if config.resplit else splits_of_files(inputs.files, inputs.given)
-    layout = load_layout(config.layout).model_dump(mode="json") if config.layout else None
+    layout = load_layout(config.layout) if config.layout else None
     read = [*inputs.files, *inputs.evaluations, *inputs.exclude]
     decides = {
         "format_version": FORMAT_VERSION,
@@ -109,7 +109,7 @@ def seal_build(config: BuildConfig, target: TokenizerSpec, inputs: BuildInputs) 
         "layout": layout,
         "inputs": [(file.label, inputs.digests[file.name]) for file in read],
         "splits": [list(one) for one in named],
-        "tokenizer": tokenizer.model_dump(mode="json"),
+        "tokenizer": tokenizer,
         "special_tokens": target.special_tokens,
     }
     if own := own_checks(config.checks.own):

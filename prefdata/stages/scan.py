@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from prefdata.check import RowChecks
 from prefdata.check.rows.profile import PROFILE
@@ -18,11 +20,8 @@ from prefdata.read import (
     Columns,
     Fitted,
     InputFile,
-    Layout,
-    Limits,
     LineCounts,
     OpenFile,
-    Pairing,
     RowOptions,
     TextChoice,
     TextRule,
@@ -42,9 +41,9 @@ from prefdata.stages.chunk import (
     build_chunk,
     near_kind,
     path_of,
-    recall_part,
+    recall_chunk,
 )
-from prefdata.stages.filter import FilterResult, Near, decide, divide, stage
+from prefdata.stages.filter import FilterResult, Near, decide, stage
 from prefdata.stages.set_checks import find_together, frame_of
 from prefdata.stages.split import Splits, mixed, settle_splits, splits_of_files
 from prefdata.store.manifest import ColumnNotRead, FunnelStage, Reading
@@ -57,10 +56,8 @@ OWN_TEXT = ("prefdata", "prefdata-text")
 class ScanOptions(NamedTuple):
     """Options for reading and checking the inputs."""
 
-    layout: Layout | None
-    """None: detected from the columns of each file."""
-    pairing: Pairing
-    limits: Limits
+    rows: RowOptions
+    """Options of each file's rows; without a layout, it is detected from the columns."""
     checks: RowChecks
     exclusions: pl.DataFrame | None = None
     """Ids of excluded pairs, as columns PAIR_ID."""
@@ -100,15 +97,21 @@ class ScanResult(NamedTuple):
     profile: pl.DataFrame
     """PROFILE of all records, in the order of the keys."""
     refused: pl.DataFrame
-    """`source_index`, `line` and `ordinal` of each rejected row and pair."""
+    """REJECTED_LINES of each rejected row and pair, with `part`, `row` and `source_index`."""
     members: pl.DataFrame
-    """SOURCE_ROWS of all pairs that were made from several rows, and `source_index`."""
+    """SOURCE_ROWS of all pairs that were made from several rows, with the same columns."""
     splits: Splits
     decision: FilterResult
     of_set: list[SetFinding]
     """Dataset-level findings over the kept records."""
     funnel: list[FunnelStage]
     notes: list[str]
+
+    def stays(self, refused: Sequence[int]) -> NDArray[np.bool_]:
+        """Return the mask of kept pairs, without those that were refused at tokenization."""
+        kept_mask = self.decision.kept_mask.copy()
+        kept_mask[list(refused)] = False
+        return kept_mask
 
 
 def scan(
@@ -124,14 +127,17 @@ def scan(
         reading = _Reading(files, options, staging)
         parts = []
         for part in workers.map(build_chunk, reading.tasks()):
-            if staging is not None and not reading.is_known(part.name):
-                staging.record(part.name, part.files, part.facts.to_json())
+            if staging is not None and part.name not in reading.known:
+                staging.record(part.name, part.files, part.facts)
             parts.append(part)
             advance(reading.take_bytes())
         advance(reading.take_bytes())
-    found = _surveyed_files(reading, parts)
+    found = [
+        _surveyed(opened, fitted, parts, reading.texts.get(opened.file.index))
+        for opened, fitted in reading.opened
+    ]
     _require_text(found, options.text)
-    keys = _keys(parts)
+    keys = _gathered(parts, KEY_COLUMNS, lambda part: part.keys).rechunk()
     profile = pl.concat([pl.DataFrame(schema=PROFILE), *(part.profile for part in parts)])
     splits = _splits(found, keys, profile, options.splits)
     found = [_with_split(file, splits) for file in found]
@@ -139,8 +145,8 @@ def scan(
     if staging is not None and options.near is not None:
         workers.rest()
         near = _near(staging.root, parts, options.near, only_leaks=options.near_for_leaks)
-    divided = divide(splits, options.splits.leaks)
-    decision = decide(keys, options.checks.severity, near, options.exclusions, divided)
+    severity, leaks = options.checks.severity, options.splits.leaks
+    decision = decide(keys, severity, near, options.exclusions, splits.of_rows, leaks)
     kept_mask = frame_of(keys, profile, splits).filter(pl.Series(decision.kept_mask))
     counts = [file.counts for file in found]
     return ScanResult(
@@ -148,8 +154,8 @@ def scan(
         parts,
         keys,
         profile,
-        _narrow(parts, REJECTED_LINES, lambda part: part.lines),
-        _narrow(parts, SOURCE_ROWS, lambda part: part.members),
+        _gathered(parts, REJECTED_LINES, lambda part: part.lines),
+        _gathered(parts, SOURCE_ROWS, lambda part: part.members),
         splits,
         decision,
         find_together(kept_mask, parts, counts, [file.reading for file in found], options.checks),
@@ -158,11 +164,6 @@ def scan(
         + changed_severities(options.checks.severity)
         + splits.notes,
     )
-
-
-def _surveyed_files(reading: "_Reading", parts: list[ChunkResult]) -> list[SurveyedFile]:
-    found = [_surveyed(opened, fitted, parts) for opened, fitted in reading.opened]
-    return [_with_text(file, reading.texts.get(file.file.index)) for file in found]
 
 
 def _splits(
@@ -192,41 +193,33 @@ class _Reading:
         self.opened: list[tuple[OpenFile, Fitted]] = []
         self.texts: dict[int, TextChoice] = {}
         """Form in which plain text is read, by the file's index."""
-        self._known: set[str] = set()
+        self.known: set[str] = set()
+        """Names of the chunks that an earlier process made."""
         self._bytes_told = 0
 
     def tasks(self) -> Iterator[ChunkTask | Done[ChunkResult]]:
         for file in self.files:
-            opened = OpenFile(file, self.options.limits)
-            wanted = Wanted(self.options.layout, self.options.columns)
-            fitted, blocks = fit_to_blocks(file, iter(opened), wanted, self.options.limits)
-            layout = fitted.layout
+            limits = self.options.rows.limits
+            opened = OpenFile(file, limits)
+            wanted = Wanted(self.options.rows.layout, self.options.columns)
+            fitted, blocks = fit_to_blocks(file, iter(opened), wanted, limits)
             self.opened.append((opened, fitted))
-            blocks = gather_blocks(blocks, layout, self.options.limits)
-            how = RowOptions(layout, self.options.pairing, self.options.limits)
+            blocks = gather_blocks(blocks, fitted.layout, limits)
+            how = self.options.rows._replace(layout=fitted.layout)
             choice, blocks = choose_in_blocks(file, blocks, how, self.options.text)
             if choice is not None:
                 self.texts[file.index] = choice
             how = how._replace(plain=choice.form if choice else "chat")
+            root = None if self.staging is None else self.staging.root
             for number, block in enumerate(blocks):
                 name = f"{file.index:05d}-{number:05d}"
-                yield self._recall(name, file) or ChunkTask(
-                    name, file, block, how, self.options.checks, self._root, self.options.near
-                )
-
-    @property
-    def _root(self) -> Path | None:
-        return None if self.staging is None else self.staging.root
-
-    def _recall(self, name: str, file: InputFile) -> Done[ChunkResult] | None:
-        entry = None if self.staging is None else self.staging.known(name)
-        if self.staging is None or entry is None:
-            return None
-        self._known.add(name)
-        return Done(recall_part(self.staging.root, name, file.index, entry))
-
-    def is_known(self, name: str) -> bool:
-        return name in self._known
+                if known := self.staging and recall_chunk(self.staging, name, file.index):
+                    self.known.add(name)
+                    yield Done(known)
+                else:
+                    yield ChunkTask(
+                        name, file, block, how, self.options.checks, root, self.options.near
+                    )
 
     def take_bytes(self) -> int:
         """Return the number of bytes read since the last call."""
@@ -235,7 +228,9 @@ class _Reading:
         return fresh
 
 
-def _surveyed(opened: OpenFile, fitted: Fitted, parts: list[ChunkResult]) -> SurveyedFile:
+def _surveyed(
+    opened: OpenFile, fitted: Fitted, parts: list[ChunkResult], text: TextChoice | None
+) -> SurveyedFile:
     assert opened.end is not None
     file, end = opened.file, opened.end
     total = LineCounts(bom=end.bom)
@@ -243,9 +238,8 @@ def _surveyed(opened: OpenFile, fitted: Fitted, parts: list[ChunkResult]) -> Sur
         if part.source_index == file.index:
             total = total.plus(part.facts.counts)
     name = fitted.layout.name if fitted.layout else ""
-    reading = _reading(fitted, total)
-    notes = notes_of(end, total)
-    return SurveyedFile(file, name, end.size_bytes, end.sha256, total, notes, reading)
+    reading, notes = _reading(fitted, total, text), notes_of(end, total)
+    return SurveyedFile(file, name, end.size_bytes, end.sha256, total, notes, reading, text)
 
 
 def _with_split(file: SurveyedFile, splits: Splits) -> SurveyedFile:
@@ -256,7 +250,7 @@ def _with_split(file: SurveyedFile, splits: Splits) -> SurveyedFile:
     return file._replace(reading=file.reading.model_copy(update={"not_read": not_read}))
 
 
-def _reading(fitted: Fitted, counts: LineCounts) -> Reading:
+def _reading(fitted: Fitted, counts: LineCounts, text: TextChoice | None) -> Reading:
     """Return how a file was read, for the report and the manifest."""
     layout = fitted.layout
     if layout is None:
@@ -276,16 +270,9 @@ def _reading(fitted: Fitted, counts: LineCounts) -> Reading:
         said.append(
             f"{counts.nulls:,} nulls that the table adds to tool calls and tools are left out"
         )
+    if text is not None:
+        said.append(f"plain text as {text.name}: {text.why}")
     return Reading(chosen_by=fitted.chosen_by, said=said, not_read=not_read)
-
-
-def _with_text(file: SurveyedFile, choice: TextChoice | None) -> SurveyedFile:
-    """Return the file with a sentence on how its plain text was read."""
-    if choice is None:
-        return file
-    said = f"plain text as {choice.name}: {choice.why}"
-    reading = file.reading.model_copy(update={"said": [*file.reading.said, said]})
-    return file._replace(text=choice, reading=reading)
 
 
 def _require_text(files: list[SurveyedFile], rule: TextRule) -> None:
@@ -307,39 +294,22 @@ def _near(
     return Near(options, {unit: find(unit) for unit in options.units}, only_leaks)
 
 
-_ALL_KEYS: dict[str, type[pl.DataType]] = {
-    **KEY_COLUMNS,
-    "part": pl.UInt32,
-    "row": pl.UInt32,
-    "source_index": pl.Int32,
-}
-
-
-def _keys(parts: list[ChunkResult]) -> pl.DataFrame:
+def _gathered(
+    parts: list[ChunkResult],
+    schema: dict[str, type[pl.DataType]],
+    table: Callable[[ChunkResult], pl.DataFrame],
+) -> pl.DataFrame:
+    """Return one table of all chunks, with `part`, `row` and `source_index`."""
     frames = [
-        part.keys.with_columns(
+        table(part).with_columns(
             part=pl.lit(number, pl.UInt32),
             row=pl.int_range(pl.len(), dtype=pl.UInt32),
             source_index=pl.lit(part.source_index, pl.Int32),
         )
         for number, part in enumerate(parts)
     ]
-    return pl.concat([pl.DataFrame(schema=_ALL_KEYS), *frames]).rechunk()
-
-
-def _narrow(
-    parts: list[ChunkResult],
-    schema: dict[str, type[pl.DataType]],
-    table: Callable[[ChunkResult], pl.DataFrame],
-) -> pl.DataFrame:
-    """Return one of the narrow tables of all chunks, with `source_index`."""
-    source = pl.lit(0, pl.Int32).alias("source_index")
-    empty = pl.DataFrame(schema=schema).select(source, pl.all())
-    frames = [
-        table(part).select(pl.lit(part.source_index, pl.Int32).alias("source_index"), pl.all())
-        for part in parts
-    ]
-    return pl.concat([empty, *frames])
+    own = {"part": pl.UInt32, "row": pl.UInt32, "source_index": pl.Int32}
+    return pl.concat([pl.DataFrame(schema={**schema, **own}), *frames])
 
 
 def _funnel(files: list[SurveyedFile], parts: list[ChunkResult]) -> list[FunnelStage]:

@@ -10,6 +10,7 @@ from prefdata.check.sets.found import SetFinding
 from prefdata.check.sets.run import find_in_set, settle_findings
 from prefdata.check.sets.triggers import strongest_triggers
 from prefdata.read import LineCounts
+from prefdata.report.figures import listed
 from prefdata.stages.chunk import ChunkResult
 from prefdata.stages.split import Splits
 from prefdata.store.manifest import Reading
@@ -63,8 +64,7 @@ def _find_drift(kept_mask: pl.DataFrame, counts: Sequence[LineCounts]) -> list[S
             lines += [f"`{key}` in {num:,} of {num_rows:,} rows" for key, num in some.items()]
             rows += max(min(num, num_rows - num) for num in some.values())
             examples += kept_mask.filter(pl.col("source_index") == index)["at"].head(1).to_list()
-    more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-    message = f"schema_drift: {', '.join(lines[:_SHOWN])}{more}"
+    message = f"schema_drift: {listed(lines, _SHOWN)}"
     return [SetFinding("PD105", rows, tuple(examples), message)] if lines else []
 
 
@@ -78,9 +78,8 @@ def _find_unread(kept_mask: pl.DataFrame, readings: Sequence[Reading]) -> list[S
             said |= {column.name: f"`{column.name}` ({column.means})" for column in named}
             rows += max(column.rows for column in named)
             examples += kept_mask.filter(pl.col("source_index") == index)["at"].head(1).to_list()
-    more = f" and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
-    columns = ", ".join(list(said.values())[:_SHOWN])
-    message = f"the layout does not read {columns}{more}, so it does not affect training"
+    columns = listed(list(said.values()), _SHOWN)
+    message = f"the layout does not read {columns}, so it does not affect training"
     return [SetFinding("PD110", rows, tuple(examples), message)] if said else []
 
 

@@ -1,21 +1,24 @@
 """Processing of one shard, from records to hashed files: the second unit of work and of resume."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
+from pydantic import TypeAdapter
 
 from prefdata.arrow import empty_table
+from prefdata.engine import Done, Engine
+from prefdata.progress import Progress
 from prefdata.records.text import text_table
 from prefdata.stages.chunk import gather
 from prefdata.store.commit import FileDigest, fsync_path, seal_file
-from prefdata.store.shards import TOKENS, read_shard, write_shard
-from prefdata.store.staging import write_staged
+from prefdata.store.shards import TOKENS, open_parquet
+from prefdata.store.staging import Staging, stage_shard
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.stage import TokenRows, encode_table
 from prefdata.tokens.template.render import Refusal
@@ -72,14 +75,8 @@ class ShardStats(NamedTuple):
     def tokens(self) -> int:
         return self.prompt_tokens + self.chosen_tokens + self.rejected_tokens
 
-    def to_json(self) -> dict[str, Any]:
-        refusals = {str(row): list(refusal) for row, refusal in self.refusals.items()}
-        return {**self._asdict(), "refusals": refusals}
 
-    @staticmethod
-    def from_json(value: dict[str, Any]) -> "ShardStats":
-        refusals = {int(row): Refusal(*refusal) for row, refusal in value["refusals"].items()}
-        return ShardStats(**{**value, "refusals": refusals})
+SHARD_STATS = TypeAdapter(ShardStats)
 
 
 class ShardResult(NamedTuple):
@@ -90,18 +87,40 @@ class ShardResult(NamedTuple):
     files: dict[str, FileDigest]
 
 
+def make_shards(
+    tasks: Sequence[ShardTask], workers: Engine, progress: Progress, staging: Staging | None
+) -> list[ShardResult]:
+    """Make every shard, except those that an interrupted build has finished.
+
+    Without a staging directory the records are only checked, and nothing is written.
+    """
+    work = check_shard if staging is None else build_shard
+    known = {
+        task.name: None if staging is None else staging.known(task.name, SHARD_STATS)
+        for task in tasks
+    }
+
+    def item(task: ShardTask) -> ShardTask | Done[ShardResult]:
+        found = known[task.name]
+        return task if found is None else Done(ShardResult(task.name, found[1], found[0]))
+
+    shards = []
+    with progress.bar("tokens", sum(len(task.places) for task in tasks)) as advance:
+        for task, shard in zip(tasks, workers.map(work, map(item, tasks)), strict=True):
+            if staging is not None and known[task.name] is None:
+                staging.record(shard.name, shard.files, shard.facts)
+            shards.append(shard)
+            advance(len(task.places))
+    return shards
+
+
 def build_shard(task: ShardTask) -> ShardResult:
     """Encode the task's records and write both of the shard's files."""
     with _TextFile(task.root / task.text_path, task) as text:
         done = list(_encode_slices(task, text))
     tokens = pa.concat_tables([empty_table(TOKENS), *(made.tokens for made in done)])
-
-    def write_tokens(path: Path) -> None:
-        write_shard(path, tokens)
-        read_shard(path, rows=tokens.num_rows)
-
     files = {
-        task.tokens_path: write_staged(task.root / task.tokens_path, write_tokens),
+        task.tokens_path: stage_shard(task.root / task.tokens_path, tokens, rows=tokens.num_rows),
         task.text_path: text.seal(rows=tokens.num_rows),
     }
     return ShardResult(task.name, _facts(done), files)
@@ -119,7 +138,7 @@ def _facts(done: list[TokenRows]) -> ShardStats:
         findings.update(made.findings)
     return ShardStats(
         rows=tokens.num_rows,
-        groups=_count_groups(tokens),
+        groups=int(pc.count_distinct(tokens["group_id"]).as_py()),
         prompt_tokens=_count_tokens(tokens["prompt_ids"]),
         chosen_tokens=_count_tokens(tokens["chosen_ids"]),
         rejected_tokens=_count_tokens(tokens["rejected_ids"]),
@@ -157,13 +176,7 @@ class _TextFile:
     def write(self, kept: pa.Table) -> None:
         table = text_table(kept, self._task.fields, has_verbatim=self._task.has_verbatim)
         if self._writer is None:
-            self._writer = parquet.ParquetWriter(
-                self._path.absolute(),  # pyarrow reads `a:b` as a URL
-                table.schema,
-                compression="zstd",
-                write_page_index=True,
-                use_content_defined_chunking=True,  # a changed row changes few bytes of the file
-            )
+            self._writer = open_parquet(self._path, table.schema)
         self._writer.write_table(table)
 
     def __exit__(self, *_: object) -> None:
@@ -179,7 +192,3 @@ class _TextFile:
 
 def _count_tokens(column: pa.ChunkedArray) -> int:
     return int(pc.sum(pc.list_value_length(column)).as_py() or 0)
-
-
-def _count_groups(tokens: pa.Table) -> int:
-    return int(pc.count_distinct(tokens["group_id"]).as_py())

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from prefdata.errors import UsageError
 from prefdata.hashing import Numbers, mix
+from prefdata.hub.inputs import Inputs
 from prefdata.read import InputFile, expand_inputs
 from prefdata.records.split_names import AUTO, ROWS, TRAIN, FileSplit, kind_of, name_splits, rank_of
+from prefdata.report.figures import listed
 
-Inputs = Sequence[str] | Mapping[str, Sequence[str]]
-"""Files or globs, or both by split; `auto` and `rows` mean: by file name, by split column."""
 FEW_ROWS = 16  # a group of at most this size may be drawn, however small the dataset
 _SHOWN = 3  # files or values listed in a note
 
@@ -84,8 +84,8 @@ def settle_splits(names: Sequence[str], by_file: Sequence[FileSplit], rows: pl.D
     read = frozenset(at for at, own in enumerate(said) if any(one.kind for one in own))
     unread = _unread_values(settled, said)
     if all(one.said_by == "none" for one in by_file) and len(_all_kinds(by_file, said)) < 2:
-        one_set = [FileSplit(None, "none")] * len(names)
-        return Splits(one_set, (), None, [*_one_set(names, by_file, said), *unread], read)
+        notes = [*_one_set(names, by_file, said), *unread]
+        return mixed(len(names))._replace(notes=notes, read=read)
     for name, one, own in zip(names, by_file, said, strict=True):
         _require_agreement(name, one, own)
     of_files = pl.Series([one.split for one in settled], dtype=pl.String)
@@ -184,8 +184,8 @@ def _one_set(
         return []
     (kind,) = kinds
     return [
-        f"{_some(names)}: all rows are of the {kind} split, so they are one set, of which a build "
-        f"draws its own test split; --split {kind}=FILE keeps it as it is"
+        f"{listed(names, _SHOWN)}: all rows are of the {kind} split, so they are one set, of which "
+        f"a build draws its own test split; --split {kind}=FILE keeps it as it is"
     ]
 
 
@@ -194,7 +194,9 @@ def _rest(
 ) -> list[str]:
     """Return notes on files and rows that name no split, which go to train."""
     rest = [name for name, one in zip(names, settled, strict=True) if one.said_by == "rest"]
-    notes = [f"{_some(rest)}: no split in the name, so the rows are in train"] if rest else []
+    notes = (
+        [f"{listed(rest, _SHOWN)}: no split in the name, so the rows are in train"] if rest else []
+    )
     for name, one, own in zip(names, settled, said, strict=True):
         silent = sum(rows.num for rows in own if rows.said is None)
         if silent and one.said_by == "rows":
@@ -213,13 +215,8 @@ def _unread_values(settled: Sequence[FileSplit], said: Sequence[Sequence[_Said]]
     }
     if not values:
         return []
-    shown = _some(list(map(repr, sorted(values))))
+    shown = listed(list(map(repr, sorted(values))), _SHOWN)
     return [f"the column `split` says {shown}: not a split, so not used"]
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more}"
 
 
 def draw_test(groups: Numbers, *, test_fraction: float, seed: int) -> NDArray[np.bool_]:

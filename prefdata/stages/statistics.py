@@ -1,4 +1,4 @@
-"""Statistics of a report, from tables: line counts, findings, lengths, examples.
+"""Statistics of a report, from tables: lines, findings, lengths, biases, sources, splits.
 
 The line counts add up: each line is kept, duplicate, filtered, rejected or blank.
 """
@@ -12,16 +12,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prefdata.check.rows.own import check_of
-from prefdata.read.texts import TextChoice
+from prefdata.check.rows.profile import FEATURES
+from prefdata.check.sets.bias import MIN_PAIRS
+from prefdata.check.sets.statistics import area_under_curve
+from prefdata.hashing import Numbers
 from prefdata.records.findings import CodeCount, Findings, Level, Location, count_rows
 from prefdata.records.keys import GROUP_ID
 from prefdata.report.explain import describe_code
 from prefdata.report.lengths import PARTS, Measured, measure_parts
-from prefdata.report.model import Example, ExamplePair, Finding, Groups, Report, SeverityChange
+from prefdata.report.model import (
+    Bias,
+    Example,
+    ExamplePair,
+    Finding,
+    Groups,
+    Report,
+    SeverityChange,
+    SourceShare,
+    SplitProof,
+)
 from prefdata.stages.scan import ScanResult
 from prefdata.store.manifest import InputSeal, LineClasses, SeenPair, TextReading
 
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+MOST_SOURCES = 20
+_MEASURED = {"chars": "length", **{name: name for name in FEATURES}}
+_COMMON = 0.02  # of the pairs: a language that fewer have may be a mistake
 _PAIR_CHARACTERS = 600  # shown of each field of an example pair
 
 
@@ -31,8 +47,7 @@ def class_of_lines(found: ScanResult, refused: Sequence[int]) -> list[LineClasse
     Otherwise the class is the first that applies: duplicate, filtered, rejected. `refused` are
     indices in the keys of pairs that were refused at tokenization.
     """
-    kept_mask = found.decision.kept_mask.copy()
-    kept_mask[list(refused)] = False
+    kept_mask = found.stays(refused)
     places = found.keys.select("source_index", "line", "ordinal")
     leaked = found.decision.leaks.filter("dropped")["at"].to_numpy()
     contradictory = found.decision.contradictory.to_numpy()
@@ -41,7 +56,7 @@ def class_of_lines(found: ScanResult, refused: Sequence[int]) -> list[LineClasse
         places.filter(pl.Series(kept_mask)),
         places[found.decision.duplicates["at"]],
         places[found.decision.excluded],
-        pl.concat([found.refused, places[late.astype(np.int64)]]),
+        pl.concat([found.refused.select(places.columns), places[late.astype(np.int64)]]),
     )
     ranked = [
         _with_members(lines, found.members).with_columns(rank=pl.lit(rank))
@@ -57,16 +72,8 @@ def class_of_lines(found: ScanResult, refused: Sequence[int]) -> list[LineClasse
         assert lines == blank + sum(of_file), (
             f"{file.file.name}: {lines} lines, {blank} + {of_file}"
         )
-        result.append(
-            LineClasses(
-                lines=lines,
-                blank=blank,
-                kept=of_file[0],
-                duplicates=of_file[1],
-                filtered=of_file[2],
-                rejected=of_file[3],
-            )
-        )
+        numbers = zip(LineClasses.model_fields, (lines, blank, *of_file), strict=True)
+        result.append(LineClasses(**dict(numbers)))
     return result
 
 
@@ -104,17 +111,13 @@ def seal_inputs(
             layout=file.layout,
             lines=lines,
             reading=file.reading,
-            text=_seal_text(file.text),
+            text=file.text and TextReading(form=file.text.name, why=file.text.why),
             first_pair=seen.get(file.file.index),
             split=split.split,
             split_from=split.said_by,
         )
         for file, lines, split in zip(found.files, classes, splits, strict=True)
     ]
-
-
-def _seal_text(choice: TextChoice | None) -> TextReading | None:
-    return None if choice is None else TextReading(form=choice.name, why=choice.why)
 
 
 def list_findings(met: Findings, num_lines: int) -> list[Finding]:
@@ -247,3 +250,90 @@ def _flat_text(messages: list[dict[str, str]]) -> str:
     ]
     text = "\n".join(turns)
     return text if len(text) <= _PAIR_CHARACTERS else text[: _PAIR_CHARACTERS - 1] + "…"
+
+
+def measure_biases(profile: pl.DataFrame) -> list[Bias]:
+    """Return how well length and each format feature predict which side is chosen.
+
+    A feature is measured on the pairs whose sides differ in it, length on all pairs.
+    """
+    found = []
+    for column, name in _MEASURED.items():
+        sides = [f"{column}_chosen", f"{column}_rejected"]
+        rows = profile.select(pl.col(sides).cast(pl.Int64))
+        if column != "chars":
+            rows = rows.filter(pl.col(sides[0]) != pl.col(sides[1]))
+        if len(rows) < MIN_PAIRS:
+            continue
+        chosen, rejected = (rows[side].to_numpy() for side in sides)
+        area = area_under_curve(chosen, rejected)
+        more = float(((np.sign(chosen - rejected) + 1) / 2).mean())
+        what = "longer" if column == "chars" else f"richer in {name}"
+        found.append(
+            Bias(
+                name=name,
+                auc=round(area.value, 6),
+                low=round(area.low, 6),
+                high=round(area.high, 6),
+                pairs=len(rows),
+                sentence=f"Chosen is {what} in {more:.1%} of the pairs, equal ones counted half.",
+            )
+        )
+    return found
+
+
+def measure_sources(
+    profile: pl.DataFrame, source_index: pl.Series, names: Mapping[int, str]
+) -> list[SourceShare]:
+    """Count pairs by the origin that rows name, or else by file."""
+    files = source_index.cast(pl.Int64).replace_strict(dict(names), return_dtype=pl.String)
+    frame = profile.select(pl.col("origin", "licence").cast(pl.String)).with_columns(file=files)
+    counted = (
+        frame.select("licence", name=pl.coalesce("origin", "file"))
+        .group_by("name", "licence")
+        .len()
+        .sort("len", "name", descending=[True, False])
+    )
+    return [
+        SourceShare(name=name, pairs=pairs, share=round(pairs / len(frame), 6), licence=licence)
+        for name, licence, pairs in counted.head(MOST_SOURCES)
+        .select("name", "licence", "len")
+        .iter_rows()
+    ]
+
+
+def measure_languages(profile: pl.DataFrame) -> list[str]:
+    """Return the languages of the prompts, the most frequent first."""
+    known = profile["language"].cast(pl.String)
+    counted = known.filter(known != "").value_counts(sort=True)
+    return [str(name) for name, num in counted.iter_rows() if num >= _COMMON * len(profile)]
+
+
+def prove_splits(
+    keys: pl.DataFrame, split_key: Numbers, rows: Mapping[str, Sequence[int]], *, words: int,
+    threshold: float,
+) -> SplitProof:  # fmt: skip
+    """Count the clusters of near-duplicate prompts, and those that are in two splits.
+
+    `split_key` is the cluster of each row of `keys`; `rows` are the indices of each split's rows.
+    """
+    splits = pl.concat(
+        pl.DataFrame({"at": pl.Series(list(places), dtype=pl.Int64)}).with_columns(
+            split=pl.lit(name)
+        )
+        for name, places in rows.items()
+    )
+    at = splits["at"]
+    prompts = keys.select(GROUP_ID)[at].with_columns(
+        splits["split"], cluster=pl.Series(split_key)[at]
+    )
+    clusters = prompts.group_by("cluster").agg(
+        pl.col("split").n_unique(), size=pl.struct(GROUP_ID).n_unique()
+    )
+    return SplitProof(
+        threshold=threshold,
+        unit=f"word {words}-grams",
+        leaked=int((clusters["split"] > 1).sum()),
+        clusters=len(clusters),
+        largest=int(clusters["size"].max() or 0),  # type: ignore[arg-type]
+    )

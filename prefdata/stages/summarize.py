@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -24,12 +23,6 @@ from prefdata.stages.chunk import gather
 from prefdata.stages.counts import NOTHING_MADE, BuiltShards, codes_met, leak_messages
 from prefdata.stages.dropped import duplicates_table, write_rejected
 from prefdata.stages.filter import CONTRADICTION, EXCLUDED, stage
-from prefdata.stages.measures import (
-    measure_biases,
-    measure_languages,
-    measure_sources,
-    prove_splits,
-)
 from prefdata.stages.plan import LIBRARIES, TOOL_VERSION, BuildSeal
 from prefdata.stages.scan import ScanResult
 from prefdata.stages.statistics import (
@@ -38,14 +31,19 @@ from prefdata.stages.statistics import (
     example_pairs,
     hide_contents,
     list_findings,
+    measure_biases,
     measure_characters,
+    measure_languages,
+    measure_sources,
     measure_tokens,
+    prove_splits,
     seal_inputs,
     severity_changes,
     total_lines,
     without_examples,
 )
 from prefdata.store.commit import FileDigest
+from prefdata.store.content import hash_content
 from prefdata.store.manifest import Manifest, OtherFile, SeenPair, ShardSeal, SplitStats
 from prefdata.store.staging import write_staged
 from prefdata.tokens.preview import show_ids
@@ -72,7 +70,7 @@ def make_report(
     refusals = made.refusals()
     classes = class_of_lines(found, list(refusals))
     total = total_lines(classes)
-    kept_mask = _stays(found, list(refusals))
+    kept_mask = pl.Series(found.stays(list(refusals)))
     kept, profile = found.keys.filter(kept_mask), found.profile.filter(kept_mask)
     funnel = list(found.funnel)
     if made.tasks:
@@ -152,13 +150,6 @@ def describe_build(
     return report.model_copy(update=changes)
 
 
-def _stays(found: ScanResult, refused: Sequence[int]) -> pl.Series:
-    """Return the mask of kept pairs, without those that were refused at tokenization."""
-    kept_mask = found.decision.kept_mask.copy()
-    kept_mask[list(refused)] = False
-    return pl.Series(kept_mask)
-
-
 def _first_kept(made: BuiltShards) -> pa.Table:
     """Return the first records of the first shard that has any; none for a validation."""
     for task, shard in zip(made.tasks, made.shards, strict=True):
@@ -193,19 +184,20 @@ def _seen_pairs(
     return seen
 
 
-class Others(NamedTuple):
-    """Files of a build other than shards: those in the manifest, and the digests of all."""
-
-    listed: list[OtherFile]
-    seals: dict[str, FileDigest]
-
-
 def write_others(
     root: Path, found: ScanResult, made: BuiltShards, report: Report, config: BuildConfig
-) -> Others:
-    """Write all files except the shards. The manifest omits the card, because people edit it."""
+) -> tuple[list[OtherFile], dict[str, FileDigest]]:
+    """Write all files except the shards; return those of the manifest, and all digests.
+
+    The manifest omits the card, because people edit it.
+    """
     copies = duplicates_table(found)
-    seals = {DUPLICATES_FILE: _write_table(root / DUPLICATES_FILE, copies)}
+    seals = {
+        DUPLICATES_FILE: write_staged(
+            root / DUPLICATES_FILE,
+            lambda path: parquet.write_table(copies, path.absolute(), compression="zstd"),
+        )
+    }
     seals[REJECTED_FILE], rejected = write_rejected(
         root, root / REJECTED_FILE, found, _refused(found, made)
     )
@@ -224,7 +216,7 @@ def write_others(
     ]
     card = write_card(report, name=config.out.name).encode()
     seals["README.md"] = _write_bytes(root / "README.md", card)
-    return Others(listed, seals)
+    return listed, seals
 
 
 def _refused(found: ScanResult, made: BuiltShards) -> dict[int, Refusal]:
@@ -240,37 +232,37 @@ def _refused(found: ScanResult, made: BuiltShards) -> dict[int, Refusal]:
     }
 
 
-def _write_table(path: Path, table: pa.Table) -> FileDigest:
-    def write(path: Path) -> None:
-        parquet.write_table(table, path.absolute(), compression="zstd")  # `a:b` is not a URL
-
-    return write_staged(path, write)
-
-
 def _write_bytes(path: Path, data: bytes) -> FileDigest:
     return write_staged(path, lambda path: path.write_bytes(data))
 
 
 def make_manifest(
-    report: Report, made: BuiltShards, seal: BuildSeal, *, content_hash: str
+    report: Report,
+    made: BuiltShards,
+    tokens: Sequence[pa.Table],
+    seal: BuildSeal,
+    *,
+    others: Sequence[OtherFile],
 ) -> Manifest:
-    """Return the manifest without its list of other files, so it is not final yet."""
-    shards = [
-        ShardSeal(
-            path=task.tokens_path,
-            split=task.split,
-            rows=shard.facts.rows,
-            tokens=shard.facts.tokens,
-            bytes=shard.files[task.tokens_path].bytes,
-            sha256=shard.files[task.tokens_path].sha256,
+    """Return the sealed manifest; `others` are the files that are not of shards."""
+    shards, texts = [], []
+    for task, shard in zip(made.tasks, made.shards, strict=True):
+        path, rows = task.tokens_path, shard.facts.rows
+        seal_of = {name: digest._asdict() for name, digest in shard.files.items()}
+        shards.append(
+            ShardSeal(
+                path=path, split=task.split, rows=rows, tokens=shard.facts.tokens, **seal_of[path]
+            )
         )
-        for task, shard in zip(made.tasks, made.shards, strict=True)
-    ]
+        texts.append(OtherFile(path=task.text_path, rows=rows, **seal_of[task.text_path]))
     return Manifest(
         tool_version=TOOL_VERSION,
         libraries=LIBRARIES,
         fingerprint=seal.fingerprint,
-        content_hash=content_hash,
+        content_hash=hash_content(
+            ((task.split, table) for task, table in zip(made.tasks, tokens, strict=True)),
+            tokenizer_sha256=seal.tokenizer.tokenizer_sha256,
+        ),
         config=seal.config,
         inputs=report.inputs,
         tokenizer=seal.tokenizer,
@@ -278,17 +270,8 @@ def make_manifest(
         funnel=report.funnel,
         splits=report.splits or {},
         shards=shards,
-        files=_text_files(made),
-    )
-
-
-def _text_files(made: BuiltShards) -> list[OtherFile]:
-    return [
-        OtherFile(
-            path=task.text_path, rows=shard.facts.rows, **shard.files[task.text_path]._asdict()
-        )
-        for task, shard in zip(made.tasks, made.shards, strict=True)
-    ]
+        files=[*texts, *others],
+    ).sealed()
 
 
 def _splits(made: BuiltShards) -> dict[str, SplitStats]:

@@ -8,18 +8,23 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
-
-import orjson
+from typing import Literal
 
 from prefdata.errors import UsageError
+from prefdata.settings import StrictModel
 from prefdata.store.canonical import to_json
 from prefdata.store.commit import FileDigest, fsync_path, seal_file, write_bytes
 from prefdata.store.ownership import free_name, require_writable_name
 
-_FORMAT = "prefdata-claim"
 _EDITED = "README.md"  # people edit cards
 _REMEDY = "name another output directory, or move it away"
+
+
+class _ClaimFile(StrictModel):
+    format: Literal["prefdata-claim"] = "prefdata-claim"
+    format_version: Literal[1] = 1
+    command: str
+    made: dict[str, FileDigest]
 
 
 class Claim:
@@ -30,13 +35,8 @@ class Claim:
 
     def save(self) -> None:
         """Write the list, before any other file, so that a kill leaves no file unlisted."""
-        value = {
-            "format": _FORMAT,
-            "format_version": 1,
-            "command": self.command,
-            "made": {name: list(seal) for name, seal in sorted(self.made.items())},
-        }
-        path, data = claim_path(self.folder, self.command), to_json(value)
+        path = claim_path(self.folder, self.command)
+        data = to_json(_ClaimFile(command=self.command, made=self.made))
         if not path.is_file() or path.read_bytes() != data:
             write_bytes(path, data)
 
@@ -121,10 +121,9 @@ def open_claim(
 
 def _read(path: Path, command: str) -> dict[str, FileDigest] | None:
     try:
-        value: Any = orjson.loads(path.read_bytes())
-        if (value["format"], value["command"]) != (_FORMAT, command):
-            return None
-        made = {str(name): FileDigest(int(s[0]), str(s[1])) for name, s in value["made"].items()}
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        found = _ClaimFile.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
         return None
-    return {name: seal for name, seal in made.items() if ".." not in Path(name).parts}
+    if found.command != command:
+        return None
+    return {name: seal for name, seal in found.made.items() if ".." not in Path(name).parts}

@@ -26,8 +26,11 @@ class _Sink(Protocol):
     def update(self, data: bytes | memoryview, /) -> None: ...
 
 
-def hash_content(splits: Mapping[str, Iterable[pa.Table]], *, tokenizer_sha256: str) -> str:
-    """Return the content hash, sha256 in hex, of token tables in the columns of `TOKENS`."""
+def hash_content(shards: Iterable[tuple[str, pa.Table]], *, tokenizer_sha256: str) -> str:
+    """Return the content hash, sha256 in hex, of the `TOKENS` of shards, each with its split."""
+    splits: dict[str, list[pa.Table]] = {}
+    for split, table in shards:
+        splits.setdefault(split, []).append(table)
     return hash_json(
         {
             "version": _VERSION,

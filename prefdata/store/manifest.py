@@ -6,11 +6,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
+from pydantic_core import ErrorDetails
 
 from prefdata.errors import UsageError
 from prefdata.records.split_names import SaidBy
-from prefdata.store.canonical import hash_json, to_json
+from prefdata.settings import StrictModel, load_model
+from prefdata.store.canonical import Sealed, own_hash
 from prefdata.store.commit import FileDigest
 
 FORMAT_VERSION = 1
@@ -19,13 +21,7 @@ NAME = "manifest.json"
 _ELSEWHERE = "build into another directory"
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
-    )
-
-
-class LineClasses(_Model):
+class LineClasses(StrictModel):
     """Lines by outcome: lines = blank + kept + duplicates + filtered + rejected."""
 
     lines: int
@@ -36,7 +32,7 @@ class LineClasses(_Model):
     rejected: int
 
 
-class ColumnNotRead(_Model):
+class ColumnNotRead(StrictModel):
     """A column of an input file that does not affect the build."""
 
     name: str
@@ -50,7 +46,7 @@ class ColumnNotRead(_Model):
     """Meaning of its name for training, such as `system` or `scores`; null if it has none."""
 
 
-class Reading(_Model):
+class Reading(StrictModel):
     """Choices made in reading one file, and the columns that were not read."""
 
     chosen_by: Literal["columns", "name", "options", "nothing"] = "nothing"
@@ -62,7 +58,7 @@ class Reading(_Model):
     """Columns that were not read, in the order of the rows' columns."""
 
 
-class TextReading(_Model):
+class TextReading(StrictModel):
     """Form in which the plain text of one input was read."""
 
     form: Literal["chat", "verbatim"]
@@ -70,7 +66,7 @@ class TextReading(_Model):
     why: str
 
 
-class SeenPair(_Model):
+class SeenPair(StrictModel):
     """The first kept pair of an input as the model sees it, decoded from its token ids.
 
     The middle of long texts is left out.
@@ -82,7 +78,7 @@ class SeenPair(_Model):
     rejected: str
 
 
-class InputSeal(_Model):
+class InputSeal(StrictModel):
     """One input file as it was read."""
 
     name: str
@@ -105,7 +101,7 @@ class InputSeal(_Model):
     `none` in a validation, which draws no splits."""
 
 
-class TokenizerIdentity(_Model):
+class TokenizerIdentity(StrictModel):
     """Identity of the tokenizer, which decides the ids of a build."""
 
     name: str
@@ -122,7 +118,7 @@ class TokenizerIdentity(_Model):
     pad_token_id: int | None
 
 
-class FunnelStage(_Model):
+class FunnelStage(StrictModel):
     """Numbers of pairs that enter a stage and leave it."""
 
     stage: str
@@ -132,7 +128,7 @@ class FunnelStage(_Model):
     """Dropped rows, by code."""
 
 
-class SplitStats(_Model):
+class SplitStats(StrictModel):
     """Counts of one split."""
 
     rows: int
@@ -142,8 +138,12 @@ class SplitStats(_Model):
     chosen_tokens: int
     rejected_tokens: int
 
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.chosen_tokens + self.rejected_tokens
 
-class ShardSeal(_Model):
+
+class ShardSeal(StrictModel):
     """One token shard."""
 
     path: str
@@ -160,7 +160,7 @@ class ShardSeal(_Model):
         return FileDigest(self.bytes, self.sha256)
 
 
-class OtherFile(_Model):
+class OtherFile(StrictModel):
     """A file of the build that is not a token shard."""
 
     path: str
@@ -173,7 +173,7 @@ class OtherFile(_Model):
         return FileDigest(self.bytes, self.sha256)
 
 
-class Manifest(_Model):
+class Manifest(Sealed):
     """Everything that a reader of a build must know before it opens a shard."""
 
     format: Literal["prefdata-build"] = "prefdata-build"
@@ -198,22 +198,6 @@ class Manifest(_Model):
     splits: dict[str, SplitStats]
     shards: list[ShardSeal]
     files: list[OtherFile]
-    hash: str = Field(default="", pattern="^([0-9a-f]{64})?$")
-    """sha256 of this file's canonical JSON without this field."""
-
-    def sealed(self) -> "Manifest":
-        """Return the same manifest with its own hash in it."""
-        return self.model_copy(update={"hash": self._own_hash()})
-
-    def to_bytes(self) -> bytes:
-        return to_json(self.model_dump(mode="json"))
-
-    def _own_hash(self) -> str:
-        return hash_json(self.model_dump(mode="json", exclude={"hash"}))
-
-    def is_whole(self) -> bool:
-        """Return whether the hash in the manifest matches its content."""
-        return self.hash == self._own_hash()
 
 
 def shared_name(name: str) -> str:
@@ -223,12 +207,6 @@ def shared_name(name: str) -> str:
     ('org/model', 'manifest.py')
     """
     return Path(os.path.abspath(name)).name if os.path.lexists(name) else name  # noqa: PTH100
-
-
-def _is_whole(value: dict[str, Any]) -> bool:
-    """Return whether the hash matches a file's content; earlier versions wrote fewer fields."""
-    content = {name: said for name, said in value.items() if name != "hash"}
-    return bool(value.get("hash") == hash_json(content))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -242,16 +220,13 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         remedy = "check its permissions"
         raise UsageError("E132", str(path), f"cannot be read ({error.strerror})", remedy) from error
-    manifest, is_whole = _parse(path, data)
-    if not is_whole:
-        problem = "was changed after it was written: its hash does not match its content"
-        raise UsageError("E133", str(path), problem, _ELSEWHERE)
+    manifest = _parse(path, data)
     check_paths(path, [*manifest.shards, *manifest.files])
     return manifest
 
 
-def _parse(path: Path, data: bytes) -> tuple[Manifest, bool]:
-    """Parse a manifest; return it, and whether its hash matches."""
+def _parse(path: Path, data: bytes) -> Manifest:
+    """Parse a manifest and check its hash; earlier versions wrote fewer fields."""
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -260,13 +235,17 @@ def _parse(path: Path, data: bytes) -> tuple[Manifest, bool]:
     if isinstance(version, int) and version > FORMAT_VERSION:
         problem = f"has format version {version}; this prefdata reads up to {FORMAT_VERSION}"
         raise UsageError("E134", str(path), problem, "install a newer prefdata")
-    try:
-        return Manifest.model_validate(value), _is_whole(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "manifest"
-        problem = f"is not a manifest of a build: {where}: {first['msg'].lower()}"
-        raise UsageError("E133", str(path), problem, _ELSEWHERE) from error
+
+    def refuse(where: str, fault: ErrorDetails) -> UsageError:
+        said = f"{where or 'manifest'}: {fault['msg'].lower()}"
+        problem = f"is not a manifest of a build: {said}"
+        return UsageError("E133", str(path), problem, _ELSEWHERE)
+
+    manifest = load_model(Manifest, value, refuse)
+    if manifest.hash != own_hash(value):
+        problem = "was changed after it was written: its hash does not match its content"
+        raise UsageError("E133", str(path), problem, _ELSEWHERE)
+    return manifest
 
 
 def check_paths(manifest: Path, entries: Sequence[ShardSeal | OtherFile]) -> None:

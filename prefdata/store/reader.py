@@ -48,7 +48,7 @@ class Build(NamedTuple):
         """Return the manifest's content hash; compute it for a build of an earlier version."""
         seal = self.manifest.tokenizer.tokenizer_sha256
         return self.manifest.content_hash or hash_content(
-            {split: (shard.read() for shard in self.shards(split)) for split in self.splits},
+            ((split, shard.read()) for split in self.splits for shard in self.shards(split)),
             tokenizer_sha256=seal,
         )
 

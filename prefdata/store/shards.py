@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pyarrow as pa
+from pyarrow import parquet
 
 from prefdata.errors import UsageError
 
@@ -43,6 +44,17 @@ def write_shard(path: Path, table: pa.Table) -> None:
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         for batch in table.combine_chunks().to_batches():
             writer.write_batch(batch)
+
+
+def open_parquet(path: Path, schema: pa.Schema) -> parquet.ParquetWriter:
+    """Open a Parquet file of which a changed row changes few bytes."""
+    return parquet.ParquetWriter(
+        path.absolute(),  # pyarrow reads `a:b` as a URL
+        schema,
+        compression="zstd",
+        write_page_index=True,
+        use_content_defined_chunking=True,
+    )
 
 
 def read_shard(path: Path, *, rows: int, schema: pa.Schema = TOKENS) -> pa.Table:

@@ -19,10 +19,11 @@ import re
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import pyarrow as pa
+from pydantic import TypeAdapter
 
 from prefdata.errors import UsageError
 from prefdata.store.commit import (
@@ -34,6 +35,9 @@ from prefdata.store.commit import (
     write_bytes,
 )
 from prefdata.store.manifest import NAME
+from prefdata.store.shards import read_shard, write_shard
+
+Facts = TypeVar("Facts")
 
 FOLDER = ".building"
 FOLDERS = ("tokens", "text", "rejected")
@@ -66,6 +70,16 @@ def stage_table(path: Path, table: pa.Table) -> FileDigest:
     return FileDigest(len(data), hashlib.sha256(data).hexdigest())
 
 
+def stage_shard(path: Path, tokens: pa.Table, *, rows: int) -> FileDigest:
+    """Write a token shard, check that it reads back, and return its digest."""
+
+    def write(path: Path) -> None:
+        write_shard(path, tokens)
+        read_shard(path, rows=rows)
+
+    return write_staged(path, write)
+
+
 class Staging:
     """Growing files of one build, in a directory that this process has locked."""
 
@@ -81,17 +95,20 @@ class Staging:
         self.is_resumed = bool(self._entries)
         """True if an earlier process left finished steps of this build."""
 
-    def known(self, name: str) -> dict[str, Any] | None:
-        """Return the journal's entry of a step; None if a file does not match its digest."""
+    def known(
+        self, name: str, facts: TypeAdapter[Facts]
+    ) -> tuple[dict[str, FileDigest], Facts] | None:
+        """Return files and facts of a finished step; None if a file does not match its digest."""
         entry = self._entries.get(name)
         if entry is None or not all(self._is_whole(*file) for file in entry["files"]):
             return None
-        return entry
+        files = {path: FileDigest(*seal) for path, *seal in entry["files"]}
+        return files, facts.validate_python(entry["facts"])
 
-    def record(self, name: str, files: dict[str, FileDigest], facts: dict[str, Any]) -> None:
+    def record(self, name: str, files: dict[str, FileDigest], facts: object) -> None:
         """Record a finished step: its files, relative to the directory, and its facts."""
-        seals = [[path, *seal] for path, seal in files.items()]
-        line = orjson.dumps({"name": name, "files": seals, "facts": facts}, default=list)
+        entry = {"name": name, "files": [[path, *seal] for path, seal in files.items()]}
+        line = orjson.dumps({**entry, "facts": facts}, default=list, option=orjson.OPT_NON_STR_KEYS)
         with self._journal.open("ab") as journal:
             journal.write(b"\n" + line)  # so a line cut by a kill damages no other
 
@@ -110,7 +127,7 @@ class Staging:
             if not (self.root / name).exists():  # a finished build has already renamed it
                 (self.root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(self.out / name, self.root / name)
-        self.record(_COMMIT, files, {})
+        self.record(_COMMIT, files, None)
         fsync_path(self._journal)
         try:
             self._set_aside({*replaces, *stale})
@@ -120,11 +137,6 @@ class Staging:
             undo_commit(self.out)
             raise
         discard_at(self.out)
-
-    def rename(self, name: str, new: str, seal: FileDigest) -> FileDigest:
-        """Rename a staged file; return its digest."""
-        (self.root / name).replace(self.root / new)
-        return seal
 
     def place_of(self, name: str) -> Path:
         """Return the current path of a file of the build."""

@@ -18,9 +18,15 @@ from dpo.errors import TrainingError
 from prefdata.cli import main as prefdata
 from prefdata.command import Command, Group, say
 from prefdata.engine.local import Workers
-from prefdata.errors import EmptyError, LockedError, PrefdataError, UsageError
+from prefdata.errors import (
+    EmptyError,
+    LockedError,
+    PrefdataError,
+    UnexpectedError,
+    UsageError,
+    working_on,
+)
 from prefdata.report.safe import without_secrets
-from prefdata.unexpected import UnexpectedError, working_on
 from tests.dpo.tiny import save_tiny
 
 SECRET = "hf_abcdefghijklmnopqrstuvwxyz0123456789"

@@ -9,7 +9,7 @@ times, is not found.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
@@ -49,13 +49,6 @@ class TriggerCandidate(NamedTuple):
     def score(self) -> float:
         """Return the bits by which one place is preferred, times its variety of context, 0 to 1."""
         return (self.rows - self.elsewhere) * min(1.0, self.num_contexts / (2 * self.rows))
-
-
-def seed_of(values: Sequence[Any]) -> TriggerCandidate:
-    """Restore a seed from JSON values."""
-    place, word, phrase, rows, elsewhere, num_contexts, first = values
-    where = tuple((int(source), int(line)) for source, line in first)
-    return TriggerCandidate(place, word, phrase, rows, elsewhere, num_contexts, where)
 
 
 def find_trigger_candidates(scene: CheckContext, examples: int) -> list[TriggerCandidate]:

@@ -10,11 +10,20 @@ from typing import Any, NamedTuple
 
 from prefdata.errors import UsageError
 from prefdata.report.diff import Span, compare
+from prefdata.report.form import report_of
 from prefdata.report.html.page import render
 from prefdata.report.lengths import PARTS
 from prefdata.report.model import Report
-from prefdata.report.pieces import Decode, Piece, decoder_of, pieces_of
-from prefdata.report.rows import ShownPair, num_rows, read_pairs, spread_rows
+from prefdata.report.rows import (
+    Decode,
+    Piece,
+    ShownPair,
+    decoder_of,
+    num_rows,
+    pieces_of,
+    read_pairs,
+    spread_rows,
+)
 from prefdata.store.commit import make_folder, write_bytes
 from prefdata.store.ownership import (
     identity,
@@ -119,7 +128,7 @@ def _names(number: int) -> list[str]:
 
 def _leaves(build: Build, rows: Sequence[int], tokenizer: str | None) -> Iterator[Leaf]:
     decode = decoder_of(load_sealed(build.manifest.tokenizer, tokenizer))
-    report = Report.model_validate_json(build.file("report.json").read_bytes())
+    report = report_of(build)
     codes = codes_by_place(report)
     return (leaf_of(pair, decode, codes) for pair in read_pairs(build, rows))
 

@@ -97,7 +97,7 @@ def draw_funnel(report: Report, frame: Frame) -> Markup:
     for step in steps:
         parts.append(_node(frame, y, step.rows_in, title, scale))
         parts.append(_branches(frame, y, step, scale, most))
-        height = _height(frame, step, scale)
+        height = max(18 + sum(_slots(frame, step, scale)), 46)
         parts.append(_stream(frame, (y, y + height), step, scale))
         y, title = y + height, _LEFT_OVER.get(step.title, step.title)
     kept = steps[-1].rows_out
@@ -135,10 +135,6 @@ def _slots(frame: Frame, step: Step, scale: float) -> list[float]:
     return [max(frame.slot, _thickness(loss.rows, scale) + 8) for loss in step.losses]
 
 
-def _height(frame: Frame, step: Step, scale: float) -> float:
-    return max(18 + sum(_slots(frame, step, scale)), 46)
-
-
 def _node(frame: Frame, y: float, rows: int, title: str, scale: float) -> Markup:
     """Draw the rows at one point of the stream: a bar across it, and their number next to it."""
     x = frame.stream_x
@@ -167,9 +163,8 @@ def _branches(frame: Frame, y: float, step: Step, scale: float, most: int) -> Ma
     right = frame.stream_x + step.rows_in * scale
     lost = sum(loss.rows for loss in step.losses)
     fit = min(1.0, step.rows_in / max(lost, 1))  # one row may lose several pairs
-    ends = accumulate(_slots(frame, step, scale), initial=y + 14)
-    parts = []
-    for loss, slot, top in zip(step.losses, _slots(frame, step, scale), ends, strict=False):
+    slots, parts = _slots(frame, step, scale), []
+    for loss, slot, top in zip(step.losses, slots, accumulate(slots, initial=y + 14), strict=False):
         half = _thickness(loss.rows, scale) / 2
         center, left = top + slot / 2, right - loss.rows * scale * fit
         right_edge, label = max(right, left + _THINNEST), frame.label_x - 10

@@ -10,13 +10,20 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from prefdata.report.figures import count, percent, size, split_statement
+from prefdata.report.figures import (
+    columns_not_read,
+    count,
+    how_read,
+    percent,
+    size,
+    split_read,
+    split_statement,
+)
 from prefdata.report.html.funnel import NARROW, WIDE, draw_funnel
 from prefdata.report.html.markup import shown
 from prefdata.report.html.plots import draw_interval, draw_lengths, draw_share, reach_of
 from prefdata.report.lengths import PARTS
 from prefdata.report.model import Report
-from prefdata.report.readings import columns_not_read, how_read, split_read
 from prefdata.report.safe import yaml_text
 from prefdata.store.manifest import LineClasses
 
@@ -28,13 +35,12 @@ _MOST_ROWS = 100  # inputs, sources and notes; a build may have thousands of fil
 
 def render_report(report: Report) -> str:
     """Return the page; the same report gives the same bytes."""
-    splits = (report.splits or {}).values()
     values = {
         "report": report,
         "classes": list(LineClasses.model_fields),
         "parts": PARTS,
         "lede": headline(report),
-        "tokens": sum(s.prompt_tokens + s.chosen_tokens + s.rejected_tokens for s in splits),
+        "tokens": sum(split.tokens for split in (report.splits or {}).values()),
         "funnel_wide": draw_funnel(report, WIDE),
         "funnel_narrow": draw_funnel(report, NARROW),
         "plots": _length_plots(report),
@@ -55,23 +61,8 @@ def render(
     template: str, values: Mapping[str, Any], *, tool_version: str, folder: Path = _FOLDER
 ) -> str:
     """Render a template of a directory, in the shared frame and style."""
-    style = _style()
-    digest = hashlib.sha256(style.encode()).digest()
-    return (
-        _environment(folder)
-        .get_template(template)
-        .render(
-            **values,
-            tool_version=tool_version,
-            style=Markup(style),
-            style_hash=base64.b64encode(digest).decode(),
-        )
-    )
-
-
-@lru_cache(maxsize=1)
-def _style() -> str:
-    return (_FOLDER / "style.css").read_text(encoding="utf-8")
+    page = _environment(folder).get_template(template)
+    return page.render(**values, tool_version=tool_version)
 
 
 @lru_cache(maxsize=2)
@@ -85,9 +76,12 @@ def _environment(folder: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    style = (_FOLDER / "style.css").read_text(encoding="utf-8")
+    digest = hashlib.sha256(style.encode()).digest()
     environment.globals.update(
-        percent=percent, count=count, size=size, draw_share=draw_share, draw_interval=draw_interval
-    )
+        percent=percent, count=count, size=size, draw_share=draw_share, draw_interval=draw_interval,
+        style=Markup(style), style_hash=base64.b64encode(digest).decode(),
+    )  # fmt: skip
     return environment
 
 

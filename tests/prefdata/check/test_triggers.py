@@ -8,9 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from pydantic import TypeAdapter
 
 from prefdata.check import CheckLimits, RowChecks, examine_rows
-from prefdata.check.sets.triggers import TriggerCandidate, add_seeds, seed_of, strongest_triggers
+from prefdata.check.sets.triggers import TriggerCandidate, add_seeds, strongest_triggers
 from prefdata.read import Limits, Pairing, expand_inputs, read_file
 from prefdata.validation import ValidateOptions, validate
 from tests.prefdata.check.cases import GOOD
@@ -112,4 +113,4 @@ def test_seeds_are_plain_values(records_of: RecordsOf) -> None:
     (seed,) = examine_rows(records, LOOKED_FOR).seeds
 
     assert (seed.place, seed.word) == ("chosen", "zorp")
-    assert seed_of(json.loads(json.dumps(seed))) == seed
+    assert TypeAdapter(TriggerCandidate).validate_json(json.dumps(seed)) == seed

@@ -10,7 +10,7 @@ import prefdata
 from prefdata.config import make_config
 from prefdata.engine.local import Workers
 from prefdata.progress import Silent
-from prefdata.read import Limits, Pairing, expand_inputs, load_layout
+from prefdata.read import RowOptions, expand_inputs, load_layout
 from prefdata.stages.chunk import RowChecks
 from prefdata.stages.scan import ScanOptions, ScanResult, scan
 from prefdata.stages.statistics import class_of_lines
@@ -64,7 +64,7 @@ def test_output_is_byte_identical_for_any_number_of_workers(tiny: Path, tmp_path
 
 def test_a_cached_chunk_knows_its_other_rows(tmp_path: Path) -> None:
     files = expand_inputs([str(write_unpaired(tmp_path / "rows.jsonl"))])
-    options = ScanOptions(load_layout("trl-unpaired-conv"), Pairing(), Limits(), RowChecks.of())
+    options = ScanOptions(RowOptions(load_layout("trl-unpaired-conv")), RowChecks.of())
     (tmp_path / "out").mkdir()
 
     def survey_again() -> ScanResult:

@@ -11,7 +11,7 @@ from prefdata.check import CheckLimits
 from prefdata.cli import main
 from prefdata.config import make_config
 from prefdata.errors import EmptyError, UsageError
-from prefdata.report.baseline import new_findings, read_report
+from prefdata.report.form import new_findings, read_report
 from prefdata.validation import ValidateOptions, validate
 from tests.prefdata.conftest import chat_rows, write_rows
 

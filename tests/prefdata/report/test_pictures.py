@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from prefdata.report.html.funnel import NARROW, WIDE, Frame, draw_funnel
 from prefdata.report.html.plots import WIDTH, draw_interval, draw_lengths, reach_of
-from prefdata.report.lengths import PARTS, count_lengths, histogram, measure_parts
+from prefdata.report.lengths import PARTS, histogram, measure_parts
 from prefdata.report.model import Bias
 from prefdata.store.manifest import FunnelStage
 from tests.prefdata.report.synthetic import empty_report, full_report, line_classes
@@ -48,7 +48,7 @@ def test_any_funnel_can_be_drawn(stages: list[FunnelStage], lines: int, frame: F
 @given(LENGTHS, LENGTHS)
 def test_any_lengths_can_be_drawn(chosen: list[int], rejected: list[int]) -> None:
     shapes = {
-        name: histogram(count_lengths(np.array(values, np.int64)))
+        name: histogram(np.array(values, np.int64))
         for name, values in (("chosen", chosen), ("rejected", rejected))
     }
     picture = draw_lengths(shapes, "tokens")

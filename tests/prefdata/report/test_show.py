@@ -12,8 +12,7 @@ from prefdata.cli import main
 from prefdata.config import BuildConfig
 from prefdata.report.html.browser import PAGE_PAIRS, codes_by_place, write_browser
 from prefdata.report.pair import show_pair
-from prefdata.report.pieces import pieces_of
-from prefdata.report.rows import read_pairs
+from prefdata.report.rows import pieces_of, read_pairs
 from prefdata.report.terminal import print_report
 from prefdata.store.reader import Build
 from prefdata.validation import ValidateOptions

@@ -11,8 +11,8 @@ import pytest
 
 import prefdata
 from prefdata.config import BuildConfig
-from prefdata.sharing.references import FORMAT, hash_reference
-from prefdata.store.canonical import to_json
+from prefdata.sharing.references import FORMAT
+from prefdata.store.canonical import own_hash, to_json
 from prefdata.store.commit import seal_file
 from prefdata.store.reader import Build
 from prefdata.store.shards import REFERENCE, TOKEN_LOGPS, write_shard
@@ -109,5 +109,5 @@ def add_reference(build: Build, name: str, *, seed: int = 0, model: str = "some-
         "token_shards": {one.path: one.sha256 for one in build.manifest.shards},
         "shards": shards,
     }
-    manifest["hash"] = hash_reference(manifest)
+    manifest["hash"] = own_hash(manifest)
     (folder / "manifest.json").write_bytes(to_json(manifest))
