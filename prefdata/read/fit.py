@@ -132,7 +132,7 @@ def _prompt_and_answers(reader: Adapter, row: Object) -> tuple[Any, list[Any]] |
         draft = reader.read_whole(whole)
     except RowError:
         return None
-    return draft.prompt, [side for pair in draft.pairs for side in pair[:2]]
+    return draft.prompt, [side for pair in draft.pairs for side in (pair.chosen, pair.rejected)]
 
 
 def _roles_said(layout: Layout, rows: Sequence[Object]) -> list[str]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from prefdata.read.adapt.candidates import CandidateReader
+from prefdata.read.adapt.columns import Pair, ParsedRow
 from prefdata.read.adapt.content_parts import from_json
 from prefdata.read.adapt.fields import (
     TYPES,
@@ -16,7 +17,6 @@ from prefdata.read.adapt.fields import (
 from prefdata.read.adapt.ids import Messages, canonical_json, group_digest
 from prefdata.read.adapt.message_cells import looks_like_messages, parse_columns
 from prefdata.read.adapt.messages import read_completion, read_messages, read_tools
-from prefdata.read.adapt.parsed_row import Pair, ParsedRow
 from prefdata.read.adapt.prompt import PromptReader, at_path
 from prefdata.read.adapt.ranking import Candidate
 from prefdata.read.adapt.repeated import read_repeated, refuse_dialogue
@@ -175,7 +175,7 @@ class Adapter:
     def _split(self, row: dict[str, Any], chosen: Any, rejected: Any) -> Split:
         split = self._split_sides(row, chosen, rejected)
         if self.layout.sides in ("completion", "after_prompt"):
-            sides = split[1:]
+            sides = (split.chosen, split.rejected)
             found = read_repeated(split.prompt, sides, self.layout.repeated)
             return split if found is sides else Split(split.prompt, *found)
         if self.layout.sides == "chosen_dialogue":

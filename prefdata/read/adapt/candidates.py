@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from prefdata.read.adapt.columns import Pair
 from prefdata.read.adapt.fields import (
     Getter,
     getter,
@@ -14,7 +15,6 @@ from prefdata.read.adapt.fields import (
 from prefdata.read.adapt.ids import Messages
 from prefdata.read.adapt.messages import read_completion, read_messages, text_message
 from prefdata.read.adapt.pairing import cross_tiers, dense_ranks, pair_up
-from prefdata.read.adapt.parsed_row import Pair
 from prefdata.read.adapt.ranking import Candidate, orderer, read_tier
 from prefdata.read.faults import RowError
 from prefdata.read.layouts.model import Candidates, Layout

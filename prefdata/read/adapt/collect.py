@@ -6,10 +6,9 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 
 from prefdata.read.adapt.adapter import Adapter
-from prefdata.read.adapt.columns import RecordColumns, RejectedColumns
+from prefdata.read.adapt.columns import ParsedRow, RecordColumns, RejectedColumns
 from prefdata.read.adapt.fields import read_flag
 from prefdata.read.adapt.ids import canonical_json
-from prefdata.read.adapt.parsed_row import ParsedRow
 from prefdata.read.adapt.prompt import at_path
 from prefdata.read.adapt.trees import MAX_TURNS, prompt_row, prompts, tree_rows
 from prefdata.read.faults import RowError
@@ -126,7 +125,7 @@ class Collector:
         self, unit: Unit, draft: ParsedRow, used: tuple[int, ...], chosen: int, ordinal: int
     ) -> None:
         """Add a pair under the line of its chosen side; record the other lines it was made of."""
-        line, offset = unit.members[chosen][:2]
+        line, offset = unit.members[chosen].line, unit.members[chosen].offset
         num_bytes = sum(len(unit.members[place].raw) for place in used)
         for tie in self.records.add(line, offset, draft, num_bytes, ordinal):
             self.rejected.add_tie(line, offset, ordinal, draft, tie)

@@ -1,47 +1,54 @@
-"""Rows collected by column, then converted to Arrow at once: ten times as fast as by row."""
+"""Parsed rows, collected by column and converted to Arrow at once: ten times as fast as by row.
 
-from typing import Any
+The columns are named by `Record`. A pair's values come from three tuples whose fields have these
+names: its row (ParsedRow), the pair itself (Pair), and its ids and location (KEYS).
+"""
+
+from itertools import accumulate, chain
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from prefdata.arrow import arrow_array
-from prefdata.read.adapt.ids import Message, Messages, pair_digest, pair_json, side_digest
-from prefdata.read.adapt.parsed_row import ParsedRow
+from prefdata.read.adapt.ids import Messages, pair_digest, pair_json, side_digest
 from prefdata.read.faults import RowError
 from prefdata.read.files.source import InputFile
 from prefdata.records.schema import MESSAGE, MESSAGES, RECORDS, REJECTED
 
 BATCH_PAIRS = 2048  # few enough that their objects stay in the processor's cache
 BATCH_BYTES = 2**28  # far below the 2 GiB that one Arrow text column can hold
-
-SCALARS = [
-    name
-    for name in RECORDS.names
-    if name not in ("source", "source_index", "prompt", "chosen", "rejected")
-]
+KEYS = ("pair_id", "chosen_id", "rejected_id", "line", "offset", "ordinal")
 
 
-class MessageColumn:
-    """Column of dialogues: all messages in one list, and the end of each dialogue."""
+class Pair(NamedTuple):
+    """Two completions of one prompt, with the scores, models and ranks in the row."""
 
-    def __init__(self) -> None:
-        self.flat: list[Message] = []
-        self.ends = [0]
+    chosen: Messages
+    rejected: Messages
+    score_chosen: float | None = None
+    score_rejected: float | None = None
+    margin: float | None = None
+    model_chosen: str | None = None
+    model_rejected: str | None = None
+    chosen_rank: int | None = None
+    rejected_rank: int | None = None
+    tie: bool = False
+    places: tuple[int, int] | None = None
+    """Indices of chosen and rejected among the row's candidates, if it has candidates."""
 
-    def add(self, messages: Messages) -> None:
-        self.flat.extend(messages)
-        self.ends.append(len(self.flat))
 
-    def array(self) -> pa.Array:
-        parts = list(zip(*self.flat, strict=True)) or [()] * len(MESSAGE)
-        columns = [
-            pa.nulls(len(part), pa.string())
-            if part.count(None) == len(part)
-            else arrow_array(part, pa.string())
-            for part in parts
-        ]
-        structs = pa.StructArray.from_arrays(columns, fields=list(MESSAGE))
-        return pa.ListArray.from_arrays(arrow_array(self.ends, pa.int32()), structs, type=MESSAGES)
+class ParsedRow(NamedTuple):
+    """Prompt and pairs of one row; a pair's index in the list is its ordinal."""
+
+    form: str
+    prompt: Messages
+    tools: str | None
+    group_id: bytes
+    pairs: list[Pair]
+    weight: float
+    meta: str
+    completions: int = 0
+    """Number of completions of the prompt, if the layout has candidates."""
 
 
 class RecordColumns:
@@ -54,8 +61,9 @@ class RecordColumns:
 
     def _start(self) -> None:
         self.num_bytes = 0
-        self.scalars: list[tuple[Any, ...]] = []  # in the order of SCALARS
-        self.prompt, self.chosen, self.rejected = MessageColumn(), MessageColumn(), MessageColumn()
+        self.rows: list[ParsedRow] = []
+        self.pairs: list[Pair] = []
+        self.keys: list[tuple[bytes, bytes, bytes, int, int, int]] = []  # in the order of KEYS
 
     def add(
         self, line: int, offset: int, draft: ParsedRow, num_bytes: int, first: int = 0
@@ -71,34 +79,30 @@ class RecordColumns:
                 continue
             chosen_id, rejected_id = side_digest(pair.chosen), side_digest(pair.rejected)
             pair_id = pair_digest(draft.group_id, chosen_id, rejected_id)
-            self.scalars.append(  # adding tuples is twice as fast as unpacking them
-                (pair_id, draft.group_id, chosen_id, rejected_id, line, offset, ordinal)  # noqa: RUF005
-                + (draft.form, draft.tools)
-                + pair[2:5]
-                + (draft.weight,)
-                + pair[5:9]
-                + (draft.meta,)
-            )
-            self.prompt.add(draft.prompt)
-            self.chosen.add(pair.chosen)
-            self.rejected.add(pair.rejected)
+            self.keys.append((pair_id, chosen_id, rejected_id, line, offset, ordinal))
+            self.pairs.append(pair)
+            self.rows.append(draft)
             self.num_bytes += num_bytes
-            if len(self.scalars) >= BATCH_PAIRS or self.num_bytes >= BATCH_BYTES:
+            if len(self.pairs) >= BATCH_PAIRS or self.num_bytes >= BATCH_BYTES:
                 self._flush()
         return ties
 
     def _flush(self) -> None:
-        num = len(self.scalars)
+        num = len(self.pairs)
         if not num:
             return
-        columns = dict(zip(SCALARS, zip(*self.scalars, strict=True), strict=True))
-        arrays = {name: arrow_array(columns[name], RECORDS.field(name).type) for name in SCALARS}
-        arrays["source"] = arrow_array([self.file.source] * num, pa.string())
-        arrays["source_index"] = arrow_array([self.file.index] * num, pa.int32())
-        for name in ("prompt", "chosen", "rejected"):
-            arrays[name] = getattr(self, name).array()
-        ordered = [arrays[name] for name in RECORDS.names]
-        self.batches.append(pa.RecordBatch.from_arrays(ordered, schema=RECORDS))
+        columns: dict[str, Any] = {"source": [self.file.source] * num}
+        columns["source_index"] = [self.file.index] * num
+        columns |= zip(ParsedRow._fields, zip(*self.rows, strict=True), strict=True)
+        columns |= zip(Pair._fields, zip(*self.pairs, strict=True), strict=True)
+        columns |= zip(KEYS, zip(*self.keys, strict=True), strict=True)
+        arrays = [
+            _messages_array(columns[field.name])
+            if field.type == MESSAGES
+            else arrow_array(columns[field.name], field.type)
+            for field in RECORDS
+        ]
+        self.batches.append(pa.RecordBatch.from_arrays(arrays, schema=RECORDS))
         self._start()
 
     def table(self) -> pa.Table:
@@ -106,12 +110,25 @@ class RecordColumns:
         return pa.Table.from_batches(self.batches, schema=RECORDS)
 
 
+def _messages_array(dialogues: tuple[Messages, ...]) -> pa.Array:
+    parts = list(zip(*chain.from_iterable(dialogues), strict=True)) or [()] * len(MESSAGE)
+    columns = [
+        pa.nulls(len(part), pa.string())
+        if part.count(None) == len(part)
+        else arrow_array(part, pa.string())
+        for part in parts
+    ]
+    structs = pa.StructArray.from_arrays(columns, fields=list(MESSAGE))
+    ends = list(accumulate(map(len, dialogues), initial=0))
+    return pa.ListArray.from_arrays(arrow_array(ends, pa.int32()), structs, type=MESSAGES)
+
+
 class RejectedColumns:
     """Rows and pairs of one file that were refused during reading."""
 
     def __init__(self, file: InputFile) -> None:
         self.file = file
-        self.rows: list[tuple[Any, ...]] = []
+        self.rows: list[tuple[Any, ...]] = []  # in the order of REJECTED's fields
 
     def add_row(
         self, line: int, offset: int, fault: RowError, raw: bytes, ordinal: int = -1
@@ -122,16 +139,11 @@ class RejectedColumns:
     def add_tie(self, line: int, offset: int, ordinal: int, draft: ParsedRow, tie: int) -> None:
         """Add the draft's pair at index `tie` under its ordinal in the line."""
         pair = draft.pairs[tie]
-        place = (self.file.source, self.file.index, line, offset, ordinal)
         raw = pair_json(draft.prompt, pair.chosen, pair.rejected)
-        self.rows.append((*place, "PD303", "both completions rank the same", raw))
+        fault = RowError("PD303", "both completions rank the same")
+        self.add_row(line, offset, fault, raw, ordinal)
 
     def table(self) -> pa.Table:
-        return rejected_table(self.rows)
-
-
-def rejected_table(rows: list[tuple[Any, ...]]) -> pa.Table:
-    """Return a table of rows whose values are in the order of REJECTED's fields."""
-    columns = list(zip(*rows, strict=True)) or [()] * len(REJECTED)
-    arrays = [arrow_array(part, field.type) for part, field in zip(columns, REJECTED, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=REJECTED)
+        columns = list(zip(*self.rows, strict=True)) or [()] * len(REJECTED)
+        arrays = map(arrow_array, columns, REJECTED.types)
+        return pa.Table.from_arrays(list(arrays), schema=REJECTED)

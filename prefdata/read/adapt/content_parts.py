@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from prefdata.read.adapt.ids import Message, Messages, given_json
+from prefdata.read.adapt.ids import CONTENT, Message, Messages, given_json
 from prefdata.read.faults import RowError
 
 CALLS = ("tool_use", "tool_call", "tool_calls", "function_call")
@@ -84,7 +84,7 @@ def _result(place: str, part: Mapping[str, Any]) -> str:
     if type(content) is not list:
         raise RowError("R210", f"a tool's result in `{place}` is not text")
     (message,) = read_parts(place, "tool", content)
-    return message[1]
+    return message[CONTENT]
 
 
 def from_json(place: str, value: Any) -> Any:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from prefdata.read.adapt.fields import MISSING, getter, optional, optional_text, require
-from prefdata.read.adapt.ids import Messages
+from prefdata.read.adapt.ids import CONTENT, ROLE, Messages
 from prefdata.read.adapt.messages import read_messages, text_message
 from prefdata.read.adapt.sides import drop_open_turn, read_transcript
 from prefdata.read.faults import RowError
@@ -44,8 +44,8 @@ class PromptReader:
         if not path:
             return turns
         system = _system(path, optional(at_path(path, row)))
-        own = [turn for turn in turns[:1] if turn[0] in SYSTEM]
-        if not system or (own and own[0][1] == system[0][1]):
+        own = [turn for turn in turns[:1] if turn[ROLE] in SYSTEM]
+        if not system or (own and own[0][CONTENT] == system[0][CONTENT]):
             return turns
         if own:
             raise RowError(
@@ -66,9 +66,9 @@ def _system(path: str, value: Any) -> Messages:
         text = optional_text(path, value)
         return [text_message("system", text)] if text else []
     turns = read_messages(path, value, {}) if value else []
-    if any(turn[0] not in SYSTEM for turn in turns) or len(turns) > 1:
+    if any(turn[ROLE] not in SYSTEM for turn in turns) or len(turns) > 1:
         raise RowError("R210", f"`{path}` is not one system message")
-    return [turn for turn in turns if turn[1]]
+    return [turn for turn in turns if turn[CONTENT]]
 
 
 def _history(path: str, row: dict[str, Any]) -> Messages:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 OURS = frozenset({"system", "developer", "user", "assistant", "tool"})
-TOOL_CALLS = "tool_calls"  # a turn whose text is a call, not content
+CALL = "tool_calls"  # a turn whose text is a call, not content
 
 USUAL: Mapping[str, str] = {
     "human": "user",
@@ -17,8 +17,8 @@ USUAL: Mapping[str, str] = {
     "function": "tool",
     "tool_response": "tool",
     "function_response": "tool",
-    "function_call": TOOL_CALLS,
-    "tool_call": TOOL_CALLS,
+    "function_call": CALL,
+    "tool_call": CALL,
 }
 """ShareGPT's names and similar ones, case-sensitive: `Assistant` may be somebody's name."""
 

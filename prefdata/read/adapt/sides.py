@@ -8,7 +8,7 @@ from os.path import commonprefix
 from typing import NamedTuple
 
 from prefdata.read.adapt.common_prefix import shared_beginning
-from prefdata.read.adapt.ids import Messages
+from prefdata.read.adapt.ids import CONTENT, ROLE, Messages
 from prefdata.read.adapt.messages import text_message
 from prefdata.read.faults import RowError
 
@@ -82,7 +82,7 @@ def split_chosen_dialogue(dialogue: Messages, rejected: Messages, *, is_text: bo
 
     A rejected text replaces the last turn; rejected turns replace all after the user's last turn.
     """
-    users = [place for place, turn in enumerate(dialogue) if turn[0] == "user"]
+    users = [place for place, turn in enumerate(dialogue) if turn[ROLE] == "user"]
     start = len(dialogue) - 1 if is_text or not users else users[-1] + 1
     return Split(dialogue[:start], dialogue[start:], rejected)
 
@@ -101,16 +101,18 @@ def part_dialogues(dialogues: Sequence[Messages], *, last_turn: bool) -> list[Me
 
 def drop_open_turn(turns: Messages) -> Messages:
     """Remove the empty assistant turn at the end of a transcript."""
-    return turns[:-1] if turns and turns[-1][0] == "assistant" and not turns[-1][1] else turns
+    return (
+        turns[:-1] if turns and turns[-1][ROLE] == "assistant" and not turns[-1][CONTENT] else turns
+    )
 
 
 def split_after_prompt(prompt: Messages, chosen: Messages, rejected: Messages) -> Split:
     """Split dialogues whose first user turn is the prompt column's text; else raise PD207."""
-    if not any(turn[0] == "user" for turn in (*chosen, *rejected)):
+    if not any(turn[ROLE] == "user" for turn in (*chosen, *rejected)):
         return Split(prompt, chosen, rejected)  # the sides are answers without the prompt
     for side, turns in (("chosen", chosen), ("rejected", rejected)):
-        first = next((turn[1] for turn in turns if turn[0] == "user"), None)
-        if first != prompt[-1][1]:
+        first = next((turn[CONTENT] for turn in turns if turn[ROLE] == "user"), None)
+        if first != prompt[-1][CONTENT]:
             raise RowError("PD207", f"the first user turn of {side} is not the prompt")
     return split_common_turns(chosen, rejected)
 
