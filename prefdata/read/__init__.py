@@ -8,7 +8,13 @@ from prefdata.read.files.chunks import Block
 from prefdata.read.files.source import InputFile, expand_inputs, label_sources
 from prefdata.read.fit import Fitted, Wanted
 from prefdata.read.layouts.model import Layout
-from prefdata.read.layouts.registry import find_layout, load_layout, shipped_layouts
+from prefdata.read.layouts.registry import (
+    find_layout,
+    installed_layouts,
+    known_layouts,
+    load_layout,
+    shipped_layouts,
+)
 from prefdata.read.limits import Limits, Pairing
 from prefdata.read.reader import (
     FileRows,
@@ -44,6 +50,8 @@ __all__ = [
     "find_layout",
     "fit_to_blocks",
     "gather_blocks",
+    "installed_layouts",
+    "known_layouts",
     "label_sources",
     "load_layout",
     "meaning_of",

@@ -10,7 +10,7 @@ from prefdata.read.adapt.implicit import require_prompt, with_lines
 from prefdata.read.adapt.message_cells import parse_columns
 from prefdata.read.faults import RowError
 from prefdata.read.layouts.model import Kind, Layout
-from prefdata.read.layouts.registry import in_force, shipped_layouts
+from prefdata.read.layouts.registry import in_force, known_layouts
 from prefdata.read.unread import EMPTY, kind_of
 
 SAMPLE = 64  # rows examined
@@ -79,7 +79,7 @@ def likely(rows: Sequence[dict[str, Any]]) -> list[Fit]:
 
 
 def _fits(rows: Sequence[dict[str, Any]]) -> list[Fit]:
-    return [_fit(layout, rows) for layout in shipped_layouts().values() if layout.detect]
+    return [_fit(layout, rows) for layout in known_layouts().values() if layout.detect]
 
 
 def _fit(layout: Layout, rows: Sequence[dict[str, Any]]) -> Fit:
@@ -158,7 +158,7 @@ def _nearest(rows: Sequence[dict[str, Any]]) -> str:
     if some:
         names = (f"{fit.layout.name} ({fit.confidence:.0%} of the rows)" for fit in some)
         return f"; nearest: {', '.join(names)}"
-    by_names = [layout for layout in shipped_layouts().values() if _has_columns(layout, rows)]
+    by_names = [layout for layout in known_layouts().values() if _has_columns(layout, rows)]
     wrong = [(layout, _wrong_kinds(layout, rows)) for layout in by_names]
     if not wrong:
         return ""

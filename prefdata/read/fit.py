@@ -57,6 +57,8 @@ def fit(rows: Sequence[Object], wanted: Wanted, limits: Limits, place: str) -> F
     if wanted.columns.given:
         layout, chosen_by = with_names(layout, wanted.columns, place), "options"
         said += [f"{side} is `{name}`" for side, name in wanted.columns.given.items()]
+    if layout.package:
+        said.append(f"the layout is one of the package {layout.package}")
     layout = layout.model_copy(update={"parse": [*layout.parse, *parsed]})
     if wanted.layout is None or is_shipped(wanted.layout):
         layout, more = _with_usual(layout, rows)

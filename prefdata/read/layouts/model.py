@@ -8,12 +8,13 @@
     rejected: bad
     fixture: {rows: [{...}], pairs: [{prompt: ..., chosen: ..., rejected: ...}]}
 
-A path such as `info.post` reads inside objects. A user's layout is a file of the same form.
+A path such as `info.post` reads inside objects. A user's layout is a file of the same form; so are
+those of packages, which name them with the entry point `prefdata.layouts`.
 """
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
 from prefdata.records.text import FORM_COLUMN
 from prefdata.settings import accept_old_keys
@@ -263,6 +264,18 @@ class Layout(Strict):
     meta: str | None = None
     """Path of a JSON object as text that becomes the record's whole `meta`."""
     fixture: Fixture
+    _package: str = PrivateAttr("")
+
+    @property
+    def package(self) -> str:
+        """The installed package that gave the layout, with its version; empty for others."""
+        return self._package
+
+    def of_package(self, name: str) -> "Layout":
+        """Return the layout as one of an installed package."""
+        layout = self.model_copy()
+        layout._package = name
+        return layout
 
     @model_validator(mode="before")
     @classmethod
