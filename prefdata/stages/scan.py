@@ -23,15 +23,12 @@ from prefdata.read import (
     LineCounts,
     OpenFile,
     Pairing,
-    RowOptions,
     TextChoice,
     TextRule,
     Wanted,
-    choose_in_blocks,
-    fit_to_blocks,
-    gather_blocks,
     meaning_of,
     notes_of,
+    open_rows,
 )
 from prefdata.records.findings import counts, merge_counts
 from prefdata.records.keys import KEY_COLUMNS, REJECTED_LINES, SOURCE_ROWS
@@ -197,21 +194,15 @@ class _Reading:
 
     def tasks(self) -> Iterator[ChunkTask | Done[ChunkResult]]:
         for file in self.files:
-            opened = OpenFile(file, self.options.limits)
-            wanted = Wanted(self.options.layout, self.options.columns)
-            fitted, blocks = fit_to_blocks(file, iter(opened), wanted, self.options.limits)
-            layout = fitted.layout
-            self.opened.append((opened, fitted))
-            blocks = gather_blocks(blocks, layout, self.options.limits)
-            how = RowOptions(layout, self.options.pairing, self.options.limits)
-            choice, blocks = choose_in_blocks(file, blocks, how, self.options.text)
-            if choice is not None:
-                self.texts[file.index] = choice
-            how = how._replace(plain=choice.form if choice else "chat")
-            for number, block in enumerate(blocks):
+            o = self.options
+            rows = open_rows(file, Wanted(o.layout, o.columns), o.pairing, o.limits, o.text)
+            self.opened.append((rows.file, rows.fitted))
+            if rows.text is not None:
+                self.texts[file.index] = rows.text
+            for number, block in enumerate(rows.blocks):
                 name = f"{file.index:05d}-{number:05d}"
                 yield self._recall(name, file) or ChunkTask(
-                    name, file, block, how, self.options.checks, self._root, self.options.near
+                    name, file, block, rows.options, o.checks, self._root, o.near
                 )
 
     @property

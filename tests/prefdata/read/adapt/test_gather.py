@@ -11,10 +11,11 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefdata.read import FileRows, Layout, Limits, Pairing, load_layout, shipped_layouts
+from prefdata.read import Layout, Limits, Pairing, load_layout, shipped_layouts
 from prefdata.read.adapt.adapter import Adapter
 from prefdata.read.faults import RowError
 from prefdata.validation import ValidateOptions, validate
+from tests.prefdata.read.rows import FileRows
 
 Read = Callable[..., FileRows]
 
