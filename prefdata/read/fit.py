@@ -10,10 +10,9 @@ from typing import Any, Literal, NamedTuple
 
 from prefdata.read.adapt.adapter import Adapter
 from prefdata.read.adapt.message_cells import OPENS, message_columns, parse_cell, text_list_columns
-from prefdata.read.adapt.messages import read_completion
+from prefdata.read.adapt.messages import OURS, our_role, read_completion
 from prefdata.read.adapt.named import Columns, rename, with_names
 from prefdata.read.adapt.repeated import cut_prompt, is_long
-from prefdata.read.adapt.roles import OURS, our_role
 from prefdata.read.adapt.spellings import usual_columns, with_usual_columns
 from prefdata.read.detect import detect_layout
 from prefdata.read.faults import RowError

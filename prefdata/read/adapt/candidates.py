@@ -14,8 +14,14 @@ from prefdata.read.adapt.fields import (
 )
 from prefdata.read.adapt.ids import Messages
 from prefdata.read.adapt.messages import read_completion, read_messages, text_message
-from prefdata.read.adapt.pairing import cross_tiers, dense_ranks, pair_up
-from prefdata.read.adapt.ranking import Candidate, orderer, read_tier
+from prefdata.read.adapt.ranking import (
+    Candidate,
+    cross_tiers,
+    dense_ranks,
+    orderer,
+    pair_up,
+    read_tier,
+)
 from prefdata.read.faults import RowError
 from prefdata.read.layouts.model import Candidates, Layout
 from prefdata.read.limits import Limits, Pairing

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from prefdata.errors import UsageError
-from prefdata.read.adapt.common_prefix import shared_beginning
+from prefdata.read.adapt.sides import shared_beginning
 from prefdata.read.files.parse_json import Object
 from prefdata.read.layouts.model import Layout
 

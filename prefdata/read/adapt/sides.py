@@ -7,7 +7,6 @@ from itertools import takewhile
 from os.path import commonprefix
 from typing import NamedTuple
 
-from prefdata.read.adapt.common_prefix import shared_beginning
 from prefdata.read.adapt.ids import CONTENT, ROLE, Messages
 from prefdata.read.adapt.messages import text_message
 from prefdata.read.faults import RowError
@@ -16,6 +15,13 @@ from prefdata.read.faults import RowError
 # are text.
 MARKER = re.compile(r"\n\n(Human|Assistant):")
 MARKERS = HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+# Where a prompt can end, in the shared beginning of two texts.
+_CONTROL = r"<\|[^|<>\n]{1,40}\|>|</?(?:s|bos|eos|start_of_turn|end_of_turn)>|\[/?[A-Z_]{2,20}\]"
+_SPEAKER = r"(?:(?:system|user|assistant|model|tool|bot|gpt)\b)?"  # as in <|im_start|>assistant
+_LABEL = r"(?:^|(?<=\n))[#* ]{0,5}(?:[\w.-]{1,20} ?){1,3}:(?=[ \t\n*]|$)"  # opens a line: "Bob:"
+_KNOWN = r"(?<!\S)(?:Assistant|Answer|Response|Output|Completion|Summary|TL;DR|AI|Bot|A):"
+TURN = re.compile(rf"(?:(?:{_CONTROL}){_SPEAKER}|{_LABEL}|{_KNOWN})\n*")
+LINE = re.compile(r"\n+")
 
 
 class Split(NamedTuple):
@@ -115,6 +121,24 @@ def split_after_prompt(prompt: Messages, chosen: Messages, rejected: Messages) -
         if first != prompt[-1][CONTENT]:
             raise RowError("PD207", f"the first user turn of {side} is not the prompt")
     return split_common_turns(chosen, rejected)
+
+
+def shared_beginning(first: str, second: str) -> int:
+    r"""Return the length of the common prefix up to the last line, turn or marker, or 0.
+
+    Common words end later, but "It is" begins both answers and is not a part of the prompt.
+
+    >>> shared_beginning("Q: a\nA: It is b", "Q: a\nA: It is c")
+    7
+    >>> shared_beginning("The sky is blue", "The sky is black")
+    0
+    """
+    common = commonprefix([first, second])  # noqa: RUF071 - characters are meant
+    for ends in (TURN, LINE):  # lines after the last turn's marker belong to the answers
+        places = [one for one in ends.finditer(common) if common[: one.start()].strip()]
+        if places:
+            return places[-1].end()
+    return 0
 
 
 def split_common_lines(chosen: str, rejected: str) -> Split:

@@ -13,9 +13,8 @@ from prefdata.read.files.chunks import CsvBlock, by_size
 from prefdata.read.files.csv_dialect import Dialect, likely_encoding, read_header
 from prefdata.read.files.csv_quotes import Scanner, split_records
 from prefdata.read.files.jsonl import Row, Tally, too_long
-from prefdata.read.files.lines import BOM
 from prefdata.read.files.parse_json import Object
-from prefdata.read.limits import MIB, Limits
+from prefdata.read.limits import BOM, MIB, Limits
 
 RUN_BYTES = MIB // 4
 """Bytes of records that are parsed together; small, so that their fields take little memory."""

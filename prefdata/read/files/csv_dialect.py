@@ -8,7 +8,7 @@ import orjson
 
 from prefdata.errors import UsageError
 from prefdata.read.files.csv_quotes import Record, split_records
-from prefdata.read.files.lines import BOM
+from prefdata.read.limits import BOM
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 OTHERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}

@@ -25,7 +25,6 @@ from prefdata.read.files.csv import csv_blocks, csv_rows
 from prefdata.read.files.csv_dialect import DELIMITERS, find_dialect, refuse_separated
 from prefdata.read.files.json_array import array_blocks, element_rows
 from prefdata.read.files.jsonl import Row, Tally, line_rows, long_row, range_rows, unit_refusals
-from prefdata.read.files.lines import BOM
 from prefdata.read.files.source import InputFile
 from prefdata.read.files.tabular import (
     arrow_blocks,
@@ -35,7 +34,7 @@ from prefdata.read.files.tabular import (
     table_rows,
 )
 from prefdata.read.files.unpack import MAGIC, HashedFile, Unpacker, refuse_foreign
-from prefdata.read.limits import Limits
+from prefdata.read.limits import BOM, Limits
 
 ENCRYPTED = b"PARE"
 HEAD_BYTES = 64 * 1024

@@ -16,14 +16,12 @@ from prefdata.read.files.arrow_buffers import (
     require_whole_stream,
     schema_of_message,
 )
-from prefdata.read.files.budget import Budget
 from prefdata.read.files.cells import RawRow, as_bytes, python_rows, require_readable
 from prefdata.read.files.chunks import ITEM_BYTES, PART_BYTES, TableBlock
 from prefdata.read.files.jsonl import Row, Tally, too_long
-from prefdata.read.files.parquet_footer import require_sound_sizes
-from prefdata.read.files.parquet_pages import Chunk, row_group_chunks
+from prefdata.read.files.parquet import Chunk, require_sound_sizes, row_group_chunks
 from prefdata.read.files.row_sizes import least_bytes, spans
-from prefdata.read.limits import MIB, Limits
+from prefdata.read.limits import MIB, Budget, Limits
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 32 * MIB
