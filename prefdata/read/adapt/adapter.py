@@ -8,6 +8,7 @@ from prefdata.read.adapt.content_parts import from_json
 from prefdata.read.adapt.fields import (
     TYPES,
     Getter,
+    at_path,
     getter,
     number_reader,
     optional,
@@ -17,7 +18,7 @@ from prefdata.read.adapt.fields import (
 from prefdata.read.adapt.ids import Messages, canonical_json, group_digest
 from prefdata.read.adapt.message_cells import looks_like_messages, parse_columns
 from prefdata.read.adapt.messages import read_completion, read_messages, read_tools
-from prefdata.read.adapt.prompt import PromptReader, at_path
+from prefdata.read.adapt.prompt import PromptReader
 from prefdata.read.adapt.ranking import Candidate
 from prefdata.read.adapt.repeated import read_repeated, refuse_dialogue
 from prefdata.read.adapt.sides import (

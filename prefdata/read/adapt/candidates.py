@@ -13,7 +13,7 @@ from prefdata.read.adapt.fields import (
     require,
 )
 from prefdata.read.adapt.ids import Messages
-from prefdata.read.adapt.messages import read_completion, read_messages, text_message
+from prefdata.read.adapt.messages import alternate, read_completion, read_messages
 from prefdata.read.adapt.ranking import (
     Candidate,
     cross_tiers,
@@ -193,9 +193,4 @@ def _woven(place: str, users: list[Any], answers: Any) -> Messages:
     if len(users) != len(answers):
         problem = f"{len(answers)} answers to {len(users)} turns of the user"
         raise RowError("R210", f"`{place}` holds {problem}")
-    turns = zip(users, answers, strict=True)
-    return [
-        text_message(role, text)
-        for turn in turns
-        for role, text in zip(("user", "assistant"), turn, strict=True)
-    ]
+    return alternate(zip(users, answers, strict=True))

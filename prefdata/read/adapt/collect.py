@@ -7,9 +7,8 @@ import polars as pl
 
 from prefdata.read.adapt.adapter import Adapter
 from prefdata.read.adapt.columns import ParsedRow, RecordColumns, RejectedColumns
-from prefdata.read.adapt.fields import read_flag
+from prefdata.read.adapt.fields import at_path, read_flag
 from prefdata.read.adapt.ids import canonical_json
-from prefdata.read.adapt.prompt import at_path
 from prefdata.read.adapt.trees import MAX_TURNS, prompt_row, prompts, tree_rows
 from prefdata.read.faults import RowError
 from prefdata.read.files.chunks import Member, Unit

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import orjson
 from blake3 import blake3
 
-from prefdata.read.adapt.fields import MISSING, optional, require
+from prefdata.read.adapt.fields import MISSING, at_path, optional, require
 from prefdata.read.adapt.ids import canonical_json
 from prefdata.read.adapt.message_cells import parse_columns
-from prefdata.read.adapt.prompt import at_path
 from prefdata.read.adapt.widened import plain_rows
 from prefdata.read.faults import RowError
 from prefdata.read.files.chunks import Block, CsvBlock, Member, RowBlock, Unit, by_size

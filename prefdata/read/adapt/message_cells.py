@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from prefdata.read.adapt.fields import column_names, role_of
 from prefdata.read.faults import RowError
 from prefdata.read.files.parse_json import Object, parse_line
 from prefdata.read.limits import Limits
@@ -98,21 +99,14 @@ def is_messages(value: Any) -> bool:
 
 
 def _is_message(value: Any) -> bool:
-    if type(value) is not dict:
-        return False
-    return type(value.get("role", value.get("from"))) is str and (
-        not {"content", "value", "tool_calls"}.isdisjoint(value)
-    )
-
-
-def is_texts(value: Any) -> bool:
-    return type(value) is list and bool(value) and all(type(item) is str for item in value)
+    has_role = type(role_of(value)) is str
+    return has_role and not {"content", "value", "tool_calls"}.isdisjoint(value)
 
 
 def message_columns(rows: Sequence[Object], limits: Limits) -> list[str]:
     """Return the columns in which at least half of the texts hold messages."""
     found = []
-    for name in dict.fromkeys(name for row in rows for name in row):
+    for name in column_names(rows):
         texts = [row[name] for row in rows if type(row.get(name)) is str and row[name].strip()]
         some = sum(holds_messages(text, limits) for text in texts)
         if texts and some >= MOST * len(texts):
@@ -122,8 +116,7 @@ def message_columns(rows: Sequence[Object], limits: Limits) -> list[str]:
 
 def text_list_columns(rows: Sequence[Object], limits: Limits) -> list[str]:
     """Return `rejected` columns that are all lists of texts; [] if a `chosen` column is too."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    lists = [name for name in names if _all_lists(rows, name, limits)]
+    lists = [name for name in column_names(rows) if _all_lists(rows, name, limits)]
     sides = {side: [n for n in lists if side in n.lower()] for side in ("chosen", "rejected")}
     return [] if sides["chosen"] else sides["rejected"]
 
@@ -133,9 +126,10 @@ def _all_lists(rows: Sequence[Object], name: str, limits: Limits) -> bool:
     if len(texts) < len(rows) or not all(map(OPENS.match, texts)):
         return False
     try:
-        return all(is_texts(parse_cell(name, text, limits)) for text in texts)
+        cells = [parse_cell(name, text, limits) for text in texts]
     except RowError:
         return False
+    return all(type(cell) is list and {str} == set(map(type, cell)) for cell in cells)
 
 
 def parse_literal(text: str, max_depth: int) -> Any:

@@ -1,6 +1,6 @@
 """Canonical messages from the values of raw rows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prefdata.read.adapt.content_parts import from_json, read_parts
@@ -20,7 +20,8 @@ from prefdata.read.adapt.message_cells import parse_cell
 from prefdata.read.faults import RowError
 from prefdata.read.limits import Limits
 
-OURS = frozenset({"system", "developer", "user", "assistant", "tool"})
+SYSTEM = ("system", "developer")
+OURS = frozenset({*SYSTEM, "user", "assistant", "tool"})
 CALL = "tool_calls"  # a turn whose text is a call, not content
 
 USUAL: Mapping[str, str] = {
@@ -55,6 +56,15 @@ REASONING_KEYS = ("reasoning", "reasoning_content", "thinking")
 
 def text_message(role: str, text: str) -> Message:
     return (role, text, None, None, None, None)
+
+
+def alternate(rounds: Iterable[Sequence[str]]) -> Messages:
+    """Return the dialogue of rounds, each a text of the user and the assistant's answer to it."""
+    return [
+        text_message(role, text)
+        for one in rounds
+        for role, text in zip(("user", "assistant"), one, strict=True)
+    ]
 
 
 def read_messages(place: str, value: Any, roles: Mapping[str, str]) -> Messages:

@@ -2,14 +2,12 @@
 
 from typing import Any
 
-from prefdata.read.adapt.fields import MISSING, getter, optional, optional_text, require
+from prefdata.read.adapt.fields import at_path, optional, optional_text, require
 from prefdata.read.adapt.ids import CONTENT, ROLE, Messages
-from prefdata.read.adapt.messages import read_messages, text_message
+from prefdata.read.adapt.messages import SYSTEM, alternate, read_messages, text_message
 from prefdata.read.adapt.sides import drop_open_turn, read_transcript
 from prefdata.read.faults import RowError
 from prefdata.read.layouts.model import Layout
-
-SYSTEM = ("system", "developer")
 
 
 class PromptReader:
@@ -77,13 +75,4 @@ def _history(path: str, row: dict[str, Any]) -> Messages:
         type(turn) is not list or [type(text) for text in turn] != [str, str] for turn in turns
     ):
         raise RowError("R210", f"`{path}` is not a list of [user, assistant] texts")
-    return [
-        text_message(role, text)
-        for turn in turns
-        for role, text in zip(("user", "assistant"), turn, strict=True)
-    ]
-
-
-def at_path(path: str, row: dict[str, Any]) -> Any:
-    """Return the value at a path of a row, or MISSING."""
-    return getter(path)(row) if "." in path else row.get(path, MISSING)
+    return alternate(turns)

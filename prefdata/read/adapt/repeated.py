@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 
 from prefdata.read.adapt.ids import CONTENT, ROLE, Messages, changed
+from prefdata.read.adapt.messages import SYSTEM
 from prefdata.read.faults import RowError
 
-SYSTEM = ("system", "developer")
 LONG_CHARACTERS = 16  # two answers do not begin with so long a prompt by chance
 LONG_WORDS = 3
 SHOWN = 40
