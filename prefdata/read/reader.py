@@ -57,20 +57,10 @@ class LineCounts(NamedTuple):
     def plus(self, other: "LineCounts") -> "LineCounts":
         """Return the sum of both counts."""
         keys = Counter(self.extra_keys) + Counter(other.extra_keys)
-        return LineCounts(
-            self.lines + other.lines,
-            self.blank + other.blank,
-            self.pairs + other.pairs,
-            self.rejected + other.rejected,
-            self.bom + other.bom,
-            dict(sorted(keys.items())),
-            self.prompts + other.prompts,
-            self.completions + other.completions,
-            self.desirable + other.desirable,
-            self.undesirable + other.undesirable,
-            add_unread(self.unread, other.unread),
-            self.nulls + other.nulls,
-        )
+        both: Iterator[tuple[str, Any, Any]] = zip(self._fields, self, other, strict=True)
+        sums = {name: one + two for name, one, two in both if type(one) is int}
+        unread = add_unread(self.unread, other.unread)
+        return LineCounts(**sums, extra_keys=dict(sorted(keys.items())), unread=unread)
 
 
 class PartRows(NamedTuple):
