@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from prefdata.errors import UsageError
 from prefdata.read.adapt.fields import MISSING, column_names, getter, read_flag
-from prefdata.read.adapt.ids import canonical_json
+from prefdata.read.adapt.ids import canonical_json, shorten
 from prefdata.read.adapt.implicit import require_prompt, with_lines
 from prefdata.read.adapt.message_cells import parse_columns
 from prefdata.read.adapt.sides import MARKERS
@@ -172,5 +172,4 @@ def _wrong_kinds(layout: Layout, rows: Sequence[dict[str, Any]]) -> list[tuple[s
 def _shown(value: Any) -> str:
     if value is MISSING:
         return "missing"
-    text = canonical_json(value)
-    return f"{kind_of(value)} ({text if len(text) <= SHOWN else text[: SHOWN - 1] + '…'})"
+    return f"{kind_of(value)} ({shorten(canonical_json(value), SHOWN)})"

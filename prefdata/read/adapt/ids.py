@@ -31,6 +31,11 @@ def canonical_json(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=str).decode()
 
 
+def shorten(text: str, most: int) -> str:
+    """Return at most so many characters of a text, for a message."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def given_json(value: Any) -> str:
     """Write JSON with keys in the order given, as chat templates print it."""
     return orjson.dumps(value).decode()
@@ -56,13 +61,13 @@ def hashable(messages: Messages) -> Messages:
     """Return the messages with tool calls in canonical JSON, so that key order changes no id."""
     for message in messages:
         if message[TOOL_CALLS] is not None:
-            return list(map(_hashable, messages))
+            return [
+                changed(turn, TOOL_CALLS, sorted_text(calls))
+                if (calls := turn[TOOL_CALLS])
+                else turn
+                for turn in messages
+            ]
     return messages
-
-
-def _hashable(message: Message) -> Message:
-    calls = message[TOOL_CALLS]
-    return message if calls is None else changed(message, TOOL_CALLS, sorted_text(calls))
 
 
 def sorted_text(text: str) -> str:

@@ -30,8 +30,12 @@ class PromptReader:
             parts = [optional_text(path, at_path(path, row)) for path in layout.prompt]
             said = [text_message("user", layout.join.join(part for part in parts if part))]
         else:
-            assert layout.prompt
-            said = self._one(layout.prompt, row)
+            path = layout.prompt or ""
+            value = require(path, at_path(path, row), "any")
+            if self.is_transcript:
+                said = drop_open_turn(read_transcript(path, value, layout.roles))
+            else:
+                said = read_messages(path, value, layout.roles)
         if layout.history:
             said = _history(layout.history, row) + said
         return self.with_system(row, said)
@@ -50,12 +54,6 @@ class PromptReader:
                 "R222", f"`{path}` holds another system text than the dialogue's first turn"
             )
         return system + turns
-
-    def _one(self, path: str, row: dict[str, Any]) -> Messages:
-        value = require(path, at_path(path, row), "any")
-        if self.is_transcript:
-            return drop_open_turn(read_transcript(path, value, self.layout.roles))
-        return read_messages(path, value, self.layout.roles)
 
 
 def _system(path: str, value: Any) -> Messages:
