@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from blake3 import blake3
 
-from prefdata.read.adapt.fields import getter, optional_number, read_flag, require
+from prefdata.read.adapt.fields import at_path, optional_number, read_flag, require
 from prefdata.read.adapt.ids import Messages, canonical_json
 from prefdata.read.faults import RowError
 from prefdata.read.layouts.model import Candidates, Label, Location, Strength
@@ -79,7 +79,7 @@ def _by_label(label: Label, row: dict[str, Any], num: int) -> Order:
 
 def _named(label: Label, row: dict[str, Any]) -> Location:
     column = label.column or ""
-    value = require(column, getter(column)(row), "any")
+    value = require(column, at_path(column, row), "any")
     if type(value) is float and value.is_integer():
         value = int(value)
     said = value if type(value) is str else canonical_json(value)
@@ -93,7 +93,7 @@ def _one_hot(label: Label, row: dict[str, Any]) -> Location:
     won = [
         place
         for column, place in label.one_hot.items()
-        if read_tier(column, getter(column)(row)) == 0
+        if read_tier(column, at_path(column, row)) == 0
     ]
     if len(won) != 1:
         columns = ", ".join(label.one_hot)
@@ -103,7 +103,7 @@ def _one_hot(label: Label, row: dict[str, Any]) -> Location:
 
 def _by_strength(strength: Strength, row: dict[str, Any], num: int) -> Order:
     path = strength.column
-    value = optional_number(path, require(path, getter(path)(row), "any"))
+    value = optional_number(path, require(path, at_path(path, row), "any"))
     assert value is not None
     if num != 2:
         raise RowError("R210", f"`{path}` compares two completions, but the row has {num}")

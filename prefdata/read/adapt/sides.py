@@ -149,11 +149,7 @@ def split_common_lines(chosen: str, rejected: str) -> Split:
     if not at:
         problem = "chosen and rejected share no beginning that ends at a line, a turn or a marker"
         raise RowError("R225", problem)
-    return Split(
-        [text_message("user", chosen[:at])],
-        [text_message("assistant", chosen[at:])],
-        [text_message("assistant", rejected[at:])],
-    )
+    return _split_at(at, chosen, rejected)
 
 
 def split_common_text(chosen: str, rejected: str) -> Split:
@@ -169,6 +165,10 @@ def split_common_text(chosen: str, rejected: str) -> Split:
         at -= 1
     if at and chosen[at - 1] == " ":
         at -= 1  # tokenizers join a space to the word after it
+    return _split_at(at, chosen, rejected)
+
+
+def _split_at(at: int, chosen: str, rejected: str) -> Split:
     return Split(
         [text_message("user", chosen[:at])],
         [text_message("assistant", chosen[at:])],
@@ -179,10 +179,11 @@ def split_common_text(chosen: str, rejected: str) -> Split:
 def _parts_here(text: str, at: int) -> bool:
     """Return whether a cut here splits no word; scripts without spaces may be cut anywhere."""
     around = text[at - 1 : at + 1]
-    return at == len(text) or any(c.isspace() or _is_wide(c) for c in around)
+    return at == len(text) or any(c.isspace() or is_wide(c) for c in around)
 
 
-def _is_wide(character: str) -> bool:
+def is_wide(character: str) -> bool:
+    """Return whether a character is of a script without spaces."""
     return unicodedata.east_asian_width(character) in "WF"
 
 
