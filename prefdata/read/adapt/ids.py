@@ -32,7 +32,7 @@ def canonical_json(value: Any) -> str:
 
 
 def shorten(text: str, most: int) -> str:
-    """Return at most so many characters of a text, for a message."""
+    """Return a text of at most `most` characters, for a message."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

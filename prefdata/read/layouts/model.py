@@ -21,22 +21,9 @@ from prefdata.records.text import FORM_COLUMN
 from prefdata.settings import accept_old_keys
 
 Kind = Literal[
-    "any",
-    "filled",
-    "text",
-    "hh",
-    "messages",
-    "turns",
-    "turn",
-    "answer",
-    "answers",
-    "dialogue",
-    "question",
-    "list",
-    "number",
-    "bool",
-    "flag",
-]
+    "any", "filled", "text", "hh", "messages", "turns", "turn", "answer", "answers", "dialogue",
+    "question", "list", "number", "bool", "flag",
+]  # fmt: skip
 """Contents of a column. `any`: anything; `filled`: anything not empty; `hh`: an HH transcript;
 `messages`: a list of {role, content} or {from, value}; `turns`: a list of {from, value} only;
 `turn`: one {from, value} or {role, content}; `answer`: a turn, text or messages; `answers`: a list
