@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from prefdata.check.codes.tokens import TOKEN_CHECKS
-from prefdata.read import expand_inputs
+from prefdata.read import TextRule, expand_inputs
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.stage import TokenRows, encode_table
 from prefdata.tokens.template.dropped import find_dropped
@@ -126,7 +126,7 @@ def encode_texts(folder: Path, target: Path, *pairs: tuple[str, str, str]) -> To
     rows = [json.dumps(dict(zip(parts, pair, strict=True))) for pair in pairs]
     path.write_text("\n".join(rows))
     (file,) = expand_inputs([str(path)])
-    records = read_file(file).records
+    records = read_file(file, text=TextRule("verbatim")).records
     return encode_table(records, load_tokenizer_spec(str(target)), TokenOptions())
 
 
