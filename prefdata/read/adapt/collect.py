@@ -150,19 +150,28 @@ class Collector:
         return whole
 
     def _adapt(self, line: int, offset: int, raw: bytes | None, value: Object) -> RowError | None:
-        """Turn one object into records; return its fault, if any.
-
-        Of a tree, only those of its prompts are refused that give no pair.
-        """
+        """Turn one object into records; return its fault, if any."""
         if self.layout is None:  # no object was in the first rows of the file
             return RowError("R209", "no layout was found among the first rows")
         self._count_extra(value)
         num_bytes = len(raw or b"")
         try:
             row = self.adapter.check(value)
-            rows = tree_rows(row, self.layout.tree) if self.layout.tree else [row]
+            if self.layout.tree is not None:
+                return self._adapt_tree(line, offset, num_bytes, tree_rows(row, self.layout.tree))
         except RowError as fault:
             return fault
+        draft = self._draft_of(row, num_bytes)
+        if isinstance(draft, RowError):
+            return draft
+        for ordinal in self.records.add(line, offset, draft, num_bytes):
+            self.rejected.add_tie(line, offset, ordinal, draft, ordinal)
+        return None
+
+    def _adapt_tree(
+        self, line: int, offset: int, num_bytes: int, rows: list[Object]
+    ) -> RowError | None:
+        """Turn the rows of a tree into records; refuse only those that give no pair."""
         drafts = [self._draft_of(row, num_bytes) for row in rows]
         ordinal, faults = 0, [draft for draft in drafts if isinstance(draft, RowError)]
         if len(faults) == len(drafts):
