@@ -1,23 +1,22 @@
 """Parsed rows, collected by column and converted to Arrow at once: ten times as fast as by row.
 
-The columns are named by `Record`. A pair's values come from three tuples whose fields have these
-names: its row (ParsedRow), the pair itself (Pair), and its ids and location (KEYS).
+The columns are named by `Record`. Dialogues are collected in columns of their own, all other values
+of a pair in one tuple: its ids and location, values of its row, and those of the pair itself, each
+under the names of its fields.
 """
 
-from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from prefdata.arrow import arrow_array
-from prefdata.read.adapt.ids import Messages, pair_digest, pair_json, side_digest
+from prefdata.read.adapt.ids import Message, Messages, pair_digest, pair_json, side_digest
 from prefdata.read.faults import RowError
 from prefdata.read.files.source import InputFile
 from prefdata.records.schema import MESSAGE, MESSAGES, RECORDS, REJECTED
 
 BATCH_PAIRS = 2048  # few enough that their objects stay in the processor's cache
 BATCH_BYTES = 2**28  # far below the 2 GiB that one Arrow text column can hold
-KEYS = ("pair_id", "chosen_id", "rejected_id", "line", "offset", "ordinal")
 
 
 class Pair(NamedTuple):
@@ -51,6 +50,37 @@ class ParsedRow(NamedTuple):
     """Number of completions of the prompt, if the layout has candidates."""
 
 
+OF_PAIR = slice(Pair._fields.index("score_chosen"), Pair._fields.index("tie"))
+SCALARS = (
+    *("pair_id", "group_id", "chosen_id", "rejected_id", "line", "offset", "ordinal"),
+    *("form", "tools", "weight", "meta"),
+    *Pair._fields[OF_PAIR],
+)
+
+
+class _MessageColumn:
+    """Column of dialogues: all messages in one list, and the end of each dialogue."""
+
+    def __init__(self) -> None:
+        self.flat: list[Message] = []
+        self.ends = [0]
+
+    def add(self, messages: Messages) -> None:
+        self.flat.extend(messages)
+        self.ends.append(len(self.flat))
+
+    def array(self) -> pa.Array:
+        parts = list(zip(*self.flat, strict=True)) or [()] * len(MESSAGE)
+        columns = [
+            pa.nulls(len(part), pa.string())
+            if part.count(None) == len(part)
+            else arrow_array(part, pa.string())
+            for part in parts
+        ]
+        structs = pa.StructArray.from_arrays(columns, fields=list(MESSAGE))
+        return pa.ListArray.from_arrays(arrow_array(self.ends, pa.int32()), structs, type=MESSAGES)
+
+
 class RecordColumns:
     """Records of one file, by column."""
 
@@ -61,9 +91,8 @@ class RecordColumns:
 
     def _start(self) -> None:
         self.num_bytes = 0
-        self.rows: list[ParsedRow] = []
-        self.pairs: list[Pair] = []
-        self.keys: list[tuple[bytes, bytes, bytes, int, int, int]] = []  # in the order of KEYS
+        self.scalars: list[tuple[Any, ...]] = []  # in the order of SCALARS
+        self.dialogues = {f.name: _MessageColumn() for f in RECORDS if f.type == MESSAGES}
 
     def add(
         self, line: int, offset: int, draft: ParsedRow, num_bytes: int, first: int = 0
@@ -72,33 +101,38 @@ class RecordColumns:
 
         `first` is the ordinal of the first pair: above 0 if the line gave pairs before.
         """
-        ties = []
+        ties, dialogues = [], self.dialogues
         for ordinal, pair in enumerate(draft.pairs, first):
             if pair.tie:
                 ties.append(ordinal - first)
                 continue
             chosen_id, rejected_id = side_digest(pair.chosen), side_digest(pair.rejected)
             pair_id = pair_digest(draft.group_id, chosen_id, rejected_id)
-            self.keys.append((pair_id, chosen_id, rejected_id, line, offset, ordinal))
-            self.pairs.append(pair)
-            self.rows.append(draft)
+            values: tuple[Any, ...] = pair
+            self.scalars.append(  # adding tuples is twice as fast as unpacking them
+                (pair_id, draft.group_id, chosen_id, rejected_id, line, offset, ordinal)
+                + (draft.form, draft.tools, draft.weight, draft.meta)
+                + values[OF_PAIR]
+            )
+            dialogues["prompt"].add(draft.prompt)
+            dialogues["chosen"].add(pair.chosen)
+            dialogues["rejected"].add(pair.rejected)
             self.num_bytes += num_bytes
-            if len(self.pairs) >= BATCH_PAIRS or self.num_bytes >= BATCH_BYTES:
+            if len(self.scalars) >= BATCH_PAIRS or self.num_bytes >= BATCH_BYTES:
                 self._flush()
+                dialogues = self.dialogues
         return ties
 
     def _flush(self) -> None:
-        num = len(self.pairs)
+        num = len(self.scalars)
         if not num:
             return
-        columns: dict[str, Any] = {"source": [self.file.source] * num}
+        columns: dict[str, Any] = dict(zip(SCALARS, zip(*self.scalars, strict=True), strict=True))
+        columns["source"] = [self.file.source] * num
         columns["source_index"] = [self.file.index] * num
-        columns |= zip(ParsedRow._fields, zip(*self.rows, strict=True), strict=True)
-        columns |= zip(Pair._fields, zip(*self.pairs, strict=True), strict=True)
-        columns |= zip(KEYS, zip(*self.keys, strict=True), strict=True)
         arrays = [
-            _messages_array(columns[field.name])
-            if field.type == MESSAGES
+            self.dialogues[field.name].array()
+            if field.name in self.dialogues
             else arrow_array(columns[field.name], field.type)
             for field in RECORDS
         ]
@@ -108,19 +142,6 @@ class RecordColumns:
     def table(self) -> pa.Table:
         self._flush()
         return pa.Table.from_batches(self.batches, schema=RECORDS)
-
-
-def _messages_array(dialogues: tuple[Messages, ...]) -> pa.Array:
-    parts = list(zip(*chain.from_iterable(dialogues), strict=True)) or [()] * len(MESSAGE)
-    columns = [
-        pa.nulls(len(part), pa.string())
-        if part.count(None) == len(part)
-        else arrow_array(part, pa.string())
-        for part in parts
-    ]
-    structs = pa.StructArray.from_arrays(columns, fields=list(MESSAGE))
-    ends = list(accumulate(map(len, dialogues), initial=0))
-    return pa.ListArray.from_arrays(arrow_array(ends, pa.int32()), structs, type=MESSAGES)
 
 
 class RejectedColumns:
