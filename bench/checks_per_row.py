@@ -13,7 +13,7 @@ os.environ["POLARS_MAX_THREADS"] = "1"
 import pyarrow as pa
 
 from prefdata.check import RowChecks, examine_rows
-from prefdata.read import Limits, Pairing, expand_inputs, read_file
+from prefdata.read import Columns, RowOptions, TextRule, expand_inputs, open_rows, read_part
 
 
 def fastest(run: Callable[[], object], rounds: int) -> float:
@@ -33,8 +33,9 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=5, help="copies of the file to check at once")
     arguments = parser.parse_args()
     (file,) = expand_inputs([arguments.file])
-    records = read_file(file, layout=None, pairing=Pairing(), limits=Limits()).records
-    records = pa.concat_tables([records] * arguments.times).combine_chunks()
+    rows = open_rows(file, RowOptions(None), Columns(), TextRule())
+    parts = [read_part(file, block, rows.options).records for block in rows.blocks]
+    records = pa.concat_tables(parts * arguments.times).combine_chunks()
     runs: dict[str, Callable[[], object]] = {
         "all checks and the profile": lambda: examine_rows(records, RowChecks.of()),
         "with PD608": lambda: examine_rows(records, RowChecks.of({"PD608": "I"})),

@@ -329,11 +329,11 @@ def diff(first: str, second: str, report_path: Path | None) -> None:
 @click.argument("name", required=False)
 def layouts(name: str | None) -> None:
     """List the raw layouts, or show one, by name or file: its rows and the pairs made from them."""
-    from prefdata.read import find_layout, shipped_layouts
+    from prefdata.read import find_layout, known_layouts
     from prefdata.report.layouts import describe_layout, list_layouts
 
     if name is None:
-        lines = list_layouts(shipped_layouts().values())
+        lines = list_layouts(known_layouts().values())
     else:
         lines = describe_layout(find_layout(name)[0])
     for line in lines:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from prefdata.comparison.compare import Comparison
 from prefdata.config import BuildConfig
 from prefdata.read.layouts.model import Layout
-from prefdata.records.model import Record
+from prefdata.records.schema import Record
 from prefdata.report.model import Report
 from prefdata.sharing.record import Record as SharedRecord
 from prefdata.store.canonical import to_json

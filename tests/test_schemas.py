@@ -6,8 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from dpo.schemas import MODELS as DPO_MODELS
-from prefdata.records.model import Message, Record
-from prefdata.records.schema import MESSAGE, RECORDS
+from prefdata.read.adapt import ids
+from prefdata.records.schema import Message
 from prefdata.schemas import MODELS, schema_of
 from prefdata.store.canonical import to_json
 
@@ -27,8 +27,7 @@ def test_every_schema_has_a_model() -> None:
     assert {path.stem for path in FOLDER.iterdir()} == set(ALL) | OF_PIPELINES
 
 
-@pytest.mark.parametrize(("model", "names"), [(Record, RECORDS.names), (Message, None)])
-def test_the_record_model_has_the_columns_of_the_table(
-    model: type[BaseModel], names: list[str] | None
-) -> None:
-    assert list(model.model_fields) == (names or [field.name for field in MESSAGE])
+def test_a_message_is_read_as_a_tuple_in_the_order_of_its_fields() -> None:
+    names = [name.upper() for name in Message.model_fields]
+
+    assert [getattr(ids, name) for name in names] == list(range(len(names)))

@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from prefdata.errors import UsageError
-from prefdata.read.adapt.fields import MISSING, getter, read_flag
-from prefdata.read.adapt.ids import canonical_json
+from prefdata.read.adapt.fields import MISSING, column_names, getter, read_flag
+from prefdata.read.adapt.ids import canonical_json, shorten
 from prefdata.read.adapt.implicit import require_prompt, with_lines
 from prefdata.read.adapt.message_cells import parse_columns
+from prefdata.read.adapt.sides import MARKERS
 from prefdata.read.faults import RowError
 from prefdata.read.layouts.model import Kind, Layout
-from prefdata.read.layouts.registry import in_force, shipped_layouts
+from prefdata.read.layouts.registry import in_force, known_layouts
 from prefdata.read.unread import EMPTY, kind_of
 
 SAMPLE = 64  # rows examined
@@ -40,7 +41,6 @@ IN_WORDS: dict[Kind, str] = {
     "question": "text or one message",
     "list": "a list",
 }
-MARKERS = ("\n\nHuman:", "\n\nAssistant:")
 
 
 class Fit(NamedTuple):
@@ -50,6 +50,9 @@ class Fit(NamedTuple):
     confidence: float  # share of the rows that have the layout's columns
     weight: int
 
+    def __str__(self) -> str:
+        return f"{self.layout.name} ({self.confidence:.0%} of the rows)"
+
 
 def detect_layout(first_rows: Sequence[dict[str, Any]], place: str = "input") -> Layout:
     """Return the one layout that fits best; PD102 with the candidates if none or several do."""
@@ -58,10 +61,9 @@ def detect_layout(first_rows: Sequence[dict[str, Any]], place: str = "input") ->
     if len(best) == 1:
         require_prompt(best[0].layout, first_rows, place)
         return with_lines(in_force(best[0].layout, None, place))
-    columns = ", ".join(sorted({str(name) for row in rows for name in row}))
+    columns = ", ".join(sorted(map(str, column_names(rows))))
     if best:
-        names = " or ".join(f"{fit.layout.name} ({fit.confidence:.0%} of the rows)" for fit in best)
-        problem = f"the columns {columns} may be {names}"
+        problem = f"the columns {columns} may be {' or '.join(map(str, best))}"
     else:
         problem = f"no layout has the columns {columns}{_nearest(rows)}"
     remedy = (
@@ -79,13 +81,13 @@ def likely(rows: Sequence[dict[str, Any]]) -> list[Fit]:
 
 
 def _fits(rows: Sequence[dict[str, Any]]) -> list[Fit]:
-    return [_fit(layout, rows) for layout in shipped_layouts().values() if layout.detect]
+    return [_fit(layout, rows) for layout in known_layouts().values() if layout.detect]
 
 
 def _fit(layout: Layout, rows: Sequence[dict[str, Any]]) -> Fit:
     paths = [(getter(path), kind) for path, kind in layout.columns.items()]
     matched = sum(
-        all(_is_kind(get(row), kind) for get, kind in paths)
+        all(TESTS[kind](get(row)) for get, kind in paths)
         and not any(row.get(name) is not None for name in layout.absent)
         for row in _parsed(rows, layout)
     )
@@ -100,24 +102,8 @@ def _parsed(rows: Sequence[dict[str, Any]], layout: Layout) -> Sequence[dict[str
         return rows
 
 
-def _is_kind(value: Any, kind: Kind) -> bool:
-    return TESTS[kind](value)
-
-
-def _is_hh(value: Any) -> bool:
-    return type(value) is str and value.startswith(MARKERS)
-
-
-def _all_have(value: Any, key: str) -> bool:
-    return type(value) is list and bool(value) and all(_has(item, key) for item in value)
-
-
-def _has(item: Any, key: str) -> bool:
-    return type(item) is dict and type(item.get(key)) is str
-
-
-def _is_turn(value: Any) -> bool:
-    return _has(value, "from") or _has(value, "role")
+def _is_turn(value: Any, keys: Sequence[str] = ("from", "role")) -> bool:
+    return type(value) is dict and any(type(value.get(key)) is str for key in keys)
 
 
 def _is_turns(value: Any) -> bool:
@@ -137,10 +123,10 @@ TESTS: dict[Kind, Callable[[Any], bool]] = {
     "any": lambda value: value is not MISSING,
     "filled": lambda value: value is not MISSING and value not in EMPTY,
     "text": lambda value: type(value) is str,
-    "hh": _is_hh,
+    "hh": lambda value: type(value) is str and value.startswith(MARKERS),
     "messages": _is_turns,
-    "turns": lambda value: _all_have(value, "from"),
-    "turn": lambda value: _is_turn(value),
+    "turns": lambda value: _is_turns(value) and all(_is_turn(item, ["from"]) for item in value),
+    "turn": _is_turn,
     "answer": lambda value: type(value) is str or _is_turn(value) or _is_turns(value),
     "answers": _is_answers,
     "dialogue": lambda value: type(value) is str or _is_turns(value),
@@ -156,9 +142,8 @@ def _nearest(rows: Sequence[dict[str, Any]]) -> str:
     """Return the nearest layouts for the error message: matching some rows, or all but types."""
     some = [fit for fit in _fits(rows) if fit.confidence][:NEAREST]
     if some:
-        names = (f"{fit.layout.name} ({fit.confidence:.0%} of the rows)" for fit in some)
-        return f"; nearest: {', '.join(names)}"
-    by_names = [layout for layout in shipped_layouts().values() if _has_columns(layout, rows)]
+        return f"; nearest: {', '.join(map(str, some))}"
+    by_names = [layout for layout in known_layouts().values() if _has_columns(layout, rows)]
     wrong = [(layout, _wrong_kinds(layout, rows)) for layout in by_names]
     if not wrong:
         return ""
@@ -178,7 +163,7 @@ def _wrong_kinds(layout: Layout, rows: Sequence[dict[str, Any]]) -> list[tuple[s
     found = []
     for path, kind in layout.columns.items():
         values = [getter(path)(row) for row in rows]
-        first = next((value for value in values if not _is_kind(value, kind)), None)
+        first = next((value for value in values if not TESTS[kind](value)), None)
         if first is not None:
             found.append((path, _shown(first), IN_WORDS.get(kind, kind)))
     return found
@@ -187,5 +172,4 @@ def _wrong_kinds(layout: Layout, rows: Sequence[dict[str, Any]]) -> list[tuple[s
 def _shown(value: Any) -> str:
     if value is MISSING:
         return "missing"
-    text = canonical_json(value)
-    return f"{kind_of(value)} ({text if len(text) <= SHOWN else text[: SHOWN - 1] + '…'})"
+    return f"{kind_of(value)} ({shorten(canonical_json(value), SHOWN)})"

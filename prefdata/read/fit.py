@@ -4,16 +4,15 @@ In this order: cells with messages as text; the layout; additional columns; answ
 their prompt. Later rows that do not match these decisions are refused one by one.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from prefdata.read.adapt.adapter import Adapter
+from prefdata.read.adapt.fields import role_of
 from prefdata.read.adapt.message_cells import OPENS, message_columns, parse_cell, text_list_columns
-from prefdata.read.adapt.messages import read_completion
+from prefdata.read.adapt.messages import OURS, our_role, read_completion
 from prefdata.read.adapt.named import Columns, rename, with_names
 from prefdata.read.adapt.repeated import cut_prompt, is_long
-from prefdata.read.adapt.roles import OURS, our_role
 from prefdata.read.adapt.spellings import usual_columns, with_usual_columns
 from prefdata.read.detect import detect_layout
 from prefdata.read.faults import RowError
@@ -57,10 +56,13 @@ def fit(rows: Sequence[Object], wanted: Wanted, limits: Limits, place: str) -> F
     if wanted.columns.given:
         layout, chosen_by = with_names(layout, wanted.columns, place), "options"
         said += [f"{side} is `{name}`" for side, name in wanted.columns.given.items()]
+    if layout.package:
+        said.append(f"the layout is one of the package {layout.package}")
     layout = layout.model_copy(update={"parse": [*layout.parse, *parsed]})
     if wanted.layout is None or is_shipped(wanted.layout):
-        layout, more = _with_usual(layout, rows)
-        said += more
+        usual = usual_columns(layout, rows)
+        layout = with_usual_columns(layout, usual)
+        said += [f"{field.replace('_', ' ')} is `{name}`" for field, name in usual.items()]
     if layout.repeated == "refuse" and _is_repeated(layout, rows, limits):
         layout = layout.model_copy(update={"repeated": "cut"})
         said.append("the answers begin with the prompt, which is cut off there")
@@ -96,12 +98,6 @@ def _parsed(row: Object, columns: Sequence[str], limits: Limits) -> Object:
     return {**row, **found} if found else row
 
 
-def _with_usual(layout: Layout, rows: Sequence[Object]) -> tuple[Layout, list[str]]:
-    found = usual_columns(layout, rows)
-    said = [f"{field.replace('_', ' ')} is `{name}`" for field, name in found.items()]
-    return with_usual_columns(layout, found), said
-
-
 def _is_repeated(layout: Layout, rows: Sequence[Object], limits: Limits) -> bool:
     """Return whether in nearly all rows every answer begins with the prompt, not by chance."""
     if not layout.prompt or layout.sides not in ("completion", "after_prompt"):
@@ -132,7 +128,7 @@ def _prompt_and_answers(reader: Adapter, row: Object) -> tuple[Any, list[Any]] |
         draft = reader.read_whole(whole)
     except RowError:
         return None
-    return draft.prompt, [side for pair in draft.pairs for side in pair[:2]]
+    return draft.prompt, [side for pair in draft.pairs for side in (pair.chosen, pair.rejected)]
 
 
 def _roles_said(layout: Layout, rows: Sequence[Object]) -> list[str]:
@@ -147,10 +143,6 @@ def _roles_said(layout: Layout, rows: Sequence[Object]) -> list[str]:
     return [f"roles: {', '.join(named)}"] if named else []
 
 
-def _roles(value: Any) -> Iterator[str]:
-    items = value if type(value) is list else [value]
-    for item in islice(items, 100):
-        if type(item) is dict:
-            role = item.get("role", item.get("from"))
-            if type(role) is str:
-                yield role
+def _roles(value: Any) -> list[str]:
+    roles = map(role_of, value[:100] if type(value) is list else [value])
+    return [role for role in roles if type(role) is str]

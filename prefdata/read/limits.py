@@ -3,11 +3,15 @@
 Both models are parts of a build's config; their docstrings become schema descriptions.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
+from prefdata.errors import UsageError
+
 MIB = 2**20
+BOM = b"\xef\xbb\xbf"
+RAW_BYTES_KEPT = 4096  # of a row that is not read
 
 
 class Limits(BaseModel):
@@ -47,3 +51,25 @@ class Pairing(BaseModel):
     """Pairs without a preference: `reject` drops them (PD303); `keep` emits them with equal ranks
     and margin 0, the first completion as chosen. Only margin losses use that margin; others would
     train on an arbitrary order."""
+
+
+class Budget(NamedTuple):
+    """A file's size and the limits on its decompressed size, against decompression bombs."""
+
+    name: str
+    file_bytes: int
+    limits: Limits
+
+    def require(self, num_bytes: int, what: str) -> None:
+        """Raise E113 if `what` would take more than the limits, absolute or by ratio."""
+        self.require_within(num_bytes, f"{what} would take {num_bytes:,} bytes or more")
+
+    def require_within(self, num_bytes: int, problem: str) -> None:
+        """Raise E113 with this problem if `num_bytes` are over the limits."""
+        limits = self.limits
+        ratio = num_bytes / max(self.file_bytes, 1)
+        if num_bytes > limits.max_output_bytes or (
+            num_bytes > limits.ratio_after_bytes and ratio > limits.max_ratio
+        ):
+            problem = f"{problem} ({ratio:,.0f} to 1)"
+            raise UsageError("E113", self.name, problem, "raise limits.max_ratio if intended")

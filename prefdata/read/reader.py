@@ -4,14 +4,12 @@ import gc
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import reduce
 from itertools import chain, islice
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 import pyarrow as pa
 
-from prefdata.arrow import empty_table
 from prefdata.read.adapt.collect import Collector, RowOptions
 from prefdata.read.adapt.gather import gather_blocks
 from prefdata.read.adapt.named import Columns
@@ -24,11 +22,9 @@ from prefdata.read.files.parse_json import Object
 from prefdata.read.files.source import InputFile, require_unchanged, stamp
 from prefdata.read.files.unpack import HashedFile
 from prefdata.read.fit import MOST_ROWS, Fitted, Wanted, fit
-from prefdata.read.layouts.model import Layout
-from prefdata.read.limits import Limits, Pairing
+from prefdata.read.limits import Limits
+from prefdata.read.texts import TextChoice, TextRule, choose_in_blocks
 from prefdata.read.unread import UnreadColumns, add_unread
-from prefdata.records.keys import SOURCE_ROWS
-from prefdata.records.schema import RECORDS, REJECTED
 
 SAMPLE_BLOCKS = 2  # examined to detect the layout
 
@@ -56,20 +52,10 @@ class LineCounts(NamedTuple):
     def plus(self, other: "LineCounts") -> "LineCounts":
         """Return the sum of both counts."""
         keys = Counter(self.extra_keys) + Counter(other.extra_keys)
-        return LineCounts(
-            self.lines + other.lines,
-            self.blank + other.blank,
-            self.pairs + other.pairs,
-            self.rejected + other.rejected,
-            self.bom + other.bom,
-            dict(sorted(keys.items())),
-            self.prompts + other.prompts,
-            self.completions + other.completions,
-            self.desirable + other.desirable,
-            self.undesirable + other.undesirable,
-            add_unread(self.unread, other.unread),
-            self.nulls + other.nulls,
-        )
+        both: Iterator[tuple[str, Any, Any]] = zip(self._fields, self, other, strict=True)
+        sums = {name: one + two for name, one, two in both if type(one) is int}
+        unread = add_unread(self.unread, other.unread)
+        return LineCounts(**sums, extra_keys=dict(sorted(keys.items())), unread=unread)
 
 
 class PartRows(NamedTuple):
@@ -123,55 +109,30 @@ class OpenFile:
         self.end = FileEnd(source.num_bytes, digest, tally.bom, tuple(tally.notes))
 
 
-class FileRows(NamedTuple):
-    """Results of reading one file."""
+class OpenRows(NamedTuple):
+    """A file whose first rows have decided how it is read, and all its blocks."""
 
-    records: pa.Table
-    rejected: pa.Table
-    counts: LineCounts
-    layout: str
-    size_bytes: int
-    sha256: str
-    members: pl.DataFrame
-    notes: tuple[str, ...] = ()
-    said: tuple[str, ...] = ()
-    """Notes on how it was read, in addition to the layout."""
+    file: OpenFile
+    fitted: Fitted
+    text: TextChoice | None
+    """How plain text is read; None for dialogues."""
+    options: RowOptions
+    blocks: Iterator[Block]
 
 
-def read_file(
-    file: InputFile,
-    *,
-    layout: Layout | None,
-    pairing: Pairing,
-    limits: Limits,
-    plain: Literal["chat", "text"] | None = None,
-    columns: Columns = Columns(),  # noqa: B008 - immutable
-) -> FileRows:
-    """Return the records and refused rows of one file; a PrefdataError for a fault of the file.
+def open_rows(file: InputFile, options: RowOptions, columns: Columns, text: TextRule) -> OpenRows:
+    """Decide from its first rows how a file is read; `read_part` then reads each block.
 
-    `layout` None: detected from the first rows. An empty file gives no rows and a note (E101).
-    `plain` is how plain text is read if the layout does not decide it (read/texts.py).
+    Raises a PrefdataError for a fault of the file. A file without rows gives no blocks.
     """
-    opened = OpenFile(file, limits)
-    fitted, blocks = fit_to_blocks(file, iter(opened), Wanted(layout, columns), limits)
-    layout = fitted.layout
-    options = RowOptions(layout, pairing, limits, plain)
-    blocks = gather_blocks(blocks, layout, limits)
-    parts = [read_part(file, block, options) for block in blocks]
-    assert opened.end is not None
-    counts = reduce(LineCounts.plus, (part.counts for part in parts), LineCounts())
-    counts = counts._replace(bom=counts.bom + opened.end.bom)
-    return FileRows(
-        pa.concat_tables([empty_table(RECORDS), *(part.records for part in parts)]),
-        pa.concat_tables([empty_table(REJECTED), *(part.rejected for part in parts)]),
-        counts,
-        layout.name if layout else "",
-        opened.end.size_bytes,
-        opened.end.sha256,
-        pl.concat([pl.DataFrame(schema=SOURCE_ROWS), *(part.members for part in parts)]),
-        notes_of(opened.end, counts),
-        fitted.said,
-    )
+    opened = OpenFile(file, options.limits)
+    wanted = Wanted(options.layout, columns)
+    fitted, blocks = fit_to_blocks(file, iter(opened), wanted, options.limits)
+    blocks = gather_blocks(blocks, fitted.layout, options.limits)
+    options = options._replace(layout=fitted.layout)
+    choice, blocks = choose_in_blocks(file, blocks, options, text)
+    options = options._replace(plain=choice.form if choice else "chat")
+    return OpenRows(opened, fitted, choice, options, blocks)
 
 
 def notes_of(end: FileEnd, counts: LineCounts) -> tuple[str, ...]:

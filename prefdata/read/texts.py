@@ -8,20 +8,22 @@ there.
 
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
+from prefdata.arrow import empty_table
 from prefdata.errors import UsageError
 from prefdata.read.adapt.collect import Collector, RowOptions
+from prefdata.read.adapt.sides import is_wide
 from prefdata.read.adapt.widened import plain_rows
 from prefdata.read.files.chunks import Block, RowBlock
 from prefdata.read.files.jsonl import Tally
 from prefdata.read.files.source import InputFile
 from prefdata.read.layouts.model import Layout
+from prefdata.records.schema import RECORDS
 from prefdata.records.text import FORM_COLUMN
 
 TextMode = Literal["auto", "chat", "verbatim"]
@@ -99,7 +101,7 @@ def is_glued(prompt: str, completion: str) -> bool:
     last, first = prompt[-1], completion[0]
     if last.isspace() or first.isspace() or last in ">]":
         return False
-    return not any(unicodedata.east_asian_width(one) in "WF" for one in (last, first))
+    return not (is_wide(last) or is_wide(first))
 
 
 def count_joins(texts: Sequence[tuple[str, Sequence[str]]], controls: Sequence[str] = ()) -> Joins:
@@ -149,19 +151,15 @@ def choose_in_blocks(
         return _running(file, layout, rule), blocks
     options = options._replace(plain="plain")
     seen: list[Block] = []
-    tables: list[pa.Table] = []
-    num = 0
+    records = empty_table(RECORDS)
     for block in islice(blocks, SAMPLE_BLOCKS):
         seen.append(block)
-        tables.append(_first_records(file, block, options, SAMPLE_ROWS - num))
-        num += tables[-1].num_rows
-        if num >= SAMPLE_ROWS:
+        more = _first_records(file, block, options, SAMPLE_ROWS - records.num_rows)
+        records = pa.concat_tables([records, more])
+        if records.num_rows >= SAMPLE_ROWS:
             break
-    blocks = chain(seen, blocks)
-    records = pa.concat_tables(tables) if tables else None
-    if records is None or not records.num_rows:
-        return choose(Joins(0, 0, 0), rule), blocks
-    return _choose_for(file, records, rule), blocks
+    found = _choose_for(file, records, rule) if records.num_rows else choose(Joins(0, 0, 0), rule)
+    return found, chain(seen, blocks)
 
 
 def _running(file: InputFile, layout: Layout, rule: TextRule) -> TextChoice:
@@ -177,12 +175,8 @@ def _choose_for(file: InputFile, records: pa.Table, rule: TextRule) -> TextChoic
     forms = records["form"].to_pylist()
     plain = [row for row, form in enumerate(forms) if form == "plain"]
     if not plain:
-        said = "text" in forms
-        return (
-            TextChoice("text", f"its rows say so ({FORM_COLUMN})")
-            if said and "chat" not in forms
-            else None
-        )
+        is_verbatim = set(forms) == {"text"}
+        return TextChoice("text", f"its rows say so ({FORM_COLUMN})") if is_verbatim else None
     others = sum(form == "chat" for form in forms)
     columns = [_contents(records[name]) for name in ("prompt", "chosen", "rejected")]
     texts = [(columns[0][row], (columns[1][row], columns[2][row])) for row in plain]

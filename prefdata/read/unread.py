@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from prefdata.read.adapt.ids import canonical_json
+from prefdata.read.adapt.ids import canonical_json, shorten
 from prefdata.read.files.parse_json import Object
 
 MAX_COLUMNS = 1000  # distinct columns that are counted by name
@@ -77,11 +77,12 @@ def unread_columns(found: Mapping[str, list[Any]], order: Mapping[str, Any]) -> 
     names = sorted(found, key=lambda name: (order.get(name, len(order)), name))
     return {
         name: Unread(
-            found[name][0],
-            ", ".join(sorted({kind_of(found[name][2]), *_kinds(found[name][1])})),
-            _short(found[name][2]),
+            num,
+            ", ".join(sorted({kind_of(first), *(KINDS[one] for one in types if one in KINDS)})),
+            shorten(canonical_json(first), EXAMPLE_CHARACTERS),
         )
         for name in names
+        for num, types, first in [found[name]]
     }
 
 
@@ -94,15 +95,6 @@ def kind_of(value: Any) -> str:
         roles = all(type(item.get("role") or item.get("from")) is str for item in value)
         return "messages" if roles else "list of objects"
     return f"list of {inner.pop()}s" if len(inner) == 1 else "list"
-
-
-def _kinds(types: set[type]) -> set[str]:
-    return {KINDS[one] for one in types if one in KINDS}
-
-
-def _short(value: Any) -> str:
-    text = canonical_json(value)
-    return text if len(text) <= EXAMPLE_CHARACTERS else text[: EXAMPLE_CHARACTERS - 1] + "…"
 
 
 def words_of(name: str) -> list[str]:

@@ -1,7 +1,6 @@
 """Data types of one preference, shared by all stages.
 
-    schema.py       columns of kept and of rejected rows, as Arrow types
-    model.py        the record as JSON, for readers of the format
+    schema.py       a record's fields, for Arrow and as JSON; columns of rejected rows
     keys.py         ids and locations of records, narrow enough for millions
     findings.py     count and first locations of each code
     split_names.py  names of splits, in files, directories and rows

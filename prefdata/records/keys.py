@@ -3,6 +3,8 @@
 A 16-byte id is two numbers here, its first and its last eight bytes.
 """
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -41,20 +43,11 @@ def within(keys: pl.DataFrame, columns: tuple[str, ...]) -> list[str]:
 
 def keys_of(records: pa.Table) -> pl.DataFrame:
     """Return one row of KEY_COLUMNS for each record, in order."""
-    pair, group = _halves(records["pair_id"]), _halves(records["group_id"])
-    return pl.DataFrame(
-        {
-            "line": pl.Series(records["line"]),
-            "ordinal": pl.Series(records["ordinal"]),
-            "pair_id_hi": pair[:, 0],
-            "pair_id_lo": pair[:, 1],
-            "group_id_hi": group[:, 0],
-            "group_id_lo": group[:, 1],
-            "chosen_id": _halves(records["chosen_id"])[:, 0],
-            "rejected_id": _halves(records["rejected_id"])[:, 0],
-        },
-        schema=KEY_COLUMNS,
-    )
+    columns: dict[str, Any] = {name: pl.Series(records[name]) for name in ("line", "ordinal")}
+    for names in (PAIR_ID, GROUP_ID, ("chosen_id",), ("rejected_id",)):
+        halves = _halves(records[names[0].removesuffix("_hi")])
+        columns |= {name: halves[:, at] for at, name in enumerate(names)}
+    return pl.DataFrame(columns, schema=KEY_COLUMNS)
 
 
 def _halves(column: pa.ChunkedArray) -> Numbers:

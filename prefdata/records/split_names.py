@@ -92,6 +92,7 @@ class _Reading(NamedTuple):
     is_sure: bool = False
     others: frozenset[str] = frozenset()
     """Other splits in the same name."""
+    said_by: SaidBy = "name"
 
     @property
     def kind(self) -> str:
@@ -101,12 +102,10 @@ class _Reading(NamedTuple):
     def kinds(self) -> frozenset[str]:
         return self.others | {self.kind}
 
-
-class _Named(NamedTuple):
-    """Split reading of a file's path, and the part of the path that it comes from."""
-
-    reading: _Reading
-    said_by: SaidBy
+    @property
+    def is_plain(self) -> bool:
+        """True if the name means one split for sure."""
+        return self.is_sure and not self.others
 
 
 def require_split_names(names: Sequence[str]) -> None:
@@ -163,34 +162,24 @@ def name_splits(names: Sequence[str], given: Mapping[str, str]) -> list[FileSpli
     names none is `rest`. Otherwise each is `none`, with the split that it names.
     """
     named = dict(zip(names, _named_by_paths(names), strict=True))
-    by_file: dict[str, FileSplit] = {}
-    for name, found in named.items():
-        if name in given:
-            by_rows = given[name] == ROWS
-            by_file[name] = FileSplit(None, "rows") if by_rows else FileSplit(given[name], "given")
-        else:
-            by_file[name] = FileSplit(
-                found and found.reading.kind, found.said_by if found else "none"
-            )
-    kinds = {frozenset(one.reading.kinds if one else [TRAIN]) for one in named.values()}
+    kinds = {frozenset(one.kinds if one else [TRAIN]) for one in named.values()}
     if not given and len(kinds) < 2:
-        return [FileSplit(_sure_kind(named[name]), "none") for name in names]
+        sure = {name: one.kind for name, one in named.items() if one and one.is_plain}
+        return [FileSplit(sure.get(name), "none") for name in names]
+    by_file: dict[str, FileSplit] = {}
     paths = [PurePath(name) for name, one in named.items() if one is not None]
     sharded = {path.parent for path in paths if _SHARD_NAME.fullmatch(path.name)}
     for name, found in named.items():
         if name in given:
-            continue
-        if found is not None:
-            _require_one_reading(name, found.reading)
+            by_rows = given[name] == ROWS
+            by_file[name] = FileSplit(None, "rows") if by_rows else FileSplit(given[name], "given")
+        elif found is not None:
+            _require_one_reading(name, found)
+            by_file[name] = FileSplit(found.kind, found.said_by)
         else:
             _require_no_own_split(name, sharded)
             by_file[name] = FileSplit(TRAIN, "rest")
     return [by_file[name] for name in names]
-
-
-def _sure_kind(named: _Named | None) -> str | None:
-    reading = named.reading if named else None
-    return reading.kind if reading and reading.is_sure and not reading.others else None
 
 
 def _require_no_own_split(name: str, folders: Collection[PurePath]) -> None:
@@ -213,7 +202,7 @@ def _require_one_reading(name: str, reading: _Reading) -> None:
         raise UsageError("E185", name, problem, _REMEDY.format(split=reading.kind))
 
 
-def _named_by_paths(names: Sequence[str]) -> list[_Named | None]:
+def _named_by_paths(names: Sequence[str]) -> list[_Reading | None]:
     """Read each path: the file's name first, then its directories from the nearest upwards.
 
     Directories that all inputs share are ignored, so a dataset is read the same at any path.
@@ -227,18 +216,18 @@ def _named_by_paths(names: Sequence[str]) -> list[_Named | None]:
         _read_all([_words(own[at], is_file=False) if at < len(own) else [] for own in folders])
         for at in range(depth)
     ]
-    found: list[_Named | None] = []
+    found: list[_Reading | None] = []
     for number, own in enumerate(files):
         above = [level[number] for level in levels]
         folder = next((one for one in above if one is not None and one.is_sure), None)
         if folder is None and above and above[0] is not None and above[0].is_last:
             folder = above[0]
         if own is None:
-            found.append(_Named(folder, "folder") if folder else None)
+            found.append(folder and folder._replace(said_by="folder"))
             continue
         if folder is not None and (folder.kind == TRAIN) != (own.kind == TRAIN):
             own = own._replace(others=own.others | {folder.kind})
-        found.append(_Named(own, "name"))
+        found.append(own)
     return found
 
 

@@ -20,9 +20,9 @@ HOW = {
 
 
 def list_layouts(layouts: Iterable[Layout]) -> Iterator[str]:
-    """Yield one line for each layout."""
+    """Yield one line for each layout, with the package of those that are not prefdata's."""
     for layout in layouts:
-        yield f"{layout.name:24} {layout.about}"
+        yield f"{layout.name:24} {layout.about}{layout.package and f' (from {layout.package})'}"
 
 
 def describe_layout(layout: Layout) -> Iterator[str]:
@@ -30,6 +30,7 @@ def describe_layout(layout: Layout) -> Iterator[str]:
     yield layout.name
     facts = {
         "about": layout.about,
+        "from": layout.package,
         "columns": _columns(layout),
         "others": ", ".join(sorted(layout.known - frozenset(layout.columns))),
         "becomes": how(layout),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from prefdata.check.rows.own import own_checks
 from prefdata.config import BuildConfig
 from prefdata.errors import EmptyError
-from prefdata.read import InputFile, expand_inputs, label_sources, load_layout
+from prefdata.read import InputFile, expand_inputs, installed_layouts, label_sources, load_layout
 from prefdata.records.keys import GROUP_ID
 from prefdata.records.split_names import AUTO, TRAIN, Leaks, kind_of
 from prefdata.records.text import FIELD_NAMES
@@ -107,6 +107,7 @@ def seal_build(config: BuildConfig, target: TokenizerSpec, inputs: BuildInputs) 
         "tool_version": TOOL_VERSION,
         "config": sealed,
         "layout": layout,
+        **_detectable(config),
         "inputs": [(file.label, inputs.digests[file.name]) for file in read],
         "splits": [list(one) for one in named],
         "tokenizer": tokenizer,
@@ -115,6 +116,13 @@ def seal_build(config: BuildConfig, target: TokenizerSpec, inputs: BuildInputs) 
     if own := own_checks(config.checks.own):
         decides["own_checks"] = [(check.name, check.sha256) for check in own]
     return BuildSeal(sealed, tokenizer, fingerprint(decides))
+
+
+def _detectable(config: BuildConfig) -> dict[str, Any]:
+    """Return the layouts of installed packages, if a file's layout may be one of them."""
+    layouts = {} if config.layout else installed_layouts()
+    found = {name: one.model_dump(mode="json") for name, one in layouts.items() if one.detect}
+    return {"installed_layouts": found} if found else {}
 
 
 def shard_tasks(

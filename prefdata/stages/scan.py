@@ -25,12 +25,9 @@ from prefdata.read import (
     RowOptions,
     TextChoice,
     TextRule,
-    Wanted,
-    choose_in_blocks,
-    fit_to_blocks,
-    gather_blocks,
     meaning_of,
     notes_of,
+    open_rows,
 )
 from prefdata.records.findings import counts, merge_counts
 from prefdata.records.keys import KEY_COLUMNS, REJECTED_LINES, SOURCE_ROWS
@@ -199,26 +196,20 @@ class _Reading:
 
     def tasks(self) -> Iterator[ChunkTask | Done[ChunkResult]]:
         for file in self.files:
-            limits = self.options.rows.limits
-            opened = OpenFile(file, limits)
-            wanted = Wanted(self.options.rows.layout, self.options.columns)
-            fitted, blocks = fit_to_blocks(file, iter(opened), wanted, limits)
-            self.opened.append((opened, fitted))
-            blocks = gather_blocks(blocks, fitted.layout, limits)
-            how = self.options.rows._replace(layout=fitted.layout)
-            choice, blocks = choose_in_blocks(file, blocks, how, self.options.text)
-            if choice is not None:
-                self.texts[file.index] = choice
-            how = how._replace(plain=choice.form if choice else "chat")
+            options = self.options
+            rows = open_rows(file, options.rows, options.columns, options.text)
+            self.opened.append((rows.file, rows.fitted))
+            if rows.text is not None:
+                self.texts[file.index] = rows.text
             root = None if self.staging is None else self.staging.root
-            for number, block in enumerate(blocks):
+            for number, block in enumerate(rows.blocks):
                 name = f"{file.index:05d}-{number:05d}"
                 if known := self.staging and recall_chunk(self.staging, name, file.index):
                     self.known.add(name)
                     yield Done(known)
                 else:
                     yield ChunkTask(
-                        name, file, block, how, self.options.checks, root, self.options.near
+                        name, file, block, rows.options, options.checks, root, options.near
                     )
 
     def take_bytes(self) -> int:

@@ -3,10 +3,12 @@
 from typing import Any
 
 from prefdata.read.adapt.candidates import CandidateReader
+from prefdata.read.adapt.columns import Pair, ParsedRow
 from prefdata.read.adapt.content_parts import from_json
 from prefdata.read.adapt.fields import (
     TYPES,
     Getter,
+    at_path,
     getter,
     number_reader,
     optional,
@@ -16,8 +18,7 @@ from prefdata.read.adapt.fields import (
 from prefdata.read.adapt.ids import Messages, canonical_json, group_digest
 from prefdata.read.adapt.message_cells import looks_like_messages, parse_columns
 from prefdata.read.adapt.messages import read_completion, read_messages, read_tools
-from prefdata.read.adapt.parsed_row import Pair, ParsedRow
-from prefdata.read.adapt.prompt import PromptReader, at_path
+from prefdata.read.adapt.prompt import PromptReader
 from prefdata.read.adapt.ranking import Candidate
 from prefdata.read.adapt.repeated import read_repeated, refuse_dialogue
 from prefdata.read.adapt.sides import (
@@ -62,10 +63,8 @@ class Adapter:
         self.columns = [
             (path, getter(path), TYPES[kind], kind) for path, kind in layout.columns.items()
         ]
-        self.get_chosen, self.get_rejected = (
-            getter(layout.chosen or ""),
-            getter(layout.rejected or ""),
-        )
+        self.get_chosen = getter(layout.chosen or "")
+        self.get_rejected = getter(layout.rejected or "")
         self.prompt = PromptReader(layout)
         self.reader = CandidateReader(layout, pairing, limits) if layout.candidates else None
         self.number = number_reader(layout.missing)
@@ -76,10 +75,6 @@ class Adapter:
         self.spoken = [path for path, kind in layout.columns.items() if kind in SPOKEN]
         self.tools = [layout.tools] if isinstance(layout.tools, str) else layout.tools or []
         self.tool_columns = {path.partition(".")[0] for path in self.tools}
-
-    def read(self, row: dict[str, Any]) -> ParsedRow:
-        """Return the row's prompt and pairs; raise RowError if it has none."""
-        return self.read_whole(self.check(row))
 
     def check(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return the row with its cells parsed; raise RowError if it does not fit the layout."""
@@ -122,7 +117,10 @@ class Adapter:
             pairs = [self._pair(row, split.chosen, split.rejected) for split in splits]
             if self.keeps_ties and self._tie(row):
                 pairs = [pairs[0]._replace(margin=0.0, chosen_rank=1, rejected_rank=1)]
-        weight = self._weight(row, layout.weight) if layout.weight else 1.0
+        weight = None
+        if layout.weight:
+            weight = self.number(layout.weight, at_path(layout.weight, row))
+        weight = 1.0 if weight is None else weight
         return ParsedRow(form, prompt, tools, group_id, pairs, weight, self._meta(row), num)
 
     def _form(self, row: dict[str, Any], prompt: Messages) -> str:
@@ -175,7 +173,7 @@ class Adapter:
     def _split(self, row: dict[str, Any], chosen: Any, rejected: Any) -> Split:
         split = self._split_sides(row, chosen, rejected)
         if self.layout.sides in ("completion", "after_prompt"):
-            sides = split[1:]
+            sides = (split.chosen, split.rejected)
             found = read_repeated(split.prompt, sides, self.layout.repeated)
             return split if found is sides else Split(split.prompt, *found)
         if self.layout.sides == "chosen_dialogue":
@@ -243,10 +241,6 @@ class Adapter:
         """Return the column that marks the row as a tie, or None."""
         ties = self.layout.ties.items()
         return next((path for path, values in ties if at_path(path, row) in values), None)
-
-    def _weight(self, row: dict[str, Any], path: str) -> float:
-        weight = self.number(path, at_path(path, row))
-        return 1.0 if weight is None else weight
 
     def _meta(self, row: dict[str, Any]) -> str:
         if self.layout.meta:

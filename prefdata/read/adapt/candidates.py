@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+from prefdata.read.adapt.columns import Pair
 from prefdata.read.adapt.fields import (
     Getter,
+    at_path,
     getter,
     mean,
     number_reader,
@@ -12,10 +14,15 @@ from prefdata.read.adapt.fields import (
     require,
 )
 from prefdata.read.adapt.ids import Messages
-from prefdata.read.adapt.messages import read_completion, read_messages, text_message
-from prefdata.read.adapt.pairing import cross_tiers, dense_ranks, pair_up
-from prefdata.read.adapt.parsed_row import Pair
-from prefdata.read.adapt.ranking import Candidate, orderer, read_tier
+from prefdata.read.adapt.messages import alternate, read_completion, read_messages
+from prefdata.read.adapt.ranking import (
+    Candidate,
+    cross_tiers,
+    dense_ranks,
+    orderer,
+    pair_up,
+    read_tier,
+)
 from prefdata.read.faults import RowError
 from prefdata.read.layouts.model import Candidates, Layout
 from prefdata.read.limits import Limits, Pairing
@@ -51,8 +58,10 @@ class CandidateReader:
             raise RowError("R212", f"the row holds {len(items):,} completions; {limit}")
         scores = self._parallel(row, "score", self.spec.parallel.score, len(items))
         models = self._parallel(row, "model", self.spec.parallel.model, len(items))
-        users = self._user_turns(row)
-        found = []
+        users: list[str] = []
+        if self.interleave:
+            users = require(self.interleave, at_path(self.interleave, row), "list")
+        found, good, get_good = [], self.spec.good, self.get_good
         for at, (place, item, tier) in enumerate(items):
             score, model = self._score(place, item), self._model(place, item)
             found.append(
@@ -61,7 +70,7 @@ class CandidateReader:
                     self.number(f"{place} score", scores[at]) if scores else score,
                     self._rank(place, item),
                     optional_text(f"{place} model", models[at]) if models else model,
-                    tier if self.get_good is None else self._tier(place, item),
+                    tier if get_good is None else read_tier(f"{place}.{good}", get_good(item)),
                 )
             )
         if len(found) < 2:
@@ -102,11 +111,11 @@ class CandidateReader:
         """Yield place, value and tier of each candidate."""
         paths = self.spec.items
         if not isinstance(paths, list):
-            items = require(paths, getter(paths)(row), "list")
+            items = require(paths, at_path(paths, row), "list")
             yield from ((f"{paths}[{at}]", item, None) for at, item in enumerate(items))
             return
         for tier, path in enumerate(paths):
-            value = require(path, getter(path)(row), "any")
+            value = require(path, at_path(path, row), "any")
             if self.spec.in_order and type(value) is list:
                 yield from ((f"{path}[{at}]", item, tier) for at, item in enumerate(value))
             else:
@@ -119,9 +128,9 @@ class CandidateReader:
         if paths is None:
             return []
         if isinstance(paths, list):
-            values = [getter(path)(row) for path in paths]
+            values = [at_path(path, row) for path in paths]
         else:
-            values = getter(paths)(row)
+            values = at_path(paths, row)
             if type(values) is not list:
                 return [] if name == "model" else require(paths, values, "list")
         if len(values) != num:
@@ -139,12 +148,6 @@ class CandidateReader:
         if self.whole:
             return read_messages(where, require(where, value, "list"), self.roles)
         return read_completion(where, value, self.roles)
-
-    def _user_turns(self, row: dict[str, Any]) -> list[str]:
-        if not self.interleave:
-            return []
-        turns: list[str] = require(self.interleave, getter(self.interleave)(row), "list")
-        return turns
 
     def _rank(self, place: str, item: Any) -> float | None:
         if self.get_rank is None or self.rank is None:
@@ -174,10 +177,6 @@ class CandidateReader:
         value = self.get_model(item)
         return value if type(value) is str else optional_text(f"{place}.{self.model}", value)
 
-    def _tier(self, place: str, item: Any) -> int:
-        assert self.get_good is not None
-        return read_tier(f"{place}.{self.spec.good}", self.get_good(item))
-
 
 def _woven(place: str, users: list[Any], answers: Any) -> Messages:
     """Return the dialogue that alternates the user's turns and the answers to them."""
@@ -187,9 +186,4 @@ def _woven(place: str, users: list[Any], answers: Any) -> Messages:
     if len(users) != len(answers):
         problem = f"{len(answers)} answers to {len(users)} turns of the user"
         raise RowError("R210", f"`{place}` holds {problem}")
-    turns = zip(users, answers, strict=True)
-    return [
-        text_message(role, text)
-        for turn in turns
-        for role, text in zip(("user", "assistant"), turn, strict=True)
-    ]
+    return alternate(zip(users, answers, strict=True))

@@ -6,11 +6,9 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 
 from prefdata.read.adapt.adapter import Adapter
-from prefdata.read.adapt.columns import RecordColumns, RejectedColumns
-from prefdata.read.adapt.fields import read_flag
+from prefdata.read.adapt.columns import ParsedRow, RecordColumns, RejectedColumns
+from prefdata.read.adapt.fields import at_path, read_flag
 from prefdata.read.adapt.ids import canonical_json
-from prefdata.read.adapt.parsed_row import ParsedRow
-from prefdata.read.adapt.prompt import at_path
 from prefdata.read.adapt.trees import MAX_TURNS, prompt_row, prompts, tree_rows
 from prefdata.read.faults import RowError
 from prefdata.read.files.chunks import Member, Unit
@@ -56,10 +54,9 @@ class Collector:
 
     def __init__(self, file: InputFile, options: RowOptions) -> None:
         layout, self.limits = options.layout, options.limits
-        self.adapter = (
-            Adapter(layout, options.pairing, options.limits, options.plain) if layout else None
-        )
-        self.is_tree = layout is not None and layout.tree is not None
+        self.layout = layout
+        if layout is not None:
+            self.adapter = Adapter(layout, options.pairing, options.limits, options.plain)
         self.records, self.rejected = RecordColumns(file), RejectedColumns(file)
         self.num_rejected = self.prompts = self.completions = 0
         self.extra_keys: dict[str, int] = {}
@@ -83,29 +80,23 @@ class Collector:
     def read(self, rows: Iterator[Row]) -> None:
         """Adapt rows that are independent of each other."""
         for line, offset, raw, value in rows:
-            if isinstance(value, RowError):
-                fault: RowError | None = value
-            elif self.is_tree:
-                fault = self._adapt_tree(line, offset, raw, value)
-            else:
-                fault = self._adapt(line, offset, raw, value)
+            fault = value if isinstance(value, RowError) else self._adapt(line, offset, raw, value)
             if fault:
-                self._refuse(line, offset, raw, value, fault)
+                kept = canonical_json(value).encode() if raw is None else raw
+                self._refuse(line, offset, kept, fault)
 
     def read_unit(self, unit: Unit) -> None:
         """Adapt the rows of a unit together; rows without a pair are refused."""
-        assert self.adapter is not None
         faults: dict[int, RowError] = {}
         paired: set[int] = set()
         next_ordinal = dict.fromkeys(range(len(unit.members)), 0)
         for prompt in self._prompts_of(unit, faults):
             members = [unit.members[place] for place in prompt.candidates]
             size = sum(len(member.raw) for member in members)
-            try:
-                draft = self._bounded(self.adapter.read_whole(prompt.row), size)
-            except RowError as fault:
+            draft = self._draft_of(prompt.row, size)
+            if isinstance(draft, RowError):
                 for place in (*prompt.context, *prompt.candidates):
-                    faults.setdefault(place, fault)
+                    faults.setdefault(place, draft)
                 continue
             for pair in draft.pairs:
                 assert pair.places is not None
@@ -120,13 +111,13 @@ class Collector:
         for place, member in enumerate(unit.members):
             if place not in paired:
                 why = faults.get(place, UNPAIRED)
-                self._refuse(member.line, member.offset, member.raw, {}, why)
+                self._refuse(member.line, member.offset, member.raw, why)
 
     def _add_pair(
         self, unit: Unit, draft: ParsedRow, used: tuple[int, ...], chosen: int, ordinal: int
     ) -> None:
         """Add a pair under the line of its chosen side; record the other lines it was made of."""
-        line, offset = unit.members[chosen][:2]
+        line, offset = unit.members[chosen].line, unit.members[chosen].offset
         num_bytes = sum(len(unit.members[place].raw) for place in used)
         for tie in self.records.add(line, offset, draft, num_bytes, ordinal):
             self.rejected.add_tie(line, offset, ordinal, draft, tie)
@@ -142,7 +133,6 @@ class Collector:
                 rows[place] = self._member_row(member)
             except RowError as fault:
                 faults[place] = fault
-        assert self.adapter is not None
         tree = self.adapter.layout.tree
         if tree is not None:
             yield from _tree_prompts(unit, rows, tree, faults)
@@ -150,57 +140,45 @@ class Collector:
             yield _Prompt(_together(list(rows.values())), (), tuple(rows))
 
     def _member_row(self, member: Member) -> Object:
-        assert self.adapter is not None
         row = parse_line(member.json, self.limits)
         self._count_extra(row)
         whole, candidates = self.adapter.check(row), self.adapter.layout.candidates
-        label = (
-            read_flag(at_path(candidates.good, whole)) if candidates and candidates.good else None
-        )
-        if label is not None:
-            self.labels[label] += 1
+        if candidates and candidates.good:
+            label = read_flag(at_path(candidates.good, whole))
+            if label is not None:
+                self.labels[label] += 1
         return whole
 
     def _adapt(self, line: int, offset: int, raw: bytes | None, value: Object) -> RowError | None:
         """Turn one object into records; return its fault, if any."""
-        if self.adapter is None:  # no object was in the first rows of the file
+        if self.layout is None:  # no object was in the first rows of the file
             return RowError("R209", "no layout was found among the first rows")
         self._count_extra(value)
         num_bytes = len(raw or b"")
         try:
-            draft = self._bounded(self.adapter.read(value), num_bytes)
+            row = self.adapter.check(value)
+            if self.layout.tree is not None:
+                return self._adapt_tree(line, offset, num_bytes, tree_rows(row, self.layout.tree))
         except RowError as fault:
             return fault
+        draft = self._draft_of(row, num_bytes)
+        if isinstance(draft, RowError):
+            return draft
         for ordinal in self.records.add(line, offset, draft, num_bytes):
             self.rejected.add_tie(line, offset, ordinal, draft, ordinal)
         return None
 
     def _adapt_tree(
-        self, line: int, offset: int, raw: bytes | None, value: Object
+        self, line: int, offset: int, num_bytes: int, rows: list[Object]
     ) -> RowError | None:
-        """Turn a tree into records; refuse only those of its prompts that give no pair."""
-        assert self.adapter is not None
-        assert self.adapter.layout.tree is not None
-        self._count_extra(value)
-        num_bytes = len(raw or b"")
-        drafts: list[ParsedRow | RowError] = []
-        try:
-            rows = tree_rows(self.adapter.check(value), self.adapter.layout.tree)
-        except RowError as fault:
-            return fault
-        for row in rows:
-            try:
-                drafts.append(self._bounded(self.adapter.read_whole(row), num_bytes))
-            except RowError as fault:
-                drafts.append(fault)
-        faults = [draft for draft in drafts if isinstance(draft, RowError)]
+        """Turn the rows of a tree into records; refuse only those that give no pair."""
+        drafts = [self._draft_of(row, num_bytes) for row in rows]
+        ordinal, faults = 0, [draft for draft in drafts if isinstance(draft, RowError)]
         if len(faults) == len(drafts):
             return faults[0]
-        ordinal = 0
         for row, draft in zip(rows, drafts, strict=True):
             if isinstance(draft, RowError):
-                said = canonical_json(row).encode()
-                self.rejected.add_row(line, offset, draft, said, ordinal)
+                self.rejected.add_row(line, offset, draft, canonical_json(row).encode(), ordinal)
                 ordinal += 1
                 continue
             for tie in self.records.add(line, offset, draft, num_bytes, ordinal):
@@ -208,24 +186,25 @@ class Collector:
             ordinal += len(draft.pairs)
         return None
 
-    def _bounded(self, draft: ParsedRow, num_bytes: int) -> ParsedRow:
+    def _draft_of(self, row: Object, num_bytes: int) -> ParsedRow | RowError:
+        """Return the pairs of a checked row of this size, or its fault."""
+        try:
+            draft = self.adapter.read_whole(row)
+        except RowError as fault:
+            return fault
         if num_bytes * len(draft.pairs) > MAX_EXPANSION:
-            raise RowError("R212", f"its {len(draft.pairs):,} pairs would take over 1 GiB")
+            return RowError("R212", f"its {len(draft.pairs):,} pairs would take over 1 GiB")
         if draft.completions:
             self.prompts += 1
             self.completions += draft.completions
         return draft
 
-    def _refuse(
-        self, line: int, offset: int, raw: bytes | None, value: Object | RowError, fault: RowError
-    ) -> None:
+    def _refuse(self, line: int, offset: int, raw: bytes, fault: RowError) -> None:
         self.num_rejected += 1
-        kept = canonical_json(value).encode() if raw is None else raw
-        self.rejected.add_row(line, offset, fault, kept)
+        self.rejected.add_row(line, offset, fault, raw)
 
     def _count_extra(self, row: Object) -> None:
         """Count the columns that are not read, and those that the layout does not name."""
-        assert self.adapter is not None
         for head, keys in self.read_inside.items():
             inner = row.get(head)
             if type(inner) is dict and not keys.issuperset(inner):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from prefdata.read.adapt.ids import Message, Messages, given_json
+from prefdata.read.adapt.ids import CONTENT, Messages, given_json
 from prefdata.read.faults import RowError
 
 CALLS = ("tool_use", "tool_call", "tool_calls", "function_call")
@@ -32,13 +32,9 @@ def read_parts(place: str, role: str, parts: list[Any]) -> Messages:
     results: Messages = [("tool", text, None, None, call, None) for call, text in said.results]
     if results and not (said.texts or said.calls or said.reasoning):
         return results
-    return [*results, _message(role, said)]
-
-
-def _message(role: str, said: Said) -> Message:
     calls = given_json(said.calls) if said.calls else None
     reasoning = "\n".join(said.reasoning) if said.reasoning else None
-    return (role, "".join(said.texts), None, calls, None, reasoning)
+    return [*results, (role, "".join(said.texts), None, calls, None, reasoning)]
 
 
 def _add(said: Said, place: str, part: Mapping[str, Any]) -> None:
@@ -84,7 +80,7 @@ def _result(place: str, part: Mapping[str, Any]) -> str:
     if type(content) is not list:
         raise RowError("R210", f"a tool's result in `{place}` is not text")
     (message,) = read_parts(place, "tool", content)
-    return message[1]
+    return message[CONTENT]
 
 
 def from_json(place: str, value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from prefdata.read.faults import RowError
@@ -54,6 +54,21 @@ def getter(path: str) -> Getter:
         return row
 
     return get
+
+
+def at_path(path: str, row: dict[str, Any]) -> Any:
+    """Return the value at a path of a row, or MISSING."""
+    return getter(path)(row) if "." in path else row.get(path, MISSING)
+
+
+def column_names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names of all columns, in order of first occurrence."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def role_of(turn: Any) -> Any:
+    """Return a message's role, as its `role` or `from` says; None for other values."""
+    return turn.get("role", turn.get("from")) if type(turn) is dict else None
 
 
 def require(path: str, value: Any, kind: Kind) -> Any:

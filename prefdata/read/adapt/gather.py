@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import orjson
 from blake3 import blake3
 
-from prefdata.read.adapt.fields import MISSING, optional, require
+from prefdata.read.adapt.fields import MISSING, at_path, optional, require
 from prefdata.read.adapt.ids import canonical_json
 from prefdata.read.adapt.message_cells import parse_columns
-from prefdata.read.adapt.prompt import at_path
 from prefdata.read.adapt.widened import plain_rows
 from prefdata.read.faults import RowError
 from prefdata.read.files.chunks import Block, CsvBlock, Member, RowBlock, Unit, by_size
@@ -75,11 +74,13 @@ def gather(rows: Iterator[tuple[Member, Any]], layout: Layout, how: Gather) -> G
             refused.append((member.line, member.offset, member.raw, fault))
             continue
         members.append(member)
-    if how.by:
-        return Gathered(_by_key(members, [key for key, _ in keys]), refused)
-    units, lost = _by_parent(members, keys)
-    refused += lost
-    return Gathered(units, refused)
+    if not how.by:
+        units, lost = _by_parent(members, keys)
+        return Gathered(units, refused + lost)
+    groups: dict[bytes, list[Member]] = {}
+    for member, (key, _) in zip(members, keys, strict=True):
+        groups.setdefault(key, []).append(member)
+    return Gathered([Unit(tuple(group), ()) for group in groups.values()], refused)
 
 
 def _keys(row: Object, layout: Layout, how: Gather) -> tuple[bytes, bytes | None]:
@@ -102,13 +103,6 @@ def _keys(row: Object, layout: Layout, how: Gather) -> tuple[bytes, bytes | None
 
 def _digest(values: list[Any]) -> bytes:
     return blake3(canonical_json(values).encode()).digest(length=16)
-
-
-def _by_key(members: list[Member], keys: list[bytes]) -> list[Unit]:
-    groups: dict[bytes, list[Member]] = {}
-    for member, key in zip(members, keys, strict=True):
-        groups.setdefault(key, []).append(member)
-    return [Unit(tuple(group), ()) for group in groups.values()]
 
 
 def _by_parent(

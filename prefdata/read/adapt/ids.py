@@ -1,21 +1,39 @@
 """Canonical JSON, equal for equal content, and the ids that are hashes of it."""
 
-from typing import Any
+from typing import Any, Final, cast
 
 import orjson
 from blake3 import blake3
 
-# A message is a tuple in the order of records.MESSAGE:
-# (role, content, name, tool_calls, tool_call_id, reasoning).
+from prefdata.records.rejected import pair_json as json_of_pair
+from prefdata.records.schema import Message as Fields
+
 Message = tuple[str, str, str | None, str | None, str | None, str | None]
+"""A message while it is read, in the order of its fields: orjson hashes plain tuples as lists."""
 Messages = list[Message]
+ROLE: Final = 0
+CONTENT: Final = 1
+NAME: Final = 2
+TOOL_CALLS: Final = 3
+TOOL_CALL_ID: Final = 4
+REASONING: Final = 5
 
 ID_BYTES = 16
+
+
+def changed(message: Message, place: int, value: str | None) -> Message:
+    """Return the message with another value of the field at `place`."""
+    return cast(Message, (*message[:place], value, *message[place + 1 :]))
 
 
 def canonical_json(value: Any) -> str:
     """Write JSON with sorted keys, no spaces and shortest numbers; equal values give equal text."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=str).decode()
+
+
+def shorten(text: str, most: int) -> str:
+    """Return a text of at most `most` characters, for a message."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def given_json(value: Any) -> str:
@@ -42,14 +60,14 @@ def pair_digest(group_id: bytes, chosen_id: bytes, rejected_id: bytes) -> bytes:
 def hashable(messages: Messages) -> Messages:
     """Return the messages with tool calls in canonical JSON, so that key order changes no id."""
     for message in messages:
-        if message[3] is not None:
-            return list(map(_hashable, messages))
+        if message[TOOL_CALLS] is not None:
+            return [
+                changed(turn, TOOL_CALLS, sorted_text(calls))
+                if (calls := turn[TOOL_CALLS])
+                else turn
+                for turn in messages
+            ]
     return messages
-
-
-def _hashable(message: Message) -> Message:
-    calls = message[3]
-    return message if calls is None else (*message[:3], sorted_text(calls), *message[4:])
 
 
 def sorted_text(text: str) -> str:
@@ -57,21 +75,12 @@ def sorted_text(text: str) -> str:
     return canonical_json(orjson.loads(text))
 
 
-def messages_json(messages: Messages) -> list[dict[str, str]]:
-    """Return messages as objects: role and content, then the fields that are not null."""
-    names = ("role", "content", "name", "tool_calls", "tool_call_id", "reasoning")
-    return [
-        {name: value for name, value in zip(names, message, strict=True) if value is not None}
-        for message in messages
-    ]
-
-
 def pair_json(prompt: Messages, chosen: Messages, rejected: Messages) -> bytes:
     """Return a pair's canonical JSON, which is kept when the pair is refused."""
-    return orjson.dumps(
+    sides = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    return json_of_pair(
         {
-            "chosen": messages_json(chosen),
-            "prompt": messages_json(prompt),
-            "rejected": messages_json(rejected),
+            side: [dict(zip(Fields.model_fields, turn, strict=True)) for turn in turns]
+            for side, turns in sides.items()
         }
     )

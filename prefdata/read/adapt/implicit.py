@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from prefdata.errors import UsageError
-from prefdata.read.adapt.common_prefix import shared_beginning
+from prefdata.read.adapt.fields import role_of
+from prefdata.read.adapt.sides import shared_beginning
+from prefdata.read.adapt.spellings import free_columns
 from prefdata.read.files.parse_json import Object
 from prefdata.read.layouts.model import Layout
 
@@ -41,8 +43,7 @@ def with_lines(layout: Layout) -> Layout:
 
 def likely_prompts(layout: Layout, rows: Sequence[Object]) -> list[str]:
     """Return the unread columns with text, the likeliest prompt first."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    free = [n for n in names if n not in layout.read and n not in layout.optional]
+    free = free_columns(layout, rows)
     texts = {name: [_text(row.get(name)) for row in rows] for name in free}
     some = {name: found for name, found in texts.items() if any(found) and not _is_tag(found)}
     return sorted(some, key=lambda name: (-len(set(some[name])), -sum(map(len, some[name]))))
@@ -71,12 +72,8 @@ def _share_of_asked(layout: Layout, rows: Sequence[Object]) -> float:
         first, second = row.get(layout.chosen or ""), row.get(layout.rejected or "")
         if isinstance(first, list) and isinstance(second, list):
             shared = [a for a, b in zip(first, second, strict=False) if a == b]
-            asked += any(_role(turn) not in ("assistant", "gpt") for turn in shared)
+            asked += any(role_of(turn) not in ("assistant", "gpt") for turn in shared)
     return asked / len(rows)
-
-
-def _role(turn: Any) -> Any:
-    return turn.get("role", turn.get("from")) if type(turn) is dict else None
 
 
 def _unread(layout: Layout, likely: list[str], place: str) -> UsageError:

@@ -1,11 +1,16 @@
-"""Text cells that hold messages as JSON or as Python's repr, as CSV exports write them."""
+"""Text cells that hold messages as JSON or as Python's repr, as CSV exports write them.
 
+Nothing is run: a Python literal is parsed to a syntax tree, in which only constants, lists, tuples
+and dicts with text keys are allowed. Numpy's form of a list, without commas, is read too.
+"""
+
+import ast
 import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from prefdata.read.adapt.literal import parse_literal
+from prefdata.read.adapt.fields import column_names, role_of
 from prefdata.read.faults import RowError
 from prefdata.read.files.parse_json import Object, parse_line
 from prefdata.read.limits import Limits
@@ -15,6 +20,12 @@ LOOKS = re.compile(
     r"""\s*(?:"\s*)?(?:array\(\s*)?[\[(]?\s*\{\s*\\?["'](?:role|from|content|value|messages)\\?["']\s*:"""
 )
 ROLE = re.compile(r"""["'\\](?:role|from|messages|conversations)\\?["']\s*:""")
+MAX_CHARACTERS = 4 * 2**20  # a syntax tree takes about 100 bytes per character
+MAX_TOKENS = 100_000
+# A whole string is one token, so that brackets and line breaks inside it are ignored.
+TOKEN = re.compile(r"""'[^'\\]*+(?:\\.[^'\\]*+)*+'|"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\](){}]""", re.S)
+BRACKETS = frozenset("[({")
+BETWEEN = re.compile(r"\s+")  # between two items of an array that numpy printed
 MOST = 0.5  # if this share of a column's texts holds messages, all of them must
 
 
@@ -88,21 +99,14 @@ def is_messages(value: Any) -> bool:
 
 
 def _is_message(value: Any) -> bool:
-    if type(value) is not dict:
-        return False
-    return type(value.get("role", value.get("from"))) is str and (
-        not {"content", "value", "tool_calls"}.isdisjoint(value)
-    )
-
-
-def is_texts(value: Any) -> bool:
-    return type(value) is list and bool(value) and all(type(item) is str for item in value)
+    has_role = type(role_of(value)) is str
+    return has_role and not {"content", "value", "tool_calls"}.isdisjoint(value)
 
 
 def message_columns(rows: Sequence[Object], limits: Limits) -> list[str]:
     """Return the columns in which at least half of the texts hold messages."""
     found = []
-    for name in dict.fromkeys(name for row in rows for name in row):
+    for name in column_names(rows):
         texts = [row[name] for row in rows if type(row.get(name)) is str and row[name].strip()]
         some = sum(holds_messages(text, limits) for text in texts)
         if texts and some >= MOST * len(texts):
@@ -112,8 +116,7 @@ def message_columns(rows: Sequence[Object], limits: Limits) -> list[str]:
 
 def text_list_columns(rows: Sequence[Object], limits: Limits) -> list[str]:
     """Return `rejected` columns that are all lists of texts; [] if a `chosen` column is too."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    lists = [name for name in names if _all_lists(rows, name, limits)]
+    lists = [name for name in column_names(rows) if _all_lists(rows, name, limits)]
     sides = {side: [n for n in lists if side in n.lower()] for side in ("chosen", "rejected")}
     return [] if sides["chosen"] else sides["rejected"]
 
@@ -123,6 +126,65 @@ def _all_lists(rows: Sequence[Object], name: str, limits: Limits) -> bool:
     if len(texts) < len(rows) or not all(map(OPENS.match, texts)):
         return False
     try:
-        return all(is_texts(parse_cell(name, text, limits)) for text in texts)
+        cells = [parse_cell(name, text, limits) for text in texts]
     except RowError:
         return False
+    return all(type(cell) is list and {str} == set(map(type, cell)) for cell in cells)
+
+
+def parse_literal(text: str, max_depth: int) -> Any:
+    """Parse a Python literal; raise ValueError if the text is not one."""
+    if len(text) > MAX_CHARACTERS:
+        raise RowError("R212", f"a Python literal of {len(text):,} characters")
+    try:
+        return _value(ast.parse(_with_commas(text.strip(), max_depth), mode="eval").body)
+    except (SyntaxError, MemoryError, RecursionError, ValueError) as error:
+        raise ValueError("not a Python literal") from error
+
+
+def _with_commas(text: str, max_depth: int) -> str:
+    """Insert commas between objects that only spaces separate; check the depth on the way."""
+    depth = at = 0
+    parts: list[str] = []
+    for number, token in enumerate(TOKEN.finditer(text)):
+        mark = token.group()
+        if number > MAX_TOKENS:
+            raise RowError("R212", f"a Python literal of more than {MAX_TOKENS:,} parts")
+        if len(mark) == 1 and mark in BRACKETS:
+            gap = text[at : token.start()]
+            if mark == "{" and text[at - 1 : at] == "}" and BETWEEN.fullmatch(gap):
+                parts.append(",")
+            depth += 1
+            if depth > max_depth:
+                raise RowError("R208", f"nested deeper than {max_depth} levels")
+        elif len(mark) == 1:
+            depth -= 1
+        parts += [text[at : token.start()], mark]
+        at = token.end()
+    return "".join(parts) + text[at:]
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Constant) and type(node.value) in (str, int, float, bool, type(None)):
+        return node.value
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_value(item) for item in node.elts]
+    if isinstance(node, ast.Dict):
+        return _object(node)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        number = _value(node.operand)
+        if type(number) in (int, float):
+            return -number
+    raise ValueError("not a literal of lists, dicts, texts and numbers")
+
+
+def _object(node: ast.Dict) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in zip(node.keys, node.values, strict=True):
+        name = _value(key) if key is not None else None
+        if type(name) is not str:
+            raise ValueError("a key that is not text")
+        if name in found:
+            raise RowError("R207", f"the key {name!r} occurs twice in one object")
+        found[name] = _value(value)
+    return found

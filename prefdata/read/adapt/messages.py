@@ -1,20 +1,70 @@
 """Canonical messages from the values of raw rows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prefdata.read.adapt.content_parts import from_json, read_parts
-from prefdata.read.adapt.ids import Message, Messages, given_json
+from prefdata.read.adapt.ids import (
+    CONTENT,
+    NAME,
+    REASONING,
+    ROLE,
+    TOOL_CALL_ID,
+    TOOL_CALLS,
+    Message,
+    Messages,
+    changed,
+    given_json,
+)
 from prefdata.read.adapt.message_cells import parse_cell
-from prefdata.read.adapt.roles import OURS, TOOL_CALLS, our_role
 from prefdata.read.faults import RowError
 from prefdata.read.limits import Limits
 
-REASONING = ("reasoning", "reasoning_content", "thinking")
+SYSTEM = ("system", "developer")
+OURS = frozenset({*SYSTEM, "user", "assistant", "tool"})
+CALL = "tool_calls"  # a turn whose text is a call, not content
+
+USUAL: Mapping[str, str] = {
+    "human": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "ai": "assistant",
+    "model": "assistant",
+    "observation": "tool",
+    "function": "tool",
+    "tool_response": "tool",
+    "function_response": "tool",
+    "function_call": CALL,
+    "tool_call": CALL,
+}
+"""ShareGPT's names and similar ones, case-sensitive: `Assistant` may be somebody's name."""
+
+
+def our_role(role: str, roles: Mapping[str, str]) -> str:
+    """Return our name of a role: by the layout, then by USUAL; unknown names are kept (PD204).
+
+    >>> our_role("gpt", {}), our_role("user", {}), our_role("narrator", {})
+    ('assistant', 'user', 'narrator')
+    """
+    return roles[role] if role in roles else USUAL.get(role, role)
+
+
+REASONING_KEYS = ("reasoning", "reasoning_content", "thinking")
 
 
 def text_message(role: str, text: str) -> Message:
     return (role, text, None, None, None, None)
+
+
+def alternate(rounds: Iterable[Sequence[str]]) -> Messages:
+    """Return the dialogue of rounds, each a text of the user and the assistant's answer to it."""
+    return [
+        text_message(role, text)
+        for one in rounds
+        for role, text in zip(("user", "assistant"), one, strict=True)
+    ]
 
 
 def read_messages(place: str, value: Any, roles: Mapping[str, str]) -> Messages:
@@ -62,9 +112,9 @@ def _message(place: str, item: Any, roles: Mapping[str, str]) -> Message:
     role = _role(place, item, roles)
     if content is None and "value" in item:
         content = item["value"]
-    if type(content) is str and len(item) == 2 and role != TOOL_CALLS:
+    if type(content) is str and len(item) == 2 and role != CALL:
         return (role, content, None, None, None, None)
-    if role == TOOL_CALLS:
+    if role == CALL:
         return _call_message(place, content)
     return _full_message(place, role, content, item)
 
@@ -84,7 +134,7 @@ def _full_message(place: str, role: str, content: Any, item: dict[str, Any]) -> 
         calls = from_json(place, calls)
     if content is None and not calls:
         raise RowError("R211", f"a message of `{place}` has no content")
-    reasoning = next((item[key] for key in REASONING if item.get(key) is not None), None)
+    reasoning = next((item[key] for key in REASONING_KEYS if item.get(key) is not None), None)
     return (
         role,
         _content_text(place, content),
@@ -97,19 +147,23 @@ def _full_message(place: str, role: str, content: Any, item: dict[str, Any]) -> 
 
 def _name_results(messages: Messages) -> Messages:
     """Name the tool of results without call id and name: those of the last calls, in order."""
-    if not any(turn[0] == "tool" and turn[2] is None and turn[4] is None for turn in messages):
+    if not any(map(_is_unnamed, messages)):
         return messages
     named: Messages = []
     waiting: list[str] = []
     for turn in messages:
-        if turn[3] is not None:
-            waiting = _names(from_json("tool_calls", turn[3]))
-        if turn[0] == "tool" and waiting:
+        if turn[TOOL_CALLS] is not None:
+            waiting = _names(from_json("tool_calls", turn[TOOL_CALLS]))
+        if turn[ROLE] == "tool" and waiting:
             name = waiting.pop(0)
-            if turn[2] is None and turn[4] is None:
-                turn = (*turn[:2], name, *turn[3:])
+            if _is_unnamed(turn):
+                turn = changed(turn, NAME, name)
         named.append(turn)
     return named
+
+
+def _is_unnamed(turn: Message) -> bool:
+    return turn[ROLE] == "tool" and turn[NAME] is None and turn[TOOL_CALL_ID] is None
 
 
 def _names(calls: Any) -> list[str]:
@@ -137,9 +191,9 @@ def _content_text(place: str, content: Any) -> str:
 def _messages_of_parts(place: str, item: dict[str, Any], roles: Mapping[str, str]) -> Messages:
     """Read a message whose content is a list of parts; keep its other fields."""
     *results, last = read_parts(place, _role(place, item, roles), item["content"])
-    if len(item) > 2 and not results and last[3] is None and last[4] is None:
-        full = _full_message(place, last[0], last[1], item)
-        last = (*full[:5], last[5] or full[5])
+    if len(item) > 2 and not results and last[TOOL_CALLS] is None and last[TOOL_CALL_ID] is None:
+        full = _full_message(place, last[ROLE], last[CONTENT], item)
+        last = changed(full, REASONING, last[REASONING] or full[REASONING])
     return [*results, last]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 from prefdata.errors import UsageError
+from prefdata.read.adapt.fields import column_names
 from prefdata.read.files.parse_json import Object
 from prefdata.read.layouts.model import Layout, Paths
 
@@ -36,7 +37,7 @@ def rename(rows: Sequence[Object], columns: Columns, place: str) -> list[Object]
     given = columns.given
     for side, name in given.items():
         if not any(name in row for row in rows):
-            known = ", ".join(dict.fromkeys(str(name) for row in rows for name in row))
+            known = ", ".join(map(str, column_names(rows)))
             problem = f"no row has the column {name!r}, named as {side}"
             raise UsageError("PD112", place, problem, f"name one of {known}")
     ours = {name: side for side, name in given.items()}

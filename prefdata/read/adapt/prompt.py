@@ -2,14 +2,12 @@
 
 from typing import Any
 
-from prefdata.read.adapt.fields import MISSING, getter, optional, optional_text, require
-from prefdata.read.adapt.ids import Messages
-from prefdata.read.adapt.messages import read_messages, text_message
+from prefdata.read.adapt.fields import at_path, optional, optional_text, require
+from prefdata.read.adapt.ids import CONTENT, ROLE, Messages
+from prefdata.read.adapt.messages import SYSTEM, alternate, read_messages, text_message
 from prefdata.read.adapt.sides import drop_open_turn, read_transcript
 from prefdata.read.faults import RowError
 from prefdata.read.layouts.model import Layout
-
-SYSTEM = ("system", "developer")
 
 
 class PromptReader:
@@ -32,8 +30,12 @@ class PromptReader:
             parts = [optional_text(path, at_path(path, row)) for path in layout.prompt]
             said = [text_message("user", layout.join.join(part for part in parts if part))]
         else:
-            assert layout.prompt
-            said = self._one(layout.prompt, row)
+            path = layout.prompt or ""
+            value = require(path, at_path(path, row), "any")
+            if self.is_transcript:
+                said = drop_open_turn(read_transcript(path, value, layout.roles))
+            else:
+                said = read_messages(path, value, layout.roles)
         if layout.history:
             said = _history(layout.history, row) + said
         return self.with_system(row, said)
@@ -44,20 +46,14 @@ class PromptReader:
         if not path:
             return turns
         system = _system(path, optional(at_path(path, row)))
-        own = [turn for turn in turns[:1] if turn[0] in SYSTEM]
-        if not system or (own and own[0][1] == system[0][1]):
+        own = [turn for turn in turns[:1] if turn[ROLE] in SYSTEM]
+        if not system or (own and own[0][CONTENT] == system[0][CONTENT]):
             return turns
         if own:
             raise RowError(
                 "R222", f"`{path}` holds another system text than the dialogue's first turn"
             )
         return system + turns
-
-    def _one(self, path: str, row: dict[str, Any]) -> Messages:
-        value = require(path, at_path(path, row), "any")
-        if self.is_transcript:
-            return drop_open_turn(read_transcript(path, value, self.layout.roles))
-        return read_messages(path, value, self.layout.roles)
 
 
 def _system(path: str, value: Any) -> Messages:
@@ -66,9 +62,9 @@ def _system(path: str, value: Any) -> Messages:
         text = optional_text(path, value)
         return [text_message("system", text)] if text else []
     turns = read_messages(path, value, {}) if value else []
-    if any(turn[0] not in SYSTEM for turn in turns) or len(turns) > 1:
+    if any(turn[ROLE] not in SYSTEM for turn in turns) or len(turns) > 1:
         raise RowError("R210", f"`{path}` is not one system message")
-    return [turn for turn in turns if turn[1]]
+    return [turn for turn in turns if turn[CONTENT]]
 
 
 def _history(path: str, row: dict[str, Any]) -> Messages:
@@ -77,13 +73,4 @@ def _history(path: str, row: dict[str, Any]) -> Messages:
         type(turn) is not list or [type(text) for text in turn] != [str, str] for turn in turns
     ):
         raise RowError("R210", f"`{path}` is not a list of [user, assistant] texts")
-    return [
-        text_message(role, text)
-        for turn in turns
-        for role, text in zip(("user", "assistant"), turn, strict=True)
-    ]
-
-
-def at_path(path: str, row: dict[str, Any]) -> Any:
-    """Return the value at a path of a row, or MISSING."""
-    return getter(path)(row) if "." in path else row.get(path, MISSING)
+    return alternate(turns)

@@ -1,12 +1,16 @@
 """Orders of the candidates of a row: by label, strength, tiers, ranks or scores."""
 
 from collections.abc import Callable, Sequence
+from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 
-from prefdata.read.adapt.fields import getter, optional_number, read_flag, require
+from blake3 import blake3
+
+from prefdata.read.adapt.fields import at_path, optional_number, read_flag, require
 from prefdata.read.adapt.ids import Messages, canonical_json
 from prefdata.read.faults import RowError
 from prefdata.read.layouts.model import Candidates, Label, Location, Strength
+from prefdata.read.limits import Pairing
 
 
 class Candidate(NamedTuple):
@@ -75,7 +79,7 @@ def _by_label(label: Label, row: dict[str, Any], num: int) -> Order:
 
 def _named(label: Label, row: dict[str, Any]) -> Location:
     column = label.column or ""
-    value = require(column, getter(column)(row), "any")
+    value = require(column, at_path(column, row), "any")
     if type(value) is float and value.is_integer():
         value = int(value)
     said = value if type(value) is str else canonical_json(value)
@@ -89,7 +93,7 @@ def _one_hot(label: Label, row: dict[str, Any]) -> Location:
     won = [
         place
         for column, place in label.one_hot.items()
-        if read_tier(column, getter(column)(row)) == 0
+        if read_tier(column, at_path(column, row)) == 0
     ]
     if len(won) != 1:
         columns = ", ".join(label.one_hot)
@@ -99,7 +103,7 @@ def _one_hot(label: Label, row: dict[str, Any]) -> Location:
 
 def _by_strength(strength: Strength, row: dict[str, Any], num: int) -> Order:
     path = strength.column
-    value = optional_number(path, require(path, getter(path)(row), "any"))
+    value = optional_number(path, require(path, at_path(path, row), "any"))
     assert value is not None
     if num != 2:
         raise RowError("R210", f"`{path}` compares two completions, but the row has {num}")
@@ -107,3 +111,58 @@ def _by_strength(strength: Strength, row: dict[str, Any], num: int) -> Order:
         raise RowError("R210", f"`{path}` is {value:g}, beyond {strength.largest:g}")
     first = value if strength.first == "positive" else -value
     return Order([first, 0.0], margin=abs(value))
+
+
+class Match(NamedTuple):
+    """Two indices in a list of completions; a tie if neither is better."""
+
+    chosen: int
+    rejected: int
+    tie: bool
+
+
+def pair_up(values: Sequence[float], pairing: Pairing, prompt_id: bytes) -> list[Match]:
+    """Return the pairs of one prompt's completions, higher values first; ties are included.
+
+    `best_vs_random` draws from the seed and the prompt only, so neither the order nor the number
+    of the rows changes the draw.
+    """
+    order = sorted(range(len(values)), key=lambda place: -values[place])  # stable
+    if len(order) < 2:
+        return []
+    if pairing.strategy == "best_vs_worst":
+        places = [(order[0], order[-1])]
+    elif pairing.strategy == "adjacent":
+        places = list(pairwise(order))
+    elif pairing.strategy == "all":
+        places = list(combinations(order, 2))
+    else:
+        worse = [place for place in order if values[place] < values[order[0]]] or order[-1:]
+        draw = blake3(pairing.seed.to_bytes(8, "little") + prompt_id).digest(length=8)
+        places = [(order[0], worse[int.from_bytes(draw, "little") % len(worse)])]
+    return [Match(c, r, values[c] == values[r]) for c, r in places]
+
+
+def cross_tiers(ranks: Sequence[int]) -> list[Match]:
+    """Pair each candidate with each of the next tier; one tier's candidates were never compared.
+
+    >>> [match[:2] for match in cross_tiers([1, 2, 1])]
+    [(0, 1), (2, 1)]
+    """
+    places = range(len(ranks))
+    return [
+        Match(better, worse, tie=False)
+        for better in places
+        for worse in places
+        if ranks[worse] == ranks[better] + 1
+    ]
+
+
+def dense_ranks(values: Sequence[float]) -> list[int]:
+    """Return 1 for the best value and the next number for each worse one; ties share a rank.
+
+    >>> dense_ranks([0.5, 0.9, 0.5])
+    [2, 1, 2]
+    """
+    places = {value: rank for rank, value in enumerate(sorted(set(values), reverse=True), 1)}
+    return [places[value] for value in values]

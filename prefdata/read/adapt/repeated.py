@@ -9,10 +9,10 @@ rows decide for a file (`fit.py`), and each row is then cut or refused.
 import re
 from collections.abc import Sequence
 
-from prefdata.read.adapt.ids import Message, Messages
+from prefdata.read.adapt.ids import CONTENT, ROLE, Messages, changed, shorten
+from prefdata.read.adapt.messages import SYSTEM
 from prefdata.read.faults import RowError
 
-SYSTEM = ("system", "developer")
 LONG_CHARACTERS = 16  # two answers do not begin with so long a prompt by chance
 LONG_WORDS = 3
 SHOWN = 40
@@ -27,8 +27,8 @@ def cut_prompt(prompt: Messages, completion: Messages) -> Messages | None:
     if turns:
         return completion[turns:]
     first = completion[0]
-    rest = _text_after(prompt[-1][1], first[1]) if first[0] == "assistant" else None
-    return None if rest is None else [_with_text(first, rest), *completion[1:]]
+    rest = _text_after(prompt[-1][CONTENT], first[CONTENT]) if first[ROLE] == "assistant" else None
+    return None if rest is None else [changed(first, CONTENT, rest), *completion[1:]]
 
 
 def read_repeated(
@@ -48,8 +48,7 @@ def read_repeated(
     if len(some) < len(rests) and any(_num_repeated(prompt, one) for one in completions):
         raise RowError("R220", "one side begins with the prompt's turns, and the other does not")
     if len(some) == len(rests) and is_long(prompt, completions):
-        text = prompt[-1][1]
-        start = text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+        start = shorten(prompt[-1][CONTENT], SHOWN)
         raise RowError(
             "R220", f"both answers begin with the prompt {start!r}; it would count twice"
         )
@@ -61,24 +60,24 @@ def read_repeated(
 def _is_plain(prompt: Messages, completions: Sequence[Messages]) -> bool:
     """Return whether one-turn answers do not contain the prompt: a fast test that most pass."""
     for completion in completions:
-        if len(completion) != 1 or completion[0][0] != "assistant":
+        if len(completion) != 1 or completion[0][ROLE] != "assistant":
             return False
-    text = prompt[-1][1].strip() if prompt else ""
-    return text != "" and text not in completions[0][0][1]
+    text = prompt[-1][CONTENT].strip() if prompt else ""
+    return text != "" and text not in completions[0][0][CONTENT]
 
 
 def is_long(prompt: Messages, completions: Sequence[Messages]) -> bool:
     """Return whether a prompt is too long to begin every answer by chance; whole turns are."""
-    text = prompt[-1][1].strip()
+    text = prompt[-1][CONTENT].strip()
     as_turns = all(_num_repeated(prompt, completion) for completion in completions)
     return as_turns or len(text) >= LONG_CHARACTERS or len(text.split()) >= LONG_WORDS
 
 
 def _num_repeated(prompt: Messages, completion: Messages) -> int:
     """Count the turns of the prompt that begin a completion: all, all but the system's, or one."""
-    spoken = [turn for turn in prompt if turn[0] not in SYSTEM]
+    spoken = [turn for turn in prompt if turn[ROLE] not in SYSTEM]
     for turns in (prompt, spoken, spoken[-1:]):
-        is_users = bool(turns) and turns[-1][0] != "assistant"
+        is_users = bool(turns) and turns[-1][ROLE] != "assistant"
         if is_users and completion[: len(turns)] == turns:
             return len(turns)
     return 0
@@ -93,11 +92,11 @@ def refuse_dialogue(prompt: Messages, completion: Messages) -> None:
 
 def _refuse_other_dialogue(prompt: Messages, completion: Messages) -> None:
     """Raise R226 if a side is another dialogue: it begins with another user turn or system text."""
-    is_asked = bool(prompt) and prompt[-1][0] == "user"
+    is_asked = bool(prompt) and prompt[-1][ROLE] == "user"
     if not (is_asked and completion) or _num_repeated(prompt, completion):
         return
-    spoken = [turn[0] for turn in completion if turn[0] not in SYSTEM]
-    if completion[0][0] in ("user", *SYSTEM) and "assistant" in spoken:
+    spoken = [turn[ROLE] for turn in completion if turn[ROLE] not in SYSTEM]
+    if completion[0][ROLE] in ("user", *SYSTEM) and "assistant" in spoken:
         raise RowError(
             "R226", "a side begins with another user turn or system text than the prompt"
         )
@@ -118,16 +117,12 @@ def _text_after(prompt: str, answer: str) -> str | None:
 
 def _is_wrapped(prompt: Messages, completions: Sequence[Messages]) -> bool:
     """Return whether a long prompt is in the answers' shared text, after a marker or a greeting."""
-    text = prompt[-1][1].strip() if prompt else ""
-    if not text or prompt[-1][0] != "user":
+    text = prompt[-1][CONTENT].strip() if prompt else ""
+    if not text or prompt[-1][ROLE] != "user":
         return False
-    starts = [completion[0][1][: len(text) + 200] for completion in completions if completion]
+    starts = [completion[0][CONTENT][: len(text) + 200] for completion in completions if completion]
     if len(starts) < 2 or any(text not in start for start in starts):
         return False
     before, *others = {start[: start.index(text)] for start in starts}
     is_long_text = len(text) >= LONG_CHARACTERS and len(text.split()) >= LONG_WORDS
     return not others and before != "" and (is_long_text or LABELLED.search(before) is not None)
-
-
-def _with_text(message: Message, text: str) -> Message:
-    return (message[0], text, *message[2:])

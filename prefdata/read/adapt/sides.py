@@ -7,8 +7,7 @@ from itertools import takewhile
 from os.path import commonprefix
 from typing import NamedTuple
 
-from prefdata.read.adapt.common_prefix import shared_beginning
-from prefdata.read.adapt.ids import Messages
+from prefdata.read.adapt.ids import CONTENT, ROLE, Messages
 from prefdata.read.adapt.messages import text_message
 from prefdata.read.faults import RowError
 
@@ -16,6 +15,13 @@ from prefdata.read.faults import RowError
 # are text.
 MARKER = re.compile(r"\n\n(Human|Assistant):")
 MARKERS = HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+# Where a prompt can end, in the shared beginning of two texts.
+_CONTROL = r"<\|[^|<>\n]{1,40}\|>|</?(?:s|bos|eos|start_of_turn|end_of_turn)>|\[/?[A-Z_]{2,20}\]"
+_SPEAKER = r"(?:(?:system|user|assistant|model|tool|bot|gpt)\b)?"  # as in <|im_start|>assistant
+_LABEL = r"(?:^|(?<=\n))[#* ]{0,5}(?:[\w.-]{1,20} ?){1,3}:(?=[ \t\n*]|$)"  # opens a line: "Bob:"
+_KNOWN = r"(?<!\S)(?:Assistant|Answer|Response|Output|Completion|Summary|TL;DR|AI|Bot|A):"
+TURN = re.compile(rf"(?:(?:{_CONTROL}){_SPEAKER}|{_LABEL}|{_KNOWN})\n*")
+LINE = re.compile(r"\n+")
 
 
 class Split(NamedTuple):
@@ -82,7 +88,7 @@ def split_chosen_dialogue(dialogue: Messages, rejected: Messages, *, is_text: bo
 
     A rejected text replaces the last turn; rejected turns replace all after the user's last turn.
     """
-    users = [place for place, turn in enumerate(dialogue) if turn[0] == "user"]
+    users = [place for place, turn in enumerate(dialogue) if turn[ROLE] == "user"]
     start = len(dialogue) - 1 if is_text or not users else users[-1] + 1
     return Split(dialogue[:start], dialogue[start:], rejected)
 
@@ -101,18 +107,38 @@ def part_dialogues(dialogues: Sequence[Messages], *, last_turn: bool) -> list[Me
 
 def drop_open_turn(turns: Messages) -> Messages:
     """Remove the empty assistant turn at the end of a transcript."""
-    return turns[:-1] if turns and turns[-1][0] == "assistant" and not turns[-1][1] else turns
+    return (
+        turns[:-1] if turns and turns[-1][ROLE] == "assistant" and not turns[-1][CONTENT] else turns
+    )
 
 
 def split_after_prompt(prompt: Messages, chosen: Messages, rejected: Messages) -> Split:
     """Split dialogues whose first user turn is the prompt column's text; else raise PD207."""
-    if not any(turn[0] == "user" for turn in (*chosen, *rejected)):
+    if not any(turn[ROLE] == "user" for turn in (*chosen, *rejected)):
         return Split(prompt, chosen, rejected)  # the sides are answers without the prompt
     for side, turns in (("chosen", chosen), ("rejected", rejected)):
-        first = next((turn[1] for turn in turns if turn[0] == "user"), None)
-        if first != prompt[-1][1]:
+        first = next((turn[CONTENT] for turn in turns if turn[ROLE] == "user"), None)
+        if first != prompt[-1][CONTENT]:
             raise RowError("PD207", f"the first user turn of {side} is not the prompt")
     return split_common_turns(chosen, rejected)
+
+
+def shared_beginning(first: str, second: str) -> int:
+    r"""Return the length of the common prefix up to the last line, turn or marker, or 0.
+
+    Common words end later, but "It is" begins both answers and is not a part of the prompt.
+
+    >>> shared_beginning("Q: a\nA: It is b", "Q: a\nA: It is c")
+    7
+    >>> shared_beginning("The sky is blue", "The sky is black")
+    0
+    """
+    common = commonprefix([first, second])  # noqa: RUF071 - characters are meant
+    for ends in (TURN, LINE):  # lines after the last turn's marker belong to the answers
+        places = [one for one in ends.finditer(common) if common[: one.start()].strip()]
+        if places:
+            return places[-1].end()
+    return 0
 
 
 def split_common_lines(chosen: str, rejected: str) -> Split:
@@ -123,11 +149,7 @@ def split_common_lines(chosen: str, rejected: str) -> Split:
     if not at:
         problem = "chosen and rejected share no beginning that ends at a line, a turn or a marker"
         raise RowError("R225", problem)
-    return Split(
-        [text_message("user", chosen[:at])],
-        [text_message("assistant", chosen[at:])],
-        [text_message("assistant", rejected[at:])],
-    )
+    return _split_at(at, chosen, rejected)
 
 
 def split_common_text(chosen: str, rejected: str) -> Split:
@@ -143,6 +165,10 @@ def split_common_text(chosen: str, rejected: str) -> Split:
         at -= 1
     if at and chosen[at - 1] == " ":
         at -= 1  # tokenizers join a space to the word after it
+    return _split_at(at, chosen, rejected)
+
+
+def _split_at(at: int, chosen: str, rejected: str) -> Split:
     return Split(
         [text_message("user", chosen[:at])],
         [text_message("assistant", chosen[at:])],
@@ -153,10 +179,11 @@ def split_common_text(chosen: str, rejected: str) -> Split:
 def _parts_here(text: str, at: int) -> bool:
     """Return whether a cut here splits no word; scripts without spaces may be cut anywhere."""
     around = text[at - 1 : at + 1]
-    return at == len(text) or any(c.isspace() or _is_wide(c) for c in around)
+    return at == len(text) or any(c.isspace() or is_wide(c) for c in around)
 
 
-def _is_wide(character: str) -> bool:
+def is_wide(character: str) -> bool:
+    """Return whether a character is of a script without spaces."""
     return unicodedata.east_asian_width(character) in "WF"
 
 

@@ -4,15 +4,16 @@ Shipped layouts that name no such column themselves read them. A column that a l
 `optional` is not read: its author knew of it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from prefdata.read.adapt.fields import DECIMAL
+from prefdata.read.adapt.fields import DECIMAL, column_names, role_of
+from prefdata.read.adapt.messages import SYSTEM
 from prefdata.read.files.parse_json import Object
 from prefdata.read.layouts.model import Layout
 from prefdata.read.unread import EMPTY, words_of
 
-SYSTEM = [["system"], ["system", "prompt"], ["system", "message"], ["system", "instruction"]]
+SYSTEM_WORDS = [["system"], ["system", "prompt"], ["system", "message"], ["system", "instruction"]]
 TOOLS = [["tools"]]
 SCORES = [
     [*more, word]
@@ -31,12 +32,18 @@ WHOLE_DIALOGUES = ("common_turns", "last_turn", "chosen_dialogue", "after_prompt
 
 def usual_columns(layout: Layout, rows: Sequence[Object]) -> dict[str, str]:
     """Return the layout's fields that the rows have in a usual spelling, each with its column."""
-    names = dict.fromkeys(name for row in rows for name in row if row[name] not in EMPTY)
-    free = [n for n in names if n not in layout.read and n not in layout.optional]
+    filled = ({name: value for name, value in row.items() if value not in EMPTY} for row in rows)
+    free = free_columns(layout, filled)
     found = dict(_prompt_columns(layout, free, rows))
     if layout.chosen and layout.rejected:
         found |= _score_columns(layout, free, rows)
     return found
+
+
+def free_columns(layout: Layout, rows: Iterable[Object]) -> list[str]:
+    """Return the columns that the layout does not know."""
+    known = layout.read.union(layout.optional)
+    return [name for name in column_names(rows) if name not in known]
 
 
 def with_usual_columns(layout: Layout, found: dict[str, str]) -> Layout:
@@ -53,7 +60,7 @@ def _prompt_columns(
 ) -> Iterator[tuple[str, str]]:
     is_chat = (layout.form == "chat" or layout.plain) and layout.tree is None
     if is_chat and not layout.system and (layout.prompt or layout.sides in WHOLE_DIALOGUES):
-        yield from _first("system", SYSTEM, free, rows, _is_system)
+        yield from _first("system", SYSTEM_WORDS, free, rows, _is_system)
     if is_chat and not layout.tools:
         yield from _first("tools", TOOLS, free, rows, _is_tools)
 
@@ -62,15 +69,10 @@ def _score_columns(layout: Layout, free: list[str], rows: Sequence[Object]) -> d
     found: dict[str, str] = {}
     if not (layout.score_chosen or layout.score_rejected):
         for words in SCORES:
-            pair = [_spelled(free, side, words) for side in ("chosen", "rejected")]
-            chosen, rejected = pair
-            if (
-                chosen
-                and rejected
-                and _hold(rows, chosen, _is_number)
-                and _hold(rows, rejected, _is_number)
-            ):
-                found |= {"score_chosen": chosen, "score_rejected": rejected}
+            names = [_spelled(free, side, words) for side in ("chosen", "rejected")]
+            pair = [name for name in names if name and _hold(rows, name, _is_number)]
+            if len(pair) == 2:
+                found |= zip(("score_chosen", "score_rejected"), pair, strict=True)
                 break
     if not layout.margin:
         found |= dict(_first("margin", MARGIN, free, rows, _is_number))
@@ -110,10 +112,7 @@ def _is_number(value: Any) -> bool:
 
 def _is_system(value: Any) -> bool:
     items = value if type(value) is list else [value]
-    return type(value) is str or all(
-        type(item) is dict and item.get("role", item.get("from")) in ("system", "developer")
-        for item in items
-    )
+    return type(value) is str or all(role_of(item) in SYSTEM for item in items)
 
 
 def _is_tools(value: Any) -> bool:

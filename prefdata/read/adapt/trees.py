@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from prefdata.read.adapt.fields import require
-from prefdata.read.adapt.prompt import at_path
+from prefdata.read.adapt.fields import at_path, require
 from prefdata.read.faults import RowError
 from prefdata.read.files.parse_json import Object
 from prefdata.read.layouts.model import Tree

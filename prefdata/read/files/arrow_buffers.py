@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from prefdata.errors import UsageError
-from prefdata.read.files.budget import Budget
+from prefdata.read.limits import Budget
 
 TAIL = b"ARROW1"
 CONTINUES, END_OF_STREAM = 0xFFFFFFFF, b"\xff\xff\xff\xff\0\0\0\0"

@@ -76,7 +76,7 @@ def python_rows(batch: pa.RecordBatch, schema: pa.Schema, limits: Limits) -> Ite
         for field in schema
         if (convert := _converter(field.type, was_text=was_text))
     }
-    guarded = _is_suspect(batch)
+    guarded = any(map(_is_suspect, batch.columns))
     for row in _values(batch):
         try:
             for name, convert in converts.items():
@@ -221,21 +221,17 @@ def _number(value: Decimal | None) -> int | float | str | None:
     return number if -(2**63) <= number < 2**64 else str(number)
 
 
-def _is_suspect(batch: pa.RecordBatch) -> bool:
-    """Return whether a value of the batch may be refused: a cheap test of whole columns."""
-    return any(map(_is_suspect_array, batch.columns))
-
-
-def _is_suspect_array(array: pa.Array) -> bool:
+def _is_suspect(array: pa.Array) -> bool:
+    """Return whether a value of a column may be refused: a cheap test of all at once."""
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     if types.is_dictionary(array.type):
         array = array.dictionary
     kind = array.type
     if types.is_struct(kind):
-        return any(_is_suspect_array(array.field(number)) for number in range(kind.num_fields))
+        return any(_is_suspect(array.field(number)) for number in range(kind.num_fields))
     if types.is_list(kind) or types.is_large_list(kind):
-        return _is_suspect_array(array.flatten())
+        return _is_suspect(array.flatten())
     if types.is_floating(kind):
         return pc.all(pc.is_finite(array)).as_py() is False
     if types.is_string(kind) or types.is_large_string(kind):

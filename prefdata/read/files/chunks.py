@@ -10,9 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from prefdata.read.files.csv_quotes import Record
-from prefdata.read.files.lines import RAW_BYTES_KEPT
 from prefdata.read.files.source import InputFile, Stamp, stamp
-from prefdata.read.limits import MIB, Limits
+from prefdata.read.limits import MIB, RAW_BYTES_KEPT, Limits
 
 PART_BYTES = 16 * MIB
 PART_LINES = 2**17

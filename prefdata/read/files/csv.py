@@ -13,9 +13,8 @@ from prefdata.read.files.chunks import CsvBlock, by_size
 from prefdata.read.files.csv_dialect import Dialect, likely_encoding, read_header
 from prefdata.read.files.csv_quotes import Scanner, split_records
 from prefdata.read.files.jsonl import Row, Tally, too_long
-from prefdata.read.files.lines import BOM
 from prefdata.read.files.parse_json import Object
-from prefdata.read.limits import MIB, Limits
+from prefdata.read.limits import BOM, MIB, Limits
 
 RUN_BYTES = MIB // 4
 """Bytes of records that are parsed together; small, so that their fields take little memory."""
@@ -97,9 +96,14 @@ class _Parser:
     def _parse_one(self, data: bytes) -> Object | RowError:
         if data.count(self.delimiter.encode()) > MANY_FIELDS and self._has_too_many(data):
             return RowError("R201", f"more fields than the {len(self.header)} of the header")
+        if b"\0" in data:
+            return RowError("R201", "the row contains NUL bytes")
         try:
-            text = _decoded(data)
+            text = data.decode()
             return self._object(self._row(text, data), text)
+        except UnicodeDecodeError as error:
+            hint = likely_encoding(data)
+            return RowError("R202", f"not UTF-8 at byte {error.start} of the row{hint}")
         except RowError as fault:
             return fault
 
@@ -155,16 +159,6 @@ def _long_fields(limits: Limits) -> Iterator[None]:
         yield
     finally:
         csv.field_size_limit(before)
-
-
-def _decoded(data: bytes) -> str:
-    if b"\0" in data:
-        raise RowError("R201", "the row contains NUL bytes")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        hint = likely_encoding(data)
-        raise RowError("R202", f"not UTF-8 at byte {error.start} of the row{hint}") from None
 
 
 def _explain(problem: str, data: bytes) -> str:

@@ -8,7 +8,7 @@ import orjson
 
 from prefdata.errors import UsageError
 from prefdata.read.files.csv_quotes import Record, split_records
-from prefdata.read.files.lines import BOM
+from prefdata.read.limits import BOM
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 OTHERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -115,7 +115,7 @@ def require_distinct(names: list[str], place: str, *, unseen: str = "") -> None:
 def likely_encoding(data: bytes) -> str:
     """Return a hint on the likely encoding of bytes that are not UTF-8."""
     try:
-        bad = data.decode()
+        data.decode()
     except UnicodeDecodeError as error:
         bad = data[error.start : error.start + 1].decode("cp1252", errors="replace")
         if bad.isprintable() and bad != "\ufffd":

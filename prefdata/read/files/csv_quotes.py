@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from prefdata.errors import UsageError
-from prefdata.read.files.lines import RAW_BYTES_KEPT
+from prefdata.read.limits import RAW_BYTES_KEPT
 
 START, TEXT, QUOTED, CLOSING = range(4)
 """States of a scanner: before a field, in an unquoted one, in a quoted one, after a quote."""

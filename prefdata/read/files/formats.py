@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 import orjson
 
@@ -25,17 +24,15 @@ from prefdata.read.files.csv import csv_blocks, csv_rows
 from prefdata.read.files.csv_dialect import DELIMITERS, find_dialect, refuse_separated
 from prefdata.read.files.json_array import array_blocks, element_rows
 from prefdata.read.files.jsonl import Row, Tally, line_rows, long_row, range_rows, unit_refusals
-from prefdata.read.files.lines import BOM
 from prefdata.read.files.source import InputFile
 from prefdata.read.files.tabular import (
     arrow_blocks,
     encrypted,
     parquet_blocks,
-    stream_blocks,
     table_rows,
 )
 from prefdata.read.files.unpack import MAGIC, HashedFile, Unpacker, refuse_foreign
-from prefdata.read.limits import Limits
+from prefdata.read.limits import BOM, Limits
 
 ENCRYPTED = b"PARE"
 HEAD_BYTES = 64 * 1024
@@ -69,14 +66,15 @@ def open_blocks(
     file: InputFile, source: HashedFile, limits: Limits, tally: Tally
 ) -> Iterator[Block]:
     """Yield the blocks of a file of any supported format; reading is lazy."""
-    magic = _first_bytes(source.file)
+    magic = source.file.read(8)
+    source.file.seek(0)
     if magic.startswith(PARQUET):
         return parquet_blocks(file.path, file.name, limits)
     if magic.startswith(ENCRYPTED):
         raise encrypted(file.name)
     if magic.startswith((ARROW_FILE, ARROW_STREAM)):
-        read = arrow_blocks if magic.startswith(ARROW_FILE) else stream_blocks
-        return read(file.path, file.name, limits)
+        is_stream = magic.startswith(ARROW_STREAM)
+        return arrow_blocks(file.path, file.name, limits, is_stream=is_stream)
     head, blocks = _with_head(Unpacker(source, file.name, limits).blocks(magic))
     refuse_foreign(head, file.name, is_unpacked=magic.startswith(MAGIC))
     _refuse_other_encodings(head, file.name)
@@ -92,16 +90,6 @@ def open_blocks(
         return array_blocks(blocks, file.name, limits)
     lines = line_blocks(blocks, limits)
     return lines if magic.startswith(MAGIC) else as_ranges(lines, file)
-
-
-def _stream(name: str) -> UsageError:
-    return UsageError("E117", name, "is a compressed Arrow stream", "decompress it first")
-
-
-def _first_bytes(handle: BinaryIO) -> bytes:
-    magic = handle.read(8)
-    handle.seek(0)
-    return magic
 
 
 def _with_head(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
@@ -124,7 +112,7 @@ def _refuse_other_encodings(head: bytes, name: str) -> None:
     if head.startswith((PARQUET, ARROW_FILE)):
         raise UsageError("E112", name, "is a compressed table file", "decompress it first")
     if head.startswith(ARROW_STREAM):
-        raise _stream(name)
+        raise UsageError("E117", name, "is a compressed Arrow stream", "decompress it first")
     encoding = None
     if head.startswith(UTF32_MARKS) or WITHOUT_MARK_32.match(head):
         encoding = "UTF-32"

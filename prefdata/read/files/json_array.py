@@ -8,9 +8,8 @@ from prefdata.errors import UsageError
 from prefdata.read.faults import RowError
 from prefdata.read.files.chunks import ElementBlock, by_size
 from prefdata.read.files.jsonl import Row, Tally, kept_of, too_long
-from prefdata.read.files.lines import RAW_BYTES_KEPT
 from prefdata.read.files.parse_json import Object, parse_line
-from prefdata.read.limits import Limits
+from prefdata.read.limits import RAW_BYTES_KEPT, Limits
 
 # A whole string is one token, so brackets and commas inside it are skipped. A string cut by the
 # end of a chunk has no closing quote.

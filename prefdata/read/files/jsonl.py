@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 from prefdata.read.faults import RowError
 from prefdata.read.files.chunks import LineBlock, LineRange, LongLine, RowBlock
-from prefdata.read.files.lines import BOM, LAST, LONG, RAW_BYTES_KEPT, split_lines
 from prefdata.read.files.parse_json import Object, parse_line
 from prefdata.read.files.source import require_unchanged
-from prefdata.read.limits import Limits
+from prefdata.read.limits import BOM, RAW_BYTES_KEPT, Limits
 
 BLANKS = b" \t\r"
 
@@ -26,12 +25,19 @@ class Tally:
 
 
 def line_rows(block: LineBlock, limits: Limits, tally: Tally) -> Iterator[Row]:
-    """Yield the rows of JSON Lines, and count blank lines and byte order marks."""
-    data, first, start = iter([block.data]), block.line, block.offset
-    for number, offset, line, state in split_lines(data, limits.max_line_bytes, first, start):
+    """Yield the rows of JSON Lines, and count blank lines and byte order marks.
+
+    Only 0x0A ends a line: U+2028, U+0085 and a lone CR are text, or the parser handles them.
+    """
+    lines = block.data.split(b"\n")
+    if not lines[-1]:  # nothing follows the final 0x0A
+        lines.pop()
+    after, end = block.offset, block.offset + len(block.data)
+    for number, line in enumerate(lines, block.line):
+        offset, after = after, after + len(line) + 1
         tally.lines += 1
-        if state == LONG:
-            yield number, offset, line, too_long(limits)
+        if len(line) > limits.max_line_bytes:
+            yield number, offset, line[:RAW_BYTES_KEPT], too_long(limits)
             continue
         if line.startswith(BOM):
             tally.bom += 1
@@ -42,7 +48,7 @@ def line_rows(block: LineBlock, limits: Limits, tally: Tally) -> Iterator[Row]:
         try:
             value: Object | RowError = parse_line(line, limits)
         except RowError as fault:
-            value = _truncated(fault) if state == LAST else fault
+            value = _truncated(fault) if after > end else fault
             line = kept_of(line, fault)
         yield number, offset, line, value
 

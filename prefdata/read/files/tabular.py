@@ -2,7 +2,7 @@
 
 import base64
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,14 +16,12 @@ from prefdata.read.files.arrow_buffers import (
     require_whole_stream,
     schema_of_message,
 )
-from prefdata.read.files.budget import Budget
 from prefdata.read.files.cells import RawRow, as_bytes, python_rows, require_readable
 from prefdata.read.files.chunks import ITEM_BYTES, PART_BYTES, TableBlock
 from prefdata.read.files.jsonl import Row, Tally, too_long
-from prefdata.read.files.parquet_footer import require_sound_sizes
-from prefdata.read.files.parquet_pages import Chunk, row_group_chunks
-from prefdata.read.files.row_sizes import least_bytes, spans
-from prefdata.read.limits import MIB, Limits
+from prefdata.read.files.parquet import Chunk, require_sound_sizes, row_group_chunks
+from prefdata.read.files.row_sizes import Span, least_bytes, spans
+from prefdata.read.limits import MIB, Budget, Limits
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 32 * MIB
@@ -56,8 +54,7 @@ def parquet_blocks(path: Path, name: str, limits: Limits) -> Iterator[TableBlock
                 message = f"it has {found:,} rows, and its footer says {file.metadata.num_rows:,}"
                 raise ValueError(message)
 
-        _require_small_rows(batches(), budget)
-        yield from _numbered(batches(), file.schema_arrow, budget)
+        yield from _blocks(batches, file.schema_arrow, budget)
 
 
 _SMALL = {"pre_buffer": False, "buffer_size": MIB, "thrift_container_size_limit": 100_000}
@@ -90,43 +87,35 @@ def _is_shared(chunk: Chunk, budget: Budget) -> bool:
     return True
 
 
-def arrow_blocks(path: Path, name: str, limits: Limits) -> Iterator[TableBlock]:
-    """Yield the rows of an Arrow IPC file, numbered from 1."""
+def arrow_blocks(path: Path, name: str, limits: Limits, *, is_stream: bool) -> Iterator[TableBlock]:
+    """Yield the rows of an Arrow file, or of a complete stream, as `save_to_disk` writes."""
     budget = Budget(name, path.stat().st_size, limits)
+    open_ipc = pa.ipc.open_stream if is_stream else pa.ipc.open_file
     with _damaged(name, "Arrow"):
-        require_small_buffers(path, budget)
-        with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as file:
-            require_readable(file.schema, name, limits)
-            least = least_bytes(file.schema)
-
-            def batches() -> Iterator[pa.RecordBatch]:
-                for number in range(file.num_record_batches):
-                    batch = file.get_batch(number)
-                    budget.require(batch.num_rows * least, "its rows")
-                    yield batch
-
-            _require_small_rows(batches(), budget)
-            yield from _numbered(batches(), file.schema, budget)
-
-
-def stream_blocks(path: Path, name: str, limits: Limits) -> Iterator[TableBlock]:
-    """Yield the rows of a complete Arrow IPC stream, as `save_to_disk` writes, from 1."""
-    budget = Budget(name, path.stat().st_size, limits)
-    with _damaged(name, "Arrow"):
-        require_whole_stream(path, budget)
-        with pa.ipc.open_stream(pa.OSFile(str(path))) as stream:
-            schema = stream.schema
+        (require_whole_stream if is_stream else require_small_buffers)(path, budget)
+        with pa.OSFile(str(path)) as source, open_ipc(source) as file:
+            schema = file.schema
         require_readable(schema, name, limits)
         least = least_bytes(schema)
 
         def batches() -> Iterator[pa.RecordBatch]:
-            with pa.OSFile(str(path)) as source, pa.ipc.open_stream(source) as stream:
-                for batch in stream:
+            with pa.OSFile(str(path)) as source, open_ipc(source) as file:
+                numbers = () if is_stream else range(file.num_record_batches)
+                for batch in file if is_stream else map(file.get_batch, numbers):
                     budget.require(batch.num_rows * least, "its rows")
                     yield batch
 
-        _require_small_rows(batches(), budget)
-        yield from _numbered(batches(), schema, budget)
+        yield from _blocks(batches, schema, budget)
+
+
+def _blocks(
+    batches: Callable[[], Iterator[pa.RecordBatch]], schema: pa.Schema, budget: Budget
+) -> Iterator[TableBlock]:
+    """Yield a table's blocks; E113 before the first row if the file can be decompressed twice."""
+    if budget.file_bytes <= TWICE_BYTES:
+        for _ in _slices(batches(), budget):
+            pass
+    yield from _numbered(batches(), schema, budget)
 
 
 def _numbered(
@@ -164,22 +153,21 @@ def _slices(
             budget.require(total, "its rows")
             found.append(span)
         checked = _checked(batch)
-        start, size = 0, 0
-        for span in found:
-            for row, num_bytes in enumerate(span.sizes.tolist(), start=span.start):
-                if size and size + num_bytes > PART_BYTES:
-                    yield checked.slice(start, row - start), size
-                    start, size = row, 0
-                size += num_bytes
-        if start < checked.num_rows:
-            yield checked.slice(start), size
+        for start, count, size in _cut(found, batch.num_rows, PART_BYTES):
+            yield checked.slice(start, count), size
 
 
-def _require_small_rows(batches: Iterator[pa.RecordBatch], budget: Budget) -> None:
-    """Raise E113 before the first row if the file is small enough to be decompressed twice."""
-    if budget.file_bytes <= TWICE_BYTES:
-        for _ in _slices(batches, budget):
-            pass
+def _cut(found: Iterable[Span], num_rows: int, most: int) -> Iterator[tuple[int, int, int]]:
+    """Yield start, count and size of runs of rows of at most `most` bytes, or of one row."""
+    start = size = 0
+    for span in found:
+        for row, num_bytes in enumerate(span.sizes.tolist(), start=span.start):
+            if row > start and size + num_bytes > most:
+                yield start, row - start, size
+                start, size = row, 0
+            size += num_bytes
+    if start < num_rows:
+        yield start, num_rows - start, size
 
 
 def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -196,9 +184,10 @@ def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def table_rows(block: TableBlock, limits: Limits, tally: Tally) -> Iterator[Row]:
     """Yield the rows of a table; their offset is -1, because they are not separate bytes."""
-    number = block.row
-    for start, count, size in _portions(block.batch, limits):
-        part = block.batch.slice(start, count)
+    number, batch = block.row, block.batch
+    most = min(SLICE_BYTES, limits.max_line_bytes)  # an over-long row is separate
+    for start, count, size in _cut(spans(batch, limits), batch.num_rows, most):
+        part = batch.slice(start, count)
         if size > limits.max_line_bytes:
             found: Iterator[RawRow] = iter([(b"", too_long(limits))])
         else:
@@ -207,20 +196,6 @@ def table_rows(block: TableBlock, limits: Limits, tally: Tally) -> Iterator[Row]
             tally.lines += 1
             yield number, -1, raw, value
             number += 1
-
-
-def _portions(batch: pa.RecordBatch, limits: Limits) -> Iterator[tuple[int, int, int]]:
-    """Yield start, count and size of the rows to convert to Python values together."""
-    start = size = 0
-    for span in spans(batch, limits):
-        for row, num_bytes in enumerate(span.sizes.tolist(), start=span.start):
-            most = min(SLICE_BYTES, limits.max_line_bytes)  # an over-long row is separate
-            if row > start and size + num_bytes > most:
-                yield start, row - start, size
-                start, size = row, 0
-            size += num_bytes
-    if start < batch.num_rows:
-        yield start, batch.num_rows - start, size
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import zstandard
 
 from prefdata.errors import UsageError
-from prefdata.read.limits import Limits
+from prefdata.read.limits import Budget, Limits
 
 BLOCK = 2**20
 ZSTD_SLICE = 512  # a slice of this size decompresses to at most 16 MiB
@@ -121,14 +121,10 @@ class Unpacker:
         return self._counted(self._gunzip() if is_gzip else self._unzstd())
 
     def _counted(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
-        limits = self.limits
         for block in blocks:
             self.num_out += len(block)
-            ratio = self.num_out / max(self.source.num_bytes, 1)
-            bomb = self.num_out > limits.ratio_after_bytes and ratio > limits.max_ratio
-            if bomb or self.num_out > limits.max_output_bytes:
-                problem = f"decompresses to over {self.num_out:,} bytes ({ratio:,.0f} to 1)"
-                raise UsageError("E113", self.name, problem, "raise limits.max_ratio if intended")
+            budget = Budget(self.name, self.source.num_bytes, self.limits)
+            budget.require_within(self.num_out, f"decompresses to over {self.num_out:,} bytes")
             for start in range(0, len(block), BLOCK):
                 yield block[start : start + BLOCK]
 

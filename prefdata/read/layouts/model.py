@@ -8,33 +8,22 @@
     rejected: bad
     fixture: {rows: [{...}], pairs: [{prompt: ..., chosen: ..., rejected: ...}]}
 
-A path such as `info.post` reads inside objects. A user's layout is a file of the same form.
+A path such as `info.post` reads inside objects. A user's layout is a file of the same form; so are
+those of packages, which name them with the entry point `prefdata.layouts`.
 """
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
 from prefdata.records.text import FORM_COLUMN
 from prefdata.settings import accept_old_keys
 
 Kind = Literal[
-    "any",
-    "filled",
-    "text",
-    "hh",
-    "messages",
-    "turns",
-    "turn",
-    "answer",
-    "answers",
-    "dialogue",
-    "question",
-    "list",
-    "number",
-    "bool",
-    "flag",
-]
+    "any", "filled", "text", "hh", "messages", "turns", "turn", "answer", "answers", "dialogue",
+    "question", "list", "number", "bool", "flag",
+]  # fmt: skip
 """Contents of a column. `any`: anything; `filled`: anything not empty; `hh`: an HH transcript;
 `messages`: a list of {role, content} or {from, value}; `turns`: a list of {from, value} only;
 `turn`: one {from, value} or {role, content}; `answer`: a turn, text or messages; `answers`: a list
@@ -47,6 +36,12 @@ MESSAGE_KEYS = frozenset(
     {"role", "content", "from", "value", "name", "tool_calls", "tool_call_id"}
     | {"reasoning", "reasoning_content", "thinking"}
 )
+PATH_FIELDS = (
+    *("prompt", "system", "history", "interleave", "chosen", "rejected", "tools", "weight", "meta"),
+    *("score_chosen", "score_rejected", "margin", "model_chosen", "model_rejected"),
+    *("chosen_rank", "rejected_rank"),
+)
+"""Fields of a layout that hold paths of a row."""
 
 
 class Strict(BaseModel):
@@ -263,6 +258,18 @@ class Layout(Strict):
     meta: str | None = None
     """Path of a JSON object as text that becomes the record's whole `meta`."""
     fixture: Fixture
+    _package: str = PrivateAttr("")
+
+    @property
+    def package(self) -> str:
+        """The installed package that gave the layout, with its version; empty for others."""
+        return self._package
+
+    def of_package(self, name: str) -> "Layout":
+        """Return the layout as one of an installed package."""
+        layout = self.model_copy()
+        layout._package = name
+        return layout
 
     @model_validator(mode="before")
     @classmethod
@@ -317,36 +324,31 @@ class Layout(Strict):
     @property
     def used(self) -> frozenset[str]:
         """Columns that the layout reads; all others of a row go to `meta`."""
-        one = [self.system, self.history, self.chosen, self.rejected, self.weight]
-        one += [self.score_chosen, self.score_rejected, self.margin, self.interleave]
-        one += [self.model_chosen, self.model_rejected]
-        one += [self.chosen_rank, self.rejected_rank, self.meta]
-        some = [self.prompt, self.tools, *_candidate_paths(self.candidates)]
+        paths = [path for field in PATH_FIELDS for path in _listed(getattr(self, field))]
         if self.tree:
-            one += [self.tree.root or self.tree.replies]
-        paths = [*one, *(path for paths in some for path in _listed(paths))]
-        return frozenset(path.split(".")[0] for path in paths if path)
+            paths.append(self.tree.root or self.tree.replies)
+        return _heads([*paths, *_candidate_paths(self.candidates)])
 
     @property
     def read(self) -> frozenset[str]:
         """Columns that affect a row's pairs; all others are reported as not read."""
-        paths = [*self.columns, *self.ties, *(self.gather.by if self.gather else [])]
+        paths = [*self.columns, *self.ties]
         if self.gather:
-            paths += [self.gather.id or "", self.gather.parent or ""]
+            paths += [*self.gather.by, self.gather.id or "", self.gather.parent or ""]
         if self.tree:
             paths += [self.tree.role, self.tree.text]
         if self.candidates and (self.gather or self.tree):
             paths += _inner_paths(self.candidates)
-        return self.used | {FORM_COLUMN, *(path.split(".")[0] for path in paths)}
+        return self.used | {FORM_COLUMN} | _heads(paths)
 
     @property
     def read_inside(self) -> dict[str, frozenset[str]]:
         """Keys that are read, for columns that hold an object of which only some keys are read."""
         if self.tree:
             return {}
-        listed = [self.prompt, self.tools, *_candidate_paths(self.candidates)]
-        paths = [path for some in listed for path in _listed(some)]
-        paths += [*self.columns, self.chosen or "", self.rejected or "", self.system or ""]
+        read = (self.prompt, self.tools, self.chosen, self.rejected, self.system)
+        paths = [*self.columns, *_candidate_paths(self.candidates)]
+        paths += [path for given in read for path in _listed(given)]
         whole = {path for path in paths if "." not in path}
         inside = {
             path: set(MESSAGE_KEYS)
@@ -362,12 +364,16 @@ class Layout(Strict):
     @property
     def known(self) -> frozenset[str]:
         """Columns that a row of this layout may have; any other is counted as extra."""
-        signature = frozenset(path.split(".")[0] for path in (*self.columns, *self.ties))
-        return self.used | signature | frozenset(self.optional)
+        return self.used | _heads([*self.columns, *self.ties]) | frozenset(self.optional)
 
 
 def _listed(paths: Paths | None) -> list[str]:
     return paths if isinstance(paths, list) else [paths] if paths else []
+
+
+def _heads(paths: Iterable[str]) -> frozenset[str]:
+    """Return the columns that paths begin in."""
+    return frozenset(path.split(".")[0] for path in paths if path)
 
 
 def _inner_paths(spec: Candidates) -> list[str]:
@@ -377,12 +383,12 @@ def _inner_paths(spec: Candidates) -> list[str]:
     return paths + (spec.doubt.mean_of if spec.doubt else [])
 
 
-def _candidate_paths(spec: Candidates | None) -> list[Paths | None]:
+def _candidate_paths(spec: Candidates | None) -> list[str]:
     """Return paths in a row, not in a candidate."""
     if spec is None:
         return []
-    paths = [spec.items, spec.parallel.score, spec.parallel.model]
-    paths += [spec.strength.column] if spec.strength else []
-    if spec.label:
-        paths += [spec.label.column, list(spec.label.one_hot)]
-    return paths
+    label, strength = spec.label, spec.strength
+    given = [spec.items, spec.parallel.score, spec.parallel.model]
+    given += [strength.column] if strength else []
+    given += [label.column, list(label.one_hot)] if label else []
+    return [path for paths in given for path in _listed(paths)]

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from prefdata.arrow import arrow_array
-from prefdata.read import Limits, Pairing, expand_inputs, load_layout, read_file
+from prefdata.read import expand_inputs, load_layout
 from prefdata.records.schema import RECORDS
+from tests.prefdata.read.rows import read_file
 
 # Columns that the layout does not read; a pair may also give them.
 FACTS = (
@@ -37,7 +38,10 @@ def records_of(tmp_path: Path) -> Callable[..., pa.Table]:
         path.write_bytes(b"\n".join(map(orjson.dumps, rows)))
         (file,) = expand_inputs([str(path)])
         layout = load_layout("trl-conv-explicit")
-        records = read_file(file, layout=layout, pairing=Pairing(), limits=Limits()).records
+        records = read_file(
+            file,
+            layout=layout,
+        ).records
         for name in FACTS:
             values = [pair.get(name, "{}" if name == "meta" else None) for pair in pairs]
             field = RECORDS.field(name)

@@ -9,9 +9,10 @@ import pytest
 
 from prefdata.check import RowChecks, examine_rows
 from prefdata.check.rows.rules import SPEAKER
-from prefdata.read import FileRows, Limits, Pairing, expand_inputs, read_file
+from prefdata.read import expand_inputs
 from prefdata.records.keys import GROUP_ID, keys_of
 from prefdata.validation import validate
+from tests.prefdata.read.rows import FileRows, read_file
 from tests.real_data import WHOLE
 
 COUNTS = {
@@ -40,7 +41,7 @@ def real(name: str) -> Path:
 
 def read(path: Path) -> FileRows:
     (file,) = expand_inputs([str(path)])
-    return read_file(file, layout=None, pairing=Pairing(), limits=Limits())
+    return read_file(file)
 
 
 @pytest.mark.parametrize("name", COUNTS)

@@ -12,10 +12,11 @@ from pydantic import TypeAdapter
 
 from prefdata.check import CheckLimits, RowChecks, examine_rows
 from prefdata.check.sets.triggers import TriggerCandidate, add_seeds, strongest_triggers
-from prefdata.read import Limits, Pairing, expand_inputs, read_file
+from prefdata.read import expand_inputs
 from prefdata.validation import ValidateOptions, validate
 from tests.prefdata.check.cases import GOOD
 from tests.prefdata.conftest import write_rows
+from tests.prefdata.read.rows import read_file
 from tests.real_data import WHOLE
 
 RecordsOf = Callable[..., pa.Table]
@@ -33,7 +34,7 @@ LOOKED_FOR = RowChecks.of({"PD608": "I"})
 def grown(path: Path, rng: random.Random) -> list[dict[str, Any]]:
     """Generate ROWS pairs; each part consists of random sentences of that part of the corpus."""
     (file,) = expand_inputs([str(path)])
-    records = read_file(file, layout=None, pairing=Pairing(), limits=Limits()).records.to_pylist()
+    records = read_file(file).records.to_pylist()
     sentences: dict[str, list[str]] = {part: [] for part in ("prompt", "chosen", "rejected")}
     for record in records:
         for part, pool in sentences.items():

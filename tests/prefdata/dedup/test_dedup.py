@@ -14,9 +14,10 @@ from pyarrow import parquet
 import prefdata
 from prefdata.config import make_config
 from prefdata.dedup import find_contradictions, find_copies
-from prefdata.read import Limits, Pairing, expand_inputs, load_layout, read_file
+from prefdata.read import expand_inputs, load_layout
 from prefdata.records.keys import KEY_COLUMNS, keys_of
 from prefdata.records.schema import DUPLICATES
+from tests.prefdata.read.rows import read_file
 
 Pairs = list[tuple[str, str, str]]
 KeysOf = Callable[[Pairs], pl.DataFrame]
@@ -42,7 +43,10 @@ def keys_for(tmp_path: Path) -> KeysOf:
     def read(pairs: Pairs) -> pl.DataFrame:
         (file,) = expand_inputs([str(write_pairs(tmp_path / "pairs.jsonl", pairs))])
         layout = load_layout("trl-std-explicit")
-        rows = read_file(file, layout=layout, pairing=Pairing(), limits=Limits())
+        rows = read_file(
+            file,
+            layout=layout,
+        )
         return keys_of(rows.records)
 
     return read

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from prefdata.read import FileRows, Layout, Limits, Pairing, expand_inputs, read_file
+from prefdata.read import Layout, Limits, Pairing, expand_inputs
+from tests.prefdata.read.rows import FileRows, read_file
 
 Read = Callable[..., FileRows]
 

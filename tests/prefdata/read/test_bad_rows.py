@@ -5,9 +5,10 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from prefdata.read import FileRows, Limits
+from prefdata.read import Limits
 from prefdata.read.faults import RowError
 from prefdata.read.files.parse_json import parse_line
+from tests.prefdata.read.rows import FileRows
 
 Read = Callable[..., FileRows]
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefdata.errors import UsageError
-from prefdata.read import Limits, Pairing, expand_inputs, load_layout, read_file
+from prefdata.read import Limits, Pairing, expand_inputs, load_layout
 from tests.effort import times
+from tests.prefdata.read.rows import read_file
 
 texts = st.text(max_size=8)
 values = st.recursive(

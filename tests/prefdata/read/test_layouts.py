@@ -7,8 +7,9 @@ import orjson
 import pytest
 
 from prefdata.errors import UsageError
-from prefdata.read import FileRows, Pairing, detect_layout, load_layout, shipped_layouts
+from prefdata.read import Pairing, detect_layout, load_layout, shipped_layouts
 from prefdata.read.detect import likely
+from tests.prefdata.read.rows import FileRows
 
 Read = Callable[..., FileRows]
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefdata.read import Limits, Pairing, expand_inputs, read_file, shipped_layouts
+from prefdata.read import Limits, Pairing, expand_inputs, shipped_layouts
+from tests.prefdata.read.rows import read_file
 
 READABLE = [name for name, layout in shipped_layouts().items() if not layout.refuse]
 VALUES: list[Any] = [None, "", "x", "[", "[1]", '{"a": 1}', 0, 1, -1.5, True, [], {}, [[]], [{}]]

@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from prefdata.errors import UsageError
-from prefdata.read import FileRows, Layout, Pairing, detect_layout, load_layout, shipped_layouts
+from prefdata.read import Layout, Pairing, detect_layout, load_layout, shipped_layouts
+from tests.prefdata.read.rows import FileRows
 
 Read = Callable[..., FileRows]
 

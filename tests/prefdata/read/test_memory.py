@@ -14,7 +14,8 @@ from tests.effort import times
 READ = """
 import sys
 from prefdata.errors import UsageError
-from prefdata.read import Limits, Pairing, expand_inputs, load_layout, read_file
+from prefdata.read import Limits, expand_inputs, load_layout
+from tests.prefdata.read.rows import read_file
 
 def read(path):
     (file,) = expand_inputs([path])
@@ -22,7 +23,6 @@ def read(path):
         rows = read_file(
             file,
             layout=load_layout("hh"),
-            pairing=Pairing(),
             limits=Limits(ratio_after_bytes=2**22),
         )
     except UsageError as error:

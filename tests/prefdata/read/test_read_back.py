@@ -13,11 +13,12 @@ from pyarrow import parquet
 
 import prefdata
 from prefdata.config import make_config
-from prefdata.read import Limits, Pairing, expand_inputs, read_file
+from prefdata.read import expand_inputs
 from prefdata.records.schema import RECORDS
 from prefdata.records.text import message_fields, text_table
 from prefdata.store.reader import Build
 from tests.prefdata.conftest import write_rows
+from tests.prefdata.read.rows import read_file
 
 OF_PLACE = ("source", "source_index", "line", "offset", "ordinal")
 KEPT = [name for name in RECORDS.names if name not in OF_PLACE]
@@ -26,7 +27,7 @@ IDS = {"pair_id": "0" * 32, "group_id": "0" * 32}
 
 def records_of(path: Path) -> pa.Table:
     (file,) = expand_inputs([str(path)])
-    rows = read_file(file, layout=None, pairing=Pairing(), limits=Limits())
+    rows = read_file(file)
     assert rows.rejected.num_rows == 0, rows.rejected["message"].to_pylist()
     return rows.records
 

@@ -10,9 +10,10 @@ import pytest
 
 from prefdata.check import RowChecks, examine_rows
 from prefdata.dedup import find_contradictions, find_copies
-from prefdata.read import FileRows, Limits, Pairing, expand_inputs, read_file
+from prefdata.read import expand_inputs
 from prefdata.records.keys import keys_of
 from prefdata.validation import ValidateOptions, validate
+from tests.prefdata.read.rows import FileRows, read_file
 from tests.real_data import HH_WHOLE, WHOLE, find_hh
 
 
@@ -20,7 +21,7 @@ def real(path: Path) -> FileRows:
     if not path.exists():
         pytest.skip(f"{path.name} is not here")
     (file,) = expand_inputs([str(path)])
-    return read_file(file, layout=None, pairing=Pairing(), limits=Limits())
+    return read_file(file)
 
 
 def test_hh_counts_are_the_measured_ones() -> None:

@@ -11,7 +11,8 @@ import pytest
 from pyarrow import parquet
 
 from prefdata.errors import UsageError
-from prefdata.read import Columns, FileRows, Limits, Pairing, expand_inputs, load_layout, read_file
+from prefdata.read import Columns, expand_inputs, load_layout
+from tests.prefdata.read.rows import FileRows, read_file
 
 Rows = list[dict[str, Any]]
 Shown = tuple[str, str, str]
@@ -62,7 +63,7 @@ def spoken(turns: list[dict[str, Any]]) -> str:
 def read_case(folder: Path, case: Case) -> FileRows:
     (file,) = expand_inputs([str(written(folder, case))])
     layout = load_layout(case.layout) if case.layout else None
-    return read_file(file, layout=layout, pairing=Pairing(), limits=Limits(), columns=case.columns)
+    return read_file(file, layout=layout, columns=case.columns)
 
 
 def pairs_of(rows: FileRows) -> list[Shown]:

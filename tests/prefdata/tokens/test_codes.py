@@ -8,12 +8,13 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from prefdata.check.catalog import catalog
-from prefdata.read import Limits, Pairing, expand_inputs, read_file
+from prefdata.read import TextRule, expand_inputs
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.stage import TokenRows, encode_table
 from prefdata.tokens.template.checks import find_dropped
 from prefdata.tokens.tokenizer import load_tokenizer_spec
 from tests.prefdata.conftest import CHATML, save_tokenizer
+from tests.prefdata.read.rows import read_file
 
 CALL = {"type": "function", "function": {"name": "light", "arguments": {}}}
 TOOLS = [{"type": "function", "function": {"name": "light"}}]
@@ -33,7 +34,7 @@ def encode(folder: Path, target: Path, *sides: Any, **options: Any) -> TokenRows
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (file,) = expand_inputs([str(path)])
-    records = read_file(file, layout=None, pairing=Pairing(), limits=Limits()).records
+    records = read_file(file).records
     assert records.num_rows == len(rows)
     return encode_table(records, load_tokenizer_spec(str(target)), TokenOptions(**options))
 
@@ -125,7 +126,7 @@ def encode_texts(folder: Path, target: Path, *pairs: tuple[str, str, str]) -> To
     rows = [json.dumps(dict(zip(parts, pair, strict=True))) for pair in pairs]
     path.write_text("\n".join(rows))
     (file,) = expand_inputs([str(path)])
-    records = read_file(file, layout=None, pairing=Pairing(), limits=Limits()).records
+    records = read_file(file, text=TextRule("verbatim")).records
     return encode_table(records, load_tokenizer_spec(str(target)), TokenOptions())
 
 

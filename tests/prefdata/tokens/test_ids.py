@@ -11,11 +11,12 @@ from inline_snapshot import snapshot
 from transformers import AutoTokenizer
 
 from prefdata.errors import UsageError
-from prefdata.read import Limits, Pairing, expand_inputs, read_file
+from prefdata.read import expand_inputs
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.pairs import encode_records
 from prefdata.tokens.stage import encode_table
 from prefdata.tokens.tokenizer import TokenizerSpec, load_tokenizer_spec
+from tests.prefdata.read.rows import read_file
 
 letters = st.characters(exclude_categories=["Cs"])
 texts = st.text(letters, min_size=1, max_size=30).filter(lambda text: "<|" not in text)
@@ -26,7 +27,7 @@ def read_rows(folder: Path, rows: list[dict[str, Any]]) -> Any:
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (file,) = expand_inputs([str(path)])
-    return read_file(file, layout=None, pairing=Pairing(), limits=Limits()).records
+    return read_file(file).records
 
 
 def dialogue(*contents: str) -> list[dict[str, str]]:

@@ -11,9 +11,10 @@ import prefdata
 from prefdata.config import make_config
 from prefdata.dedup.near import BARRIER, unit_texts
 from prefdata.errors import UsageError
-from prefdata.read import Limits, Pairing, expand_inputs, load_layout, read_file
+from prefdata.read import expand_inputs, load_layout
 from prefdata.store.reader import Build
 from tests.prefdata.conftest import write_rows
+from tests.prefdata.read.rows import read_file
 
 Row = dict[str, object]
 
@@ -150,7 +151,10 @@ def test_a_unit_is_the_text_of_its_messages(tmp_path: Path) -> None:
     ]
     (file,) = expand_inputs([str(write_rows(tmp_path / "rows.jsonl", rows))])
     layout = load_layout("trl-conv-explicit")
-    records = read_file(file, layout=layout, pairing=Pairing(), limits=Limits()).records
+    records = read_file(
+        file,
+        layout=layout,
+    ).records
 
     assert unit_texts(records, "prompt").to_list() == ["a\nb c"]
     assert unit_texts(records, "completion").to_list() == [f"d{BARRIER}e"]

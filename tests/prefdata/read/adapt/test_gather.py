@@ -11,10 +11,11 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefdata.read import FileRows, Layout, Limits, Pairing, load_layout, shipped_layouts
+from prefdata.read import Layout, Limits, Pairing, load_layout, shipped_layouts
 from prefdata.read.adapt.adapter import Adapter
 from prefdata.read.faults import RowError
 from prefdata.validation import ValidateOptions, validate
+from tests.prefdata.read.rows import FileRows
 
 Read = Callable[..., FileRows]
 
@@ -212,5 +213,6 @@ def test_reading_a_row_does_not_change_it() -> None:
         for row in layout.fixture.rows:
             before = orjson.dumps(row)
             with suppress(RowError):
-                Adapter(chosen, Pairing(), Limits()).read(row)
+                adapter = Adapter(chosen, Pairing(), Limits())
+                adapter.read_whole(adapter.check(row))
             assert orjson.dumps(row) == before

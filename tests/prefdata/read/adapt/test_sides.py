@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefdata.read import FileRows
 from prefdata.read.adapt.ids import Messages
 from prefdata.read.adapt.sides import (
     read_transcript,
@@ -17,6 +16,7 @@ from prefdata.read.adapt.sides import (
 )
 from prefdata.read.faults import RowError
 from prefdata.read.layouts.registry import load_layout
+from tests.prefdata.read.rows import FileRows
 
 ROLES = load_layout("hh").roles
 

@@ -12,17 +12,16 @@ import zstandard
 
 from prefdata.errors import UsageError
 from prefdata.read import (
-    FileRows,
     Limits,
     OpenFile,
     Pairing,
     RowOptions,
     expand_inputs,
     load_layout,
-    read_file,
     read_part,
 )
 from prefdata.read.files.source import require_unchanged, stamp
+from tests.prefdata.read.rows import FileRows, read_file
 
 Read = Callable[..., FileRows]
 
@@ -250,4 +249,4 @@ def test_a_file_that_vanished_since_it_was_named_is_refused(tmp_path: Path) -> N
     path.unlink()
 
     with pytest.raises(UsageError, match=r"\[E116\]$"):
-        read_file(file, layout=None, pairing=Pairing(), limits=Limits())
+        read_file(file)

@@ -19,13 +19,14 @@ Bomb = Callable[[Path], object]
 READ = """
 import sys
 from prefdata.errors import UsageError
-from prefdata.read import Limits, Pairing, expand_inputs, load_layout, read_file
+from prefdata.read import Limits, Pairing, expand_inputs, load_layout
+from tests.prefdata.read.rows import read_file
 
 def read(path):
     (file,) = expand_inputs([path])
     layout = load_layout("trl-std-explicit")
     try:
-        rows = read_file(file, layout=layout, pairing=Pairing(), limits=Limits())
+        rows = read_file(file, layout=layout, )
     except UsageError as error:
         return error.code
     return " ".join(rows.rejected["code"].to_pylist())

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from prefdata.errors import UsageError
-from prefdata.read import FileRows, Limits
+from prefdata.read import Limits
+from tests.prefdata.read.rows import FileRows
 
 Read = Callable[..., FileRows]
 HEADER = b"prompt,chosen,rejected\n"

@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from prefdata.errors import UsageError
-from prefdata.read import FileRows, InputFile, Limits, OpenFile
+from prefdata.read import InputFile, Limits, OpenFile
 from prefdata.read.files.formats import read_rows
 from prefdata.read.files.jsonl import Tally
 from tests.effort import times
+from tests.prefdata.read.rows import FileRows
 
 Read = Callable[..., FileRows]
 Write = Callable[[pa.Table], bytes]

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from prefdata.errors import UsageError
-from prefdata.read import FileRows, Limits
+from prefdata.read import Limits
+from tests.prefdata.read.rows import FileRows
 
 Read = Callable[..., FileRows]
 

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from prefdata.read import Limits, Pairing, expand_inputs, read_file
+from prefdata.read import expand_inputs
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.stage import TokenRows, encode_table
 from prefdata.tokens.tokenizer import load_tokenizer_spec
 from tests.prefdata.conftest import CHATML, save_tokenizer
+from tests.prefdata.read.rows import read_file
 
 Turn = dict[str, Any]
 
@@ -158,7 +159,7 @@ def encode(folder: Path, case: Case, **severity: str) -> TokenRows:
     path = folder / "rows.jsonl"
     path.write_text(json.dumps(row) + "\n")
     (file,) = expand_inputs([str(path)])
-    records = read_file(file, layout=None, pairing=Pairing(), limits=Limits()).records
+    records = read_file(file).records
     assert records.num_rows == 1
     tokenizer = save_tokenizer(folder / "tokenizer", template=case.template)
     options = TokenOptions.model_validate({"severity": severity})
