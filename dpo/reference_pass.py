@@ -7,6 +7,7 @@ last.
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +23,14 @@ from dpo.data.reference_store import ReferenceManifest
 from dpo.data.sampler import packs_in_order
 from dpo.errors import TrainingError
 from dpo.model.cpu_memory import tune_cpu_allocator
-from dpo.model.fingerprints import check_lengths, check_tokenizer, check_vocabulary
-from dpo.model.load import best_device, check_model, load_model, weights_sha256
+from dpo.model.fingerprints import (
+    WeightsId,
+    check_lengths,
+    check_tokenizer,
+    check_vocabulary,
+    values_sha256,
+)
+from dpo.model.load import best_device, check_model, load_model
 from dpo.model.policy import Policy, RowLogps, row_logps
 from dpo.model.self_check import make_policy
 from dpo.model.weights import left_out
@@ -84,7 +91,7 @@ def compute_reference(
             progress.note(line)
         plain = ReferenceManifest(
             model=shared_name(model),
-            weights_sha256=weights_sha256(loaded),
+            **WeightsId(model, partial(values_sha256, loaded)).seal(Ledger.before(folder)),
             tokenizer_sha256=build.manifest.tokenizer.tokenizer_sha256,
             template_sha256=build.manifest.tokenizer.template_sha256,
             build_hash=build.manifest.hash,

@@ -34,9 +34,7 @@ class Ledger:
     def __init__(self, folder: Path, plain: ReferenceManifest) -> None:
         self.folder = folder
         self.done = plain.with_shards([])
-        for path in (folder / MANIFEST, folder / PARTIAL):
-            if not path.exists():
-                continue
+        if (path := _begun(folder)) is not None:
             before = read_manifest(path)
             if not before.decides_as(plain):
                 problem = "contains log-probs of another model, build or precision"
@@ -45,10 +43,15 @@ class Ledger:
             for seal in before.shards:
                 check_seal(folder / seal.path, seal.seal, None)
             self.done = before
-            break
         self._require_free()
         if not (folder / MANIFEST).exists():
             self._write(self.done)  # the first file: it marks the directory as ours
+
+    @staticmethod
+    def before(folder: Path) -> ReferenceManifest | None:
+        """Return the manifest of an earlier run in a directory, finished or not."""
+        path = _begun(folder)
+        return None if path is None else read_manifest(path)
 
     def holds(self, name: str) -> bool:
         """Return whether the complete shard of that name is there."""
@@ -104,6 +107,10 @@ class Ledger:
     def _write(self, done: ReferenceManifest) -> None:
         write_bytes(self.folder / PARTIAL, done.to_bytes())
         self.done = done
+
+
+def _begun(folder: Path) -> Path | None:
+    return next((p for p in (folder / MANIFEST, folder / PARTIAL) if p.exists()), None)
 
 
 def _check_names(manifest: ReferenceManifest, path: Path) -> None:

@@ -25,6 +25,10 @@ from prefdata.store.verify import check_seal
 _NOT_FINITE = "delete it and run `dpo-ref` again, which stops at such a row and reports the cause"
 
 
+def _is_values(value: str) -> bool:
+    return value == "values"
+
+
 class ReferenceManifest(BaseModel):
     """Sources of reference log-probs, and the files that contain them."""
 
@@ -36,6 +40,12 @@ class ReferenceManifest(BaseModel):
     """Name on the Hub, or of a directory without its path; only `weights_sha256` identifies the
     model."""
     weights_sha256: str
+    """sha256 of what `weights_by` says."""
+    weights_by: Literal["files", "values"] = Field(default="values", exclude_if=_is_values)
+    """The checkpoint's tensor files and config, or its tensors' float32 values (older versions)."""
+    values_sha256: str = Field(default="", exclude_if=operator.not_)
+    """sha256 of the tensors' float32 values if `weights_by` is `files` and they are known: equal
+    weights in another dtype or in other files are recognized by it."""
     tokenizer_sha256: str
     template_sha256: str | None
     build_hash: str
@@ -64,7 +74,7 @@ class ReferenceManifest(BaseModel):
         return self._decides(other) == other._decides(self)
 
     def _decides(self, other: "ReferenceManifest") -> dict[str, Any]:
-        says_nothing = {"model", "shards", "notices", "hash"}
+        says_nothing = {"model", "shards", "notices", "hash", "values_sha256"}
         if not (self.content_hash and other.content_hash):
             return self.model_dump(exclude=says_nothing | {"content_hash"})
         decides = self.model_dump(exclude=says_nothing | {"build_hash", "token_shards"})

@@ -1,18 +1,125 @@
-"""Checks before step 1 that shards, reference and model belong together.
+"""Identity of weights, and checks before step 1 that shards, reference and model belong together.
 
 Each mismatch is an error with its own code. Fingerprints are compared here; `spot_check` then
 recomputes a sample of rows, which finds what fingerprints cannot.
 """
 
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import orjson
+import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
 from dpo.data.pairs import Pairs
-from dpo.data.reference_store import Reference
+from dpo.data.reference_store import Reference, ReferenceManifest
 from dpo.errors import MismatchError
+from dpo.model.weights import model_folder, weight_files
 from dpo.precision import Precision
+from prefdata.store.canonical import hash_json
 from prefdata.store.reader import Build
+from prefdata.store.verify import cache_folder, sha256_cached
 from prefdata.tokens.tokenizer import load_tokenizer_spec
+
+_SAYS_NOTHING = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"}
+"""Keys of config.json that do not decide what the model computes with weights in a given dtype."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class WeightsId:
+    """Identity of a checkpoint: by its files, and by its values if only those can be compared.
+
+    By its files, it is the sha256 of the sha256 of each tensor file, in order of name, and of what
+    config.json decides. Equal weights in another dtype or in other files differ in it. By its
+    values, it is `values_sha256`, which takes as long as reading all weights in float32; it is
+    computed once per checkpoint and machine, and only where a manifest has nothing else in common.
+    """
+
+    def __init__(self, name: str, values: Callable[[], str] | None) -> None:
+        """Hash the files; `values` gives the hash by values, None if the model cannot give it."""
+        self._values = values
+        folder = model_folder(name)
+        files = [_file_sha256(path) for path in weight_files(folder)]
+        self.sha256 = hash_json({"config": _decides(folder / "config.json"), "files": files})
+
+    @cached_property
+    def values(self) -> str | None:
+        """The hash by values, from the user's cache directory if it was computed before."""
+        if self._values is None:
+            return None
+        key = hash_json([self.sha256, transformers.__version__])  # names of tensors may change
+        entry = cache_folder() / f"values-{key}"
+        try:
+            known = entry.read_text()
+        except (OSError, ValueError):
+            known = ""
+        if _SHA256.fullmatch(known):
+            return known
+        found, temporary = self._values(), entry.with_name(f"{entry.name}.{os.getpid()}")
+        with suppress(OSError):  # no room, or no home: the next run computes it again
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(found)
+            temporary.replace(entry)
+        return found
+
+    def made(self, manifest: ReferenceManifest) -> bool:
+        """Return whether log-probs come from these weights, by files or by values."""
+        if manifest.weights_by == "files" and manifest.weights_sha256 == self.sha256:
+            return True
+        wanted = (
+            manifest.values_sha256 if manifest.weights_by == "files" else manifest.weights_sha256
+        )
+        return bool(wanted) and wanted == self.values
+
+    def seal(self, before: ReferenceManifest | None) -> dict[str, Any]:
+        """Return the fields of a manifest; those of an earlier one if it has the same weights."""
+        if before is not None and self.made(before):
+            names = ("weights_sha256", "weights_by", "values_sha256")
+            return {name: getattr(before, name) for name in names}
+        return {
+            "weights_sha256": self.sha256,
+            "weights_by": "files",
+            "values_sha256": self.values or "",
+        }
+
+
+def _file_sha256(path: Path) -> str:
+    """Return the sha256 of a tensor file: in the Hub's cache, the name of the file it links to."""
+    target = path.resolve()
+    if target.parent.name == "blobs" and _SHA256.fullmatch(target.name):
+        return target.name
+    return sha256_cached(target, cache_folder())
+
+
+def _decides(config: Path) -> Any:
+    """Return what a config file decides, without names, versions and dtypes."""
+
+    def cut(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: cut(inner) for key, inner in value.items() if key not in _SAYS_NOTHING}
+
+    return cut(orjson.loads(config.read_bytes()))
+
+
+def values_sha256(model: nn.Module) -> str:
+    """Return the sha256 of the names, shapes and float32 values of all tensors, in order of name.
+
+    Values are hashed as float32, so the hash is the same for every dtype and layout of files that
+    represents the values exactly.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check_tokenizer(model: str, build: Build) -> None:
@@ -72,11 +179,11 @@ def _has_table(model: PreTrainedModel, limit: int) -> bool:
 
 
 def check_reference(
-    reference: Reference, weights: str, *, place: str, precision: Precision
+    reference: Reference, weights: WeightsId, *, place: str, precision: Precision
 ) -> None:
     """Refuse log-probs that come from other weights or from another precision."""
     manifest = reference.manifest
-    if manifest.weights_sha256 != weights:
+    if not weights.made(manifest):
         problem = f"its log-probs come from other weights ({manifest.model}) than {place} has"
         remedy = "run `dpo-ref` with this model, or set reference.model to the one that it ran with"
         raise MismatchError("T205", str(reference.folder), problem, remedy)

@@ -1,6 +1,5 @@
 """Models from directories or the hub, complete or refused; no code of a repository is run."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -126,19 +125,6 @@ def checkpoint_layers(model: PreTrainedModel, *, place: str) -> None:
         problem = f"{type(model).__name__} does not support gradient checkpointing"
         raise UsageError("T104", place, problem, "leave gradient_checkpointing out")
     model.activation_checkpointing_enable({"use_reentrant": False})
-
-
-def weights_sha256(model: torch.nn.Module) -> str:
-    """Return the sha256 of the names, shapes and float32 values of all tensors, in order of name.
-
-    Values are hashed as float32, so the hash is the same for every loading dtype that represents
-    the values exactly.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _said(error: Exception) -> str:

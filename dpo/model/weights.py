@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 import torch
 from safetensors import SafetensorError, safe_open
+from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from dpo.errors import UsageError
@@ -161,6 +162,12 @@ def left_out(name: str, model: Any) -> str | None:
     parts = Counter(_part_of(tensor) for tensor in outside)
     listed = ", ".join(f"{part}.* ({count})" for part, count in parts.items())
     return f"{len(outside):,} tensors of {name} are not part of the text model: {listed}"
+
+
+def model_folder(name: str) -> Path:
+    """Return the directory of a checkpoint; for a name on the Hub, that in its cache."""
+    folder = Path(name)
+    return folder if folder.is_dir() else Path(str(cached_file(name, "config.json"))).parent
 
 
 def weight_files(folder: Path) -> list[Path]:

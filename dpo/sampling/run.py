@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import orjson
 import torch
 import transformers
-from transformers import PreTrainedModel
 
-from dpo.model.load import best_device, check_model, load_model, weights_sha256
+from dpo.model.fingerprints import WeightsId
+from dpo.model.load import best_device, check_model, load_model
 from dpo.model.tokenizer import encode_prompt, load_tokenizer, prompt_encoder, short_name
 from dpo.sampling.files import (
     PromptRow,
@@ -88,7 +88,7 @@ def sample_file(
         if why is not None:
             meaning = "the model's cache cannot be used, so every token runs the whole text"
             progress.note(f"{meaning}: {why}")
-        decides, size = _what_decides(job, config, model, tokenizer), config.prompts_per_window
+        decides, size = _what_decides(job, config, tokenizer), config.prompts_per_window
         started = time.perf_counter()
         with partial_file(job.out, decides, size) as (file, first):
             advance(first)
@@ -146,15 +146,13 @@ def summarize(rows: Iterable[dict[str, Any]]) -> SampleSummary:
     )
 
 
-def _what_decides(
-    job: SampleJob, config: SampleConfig, model: PreTrainedModel, tokenizer: Any
-) -> dict[str, Any]:
+def _what_decides(job: SampleJob, config: SampleConfig, tokenizer: Any) -> dict[str, Any]:
     """Return all that determines the output's bytes, by the name that a mismatch reports."""
     template = orjson.dumps(tokenizer.chat_template).decode()
     day = {"date": date.today().isoformat()} if "strftime_now" in template else {}
     vocabulary = tokenizer.get_vocab() | {"chat_template": tokenizer.chat_template}
     return {
-        "weights": weights_sha256(model),
+        "weights": WeightsId(job.model, None).sha256,
         "tokenizer": _sha256(orjson.dumps(vocabulary, option=orjson.OPT_SORT_KEYS)),
         "prompts": _sha256(job.prompts.read_bytes()),
         "model": short_name(job.model),

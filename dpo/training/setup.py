@@ -1,6 +1,7 @@
 """Everything that a run needs, opened and checked before its first step."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,12 +22,14 @@ from dpo.errors import UsageError
 from dpo.loss import PairLogps
 from dpo.model.attention import AUTO, BACKENDS
 from dpo.model.fingerprints import (
+    WeightsId,
     check_lengths,
     check_reference,
     check_tokenizer,
     check_vocabulary,
+    values_sha256,
 )
-from dpo.model.load import check_model, checkpoint_layers, load_model, weights_sha256
+from dpo.model.load import check_model, checkpoint_layers, load_model
 from dpo.model.lora import add_lora
 from dpo.model.moe import check_routing
 from dpo.model.policy import Policy, PolicyOptions, PolicyOutput
@@ -173,7 +176,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
     seen = [split.pairs for split in (train, test) if split is not None]
     policy, why, notices = _open_policy(config, seen, accelerator.device)
     model = policy.model
-    weights = weights_sha256(model)
+    weights = WeightsId(config.model, partial(values_sha256, model))
     spread = _check_reference(config, policy, weights, train, reference)
     if config.lora is not None:
         add_lora(model, config.lora, seed=config.seed)
@@ -198,7 +201,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
         scale=LossScale(config.mixed_precision),
         machine=machine,
         total_steps=num_steps(config, len(order)),
-        starts_as_reference=weights == reference.manifest.weights_sha256,
+        starts_as_reference=weights.made(reference.manifest),
         spread=spread,
         unshared_because=why,
         notices=notices,
@@ -253,7 +256,7 @@ def _require_margins(objective: Objective, pairs: Pairs, *, place: str) -> None:
 
 
 def _check_reference(
-    config: TrainConfig, policy: Policy, weights: str, train: Split, reference: Reference
+    config: TrainConfig, policy: Policy, weights: WeightsId, train: Split, reference: Reference
 ) -> Spread:
     """Compare fingerprints, then recompute a few rows with the reference's own model."""
     name, precision = config.reference.model, config.mixed_precision
@@ -261,7 +264,8 @@ def _check_reference(
         check_reference(reference, weights, place=config.model, precision=precision)
     else:
         loaded = load_model(name, device=policy.model.device)
-        check_reference(reference, weights_sha256(loaded), place=name, precision=precision)
+        other = WeightsId(name, partial(values_sha256, loaded))
+        check_reference(reference, other, place=name, precision=precision)
         policy, _ = make_policy(loaded, train.pairs)
     return spot_check(policy, train.pairs, reference, "train")
 
