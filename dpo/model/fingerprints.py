@@ -185,6 +185,8 @@ def check_reference(
     manifest = reference.manifest
     if not weights.made(manifest):
         problem = f"its log-probs come from other weights ({manifest.model}) than {place} has"
+        if manifest.weights_by == "files" and not manifest.values_sha256:
+            problem += ", or from equal ones in other files or another dtype"
         remedy = "run `dpo-ref` with this model, or set reference.model to the one that it ran with"
         raise MismatchError("T205", str(reference.folder), problem, remedy)
     if manifest.mixed_precision != precision:

@@ -111,6 +111,12 @@ def find_checkpoint(folder: Path) -> tuple[Path, State] | None:
     return None
 
 
+def fingerprints(folder: Path) -> set[str]:
+    """Return the fingerprints of the runs that have checkpoints in a directory."""
+    states = map(_read_state, _own_folders(folder))
+    return {state.fingerprint for state in states if state is not None}
+
+
 def load_checkpoint(
     path: Path, state: State, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:

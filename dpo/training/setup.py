@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import prefdata
+from dpo.artifacts.summary import read_summary
 from dpo.config import TrainConfig
 from dpo.data.packing import Pack, pack
 from dpo.data.pairs import Pairs
@@ -37,9 +38,11 @@ from dpo.model.self_check import length_notice, make_policy
 from dpo.model.spot_check import Spread, spot_check
 from dpo.model.weights import left_out
 from dpo.precision import LossScale, autocast
+from dpo.training.checkpoint import fingerprints
 from dpo.training.mfu import MfuMeter, make_machine
 from dpo.training.objective import Objective
 from dpo.training.optimizer import make_optimizer
+from dpo.training.run_folder import checkpoints_folder
 from prefdata.hub.inputs import is_hub_name
 from prefdata.records.split_names import rank_of
 from prefdata.sharing.local import pull_cached
@@ -178,6 +181,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
     model = policy.model
     weights = WeightsId(config.model, partial(values_sha256, model))
     spread = _check_reference(config, policy, weights, train, reference)
+    identity = _fingerprint(config, build, reference, weights)
     if config.lora is not None:
         add_lora(model, config.lora, seed=config.seed)
     if config.gradient_checkpointing:
@@ -205,7 +209,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
         spread=spread,
         unshared_because=why,
         notices=notices,
-        fingerprint=run_fingerprint(config, build, reference, weights),
+        fingerprint=identity,
         reference_hash=reference.manifest.hash,
     )
 
@@ -332,6 +336,20 @@ def num_steps(config: TrainConfig, num_units: int) -> int:
         problem = f"{num_units:,} {unit} do not fill one step of {config.global_batch_size:,}"
         raise UsageError("T125", str(config.data), problem, "lower global_batch_size, or set steps")
     return steps
+
+
+def _fingerprint(
+    config: TrainConfig, build: Build, reference: Reference, weights: WeightsId
+) -> str:
+    """Return the run's fingerprint; with weights by their values if an older version began it."""
+    found = run_fingerprint(config, build, reference, weights.sha256)
+    summary = read_summary(config.out)
+    begun = fingerprints(checkpoints_folder(config.out))
+    begun |= {summary.fingerprint} if summary is not None else set()
+    if begun and found not in begun and weights.values is not None:
+        older = run_fingerprint(config, build, reference, weights.values)
+        return older if older in begun else found
+    return found
 
 
 def run_fingerprint(config: TrainConfig, build: Build, reference: Reference, weights: str) -> str:
