@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from dpo.model.load import load_model
 from dpo.reference_pass import compute_reference
 from dpo.training.loop import train
 from dpo.training.setup import run_fingerprint
+from prefdata.store.verify import sha256_cached
 from tests.dpo.conftest import Arena, open_alone
 from tests.dpo.model.broken import WEIGHTS, config, spoiled
 
@@ -82,6 +84,8 @@ def test_config_decides_but_not_its_dtype_or_version(arena: Arena, tmp_path: Pat
 
 
 def test_a_file_is_hashed_once(arena: Arena, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    now = partial(sha256_cached, settled=0)  # though the files are new
+    monkeypatch.setattr(fingerprints, "sha256_cached", now)
     first = WeightsId(str(arena.model), None).sha256
     assert any(cache.rglob("*"))
     monkeypatch.setattr("prefdata.store.verify.sha256_file", never)
