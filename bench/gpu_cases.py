@@ -85,7 +85,7 @@ def config_of(settings: dict[str, Any], *, toy: bool) -> Any:
     from transformers import CONFIG_MAPPING
 
     settings = dict(settings)
-    kind = CONFIG_MAPPING[settings.pop("model_type")]
+    kind: Any = CONFIG_MAPPING[settings.pop("model_type")]
     if toy:
         settings |= _TOY
         if "layer_types" in settings:
@@ -97,17 +97,19 @@ def write_checkpoint(folder: Path, settings: dict[str, Any], *, device: str, toy
     """Write a model with random weights, in bf16 as models are published, and its tokenizer."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoModelForCausalLM, TokenizersBackend
 
     torch.manual_seed(0)
     with torch.device(device):
         config = config_of(settings, toy=toy)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        from_config: Any = AutoModelForCausalLM.from_config
+        model = from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
     names = ["<s>", "</s>", *(f"w{number}" for number in range(WORDS))]
     core = Tokenizer(models.WordLevel({name: at for at, name in enumerate(names)}, "<s>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer_of: Any = TokenizersBackend
+    tokenizer = tokenizer_of(
         tokenizer_object=core, bos_token="<s>", eos_token="</s>", pad_token="</s>"
     )
     tokenizer.save_pretrained(folder)

@@ -17,7 +17,7 @@ from dpo.errors import UsageError
 from dpo.model import attention_cuda
 from dpo.model.attention import BACKENDS, PackMask, attend_packs
 from dpo.model.attention_cuda import AttentionOptions
-from dpo.model.policy import row_logps
+from dpo.model.policy import PolicyOptions, row_logps
 from dpo.model.self_check import make_policy
 from dpo.precision import autocast
 from tests.dpo.model.zoo import config_of, model_of, pairs_of, rows_of
@@ -255,10 +255,10 @@ def test_a_whole_start_compiles_at_most_six_graphs(
     )
     pairs = pairs_of(rows)
     counters.clear()
-    policy, unshared_because = make_policy(model, pairs, backend="flex")
+    options = PolicyOptions(backend="flex", dropout=False)
+    policy, unshared_because = make_policy(model, pairs, options=options)
     for precision in ("no", "bf16"):
         row_logps(policy, pairs, [0, 1, 4], precision=precision)
-    policy.dropout = False
     policy.train()
     for some in ([6], [4], [0, 1, 2], [3, 5], [4, 5], [6, 4, 0]):
         with autocast(model.device, "bf16"):
