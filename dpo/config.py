@@ -200,7 +200,8 @@ class TrainConfig(_Model):
     """An adapter to train; null trains all weights. The model in `out` has it merged."""
     attention: str = "auto"
     """Attention over packs: `segments` (SDPA text by text), `flex` (one FlexAttention kernel), or
-    `auto`: `flex` on a GPU without dropout, else `segments`."""
+    `auto`: `flex` on a GPU without dropout (in float32 only with 160 KB of shared memory a
+    block, as an A100 has), else `segments`."""
     gradient_checkpointing: bool = False
     """Run layers again in the backward pass: less memory, a third more compute."""
     global_batch_size: Count = 64

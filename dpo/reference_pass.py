@@ -85,7 +85,7 @@ def compute_reference(
         pairs = Pairs([shard.read() for shard in shards])
         check_vocabulary(loaded, pairs, place=model)
         notices = (left_out(model, loaded), check_lengths(loaded, pairs, place=model))
-        policy, why = make_policy(loaded, pairs)
+        policy, why = make_policy(loaded, pairs, precision=mixed_precision)
         unshared = why and f"prompts are not shared by their completions: {why}"
         for line in filter(None, (unshared, *notices)):
             progress.note(line)

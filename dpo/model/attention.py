@@ -13,7 +13,7 @@ Axes: B is 1, H heads, G key heads, T tokens, D head size.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -23,13 +23,17 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, causal_mask_function
 
 from dpo.data.packing import Segment
+from dpo.errors import UsageError
 from dpo.model import attention_cuda
 from dpo.model.attention_cpu import attend_causal
 from dpo.model.attention_cuda import AttentionOptions
 
 NAME = "shared_prompt"
-AUTO = "auto"
-"""FlexAttention on a GPU without dropout, else segment by segment."""
+AUTO, SEGMENTS, FLEX = "auto", "segments", "flex"
+"""Names of backends; `auto` is one of the others, by `backend_of`."""
+FLOAT32_SHARED = 160 * 2**10
+"""Bytes of shared memory per block that FlexAttention's float32 kernels need for heads of 128: an
+A100 has 163 KB, a card for games 99."""
 Rule = Callable[..., Any]
 """Function of batch, head, query and key indices: true if the query sees the key."""
 READ = 256
@@ -103,10 +107,39 @@ def attend_packs(
     dtype = torch.get_autocast_dtype(kind) if cast else query_BHTD.dtype
     query, key, value = (states.to(dtype) for states in (query_BHTD, key_BGTD, value_BGTD))
     with torch.autocast(kind, enabled=False):
-        backend = options.get("backend", AUTO)
-        if backend == AUTO:
-            backend = "flex" if query.is_cuda and how.dropout == 0 else "segments"
+        name, device = options.get("backend", AUTO), query.device
+        backend = backend_of(name, device, dtype, dropout=how.dropout)
         return BACKENDS[backend](query, key, value, segments, how), None
+
+
+def backend_of(name: str, device: torch.device, dtype: torch.dtype, *, dropout: float = 0.0) -> str:
+    """Return the given backend; for `auto`, FlexAttention if a GPU has a kernel for it."""
+    if name != AUTO:
+        return name
+    if device.type != "cuda" or dropout:
+        return SEGMENTS
+    return FLEX if dtype != torch.float32 or _shared_memory(device) >= FLOAT32_SHARED else SEGMENTS
+
+
+@cache
+def _shared_memory(device: torch.device) -> int:
+    properties = torch.cuda.get_device_properties(device)
+    # ROCm has only the second
+    return int(
+        getattr(properties, "shared_memory_per_block_optin", properties.shared_memory_per_block)
+    )
+
+
+def require_backend(name: str, device: torch.device, *, dropout: bool = False) -> None:
+    """Raise UsageError (T138) for an attention backend that is unknown or cannot run here."""
+    place, known = f"attention: {name!a}", (AUTO, *BACKENDS)
+    if name not in known:
+        raise UsageError(
+            "T138", place, "is not a known backend", f"write one of {', '.join(known)}"
+        )
+    if name == FLEX and (device.type == "cpu" or dropout):
+        problem = "has no kernel for a CPU, and no dropout"
+        raise UsageError("T138", place, problem, "write auto, or use a GPU without dropout")
 
 
 def _window(
@@ -155,7 +188,7 @@ def _attend_segments(
 
 
 Backend = Callable[[Tensor, Tensor, Tensor, Sequence[Segment], AttentionOptions], Tensor]
-BACKENDS: Mapping[str, Backend] = {"segments": _attend_segments, "flex": attention_cuda.attend}
+BACKENDS: Mapping[str, Backend] = {SEGMENTS: _attend_segments, FLEX: attention_cuda.attend}
 """Attention of a pack by the names that a config gives: queries, keys and values, (1, heads, T, D),
 the pack's segments and the layer's options to (1, T, H, D)."""
 
@@ -171,6 +204,9 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, how: AttentionOptions) ->
     if query.device.type == "cpu" and window is None and how.dropout == 0:
         scale = query.shape[-1] ** -0.5 if how.scaling is None else how.scaling
         return attend_causal(query, key, value, bias, scale)
+    if query.is_cuda and query.dtype == torch.float32:  # its kernels know no groups of heads
+        groups = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     return F.scaled_dot_product_attention(
         query,
         key,

@@ -24,11 +24,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, _dynamo
-from torch._dynamo.exc import FailOnRecompileLimitHit
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
 from dpo.data.packing import Segment
-from dpo.errors import UsageError
+from dpo.errors import UsageError, first_line
 
 BLOCK = 128
 """Tokens on a side of a block."""
@@ -69,7 +69,8 @@ def attend(
 ) -> Tensor:
     """Return the attention of the whole pack, (B, T, H, D); the kernel has no dropout.
 
-    Raises UsageError (T113) if more than `RECOMPILES` kernels would be compiled.
+    Raises UsageError: T113 if more than `RECOMPILES` kernels would be compiled, T115 if one cannot
+    be compiled, as when a small GPU has too little shared memory for float32.
     """
     device, tokens = query_BHTD.device, query_BHTD.shape[2]
     mask = block_mask(tuple(segments), how.window, device)
@@ -83,8 +84,12 @@ def attend(
         output: Tensor = _compiled(device.type)(query, key, value, mask, how.sinks_H, numbers)
     except FailOnRecompileLimitHit as error:
         problem = f"its kernel was compiled more than {RECOMPILES} times in this process"
-        remedy = "set attention: segments, and report it with the model's name"
+        remedy = "use attention segments, and report it with the model's name"
         raise UsageError("T113", "attention: flex", problem, remedy) from error
+    except TorchDynamoException as error:
+        problem = f"has no kernel for this model on {device.type} ({first_line(error)})"
+        remedy = "use attention segments; in float32, bf16 may fit where it does not"
+        raise UsageError("T115", "attention: flex", problem, remedy) from error
     return output[:, :, :tokens].transpose(1, 2)
 
 

@@ -18,8 +18,11 @@ from transformers import PreTrainedModel
 from dpo.data.packing import Pack, PromptWithCompletions, bin_pack, pack
 from dpo.data.pairs import Pairs
 from dpo.errors import MODEL_ERRORS, UsageError, first_line, is_of_memory
+from dpo.model.attention import SEGMENTS
+from dpo.model.kernel_check import check_kernel, has_kernel
 from dpo.model.length_limits import lengths_named, start_afresh
 from dpo.model.policy import DEFAULTS, Policy, PolicyOptions
+from dpo.precision import Precision
 
 TOLERANCE = 1e-4
 """Nats per token, in float32."""
@@ -42,19 +45,38 @@ def make_policy(
     model: PreTrainedModel,
     *splits: Pairs,
     options: PolicyOptions = DEFAULTS,
+    precision: Precision = "no",
     compared: int = COMPARED,
 ) -> tuple[Policy, str | None]:
     """Return a policy that runs packs shared if that is correct for the model, else unshared.
 
-    A few pairs of the splits run as packs and as plain unpadded passes in float32: two plain
-    passes per pair, at most seven pairs, and a packed pass for every one or two of them. The second
-    value says why prompts are not shared; None if they are.
+    The second value says why prompts are not shared; None if they are. `precision` is that of the
+    run: a GPU's kernel is checked in it, and the model in float32 without that kernel.
     """
     rows = probes(model.config, splits)
+    apart = precision != "no" and has_kernel(options, model.device, precision)
+    exact = options._replace(backend=SEGMENTS) if apart else options
+    policy, why = _choose(model, rows, exact, compared)
+    policy.options = options
+    if apart and why is None:
+        packs = [pack(some).to(model.device) for some in _in_packs(rows)]
+        check_kernel(policy, packs, precision)
+    return policy, why
+
+
+def _choose(
+    model: PreTrainedModel,
+    rows: list[PromptWithCompletions],
+    options: PolicyOptions,
+    compared: int,
+) -> tuple[Policy, str | None]:
+    """Return a policy that is correct for these rows, and why it does not share prompts.
+
+    A few pairs of the splits run as packs and as plain unpadded passes in float32: two plain
+    passes per pair, at most seven pairs, and a packed pass for every one or two of them.
+    """
     policy = Policy(model, shared=False, options=options)
-    sizes = [row.num_tokens for row in rows]
-    packs = bin_pack(sizes, budget=max(sizes) + min(sizes))[0]
-    checked = [_run_plainly(model, [rows[place] for place in some], compared) for some in packs]
+    checked = [_run_plainly(model, some, compared) for some in _in_packs(rows)]
     why = _disagreement(policy, checked, shared=True)
     if why is None:
         return policy, None
@@ -62,6 +84,13 @@ def make_policy(
         problem = f"its log-probs in packs differ from those of plain passes ({worse})"
         raise UsageError("T111", type(model).__name__, problem, "use another model")
     return policy, why
+
+
+def _in_packs(rows: list[PromptWithCompletions]) -> list[list[PromptWithCompletions]]:
+    """Return the rows in packs: the longest and the shortest share one."""
+    sizes = [row.num_tokens for row in rows]
+    packs = bin_pack(sizes, budget=max(sizes) + min(sizes))[0]
+    return [[rows[place] for place in some] for some in packs]
 
 
 def probes(config: Any, splits: Sequence[Pairs]) -> list[PromptWithCompletions]:

@@ -21,7 +21,7 @@ from dpo.data.sampler import Order, make_order
 from dpo.data.token_weights import TokenWeights, weigh, weigh_reference, wpo_weight
 from dpo.errors import UsageError
 from dpo.loss import PairLogps
-from dpo.model.attention import AUTO, BACKENDS
+from dpo.model.attention import require_backend
 from dpo.model.fingerprints import (
     WeightsId,
     check_lengths,
@@ -214,17 +214,6 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
     )
 
 
-def _require_backend(config: TrainConfig, device: torch.device) -> None:
-    """Raise UsageError (T138) for an attention backend that is unknown or cannot train here."""
-    place, known = f"attention: {config.attention!a}", (AUTO, *BACKENDS)
-    if config.attention not in known:
-        remedy = f"write one of {', '.join(known)}"
-        raise UsageError("T138", place, "is not a known backend", remedy)
-    if config.attention == "flex" and (device.type == "cpu" or config.dropout):
-        problem = "has no gradient on a CPU, and no dropout"
-        raise UsageError("T138", place, problem, "write auto, or train on a GPU without dropout")
-
-
 def _open_policy(
     config: TrainConfig, seen: list[Pairs], device: torch.device
 ) -> tuple[Policy, str | None, tuple[str, ...]]:
@@ -232,7 +221,7 @@ def _open_policy(
 
     Its attention is checked on the pairs of the run.
     """
-    _require_backend(config, device)
+    require_backend(config.attention, device, dropout=config.dropout)
     model = load_model(config.model, dropout=config.dropout, device=device)
     check_vocabulary(model, *seen, place=config.model)
     options = PolicyOptions(
@@ -244,7 +233,7 @@ def _open_policy(
     if options.loads:
         check_routing(model, place=config.model)
     lengths = [check_lengths(model, pairs, place=config.model) for pairs in seen]
-    policy, why = make_policy(model, *seen, options=options)
+    policy, why = make_policy(model, *seen, options=options, precision=config.mixed_precision)
     by_length = length_notice(policy, *seen) if why is None else None
     notices = [left_out(config.model, model), *lengths, by_length]
     return policy, why, tuple(notice for notice in notices if notice is not None)
@@ -270,7 +259,8 @@ def _check_reference(
         loaded = load_model(name, device=policy.model.device)
         other = WeightsId(name, partial(values_sha256, loaded))
         check_reference(reference, other, place=name, precision=precision)
-        policy, _ = make_policy(loaded, train.pairs)
+        options = PolicyOptions(backend=config.attention)
+        policy, _ = make_policy(loaded, train.pairs, options=options, precision=precision)
     return spot_check(policy, train.pairs, reference, "train")
 
 

@@ -443,7 +443,7 @@ def test_moments_of_a_byte_need_their_library(
     ("changes", "said"),
     [
         ({"attention": "fast"}, "is not a known backend; write one of auto, segments, flex"),
-        ({"attention": "flex"}, "has no gradient on a CPU"),
+        ({"attention": "flex"}, "has no kernel for a CPU"),
     ],
 )
 def test_an_attention_that_cannot_train_here_is_refused(
