@@ -40,7 +40,7 @@ def text_by_text(policy: Policy) -> Iterator[None]:
 
 
 def check_kernel(policy: Policy, packs: Sequence[Pack], precision: Precision) -> None:
-    """Raise UsageError (T115) if the kernel's log-probs are wrong by more than rounding."""
+    """Raise UsageError (T116) if the kernel's log-probs are wrong by more than rounding."""
     exact, rounded = [], []
     with text_by_text(policy):
         for batch in packs:
@@ -56,7 +56,7 @@ def check_kernel(policy: Policy, packs: Sequence[Pack], precision: Precision) ->
             f" rounding explains only {rounding:.3g}"
         )
         remedy = "use attention segments, and report it with the model's and the GPU's name"
-        raise UsageError("T115", f"attention: {policy.options.backend}", problem, remedy)
+        raise UsageError("T116", f"attention: {policy.options.backend}", problem, remedy)
 
 
 @torch.no_grad()

@@ -50,7 +50,7 @@ def test_a_wrong_kernel_is_found_in_every_precision(
         assert "nats per token" in str(unshared_because)
         return
 
-    with pytest.raises(UsageError, match=r"rounding explains only .*use attention segments.*T115"):
+    with pytest.raises(UsageError, match=r"rounding explains only .*use attention segments.*T116"):
         make_policy(model, PAIRS, options=IN_THE_KERNEL, precision=precision)
 
 
