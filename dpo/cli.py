@@ -20,11 +20,20 @@ class ModelCommand(Command):
     """Command that runs a model, without transformers' own progress bars."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command itself."""
+        """Run the command itself, after a line about a GPU that cannot be used."""
         from transformers.utils.logging import disable_progress_bar  # slow: not for --help
 
+        from dpo.model.load import device_notice
+
         disable_progress_bar()  # type: ignore[no-untyped-call]
+        if (line := device_notice()) is not None and _is_main():
+            say(line, err=True)
         return super().invoke(ctx)
+
+
+def _is_main() -> bool:
+    """Return whether this process, one of several, prints."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _choice(name: str, values: list[str], text: str) -> Callable[[Any], Any]:
@@ -194,7 +203,7 @@ def train(
 
     sys.path.insert(0, str(Path.cwd()))  # so that a loss here can be imported
     settings = read_config(config, overrides)
-    is_main = os.environ.get("RANK", "0") == "0"  # one of several processes prints
+    is_main = _is_main()
     if (public or replace) and push is None:
         raise click.UsageError("--public and --replace need --push")
     if push is not None and is_main:

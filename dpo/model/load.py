@@ -135,3 +135,12 @@ def best_device() -> torch.device:
     """Return the accelerator if there is one, else the CPU."""
     found = torch.accelerator.current_accelerator(check_available=True)  # its driver may be absent
     return found or torch.device("cpu")
+
+
+def device_notice() -> str | None:
+    """Return a notice if torch is built for an accelerator that it cannot use here, else None."""
+    built = torch.accelerator.current_accelerator()
+    if built is None or torch.accelerator.is_available():
+        return None
+    kind = built.type
+    return f"torch is built for {kind}, but finds no {kind} device or no driver: runs on the CPU"
