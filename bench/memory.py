@@ -93,7 +93,7 @@ def run_plain(policy: Any, batch: Any) -> None:
 
     total: Any = torch.zeros(())
     for row in split_pack(batch.segments, range(batch.num_completions)):
-        ids = batch.input_ids_T[row.places_t]
+        ids = batch.input_ids_T[row.places_RT[0]]
         logps = policy.model(input_ids=ids[None], use_cache=False).logits[0].log_softmax(-1)
         found = logps[row.predicts_n].gather(-1, ids[row.predicts_n + 1, None])
         total = total + found.sum()

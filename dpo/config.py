@@ -156,7 +156,8 @@ class LoraSettings(_Model):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout of the adapter's input; only with `dropout: true`."""
     targets: str | tuple[str, ...] = "all-linear"
-    """Layers by the ends of their names, or `all-linear`: all linear layers except the head."""
+    """Layers by the ends of their names, or `all-linear`: all linear layers except the head, and
+    those that peft cannot adapt."""
     dora: bool = False
     """Train directions and magnitudes separately (https://arxiv.org/abs/2402.09353)."""
     rslora: bool = False

@@ -10,7 +10,7 @@ from prefdata.report.explain import ERROR_FAMILIES, describe_code, errors
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = re.compile(r"""["'\[](PD\d{3}|[ECRTX]\d{3})["'\]]""")
-RETIRED = {"T302"}  # printed by earlier versions
+RETIRED = {"T110", "T302"}  # printed by earlier versions
 
 
 def codes_in_source() -> dict[str, str]:

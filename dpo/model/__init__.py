@@ -3,7 +3,7 @@
     load, weights, tokenizer    a complete checkpoint, or an error
     policy                      the module that accelerate wraps: `forward(pack)` → log-probs
     attention, attention_cpu, attention_cuda, unshared    which token attends to which
-    logps                       hidden states → log-probs, never a `[tokens, vocab]` tensor
+    heads, logps                hidden states → log-probs, never a `[tokens, vocab]` tensor
     lora, moe, dropout, cpu_memory                               options of a config
     fingerprints, self_check, spot_check, length_limits          checks before step 1
 

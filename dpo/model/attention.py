@@ -40,6 +40,8 @@ READ = 256
 """Maximum queries of a text at which a rule is evaluated."""
 HARMLESS = {"position_ids", "cache_position"}
 """Tensor options of a layer that do not change its attention."""
+SINKS = "s_aux"
+"""Name under which transformers passes attention sinks."""
 
 
 class PackMask:
@@ -57,6 +59,13 @@ class PackMask:
         if length not in self._windows:
             self._windows[length] = self._read(length)
         return self._windows[length]
+
+    def __getitem__(self, places: tuple[slice, ...]) -> "PackMask":
+        """Return itself for all of its queries, as models take a part of a mask (Gemma 4)."""
+        if any(place not in (slice(None), slice(0, None)) for place in places):
+            message = "a part of a mask does not run on packs"
+            raise NotImplementedError(message)
+        return self
 
     def _read(self, length: int) -> int | None:
         key_K = torch.arange(length, device=self._device)
@@ -91,8 +100,9 @@ def attend_packs(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Return the attention of one layer, (B, T, H, D), and no weights; transformers calls it."""
-    if asked := [n for n, o in options.items() if isinstance(o, Tensor) and n not in HARMLESS]:
-        # sinks, biases, chosen blocks: the self-check catches this; the model then runs unshared
+    known = HARMLESS | {SINKS}
+    if asked := [n for n, o in options.items() if isinstance(o, Tensor) and n not in known]:
+        # biases, chosen blocks: the self-check catches this; the model then runs unshared
         message = f"attention with {', '.join(sorted(asked))} does not run on packs"
         raise NotImplementedError(message)
     how = AttentionOptions(
@@ -100,6 +110,7 @@ def attend_packs(
         options.get("dropout", 0.0),
         _window(attention_mask, options.get("sliding_window"), segments),
         options.get("softcap"),
+        options.get(SINKS),
     )
     # norms leave queries and keys in float32 under autocast, which does not cover every kernel
     kind = query_BHTD.device.type
@@ -197,8 +208,8 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, how: AttentionOptions) ->
     """Return the causal attention of a text's last tokens over all of it, (1, H, queries, D)."""
     queries, keys = query.shape[2], key.shape[2]
     window = how.window if how.window is not None and how.window < keys else None
-    if how.softcap is not None:
-        return _attend_capped(query, key, value, how._replace(window=window))
+    if how.softcap is not None or how.sinks_H is not None:
+        return _attend_explicitly(query, key, value, how._replace(window=window))
     whole = window is None and queries == keys
     bias = None if whole else causal_bias(queries, keys, window, query.dtype, query.device)
     if query.device.type == "cpu" and window is None and how.dropout == 0:
@@ -219,16 +230,24 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, how: AttentionOptions) ->
     )
 
 
-def _attend_capped(query: Tensor, key: Tensor, value: Tensor, how: AttentionOptions) -> Tensor:
-    """Return `_attend` with soft-capped scores (Gemma 2), which no fused kernel supports."""
-    softcap = how.softcap or math.inf
+def _attend_explicitly(query: Tensor, key: Tensor, value: Tensor, how: AttentionOptions) -> Tensor:
+    """Return `_attend` with soft caps (Gemma 2) or sinks (gpt-oss), which no fused kernel has.
+
+    A sink is one more term in the sum of a softmax: a key that is seen, without a value.
+    """
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     scale = query.shape[-1] ** -0.5 if how.scaling is None else how.scaling
-    scores = torch.tanh(query @ key.transpose(2, 3) * (scale / softcap)) * softcap
-    scores += causal_bias(query.shape[2], key.shape[2], how.window, query.dtype, query.device)
+    scores = query @ key.transpose(2, 3) * scale
+    if how.softcap is not None:
+        scores = torch.tanh(scores / how.softcap) * how.softcap
+    scores = scores + causal_bias(*scores.shape[2:], how.window, query.dtype, query.device)
+    if how.sinks_H is not None:
+        sinks_HQ1 = how.sinks_H.to(scores.dtype)[:, None, None].expand(*scores.shape[1:3], 1)
+        scores = torch.cat((scores, sinks_HQ1[None]), -1)
     weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    return F.dropout(weights, how.dropout, training=how.dropout > 0) @ value
+    weights = F.dropout(weights[..., : key.shape[2]], how.dropout, training=how.dropout > 0)
+    return weights @ value
 
 
 @lru_cache(maxsize=256)

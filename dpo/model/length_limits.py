@@ -18,6 +18,9 @@ _NAMES_A_LENGTH = re.compile(
 )
 
 
+_CHOOSES_KEYS = re.compile(r"^(index|keep_window)")
+
+
 class LengthLimit(NamedTuple):
     """Length of text, in tokens, beyond which frequencies change."""
 
@@ -63,6 +66,14 @@ def _kinds(module: nn.Module) -> Iterator[tuple[str, str]]:
     elif isinstance(kinds, dict):
         for layer_type, kind in kinds.items():
             yield str(kind), f"{layer_type}_"
+
+
+def chooses_keys(config: Any) -> bool:
+    """Return whether attention chooses some keys by a score, as its config names an indexer.
+
+    Keys of equal score are chosen by their places among all keys of a row, padding included.
+    """
+    return any(_CHOOSES_KEYS.search(name) for name in config.get_text_config().to_dict())
 
 
 def lengths_named(config: Any) -> list[int]:

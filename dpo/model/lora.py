@@ -13,19 +13,28 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from dpo.config import LoraSettings
-from dpo.errors import UsageError
+from dpo.errors import MODEL_ERRORS, UsageError
 from dpo.model.load import load_model
 
+ALL = "all-linear"
+BYPASSED = "out_proj"
+"""Projection after a convolution (Mamba), whose weight fused kernels read without its module."""
 
-def add_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int) -> None:
-    """Freeze the model and add an adapter, initialised by `seed`."""
+
+def add_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int) -> str | None:
+    """Freeze the model and add an adapter, initialised by `seed`.
+
+    Returns a notice if `all-linear` leaves out layers that cannot have one, else None.
+    """
     peft = _peft()
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
+    left_out = not_adaptable(model) if targets == ALL else []
     config = peft.LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=targets,
+        exclude_modules=left_out or None,
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         use_dora=settings.dora,
         use_rslora=settings.rslora,
@@ -37,8 +46,44 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int) -> No
         model.add_adapter(config)
     except ValueError as error:
         problem = " ".join(str(error).split())[:200]
-        remedy = "name layers of the model, or all-linear"
+        remedy = "name layers of the model that an adapter can have, or all-linear"
         raise UsageError("T127", "lora.targets", problem, remedy) from error
+    if not left_out:
+        return None
+    ends = ", ".join(sorted({name.rpartition(".")[2] for name in left_out}))
+    return f"lora: {len(left_out):,} layers get no adapter, as peft cannot adapt them: {ends}"
+
+
+def not_adaptable(model: PreTrainedModel) -> list[str]:
+    """Return the names of linear layers whose output an adapter's product cannot be added to.
+
+    These compute something else than their product (routers, grouped projections), or are bypassed.
+    """
+    found = []
+    for name, module in model.named_modules():
+        parent, _, end = name.rpartition(".")
+        if isinstance(module, torch.nn.Linear) and (
+            (end == BYPASSED and hasattr(model.get_submodule(parent), "conv1d"))
+            or not _is_linear(module)
+        ):
+            found.append(name)
+    return found
+
+
+@torch.no_grad()
+def _is_linear(module: torch.nn.Linear) -> bool:
+    """Return whether a layer computes W x + b; classes of a model may do more."""
+    if type(module) is torch.nn.Linear:
+        return True
+    states = torch.ones(
+        2, module.in_features, dtype=module.weight.dtype, device=module.weight.device
+    )
+    try:
+        output = module(states)
+    except MODEL_ERRORS:
+        return False
+    expected = torch.nn.functional.linear(states, module.weight, module.bias)
+    return isinstance(output, torch.Tensor) and torch.equal(output, expected)
 
 
 def save_adapter(model: PreTrainedModel, path: Path, weights: dict[str, Any] | None) -> None:

@@ -17,13 +17,20 @@ from transformers import PreTrainedModel
 
 from dpo.data.packing import Pack, Segment, pack
 from dpo.data.pairs import Pairs
-from dpo.errors import UsageError
 from dpo.model import attention
 from dpo.model.dropout import train_without_dropout
+from dpo.model.heads import (
+    LogitForm,
+    body_of,
+    head_of,
+    logit_forms,
+    logps_of_logits,
+    takes_places,
+)
 from dpo.model.length_limits import length_limits, start_afresh
-from dpo.model.logps import Head, logps_and_collisions
+from dpo.model.logps import logps_and_collisions
 from dpo.model.moe import expert_load, experts_per_token
-from dpo.model.unshared import Part, split_pack
+from dpo.model.unshared import PASSES, Part, split_pack, split_texts
 from dpo.precision import Precision, autocast
 
 Logps = NDArray[np.float32]
@@ -66,9 +73,10 @@ DEFAULTS = PolicyOptions()
 class Policy(nn.Module):
     """A causal LM that maps a pack to the log-probs of its completion tokens.
 
-    `shared` runs the pack as one row, the prompt once. Without it, every completion runs in its own
-    row after a copy of its prompt, with the model's own attention: for models whose attention
-    cannot be replaced, and to check shared runs against.
+    `shared` runs the pack as one row, the prompt once. Without it, every completion follows a copy
+    of its prompt in a row of its own, with the model's own attention: for models whose attention
+    cannot be replaced, and to check shared runs against. `form` is the function from the products
+    of the head to logits; None lets the model compute its logits itself.
     """
 
     def __init__(
@@ -83,7 +91,9 @@ class Policy(nn.Module):
         self._no_split_modules = model._no_split_modules  # layers by which accelerate shards
         self.own_attention: str = model.config._attn_implementation or "eager"
         self.limits, self.options = length_limits(model), options
+        self.form: LogitForm | None = logit_forms(model.config)[0]
         self.shared = self.head_adds = False
+        self.passes = PASSES
         self.share(shared=shared)
 
     def train(self, mode: bool = True) -> "Policy":  # noqa: FBT001, FBT002 — torch's signature
@@ -93,12 +103,16 @@ class Policy(nn.Module):
             train_without_dropout(self.model)
         return self
 
-    def share(self, *, shared: bool) -> None:
-        """Run packs with shared prompts, or one completion per row."""
+    def share(self, *, shared: bool, passes: int = PASSES) -> None:
+        """Run packs with shared prompts, or one completion per row.
+
+        Unshared rows of texts whose lengths may share a pass run as at most `passes` padded
+        batches, or one by one if `passes` is 0.
+        """
         wanted = attention.NAME if shared else self.own_attention
         if self.model.config._attn_implementation != wanted:
             self.model.set_attn_implementation(wanted)
-        self.shared = shared
+        self.shared, self.passes = shared, passes
 
     def add_gradients_in_place(self) -> None:
         """Make head and embedding add their gradients directly to `weight.grad`, if float32.
@@ -107,71 +121,93 @@ class Policy(nn.Module):
         adds its tiles, the embedding the rows that a pack uses. Only for one process: DDP and
         others that average gradients need them to pass through autograd.
         """
-        head, embedding = head_of(self.model).weight_VH, self.model.get_input_embeddings()
-        self.head_adds = _adds(head)
+        if self.form is not None:
+            self.head_adds = _adds(head_of(self.model, self.form).weight_VH)
+        embedding = self.model.get_input_embeddings()
         if type(embedding) is nn.Embedding and _adds(embedding.weight):
             embedding.register_forward_hook(_cut_off)
 
     def forward(self, pack: Pack) -> PolicyOutput:
         """Return the log-probs of a pack's completion tokens, and what the options add."""
-        hidden_NH, routed = self._states(pack)
-        if torch.is_autocast_enabled(hidden_NH.device.type):
-            hidden_NH = hidden_NH.to(torch.get_autocast_dtype(hidden_NH.device.type))
-        with torch.autocast(hidden_NH.device.type, enabled=False):
-            head = head_of(self.model)._replace(
-                adds=self.head_adds, log_sum_sq_probs=self.options.log_sum_sq_probs
+        outputs_NX, routed = self._outputs(pack)
+        wants_collisions = self.options.log_sum_sq_probs
+        if self.form is None:
+            logps_N, collisions_N = logps_of_logits(
+                outputs_NX, pack.targets_N, log_sum_sq_probs=wants_collisions
             )
-            logps_N, collisions_N = logps_and_collisions(hidden_NH, head, pack.targets_N)
+        else:
+            logps_N, collisions_N = self._logps(outputs_NX, self.form, pack.targets_N)
         found = PolicyOutput(logps_N)
-        if self.options.log_sum_sq_probs:
+        if wants_collisions:
             found = found._replace(collisions_N=collisions_N)
         if self.options.loads:
             loads_2E = expert_load(routed, chosen=experts_per_token(self.model))
             found = found._replace(loads_2E=loads_2E)
         return found
 
-    def _states(self, pack: Pack) -> tuple[Tensor, list[Tensor]]:
-        """Return the hidden states that predict completion tokens, (N, H), and router logits."""
+    def _logps(
+        self, hidden_NH: Tensor, form: LogitForm, targets_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        kind = hidden_NH.device.type
+        if torch.is_autocast_enabled(kind):
+            hidden_NH = hidden_NH.to(torch.get_autocast_dtype(kind))
+        with torch.autocast(kind, enabled=False):
+            head = head_of(self.model, form)._replace(
+                adds=self.head_adds, log_sum_sq_probs=self.options.log_sum_sq_probs
+            )
+            return logps_and_collisions(hidden_NH, head, targets_N)
+
+    def _outputs(self, pack: Pack) -> tuple[Tensor, list[Tensor]]:
+        """Return what predicts the completion tokens, and router logits.
+
+        (N, H) hidden states, or (N, V) logits if the model computes them itself.
+        """
         if (parts := self._parts(pack)) is not None:
             return self._in_parts(pack, parts)
-        states_TH, routed = self._run_shared(pack.input_ids_T, pack.position_ids_T, pack.segments)
-        return states_TH.index_select(0, pack.logit_index_N), list(routed)
+        outputs_NX, routed = self._run_shared(
+            pack.input_ids_T, pack.position_ids_T, pack.segments, pack.logit_index_N
+        )
+        return outputs_NX, list(routed)
 
     def _parts(self, pack: Pack) -> list[Part] | None:
-        """Return the parts whose texts may share a row; None if the whole pack may."""
-        if not self.shared:
-            return split_pack(pack.segments, range(pack.num_completions))
-        if not self.limits:
-            return None
+        """Return the parts whose texts may share a pass; None if the whole pack may."""
         lengths = [s.prompt + length for s in pack.segments for length in s.completions]
         sides = [tuple(limit.side(length) for limit in self.limits) for length in lengths]
-        if len(set(sides)) > 1 or self._is_sharded():
+        if not self.shared:
+            classes = sides if self.passes else range(len(sides))
+            return split_texts(pack.segments, classes, passes=self.passes)
+        if self.limits and (len(set(sides)) > 1 or self._is_sharded()):
             return split_pack(pack.segments, sides)
         return None
 
     def _in_parts(self, pack: Pack, parts: Sequence[Part]) -> tuple[Tensor, list[Tensor]]:
-        """Return hidden states from several rows, and a prompt's router logits from its first."""
+        """Return `_outputs` from several passes, and a prompt's router logits from its first."""
         device = pack.input_ids_T.device
-        hidden: list[Tensor] = []
+        outputs: list[Tensor] = []
         routed: list[Tensor] = []
         idle = self._most_passes(len(parts), device) - len(parts)
         for part in parts:
-            states_TH, logits = self._run_part(pack, part)
-            hidden.append(states_TH.index_select(0, torch.from_numpy(part.predicts_n).to(device)))
-            is_new = torch.from_numpy(part.is_new_t).to(device)
+            outputs_nX, logits = self._run_part(pack, part)
+            outputs.append(outputs_nX)
+            is_new = torch.from_numpy(part.is_new_RT).to(device).flatten()
             routed += [layer[is_new] for layer in logits]
         order = np.argsort(np.concatenate([part.tokens_n for part in parts]))
-        states_NH = torch.cat(hidden)[torch.from_numpy(order).to(device)]
+        outputs_NX = torch.cat(outputs)[torch.from_numpy(order).to(device)]
         for _ in range(idle):
-            states_NH = states_NH + self._run_part(pack, parts[0])[0].sum() * 0.0
-        return states_NH, routed
+            outputs_NX = outputs_NX + self._run_part(pack, parts[0])[0].sum() * 0.0
+        return outputs_NX, routed
 
     def _run_part(self, pack: Pack, part: Part) -> tuple[Tensor, Sequence[Tensor]]:
-        places = torch.from_numpy(part.places_t).to(pack.input_ids_T.device)
-        ids = pack.input_ids_T[places]
-        if not self.shared:
-            return self._run(input_ids=ids[None])
-        return self._run_shared(ids, pack.position_ids_T[places], part.segments)
+        device = pack.input_ids_T.device
+        places_RT = torch.from_numpy(part.places_RT).to(device)
+        predicts_n = torch.from_numpy(part.predicts_n).to(device)
+        ids_RT = pack.input_ids_T[places_RT.clamp(min=0)]
+        if self.shared:
+            position_ids_T = pack.position_ids_T[places_RT[0]]
+            return self._run_shared(ids_RT[0], position_ids_T, part.segments, predicts_n)
+        is_padded = bool((part.places_RT < 0).any())
+        padding = {"attention_mask": (places_RT >= 0).long()} if is_padded else {}
+        return self._run(predicts_n, input_ids=ids_RT, **padding)
 
     def _is_sharded(self) -> bool:
         return any(isinstance(weight, DTensor) for weight in self.model.parameters())
@@ -185,9 +221,14 @@ class Policy(nn.Module):
         return int(most)
 
     def _run_shared(
-        self, input_ids_T: Tensor, position_ids_T: Tensor, segments: Sequence[Segment]
+        self,
+        input_ids_T: Tensor,
+        position_ids_T: Tensor,
+        segments: Sequence[Segment],
+        predicts_n: Tensor,
     ) -> tuple[Tensor, Sequence[Tensor]]:
         return self._run(
+            predicts_n,
             input_ids=input_ids_T[None],
             # a mask of ones keeps transformers from inferring texts from the positions
             attention_mask=torch.ones_like(input_ids_T)[None],
@@ -196,13 +237,21 @@ class Policy(nn.Module):
             backend=self.options.backend,
         )
 
-    def _run(self, **inputs: Any) -> tuple[Tensor, Sequence[Tensor]]:
-        """Return the hidden states of one row, (T, H), and each layer's router logits, (T, E)."""
+    def _run(self, predicts_n: Tensor, **inputs: Any) -> tuple[Tensor, Sequence[Tensor]]:
+        """Return the outputs at places of all rows, (n, X), and each layer's router logits."""
         if any(limit.grows for limit in self.limits):
             start_afresh(self.model)
-        wants = {"output_router_logits": True} if self.options.loads else {}
-        found = body_of(self.model)(**inputs, **wants, use_cache=False)
-        return found.last_hidden_state[0], found.router_logits if self.options.loads else ()
+        wants: dict[str, Any] = {"output_router_logits": True} if self.options.loads else {}
+        if self.form is None:
+            is_alone = len(inputs["input_ids"]) == 1 and takes_places(self.model)
+            wants |= {"logits_to_keep": predicts_n} if is_alone else {}
+            found = self.model(**inputs, **wants, use_cache=False)
+            outputs_nX = found.logits.flatten(0, 1)
+            outputs_nX = outputs_nX if is_alone else outputs_nX.index_select(0, predicts_n)
+        else:
+            found = body_of(self.model)(**inputs, **wants, use_cache=False)
+            outputs_nX = found.last_hidden_state.flatten(0, 1).index_select(0, predicts_n)
+        return outputs_nX, found.router_logits if self.options.loads else ()
 
 
 @torch.no_grad()
@@ -243,27 +292,3 @@ def _add_rows(embedding: nn.Embedding, ids: Tensor, gradient: Tensor) -> None:
     if embedding.padding_idx is not None:  # its row is never trained
         gradient = gradient.masked_fill((ids == embedding.padding_idx)[..., None], 0.0)
     weight.grad.index_add_(0, ids.flatten(), gradient.flatten(0, -2).to(weight.grad.dtype))
-
-
-def body_of(model: PreTrainedModel) -> nn.Module:
-    """Return the model without its head."""
-    base: nn.Module = model.base_model
-    if base is model:  # its class names a prefix that it does not have (Llama 4)
-        base = getattr(model, "model", base)
-    return base
-
-
-def head_of(model: PreTrainedModel) -> Head:
-    """Return the model's head with the scaling and capping of its config."""
-    linear = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    if not isinstance(linear, nn.Linear):
-        raise UsageError(
-            "T110",
-            type(model).__name__,
-            "the head is not one linear layer",
-            "use a model with an ordinary language-modeling head",
-        )
-    config: Any = model.config
-    scale = float(getattr(config, "logit_scale", None) or 1.0)  # Cohere multiplies
-    scale /= float(getattr(config, "logits_scaling", None) or 1.0)  # Granite divides
-    return Head(linear.weight, linear.bias, scale, getattr(config, "final_logit_softcapping", None))

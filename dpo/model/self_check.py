@@ -5,7 +5,6 @@ one, and for each length that the config names (a window, a chunk, a rotary limi
 beyond it.
 """
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,9 +18,11 @@ from dpo.data.packing import Pack, PromptWithCompletions, bin_pack, pack
 from dpo.data.pairs import Pairs
 from dpo.errors import MODEL_ERRORS, UsageError, first_line, is_of_memory
 from dpo.model.attention import SEGMENTS
+from dpo.model.heads import LogitForm, logit_forms, takes_places
 from dpo.model.kernel_check import check_kernel, has_kernel
-from dpo.model.length_limits import lengths_named, start_afresh
+from dpo.model.length_limits import chooses_keys, lengths_named, start_afresh
 from dpo.model.policy import DEFAULTS, Policy, PolicyOptions
+from dpo.model.unshared import PASSES
 from dpo.precision import Precision
 
 TOLERANCE = 1e-4
@@ -51,7 +52,8 @@ def make_policy(
     """Return a policy that runs packs shared if that is correct for the model, else unshared.
 
     The second value says why prompts are not shared; None if they are. `precision` is that of the
-    run: a GPU's kernel is checked in it, and the model in float32 without that kernel.
+    run: a GPU's kernel is checked in it, and the model in float32 without that kernel. Raises
+    UsageError (T111, T114, T180, T181).
     """
     rows = probes(model.config, splits)
     apart = precision != "no" and has_kernel(options, model.device, precision)
@@ -73,16 +75,23 @@ def _choose(
     """Return a policy that is correct for these rows, and why it does not share prompts.
 
     A few pairs of the splits run as packs and as plain unpadded passes in float32: two plain
-    passes per pair, at most seven pairs, and a packed pass for every one or two of them.
+    passes per pair, at most seven pairs, and a packed pass for every one or two of them. If these
+    disagree, the function from the head's products to logits is chosen by unshared passes, and
+    unshared rows run as padded batches if that is correct.
     """
     policy = Policy(model, shared=False, options=options)
     checked = [_run_plainly(model, some, compared) for some in _in_packs(rows)]
-    why = _disagreement(policy, checked, shared=True)
+    why, usual = _disagreement(policy, checked, shared=True), policy.form
     if why is None:
         return policy, None
-    if (worse := _disagreement(policy, checked, shared=False)) is not None:
-        problem = f"its log-probs in packs differ from those of plain passes ({worse})"
-        raise UsageError("T111", type(model).__name__, problem, "use another model")
+    policy.form = _choose_form(policy, checked)
+    if policy.form != usual and (why := _disagreement(policy, checked, shared=True)) is None:
+        return policy, None
+    policy.share(shared=False)
+    _require_causal(model, rows[len(rows) // 2])
+    fits = not chooses_keys(model.config)
+    fits = fits and _disagreement(policy, checked, shared=False, passes=1) is None
+    policy.share(shared=False, passes=PASSES if fits else 0)
     return policy, why
 
 
@@ -91,6 +100,50 @@ def _in_packs(rows: list[PromptWithCompletions]) -> list[list[PromptWithCompleti
     sizes = [row.num_tokens for row in rows]
     packs = bin_pack(sizes, budget=max(sizes) + min(sizes))[0]
     return [[rows[place] for place in some] for some in packs]
+
+
+def _choose_form(policy: Policy, checked: Sequence[Checked]) -> LogitForm | None:
+    """Return the form of logits that plain rows agree with; None for the model's own logits.
+
+    Raises UsageError (T111) if the log-probs of plain passes do not repeat.
+    """
+    worse = None
+    for form in (*logit_forms(policy.model.config), None):
+        policy.form = form
+        worse = _disagreement(policy, checked, shared=False, passes=0)
+        if worse is None:
+            return form
+    problem = f"its log-probs in packs differ from those of plain passes ({worse})"
+    raise UsageError("T111", type(policy.model).__name__, problem, "use another model")
+
+
+@torch.no_grad()
+def _require_causal(model: PreTrainedModel, row: PromptWithCompletions) -> None:
+    """Raise UsageError (T114) if the last token of a text changes what is predicted before it."""
+    ids = torch.from_numpy(np.concatenate([row.prompt, row.completions[0]]).astype(np.int64))
+    other = ids.clone()
+    other[-1] = next((token for token in ids.tolist() if token != ids[-1]), int(ids[-1] == 0))
+    places = torch.arange(len(ids) - 1, device=model.device)
+    found = []
+    for text in (ids.to(model.device), other.to(model.device)):
+        start_afresh(model)
+        found.append(_logits_at(model, text, places).float().log_softmax(-1))
+    gap = float((found[0] - found[1]).abs().max()) if len(places) else 0.0
+    if not gap <= TOLERANCE:
+        problem = f"its tokens see later ones, which change log-probs by {gap:.2g} nats"
+        remedy = "set is_decoder in its config.json if it was trained so, or use a decoder model"
+        raise UsageError("T114", type(model).__name__, problem, remedy)
+
+
+def logits_notice(policy: Policy) -> str | None:
+    """Return a notice if the model computes its logits itself, else None."""
+    if policy.form is not None:
+        return None
+    name = type(policy.model).__name__
+    return (
+        f"{name} computes its logits itself: memory grows with its vocabulary, so lower pack_tokens"
+        " if it does not suffice"
+    )
 
 
 def probes(config: Any, splits: Sequence[Pairs]) -> list[PromptWithCompletions]:
@@ -156,10 +209,13 @@ def compared_tokens(length: int, most: int) -> NDArray[np.int64]:
     return np.linspace(0, length - 1, min(length, most)).round().astype(np.int64)
 
 
-def _disagreement(policy: Policy, checked: Sequence[Checked], *, shared: bool) -> str | None:
+def _disagreement(
+    policy: Policy, checked: Sequence[Checked], *, shared: bool, passes: int = PASSES
+) -> str | None:
+    """Return what is wrong with log-probs of packs that run this way; None if they are right."""
     worst = 0.0
     try:
-        policy.share(shared=shared)
+        policy.share(shared=shared, passes=passes)
         with torch.no_grad():
             for batch, compared_n, plain_n in checked:
                 gaps = (policy(batch).logps_N[compared_n] - plain_n).abs()
@@ -195,7 +251,7 @@ def plain_logps(
 
 def _logits_at(model: PreTrainedModel, ids: Tensor, places: Tensor) -> Tensor:
     """Return the logits at these positions of a text, (n, V); if possible, compute no others."""
-    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+    if not takes_places(model):
         logits: Tensor = model(input_ids=ids[None], use_cache=False).logits[0]
         return logits[places]
     kept: Tensor = model(input_ids=ids[None], use_cache=False, logits_to_keep=places).logits[0]

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from dpo.errors import TrainingError, is_of_memory
+from dpo.errors import MODEL_ERRORS, TrainingError, UsageError, first_line, is_of_memory
 from dpo.training.optimizer import init_optimizer_state
 from dpo.training.setup import TrainContext
 
@@ -16,7 +16,8 @@ def check_memory(run: TrainContext) -> None:
     The optimizer's moments are allocated first, so this takes as much memory as a step. They also
     get addresses below the memory that each step frees and allocates again.
 
-    Raises TrainingError (T303), naming the longest one's first pair, if memory is too small.
+    Raises TrainingError (T303), naming the longest one's first pair, if memory is too small, and
+    UsageError (T183) if the model's own code fails.
     """
     pairs = run.train.pairs
     units, sizes = _longest_units(run)
@@ -30,9 +31,9 @@ def check_memory(run: TrainContext) -> None:
             found = run.policy(run.train.batch(rows, run.accelerator.device).pack)
             total = found.logps_N.sum()
         run.accelerator.backward(total)
-    except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and not is_of_memory(error):
-            raise
+    except (MemoryError, *MODEL_ERRORS) as error:
+        if not is_of_memory(error):
+            raise _fails(run, error) from error
         name, longest = pairs.pair_id(rows[0])[:12], int(sizes[chosen[0]])
         tokens = int(sizes[chosen].sum())
         whose = "pair" if len(rows_of[0]) == 1 else "the group of pair"
@@ -46,6 +47,12 @@ def check_memory(run: TrainContext) -> None:
         raise TrainingError("T303", "the largest pack", problem, remedy) from error
     finally:
         run.optimizer.zero_grad(set_to_none=True)
+
+
+def _fails(run: TrainContext, error: Exception) -> UsageError:
+    problem = f"a training pass of the model fails ({first_line(error)})"
+    remedy = "set dropout: true if it trains only with dropout, or use another model"
+    return UsageError("T183", run.config.model, problem, remedy)
 
 
 def _longest_units(run: TrainContext) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,13 +1,13 @@
 """Tokens per step, peak matmul throughput, MFU, and the compute that packing saves."""
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from dpo.data.pairs import Pairs
 from dpo.model.moe import experts_per_token
-from dpo.model.policy import Policy, head_of
+from dpo.model.policy import Policy
 from dpo.precision import PRODUCTS, Precision
 
 SIZE = {"cpu": 1024, "cuda": 8192}
@@ -66,10 +66,12 @@ def make_machine(policy: Policy, *, precision: Precision) -> MfuMeter:
     A weight costs two FLOPs per token forward and two for the gradient of its input; a trained one
     costs two more for its own gradient.
     """
-    head, embedding = head_of(policy.model).weight_VH, policy.model.get_input_embeddings().weight
-    ends, chosen = {id(head), id(embedding)}, experts_per_token(policy.model)
+    model: Any = policy.model
+    embedding = model.get_input_embeddings().weight
+    head = getattr(model.get_output_embeddings(), "weight", embedding)
+    ends, chosen = {id(head), id(embedding)}, experts_per_token(model)
     body = sum(_flops(weight, chosen) for weight in policy.parameters() if id(weight) not in ends)
-    device = policy.model.device
+    device = model.device
     # fp16 on a CPU may be a thousand times slower than float32: measuring it would take minutes
     dtype = PRODUCTS["no" if device.type == "cpu" and precision == "fp16" else precision]
     return MfuMeter(body, _flops(head, chosen), _peak(device, dtype))

@@ -34,7 +34,7 @@ from dpo.model.load import check_model, checkpoint_layers, load_model
 from dpo.model.lora import add_lora
 from dpo.model.moe import check_routing
 from dpo.model.policy import Policy, PolicyOptions, PolicyOutput
-from dpo.model.self_check import length_notice, make_policy
+from dpo.model.self_check import length_notice, logits_notice, make_policy
 from dpo.model.spot_check import Spread, spot_check
 from dpo.model.weights import left_out
 from dpo.precision import LossScale, autocast
@@ -182,8 +182,8 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
     weights = WeightsId(config.model, partial(values_sha256, model))
     spread = _check_reference(config, policy, weights, train, reference)
     identity = _fingerprint(config, build, reference, weights)
-    if config.lora is not None:
-        add_lora(model, config.lora, seed=config.seed)
+    if config.lora is not None and (left := add_lora(model, config.lora, seed=config.seed)):
+        notices = (*notices, left)
     if config.gradient_checkpointing:
         checkpoint_layers(model, place=config.model)
     machine = make_machine(policy, precision=config.mixed_precision)
@@ -235,7 +235,7 @@ def _open_policy(
     lengths = [check_lengths(model, pairs, place=config.model) for pairs in seen]
     policy, why = make_policy(model, *seen, options=options, precision=config.mixed_precision)
     by_length = length_notice(policy, *seen) if why is None else None
-    notices = [left_out(config.model, model), *lengths, by_length]
+    notices = [left_out(config.model, model), *lengths, by_length, logits_notice(policy)]
     return policy, why, tuple(notice for notice in notices if notice is not None)
 
 

@@ -141,6 +141,34 @@ def test_masks_of_131072_tokens_fit_in_100_mb() -> None:
     assert int(done.stdout) < 100e6
 
 
+@pytest.mark.parametrize("window", [None, 6])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_a_sink_is_one_more_term_in_the_softmax(window: int | None, softcap: float | None) -> None:
+    """Compare with the model's own formula over the whole mask, and its gradients too."""
+    inputs = [*states("cpu"), torch.linspace(-1, 2, HEADS)]
+    for tensor in inputs:
+        tensor.requires_grad_()
+    query, key, value, sinks = inputs
+    how = {"scaling": 0.3, "softcap": softcap, "sliding_window": window, "s_aux": sinks}
+    found, _ = attend_packs(NOTHING, query, key, value, mask_of(window), segments=SEGMENTS, **how)
+    pull = torch.randn_like(found)
+    ours = torch.autograd.grad((found * pull).sum(), inputs)
+
+    tokens = torch.arange(query.shape[2])
+    seen = attention_cuda.mask_mod(SEGMENTS, window, torch.device("cpu"))
+    seen_QK = seen(torch.zeros(()), torch.zeros(()), tokens[:, None], tokens[None])
+    scores = 0.3 * query @ key.repeat_interleave(HEADS // KEY_HEADS, 1).mT
+    scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+    exps = scores.exp() * seen_QK
+    weights = exps / (exps.sum(-1, keepdim=True) + sinks.exp()[:, None, None])
+    expected = (weights @ value.repeat_interleave(HEADS // KEY_HEADS, 1)).transpose(1, 2)
+    theirs = torch.autograd.grad((expected * pull).sum(), inputs)
+
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-4)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
+
+
 def test_blocks_that_see_nothing_are_skipped() -> None:
     """Check that nearly all blocks of 2,048 tokens in texts of 64 are skipped."""
     segments = (Segment(32, (16, 16)),) * 32

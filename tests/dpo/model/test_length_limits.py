@@ -74,6 +74,14 @@ SHARED: dict[str, Callable[[], PretrainedConfig]] = {
     "ctrl, which scales embeddings in place": lambda: config_of(
         "ctrl", n_embd=32, n_layer=2, n_head=4, dff=64
     ),
+    "gpt_oss sinks and windows": lambda: config_of(
+        "gpt_oss",
+        sliding_window=16,
+        layer_types=ALTERNATES,
+        head_dim=8,
+        rope_parameters=FULL_ROPE,
+    ),
+    "granite_swa sinks": lambda: config_of("granite_swa", sliding_window=16),
 }
 UNSHARED: dict[str, Callable[[], PretrainedConfig]] = {
     "llama4 chunks": lambda: config_of(
@@ -92,14 +100,6 @@ UNSHARED: dict[str, Callable[[], PretrainedConfig]] = {
         head_dim=8,
         layer_types=["full_attention", "minimax_m3_sparse", "minimax_m3_sparse"],
     ),
-    "gpt_oss sinks and windows": lambda: config_of(
-        "gpt_oss",
-        sliding_window=16,
-        layer_types=ALTERNATES,
-        head_dim=8,
-        rope_parameters=FULL_ROPE,
-    ),
-    "granite_swa sinks": lambda: config_of("granite_swa", sliding_window=16),
     "minimax linear attention": lambda: config_of("minimax", head_dim=8, block_size=16),
     "gpt_neo local attention": lambda: config_of(
         "gpt_neo",

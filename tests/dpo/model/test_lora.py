@@ -12,8 +12,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dpo.config import TrainConfig
+from bench import tiny_models
+from dpo.config import LoraSettings, TrainConfig
 from dpo.errors import UsageError
+from dpo.model.lora import add_lora
 from dpo.reference_pass import compute_reference
 from dpo.training.loop import train
 from dpo.training.setup import TrainContext
@@ -128,3 +130,45 @@ def test_gradient_checkpointing_changes_only_rounding(
     for name, gradient in found[0].items():
         scale = gradient.abs().max().clamp(min=1e-6)
         assert ((gradient - found[1][name]).abs().max() / scale) <= 1e-4, name
+
+
+@pytest.mark.parametrize(
+    ("family", "left_out"),
+    [
+        ("mamba", {"out_proj"}),
+        ("falcon_mamba", {"out_proj"}),
+        ("nemotron_h", {"out_proj"}),
+        ("falcon_h1", {"out_proj"}),
+        ("phimoe", {"router"}),
+        ("llama4_text", {"router"}),
+        ("deepseek_v4", {"o_a_proj"}),
+        ("falcon", set()),
+        ("llama", set()),
+    ],
+)
+def test_the_default_leaves_out_what_cannot_have_an_adapter(
+    family: str, left_out: set[str]
+) -> None:
+    """Check that a step of the adapter can be taken, and that the rest is adapted."""
+    model = tiny_models.model_of(tiny_models.config_of(family))
+    ids = torch.arange(3, 30)[None]
+    before = model(input_ids=ids, use_cache=False).logits
+
+    notice = add_lora(model, LoraSettings(), seed=0)
+
+    assert (notice is None) == (not left_out)
+    assert all(name in (notice or "") for name in left_out)
+    after = model(input_ids=ids, use_cache=False).logits
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
+    after.sum().backward()
+    trained = {name for name, w in model.named_parameters() if w.requires_grad}
+    assert len(trained) >= 8
+    assert not any(f".{name}.lora" in adapted for name in left_out for adapted in trained)
+    assert any(w.grad.abs().sum() > 0 for n, w in model.named_parameters() if n in trained)
+
+
+def test_layers_that_are_named_and_cannot_have_one_are_refused() -> None:
+    settings = LoraSettings(targets=("out_proj",))
+
+    with pytest.raises(UsageError, match=r"out_proj.*incompatible.*T127"):
+        add_lora(tiny_models.model_of(tiny_models.config_of("mamba")), settings, seed=0)

@@ -242,6 +242,21 @@ def test_too_little_memory_is_reported_with_the_longest_pair(config_of: ConfigOf
         check_memory(run)
 
 
+def test_a_model_that_fails_in_training_only_is_refused_before_the_first_step(
+    config_of: ConfigOf,
+) -> None:
+    """Reformer is one: it asserts the flag of training, which is off without dropout."""
+    run = open_alone(config_of())
+
+    def fail(*_: object) -> None:
+        if torch.is_grad_enabled():
+            raise AssertionError("make sure to use `model.train()`")
+
+    run.policy.model.transformer.register_forward_pre_hook(fail)
+    with pytest.raises(UsageError, match=r"training pass .*AssertionError: make sure.*T183"):
+        check_memory(run)
+
+
 @pytest.mark.parametrize("name", ["adamw", "rmsprop"])
 def test_moments_are_there_before_the_first_step_and_change_nothing(name: str) -> None:
     torch.manual_seed(0)
