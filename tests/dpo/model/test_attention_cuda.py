@@ -141,22 +141,25 @@ def test_masks_of_131072_tokens_fit_in_100_mb() -> None:
     assert int(done.stdout) < 100e6
 
 
-@pytest.mark.parametrize("window", [None, 6])
-@pytest.mark.parametrize("softcap", [None, 2.0])
-def test_a_sink_is_one_more_term_in_the_softmax(window: int | None, softcap: float | None) -> None:
-    """Compare with the model's own formula over the whole mask, and its gradients too."""
-    inputs = [*states("cpu"), torch.linspace(-1, 2, HEADS)]
-    for tensor in inputs:
-        tensor.requires_grad_()
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("window", "softcap"), [(None, None), (6, 2.0)])
+@pytest.mark.usefixtures("cpu_gradients")
+def test_a_sink_is_one_more_term_in_the_softmax(
+    backend: str, window: int | None, softcap: float | None
+) -> None:
+    """Compare with the formula over the whole mask, and its gradients too."""
+    inputs = [*states("cpu"), torch.linspace(-1, 2, HEADS, requires_grad=True)]
     query, key, value, sinks = inputs
     how = {"scaling": 0.3, "softcap": softcap, "sliding_window": window, "s_aux": sinks}
-    found, _ = attend_packs(NOTHING, query, key, value, mask_of(window), segments=SEGMENTS, **how)
+    found, _ = attend_packs(
+        NOTHING, query, key, value, mask_of(window), segments=SEGMENTS, backend=backend, **how
+    )
     pull = torch.randn_like(found)
     ours = torch.autograd.grad((found * pull).sum(), inputs)
 
-    tokens = torch.arange(query.shape[2])
-    seen = attention_cuda.mask_mod(SEGMENTS, window, torch.device("cpu"))
-    seen_QK = seen(torch.zeros(()), torch.zeros(()), tokens[:, None], tokens[None])
+    place = torch.arange(query.shape[2])
+    defined = defined_mask(SEGMENTS, window, query.shape[2]).mask_mod
+    seen_QK = defined(torch.zeros(()), torch.zeros(()), place[:, None], place[None])
     scores = 0.3 * query @ key.repeat_interleave(HEADS // KEY_HEADS, 1).mT
     scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
     exps = scores.exp() * seen_QK
