@@ -179,7 +179,7 @@ def run_steps(options: argparse.Namespace, work: Path) -> Iterator[Row]:
 
 def spec_of(options: argparse.Namespace, size: str) -> Spec:
     """Return the specification of a size: pairs or prompts a step, and steps."""
-    few = {"prompts": 4, "steps": 3} if options.toy else {"prompts": 32, "steps": 6}
+    few = {"prompts": 2, "steps": 3} if options.toy else {"prompts": 32, "steps": 6}
     return {"size": size, "precision": "bf16", **few}
 
 
@@ -198,7 +198,7 @@ def step_figures(found: Spec | str, ours: Spec | str | None = None) -> str:
         return (
             f"{found['tokens_per_s']:,.0f} tokens/s, MFU {found['mfu']:.1%},"
             f" peak {found['peak_gb']:.1f} GB, {found['step_s']:.3f} s a step"
-            + "".join(f"; {line}" for line in found["notices"])
+            + "".join(f"; {line}" for line in found["notices"] if " GB" not in line)
         )
     said = f"{found['step_s']:.3f} s a step, peak {found['peak_gb']:.1f} GB"
     said += f", {found['micro_batch']} pairs a pass"
@@ -240,8 +240,17 @@ def run_attention(options: argparse.Namespace, work: Path) -> Iterator[Row]:
                 yield Row("attention", case, "float32" if precision == "no" else precision, found)
 
 
-def run_plan(_options: argparse.Namespace, _work: Path) -> Iterator[Row]:
-    yield Row("plan", "", "", "not measured: dpo-train prints no plan of its memory yet")
+def run_plan(options: argparse.Namespace, work: Path) -> Iterator[Row]:
+    """Yield the peak of a short run, and what it said about memory before it loaded the model."""
+    stage = Stage(options, work)
+    for size in options.size:
+        spec = spec_of(options, size) | {"lengths": "hh", "completions": 2, "steps": 2}
+        found = stage.measure("ours", **spec)
+        if not isinstance(found, str):
+            said = [line for line in found["notices"] if " GB" in line]
+            plan = "; ".join(said) or "dpo-train prints no plan of its memory"
+            found = f"peak {found['peak_gb']:.2f} GB; {plan}"
+        yield Row("plan", f"{size} B, hh, K=2", "ours", found)
 
 
 STAGES = {
