@@ -263,6 +263,9 @@ def test_every_backend_gives_the_attention_of_the_segments(
     torch.testing.assert_close(found, plain, atol=2e-6, rtol=1e-5)
 
 
+INTERLEAVED = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("cpu_gradients")
 @pytest.mark.parametrize(
@@ -270,10 +273,8 @@ def test_every_backend_gives_the_attention_of_the_segments(
     [
         ("llama", {}),
         ("gemma2", {"sliding_window": 16, "attn_logit_softcapping": 50.0}),
-        (
-            "gemma3_text",
-            {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]},
-        ),
+        ("gemma3_text", INTERLEAVED),
+        ("gpt_oss", INTERLEAVED),  # with sinks
     ],
 )
 def test_a_whole_start_compiles_at_most_six_graphs(
