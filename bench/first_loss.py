@@ -91,8 +91,9 @@ def judge(label: str, name: str, run: TrainContext, options: argparse.Namespace)
     show(f"{label}, only the first step", open_run_sums(run, reference), spread, options)
 
 
-def show(label: str, run: TrainContext, spread: Spread, options: argparse.Namespace) -> None:
+def show(label: str, run: TrainContext, spread: Spread | None, options: argparse.Namespace) -> None:
     """Check the first step of every seed, and print the refusals."""
+    assert spread is not None, "these runs have a reference"
     refused, margins = 0, []
     for seed in range(options.seeds):
         config = run.config.model_copy(update={"seed": seed})

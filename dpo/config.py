@@ -15,9 +15,9 @@ from pydantic import (
     model_validator,
 )
 
-from dpo.loss import LOSSES, ON_MARGINS, RANKED, STATEFUL, settings
+from dpo.loss import LOSSES, ON_MARGINS, RANKED, STATEFUL, is_reference_free, settings
 from dpo.precision import Precision
-from prefdata.settings import accept_old_keys
+from prefdata.settings import accept_old_keys, settle_words
 
 Count = Annotated[int, Field(gt=0, le=2**53)]
 """A number of steps, pairs or tokens that JSON and floats hold exactly."""
@@ -117,14 +117,27 @@ class LossConfig(_Model):
         return settings(self.name) | self._given()
 
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, dict | LossConfig) else value
+def _as_list(value: Any, *kinds: type) -> Any:
+    """Return one value of these kinds as a list of one."""
+    return [value] if isinstance(value, kinds) else value
 
 
 Losses = Annotated[
     tuple[LossConfig, ...],
     Field(min_length=1),
-    BeforeValidator(_listed, json_schema_input_type=LossConfig | tuple[LossConfig, ...]),
+    BeforeValidator(
+        lambda value: _as_list(value, dict, LossConfig),
+        json_schema_input_type=LossConfig | tuple[LossConfig, ...],
+    ),
+]
+Tracker = Literal[
+    "tensorboard", "wandb", "trackio", "mlflow", "comet_ml", "swanlab", "clearml", "aim", "dvclive"
+]
+Trackers = Annotated[
+    tuple[Tracker, ...],
+    BeforeValidator(
+        lambda value: _as_list(value, str), json_schema_input_type=Tracker | tuple[Tracker, ...]
+    ),
 ]
 
 
@@ -139,7 +152,7 @@ class OptimizerConfig(_Model):
     warmup_steps: Annotated[int, Field(ge=0, le=2**53)] = 0
     """Steps of linear growth from 0; the paper uses 150."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """After the warm-up: no change, or a decay to 0 at the last step."""
+    """After the warm-up: no change, or a decay that reaches 0 one step after the last."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled (AdamW), or added to the gradient (RMSprop)."""
     max_grad_norm: PositiveFloat | None = 1.0
@@ -155,7 +168,13 @@ class LoraSettings(_Model):
     """The adapter's output is scaled by alpha / r."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout of the adapter's input; only with `dropout: true`."""
-    targets: str | tuple[str, ...] = "all-linear"
+    targets: Annotated[
+        Literal["all-linear"] | tuple[str, ...],
+        BeforeValidator(
+            lambda value: value if value == "all-linear" else _as_list(value, str),
+            json_schema_input_type=str | tuple[str, ...],
+        ),
+    ] = "all-linear"
     """Layers by the ends of their names, or `all-linear`: all linear layers except the head, and
     those that peft cannot adapt."""
     dora: bool = False
@@ -182,7 +201,10 @@ class TrainConfig(_Model):
     """Directory of a finished `prefdata build`, or a dataset on the Hub: `ORG/NAME[@REVISION]`."""
     out: Path
     """Directory for metrics, checkpoints and the final model."""
-    reference: ReferenceConfig = ReferenceConfig()
+    reference: ReferenceConfig | None = ReferenceConfig()
+    """Stored log-probs that are used as the reference. Null uses none, for losses without a
+    reference: metrics that need it, such as rewards, are absent. Those losses also train without it
+    if the build has no log-probs of the default name."""
     loss: Losses = (LossConfig(),)
     """One loss, or a list of losses that are added, each times its `weight`."""
     ld_alpha: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -245,13 +267,20 @@ class TrainConfig(_Model):
     """Steps between lines of the metrics file."""
     log_pairs: bool = False
     """Write the ids of the pairs that the ranks ran in each step to `pairs.jsonl`."""
-    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
-    """accelerate trackers that also get the metrics."""
+    trackers: Trackers = ()
+    """accelerate trackers that also get the metrics, one or several. Their project is that of the
+    environment (WANDB_PROJECT, MLFLOW_EXPERIMENT_NAME, …), else `dpo`; each package must be
+    installed."""
+
+    @property
+    def reference_model(self) -> str | None:
+        """Return the model of the reference log-probs, if it is not the initial policy."""
+        return None if self.reference is None else self.reference.model
 
     @model_validator(mode="before")
     @classmethod
     def _old_keys(cls, value: Any) -> Any:
-        return accept_old_keys(value, {"weigh": "average_over"})
+        return settle_words(accept_old_keys(value, {"weigh": "average_over"}), cls)
 
     @model_validator(mode="after")
     def _settings_fit(self) -> "TrainConfig":
@@ -263,6 +292,8 @@ class TrainConfig(_Model):
     def _conflicts(self) -> Iterator[tuple[bool, str]]:
         """Yield what two settings must not be together, and whether they are."""
         names, by_group = [loss.name for loss in self.loss], self.average_over == "groups"
+        for name in (name for name in names if not is_reference_free(name)):
+            yield self.reference is None, f"{name} needs reference log-probs; `reference` is null"
         yield (
             self.lora is not None and self.lora.dropout > 0 and not self.dropout,
             "lora.dropout needs `dropout: true`",

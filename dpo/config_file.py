@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from dpo.config import LoraSettings, LossConfig, TrainConfig
+from dpo.config import LoraSettings, LossConfig, ReferenceConfig, TrainConfig
 from dpo.errors import UsageError
-from prefdata.settings import parse_yaml, read_settings, settle_words
+from prefdata.settings import parse_yaml, read_settings
 
 
 def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -24,7 +24,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
 def parse_config(value: dict[str, Any], *, place: str) -> TrainConfig:
     """Return the config of parsed YAML. Raises UsageError with its first error, as one line."""
     try:
-        return TrainConfig.model_validate(settle_words(value, TrainConfig))
+        return TrainConfig.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         location = first["loc"]
@@ -38,7 +38,7 @@ def parse_config(value: dict[str, Any], *, place: str) -> TrainConfig:
         raise UsageError("T122", place, problem, "see schemas/dpo-train.json") from error
 
 
-_NESTED = {"loss": LossConfig, "lora": LoraSettings}
+_NESTED = {"loss": LossConfig, "lora": LoraSettings, "reference": ReferenceConfig}
 
 
 def _unknown_key(place: str, location: tuple[int | str, ...]) -> UsageError:

@@ -122,11 +122,10 @@ def numbers(metrics: dict[str, float], *, prefix: str = "") -> str:
     >>> numbers({"loss": 0.69, "rewards/margins": 0.1, "rewards/accuracies": 0.75})
     'loss 0.6900  margin 0.100  accuracy 75.0%'
     """
-    shown = [
-        f"{prefix.rstrip('/')} loss {metrics[f'{prefix}loss']:.4f}".strip(),
-        f"margin {metrics[f'{prefix}rewards/margins']:.3f}",
-        f"accuracy {metrics[f'{prefix}rewards/accuracies']:.1%}",
-    ]
+    shown = [f"{prefix.rstrip('/')} loss {metrics[f'{prefix}loss']:.4f}".strip()]
+    if f"{prefix}rewards/margins" in metrics:
+        shown.append(f"margin {metrics[f'{prefix}rewards/margins']:.3f}")
+        shown.append(f"accuracy {metrics[f'{prefix}rewards/accuracies']:.1%}")
     if "tokens_per_second" in metrics:
         shown.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
     return "  ".join(shown)

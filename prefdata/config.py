@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from prefdata.check.catalog import is_of_tokens
@@ -97,6 +97,11 @@ class BuildConfig(StrictModel):
     workers: PositiveInt | None = None
     """Number of processes; absent: chosen by the size of the inputs and the cores. Output is
     byte-identical."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _words(cls, values: Any) -> Any:
+        return settle_words(values, cls)
 
     @field_validator("inputs", mode="before")
     @classmethod
@@ -217,8 +222,7 @@ def read_config(
 
 def make_config(values: dict[str, Any], *, place: str) -> BuildConfig:
     """Return a config from plain values. Raises a coded error that names the first wrong key."""
-    settled = settle_words(values, BuildConfig)
-    return load_model(BuildConfig, settled, partial(_config_error, place))
+    return load_model(BuildConfig, values, partial(_config_error, place))
 
 
 def _config_error(place: str, where: str, fault: ErrorDetails) -> UsageError:

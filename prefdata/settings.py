@@ -253,14 +253,15 @@ def accept_old_keys(value: Any, renamed: Mapping[str, str]) -> Any:
 def settle_words(value: Any, model: type[BaseModel]) -> Any:
     """Return the settings, each `Word` as its field requires: `dropout: no`, `mixed_precision: no`.
 
-    The first is then a boolean, the second one of a field's choices.
+    The first is then a boolean, the second one of a field's choices. Booleans, which PyYAML makes
+    of these words, are read in the same way.
     """
     return _settled(value, [model])
 
 
 def _settled(value: Any, kinds: list[Any]) -> Any:
-    if isinstance(value, Word):
-        return _settled_word(value, kinds)
+    if isinstance(value, Word | bool):
+        return _settled_word(value if isinstance(value, Word) else Word(str(value).lower()), kinds)
     if isinstance(value, Mapping):
         return {
             _settled_word(key, [str]) if isinstance(key, Word) else key: _settled(
@@ -278,8 +279,9 @@ def _settled_word(word: Word, kinds: list[Any]) -> bool | str:
     choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     if bool in kinds:
         return word.truth
-    if str(word) in choices:
-        return str(word)
+    same = [choice for choice in choices if _WORDS.get(str(choice)) is word.truth]
+    if len(same) == 1:  # `off`, `no` and `false` are one value of YAML 1.1
+        return str(same[0])
     is_text = word.lower() not in ("true", "false")
     if str in kinds:
         return str(word) if is_text else word.truth

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from pydantic import ValidationError
 
-from dpo.config import TrainConfig
+from dpo.config import LoraSettings, TrainConfig
 from dpo.config_file import read_config as read_train
 from dpo.errors import UsageError as TrainError
 from prefdata.config import BuildConfig, read_config
@@ -116,13 +118,16 @@ def train_config(tmp_path: Path, text: str) -> TrainConfig:
     return read_train(path)
 
 
-@pytest.mark.parametrize("word", ["off", "'off'"])
+@pytest.mark.parametrize("word", ["off", "'off'", "no", "false", "Off"])
 def test_off_switches_a_check_off(word: str, tmp_path: Path) -> None:
     assert build_config(tmp_path, f"severity: {{PD402: {word}}}").severity == {"PD402": "off"}
 
 
 AS_MEANT: dict[str, tuple[str, str, object]] = {
     "no precision": ("mixed_precision: no", "mixed_precision", "no"),
+    "precision off": ("mixed_precision: off", "mixed_precision", "no"),
+    "a dumped precision": ("mixed_precision: false", "mixed_precision", "no"),
+    "one layer": ("lora: {targets: q_proj}", "lora", LoraSettings(targets=("q_proj",))),
     "no dropout": ("dropout: no", "dropout", False),
     "dropout": ("dropout: yes", "dropout", True),
     "dropout on": ("dropout: on", "dropout", True),
@@ -141,7 +146,7 @@ def test_a_word_is_what_its_setting_needs(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["steps: yes", "epochs: on", "seed: no", "global_batch_size: true", "mixed_precision: off",
+    ["steps: yes", "epochs: on", "seed: no", "global_batch_size: true", "mixed_precision: on",
      "optimizer: {schedule: no}", "eval_split: true", "loss: {beta: yes}", "loss: [{beta: yes}]",
      "severity: {PD402: yes}"],
 )  # fmt: skip
@@ -151,6 +156,17 @@ def test_a_word_is_not_a_number_and_not_another_choice(text: str, tmp_path: Path
         (build_config if "severity" in text else train_config)(tmp_path, text)
 
     assert caught.value.code in ("C102", "T122")
+
+
+def test_what_pyyaml_reads_is_read_in_python_too() -> None:
+    """PyYAML makes booleans of `no` and `off`."""
+    train = yaml.safe_load(TRAIN + "mixed_precision: no\ndropout: on\n")
+    build = yaml.safe_load(BUILD + "severity: {PD402: off}\ncontrol_tokens: encode\n")
+
+    assert TrainConfig(**train).mixed_precision == "no"
+    assert BuildConfig(**build).severity == {"PD402": "off"}
+    with pytest.raises(ValidationError):
+        TrainConfig(**train | {"steps": True})
 
 
 def test_words_for_a_template_stay_booleans(tmp_path: Path) -> None:

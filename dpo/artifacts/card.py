@@ -43,8 +43,8 @@ def write_card(summary: RunSummary, *, name: str) -> str:
         f"{summary.steps:,} steps of {config.global_batch_size:,} {config.batch_unit}, "
         f"{summary.pairs:,} pairs in all. "
         f"Data: the prefdata build `{summary.build_hash[:16]}`; reference log-probs: "
-        f"`{summary.reference_hash[:16]}`. The same build, reference and settings give the same "
-        "model, bit by bit on one kind of machine.",
+        f"`{(summary.reference_hash or 'none')[:16]}`. The same build, reference and settings give "
+        "the same model, bit by bit on one kind of machine.",
         "## Use",
         "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         'model = AutoModelForCausalLM.from_pretrained("PATH")\n'

@@ -112,7 +112,7 @@ def shared_summary(summary: RunSummary) -> RunSummary:
     """Return a run's summary with models, data and output named without their directories."""
     config = summary.config
     reference = config.reference
-    if reference.model is not None:
+    if reference is not None and reference.model is not None:
         reference = reference.model_copy(update={"model": shared_name(reference.model)})
     changes: dict[str, Any] = {
         "model": shared_name(config.model),

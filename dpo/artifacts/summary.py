@@ -26,8 +26,8 @@ class RunSummary(BaseModel):
     config: TrainConfig
     build_hash: str
     """The hash in the manifest of the build."""
-    reference_hash: str
-    """The hash in the manifest of the reference log-probs."""
+    reference_hash: str | None
+    """The hash in the manifest of the reference log-probs; null if none were used."""
     processes: int = 1
     """Processes of the last start."""
     steps: int

@@ -71,6 +71,7 @@ __all__ = [
     "couples_pairs",
     "diverge",
     "find_loss",
+    "is_reference_free",
     "settings",
 ]
 
@@ -80,7 +81,8 @@ def find_loss(name: str) -> Loss:
     """Return a loss: a shipped one, `module:function`, or one of the entry points `dpo.losses`.
 
     A loss takes `PairLogps` and keyword-only settings with defaults, and returns (B,). If its pairs
-    depend on each other, it has an attribute `couples_pairs = True`. Raises ValueError.
+    depend on each other, it has an attribute `couples_pairs = True`; if it does not use the
+    reference, `reference_free = True`. Raises ValueError.
     """
     if name in LOSSES:
         return LOSSES[name]
@@ -114,6 +116,11 @@ def _checked(name: str, found: object) -> Loss:
 def couples_pairs(name: str) -> bool:
     """Return whether the loss of a pair depends on the other pairs of its step."""
     return name in COUPLED or bool(getattr(find_loss(name), "couples_pairs", False))
+
+
+def is_reference_free(name: str) -> bool:
+    """Return whether a loss does not use the reference; yours has `reference_free = True` then."""
+    return name in REFERENCE_FREE or bool(getattr(find_loss(name), "reference_free", False))
 
 
 def settings(name: str) -> dict[str, float]:

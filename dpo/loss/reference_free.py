@@ -1,4 +1,4 @@
-"""Losses of only the policy; stored reference log-probs serve the metrics."""
+"""Losses of only the policy: reference log-probs, if there are any, serve the metrics."""
 
 import torch
 import torch.nn.functional as F

@@ -10,6 +10,7 @@ without it is not a checkpoint. The order of pairs, the learning rate and the se
 functions of the step, so they are not stored.
 """
 
+import operator
 import re
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -54,6 +55,8 @@ class State(BaseModel):
     scale: Scale | None = None
     """Loss scale, in fp16."""
     fingerprint: str
+    decides: dict[str, Any] = Field(default={}, exclude_if=operator.not_)
+    """What the fingerprint is of, by dotted name; earlier versions did not write it."""
     files: dict[str, tuple[int, str]] = {}
     hash: str = Field(default="")
 

@@ -33,6 +33,8 @@ def evaluate(run: TrainContext, split: Split) -> dict[str, float]:
     ]
     losses = torch.cat([run.objective(batch) * batch.weight for batch in batches])
     sums = by_name(pair_sums(losses, whole, beta=run.objective.beta))
+    if run.reference_hash is None:
+        return means(sums, prefix="eval/", has_reference=False)
     return means(sums, prefix="eval/") | _by_source(split, is_right(whole))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from dpo.training.metrics import rounded
 from dpo.training.setup import TrainContext
+from dpo.training.trackers import start_trackers
 from prefdata.store.commit import write_bytes
 from prefdata.store.ownership import free_name
 
@@ -33,7 +34,7 @@ class MetricsLog:
             write_bytes(self.path, _as_lines(kept))
             if self.pairs_path.exists():
                 write_bytes(self.pairs_path, _as_lines(_kept(self.pairs_path, first_step)))
-            run.accelerator.init_trackers("dpo", _flat(run.config.model_dump(mode="json")))
+            start_trackers(run.accelerator, run.config)
 
     def write_pairs(self, step: int, pair_ids: list[str]) -> None:
         """Append the ids of a step's pairs, from all ranks, in the order of the step."""
@@ -58,15 +59,16 @@ class MetricsLog:
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the lines of the file; a line cut by a crash is skipped."""
-        return _read_lines(self.path)
+        return read_lines(self.path)
 
 
 def _kept(path: Path, first_step: int) -> list[dict[str, Any]]:
     """Return the lines of steps before `first_step`."""
-    return [line for line in _read_lines(path) if line["step"] < first_step]
+    return [line for line in read_lines(path) if line["step"] < first_step]
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's file of metrics or pairs; none if it does not exist."""
     texts = path.read_bytes().split(b"\n") if path.is_file() else ()
     return [line for text in texts if (line := _line_of(text)) is not None]
 
@@ -100,15 +102,3 @@ def _keep_damaged(path: Path) -> list[str]:
 
 def _as_lines(values: list[dict[str, Any]]) -> bytes:
     return b"".join(json.dumps(value).encode() + b"\n" for value in values)
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return settings by dotted name, as trackers need them: only numbers and text."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            plain = isinstance(value, (int, float, str, bool))
-            flat[f"{prefix}{key}"] = value if plain else str(value)
-    return flat

@@ -23,17 +23,27 @@ from dpo.training.checkpoint import (
     require_places,
     save_checkpoint,
 )
+from dpo.training.deciding import deciding_settings, differences, flat
 from dpo.training.distributed import is_sharded, make_accelerator, reshard_root, whole_weights
 from dpo.training.evaluate import evaluate
-from dpo.training.log import MetricsLog, Report
+from dpo.training.log import MetricsLog, Report, read_lines
 from dpo.training.memory_check import check_memory
 from dpo.training.metrics import SPIKE_WINDOW, LossSpikes
-from dpo.training.run_folder import check_finished, checkpoints_folder, claim_run, seal_run
+from dpo.training.run_folder import (
+    METRICS,
+    check_finished,
+    checkpoints_folder,
+    claim_run,
+    seal_run,
+)
 from dpo.training.setup import TrainContext, open_run
 from dpo.training.signals import StopRequest
 from dpo.training.step import name_pairs, pairs_run, train_step
+from dpo.training.trackers import check_trackers
 from prefdata.store.claim import Claim
 from prefdata.store.commit import lock_folder, make_folder, write_bytes
+
+_OTHER = "other settings, data or weights"
 
 
 class Resumed(NamedTuple):
@@ -66,6 +76,7 @@ def train(
     Raises DpoError and PrefdataError.
     """
     tune_cpu_allocator()
+    check_trackers(config)
     accelerator = make_accelerator(config)
     claim = claim_run(config)
     make_folder(config.out)
@@ -95,6 +106,11 @@ def run_training(
     start = resume(run)
     if start.step:
         on_message(f"resumes after step {start.step:,}")
+    elif before := _steps_before(config.out):
+        on_message(
+            f"{config.out} has {before:,} steps but no checkpoint to continue from: training"
+            " begins again at step 1 (checkpoint_every keeps some)"
+        )
     require_places(checkpoints_folder(config.out), start.step + 1, run.total_steps)
     check_memory(run)
     log = MetricsLog(run, start.step + 1, report)
@@ -164,7 +180,7 @@ def _write_page(run: TrainContext, log: MetricsLog, state: str) -> None:
         return
     facts = {
         "build": run.build.manifest.hash,
-        "reference": run.reference_hash,
+        "reference": run.reference_hash or "none",
         "run": run.fingerprint,
     }
     shown = RunFacts(run.config, run.total_steps, state, facts)
@@ -196,7 +212,8 @@ def resume(run: TrainContext) -> Resumed:
         return Resumed(0, 0)
     path, state = found
     if state.fingerprint != run.fingerprint:
-        problem = "is from a run with other settings, data or weights"
+        named = differences(state.decides, run.decides.flat()) if state.decides else None
+        problem = f"is from a run with {_OTHER}" + (f": {named}" if named else "")
         raise UsageError("T140", str(path), problem, "name another `out`")
     model = run.accelerator.unwrap_model(run.policy).model
     load_checkpoint(path, state, model=model, optimizer=run.optimizer)
@@ -217,6 +234,7 @@ def checkpoint(run: TrainContext, step: int, skipped: int) -> None:
             seen=run.objective.seen,
             scale=run.scale.now if run.scale.moves else None,
             fingerprint=run.fingerprint,
+            decides=run.decides.flat(),
         )
         save_checkpoint(folder, state, model=model, optimizer=run.optimizer)
     if is_main:
@@ -268,9 +286,17 @@ def _finished_before(run: TrainContext, on_message: Callable[[str], None]) -> Ru
         return None if checked.again else summary
     if summary.fingerprint == run.fingerprint and summary.steps < run.total_steps:
         return None  # the same run with more steps
-    problem = "is the summary of a run with other settings, data or weights"
+    found = differences(*(flat(deciding_settings(c)) for c in (summary.config, run.config)))
+    if found is None and summary.reference_hash != run.reference_hash:
+        found = "the reference log-probs"
+    problem = f"is the summary of a run with {_OTHER}" + (f": {found}" if found else "")
     remedy = "name another `out`"
     raise UsageError("T141", str(run.config.out / NAME), problem, remedy)
+
+
+def _steps_before(out: Path) -> int:
+    """Return the last step in the metrics of an earlier start; 0 if there was none."""
+    return max((int(line["step"]) for line in read_lines(out / METRICS)), default=0)
 
 
 def _is_due(step: int, every: int | None, last: int | None = None) -> bool:

@@ -38,6 +38,9 @@ METRICS: Mapping[str, Callable[[PairMetrics], Tensor]] = {
 TRL logs, so that curves compare; `logratios` say how far each side moved from the reference, in
 nats: a chosen side that falls is what DPO is known for."""
 
+OF_REFERENCE = ("rewards/", "logratios/", "kl_estimate")
+"""Beginnings of the names of metrics that are absent without a reference."""
+
 SUMS = (*METRICS, "pairs", "reference_loss", "aux_loss")
 """Names of the sums of a step: each metric's, the number of pairs, the loss of a policy that equals
 the reference, and the load-balancing loss."""
@@ -65,8 +68,10 @@ def is_right(logps: PairLogps) -> Tensor:
     return (logps.margins > TIE).double() + (logps.margins.abs() <= TIE).double() / 2
 
 
-def means(sums: Mapping[str, float], *, prefix: str = "") -> dict[str, float]:
-    """Return means over pairs, by name, and `kl_estimate`.
+def means(
+    sums: Mapping[str, float], *, prefix: str = "", has_reference: bool = True
+) -> dict[str, float]:
+    """Return means over pairs, by name, and `kl_estimate`; without a reference, fewer of them.
 
     This is the mean of log π_ref − log π over all completions, in nats. If they were drawn from
     the reference, it is an unbiased estimate of KL(π_ref ‖ π). Otherwise it shows how much less
@@ -74,7 +79,11 @@ def means(sums: Mapping[str, float], *, prefix: str = "") -> dict[str, float]:
     """
     found = {name: sums[name] / sums["pairs"] for name in METRICS}
     found["kl_estimate"] = -(found["logratios/chosen"] + found["logratios/rejected"]) / 2
-    return {f"{prefix}{name}": value for name, value in found.items()}
+    return {
+        f"{prefix}{name}": value
+        for name, value in found.items()
+        if has_reference or not name.startswith(OF_REFERENCE)
+    }
 
 
 def by_name(sums: Tensor) -> dict[str, float]:

@@ -7,7 +7,16 @@ from torch import Tensor
 
 from dpo.config import LossConfig
 from dpo.errors import UsageError, first_line, is_of_memory
-from dpo.loss import LOSSES, STATEFUL, WITH_MARGINS, PairLogps, couples_pairs, diverge, find_loss
+from dpo.loss import (
+    LOSSES,
+    STATEFUL,
+    WITH_MARGINS,
+    PairLogps,
+    couples_pairs,
+    diverge,
+    find_loss,
+    is_reference_free,
+)
 from dpo.loss.beta_dpo import Margins, update_running_stats
 
 
@@ -45,6 +54,11 @@ class Objective:
     def is_coupled(self) -> bool:
         """Return whether a pair's loss depends on the other pairs of its step."""
         return any(couples_pairs(loss.name) for loss in self.losses)
+
+    @property
+    def is_reference_free(self) -> bool:
+        """Return whether no loss uses the reference."""
+        return all(is_reference_free(loss.name) for loss in self.losses)
 
     @property
     def needs_margins(self) -> str | None:

@@ -42,7 +42,7 @@ def claim_run(config: TrainConfig) -> Claim:
     out = config.out
     require_writable_name(out)
     reads = [Read("the data", config.data)]
-    for role, name in (("the base model", config.model), ("the reference", config.reference.model)):
+    for role, name in (("the base model", config.model), ("the reference", config.reference_model)):
         if name is not None and Path(name).exists():
             reads.append(Read(role, Path(name)))
     require_not_same(out, reads)

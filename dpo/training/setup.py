@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import prefdata
-from dpo.artifacts.summary import read_summary
-from dpo.config import TrainConfig
+from dpo.config import ReferenceConfig, TrainConfig
 from dpo.data.packing import Pack, pack
 from dpo.data.pairs import Pairs
+from dpo.data.reference_folder import MANIFEST, reference_folder
 from dpo.data.reference_store import Reference, open_reference
 from dpo.data.sampler import Order, make_order
 from dpo.data.token_weights import TokenWeights, weigh, weigh_reference, wpo_weight
@@ -38,32 +38,15 @@ from dpo.model.self_check import length_notice, logits_notice, make_policy
 from dpo.model.spot_check import Spread, spot_check
 from dpo.model.weights import left_out
 from dpo.precision import LossScale, autocast
-from dpo.training.checkpoint import fingerprints
+from dpo.training.deciding import Deciding
+from dpo.training.metrics import OF_REFERENCE
 from dpo.training.mfu import MfuMeter, make_machine
 from dpo.training.objective import Objective
 from dpo.training.optimizer import make_optimizer
-from dpo.training.run_folder import checkpoints_folder
 from prefdata.hub.inputs import is_hub_name
 from prefdata.records.split_names import rank_of
 from prefdata.sharing.local import pull_cached
-from prefdata.store.canonical import fingerprint
 from prefdata.store.reader import Build
-
-EXECUTION_ONLY = {
-    "out",
-    "pack_tokens",
-    "gradient_checkpointing",
-    "eval_split",
-    "eval_every",
-    "eval_rows",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "skip_nonfinite",
-    "log_pairs",
-    "log_every",
-    "trackers",
-}
-"""Settings that change neither the pairs nor the loss of any step."""
 
 
 class Batch(NamedTuple):
@@ -80,7 +63,7 @@ class Split(NamedTuple):
 
     pairs: Pairs
     ref_logps: NDArray[np.float32]
-    """Sums over chosen and rejected under the reference, (rows, 2), nats."""
+    """Sums over chosen and rejected under the reference, (rows, 2), nats; NaN without one."""
     counting: TokenWeights | None = None
     """Weights of tokens; None if all count equally."""
     sources: tuple[str, ...] = ()
@@ -150,14 +133,19 @@ class TrainContext:
     machine: MfuMeter
     total_steps: int
     starts_as_reference: bool
-    spread: Spread
-    """Differences of recomputed rows from the stored log-probs."""
+    spread: Spread | None
+    """Differences of recomputed rows from the stored log-probs; None if there are none."""
     unshared_because: str | None
     notices: tuple[str, ...]
     """Messages about weights that were left out, pairs beyond the model's stated length, and texts
     that run in rows of their own because of their length."""
-    fingerprint: str
-    reference_hash: str
+    decides: Deciding
+    reference_hash: str | None
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the hash of what decides every step."""
+        return self.decides.fingerprint
 
     def autocast(self) -> torch.autocast:
         """Return the autocast context of a forward pass."""
@@ -166,13 +154,13 @@ class TrainContext:
 
 def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
     """Open data, reference and model, and check that they match."""
-    for name in dict.fromkeys((config.model, config.reference.model or config.model)):
+    for name in dict.fromkeys((config.model, config.reference_model or config.model)):
         check_model(name)
     build, config = _open_data(config, accelerator)
-    reference = open_reference(build, config.reference.name)
+    objective = Objective(config.loss)
+    reference = _open_reference(build, config, objective)
     check_tokenizer(config.model, build)
     train = _split(build, reference, "train", config)
-    objective = Objective(config.loss)
     _require_margins(objective, train.pairs, place=str(config.data))
     order = make_order(train.pairs, config)
     test = _test_split(build, reference, config)
@@ -180,8 +168,8 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
     policy, why, notices = _open_policy(config, seen, accelerator.device)
     model = policy.model
     weights = WeightsId(config.model, partial(values_sha256, model))
-    spread = _check_reference(config, policy, weights, train, reference)
-    identity = _fingerprint(config, build, reference, weights)
+    spread = reference and _check_reference(config, policy, weights, train, reference)
+    decides = Deciding.of(config, build, reference, weights)
     if config.lora is not None and (left := add_lora(model, config.lora, seed=config.seed)):
         notices = (*notices, left)
     if config.gradient_checkpointing:
@@ -205,13 +193,33 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
         scale=LossScale(config.mixed_precision),
         machine=machine,
         total_steps=num_steps(config, len(order)),
-        starts_as_reference=weights.made(reference.manifest),
+        starts_as_reference=reference is not None and weights.made(reference.manifest),
         spread=spread,
         unshared_because=why,
-        notices=notices,
-        fingerprint=identity,
-        reference_hash=reference.manifest.hash,
+        notices=notices if reference is not None else (*notices, _WITHOUT_REFERENCE),
+        decides=decides,
+        reference_hash=reference and reference.manifest.hash,
     )
+
+
+_WITHOUT_REFERENCE = (
+    "trains without reference log-probs, which its loss does not use; metrics that need them are"
+    f" absent: {', '.join(OF_REFERENCE)}"
+)
+
+
+def _open_reference(build: Build, config: TrainConfig, objective: Objective) -> Reference | None:
+    """Return the run's reference log-probs; None for losses without a reference if there are none.
+
+    A name other than the default one must exist.
+    """
+    if config.reference is None:
+        return None
+    name = config.reference.name
+    is_optional = objective.is_reference_free and config.reference == ReferenceConfig()
+    if is_optional and not (reference_folder(build.path, name) / MANIFEST).exists():
+        return None
+    return open_reference(build, name)
 
 
 def _open_policy(
@@ -252,7 +260,7 @@ def _check_reference(
     config: TrainConfig, policy: Policy, weights: WeightsId, train: Split, reference: Reference
 ) -> Spread:
     """Compare fingerprints, then recompute a few rows with the reference's own model."""
-    name, precision = config.reference.model, config.mixed_precision
+    name, precision = config.reference_model, config.mixed_precision
     if name is None or name == config.model:
         check_reference(reference, weights, place=config.model, precision=precision)
     else:
@@ -264,18 +272,22 @@ def _check_reference(
     return spot_check(policy, train.pairs, reference, "train")
 
 
-def _split(build: Build, reference: Reference, split: str, config: TrainConfig) -> Split:
+def _split(build: Build, reference: Reference | None, split: str, config: TrainConfig) -> Split:
     shards = [shard.read() for shard in build.shards(split)]
-    pairs, tables = Pairs(shards), reference.tables(split)
+    pairs, counting = Pairs(shards), None
     if config.ld_alpha is not None or config.sampo:
         counting = TokenWeights(config.ld_alpha, config.seed)
+    if reference is None:
+        return Split(pairs, np.full((len(pairs), 2), np.nan, np.float32), counting)
+    tables = reference.tables(split)
+    if counting is not None:
         return Split(pairs, weigh_reference(counting, shards, tables), counting)
     columns = ("ref_chosen_logps", "ref_rejected_logps")
     sums = [np.stack([table[name].to_numpy() for name in columns], 1) for table in tables]
     return Split(pairs, np.concatenate(sums) if sums else np.zeros((0, 2), np.float32))
 
 
-def _test_split(build: Build, reference: Reference, config: TrainConfig) -> Split | None:
+def _test_split(build: Build, reference: Reference | None, config: TrainConfig) -> Split | None:
     """Return the split to evaluate on, with its sources; None if it has no rows."""
     name = config.eval_split
     if name is None or not build.splits[name].rows:
@@ -326,28 +338,3 @@ def num_steps(config: TrainConfig, num_units: int) -> int:
         problem = f"{num_units:,} {unit} do not fill one step of {config.global_batch_size:,}"
         raise UsageError("T125", str(config.data), problem, "lower global_batch_size, or set steps")
     return steps
-
-
-def _fingerprint(
-    config: TrainConfig, build: Build, reference: Reference, weights: WeightsId
-) -> str:
-    """Return the run's fingerprint; with weights by their values if an older version began it."""
-    found = run_fingerprint(config, build, reference, weights.sha256)
-    summary = read_summary(config.out)
-    begun = fingerprints(checkpoints_folder(config.out))
-    begun |= {summary.fingerprint} if summary is not None else set()
-    if begun and found not in begun and weights.values is not None:
-        older = run_fingerprint(config, build, reference, weights.values)
-        return older if older in begun else found
-    return found
-
-
-def run_fingerprint(config: TrainConfig, build: Build, reference: Reference, weights: str) -> str:
-    """Return a hash of what decides every step: config, data, reference and initial weights."""
-    decides = config.model_dump(
-        mode="json", exclude=EXECUTION_ONLY | {"model", "data", "reference"}
-    )
-    if config.optimizer.schedule == "constant":  # more steps of it continue the same run
-        del decides["steps"], decides["epochs"]
-    seals = [build.content_hash, reference.manifest.hash, weights]
-    return fingerprint([decides, seals])

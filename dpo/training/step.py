@@ -71,7 +71,7 @@ def _gradients(run: TrainContext, step: int) -> tuple[dict[str, float], float]:
     packs, scale, seen = packs_of(run, step), run.scale.now, dict(run.objective.seen)
     while True:
         sums = by_name(run.accelerator.reduce(run_packs(run, packs, step), "sum"))
-        found = means(sums)
+        found = means(sums, has_reference=run.reference_hash is not None)
         if run.config.router_aux_loss_coef is not None:
             found["aux_loss"] = sums["aux_loss"]
         if run.scale.moves:
@@ -268,7 +268,7 @@ def _refuse_nonfinite(run: TrainContext, step: int, found: dict[str, float]) -> 
 def _check_first(run: TrainContext, found: dict[str, float], reference_loss: float) -> None:
     """Check the first step against the reference, as exactly as its precision allows."""
     draws = partial(_draws_at_random, run, 1)
-    if run.config.mixed_precision == "no":
+    if run.config.mixed_precision == "no" or run.spread is None:
         check_first_loss(found["loss"], expected=reference_loss, draws=draws)
         return
     tokens = run.train.pairs.lengths[run.order.rows(1)][:, 1:].sum(1)
