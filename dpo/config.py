@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from dpo.loss import LOSSES, ON_MARGINS, RANKED, STATEFUL, is_reference_free, settings
+from dpo.optimizer_config import OptimizerConfig
 from dpo.precision import Precision
 from prefdata.settings import accept_old_keys, settle_words
 
@@ -139,24 +140,6 @@ Trackers = Annotated[
         lambda value: _as_list(value, str), json_schema_input_type=Tracker | tuple[Tracker, ...]
     ),
 ]
-
-
-class OptimizerConfig(_Model):
-    """Optimizer, learning-rate schedule and gradient clipping."""
-
-    name: Literal["adamw", "rmsprop", "adamw_8bit"] = "adamw"
-    """`rmsprop` is the paper's (appendix B of https://arxiv.org/abs/2305.18290). `adamw_8bit` keeps
-    its moments in a byte per weight (https://arxiv.org/abs/2110.02861) and needs bitsandbytes."""
-    learning_rate: PositiveFloat = 1e-6
-    """Peak rate, reached after the warm-up."""
-    warmup_steps: Annotated[int, Field(ge=0, le=2**53)] = 0
-    """Steps of linear growth from 0; the paper uses 150."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """After the warm-up: no change, or a decay that reaches 0 one step after the last."""
-    weight_decay: NonNegativeFloat = 0.0
-    """Decoupled (AdamW), or added to the gradient (RMSprop)."""
-    max_grad_norm: PositiveFloat | None = 1.0
-    """The gradient of a step is clipped to this norm; null does not clip."""
 
 
 class LoraSettings(_Model):

@@ -70,8 +70,10 @@ def deciding_settings(config: TrainConfig) -> dict[str, Any]:
     decides = config.model_dump(
         mode="json", exclude=EXECUTION_ONLY | {"model", "data", "reference"}
     )
-    if config.optimizer.schedule == "constant":  # more steps of it continue the same run
+    if not config.optimizer.needs_total:  # more steps continue the same run
         del decides["steps"], decides["epochs"]
+    if config.optimizer.weight_decay:  # earlier versions, without this key, decayed everything
+        decides["optimizer"]["decay_all"] = config.optimizer.decay_all
     return decides
 
 

@@ -177,7 +177,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
     machine = make_machine(policy, precision=config.mixed_precision)
     if accelerator.num_processes == 1:
         policy.add_gradients_in_place()
-    optimizer = make_optimizer(policy.parameters(), config.optimizer)
+    optimizer = make_optimizer(policy, config.optimizer)
     prepared, optimizer = accelerator.prepare(policy, optimizer)
     prepared.train()
     return TrainContext(

@@ -31,7 +31,7 @@ from dpo.model.spot_check import check_first_loss, check_first_margins
 from dpo.training.distributed import is_sharded
 from dpo.training.metrics import SUMS, by_name, means, pair_sums
 from dpo.training.mfu import work_of
-from dpo.training.optimizer import learning_rate
+from dpo.training.optimizer import learning_rate, set_rate
 from dpo.training.setup import Split, TrainContext
 
 
@@ -43,8 +43,7 @@ def train_step(run: TrainContext, step: int) -> dict[str, float]:
     """
     started = time.perf_counter()
     rate = learning_rate(step, total=run.total_steps, config=run.config.optimizer)
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate
+    set_rate(run.optimizer, rate)
     found, reference_loss = _gradients(run, step)
     _refuse_nonfinite(run, step, found)
     if step == 1 and run.starts_as_reference and not run.config.dropout:

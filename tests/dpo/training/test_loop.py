@@ -17,10 +17,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import prefdata
-from dpo.config import OptimizerConfig, TrainConfig
+from dpo.config import TrainConfig
 from dpo.data.packing import Pack
 from dpo.errors import MismatchError, TrainingError, UsageError
 from dpo.model.attention import BACKENDS
+from dpo.optimizer_config import OptimizerConfig
 from dpo.reference_pass import compute_reference
 from dpo.training.evaluate import evaluate
 from dpo.training.loop import train
@@ -263,9 +264,11 @@ def test_moments_are_there_before_the_first_step_and_change_nothing(name: str) -
     gradients = [torch.randn(3, 4) for _ in range(3)]
     found = []
     for begins in (False, True):
-        weight = nn.Parameter(torch.linspace(-1, 1, 12).reshape(3, 4))
+        layer = nn.Linear(4, 3, bias=False)
+        weight = layer.weight
+        nn.init.constant_(weight, 0.5)
         config = OptimizerConfig(name=name, learning_rate=0.1, weight_decay=0.1)
-        optimizer = make_optimizer([weight], config)
+        optimizer = make_optimizer(layer, config)
         if begins:
             before = weight.clone()
             init_optimizer_state(optimizer)
