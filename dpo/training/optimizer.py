@@ -18,7 +18,7 @@ from dpo.training.checkpoint import State, load_checkpoint, save_checkpoint
 Named = list[tuple[str, nn.Parameter]]
 _BETAS, _EPS = (0.9, 0.999), 1e-8
 _TIMESCALE = 10_000
-"""Steps of `inverse_sqrt` before the rate has fallen by √2, if there is no warm-up."""
+"""Time scale of `inverse_sqrt` without a warm-up, in steps."""
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
