@@ -166,6 +166,26 @@ class LoraSettings(_Model):
     """Scale by alpha / √r (https://arxiv.org/abs/2312.03732)."""
 
 
+class SampleSettings(_Model):
+    """Samples of fixed prompts at each evaluation; a number is the number of prompts."""
+
+    prompts: Count
+    """Prompts to complete: the first distinct ones of the split."""
+    max_new_tokens: Count = 64
+    """Maximum number of tokens of a completion."""
+    temperature: NonNegativeFloat = 0.0
+    """0 is greedy decoding; else draws by `seed`, the same random numbers at each evaluation."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling: mass of the likeliest tokens to keep; only above temperature 0."""
+
+    @model_validator(mode="after")
+    def _draws(self) -> "SampleSettings":
+        if self.top_p < 1 and self.temperature == 0:
+            message = "top_p is not used at temperature 0"
+            raise ValueError(message)
+        return self
+
+
 class ReferenceConfig(_Model):
     """Stored log-probs that are used as the reference."""
 
@@ -235,6 +255,17 @@ class TrainConfig(_Model):
     eval_split: str | None = "auto"
     """Split to evaluate on; null evaluates nothing. `auto`: the first that exists of test, eval and
     validation, else the last by name that is not train."""
+    eval_splits: tuple[str, ...] = ()
+    """Further splits to evaluate on, logged as `eval/NAME/…`."""
+    eval_samples: Annotated[
+        SampleSettings | None,
+        BeforeValidator(
+            lambda value: {"prompts": value} if isinstance(value, int) else value,
+            json_schema_input_type=Count | SampleSettings | None,
+        ),
+    ] = None
+    """Completions of the policy at each evaluation, of as many prompts of `eval_split`, always the
+    same: in `samples.jsonl` and on the run's page."""
     eval_every: Count | None = None
     """Steps between evaluations; the last step always has one."""
     eval_rows: Count | None = None
@@ -295,6 +326,14 @@ class TrainConfig(_Model):
         for name in RANKED:
             message = f"{name} needs `batch_unit: groups` and `average_over: groups`"
             yield name in names and not by_group, message
+        yield (
+            self.eval_samples is not None and self.eval_split is None,
+            "eval_samples needs an eval_split, whose prompts it completes",
+        )
+        yield (
+            len({*self.eval_splits, self.eval_split}) <= len(self.eval_splits),
+            "eval_splits lists a split twice, or the one that eval_split evaluates",
+        )
         yield (
             self.steps is not None and self.epochs is not None,
             "steps and epochs both set the length of training; give one",

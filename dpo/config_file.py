@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from dpo.config import LoraSettings, LossConfig, ReferenceConfig, TrainConfig
+from dpo.config import LoraSettings, LossConfig, ReferenceConfig, SampleSettings, TrainConfig
 from dpo.errors import UsageError
 from prefdata.settings import parse_yaml, read_settings
 
@@ -38,7 +38,12 @@ def parse_config(value: dict[str, Any], *, place: str) -> TrainConfig:
         raise UsageError("T122", place, problem, "see schemas/dpo-train.json") from error
 
 
-_NESTED = {"loss": LossConfig, "lora": LoraSettings, "reference": ReferenceConfig}
+_NESTED = {
+    "loss": LossConfig,
+    "lora": LoraSettings,
+    "reference": ReferenceConfig,
+    "eval_samples": SampleSettings,
+}
 
 
 def _unknown_key(place: str, location: tuple[int | str, ...]) -> UsageError:

@@ -1,5 +1,6 @@
 """Terminal output: progress bars, the live line of a training run, and its summary."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,7 +100,9 @@ class TrainingBar(Bars):
             self._bars.update(self._task, completed=step, total=total, numbers=shown)
             self._log(f"step {step:,} of {total:,}: {shown}")
         elif "skipped" not in metrics:
-            self.note(f"step {step:,}: {numbers(metrics, prefix='eval/')}")
+            prefixes = [name[:-4] for name in metrics if re.fullmatch(r"eval/(.+/)?loss", name)]
+            for prefix in prefixes:
+                self.note(f"step {step:,}: {numbers(metrics, prefix=prefix)}")
 
 
 def print_scores(report: "ScoreReport") -> None:

@@ -17,6 +17,8 @@ EXECUTION_ONLY = {
     "pack_tokens",
     "gradient_checkpointing",
     "eval_split",
+    "eval_splits",
+    "eval_samples",
     "eval_every",
     "eval_rows",
     "checkpoint_every",

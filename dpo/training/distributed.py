@@ -9,6 +9,8 @@ every weight by its first axis, in equal chunks of which the last ones may be sh
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -108,6 +110,15 @@ def reshard_root(policy: torch.nn.Module) -> None:
     """Reshard the root module, whose weights FSDP2 keeps gathered after a forward."""
     if isinstance(policy, FSDPModule):
         policy.reshard()
+
+
+@contextmanager
+def whole_root(policy: torch.nn.Module) -> Iterator[None]:
+    """Gather the root module of sharded weights, so that the model inside it can be called."""
+    if isinstance(policy, FSDPModule):
+        policy.unshard()
+    yield
+    reshard_root(policy)
 
 
 def whole_weights(model: torch.nn.Module) -> dict[str, Any] | None:

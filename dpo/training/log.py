@@ -15,6 +15,9 @@ Report = Callable[[int, int, dict[str, float]], None]
 """Callback that gets a step, the number of all steps, and the step's metrics."""
 
 
+_LISTS = ("pair_ids", "samples")
+
+
 class MetricsLog:
     """Log of one line per step and per evaluation in `metrics.jsonl`, and in the trackers."""
 
@@ -23,17 +26,20 @@ class MetricsLog:
         self._is_main = run.accelerator.is_main_process
         self.path = run.config.out / "metrics.jsonl"
         self.pairs_path = self.path.with_name("pairs.jsonl")
+        self.samples_path = self.path.with_name("samples.jsonl")
+        others = (self.pairs_path, self.samples_path)
         self.notices: list[str] = []
         """Messages about the files that an earlier start left."""
         if self._is_main:
-            self.notices += [*_keep_damaged(self.path), *_keep_damaged(self.pairs_path)]
+            self.notices += [line for path in (self.path, *others) for line in _keep_damaged(path)]
         kept = _kept(self.path, first_step)
         self.first: dict[str, Any] = next((line for line in kept if "loss" in line), {})
         self.last: dict[str, float] = {}
         if self._is_main:
             write_bytes(self.path, _as_lines(kept))
-            if self.pairs_path.exists():
-                write_bytes(self.pairs_path, _as_lines(_kept(self.pairs_path, first_step)))
+            for path in others:
+                if path.exists():
+                    write_bytes(path, _as_lines(_kept(path, first_step)))
             start_trackers(run.accelerator, run.config)
 
     def write_pairs(self, step: int, pair_ids: list[str]) -> None:
@@ -42,6 +48,12 @@ class MetricsLog:
             line = json.dumps({"step": step, "pair_ids": pair_ids}).encode() + b"\n"
             with self.pairs_path.open("ab") as file:
                 file.write(line)
+
+    def write_samples(self, step: int, samples: list[dict[str, Any]]) -> None:
+        """Append the policy's completions at an evaluation."""
+        if self._is_main:
+            with self.samples_path.open("ab") as file:
+                file.write(json.dumps({"step": step, "samples": samples}).encode() + b"\n")
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         line = {"step": step, **rounded(metrics)}
@@ -61,6 +73,10 @@ class MetricsLog:
         """Return the lines of the file; a line cut by a crash is skipped."""
         return read_lines(self.path)
 
+    def samples(self) -> list[dict[str, Any]]:
+        """Return the completions of all evaluations."""
+        return read_lines(self.samples_path)
+
 
 def _kept(path: Path, first_step: int) -> list[dict[str, Any]]:
     """Return the lines of steps before `first_step`."""
@@ -74,16 +90,17 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _line_of(text: bytes) -> dict[str, Any] | None:
-    """Parse a line of a run: a step, and numbers or the ids of pairs. Return None for others."""
+    """Parse a line: a step, and numbers, ids of pairs or samples. Return None for others."""
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):
         return None
     if not isinstance(line, dict) or type(line.get("step")) is not int:
         return None
-    values = [value for name, value in line.items() if name != "pair_ids"]
+    lists = [line.get(name, []) for name in _LISTS]
+    values = [value for name, value in line.items() if name not in _LISTS]
     is_whole = all(isinstance(value, (int, float)) for value in values) and len(line) > 1
-    return line if is_whole and isinstance(line.get("pair_ids", []), list) else None
+    return line if is_whole and all(isinstance(some, list) for some in lists) else None
 
 
 def _keep_damaged(path: Path) -> list[str]:

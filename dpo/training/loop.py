@@ -25,7 +25,7 @@ from dpo.training.checkpoint import (
 )
 from dpo.training.deciding import deciding_settings, differences, flat
 from dpo.training.distributed import is_sharded, make_accelerator, reshard_root, whole_weights
-from dpo.training.evaluate import evaluate
+from dpo.training.evaluate import evaluate_all, sample
 from dpo.training.log import MetricsLog, Report, read_lines
 from dpo.training.memory_check import check_memory
 from dpo.training.metrics import SPIKE_WINDOW, LossSpikes
@@ -184,7 +184,7 @@ def _write_page(run: TrainContext, log: MetricsLog, state: str) -> None:
         "run": run.fingerprint,
     }
     shown = RunFacts(run.config, run.total_steps, state, facts)
-    write_bytes(run.config.out / PAGE, render_run(shown, log.lines()).encode())
+    write_bytes(run.config.out / PAGE, render_run(shown, log.lines(), log.samples()).encode())
 
 
 def _take_step(run: TrainContext, step: int, log: MetricsLog, *, may_skip: bool) -> str | None:
@@ -200,8 +200,11 @@ def _take_step(run: TrainContext, step: int, log: MetricsLog, *, may_skip: bool)
         left_out = f"{error.place} is skipped: {error.problem} [{error.code}]"
     if run.config.log_pairs:
         log.write_pairs(step, pairs_run(run, step))
-    if run.test is not None and _is_due(step, run.config.eval_every, run.total_steps):
-        log.write(step, evaluate(run, run.test))
+    if _is_due(step, run.config.eval_every, run.total_steps):
+        if evaluation := evaluate_all(run):
+            log.write(step, evaluation)
+        if run.sampler is not None:
+            log.write_samples(step, sample(run))
     return left_out
 
 

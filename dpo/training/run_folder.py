@@ -16,9 +16,10 @@ from prefdata.store.commit import FileDigest, seal_file
 from prefdata.store.ownership import Read, require_apart, require_not_same, require_writable_name
 
 COMMAND = "dpo-train"
-METRICS, PAIRS, PAGE = "metrics.jsonl", "pairs.jsonl", "report.html"
+METRICS, PAIRS, SAMPLES = "metrics.jsonl", "pairs.jsonl", "samples.jsonl"
+PAGE = "report.html"
 CHECKPOINTS = "checkpoints"
-FILES = (NAME, METRICS, PAIRS, PAGE)
+FILES = (NAME, METRICS, PAIRS, SAMPLES, PAGE)
 FOLDERS = (CHECKPOINTS, MODEL, ADAPTER)
 _CARD = "README.md"
 
@@ -83,7 +84,7 @@ def _adopt(claim: Claim) -> None:
 
 def seal_run(out: Path, made: Mapping[str, FileDigest]) -> dict[str, tuple[int, str]]:
     """Return the seals of a run's files, without cards, because people edit them."""
-    logs = [name for name in (METRICS, PAIRS, PAGE) if (out / name).is_file()]
+    logs = [name for name in (METRICS, PAIRS, SAMPLES, PAGE) if (out / name).is_file()]
     seals = {**made, **{name: seal_file(out / name) for name in logs}}
     return {
         name: (seal.bytes, seal.sha256)

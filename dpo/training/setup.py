@@ -43,6 +43,7 @@ from dpo.training.metrics import OF_REFERENCE
 from dpo.training.mfu import MfuMeter, make_machine
 from dpo.training.objective import Objective
 from dpo.training.optimizer import make_optimizer
+from dpo.training.samples import Sampler, open_sampler
 from prefdata.hub.inputs import is_hub_name
 from prefdata.records.split_names import rank_of
 from prefdata.sharing.local import pull_cached
@@ -125,6 +126,10 @@ class TrainContext:
     order: Order
     """Assignment of the train split's pairs to steps."""
     test: Split | None
+    further: dict[str, Split]
+    """Further splits to evaluate on, by name."""
+    sampler: Sampler | None
+    """Prompts to complete at each evaluation."""
     policy: Policy
     """Policy as accelerate prepared it: call it, so that the hooks of DDP and others run."""
     optimizer: torch.optim.Optimizer
@@ -163,8 +168,14 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
     train = _split(build, reference, "train", config)
     _require_margins(objective, train.pairs, place=str(config.data))
     order = make_order(train.pairs, config)
-    test = _test_split(build, reference, config)
-    seen = [split.pairs for split in (train, test) if split is not None]
+    main = config.eval_split
+    test = None if main is None else _eval_pairs(build, reference, main, config)
+    further = {
+        name: split
+        for name in config.eval_splits
+        if (split := _eval_pairs(build, reference, name, config)) is not None
+    }
+    seen = [split.pairs for split in (train, test, *further.values()) if split is not None]
     policy, why, notices = _open_policy(config, seen, accelerator.device)
     model = policy.model
     weights = WeightsId(config.model, partial(values_sha256, model))
@@ -187,6 +198,8 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
         train=train,
         order=order,
         test=test,
+        further=further,
+        sampler=None if test is None else open_sampler(config, test.pairs, model),
         policy=prepared,
         optimizer=optimizer,
         objective=objective,
@@ -287,10 +300,11 @@ def _split(build: Build, reference: Reference | None, split: str, config: TrainC
     return Split(pairs, np.concatenate(sums) if sums else np.zeros((0, 2), np.float32))
 
 
-def _test_split(build: Build, reference: Reference | None, config: TrainConfig) -> Split | None:
-    """Return the split to evaluate on, with its sources; None if it has no rows."""
-    name = config.eval_split
-    if name is None or not build.splits[name].rows:
+def _eval_pairs(
+    build: Build, reference: Reference | None, name: str, config: TrainConfig
+) -> Split | None:
+    """Return a split to evaluate on, with its sources; None if it has no rows."""
+    if not build.splits[name].rows:
         return None
     split = _split(build, reference, name, config)
     if len(build.manifest.inputs) < 2:
@@ -313,7 +327,12 @@ def _open_data(config: TrainConfig, accelerator: Accelerator) -> tuple[Build, Tr
             path, pinned = pull_cached(str(config.data))
         config = config.model_copy(update={"data": Path(pinned)})
     build = prefdata.open(path, remembers=False)
-    return build, config.model_copy(update={"eval_split": _eval_split(build, config.eval_split)})
+    main = _eval_split(build, config.eval_split)
+    for name in config.eval_splits:
+        if _eval_split(build, name) == main:
+            problem, remedy = f"evaluates {name!r} twice", "leave it out of eval_splits"
+            raise UsageError("T124", str(build.path), problem, remedy)
+    return build, config.model_copy(update={"eval_split": main})
 
 
 def _eval_split(build: Build, wanted: str | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dpo.artifacts.report.curves import Line, run_figures
 from dpo.config import TrainConfig
@@ -24,18 +24,32 @@ class RunFacts(NamedTuple):
     """Hashes and fingerprints, by name."""
 
 
-def render_run(run: RunFacts, lines: Sequence[Line]) -> str:
-    """Return the page from the lines of `metrics.jsonl`; the same run gives the same bytes."""
+def render_run(run: RunFacts, lines: Sequence[Line], samples: Sequence[dict[str, Any]] = ()) -> str:
+    """Return the page from the lines of `metrics.jsonl` and `samples.jsonl`.
+
+    The same run gives the same bytes.
+    """
     trained = [line for line in lines if "loss" in line]
     values = {
         "name": run.config.out.name,
         "run": run,
         "figures": run_figures(lines, chosen="chosen", rejected="rejected"),
         "numbers": _numbers(run, trained, [line for line in lines if "eval/loss" in line]),
+        "samples": _samples(samples),
         "config": yaml_text(run.config.model_dump(mode="json"), sort_keys=False),
         "skipped": [int(line["step"]) for line in lines if "skipped" in line],
     }
     return render("run.html.jinja", values, tool_version=TOOL_VERSION, folder=Path(__file__).parent)
+
+
+def _samples(lines: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[int, str]]]]:
+    """Return each prompt with its completions at the first and the last evaluation."""
+    shown = [*lines[:1], *lines[1:][-1:]]
+    found: dict[str, list[tuple[int, str]]] = {}
+    for line in shown:
+        for one in line["samples"]:
+            found.setdefault(str(one["prompt"]), []).append((line["step"], str(one["completion"])))
+    return list(found.items())
 
 
 def _numbers(
