@@ -168,14 +168,9 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
     train = _split(build, reference, "train", config)
     _require_margins(objective, train.pairs, place=str(config.data))
     order = make_order(train.pairs, config)
-    main = config.eval_split
-    test = None if main is None else _eval_pairs(build, reference, main, config)
-    further = {
-        name: split
-        for name in config.eval_splits
-        if (split := _eval_pairs(build, reference, name, config)) is not None
-    }
-    seen = [split.pairs for split in (train, test, *further.values()) if split is not None]
+    further = _eval_splits(build, reference, config)
+    seen = [split.pairs for split in (train, *further.values())]
+    test = further.pop(config.eval_split or "", None)
     policy, why, notices = _open_policy(config, seen, accelerator.device)
     model = policy.model
     weights = WeightsId(config.model, partial(values_sha256, model))
@@ -186,11 +181,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
     if config.gradient_checkpointing:
         checkpoint_layers(model, place=config.model)
     machine = make_machine(policy, precision=config.mixed_precision)
-    if accelerator.num_processes == 1:
-        policy.add_gradients_in_place()
-    optimizer = make_optimizer(policy, config.optimizer)
-    prepared, optimizer = accelerator.prepare(policy, optimizer)
-    prepared.train()
+    prepared, optimizer = _prepare(policy, config, accelerator)
     return TrainContext(
         config=config,
         accelerator=accelerator,
@@ -213,6 +204,19 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
         decides=decides,
         reference_hash=reference and reference.manifest.hash,
     )
+
+
+def _prepare(
+    policy: Policy, config: TrainConfig, accelerator: Accelerator
+) -> tuple[Policy, torch.optim.Optimizer]:
+    """Return the policy in training and its optimizer, both as accelerate prepared them."""
+    if accelerator.num_processes == 1:
+        policy.add_gradients_in_place()
+    prepared: tuple[Policy, torch.optim.Optimizer] = accelerator.prepare(
+        policy, make_optimizer(policy, config.optimizer)
+    )
+    prepared[0].train()
+    return prepared
 
 
 _WITHOUT_REFERENCE = (
@@ -300,12 +304,21 @@ def _split(build: Build, reference: Reference | None, split: str, config: TrainC
     return Split(pairs, np.concatenate(sums) if sums else np.zeros((0, 2), np.float32))
 
 
-def _eval_pairs(
+def _eval_splits(
+    build: Build, reference: Reference | None, config: TrainConfig
+) -> dict[str, Split]:
+    """Return the splits to evaluate on that have rows, by name, with their sources."""
+    names = [config.eval_split, *config.eval_splits]
+    return {
+        name: _with_sources(build, reference, name, config)
+        for name in names
+        if name is not None and build.splits[name].rows
+    }
+
+
+def _with_sources(
     build: Build, reference: Reference | None, name: str, config: TrainConfig
-) -> Split | None:
-    """Return a split to evaluate on, with its sources; None if it has no rows."""
-    if not build.splits[name].rows:
-        return None
+) -> Split:
     split = _split(build, reference, name, config)
     if len(build.manifest.inputs) < 2:
         return split
