@@ -24,7 +24,7 @@ _TIMESCALE = 10_000
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Return the optimizer of a model's trained parameters.
 
-    Raises UsageError: T129 if bitsandbytes is needed and not installed, T144 for a `module:Class`
+    Raises UsageError: T129 if bitsandbytes is needed and not installed, T147 for a `module:Class`
     that cannot be used.
     """
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
@@ -90,7 +90,7 @@ def _split(model: nn.Module, named: Named) -> tuple[Named, Named]:
 
 
 def _find_class(config: OptimizerConfig) -> Callable[[Any], torch.optim.Optimizer]:
-    """Return a function that makes a `module:Class` from parameters. Raises UsageError (T144)."""
+    """Return a function that makes a `module:Class` from parameters. Raises UsageError (T147)."""
     module, _, kind = config.name.partition(":")
     remedy = "write module:Class of an installed package or of the working directory"
     try:
@@ -124,7 +124,7 @@ def _find_class(config: OptimizerConfig) -> Callable[[Any], torch.optim.Optimize
 def _require_resumable(
     make: Callable[[Any], torch.optim.Optimizer], device: torch.device, config: OptimizerConfig
 ) -> None:
-    """Raise UsageError (T144) unless a small model trains the same through a checkpoint.
+    """Raise UsageError (T147) unless a small model trains the same through a checkpoint.
 
     So whatever an optimizer keeps elsewhere than in its tensors is found before the first step.
     """
@@ -164,7 +164,7 @@ def _take_steps(optimizer: torch.optim.Optimizer, steps: range) -> None:
 
 
 def _refused(config: OptimizerConfig, problem: str, remedy: str) -> UsageError:
-    return UsageError("T144", f"optimizer.name: {config.name}", problem, remedy)
+    return UsageError("T147", f"optimizer.name: {config.name}", problem, remedy)
 
 
 class _Both(torch.optim.Optimizer):

@@ -65,7 +65,7 @@ class Sampler:
 def open_sampler(config: TrainConfig, pairs: Pairs, model: PreTrainedModel) -> Sampler | None:
     """Return the sampler of a run, or None if it is not asked for.
 
-    Raises UsageError (T145) for a prompt that leaves too few positions.
+    Raises UsageError (T148) for a prompt that leaves too few positions.
     """
     settings = config.eval_samples
     if settings is None:
@@ -77,7 +77,7 @@ def open_sampler(config: TrainConfig, pairs: Pairs, model: PreTrainedModel) -> S
             problem = f"{len(ids):,} tokens of prompt and {settings.max_new_tokens:,} new ones"
             problem += f" do not fit the model's {limit:,}"
             remedy = "lower eval_samples.max_new_tokens"
-            raise UsageError("T145", f"eval_samples, pair {pair_id[:12]}", problem, remedy)
+            raise UsageError("T148", f"eval_samples, pair {pair_id[:12]}", problem, remedy)
     return Sampler(config, settings, prompts)
 
 

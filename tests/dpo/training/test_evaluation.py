@@ -122,5 +122,5 @@ def test_samples_that_cannot_be_drawn_are_refused(config_of: ConfigOf) -> None:
         config_of(eval_samples=2, eval_split=None)
     with pytest.raises(UsageError, match=r"top_p is not used at temperature 0.*T122"):
         config_of(eval_samples={"prompts": 2, "top_p": 0.5})
-    with pytest.raises(UsageError, match=r"do not fit the model's 256.*T145"):
+    with pytest.raises(UsageError, match=r"do not fit the model's 256.*T148"):
         train(config_of(eval_samples={"prompts": 2, "max_new_tokens": 250}))

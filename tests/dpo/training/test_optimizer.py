@@ -270,7 +270,7 @@ def test_an_optimizer_that_cannot_be_used_is_refused_before_any_step(
     monkeypatch.syspath_prepend(str(tmp_path))
     model = GPT2LMHeadModel.from_pretrained(arena.model)
 
-    with pytest.raises(UsageError, match="T144") as caught:
+    with pytest.raises(UsageError, match="T147") as caught:
         make_optimizer(model, OptimizerConfig(**settings))
     assert problem in caught.value.problem
 
