@@ -23,6 +23,15 @@ def peak_gb(spec: Spec) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
+def reset_peak(spec: Spec) -> None:
+    """Begin to measure a GPU's peak memory anew; that of a CPU is of the whole process."""
+    import torch
+
+    if spec["device"] == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
 def case_of(spec: Spec) -> Case:
     prompts = spec["prompts"] * spec["steps"]
     return Case(spec["lengths"], spec["completions"], prompts)

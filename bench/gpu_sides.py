@@ -19,7 +19,16 @@ from typing import Any
 
 import gpu_trl
 from gpu_cases import FAMILIES, config_of, segments_of
-from gpu_run import Figures, Spec, peak_gb, prepare, tokens_by_step, tokens_of, train_config
+from gpu_run import (
+    Figures,
+    Spec,
+    peak_gb,
+    prepare,
+    reset_peak,
+    tokens_by_step,
+    tokens_of,
+    train_config,
+)
 
 
 class Enough(Exception):  # noqa: N818 — not an error
@@ -78,6 +87,7 @@ def run_ours(spec: Spec) -> Figures:
         pairs = rows * spec["completions"] * (spec["completions"] - 1) // 2
         figures["reference_tokens_per_s"] = clock.rows_per_second() * sum(tokens) / pairs
         if not spec.get("only_reference"):
+            reset_peak(spec)
             with suppress(Enough):
                 train(config, report=report, on_message=messages.append)
             figures |= figures_of(steps)
@@ -85,13 +95,11 @@ def run_ours(spec: Spec) -> Figures:
 
 
 def figures_of(steps: list[dict[str, float]]) -> Figures:
-    """Return the figures of the steps after the first two, in which kernels are compiled."""
-    steady = steps[2:] or steps[1:] or steps
+    """Return seconds and losses of all steps, and the MFU of the last."""
     return {
-        "step_s": statistics.median(step["step_seconds"] for step in steady),
-        "tokens_per_s": statistics.median(step["tokens_per_second"] for step in steady),
-        "mfu": statistics.median(step["mfu"] for step in steady),
+        "seconds": [step["step_seconds"] for step in steps],
         "losses": [step["loss"] for step in steps],
+        "mfu": steps[-1]["mfu"],
     }
 
 
@@ -167,7 +175,7 @@ def time_attention(spec: Spec) -> Figures:
 
     from dpo.data.packing import Segment
     from dpo.model import attention_cuda
-    from dpo.model.attention import BACKENDS
+    from dpo.model.attention import AUTO, BACKENDS, FLEX, backend_of
     from dpo.model.attention_cuda import AttentionOptions
 
     device, toy = torch.device(spec["device"]), spec["toy"]
@@ -187,7 +195,9 @@ def time_attention(spec: Spec) -> Figures:
         f"{name}_ms": (partial(attend, query, key, value, segments, how), states)
         for name, attend in BACKENDS.items()
     }
-    if trains:
+    if backend_of(AUTO, device, dtype) != FLEX and trains:
+        del kernels["flex_ms"]  # this GPU has no kernel for float32
+    if trains and dtype == torch.bfloat16:
         kernels["varlen_ms"] = varlen(states, segments, spec["window"])
     for name, (run, given) in kernels.items():
         figures[name] = milliseconds(run, given if trains else [], device)
