@@ -103,6 +103,15 @@ def test_a_code_of_the_trainer_is_one_file_s() -> None:
     assert several == {"T132", "T163", "T205", "T301"}, "one problem that is met in two places"
 
 
+def test_what_commands_leave_is_not_committed() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    left = {".dpo-train.json", ".building", "manifest.json", "metrics.jsonl"}
+    assert not [name for name in listed.stdout.splitlines() if left & {*Path(name).parts}]
+
+
 def test_no_word_of_the_ban_list_is_in_code_messages_schemas_or_docs() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],

@@ -86,17 +86,16 @@ def find_loss(name: str) -> Loss:
     """
     if name in LOSSES:
         return LOSSES[name]
-    for point in entry_points(group="dpo.losses", name=name):
-        return _checked(name, point.load())
+    points = entry_points(group="dpo.losses", name=name)
     module, _, function = name.partition(":")
-    if not (module and function):
+    if not (points or (module and function)):
         near = get_close_matches(name, LOSSES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "see `dpo-train --list-losses`"
         message = f"{name!r} is not a loss; {hint}"
         raise ValueError(message)
     try:
-        found = getattr(import_module(module), function, None)
-    except Exception as error:  # a user's code may raise anything
+        found = points[name].load() if points else getattr(import_module(module), function, None)
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
         message = f"{name!r} cannot be imported ({type(error).__name__}: {error})"
         raise ValueError(message) from error
     return _checked(name, found)

@@ -1,19 +1,32 @@
 """Settings of checks, as a config may set them."""
 
-from typing import Annotated
+from math import isfinite
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, field_validator
 
 from prefdata.check.rows.own import require_own
 
-Setting = bool | int | float | str
+Plain = bool | int | float | str
+
+
+def _plain(value: Any) -> Any:
+    """Raise ValueError for what is not a value of a setting, in one line for all of its types."""
+    for one in value if isinstance(value, list) else [value]:
+        if not isinstance(one, Plain) or (isinstance(one, float) and not isfinite(one)):
+            raise ValueError("it should be a text, a finite number, true, false or a list of these")
+    return value
+
+
+Setting = Annotated[Plain | list[Plain], BeforeValidator(_plain)]
+"""Value of a setting of your own check."""
 
 
 class CheckLimits(BaseModel):
     """Thresholds for texts that are too long, too similar, too frequent or too one-sided."""
 
     model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
+        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
 
     min_similarity: Annotated[float, Field(gt=0, le=1)] = 0.95

@@ -136,7 +136,7 @@ def _call(check: OwnCheck, function: RowCheck, row: dict[str, Any]) -> str | Non
     """Return the message of a row, or None; raise a UsageError if the function is faulty."""
     try:
         said = function(row, **check.settings)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
         at = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split())
         problem = (

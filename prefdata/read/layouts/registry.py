@@ -77,11 +77,11 @@ def find_layout(name: str) -> tuple[Layout, str | None]:
     for candidate, dimension in ((name, None), (head, tail)):
         if candidate in _shipped_names():
             return _shipped(candidate), dimension
-        if candidate in installed_layouts():
-            return installed_layouts()[candidate], dimension
         if candidate and Path(candidate).is_file():
             refuse = partial(UsageError, "C151", candidate)
             return _layout(read_settings(Path(candidate), refuse), candidate), dimension
+        if candidate in installed_layouts():
+            return installed_layouts()[candidate], dimension
     names = (*_shipped_names(), *installed_layouts())
     near = difflib.get_close_matches(head or name, names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
@@ -99,7 +99,7 @@ def _layouts_of(point: EntryPoint) -> Iterator[Layout]:
     """Yield the layouts of an entry point, each with its package."""
     try:
         files = list(_files_of(point.load()))
-    except Exception as error:  # a package's code may raise anything
+    except (Exception, SystemExit) as error:  # a package's code may raise anything
         raise _broken(point, f"cannot be loaded ({type(error).__name__}: {error})") from error
     if not files:
         raise _broken(point, "names no YAML file")

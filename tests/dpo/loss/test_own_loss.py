@@ -71,6 +71,21 @@ def test_settings_are_those_of_the_signature() -> None:
     assert Objective(config.loss)(logps).item() == pytest.approx(2.0 - 0.5 * 2.0)
 
 
+def test_a_broken_package_is_an_error_of_the_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "leaving_losses_.py").write_text("raise SystemExit(3)\n")
+    info = tmp_path / "leaving_losses-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: leaving-losses\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[dpo.losses]\nleaving = leaving_losses_:f\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    for name in ("leaving", "leaving_losses_:f"):
+        with pytest.raises(UsageError, match=r"cannot be imported \(SystemExit: 3\).*T122"):
+            parse_config(VALUE | {"loss": {"name": name}}, place="test")
+
+
 def test_a_config_that_was_written_is_read_back() -> None:
     loss = {"name": f"{HERE}:scaled_hinge", "width": 2.0, "weight": 0.5}
     config = parse_config(VALUE | {"loss": loss}, place="test")

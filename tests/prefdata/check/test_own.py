@@ -43,6 +43,14 @@ def broken(row, *, key="none"):
     return row[key]
 
 
+def leaves(row):
+    raise SystemExit(3)
+
+
+def listed(row, *, words=("a",)):
+    return f"{type(words).__name__} {words}"
+
+
 def long(row):
     return "\\ud800" + 999 * "x"
 
@@ -92,6 +100,15 @@ def test_settings_are_those_of_the_config(records_of: RecordsOf, module: str) ->
     assert not examine_rows(records, checks_of(f"{module}:short", least=2)).reported
 
 
+def test_a_setting_may_be_a_list(records_of: RecordsOf, module: str) -> None:
+    limits = CheckLimits(own={f"{module}:listed": {"words": ["no", 1, True]}})
+
+    seen = examine_rows(records_of(GOOD), RowChecks.of({}, limits=limits))
+
+    (place,) = seen.reported[f"{module}:listed"].first
+    assert place.message == "listed: list ['no', 1, True]"
+
+
 def test_only_rows_that_passed_the_other_checks_are_asked(
     records_of: RecordsOf, module: str
 ) -> None:
@@ -111,6 +128,7 @@ def test_only_rows_that_passed_the_other_checks_are_asked(
     [
         ("broken", r":1: .* raised KeyError: 'none' \(own_.*\.py:\d+\)"),
         ("wrong", ":1: .* returned False"),
+        ("leaves", r":1: .* raised SystemExit: 3 \(own_.*\.py:\d+\)"),
     ],
 )
 def test_a_faulty_function_is_a_coded_error_with_the_row(
@@ -129,7 +147,9 @@ def test_a_faulty_function_is_a_coded_error_with_the_row(
         ("short", {}, "neither module:function nor one of the entry points prefdata.checks"),
         ("PD301", {}, "'PD301' is the code of a shipped check"),
         ("MODULE:short", {"most": 1}, "unexpected keyword argument 'most'"),
-        ("MODULE:short", {"least": [1]}, "should be a valid"),
+        ("MODULE:short", {"least": {"a": 1}}, "least: it should be a text, a finite"),
+        ("MODULE:short", {"least": float("nan")}, "least: it should be a text, a finite"),
+        ("MODULE:listed", {"words": [1, float("inf")]}, "words: it should be a text"),
     ],
 )
 def test_a_check_that_cannot_be_used_is_an_error_of_the_config(
@@ -145,6 +165,16 @@ def test_a_check_that_cannot_be_used_is_an_error_of_the_config(
     assert error.value.code == "C102"
     assert error.value.problem.startswith("checks.own")
     assert said in error.value.problem
+
+
+@pytest.mark.parametrize(
+    "limits", [{"min_margin": float("nan")}, {"score_range": [0, float("inf")]}]
+)
+def test_a_threshold_is_a_finite_number(limits: dict[str, object]) -> None:
+    value = {"inputs": ["a"], "tokenizer": "t", "out": "o", "checks": limits}
+
+    with pytest.raises(UsageError, match=r"should be a finite number.*\[C102\]$"):
+        make_config(value, place="config")
 
 
 def test_the_texts_are_those_of_the_docstring(module: str) -> None:

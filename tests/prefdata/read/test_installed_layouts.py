@@ -114,6 +114,7 @@ def test_a_build_names_it_and_depends_on_its_content(
         ({"value": "acme_gone"}, r"package acme-data 1.2: .*'acme': cannot be loaded.*C154"),
         ({"value": "acme_data:f", "code": "def f(): return 1 / 0"}, "ZeroDivisionError.*C154"),
         ({"value": "acme_data:f", "code": "def f(): return 3"}, "TypeError.*C154"),
+        ({"value": "acme_data:f", "code": "raise SystemExit(5)"}, "SystemExit: 5.*C154"),
         ({}, "names no YAML file.*C154"),
         ({"hh": LAYOUT.replace("name: acme", "name: hh")}, "'hh' has the name of one of prefdata"),
         ({"a": LAYOUT, "b": LAYOUT}, "'acme' has the name of one of acme-data 1.2.*C154"),
@@ -121,9 +122,14 @@ def test_a_build_names_it_and_depends_on_its_content(
         ({"acme": LAYOUT + "colour: red\n"}, r"acme-data 1.2, acme.yaml: colour.*C152"),
     ],
 )
-def test_a_broken_package_is_named(install: Install, given: dict[str, str], error: str) -> None:
+def test_a_broken_package_is_named(
+    install: Install, tmp_path: Path, given: dict[str, str], error: str
+) -> None:
     install(**given)
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(LAYOUT.replace("name: acme", "name: mine"))
 
     with pytest.raises(UsageError, match=error):
         detect_layout([ROW])
     assert load_layout("hh").name == "hh"
+    assert load_layout(str(mine)).name == "mine"
