@@ -237,7 +237,9 @@ def _config_error(place: str, where: str, fault: ErrorDetails) -> UsageError:
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     reason = fault["msg"].removeprefix("Value error, ")
     remedy = f"it is {shown} now; see schemas/prefdata-config.json"
-    return UsageError("C102", place, f"{where}: {reason[0].lower()}{reason[1:]}", remedy)
+    if not reason[1:2].isupper():  # a code keeps its capitals
+        reason = reason[:1].lower() + reason[1:]
+    return UsageError("C102", place, f"{where}: {reason}", remedy)
 
 
 def _require_plain(value: Any) -> None:

@@ -19,6 +19,9 @@ def resolve_severity(changes: Mapping[str, str], own: Iterable[str] = ()) -> dic
     checks |= {code: check_of(code) for code in own}
     resolved = {code: check.severity for code, check in checks.items()}
     for code, level in changes.items():
+        if code in catalog() and code not in checks:
+            problem = "is a check of tokens, and no tokenizer is named"
+            raise UsageError("C130", f"severity.{code}", problem, "name one")
         if code not in checks:
             known = ", ".join(checks)
             raise UsageError("C130", f"severity.{code}", "no such check", f"name one of {known}")

@@ -178,7 +178,7 @@ def test_a_pair_that_is_refused_late_is_counted_with_its_line(
         ({"max_lenght": 3}, "max_lenght: no such key; did you mean 'max_length'? [C101]"),
         ({"max_length": 0}, "max_length: input should be greater than 0"),
         ({"pairing": {"strategie": "all"}}, "no such key; did you mean 'strategy'?"),
-        ({"severity": {"PD702": "W"}}, "cannot be lowered"),
+        ({"severity": {"PD702": "W"}}, "severity: PD702 cannot be lowered"),
         ({"chat_template_kwargs": {"tools": []}}, "'tools' is set by the build itself"),
         ({"length_policy": "cut"}, "length_policy: input should be 'reject'"),
     ],

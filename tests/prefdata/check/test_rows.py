@@ -124,6 +124,11 @@ def test_an_invalid_severity_is_refused(severity: dict[str, str], code: str) -> 
         RowChecks.of(severity)
 
 
+def test_a_check_of_tokens_needs_a_tokenizer() -> None:
+    with pytest.raises(UsageError, match=r"no tokenizer is named; name one \[C130\]$"):
+        RowChecks.of({"PD707": "W"})
+
+
 def test_no_rows_are_no_rows() -> None:
     seen = examine_rows(pa.Table.from_batches([], schema=RECORDS), RowChecks.of())
 
