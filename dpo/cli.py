@@ -28,7 +28,12 @@ class ModelCommand(Command):
         disable_progress_bar()  # type: ignore[no-untyped-call]
         if (line := device_notice()) is not None and _is_main():
             say(line, err=True)
-        return super().invoke(ctx)
+        if "RANK" not in os.environ:
+            return super().invoke(ctx)
+        from dpo.training.distributed import one_error_of_all
+
+        with one_error_of_all():
+            return super().invoke(ctx)
 
 
 def _is_main() -> bool:
@@ -84,7 +89,9 @@ def sample(prompts: Path, model: str, out: Path, scorer: str, dtype: str, **opti
     """
     from dpo.sampling.run import SampleJob, sample_file
     from dpo.sampling.sample import SampleConfig
+    from dpo.training.distributed import require_one_process
 
+    require_one_process("dpo-sample")
     sys.path.insert(0, str(Path.cwd()))  # so that a scorer here can be imported
     try:
         config = SampleConfig(**options)
@@ -125,8 +132,10 @@ def ref(data: Path, *, shares: bool, public: bool, **options: Any) -> None:
     Example:
       dpo-ref builds/hh --model HuggingFaceTB/SmolLM2-135M-Instruct
       dpo-ref ORG/hh-pairs --model HuggingFaceTB/SmolLM2-135M-Instruct --name smollm --push
+      torchrun --nproc-per-node 2 --no-python dpo-ref builds/hh --model ./llama
     """
     from dpo.reference_pass import compute_reference
+    from dpo.training.distributed import join_processes
     from prefdata.hub.inputs import is_hub_name
     from prefdata.sharing.local import pull_cached, push_references
     from prefdata.sharing.push import say_pushed
@@ -138,10 +147,13 @@ def ref(data: Path, *, shares: bool, public: bool, **options: Any) -> None:
         raise click.UsageError("--push adds to a dataset on the Hub: name DATA as ORG/NAME")
     pinned = ""
     if named is not None:
-        data, pinned = pull_cached(named)
+        with join_processes().main_process_first():  # one process fetches it
+            data, pinned = pull_cached(named)
     started = time.perf_counter()
     with Bars() as progress:
         manifest = compute_reference(data, progress=progress, **options)
+    if not _is_main():
+        return
     rows, tokens = (sum(getattr(s, n) for s in manifest.shards) for n in ("rows", "tokens"))
     say(
         f"{data}/reference/{options['name']}: {rows:,} pairs of {tokens:,} tokens under"
@@ -257,7 +269,9 @@ def score(model: str, data: tuple[str, ...], out: Path, **options: Any) -> None:
     """
     from dpo.scoring.run import ScoreOptions
     from dpo.scoring.run import score as run
+    from dpo.training.distributed import require_one_process
 
+    require_one_process("dpo-score")
     with Bars() as progress:
         report = run(data, out, ScoreOptions(model=model, **options), progress=progress)
     print_scores(report)

@@ -3,16 +3,24 @@
 Files are committed one by one. Every half minute, the finished rows of the current file are also
 saved, window of packs by window, so that a killed run continues from there. The manifest is written
 last.
+
+Several processes take the packs of a window in turn, or of as many windows as there are processes;
+the first one collects and writes them. Packs do not depend on the number of processes, so neither
+do the files, and a run may continue with another number.
 """
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from accelerate.state import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
 
 import prefdata
@@ -30,15 +38,17 @@ from dpo.model.fingerprints import (
     check_vocabulary,
     values_sha256,
 )
-from dpo.model.load import best_device, check_model, load_model
+from dpo.model.load import check_model
 from dpo.model.policy import Policy, RowLogps, row_logps
 from dpo.model.self_check import make_policy
+from dpo.model.sharded import fill, load_part
 from dpo.model.weights import left_out
 from dpo.precision import Precision
+from dpo.training.distributed import is_sharded, join_processes, sharding
 from prefdata.progress import Advance, Progress, Silent
 from prefdata.store.commit import lock_folder, make_folder
 from prefdata.store.manifest import shared_name
-from prefdata.store.reader import Shard
+from prefdata.store.reader import Build, Shard
 from prefdata.store.shards import REFERENCE, TOKEN_LOGPS
 
 KEEP_EVERY = 30.0
@@ -46,12 +56,21 @@ KEEP_EVERY = 30.0
 
 
 class _Pass(NamedTuple):
-    """A policy, the precision and pack size to run it with, and the bar."""
+    """A policy, the precision and pack size to run it with, the processes and the bar."""
 
     policy: Policy
     precision: Precision
     pack_tokens: int
+    ranks: PartialState
     advance: Advance
+
+
+class _Found(NamedTuple):
+    """Rows of a pack with their token log-probs and sums, (rows, 2)."""
+
+    rows: list[int]
+    tokens: list[RowLogps]
+    sums: NDArray[np.float32]
 
 
 def compute_reference(
@@ -69,95 +88,132 @@ def compute_reference(
     directory with the same fingerprint is not changed; one with another is an error. The bar
     counts pairs. Raises DpoError and PrefdataError.
     """
-    progress = progress or Silent()
+    ranks, how = join_processes(), sharding()
+    is_main = ranks.is_main_process
+    progress = (progress if is_main else None) or Silent()
     tune_cpu_allocator()
     build = prefdata.open(data, remembers=False)
     folder = reference_folder(build.path, name)
-    if isinstance(name, str):  # the caller checks the directory of a `Path`
+    if is_main and isinstance(name, str):  # the caller checks the directory of a `Path`
         require_own_reference(folder, build.path)
     check_model(model)
     check_tokenizer(model, build)
     make_folder(folder)
     shards = [shard for split in build.splits for shard in build.shards(split)]
     title = name.name if isinstance(name, Path) else "reference"
-    with lock_folder(folder), progress.bar(title, sum(s.rows for s in shards)) as advance:
-        loaded = load_model(model, device=best_device())
+    lock = lock_folder(folder) if is_main else nullcontext()
+    with lock, progress.bar(title, sum(s.rows for s in shards)) as advance:
+        loaded = load_part(model, device=ranks.device, how=how)
         pairs = Pairs([shard.read() for shard in shards])
         check_vocabulary(loaded, pairs, place=model)
         notices = (left_out(model, loaded), check_lengths(loaded, pairs, place=model))
-        policy, why = make_policy(loaded, pairs, precision=mixed_precision)
+        prepare = partial(fill, name=model, how=how)
+        policy, why = make_policy(loaded, pairs, precision=mixed_precision, prepare=prepare)
         unshared = why and f"prompts are not shared by their completions: {why}"
         for line in filter(None, (unshared, *notices)):
             progress.note(line)
         plain = ReferenceManifest(
             model=shared_name(model),
-            **WeightsId(model, partial(values_sha256, loaded)).seal(Ledger.before(folder)),
-            tokenizer_sha256=build.manifest.tokenizer.tokenizer_sha256,
-            template_sha256=build.manifest.tokenizer.template_sha256,
-            build_hash=build.manifest.hash,
-            content_hash=build.content_hash,
+            **_decides(build, WeightsId(model, partial(values_sha256, loaded)), folder),
             mixed_precision=mixed_precision,
             shared_prompts=policy.shared,
-            token_shards={seal.path: seal.sha256 for seal in build.manifest.shards},
             notices=[line for line in notices if line is not None],
         )
-        ledger = Ledger(folder, plain)
-        _write_shards(ledger, shards, _Pass(policy, mixed_precision, pack_tokens, advance))
-        return ledger.close()
+        ledger = Ledger(folder, plain) if is_main else None
+        _write_shards(ledger, shards, _Pass(policy, mixed_precision, pack_tokens, ranks, advance))
+        return ReferenceManifest.model_validate(_of_main(ledger and ledger.close()))
 
 
-def _write_shards(ledger: Ledger, shards: Sequence[Shard], run: _Pass) -> None:
-    for shard in shards:
-        if ledger.holds(Path(shard.name).name):
+def _decides(build: Build, weights: WeightsId, folder: Path) -> dict[str, Any]:
+    """Return the fields of a manifest that a build and the weights decide."""
+    before = _of_main(Ledger.before(folder) if PartialState().is_main_process else None)
+    return weights.seal(before) | {
+        "tokenizer_sha256": build.manifest.tokenizer.tokenizer_sha256,
+        "template_sha256": build.manifest.tokenizer.template_sha256,
+        "build_hash": build.manifest.hash,
+        "content_hash": build.content_hash,
+        "token_shards": {seal.path: seal.sha256 for seal in build.manifest.shards},
+    }
+
+
+def _of_main(value: Any) -> Any:
+    """Return the value that the first process has, in every process."""
+    return broadcast_object_list([value])[0]
+
+
+def _write_shards(ledger: Ledger | None, shards: Sequence[Shard], run: _Pass) -> None:
+    """Write all shards that are not complete: the first process has the ledger."""
+    kept: list[int | None] = _of_main(
+        [ledger.rows_of(Path(shard.name).name) for shard in shards] if ledger is not None else None
+    )
+    for shard, rows in zip(shards, kept, strict=True):
+        if rows is None:
             run.advance(shard.rows)
         else:
-            _write_shard(ledger, shard, run)
+            _write_shard(ledger, shard, run, kept=rows)
 
 
-def _write_shard(ledger: Ledger, shard: Shard, run: _Pass) -> None:
+def _write_shard(ledger: Ledger | None, shard: Shard, run: _Pass, *, kept: int) -> None:
     """Write the reference columns of one token shard, in the order of its rows."""
     name, pairs = Path(shard.name).name, Pairs([shard.read()])
-    pieces = ledger.pieces(name)
-    kept = first = sum(map(len, pieces))
+    pieces = [] if ledger is None else ledger.pieces(name)
     run.advance(kept)
-    fresh = [REFERENCE.empty_table()]
-    since = time.monotonic()
-    for (packs,) in packs_in_order(pairs, len(pairs), budget=run.pack_tokens):
-        last = max(map(max, packs)) + 1
-        if last <= kept:
+    first, fresh, since = kept, [REFERENCE.empty_table()], time.monotonic()
+    windows = packs_in_order(pairs, len(pairs), budget=run.pack_tokens, first=kept)
+    while packs := [some for (few,) in islice(windows, run.ranks.num_processes) for some in few]:
+        found = gather_object(_run_share(pairs, packs, run))
+        if ledger is None:
             continue
-        fresh.append(_window(pairs, range(first, last), packs, run))
+        last = max(map(max, packs)) + 1
+        fresh.append(_table(pairs, range(first, last), found, run))
         first = last
         if time.monotonic() - since > KEEP_EVERY and first < len(pairs):
             pieces.append(pa.concat_tables(fresh))
             ledger.keep(name, shard, pieces[-1], first=first - len(pieces[-1]))
             fresh, since = [REFERENCE.empty_table()], time.monotonic()
-    ledger.finish(name, shard, pa.concat_tables([*pieces, *fresh]))
+    if ledger is not None:
+        ledger.finish(name, shard, pa.concat_tables([*pieces, *fresh]))
 
 
-def _window(pairs: Pairs, rows: range, packs: list[list[int]], run: _Pass) -> pa.Table:
-    """Return the reference columns of `rows`, all rows of the packs, without a gap."""
-    found: dict[int, RowLogps] = {}
-    sums = np.zeros((len(rows), 2), np.float32)
-    for some in packs:
-        places = np.array(some) - rows.start
-        tokens, sums[places] = row_logps(run.policy, pairs, some, precision=run.precision)
-        _refuse_nonfinite(pairs, some, sums[places], run)
-        found.update(zip(some, tokens, strict=True))
+def _run_share(pairs: Pairs, packs: list[list[int]], run: _Pass) -> list[_Found]:
+    """Run this process's share of some packs.
+
+    All processes gather sharded weights together, so those without a pack run another once more.
+    """
+    ranks = run.ranks
+    mine = packs[ranks.process_index :: ranks.num_processes]
+    found = []
+    for some in mine:
+        found.append(_Found(some, *row_logps(run.policy, pairs, some, precision=run.precision)))
         run.advance(len(some))
-    tokens_of = [pa.array([found[row][side] for row in rows], TOKEN_LOGPS) for side in (0, 1)]
+    idle = -(-len(packs) // ranks.num_processes) - len(mine) if is_sharded(run.policy) else 0
+    for _ in range(idle):
+        row_logps(run.policy, pairs, packs[0], precision=run.precision)
+    if ranks.is_main_process:  # its bar counts the others' rows too
+        run.advance(sum(map(len, packs)) - sum(map(len, mine)))
+    return found
+
+
+def _table(pairs: Pairs, rows: range, found: Sequence[_Found], run: _Pass) -> pa.Table:
+    """Return the reference columns of `rows`, which are those of `found`, without a gap."""
+    tokens: dict[int, RowLogps] = {}
+    sums = np.zeros((len(rows), 2), np.float32)
+    for some in found:
+        sums[np.array(some.rows) - rows.start] = some.sums
+        tokens.update(zip(some.rows, some.tokens, strict=True))
+    _refuse_nonfinite(pairs, rows, sums, run)
+    tokens_of = [pa.array([tokens[row][side] for row in rows], TOKEN_LOGPS) for side in (0, 1)]
     pair_ids = pa.array([bytes.fromhex(pairs.pair_id(row)) for row in rows], pa.binary(16))
     return pa.table([pair_ids, sums[:, 0], sums[:, 1], *tokens_of], schema=REFERENCE)
 
 
-def _refuse_nonfinite(pairs: Pairs, rows: list[int], sums: NDArray[np.float32], run: _Pass) -> None:
+def _refuse_nonfinite(pairs: Pairs, rows: range, sums: NDArray[np.float32], run: _Pass) -> None:
     """Raise TrainingError (T199) at the first row with non-finite log-probs; none is stored."""
     wrong = np.flatnonzero(~np.isfinite(sums).all(1)).tolist()
     if not wrong:
         return
-    row, place = min((rows[place], place) for place in wrong)
-    chosen, rejected = sums[place].tolist()
-    problem = f"pair {pairs.pair_id(row)} has log-probs {chosen} and {rejected}"
+    chosen, rejected = sums[wrong[0]].tolist()
+    problem = f"pair {pairs.pair_id(rows[wrong[0]])} has log-probs {chosen} and {rejected}"
     remedy = (
         "its weights are finite, so activations overflow: run with mixed_precision bf16 or no;"
         " if it is already, use another checkpoint"

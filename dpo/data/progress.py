@@ -53,9 +53,11 @@ class Ledger:
         path = _begun(folder)
         return None if path is None else read_manifest(path)
 
-    def holds(self, name: str) -> bool:
-        """Return whether the complete shard of that name is there."""
-        return any(seal.path == name for seal in self.done.shards)
+    def rows_of(self, name: str) -> int | None:
+        """Return the number of finished rows of a shard; None if it is complete."""
+        if any(seal.path == name for seal in self.done.shards):
+            return None
+        return sum(s.rows for s in self.done.shards if s.path.startswith(name + PIECE))
 
     def pieces(self, name: str) -> list[pa.Table]:
         """Return the finished rows of a shard, from its first."""

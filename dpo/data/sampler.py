@@ -90,13 +90,14 @@ def pack_units(
 
 
 def packs_in_order(
-    pairs: Pairs, count: int, *, budget: int, ranks: int = 1
+    pairs: Pairs, count: int, *, budget: int, ranks: int = 1, first: int = 0
 ) -> Iterator[list[list[list[int]]]]:
-    """Yield the first `count` rows in order: windows of groups, as `pack_units` packs them."""
+    """Yield rows [first, count) in order: windows of whole groups, as `pack_units` packs them."""
     starts = np.minimum(group_starts(pairs), count)
-    units = [list(range(*bounds)) for bounds in pairwise(starts.tolist()) if bounds[0] < count]
-    for first in range(0, len(units), WINDOW):
-        yield pack_units(pairs, units[first : first + WINDOW], budget=budget, ranks=ranks)
+    bounds = [(start, stop) for start, stop in pairwise(starts.tolist()) if first <= start < stop]
+    for at in range(0, len(bounds), WINDOW):
+        units = [list(range(*some)) for some in bounds[at : at + WINDOW]]
+        yield pack_units(pairs, units, budget=budget, ranks=ranks)
 
 
 def step_pairs(num_pairs: int, *, seed: int, step: int, batch: int) -> NDArray[np.int64]:

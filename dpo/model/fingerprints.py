@@ -15,7 +15,9 @@ from typing import Any
 
 import orjson
 import transformers
+from torch import distributed as dist
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from dpo.data.pairs import Pairs
@@ -60,6 +62,10 @@ class WeightsId:
             known = entry.read_text()
         except (OSError, ValueError):
             known = ""
+        if dist.is_initialized():  # processes compute it together, or none does
+            from_first = [known]
+            dist.broadcast_object_list(from_first)
+            (known,) = from_first
         if _SHA256.fullmatch(known):
             return known
         found, temporary = self._values(), entry.with_name(f"{entry.name}.{os.getpid()}")
@@ -117,8 +123,9 @@ def values_sha256(model: nn.Module) -> str:
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        digest.update(whole.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -14,7 +14,7 @@ import torch
 from dpo.data.packing import Pack
 from dpo.errors import UsageError
 from dpo.model.attention import FLEX, SEGMENTS, backend_of
-from dpo.model.policy import Policy, PolicyOptions
+from dpo.model.policy import Policy, PolicyOptions, device_of
 from dpo.precision import PRODUCTS, Precision, autocast
 
 FARTHER = 2.0
@@ -61,6 +61,6 @@ def check_kernel(policy: Policy, packs: Sequence[Pack], precision: Precision) ->
 
 @torch.no_grad()
 def _logps(policy: Policy, batch: Pack, precision: Precision) -> torch.Tensor:
-    with autocast(policy.model.device, precision):
+    with autocast(device_of(policy.model), precision):
         logps_N: torch.Tensor = policy(batch).logps_N
     return logps_N

@@ -45,7 +45,7 @@ def load_model(
     model = _load(name, config, dtype=dtype)
     check_finite(name, model)
     if not dropout:
-        _switch_off_dropout(model)
+        switch_off_dropout(model)
     model.train(mode=False)
     if device is not None:
         torch.nn.Module.to(model, device)
@@ -109,7 +109,7 @@ def load_config(name: str) -> Any:
     return config
 
 
-def _switch_off_dropout(model: PreTrainedModel) -> None:
+def switch_off_dropout(model: PreTrainedModel) -> None:
     """Set every rate to 0 in the modules only, so that the saved config keeps its own."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):

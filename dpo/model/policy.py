@@ -4,9 +4,10 @@ One `forward` runs the body, the attention over packs and the tiled head, so tha
 FSDP2 and DeepSpeed fire as for any model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from dpo.model.unshared import PASSES, Part, split_pack, split_texts
 from dpo.precision import Precision, autocast
 
 Logps = NDArray[np.float32]
+Result = TypeVar("Result")
 
 
 class PolicyOutput(NamedTuple):
@@ -88,7 +90,6 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self._no_split_modules = model._no_split_modules  # layers by which accelerate shards
         self.own_attention: str = model.config._attn_implementation or "eager"
         self.limits, self.options = length_limits(model), options
         self.form: LogitForm | None = logit_forms(model.config)[0]
@@ -113,6 +114,14 @@ class Policy(nn.Module):
         if self.model.config._attn_implementation != wanted:
             self.model.set_attn_implementation(wanted)
         self.shared, self.passes = shared, passes
+
+    @contextmanager
+    def unshared(self) -> Iterator[None]:
+        """Run the model with its own attention, as plain passes need it."""
+        shared, passes = self.shared, self.passes
+        self.share(shared=False)
+        yield
+        self.share(shared=shared, passes=passes)
 
     def add_gradients_in_place(self) -> None:
         """Make head and embedding add their gradients directly to `weight.grad`, if float32.
@@ -144,6 +153,10 @@ class Policy(nn.Module):
             loads_2E = expert_load(routed, chosen=experts_per_token(self.model))
             found = found._replace(loads_2E=loads_2E)
         return found
+
+    def run(self, work: Callable[[PreTrainedModel], Result]) -> Result:
+        """Return what `work` makes of the model, whose weights are gathered if they are sharded."""
+        return work(self.model)
 
     def _logps(
         self, hidden_NH: Tensor, form: LogitForm, targets_N: Tensor
@@ -262,7 +275,7 @@ def row_logps(
 
     A prompt or completion that several rows share is run once.
     """
-    device, joined = policy.model.device, pairs.share_prompts(rows)
+    device, joined = device_of(policy.model), pairs.share_prompts(rows)
     batch = pack(joined.prompts).to(device)
     with autocast(device, precision):
         token_logps_N = policy(batch).logps_N
@@ -292,3 +305,11 @@ def _add_rows(embedding: nn.Embedding, ids: Tensor, gradient: Tensor) -> None:
     if embedding.padding_idx is not None:  # its row is never trained
         gradient = gradient.masked_fill((ids == embedding.padding_idx)[..., None], 0.0)
     weight.grad.index_add_(0, ids.flatten(), gradient.flatten(0, -2).to(weight.grad.dtype))
+
+
+def device_of(model: PreTrainedModel) -> torch.device:
+    """Return the device that runs a model; sharded weights may be on the host."""
+    weight = next(model.parameters())
+    if isinstance(weight, DTensor):
+        return torch.device(weight.device_mesh.device_type)
+    return weight.device

@@ -5,13 +5,15 @@ one, and for each length that the config names (a window, a chunk, a rotary limi
 beyond it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from dpo.data.packing import Pack, PromptWithCompletions, bin_pack, pack
@@ -21,7 +23,7 @@ from dpo.model.attention import SEGMENTS
 from dpo.model.heads import LogitForm, logit_forms, takes_places
 from dpo.model.kernel_check import check_kernel, has_kernel
 from dpo.model.length_limits import chooses_keys, lengths_named, start_afresh
-from dpo.model.policy import DEFAULTS, Policy, PolicyOptions
+from dpo.model.policy import DEFAULTS, Policy, PolicyOptions, device_of
 from dpo.model.unshared import PASSES
 from dpo.precision import Precision
 
@@ -48,51 +50,50 @@ def make_policy(
     options: PolicyOptions = DEFAULTS,
     precision: Precision = "no",
     compared: int = COMPARED,
+    prepare: Callable[[Policy], None] = lambda policy: None,  # noqa: ARG005
 ) -> tuple[Policy, str | None]:
     """Return a policy that runs packs shared if that is correct for the model, else unshared.
 
-    The second value says why prompts are not shared; None if they are. `precision` is that of the
+    `prepare` is called first, to shard a model and to read its weights. The second value says why
+    prompts are not shared; None if they are. `precision` is that of the
     run: a GPU's kernel is checked in it, and the model in float32 without that kernel. Raises
     UsageError (T111, T114, T180, T181).
     """
     rows = probes(model.config, splits)
-    apart = precision != "no" and has_kernel(options, model.device, precision)
-    exact = options._replace(backend=SEGMENTS) if apart else options
-    policy, why = _choose(model, rows, exact, compared)
+    policy = Policy(model, shared=False, options=options)
+    prepare(policy)
+    device = device_of(model)
+    apart = precision != "no" and has_kernel(options, device, precision)
+    policy.options = options._replace(backend=SEGMENTS) if apart else options
+    why = _choose(policy, rows, compared)
     policy.options = options
     if apart and why is None:
-        packs = [pack(some).to(model.device) for some in _in_packs(rows)]
+        packs = [pack(some).to(device) for some in _in_packs(rows)]
         check_kernel(policy, packs, precision)
     return policy, why
 
 
-def _choose(
-    model: PreTrainedModel,
-    rows: list[PromptWithCompletions],
-    options: PolicyOptions,
-    compared: int,
-) -> tuple[Policy, str | None]:
-    """Return a policy that is correct for these rows, and why it does not share prompts.
+def _choose(policy: Policy, rows: list[PromptWithCompletions], compared: int) -> str | None:
+    """Make a policy run in a way that is correct for these rows; return why it is not shared.
 
     A few pairs of the splits run as packs and as plain unpadded passes in float32: two plain
     passes per pair, at most seven pairs, and a packed pass for every one or two of them. If these
     disagree, the function from the head's products to logits is chosen by unshared passes, and
     unshared rows run as padded batches if that is correct.
     """
-    policy = Policy(model, shared=False, options=options)
-    checked = [_run_plainly(model, some, compared) for some in _in_packs(rows)]
+    checked = [_run_plainly(policy, some, compared) for some in _in_packs(rows)]
     why, usual = _disagreement(policy, checked, shared=True), policy.form
     if why is None:
-        return policy, None
+        return None
     policy.form = _choose_form(policy, checked)
     if policy.form != usual and (why := _disagreement(policy, checked, shared=True)) is None:
-        return policy, None
+        return None
     policy.share(shared=False)
-    _require_causal(model, rows[len(rows) // 2])
-    fits = not chooses_keys(model.config)
+    policy.run(partial(_require_causal, row=rows[len(rows) // 2]))
+    fits = not chooses_keys(policy.model.config)
     fits = fits and _disagreement(policy, checked, shared=False, passes=1) is None
     policy.share(shared=False, passes=PASSES if fits else 0)
-    return policy, why
+    return why
 
 
 def _in_packs(rows: list[PromptWithCompletions]) -> list[list[PromptWithCompletions]]:
@@ -123,9 +124,10 @@ def _require_causal(model: PreTrainedModel, row: PromptWithCompletions) -> None:
     ids = torch.from_numpy(np.concatenate([row.prompt, row.completions[0]]).astype(np.int64))
     other = ids.clone()
     other[-1] = next((token for token in ids.tolist() if token != ids[-1]), int(ids[-1] == 0))
-    places = torch.arange(len(ids) - 1, device=model.device)
+    device = device_of(model)
+    places = torch.arange(len(ids) - 1, device=device)
     found = []
-    for text in (ids.to(model.device), other.to(model.device)):
+    for text in (ids.to(device), other.to(device)):
         start_afresh(model)
         found.append(_logits_at(model, text, places).float().log_softmax(-1))
     gap = float((found[0] - found[1]).abs().max()) if len(places) else 0.0
@@ -177,25 +179,23 @@ def length_notice(policy: Policy, *splits: Pairs) -> str | None:
     return None
 
 
-def _run_plainly(
-    model: PreTrainedModel, rows: list[PromptWithCompletions], compared: int
-) -> Checked:
+def _run_plainly(policy: Policy, rows: list[PromptWithCompletions], compared: int) -> Checked:
     """Return rows as a pack with their plain log-probs. Raises UsageError (T180, T181)."""
     counts = [len(completion) for row in rows for completion in row.completions]
     starts = np.cumsum([0, *counts[:-1]])
     places = [start + compared_tokens(n, compared) for start, n in zip(starts, counts, strict=True)]
     try:
-        plain = plain_logps(model, rows, compared=compared)
+        plain = policy.run(partial(plain_logps, rows=rows, compared=compared))
     except MODEL_ERRORS as error:
         texts = [len(row.prompt) + len(c) for row in rows for c in row.completions]
         if is_of_memory(error):
             problem = f"a plain pass over a text of {max(texts):,} tokens does not fit into memory"
             remedy = "build with a smaller max_length"
-            raise UsageError("T181", type(model).__name__, problem, remedy) from error
+            raise UsageError("T181", type(policy.model).__name__, problem, remedy) from error
         problem = f"a plain pass over texts of {min(texts):,} to {max(texts):,} tokens fails"
         remedy = "check its config, build with a smaller max_length, or use another model"
         raise UsageError(
-            "T180", type(model).__name__, f"{problem} ({first_line(error)})", remedy
+            "T180", type(policy.model).__name__, f"{problem} ({first_line(error)})", remedy
         ) from error
     return Checked(
         pack(rows).to(plain.device),
@@ -223,6 +223,8 @@ def _disagreement(
     except MODEL_ERRORS as error:
         if is_of_memory(error):
             raise
+        if isinstance(policy, FSDPModule):
+            policy.reset_iter_state()
         return first_line(error)
     return None if worst <= TOLERANCE else f"off by {worst:.2g} nats per token"
 
@@ -237,12 +239,13 @@ def plain_logps(
     fresh model.
     """
     found: list[Tensor] = []
+    device = device_of(model)
     for row in rows:
         for completion in row.completions:
             ids = torch.from_numpy(np.concatenate([row.prompt, completion]).astype(np.int64))
-            ids = ids.to(model.device)
+            ids = ids.to(device)
             few = compared_tokens(len(completion), compared or len(completion))
-            places = torch.from_numpy(len(row.prompt) - 1 + few).to(model.device)
+            places = torch.from_numpy(len(row.prompt) - 1 + few).to(device)
             start_afresh(model)
             logps = _logits_at(model, ids, places).float().log_softmax(-1)
             found.append(logps.gather(-1, ids[places + 1][:, None]).squeeze(-1))

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import orjson
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import distributed as dist
+from torch.distributed.tensor import DTensor
 from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -132,10 +134,13 @@ def check_finite(name: str, model: torch.nn.Module) -> None:
     for tensor_name, tensor in model.named_parameters():
         if tensor.device.type == "meta" or not tensor.is_floating_point():
             continue
-        finite = torch.isfinite(tensor.detach())
-        if not bool(finite.all()):
-            wrong = int(finite.numel() - finite.sum())
-            problem = f"{tensor_name} has {wrong:,} values that are NaN or infinite"
+        rows = tensor.detach()
+        rows = rows.to_local() if isinstance(rows, DTensor) else rows
+        wrong = rows.numel() - torch.isfinite(rows).sum()
+        if isinstance(tensor, DTensor):
+            dist.all_reduce(wrong)
+        if wrong:
+            problem = f"{tensor_name} has {int(wrong):,} values that are NaN or infinite"
             remedy = "use an earlier checkpoint: these weights cannot give log-probs"
             raise UsageError("T196", name, problem, remedy)
 

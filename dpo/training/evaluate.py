@@ -1,5 +1,6 @@
 """Evaluation: the metrics of training over a split, without gradients."""
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -8,7 +9,6 @@ from torch import Tensor
 
 from dpo.data.sampler import make_order, packs_in_order
 from dpo.loss import PairLogps
-from dpo.training.distributed import whole_root
 from dpo.training.metrics import by_name, is_right, means, pair_sums
 from dpo.training.setup import Split, TrainContext
 from dpo.training.step import forward_logps
@@ -52,12 +52,9 @@ def sample(run: TrainContext) -> list[dict[str, Any]]:
     """Return the policy's completions of the run's fixed prompts; all ranks draw the same."""
     assert run.sampler is not None
     policy = run.accelerator.unwrap_model(run.policy)
-    shared = policy.shared
     run.policy.eval()
-    policy.share(shared=False)
-    with whole_root(policy):
-        found = run.sampler.draw(policy.model, run.autocast())
-    policy.share(shared=shared)
+    with policy.unshared():
+        found: list[dict[str, Any]] = policy.run(partial(run.sampler.draw, autocast=run.autocast()))
     run.policy.train()
     return found
 

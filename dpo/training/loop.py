@@ -229,7 +229,7 @@ def checkpoint(run: TrainContext, step: int, skipped: int) -> None:
     """Commit the state after a step, then remove the oldest checkpoints."""
     folder, is_main = checkpoints_folder(run.config.out), run.accelerator.is_main_process
     reshard_root(run.policy)
-    if is_main or is_sharded(run.accelerator):
+    if is_main or is_sharded(run.policy):
         model = run.accelerator.unwrap_model(run.policy).model
         state = State(
             step=step,

@@ -7,7 +7,7 @@ import torch
 
 from dpo.data.pairs import Pairs
 from dpo.model.moe import experts_per_token
-from dpo.model.policy import Policy
+from dpo.model.policy import Policy, device_of
 from dpo.precision import PRODUCTS, Precision
 
 SIZE = {"cpu": 1024, "cuda": 8192}
@@ -71,7 +71,7 @@ def make_machine(policy: Policy, *, precision: Precision) -> MfuMeter:
     head = getattr(model.get_output_embeddings(), "weight", embedding)
     ends, chosen = {id(head), id(embedding)}, experts_per_token(model)
     body = sum(_flops(weight, chosen) for weight in policy.parameters() if id(weight) not in ends)
-    device = model.device
+    device = device_of(model)
     # fp16 on a CPU may be a thousand times slower than float32: measuring it would take minutes
     dtype = PRODUCTS["no" if device.type == "cpu" and precision == "fp16" else precision]
     return MfuMeter(body, _flops(head, chosen), _peak(device, dtype))

@@ -10,9 +10,11 @@ from transformers import PreTrainedModel
 from dpo.config import SampleSettings, TrainConfig
 from dpo.data.pairs import Pairs
 from dpo.errors import UsageError
+from dpo.model.policy import Policy
 from dpo.model.tokenizer import load_tokenizer, stop_ids
 from dpo.sampling.cache_check import choose_reader
 from dpo.sampling.decode import MakeReader, Prompt, Sampling, sample_batch, uniforms
+from dpo.training.distributed import is_sharded
 
 BATCH = 32
 """Prompts decoded at once."""
@@ -35,13 +37,18 @@ class Sampler:
         ]
         self._reader: MakeReader | None = None
 
+    def choose_reader(self, model: PreTrainedModel) -> None:
+        """Choose how a model's states are kept, in the precision of its weights."""
+        texts = [prompt.ids for prompt in self.prompts]
+        self._reader, _ = choose_reader(model, texts, self.sampling)
+
     def draw(
         self, model: PreTrainedModel, autocast: AbstractContextManager[Any]
     ) -> list[dict[str, Any]]:
         """Return one completion of each prompt; the policy is in eval mode, unshared."""
-        if self._reader is None:  # checked in the precision of the weights
-            texts = [prompt.ids for prompt in self.prompts]
-            self._reader, _ = choose_reader(model, texts, self.sampling)
+        if self._reader is None:
+            self.choose_reader(model)
+        assert self._reader is not None
         stop = stop_ids(model, self.tokenizer)
         drawn = []
         with autocast, torch.no_grad():
@@ -62,8 +69,10 @@ class Sampler:
         ]
 
 
-def open_sampler(config: TrainConfig, pairs: Pairs, model: PreTrainedModel) -> Sampler | None:
+def open_sampler(config: TrainConfig, pairs: Pairs, policy: Policy) -> Sampler | None:
     """Return the sampler of a run, or None if it is not asked for.
+
+    Takes the policy as it was checked: in training, sharded weights are gathered as autocast casts.
 
     Raises UsageError (T148) for a prompt that leaves too few positions.
     """
@@ -71,14 +80,18 @@ def open_sampler(config: TrainConfig, pairs: Pairs, model: PreTrainedModel) -> S
     if settings is None:
         return None
     prompts = list(_first_prompts(pairs, settings.prompts))
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
     for pair_id, ids in prompts:
         if isinstance(limit, int) and len(ids) + settings.max_new_tokens > limit:
             problem = f"{len(ids):,} tokens of prompt and {settings.max_new_tokens:,} new ones"
             problem += f" do not fit the model's {limit:,}"
             remedy = "lower eval_samples.max_new_tokens"
             raise UsageError("T148", f"eval_samples, pair {pair_id[:12]}", problem, remedy)
-    return Sampler(config, settings, prompts)
+    sampler = Sampler(config, settings, prompts)
+    if is_sharded(policy):
+        with policy.unshared():
+            policy.run(sampler.choose_reader)
+    return sampler
 
 
 def _first_prompts(pairs: Pairs, count: int) -> Iterator[tuple[str, list[int]]]:

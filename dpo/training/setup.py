@@ -30,15 +30,20 @@ from dpo.model.fingerprints import (
     check_vocabulary,
     values_sha256,
 )
-from dpo.model.load import check_model, checkpoint_layers, load_model
-from dpo.model.lora import add_lora
+from dpo.model.load import check_model
 from dpo.model.moe import check_routing
-from dpo.model.policy import Policy, PolicyOptions, PolicyOutput
+from dpo.model.policy import Policy, PolicyOptions, PolicyOutput, device_of
 from dpo.model.self_check import length_notice, logits_notice, make_policy
+from dpo.model.sharded import (
+    Sharding,
+    fill,
+    load_part,
+)
 from dpo.model.spot_check import Spread, spot_check
 from dpo.model.weights import left_out
 from dpo.precision import LossScale, autocast
 from dpo.training.deciding import Deciding
+from dpo.training.distributed import for_training, is_sharded, sharding
 from dpo.training.metrics import OF_REFERENCE
 from dpo.training.mfu import MfuMeter, make_machine
 from dpo.training.objective import Objective
@@ -171,15 +176,13 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
     further = _eval_splits(build, reference, config)
     seen = [split.pairs for split in (train, *further.values())]
     test = further.pop(config.eval_split or "", None)
-    policy, why, notices = _open_policy(config, seen, accelerator.device)
-    model = policy.model
-    weights = WeightsId(config.model, partial(values_sha256, model))
-    spread = reference and _check_reference(config, policy, weights, train, reference)
+    how = sharding()
+    policy, why, notices = _open_policy(config, seen, accelerator.device, how)
+    weights = WeightsId(config.model, partial(values_sha256, policy.model))
+    spread = reference and _check_reference(config, policy, weights, train, (reference, how))
     decides = Deciding.of(config, build, reference, weights)
-    if config.lora is not None and (left := add_lora(model, config.lora, seed=config.seed)):
-        notices = (*notices, left)
-    if config.gradient_checkpointing:
-        checkpoint_layers(model, place=config.model)
+    sampler = None if test is None else open_sampler(config, test.pairs, policy)
+    policy, more = for_training(policy, config, how)
     machine = make_machine(policy, precision=config.mixed_precision)
     prepared, optimizer = _prepare(policy, config, accelerator)
     return TrainContext(
@@ -190,7 +193,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
         order=order,
         test=test,
         further=further,
-        sampler=None if test is None else open_sampler(config, test.pairs, model),
+        sampler=sampler,
         policy=prepared,
         optimizer=optimizer,
         objective=objective,
@@ -200,7 +203,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
         starts_as_reference=reference is not None and weights.made(reference.manifest),
         spread=spread,
         unshared_because=why,
-        notices=notices if reference is not None else (*notices, _WITHOUT_REFERENCE),
+        notices=(*notices, *more, *(() if reference is not None else (_WITHOUT_REFERENCE,))),
         decides=decides,
         reference_hash=reference and reference.manifest.hash,
     )
@@ -210,11 +213,11 @@ def _prepare(
     policy: Policy, config: TrainConfig, accelerator: Accelerator
 ) -> tuple[Policy, torch.optim.Optimizer]:
     """Return the policy in training and its optimizer, both as accelerate prepared them."""
-    if accelerator.num_processes == 1:
+    if accelerator.num_processes == 1 and not is_sharded(policy):
         policy.add_gradients_in_place()
-    prepared: tuple[Policy, torch.optim.Optimizer] = accelerator.prepare(
-        policy, make_optimizer(policy, config.optimizer)
-    )
+    prepared = (policy, make_optimizer(policy, config.optimizer))
+    if not is_sharded(policy):
+        prepared = accelerator.prepare(*prepared)
     prepared[0].train()
     return prepared
 
@@ -240,14 +243,14 @@ def _open_reference(build: Build, config: TrainConfig, objective: Objective) -> 
 
 
 def _open_policy(
-    config: TrainConfig, seen: list[Pairs], device: torch.device
+    config: TrainConfig, seen: list[Pairs], device: torch.device, how: Sharding | None
 ) -> tuple[Policy, str | None, tuple[str, ...]]:
     """Return the policy, why its prompts are not shared, and messages about the model.
 
     Its attention is checked on the pairs of the run.
     """
     require_backend(config.attention, device, dropout=config.dropout)
-    model = load_model(config.model, dropout=config.dropout, device=device)
+    model = load_part(config.model, device=device, how=how, dropout=config.dropout)
     check_vocabulary(model, *seen, place=config.model)
     options = PolicyOptions(
         backend=config.attention,
@@ -258,7 +261,9 @@ def _open_policy(
     if options.loads:
         check_routing(model, place=config.model)
     lengths = [check_lengths(model, pairs, place=config.model) for pairs in seen]
-    policy, why = make_policy(model, *seen, options=options, precision=config.mixed_precision)
+    prepare = partial(fill, name=config.model, how=how)
+    precision = config.mixed_precision
+    policy, why = make_policy(model, *seen, options=options, precision=precision, prepare=prepare)
     by_length = length_notice(policy, *seen) if why is None else None
     notices = [left_out(config.model, model), *lengths, by_length, logits_notice(policy)]
     return policy, why, tuple(notice for notice in notices if notice is not None)
@@ -274,18 +279,27 @@ def _require_margins(objective: Objective, pairs: Pairs, *, place: str) -> None:
 
 
 def _check_reference(
-    config: TrainConfig, policy: Policy, weights: WeightsId, train: Split, reference: Reference
+    config: TrainConfig,
+    policy: Policy,
+    weights: WeightsId,
+    train: Split,
+    source: tuple[Reference, Sharding | None],
 ) -> Spread:
     """Compare fingerprints, then recompute a few rows with the reference's own model."""
-    name, precision = config.reference_model, config.mixed_precision
+    (reference, how), (name, precision) = source, (config.reference_model, config.mixed_precision)
     if name is None or name == config.model:
         check_reference(reference, weights, place=config.model, precision=precision)
     else:
-        loaded = load_model(name, device=policy.model.device)
+        loaded = load_part(name, device=device_of(policy.model), how=how)
+        options, prepare = (
+            PolicyOptions(backend=config.attention),
+            partial(fill, name=name, how=how),
+        )
+        policy, _ = make_policy(
+            loaded, train.pairs, options=options, precision=precision, prepare=prepare
+        )
         other = WeightsId(name, partial(values_sha256, loaded))
         check_reference(reference, other, place=name, precision=precision)
-        options = PolicyOptions(backend=config.attention)
-        policy, _ = make_policy(loaded, train.pairs, options=options, precision=precision)
     return spot_check(policy, train.pairs, reference, "train")
 
 

@@ -28,7 +28,7 @@ from dpo.loss import PairLogps
 from dpo.model.moe import balance_loss, experts_per_token
 from dpo.model.policy import PolicyOutput
 from dpo.model.spot_check import check_first_loss, check_first_margins
-from dpo.training.distributed import is_sharded
+from dpo.training.distributed import is_sharded, whole
 from dpo.training.metrics import SUMS, by_name, means, pair_sums
 from dpo.training.mfu import work_of
 from dpo.training.optimizer import learning_rate, set_rate
@@ -78,7 +78,7 @@ def _gradients(run: TrainContext, step: int) -> tuple[dict[str, float], float]:
         run.scale.divide_out(run.policy.parameters())
         limit = run.config.optimizer.max_grad_norm or math.inf
         norm = run.accelerator.clip_grad_norm_(run.policy.parameters(), limit)
-        found["grad_norm"] = math.nan if norm is None else float(norm)
+        found["grad_norm"] = math.nan if norm is None else float(whole(norm))
         overflows = math.isfinite(found["loss"]) and not math.isfinite(found["grad_norm"])
         if not overflows or not run.scale.halve():
             if overflows:  # at every scale, so the scale is not the cause
@@ -232,7 +232,7 @@ def _maybe_no_sync(run: TrainContext, *, is_last: bool) -> AbstractContextManage
 
     Whole gradients, kept to the end of a step, would take the memory that sharding saves.
     """
-    if is_last or is_sharded(run.accelerator):
+    if is_last or is_sharded(run.policy):
         return nullcontext()
     waiting: AbstractContextManager[None] = run.accelerator.no_sync(run.policy)
     return waiting

@@ -42,8 +42,8 @@ def launch(processes: int) -> list[str]:
 
 
 def run_in(processes: int, config: Path, out: Path, **environment: str) -> Path:
-    """Run a config to its end; return its output directory."""
-    several = {"ACCELERATE_USE_CPU": "true"} | environment if processes > 1 else {}
+    """Run a config to its end, started as `--help` says; return its output directory."""
+    several = environment if processes > 1 else {}
     command = launch(processes) if processes > 1 else [sys.executable]
     done = subprocess.run(
         [*command, "-m", "dpo", str(config), f"out={out}"],

@@ -1,5 +1,6 @@
 """Weights sharded over two processes (FSDP2) as pipelines/accelerate/fsdp2.yaml asks for it."""
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,14 @@ FSDP2 = {"ACCELERATE_USE_FSDP": "true"} | {
     for key, value in yaml.safe_load((RECIPES / "fsdp2.yaml").read_text())["fsdp_config"].items()
 }
 """Environment that `accelerate launch` sets from the file; on CPUs it starts one process."""
+
+
+BF16 = 1e-4
+"""Maximum difference of losses under bf16."""
+
+
+def losses_of(out: Path) -> list[float]:
+    return [line["loss"] for line in lines(out / "metrics.jsonl") if "loss" in line]
 
 
 def assert_alike(one: Path, two: Path) -> None:
@@ -113,6 +122,46 @@ def test_ranks_make_as_many_passes_where_texts_run_in_rows_of_their_own(
     one, two = run_in_one_and_in_two(path, tmp_path, **FSDP2)
 
     assert_alike(one, two)
+
+
+def test_twenty_steps_in_bf16_are_those_of_one_process(config_of: ConfigOf, tmp_path: Path) -> None:
+    """Matrices are gathered as bfloat16, all else as float32: the casts are those of autocast."""
+    model = save_llama(tmp_path / "model")
+    data = build_pairs(tmp_path / "data", tokenizer=model)
+    compute_reference(data, model=str(model), mixed_precision="bf16")
+    changes: dict[str, Any] = {
+        "model": str(model), "data": str(data), "steps": 20, "pack_tokens": 90, "log_pairs": True,
+        "global_batch_size": 5, "mixed_precision": "bf16",
+    }  # fmt: skip
+    path = write_config(tmp_path / "train.yaml", config_of(**changes))
+    one = run_in(1, path, tmp_path / "one")
+    ddp = run_in(2, path, tmp_path / "ddp")
+    fsdp2 = run_in(2, path, tmp_path / "fsdp2", **FSDP2)
+
+    losses = [losses_of(out) for out in (one, ddp, fsdp2)]
+    assert [len(some) for some in losses] == [20] * 3
+    assert all(some[0] == pytest.approx(math.log(2), abs=BF16) for some in losses)
+    for one_loss, *others in zip(*losses, strict=True):
+        assert others == pytest.approx([one_loss] * 2, abs=BF16)
+
+
+def test_rows_and_moments_on_the_host_learn_the_same(config_of: ConfigOf, tmp_path: Path) -> None:
+    """With checkpoints of layers, in bf16: an offloaded run is that of one process."""
+    model = save_llama(tmp_path / "model")
+    data = build_pairs(tmp_path / "data", tokenizer=model)
+    compute_reference(data, model=str(model), mixed_precision="bf16")
+    changes: dict[str, Any] = {
+        "model": str(model), "data": str(data), "steps": 6, "pack_tokens": 90, "log_pairs": True,
+        "global_batch_size": 5, "mixed_precision": "bf16", "gradient_checkpointing": True,
+        "lora": {"r": 4, "dora": True}, "checkpoint_every": 4,
+    }  # fmt: skip
+    path = write_config(tmp_path / "train.yaml", config_of(**changes))
+    host = FSDP2 | {"FSDP_OFFLOAD_PARAMS": "true"}
+    one, two = run_in_one_and_in_two(path, tmp_path, **host)
+
+    assert losses_of(two) == pytest.approx(losses_of(one), abs=BF16)
+    ours, theirs = (load_file(out / "adapter" / "adapter_model.safetensors") for out in (one, two))
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-3) for name in ours)
 
 
 @pytest.mark.parametrize("environment", [{}, FSDP2], ids=["ddp", "fsdp2"])
