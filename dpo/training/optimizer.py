@@ -126,12 +126,13 @@ def _require_resumable(
 ) -> None:
     """Raise UsageError (T147) unless a small model trains the same through a checkpoint.
 
-    So whatever an optimizer keeps elsewhere than in its tensors is found before the first step.
+    So whatever an optimizer keeps elsewhere than in its tensors is found before the first step. It
+    has more than the 4,096 weights from which on moments are quantised.
     """
     remedy = "use an optimizer that keeps its state in `state`, and that steps without a closure"
     try:
         with TemporaryDirectory() as name, torch.random.fork_rng(devices=[]):
-            models = [nn.Linear(8, 8, bias=False).to(device) for _ in range(2)]
+            models = [nn.Linear(64, 128, bias=False).to(device) for _ in range(2)]
             models[1].load_state_dict(models[0].state_dict())
             first, second = (make(model.parameters()) for model in models)
             _take_steps(first, range(1, 3))

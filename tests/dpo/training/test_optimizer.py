@@ -1,12 +1,17 @@
 """Optimizers and schedules: transformers and torch as oracles, and resuming bit by bit."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
 from transformers import GPT2LMHeadModel, Trainer, TrainingArguments, get_scheduler
 
@@ -221,6 +226,29 @@ def test_a_setting_of_the_optimizer_is_another_run(config_of: ConfigOf) -> None:
 
     with pytest.raises(UsageError, match=r"optimizer.betas.1 0.95 there, 0.99 here.*T141"):
         train(config_of(optimizer={"learning_rate": 1e-3, "betas": [0.9, 0.99]}, steps=1))
+
+
+def test_the_command_takes_every_key(config_of: ConfigOf, tmp_path: Path) -> None:
+    config = config_of(
+        eval_splits=[], eval_samples=1, eval_every=1, reference=None, loss={"name": "simpo"},
+        optimizer=MUON | {"rest_learning_rate": 1e-4, "betas": [0.9, 0.95], "eps": 1e-7,
+                          "warmup_ratio": 0.3, "schedule": "cosine_restarts", "cycles": 2,
+                          "min_learning_rate": 1e-5, "weight_decay": 0.1, "decay_all": True},
+    )  # fmt: skip
+    (tmp_path / "train.yaml").write_text(
+        yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True))
+    )
+    command = [sys.executable, "-m", "dpo", "train.yaml", "optimizer.betas=[0.8, 0.9]"]
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "without reference log-probs" in done.stderr
+    summary = json.loads((config.out / "run.json").read_text())
+    assert summary["config"]["optimizer"]["betas"] == [0.8, 0.9]
+    assert (config.out / "samples.jsonl").read_text().count("\n") == 3
 
 
 def test_a_new_key_changes_no_fingerprint_of_earlier_runs() -> None:

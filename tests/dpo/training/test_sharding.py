@@ -191,3 +191,28 @@ def test_an_unsupported_way_to_launch_is_refused(config_of: ConfigOf, tmp_path: 
     with pytest.raises(AssertionError, match=r"FSDP version 1 is not supported.*T170"):
         run_in(2, path, tmp_path / "out", **FSDP2 | {"FSDP_VERSION": "1"})
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("environment", [{}, FSDP2], ids=["ddp", "fsdp2"])
+def test_muon_and_samples_in_two_processes(
+    environment: dict[str, str], config_of: ConfigOf, tmp_path: Path
+) -> None:
+    """Muon takes whole matrices, and sampling calls the model inside the sharded root."""
+    config = config_of(
+        steps=4, eval_every=2, checkpoint_every=2, log_pairs=True,
+        eval_samples={"prompts": 2, "max_new_tokens": 5},
+        optimizer={
+            "name": "torch.optim:Muon", "rest": "adamw", "learning_rate": 1e-3,
+            "weight_decay": 0.1, "settings": {"adjust_lr_fn": "match_rms_adamw"},
+        },
+    )  # fmt: skip
+    path = write_config(tmp_path / "train.yaml", config)
+
+    one, two = run_in_one_and_in_two(path, tmp_path, **environment)
+
+    for left, right in zip(lines(one / "metrics.jsonl"), lines(two / "metrics.jsonl"), strict=True):
+        name = "loss" if "loss" in left else "eval/loss"
+        assert left[name] == pytest.approx(right[name], abs=1e-3), "Muon multiplies in bfloat16"
+    drawn = [[line["samples"] for line in lines(out / "samples.jsonl")] for out in (one, two)]
+    assert [[len(some) for some in both] for both in drawn] == [[2, 2]] * 2
+    assert drawn[0][0][0]["completion"] == drawn[1][0][0]["completion"]
