@@ -233,7 +233,7 @@ def test_an_old_key_with_the_new_one_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_command_says_in_one_line_that_a_key_was_renamed(tmp_path: Path) -> None:
-    (tmp_path / "train.yaml").write_text("model: m\ndata: d\nout: o\nweigh: pairs\n")
+    (tmp_path / "train.yaml").write_text(f"model: m\ndata: d\nout: {tmp_path}/o\nweigh: pairs\n")
     command = [sys.executable, "-m", "dpo", str(tmp_path / "train.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path.cwd())
 
