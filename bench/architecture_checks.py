@@ -192,7 +192,7 @@ def _sampling(folder: Path, found: Record) -> str:
     texts = [row.prompt.tolist() for row in rows_of([(3,), (6,), (13,), (21,)])]
     reader, why = choose_reader(model, texts, GREEDY)
     found["sampling why"] = why or ""
-    prompts = [Prompt(text, uniforms(0, 0, 0, GREEDY.max_new_tokens)[None]) for text in texts]
+    prompts = [Prompt(text, uniforms(0, 0, 1, GREEDY.max_new_tokens)) for text in texts]
     sampled = sample_batch(model, prompts, GREEDY, frozenset(), reader)
     for text, completions in zip(texts, sampled, strict=True):
         if completions[0].ids != _greedy(model, text):

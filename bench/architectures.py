@@ -36,8 +36,8 @@ TABLE = ROOT / "docs" / "architectures.md"
 VERSIONS = {
     package.__name__: package.__version__ for package in (transformers, torch, accelerate, peft)
 }
-SECONDS = 120
-"""Time limit of one type with all of its variants."""
+SECONDS = 180
+"""Limit of a type with all of its variants, in seconds of a core; five times that of the clock."""
 MEMORY = 8 * 2**30
 """Limit of a type's address space."""
 
@@ -95,7 +95,8 @@ def _start(kind: str, folder: Path) -> int:
         return pid
     status = 1
     try:
-        signal.alarm(SECONDS)
+        signal.alarm(5 * SECONDS)
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         warnings.simplefilter("ignore")
         logging.set_verbosity(40)  # logging.ERROR

@@ -110,9 +110,8 @@ class Policy(nn.Module):
         Unshared rows of texts whose lengths may share a pass run as at most `passes` padded
         batches, or one by one if `passes` is 0.
         """
-        wanted = attention.NAME if shared else self.own_attention
-        if self.model.config._attn_implementation != wanted:
-            self.model.set_attn_implementation(wanted)
+        if shared != self.shared:  # the config of a model with towers may not say which is set
+            self.model.set_attn_implementation(attention.NAME if shared else self.own_attention)
         self.shared, self.passes = shared, passes
 
     @contextmanager

@@ -102,3 +102,17 @@ def gradients(model: Any, logps: torch.Tensor) -> dict[str, torch.Tensor]:
     found = {name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None}
     model.zero_grad()
     return found
+
+
+def test_a_model_with_a_tower_gets_its_own_attention_back() -> None:
+    """The config of got_ocr2 does not change with the attention of its text model."""
+    model = model_of(config_of("got_ocr2"))
+    expected = plain_logps(model, ROWS)
+    policy, why = make_policy(model, PAIRS)
+    assert why is None
+
+    policy.share(shared=False)
+
+    torch.testing.assert_close(plain_logps(model, ROWS), expected, rtol=0, atol=1e-4)
+    with torch.no_grad():
+        assert (policy(pack(ROWS)).logps_N - expected).abs().max() <= 1e-4
