@@ -55,7 +55,8 @@ def check_case(case: Case, folder: Path) -> Record:
         found["ties"] = "tied" if _is_tied(made) else "untied"
         made.save_pretrained(folder)
     except Exception as error:  # noqa: BLE001 — transformers' own failure, which is the finding
-        return found | {"built": first_line(error)}
+        said = " ".join(str(error).split())
+        return found | {"built": f"{type(error).__name__}: {said}"}
     steps: tuple[tuple[str, Callable[..., str]], ...] = (
         ("packs", _packs),
         ("lora", _lora),

@@ -19,7 +19,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -38,6 +38,8 @@ VERSIONS = {
 }
 SECONDS = 180
 """Limit of a type with all of its variants, in seconds of a core; five times that of the clock."""
+LONGEST = 110
+"""Characters of a reason in the table."""
 MEMORY = 8 * 2**30
 """Limit of a type's address space."""
 
@@ -193,20 +195,16 @@ def _verdict(record: Record) -> str:
 
 
 def _line(record: Record) -> str:
-    cells: Iterable[str] = (
-        record["type"],
-        record["variant"],
-        record.get("packs", "not built"),
-        record.get("gap", ""),
-        record.get("lora", ""),
-        record.get("sampling", ""),
-        "; ".join(
-            f"{name.removesuffix(' why')}: {why}"
-            for name, why in record.items()
-            if name in ("built", "packs why", "lora why", "sampling why") and why
-        ),
-    )
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    """Return a row of the table; reasons that repeat that of packs are left out."""
+    decided = record.get("packs", "not built")
+    reasons = {"built": record.get("built"), "packs": record.get("packs why")}
+    for step in ("lora", "sampling"):
+        if record.get(step) != decided:
+            reasons[step] = record.get(f"{step} why")
+    said = "; ".join(f"{step}: {why[:LONGEST]}" for step, why in reasons.items() if why)
+    results = (record.get(step, "") for step in ("gap", "lora", "sampling"))
+    cells = (record["type"], record["variant"], decided, *results, said.replace("|", "\\|"))
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -75,6 +75,8 @@ def test_a_family_trains_and_samples(family: str, data: Path, tmp_path: Path) ->
 def save_family(folder: Path, family: str) -> Path:
     tokenizer = tiny_tokenizer()
     config = config_of(family, vocab_size=320, eos_token_id=tokenizer.eos_token_id)
+    if hasattr(config, "vocab_size_per_layer_input"):  # Gemma 4
+        config.vocab_size_per_layer_input = 320
     model_of(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
