@@ -33,18 +33,12 @@ WAYS: dict[str, dict[str, Any]] = {
 NOT_CHECKPOINTED = {"ctrl"}
 
 
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("families")
-    tiny_tokenizer().save_pretrained(folder / "tokenizer")
-    return build_pairs(folder / "data", tokenizer=folder / "tokenizer", count=24)
-
-
 @pytest.mark.stress
 @pytest.mark.filterwarnings("ignore")  # of models and of peft
 @pytest.mark.parametrize("family", FAMILIES[: times(5, len(FAMILIES))])
-def test_a_family_trains_and_samples(family: str, data: Path, tmp_path: Path) -> None:
+def test_a_family_trains_and_samples(family: str, tmp_path: Path) -> None:
     base = save_family(tmp_path / "base", family)
+    data = build_pairs(tmp_path / "data", tokenizer=base, count=24)
     assert_ends_well(run(cli.ref, str(data), "--model", str(base), "--name", family))
 
     losses = {}
