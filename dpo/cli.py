@@ -51,6 +51,7 @@ def _choice(name: str, values: list[str], text: str) -> Callable[[Any], Any]:
 @click.command(cls=ModelCommand)
 @click.argument("prompts", type=_PATH)
 @click.option("--model", required=True, help="Directory or hub name of the model.")
+@click.option("--adapter", help="LoRA adapter on it: a directory or hub name.")
 @click.option("-k", default=4, show_default=True, help="Completions of each prompt.")
 @click.option("-o", "--out", required=True, type=_PATH, help="File to write.")
 @click.option("--scorer", help="module:function, called as f(prompts=[…], completions=[…]).")
@@ -75,7 +76,7 @@ def _choice(name: str, values: list[str], text: str) -> Callable[[Any], Any]:
     ["float32", "bfloat16"],
     "bfloat16 is about twice as fast if the CPU has AVX512_BF16 or AMX.",
 )
-def sample(prompts: Path, model: str, out: Path, scorer: str, dtype: str, **options: Any) -> None:
+def sample(prompts: Path, *, model: str, out: Path, scorer: str, **options: Any) -> None:
     r"""Sample completions of the PROMPTS in a JSON Lines file, and rank them.
 
     \b
@@ -93,6 +94,7 @@ def sample(prompts: Path, model: str, out: Path, scorer: str, dtype: str, **opti
 
     require_one_process("dpo-sample")
     sys.path.insert(0, str(Path.cwd()))  # so that a scorer here can be imported
+    dtype, adapter = options.pop("dtype"), options.pop("adapter")
     try:
         config = SampleConfig(**options)
     except ValidationError as error:
@@ -100,7 +102,9 @@ def sample(prompts: Path, model: str, out: Path, scorer: str, dtype: str, **opti
         flag = "--" + str(fault["loc"][0] if fault["loc"] else "raw").replace("_", "-")
         raise click.BadParameter(fault["msg"], param_hint=flag) from error
     with Bars() as progress:
-        summary = sample_file(SampleJob(prompts, model, out, scorer, dtype), config, progress)
+        summary = sample_file(
+            SampleJob(prompts, model, out, scorer, dtype, adapter), config, progress
+        )
     for line in summary.readings:
         say(line)
     speed, score = summary.tokens_per_second, summary.mean_score
@@ -116,7 +120,18 @@ def sample(prompts: Path, model: str, out: Path, scorer: str, dtype: str, **opti
 @click.command(cls=ModelCommand)
 @click.argument("data", type=_PATH)
 @click.option("--model", required=True, help="Directory or hub name of the reference model.")
+@click.option("--adapter", help="LoRA adapter on it: a directory or hub name.")
 @click.option("--name", default="default", show_default=True, help="Directory in DATA/reference.")
+@click.option(
+    "--weights",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Dtype that holds the weights; must equal that of the training.  [default: float32]",
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(["nf4", "int8"]),
+    help="Form that holds linear layers; must equal that of the training config.",
+)
 @_choice("--mixed-precision", ["no", "bf16", "fp16"], "Must equal that of the training config.")
 @click.option("--pack-tokens", default=2048, show_default=True, help="Tokens per forward pass.")
 @click.option("--push", "shares", is_flag=True, help="Add them to DATA, a dataset on the Hub.")
@@ -134,6 +149,7 @@ def ref(data: Path, *, shares: bool, public: bool, **options: Any) -> None:
       dpo-ref ORG/hh-pairs --model HuggingFaceTB/SmolLM2-135M-Instruct --name smollm --push
       torchrun --nproc-per-node 2 --no-python dpo-ref builds/hh --model ./llama
     """
+    from dpo.model.source import ModelSource
     from dpo.reference_pass import compute_reference
     from dpo.training.distributed import join_processes
     from prefdata.hub.inputs import is_hub_name
@@ -149,9 +165,11 @@ def ref(data: Path, *, shares: bool, public: bool, **options: Any) -> None:
     if named is not None:
         with join_processes().main_process_first():  # one process fetches it
             data, pinned = pull_cached(named)
+    names = ("model", "adapter", "weights", "quantize")
+    model = ModelSource(*(options.pop(name) for name in names))
     started = time.perf_counter()
     with Bars() as progress:
-        manifest = compute_reference(data, progress=progress, **options)
+        manifest = compute_reference(data, model=model, progress=progress, **options)
     if not _is_main():
         return
     rows, tokens = (sum(getattr(s, n) for s in manifest.shards) for n in ("rows", "tokens"))

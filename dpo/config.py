@@ -17,7 +17,7 @@ from pydantic import (
 
 from dpo.loss import LOSSES, ON_MARGINS, RANKED, STATEFUL, is_reference_free, settings
 from dpo.optimizer_config import OptimizerConfig
-from dpo.precision import Precision
+from dpo.precision import Precision, Quantize, Weights
 from prefdata.settings import accept_old_keys, settle_words
 
 Count = Annotated[int, Field(gt=0, le=2**53)]
@@ -145,6 +145,10 @@ Trackers = Annotated[
 class LoraSettings(_Model):
     """A low-rank adapter, trained instead of the weights (https://arxiv.org/abs/2106.09685)."""
 
+    start: str | None = None
+    """An adapter to continue, such as one of supervised fine-tuning: its directory, or a hub name.
+    Rank, alpha, targets and kind are its own; the reference is the model with this adapter. A
+    `model` that is or has an adapter is continued the same way. Null: a fresh one."""
     r: Count = 16
     """Rank of the adapter."""
     alpha: PositiveFloat = 32
@@ -224,6 +228,14 @@ class TrainConfig(_Model):
     optimizer: OptimizerConfig = OptimizerConfig()
     lora: LoraSettings | None = None
     """An adapter to train; null trains all weights. The model in `out` has it merged."""
+    weights: Weights | None = None
+    """Dtype in which weights are held. bfloat16 takes half the memory: weights that train are then
+    stepped in float32 and rounded stochastically, with gradients in bfloat16. The reference must
+    have been computed with the same. Null: float32 for weights that train or are sharded; under
+    `lora`, bfloat16 if the checkpoint has it."""
+    quantize: Quantize | None = None
+    """Hold the linear layers under `lora` in 4 (`nf4`) or 8 bits (`int8`) per weight; needs
+    bitsandbytes. The reference must have been computed with the same."""
     attention: str = "auto"
     """Attention over packs: `segments` (SDPA text by text), `flex` (one FlexAttention kernel), or
     `auto`: `flex` on a GPU without dropout (in float32 only with 160 KB of shared memory a
@@ -308,6 +320,14 @@ class TrainConfig(_Model):
         names, by_group = [loss.name for loss in self.loss], self.average_over == "groups"
         for name in (name for name in names if not is_reference_free(name)):
             yield self.reference is None, f"{name} needs reference log-probs; `reference` is null"
+        yield (
+            self.quantize is not None and self.lora is None,
+            "quantize needs `lora`: quantized weights cannot be trained, an adapter on them can",
+        )
+        yield (
+            self.weights == "bfloat16" and self.mixed_precision == "fp16",
+            "weights: bfloat16 needs `mixed_precision: bf16` or `no`",
+        )
         yield (
             self.lora is not None and self.lora.dropout > 0 and not self.dropout,
             "lora.dropout needs `dropout: true`",

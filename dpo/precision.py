@@ -12,7 +12,13 @@ import torch
 from torch import nn
 
 Precision = Literal["no", "bf16", "fp16"]
+Weights = Literal["float32", "bfloat16"]
+"""Dtype in which weights are held."""
+Quantize = Literal["nf4", "int8"]
+"""Form in which linear layers of a frozen model are held: 4 bits per weight
+(https://arxiv.org/abs/2305.14314), or 8."""
 
+HELD: dict[Weights, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PRODUCTS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 FIRST_SCALE = 2.0**16

@@ -22,6 +22,7 @@ import pyarrow as pa
 from accelerate.state import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 import prefdata
 from dpo.data.pairs import Pairs
@@ -36,12 +37,12 @@ from dpo.model.fingerprints import (
     check_lengths,
     check_tokenizer,
     check_vocabulary,
-    values_sha256,
 )
-from dpo.model.load import check_model
+from dpo.model.load import check_model, held_in
 from dpo.model.policy import Policy, RowLogps, row_logps
 from dpo.model.self_check import make_policy
 from dpo.model.sharded import fill, load_part
+from dpo.model.source import ModelSource, as_source, find_parts
 from dpo.model.weights import left_out
 from dpo.precision import Precision
 from dpo.training.distributed import is_sharded, join_processes, sharding
@@ -76,7 +77,7 @@ class _Found(NamedTuple):
 def compute_reference(
     data: str | Path,
     *,
-    model: str,
+    model: str | ModelSource,
     name: str | Path = "default",
     mixed_precision: Precision = "no",
     pack_tokens: int = 2048,
@@ -96,25 +97,25 @@ def compute_reference(
     folder = reference_folder(build.path, name)
     if is_main and isinstance(name, str):  # the caller checks the directory of a `Path`
         require_own_reference(folder, build.path)
-    check_model(model)
-    check_tokenizer(model, build)
+    source = as_source(model)
+    check_model(source)
+    check_tokenizer(find_parts(source).tokenizer, build)
     make_folder(folder)
     shards = [shard for split in build.splits for shard in build.shards(split)]
     title = name.name if isinstance(name, Path) else "reference"
     lock = lock_folder(folder) if is_main else nullcontext()
     with lock, progress.bar(title, sum(s.rows for s in shards)) as advance:
-        loaded = load_part(model, device=ranks.device, how=how)
-        pairs = Pairs([shard.read() for shard in shards])
-        check_vocabulary(loaded, pairs, place=model)
-        notices = (left_out(model, loaded), check_lengths(loaded, pairs, place=model))
-        prepare = partial(fill, name=model, how=how)
+        loaded = load_part(source, device=ranks.device, how=how)
+        pairs, base = Pairs([shard.read() for shard in shards]), find_parts(source).base
+        check_vocabulary(loaded, pairs, place=source.name)
+        notices = (left_out(base, loaded), check_lengths(loaded, pairs, place=source.name))
+        prepare = partial(fill, name=base, how=how)
         policy, why = make_policy(loaded, pairs, precision=mixed_precision, prepare=prepare)
         unshared = why and f"prompts are not shared by their completions: {why}"
         for line in filter(None, (unshared, *notices)):
             progress.note(line)
         plain = ReferenceManifest(
-            model=shared_name(model),
-            **_decides(build, WeightsId(model, partial(values_sha256, loaded)), folder),
+            **_decides(build, source, loaded, folder),
             mixed_precision=mixed_precision,
             shared_prompts=policy.shared,
             notices=[line for line in notices if line is not None],
@@ -124,10 +125,16 @@ def compute_reference(
         return ReferenceManifest.model_validate(_of_main(ledger and ledger.close()))
 
 
-def _decides(build: Build, weights: WeightsId, folder: Path) -> dict[str, Any]:
-    """Return the fields of a manifest that a build and the weights decide."""
+def _decides(
+    build: Build, source: ModelSource, loaded: PreTrainedModel, folder: Path
+) -> dict[str, Any]:
+    """Return the fields of a manifest that a build and a model decide."""
     before = _of_main(Ledger.before(folder) if PartialState().is_main_process else None)
-    return weights.seal(before) | {
+    adapter = "" if source.adapter is None else f" + {shared_name(source.adapter)}"
+    return WeightsId.of(source, loaded).seal(before) | {
+        "model": shared_name(source.name) + adapter,
+        "weights": held_in(source),
+        "quantize": source.quantize,
         "tokenizer_sha256": build.manifest.tokenizer.tokenizer_sha256,
         "template_sha256": build.manifest.tokenizer.template_sha256,
         "build_hash": build.manifest.hash,

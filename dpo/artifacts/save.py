@@ -7,6 +7,7 @@ from typing import Any
 from dpo.config import TrainConfig
 from dpo.model.lora import merged, save_adapter
 from dpo.model.policy import Policy
+from dpo.model.source import find_parts
 from dpo.model.tokenizer import load_tokenizer
 from prefdata.store.claim import Claim
 from prefdata.store.commit import FileDigest, fsync_path, temporary_name
@@ -29,7 +30,7 @@ def save_model(
     not depend on packs. An adapter is merged into it, and also saved next to it. `weights` is the
     policy's whole state dict, if it is sharded.
     """
-    tokenizer = config.model
+    parts = find_parts(config.model)
     shared = policy.shared
     policy.share(shared=False)
     path, made = claim.folder / MODEL, dict[str, FileDigest]()
@@ -39,9 +40,9 @@ def save_model(
     else:
         adapter = _new_folder(claim.folder / ADAPTER)
         save_adapter(policy.model, adapter, weights)
-        merged(config.model, adapter).save_pretrained(temporary)
+        merged(parts.base, adapter).save_pretrained(temporary)
         made |= claim.place(adapter, ADAPTER)
-    load_tokenizer(tokenizer).save_pretrained(temporary)
+    load_tokenizer(parts.tokenizer).save_pretrained(temporary)
     (temporary / "README.md").write_text(card, encoding="utf-8")
     for file in temporary.iterdir():
         fsync_path(file)

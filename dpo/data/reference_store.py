@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpo.data.reference_folder import reference_folder
 from dpo.errors import MismatchError
-from dpo.precision import Precision
+from dpo.precision import Precision, Quantize, Weights
 from prefdata.store.canonical import hash_json, to_json
 from prefdata.store.manifest import ShardSeal
 from prefdata.store.reader import Build, is_inside
@@ -23,10 +23,6 @@ from prefdata.store.shards import REFERENCE, read_shard
 from prefdata.store.verify import check_seal
 
 _NOT_FINITE = "delete it and run `dpo-ref` again, which stops at such a row and reports the cause"
-
-
-def _is_values(value: str) -> bool:
-    return value == "values"
 
 
 class ReferenceManifest(BaseModel):
@@ -41,7 +37,9 @@ class ReferenceManifest(BaseModel):
     model."""
     weights_sha256: str
     """sha256 of what `weights_by` says."""
-    weights_by: Literal["files", "values"] = Field(default="values", exclude_if=_is_values)
+    weights_by: Literal["files", "values"] = Field(
+        default="values", exclude_if=lambda by: by == "values"
+    )
     """The checkpoint's tensor files and config, or its tensors' float32 values (older versions)."""
     values_sha256: str = Field(default="", exclude_if=operator.not_)
     """sha256 of the tensors' float32 values if `weights_by` is `files` and they are known: equal
@@ -53,6 +51,10 @@ class ReferenceManifest(BaseModel):
     content_hash: str = Field(default="", exclude_if=operator.not_)
     """Content hash of the build that the log-probs belong to."""
     mixed_precision: Precision
+    weights: Weights = Field(default="float32", exclude_if=lambda value: value == "float32")
+    """Dtype in which the model's weights were held; absent if float32."""
+    quantize: Quantize | None = Field(default=None, exclude_if=operator.not_)
+    """Form in which its linear layers were held; absent if in `weights`."""
     shared_prompts: bool
     """True if each prompt ran once for all of its completions."""
     token_shards: dict[str, str]

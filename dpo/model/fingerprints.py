@@ -7,13 +7,14 @@ recomputes a sample of rows, which finds what fingerprints cannot.
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import orjson
+import torch
 import transformers
 from torch import distributed as dist
 from torch import nn
@@ -23,7 +24,11 @@ from transformers import PreTrainedModel
 from dpo.data.pairs import Pairs
 from dpo.data.reference_store import Reference, ReferenceManifest
 from dpo.errors import MismatchError
-from dpo.model.weights import model_folder, weight_files
+from dpo.model.load import held_in
+from dpo.model.quantized import is_quantized
+from dpo.model.source import WEIGHTS as ADAPTER_WEIGHTS
+from dpo.model.source import ModelSource, find_parts, read_adapter_config
+from dpo.model.weights import model_folder, stored_dtype, weight_files
 from dpo.precision import Precision
 from prefdata.store.canonical import hash_json
 from prefdata.store.reader import Build
@@ -32,6 +37,10 @@ from prefdata.tokens.tokenizer import load_tokenizer_spec
 
 _SAYS_NOTHING = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"}
 """Keys of config.json that do not decide what the model computes with weights in a given dtype."""
+_DECIDES_ADAPTER = (
+    "r", "lora_alpha", "use_dora", "use_rslora", "fan_in_fan_out", "alpha_pattern", "rank_pattern"
+)  # fmt: skip
+"""Keys of adapter_config.json that decide what an adapter of given weights computes."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -44,12 +53,27 @@ class WeightsId:
     computed once per checkpoint and machine, and only where a manifest has nothing else in common.
     """
 
-    def __init__(self, name: str, values: Callable[[], str] | None) -> None:
+    def __init__(self, model: str | ModelSource, values: Callable[[], str] | None) -> None:
         """Hash the files; `values` gives the hash by values, None if the model cannot give it."""
-        self._values = values
-        folder = model_folder(name)
+        self._values, parts = values, find_parts(model)
+        folder = model_folder(parts.base)
         files = [_file_sha256(path) for path in weight_files(folder)]
-        self.sha256 = hash_json({"config": _decides(folder / "config.json"), "files": files})
+        found = {"config": _decides(folder / "config.json"), "files": files}
+        if parts.adapter is not None:
+            config = read_adapter_config(parts.adapter)
+            found["adapter"] = {key: config.get(key) for key in _DECIDES_ADAPTER}
+            found["files"] = [*files, _file_sha256(parts.adapter / ADAPTER_WEIGHTS)]
+        self.sha256 = hash_json(found)
+
+    @classmethod
+    def of(cls, source: ModelSource, model: PreTrainedModel) -> "WeightsId":
+        """Return the identity of a loaded model, by values too if it holds all of them exactly."""
+        parts = find_parts(source)
+        stored = stored_dtype(model_folder(parts.base))
+        is_exact = held_in(source) == "float32" or stored == torch.bfloat16
+        is_plain = parts.adapter is None and source.quantize is None
+        is_plain &= not is_quantized(model.config)
+        return cls(source, partial(values_sha256, model) if is_exact and is_plain else None)
 
     @cached_property
     def values(self) -> str | None:
@@ -186,17 +210,28 @@ def _has_table(model: PreTrainedModel, limit: int) -> bool:
 
 
 def check_reference(
-    reference: Reference, weights: WeightsId, *, place: str, precision: Precision
+    reference: Reference, weights: WeightsId, source: ModelSource, precision: Precision
 ) -> None:
-    """Refuse log-probs that come from other weights or from another precision."""
+    """Refuse log-probs of other weights, of weights held otherwise, or of another precision."""
     manifest = reference.manifest
     if not weights.made(manifest):
-        problem = f"its log-probs come from other weights ({manifest.model}) than {place} has"
+        problem = f"its log-probs come from other weights ({manifest.model}) than {source.name} has"
         if manifest.weights_by == "files" and not manifest.values_sha256:
             problem += ", or from equal ones in other files or another dtype"
         remedy = "run `dpo-ref` with this model, or set reference.model to the one that it ran with"
         raise MismatchError("T205", str(reference.folder), problem, remedy)
+    own = {"weights": held_in(source), "quantize": source.quantize}
+    theirs = {"weights": manifest.weights, "quantize": manifest.quantize}
+    if own != theirs:
+        options = " ".join(f"--{key} {value}" for key, value in own.items() if value is not None)
+        problem = f"was computed with {_listed(theirs)}, but this run has {_listed(own)}"
+        remedy = f"run `dpo-ref {options}` under another --name, or set {_listed(theirs)}"
+        raise MismatchError("T213", str(reference.folder), problem, remedy)
     if manifest.mixed_precision != precision:
         problem = f"was computed with mixed_precision {manifest.mixed_precision}, not {precision}"
         remedy = f"run `dpo-ref --mixed-precision {precision}` under another --name"
         raise MismatchError("T208", str(reference.folder), problem, remedy)
+
+
+def _listed(settings: Mapping[str, str | None]) -> str:
+    return ", ".join(f"{key}: {value or 'null'}" for key, value in settings.items())

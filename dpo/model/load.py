@@ -8,10 +8,23 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedModel,
+)
 from transformers.utils import logging
 
 from dpo.errors import UsageError
+from dpo.model.adapters import load_adapter, require_peft, without_adapter
+from dpo.model.quantized import (
+    dequantize_in_products,
+    is_quantized,
+    quantization,
+    require_bitsandbytes,
+)
+from dpo.model.source import ModelSource, Parts, as_source, find_parts
 from dpo.model.weights import (
     Loading,
     check_doubles,
@@ -19,10 +32,13 @@ from dpo.model.weights import (
     check_files,
     check_finite,
     check_loading,
-    refuse_adapter,
+    model_folder,
+    stored_dtype,
 )
+from dpo.precision import HELD, Weights
 from prefdata.tokens.load import require_model
 
+_TEXT, _WITH_IMAGES = AutoModelForCausalLM, AutoModelForImageTextToText
 _LOADING_ERRORS = (
     OSError, ValueError, ImportError, LookupError, TypeError, AttributeError, RuntimeError,
     ArithmeticError, AssertionError, MemoryError, SafetensorError, StrictDataclassError,
@@ -30,56 +46,116 @@ _LOADING_ERRORS = (
 
 
 def load_model(
-    name: str,
-    *,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | None = None,
-    dropout: bool = False,
+    source: str | ModelSource, *, device: torch.device | None = None, dropout: bool = False
 ) -> PreTrainedModel:
     """Load a causal LM with exactly the tensors of its checkpoint; `dropout` keeps its rates.
 
-    Raises UsageError for all that `check_model` finds, and for weights that are not finite (T196).
+    An adapter is added as layers of its own, frozen. Raises UsageError for all that `check_model`
+    finds, and for weights that are not finite (T196).
     """
-    config = load_config(name)
-    check_files(name)
-    model = _load(name, config, dtype=dtype)
-    check_finite(name, model)
+    source = as_source(source)
+    parts = find_parts(source)
+    config = load_config(parts.base)
+    check_files(parts.base)
+    dtype = HELD[held_in(source)]
+    options: dict[str, Any] = {}
+    if source.quantize is not None:
+        options["quantization_config"] = quantization(source.quantize, dtype)
+    if options or is_quantized(config):
+        options["device_map"] = {"": device or torch.device("cpu")}
+    model = _load(parts, config, dtype=dtype, **options)
+    dequantize_in_products(model)
+    if parts.adapter is not None:
+        load_adapter(model, parts.adapter)
+    check_finite(source.name, model)
+    freeze_towers(model)
     if not dropout:
         switch_off_dropout(model)
     model.train(mode=False)
-    if device is not None:
+    if device is not None and "device_map" not in options:
         torch.nn.Module.to(model, device)
     return model
 
 
-def check_model(name: str) -> PreTrainedModel:
+def check_model(source: str | ModelSource) -> PreTrainedModel:
     """Refuse a checkpoint that `load_model` would refuse, quickly and before any work.
 
-    Returns the model without its weights. Names and shapes are read from the files' headers.
-    Raises UsageError: T101 to T103, T190 to T195, T197.
+    Returns the model without its weights. Names and shapes are read from the files' headers; those
+    of quantized weights are checked when they are loaded. Raises UsageError: T101 to T103, T105,
+    T128, T129, T190 to T195, T197.
     """
-    config = load_config(name)
-    check_files(name)
-    return _load(name, config, dtype=torch.float32, device_map="meta")
+    source = as_source(source)
+    parts = find_parts(source)
+    config = load_config(parts.base)
+    check_files(parts.base)
+    if parts.adapter is not None:
+        require_peft(str(parts.adapter))
+    if not is_quantized(config):
+        if source.quantize is not None:
+            require_bitsandbytes(f"quantize: {source.quantize}")
+        return _load(parts, config, dtype=torch.float32, device_map="meta")
+    if source.quantize is not None:
+        problem = f"is quantized already, so quantize: {source.quantize} would do it twice"
+        raise UsageError("T105", source.name, problem, "leave quantize out")
+    return _without_weights(parts.base, config)
 
 
-def _load(name: str, config: Any, **options: Any) -> PreTrainedModel:
-    """Load the model if its checkpoint has exactly the tensors it needs; open no pickle."""
+def require_trainable(source: ModelSource) -> None:
+    """Refuse to train all weights of a quantized checkpoint (T105)."""
+    if not source.is_frozen and is_quantized(load_config(find_parts(source).base)):
+        problem = "has quantized weights, which cannot be trained"
+        remedy = "set `lora` to train an adapter on them, or name the model that was quantized"
+        raise UsageError("T105", source.name, problem, remedy)
+
+
+def held_in(source: ModelSource) -> Weights:
+    """Return the dtype in which a model's weights are held."""
+    if source.weights is not None:
+        return source.weights
+    base = find_parts(source).base
+    own = source.is_frozen or source.quantize is not None or is_quantized(load_config(base))
+    is_half = own and stored_dtype(model_folder(base)) == torch.bfloat16
+    return "bfloat16" if is_half else "float32"
+
+
+def _without_weights(name: str, config: Any) -> PreTrainedModel:
+    """Return a quantized checkpoint's model as it would be in floating point numbers, empty."""
+    method = config.quantization_config
+    method = method.get("quant_method") if isinstance(method, dict) else method.quant_method
+    if "bitsandbytes" in str(method):
+        require_bitsandbytes(name)
+    plain = type(config).from_dict({**config.to_dict(), "quantization_config": None})
     try:
-        with _quiet():
-            found: Any = AutoModelForCausalLM.from_pretrained(
-                name, config=config, trust_remote_code=False, use_safetensors=True,
+        with torch.device("meta"):
+            model: PreTrainedModel = model_class(plain).from_config(plain)
+    except _LOADING_ERRORS as error:
+        raise _not_made(name, error) from error
+    return model
+
+
+def _load(parts: Parts, config: Any, **options: Any) -> PreTrainedModel:
+    """Load the model if its checkpoint has exactly the tensors it needs; open no pickle."""
+    name = parts.base
+    try:
+        with _quiet(), without_adapter(name) as place:
+            found: Any = model_class(config).from_pretrained(
+                place, config=config, trust_remote_code=False, use_safetensors=True,
                 ignore_mismatched_sizes=True, output_loading_info=True, **options,
             )  # fmt: skip
     except _LOADING_ERRORS as error:
-        problem = f"cannot be loaded ({_said(error)})"
-        remedy = "check its config.json, or name a checkpoint with complete safetensors"
-        raise UsageError("T103", name, problem, remedy) from error
+        raise _not_made(name, error) from error
     model: PreTrainedModel = found[0]
+    model.name_or_path = model.config._name_or_path = name
     check_doubles(name, model)
     check_loading(name, Loading.of(found[1]))
     check_dtypes(name, model)
     return model
+
+
+def _not_made(name: str, error: Exception) -> UsageError:
+    problem = f"cannot be loaded ({_said(error)})"
+    remedy = "check its config.json, or name a checkpoint with complete safetensors"
+    return UsageError("T103", name, problem, remedy)
 
 
 @contextmanager
@@ -97,16 +173,53 @@ def load_config(name: str) -> Any:
     """Load the config of a model that the installed transformers can build as a causal LM."""
     require_model(name, partial(UsageError, "T101", name))
     try:
-        refuse_adapter(name)
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except _LOADING_ERRORS as error:
         problem = f"has no config that transformers knows ({_said(error)})"
         remedy = "correct its config.json, or name a model that the installed transformers knows"
         raise UsageError("T102", name, problem, remedy) from error
-    if type(config) not in AutoModelForCausalLM._model_mapping:
+    if all(type(config) not in kind._model_mapping for kind in (_TEXT, _WITH_IMAGES)):
         problem = f"{config.model_type} has no causal language model in transformers"
         raise UsageError("T102", name, problem, "name a decoder model")
     return config
+
+
+def model_class(config: Any) -> Any:
+    """Return the kind of model that a checkpoint was saved from: for text, or images and text.
+
+    One for images and text keeps its towers, so that it is saved as it came.
+    """
+    kinds: Any = _WITH_IMAGES._model_mapping
+    if type(config) not in kinds:
+        return _TEXT
+    is_own = kinds[type(config)].__name__ in (config.architectures or ())
+    return _WITH_IMAGES if is_own or type(config) not in _TEXT._model_mapping else _TEXT
+
+
+def freeze_towers(model: PreTrainedModel) -> None:
+    """Freeze what texts do not run through: the towers of a model for images and text."""
+    for weight in _tower_weights(model):
+        weight.requires_grad = False
+
+
+def tower_layers(model: PreTrainedModel) -> list[str]:
+    """Return the names of linear layers in the towers, which get no adapter."""
+    frozen = {id(weight) for weight in _tower_weights(model)}
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and id(module.weight) in frozen
+    ]
+
+
+def _tower_weights(model: PreTrainedModel) -> Iterator[torch.nn.Parameter]:
+    config: Any = model.config
+    kinds: Any = _WITH_IMAGES._model_mapping
+    if type(config) not in kinds or not isinstance(model, kinds[type(config)]):
+        return
+    text = [model.get_decoder(), model.get_output_embeddings(), model.get_input_embeddings()]
+    used = {id(weight) for part in text if part is not None for weight in part.parameters()}
+    yield from (weight for weight in model.parameters() if id(weight) not in used)
 
 
 def switch_off_dropout(model: PreTrainedModel) -> None:

@@ -14,7 +14,9 @@ from transformers.pytorch_utils import Conv1D
 
 from dpo.config import LoraSettings
 from dpo.errors import MODEL_ERRORS, UsageError
-from dpo.model.load import load_model
+from dpo.model.adapters import has_adapter, hold_in_float32, require_peft
+from dpo.model.load import load_model, tower_layers
+from dpo.model.source import ModelSource
 
 ALL = "all-linear"
 BYPASSED = "out_proj"
@@ -22,11 +24,14 @@ BYPASSED = "out_proj"
 
 
 def add_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int) -> str | None:
-    """Freeze the model and add an adapter, initialised by `seed`.
+    """Freeze the model and add an adapter, initialised by `seed`, or continue the one it has.
 
     Returns a notice if `all-linear` leaves out layers that cannot have one, else None.
     """
-    peft = _peft()
+    if has_adapter(model):
+        _continue(model, settings)
+        return None
+    peft = require_peft("lora")
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
     left_out = not_adaptable(model) if targets == ALL else []
     config = peft.LoraConfig(
@@ -34,7 +39,7 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int) -> st
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=targets,
-        exclude_modules=left_out or None,
+        exclude_modules=[*left_out, *tower_layers(model)] or None,
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         use_dora=settings.dora,
         use_rslora=settings.rslora,
@@ -48,6 +53,7 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int) -> st
         problem = " ".join(str(error).split())[:200]
         remedy = "name layers of the model that an adapter can have, or all-linear"
         raise UsageError("T127", "lora.targets", problem, remedy) from error
+    hold_in_float32(model)
     if not left_out:
         return None
     ends = ", ".join(sorted({name.rpartition(".")[2] for name in left_out}))
@@ -73,7 +79,7 @@ def not_adaptable(model: PreTrainedModel) -> list[str]:
 @torch.no_grad()
 def _is_linear(module: torch.nn.Linear) -> bool:
     """Return whether a layer computes W x + b; classes of a model may do more."""
-    if type(module) is torch.nn.Linear:
+    if type(module) is torch.nn.Linear or not module.weight.is_floating_point():  # quantized
         return True
     states = torch.ones(
         2, module.in_features, dtype=module.weight.dtype, device=module.weight.device
@@ -86,6 +92,27 @@ def _is_linear(module: torch.nn.Linear) -> bool:
     return isinstance(output, torch.Tensor) and torch.equal(output, expected)
 
 
+def _continue(model: PreTrainedModel, settings: LoraSettings) -> None:
+    """Train the adapter that a model has. Raises UsageError (T106) for settings unlike its own."""
+    own: Any = model.peft_config["default"]
+    has = {"r": own.r, "alpha": own.lora_alpha, "dora": own.use_dora, "rslora": own.use_rslora}
+    has["targets"] = own.target_modules
+    for name in has.keys() & settings.model_fields_set:
+        wanted = getattr(settings, name)
+        wanted = set(wanted) if isinstance(wanted, tuple) else wanted
+        if wanted != has[name]:
+            problem = f"is {wanted!r}, but the adapter that is continued has {has[name]!r}"
+            raise UsageError("T106", f"lora.{name}", problem, "leave it out")
+    own.inference_mode = False
+    for name, weight in model.named_parameters():
+        weight.requires_grad_("lora_" in name)
+    for module in model.modules():
+        drops: Any = getattr(module, "lora_dropout", None)
+        if isinstance(drops, torch.nn.ModuleDict):
+            rate = settings.dropout
+            drops["default"] = torch.nn.Dropout(rate) if rate else torch.nn.Identity()
+
+
 def save_adapter(model: PreTrainedModel, path: Path, weights: dict[str, Any] | None) -> None:
     """Write only the adapter, as peft loads it; from `weights` if the model is sharded."""
     model.save_pretrained(path, state_dict=weights)
@@ -95,15 +122,7 @@ def merged(base: str, adapter: Path) -> PreTrainedModel:
     """Return the model with the adapter merged into its weights: an ordinary checkpoint."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft calls a renamed function
-        tuned: Any = _peft().PeftModel.from_pretrained(load_model(base), adapter)
+        plain = load_model(ModelSource(base, is_bare=True))
+        tuned: Any = require_peft("lora").PeftModel.from_pretrained(plain, adapter)
         model: PreTrainedModel = tuned.merge_and_unload()
     return model
-
-
-def _peft() -> Any:
-    try:
-        import peft  # optional, and the import takes a second
-    except ImportError as error:
-        remedy = "pip install 'prefdata-dpo[lora]'"
-        raise UsageError("T128", "lora", "needs peft, which is not installed", remedy) from error
-    return peft

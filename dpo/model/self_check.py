@@ -20,6 +20,7 @@ from dpo.data.packing import Pack, PromptWithCompletions, bin_pack, pack
 from dpo.data.pairs import Pairs
 from dpo.errors import MODEL_ERRORS, UsageError, first_line, is_of_memory
 from dpo.model.attention import SEGMENTS
+from dpo.model.float32 import in_float32
 from dpo.model.heads import LogitForm, logit_forms, takes_places
 from dpo.model.kernel_check import check_kernel, has_kernel
 from dpo.model.length_limits import chooses_keys, lengths_named, start_afresh
@@ -65,7 +66,8 @@ def make_policy(
     device = device_of(model)
     apart = precision != "no" and has_kernel(options, device, precision)
     policy.options = options._replace(backend=SEGMENTS) if apart else options
-    why = _choose(policy, rows, compared)
+    with in_float32(model):
+        why = _choose(policy, rows, compared)
     policy.options = options
     if apart and why is None:
         packs = [pack(some).to(device) for some in _in_packs(rows)]

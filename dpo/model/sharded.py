@@ -33,8 +33,17 @@ from transformers.modeling_utils import LoadStateDictConfig
 from transformers.pytorch_utils import Conv1D
 
 from dpo.errors import UsageError
-from dpo.model.load import check_model, load_model, switch_off_dropout
+from dpo.model.load import (
+    check_model,
+    freeze_towers,
+    held_in,
+    load_config,
+    load_model,
+    switch_off_dropout,
+)
 from dpo.model.policy import Policy
+from dpo.model.quantized import is_quantized
+from dpo.model.source import ModelSource, find_parts
 from dpo.model.stored import stored_tensors
 from dpo.model.weights import check_finite, model_folder, weight_files
 
@@ -68,6 +77,7 @@ def model_without_weights(name: str, *, dropout: bool = False) -> PreTrainedMode
         buffers = dict(type(model)(deepcopy(model.config)).named_buffers())
     for module, short, key in _named_buffers(model):
         module._buffers[short] = buffers[key]
+    freeze_towers(model)
     if not dropout:
         switch_off_dropout(model)
     model.train(mode=False)
@@ -83,12 +93,21 @@ def _named_buffers(model: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
 
 
 def load_part(
-    name: str, *, device: torch.device, how: Sharding | None, dropout: bool = False
+    source: ModelSource, *, device: torch.device, how: Sharding | None, dropout: bool = False
 ) -> PreTrainedModel:
-    """Load a model; if it will be sharded, without weights, which `fill` reads."""
+    """Load a model; if it will be sharded, without weights, which `fill` reads.
+
+    Raises UsageError (T176) for what cannot be sharded.
+    """
     if how is None:
-        return load_model(name, dropout=dropout, device=device)
-    return model_without_weights(name, dropout=dropout)
+        return load_model(source, dropout=dropout, device=device)
+    parts = find_parts(source)
+    is_plain = source.quantize is None and not is_quantized(load_config(parts.base))
+    if not is_plain or parts.adapter is not None or held_in(source) != "float32":
+        problem = "can be sharded only in float32, without quantization or an adapter from disk"
+        remedy = "launch with ddp.yaml, or leave weights, quantize and lora.start out"
+        raise UsageError("T176", source.name, problem, remedy)
+    return model_without_weights(source.name, dropout=dropout)
 
 
 def fill(policy: Policy, name: str, how: Sharding | None) -> None:

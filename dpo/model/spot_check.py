@@ -1,11 +1,12 @@
 """Check before step 1 that stored log-probs agree with those that the model gives here.
 
 Fingerprints cannot detect what a machine computes, so rows are recomputed. In float32 the worst
-token decides. Under bf16 and fp16 log-probs depend on the shape of a batch, by an amount that
-varies with model and machine, so the bounds are measured. The rows also run in float32, and stored
-log-probs may differ from that about as much as recomputed ones of the same precision. Log-probs of
-other weights differ several times more at each token. Thousands of tokens show this reliably; one
-step of few pairs would not. docs/decisions/0021 has the measurements.
+token decides. Under bf16 and fp16, and with weights in bfloat16, log-probs depend on the shape of a
+batch, by an amount that varies with model and machine, so the bounds are measured. The rows also
+run in float32, and stored log-probs may differ from that about as much as recomputed ones of the
+same precision. Log-probs of other weights differ several times more at each token. Thousands of
+tokens show this reliably; one step of few pairs would not. docs/decisions/0021 has the
+measurements.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from dpo.data.pairs import Pairs
 from dpo.data.reference_store import Reference
 from dpo.data.sampler import permute
 from dpo.errors import MismatchError
+from dpo.model.float32 import in_float32, is_float32
 from dpo.model.kernel_check import text_by_text
 from dpo.model.policy import Policy, RowLogps, row_logps
 from prefdata.store.shards import REFERENCE
@@ -70,17 +72,18 @@ def spot_check(policy: Policy, pairs: Pairs, reference: Reference, split: str) -
     count = min(SPOT_ROWS, len(pairs))
     rows = np.sort(permute(np.arange(count), len(pairs), key="spot check")).tolist()
     precision = reference.manifest.mixed_precision
+    rounds = precision != "no" or not is_float32(policy.model)
     stored = _stored_token_logps(reference, split, rows)
     again: list[RowLogps] = []
     exact: list[RowLogps] = []
     for start in range(0, count, 4):
         some = rows[start : start + 4]
         again += row_logps(policy, pairs, some, precision=precision)[0]
-        if precision != "no":
-            with text_by_text(policy):  # a GPU may have no kernel for float32
+        if rounds:  # a GPU may have no kernel for float32
+            with text_by_text(policy), in_float32(policy.model):
                 exact += row_logps(policy, pairs, some, precision="no")[0]
     place = f"{reference.folder} {split}"
-    if precision == "no":
+    if not rounds:
         _refuse_worst_token(place, pairs, rows, again, stored)
         return _spread(again, stored)
     _refuse_far_tokens(place, again, exact, stored)

@@ -1,8 +1,7 @@
 """Weights of a checkpoint: the files that contain them, and checks that they fit the model.
 
 Nothing here is guessed. A missing tensor would be initialised at random, an extra one would be
-ignored, and an adapter would be applied only if peft is installed; each is an error before any
-work.
+ignored; each is an error before any work.
 """
 
 import re
@@ -17,18 +16,15 @@ from safetensors import SafetensorError, safe_open
 from torch import distributed as dist
 from torch.distributed.tensor import DTensor
 from transformers.utils.hub import cached_file
-from transformers.utils.peft_utils import find_adapter_config_file
 
 from dpo.errors import UsageError
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "*.bin", "*.pt", "*.pth", "*.ckpt")
 _BUFFERS = (".inv_freq", ".position_ids", ".masked_bias")
 """Suffixes of buffers that old checkpoints store and that a config decides."""
 _DERIVED = (*_BUFFERS, ".attn.bias", ".attention.bias")
 """Suffixes of `_BUFFERS`, and of masks that only some models have."""
-_MERGE = "merge the adapter (peft: merge_and_unload, then save_pretrained) and name the result"
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _SHOWN = 3
 
@@ -175,6 +171,16 @@ def model_folder(name: str) -> Path:
     return folder if folder.is_dir() else Path(str(cached_file(name, "config.json"))).parent
 
 
+def stored_dtype(folder: Path) -> torch.dtype:
+    """Return the dtype of most tensors of a checkpoint that are floating point numbers."""
+    found: Counter[str] = Counter()
+    for file in weight_files(folder):
+        with safe_open(file, "pt") as opened:
+            found.update(opened.get_slice(tensor).get_dtype() for tensor in opened.keys())  # noqa: SIM118
+    known = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+    return max(known.items(), key=lambda item: found[item[0]])[1]
+
+
 def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files of a checkpoint's directory, in order of name."""
     whole, index = folder / _WHOLE, folder / _INDEX
@@ -215,34 +221,6 @@ def tensor_names(file: Path) -> list[str]:
         remedy = "copy, download or save it again"
         raise UsageError("T191", str(file), problem, remedy) from error
     return names
-
-
-def refuse_adapter(name: str) -> None:
-    """Refuse an adapter, with or without a model: it would apply only if peft is there (T190)."""
-    folder = Path(name)
-    if not folder.is_dir():
-        if find_adapter_config_file(name) is not None:
-            problem = f"has an adapter ({_ADAPTER[0]}), so it is not clear which model is meant"
-            raise UsageError("T190", name, problem, _MERGE)
-        return
-    found = next((file for file in _ADAPTER if (folder / file).exists()), None)
-    if found is None:
-        return
-    if (folder / "config.json").exists() or (folder / _WHOLE).exists():
-        problem = f"has a model and an adapter ({found}), so it is not clear which one is meant"
-        remedy = f"move the adapter's files elsewhere to use only the model, or {_MERGE}"
-    else:
-        problem, remedy = f"is an adapter of {_base_of(folder)}, not a complete model", _MERGE
-    raise UsageError("T190", name, problem, remedy)
-
-
-def _base_of(folder: Path) -> str:
-    try:
-        config = orjson.loads((folder / "adapter_config.json").read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        return "another model"
-    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
-    return base if isinstance(base, str) else "another model"
 
 
 def _refuse_no_weights(folder: Path) -> None:

@@ -15,7 +15,9 @@ import transformers
 
 from dpo.model.fingerprints import WeightsId
 from dpo.model.load import best_device, check_model, load_model
+from dpo.model.source import ModelSource, find_parts
 from dpo.model.tokenizer import encode_prompt, load_tokenizer, prompt_encoder, short_name
+from dpo.precision import Weights
 from dpo.sampling.files import (
     PromptRow,
     append,
@@ -47,7 +49,12 @@ class SampleJob(NamedTuple):
     model: str
     out: Path
     scorer: str | None = None
-    dtype: str = "float32"
+    dtype: Weights = "float32"
+    adapter: str | None = None
+
+    @property
+    def source(self) -> ModelSource:
+        return ModelSource(self.model, self.adapter, self.dtype)
 
 
 class SampleSummary(NamedTuple):
@@ -71,11 +78,11 @@ def sample_file(
     named = (("the prompts", job.prompts), ("the model", Path(job.model)))
     check_out(job.out, [Read(role, path) for role, path in named if path.exists()])
     scorer = load_scorer(job.scorer) if job.scorer else None
-    check_model(job.model)
+    check_model(job.source)
     rows = read_prompts(job.prompts)
     with progress.bar("sampling", len(rows)) as advance:
-        model = load_model(job.model, dtype=getattr(torch, job.dtype), device=best_device())
-        tokenizer = load_tokenizer(job.model)
+        model = load_model(job.source, device=best_device())
+        tokenizer = load_tokenizer(find_parts(job.source).tokenizer)
         encoder = prompt_encoder(tokenizer, control_tokens=config.control_tokens)
         read = read_as([row.prompt for row in rows], encoder, config, str(job.prompts))
         if read.choice is not None:  # each window uses the same reading
@@ -152,7 +159,7 @@ def _what_decides(job: SampleJob, config: SampleConfig, tokenizer: Any) -> dict[
     day = {"date": date.today().isoformat()} if "strftime_now" in template else {}
     vocabulary = tokenizer.get_vocab() | {"chat_template": tokenizer.chat_template}
     return {
-        "weights": WeightsId(job.model, None).sha256,
+        "weights": WeightsId(job.source, None).sha256,
         "tokenizer": _sha256(orjson.dumps(vocabulary, option=orjson.OPT_SORT_KEYS)),
         "prompts": _sha256(job.prompts.read_bytes()),
         "model": short_name(job.model),

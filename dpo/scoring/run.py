@@ -24,6 +24,7 @@ from dpo.data.reference_store import Reference, open_reference
 from dpo.errors import MismatchError, UsageError
 from dpo.model.fingerprints import check_lengths
 from dpo.model.load import check_model
+from dpo.model.source import find_parts
 from dpo.precision import Precision
 from dpo.reference_pass import compute_reference
 from dpo.scoring.rewards import ScoreReport, find_suspects, require_subsets, score_pairs, summarize
@@ -125,7 +126,8 @@ def _open_data(data: Sequence[str], out: Path, options: ScoreOptions) -> Build:
         problem = "is not a finished build"
         raise UsageError("T150", data[0], problem, "name one build, or files of preferences")
     config = BuildConfig(
-        inputs=list(data), tokenizer=options.model, out=out / "data", test_fraction=0.0,
+        inputs=list(data), tokenizer=find_parts(options.model).tokenizer,
+        out=out / "data", test_fraction=0.0,
         text=options.text, resplit=True, severity={"PD402": "off"},
     )  # fmt: skip
     try:

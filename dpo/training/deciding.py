@@ -72,6 +72,11 @@ def deciding_settings(config: TrainConfig) -> dict[str, Any]:
     decides = config.model_dump(
         mode="json", exclude=EXECUTION_ONLY | {"model", "data", "reference"}
     )
+    for name in ("weights", "quantize"):  # null means what it meant before there were such keys
+        if decides[name] is None:
+            del decides[name]
+    if config.lora is not None:
+        del decides["lora"]["start"]  # a path; its files are in `weights`
     if not config.optimizer.needs_total:  # more steps continue the same run
         del decides["steps"], decides["epochs"]
     if config.optimizer.weight_decay:  # earlier versions, without this key, decayed everything

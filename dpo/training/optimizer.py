@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dpo.errors import UsageError, first_line, is_of_memory
+from dpo.model.quantized import require_bitsandbytes
 from dpo.optimizer_config import OptimizerConfig
 from dpo.training.checkpoint import State, load_checkpoint, save_checkpoint
 
@@ -55,7 +56,9 @@ def _shipped(
         return torch.optim.RMSprop(groups, foreach=True, **shared)
     shared["betas"] = config.betas or _BETAS
     if name == "adamw_8bit":
-        made: torch.optim.Optimizer = _bitsandbytes().optim.AdamW8bit(groups, **shared)
+        made: torch.optim.Optimizer = require_bitsandbytes(
+            "optimizer.name: adamw_8bit"
+        ).optim.AdamW8bit(groups, **shared)
         return made
     return torch.optim.AdamW(groups, fused=True, **shared)
 
@@ -267,12 +270,3 @@ def _share(step: int, total: int, warmup: int, config: OptimizerConfig) -> float
     if config.cycles is not None:
         return _SHAPES["cosine"](config.cycles * done % 1.0)
     return _SHAPES[config.schedule](done)
-
-
-def _bitsandbytes() -> Any:
-    try:
-        import bitsandbytes  # optional, and large
-    except ImportError as error:
-        problem, remedy = "needs bitsandbytes, which is not installed", "pip install bitsandbytes"
-        raise UsageError("T129", "optimizer.name: adamw_8bit", problem, remedy) from error
-    return bitsandbytes

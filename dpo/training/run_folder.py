@@ -43,7 +43,9 @@ def claim_run(config: TrainConfig) -> Claim:
     out = config.out
     require_writable_name(out)
     reads = [Read("the data", config.data)]
-    for role, name in (("the base model", config.model), ("the reference", config.reference_model)):
+    named = [("the base model", config.model), ("the reference", config.reference_model)]
+    named.append(("the adapter", None if config.lora is None else config.lora.start))
+    for role, name in named:
         if name is not None and Path(name).exists():
             reads.append(Read(role, Path(name)))
     require_not_same(out, reads)

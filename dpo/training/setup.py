@@ -21,6 +21,7 @@ from dpo.data.sampler import Order, make_order
 from dpo.data.token_weights import TokenWeights, weigh, weigh_reference, wpo_weight
 from dpo.errors import UsageError
 from dpo.loss import PairLogps
+from dpo.model.adapters import absorb_adapter, has_adapter
 from dpo.model.attention import require_backend
 from dpo.model.fingerprints import (
     WeightsId,
@@ -28,17 +29,13 @@ from dpo.model.fingerprints import (
     check_reference,
     check_tokenizer,
     check_vocabulary,
-    values_sha256,
 )
-from dpo.model.load import check_model
+from dpo.model.load import check_model, require_trainable
 from dpo.model.moe import check_routing
 from dpo.model.policy import Policy, PolicyOptions, PolicyOutput, device_of
 from dpo.model.self_check import length_notice, logits_notice, make_policy
-from dpo.model.sharded import (
-    Sharding,
-    fill,
-    load_part,
-)
+from dpo.model.sharded import Sharding, fill, load_part
+from dpo.model.source import ModelSource, find_parts
 from dpo.model.spot_check import Spread, spot_check
 from dpo.model.weights import left_out
 from dpo.precision import LossScale, autocast
@@ -48,6 +45,7 @@ from dpo.training.metrics import OF_REFERENCE
 from dpo.training.mfu import MfuMeter, make_machine
 from dpo.training.objective import Objective
 from dpo.training.optimizer import make_optimizer
+from dpo.training.rounding import step_in_float32
 from dpo.training.samples import Sampler, open_sampler
 from prefdata.hub.inputs import is_hub_name
 from prefdata.records.split_names import rank_of
@@ -164,12 +162,14 @@ class TrainContext:
 
 def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
     """Open data, reference and model, and check that they match."""
-    for name in dict.fromkeys((config.model, config.reference_model or config.model)):
-        check_model(name)
+    source = source_of(config)
+    for one in dict.fromkeys((source, ModelSource(config.reference_model or config.model))):
+        check_model(one)
+    require_trainable(source)
     build, config = _open_data(config, accelerator)
     objective = Objective(config.loss)
     reference = _open_reference(build, config, objective)
-    check_tokenizer(config.model, build)
+    check_tokenizer(find_parts(source).tokenizer, build)
     train = _split(build, reference, "train", config)
     _require_margins(objective, train.pairs, place=str(config.data))
     order = make_order(train.pairs, config)
@@ -178,7 +178,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
     test = further.pop(config.eval_split or "", None)
     how = sharding()
     policy, why, notices = _open_policy(config, seen, accelerator.device, how)
-    weights = WeightsId(config.model, partial(values_sha256, policy.model))
+    weights = WeightsId.of(source, policy.model)
     spread = reference and _check_reference(config, policy, weights, train, (reference, how))
     decides = Deciding.of(config, build, reference, weights)
     sampler = None if test is None else open_sampler(config, test.pairs, policy)
@@ -209,13 +209,23 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
     )
 
 
+def source_of(config: TrainConfig) -> ModelSource:
+    """Return the model that a run starts from."""
+    lora = config.lora
+    start = None if lora is None else lora.start
+    weights = config.weights or (None if sharding() is None else "float32")
+    return ModelSource(config.model, start, weights, config.quantize, lora is not None)
+
+
 def _prepare(
     policy: Policy, config: TrainConfig, accelerator: Accelerator
 ) -> tuple[Policy, torch.optim.Optimizer]:
     """Return the policy in training and its optimizer, both as accelerate prepared them."""
     if accelerator.num_processes == 1 and not is_sharded(policy):
         policy.add_gradients_in_place()
-    prepared = (policy, make_optimizer(policy, config.optimizer))
+    optimizer = make_optimizer(policy, config.optimizer)
+    step_in_float32(optimizer)
+    prepared = (policy, optimizer)
     if not is_sharded(policy):
         prepared = accelerator.prepare(*prepared)
     prepared[0].train()
@@ -250,7 +260,9 @@ def _open_policy(
     Its attention is checked on the pairs of the run.
     """
     require_backend(config.attention, device, dropout=config.dropout)
-    model = load_part(config.model, device=device, how=how, dropout=config.dropout)
+    model = load_part(source_of(config), device=device, how=how, dropout=config.dropout)
+    if has_adapter(model) and config.lora is None:
+        absorb_adapter(model)
     check_vocabulary(model, *seen, place=config.model)
     options = PolicyOptions(
         backend=config.attention,
@@ -261,11 +273,12 @@ def _open_policy(
     if options.loads:
         check_routing(model, place=config.model)
     lengths = [check_lengths(model, pairs, place=config.model) for pairs in seen]
-    prepare = partial(fill, name=config.model, how=how)
+    prepare = partial(fill, name=find_parts(config.model).base, how=how)
     precision = config.mixed_precision
     policy, why = make_policy(model, *seen, options=options, precision=precision, prepare=prepare)
     by_length = length_notice(policy, *seen) if why is None else None
-    notices = [left_out(config.model, model), *lengths, by_length, logits_notice(policy)]
+    base = find_parts(config.model).base
+    notices = [left_out(base, model), *lengths, by_length, logits_notice(policy)]
     return policy, why, tuple(notice for notice in notices if notice is not None)
 
 
@@ -287,19 +300,19 @@ def _check_reference(
 ) -> Spread:
     """Compare fingerprints, then recompute a few rows with the reference's own model."""
     (reference, how), (name, precision) = source, (config.reference_model, config.mixed_precision)
-    if name is None or name == config.model:
-        check_reference(reference, weights, place=config.model, precision=precision)
+    own = source_of(config)
+    if name is None or (name == config.model and own.adapter is None):
+        check_reference(reference, weights, own, precision)
     else:
-        loaded = load_part(name, device=device_of(policy.model), how=how)
-        options, prepare = (
-            PolicyOptions(backend=config.attention),
-            partial(fill, name=name, how=how),
-        )
+        held = reference.manifest  # it need not be held as the policy is
+        other = ModelSource(name, weights=held.weights, quantize=held.quantize)
+        loaded = load_part(other, device=device_of(policy.model), how=how)
+        options = PolicyOptions(backend=config.attention)
+        prepare = partial(fill, name=find_parts(other).base, how=how)
         policy, _ = make_policy(
             loaded, train.pairs, options=options, precision=precision, prepare=prepare
         )
-        other = WeightsId(name, partial(values_sha256, loaded))
-        check_reference(reference, other, place=name, precision=precision)
+        check_reference(reference, WeightsId.of(other, loaded), other, precision)
     return spot_check(policy, train.pairs, reference, "train")
 
 

@@ -25,6 +25,7 @@ from dpo.data.packing import PromptWithCompletions, pack
 from dpo.data.sampler import pack_units
 from dpo.errors import TrainingError
 from dpo.loss import PairLogps
+from dpo.model.float32 import is_float32
 from dpo.model.moe import balance_loss, experts_per_token
 from dpo.model.policy import PolicyOutput
 from dpo.model.spot_check import check_first_loss, check_first_margins
@@ -48,6 +49,7 @@ def train_step(run: TrainContext, step: int) -> dict[str, float]:
     _refuse_nonfinite(run, step, found)
     if step == 1 and run.starts_as_reference and not run.config.dropout:
         _check_first(run, found, reference_loss)
+    seed_draws(run, step)  # of weights that are rounded stochastically
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     run.scale.settle()
@@ -244,7 +246,7 @@ def seed_step(run: TrainContext, step: int) -> None:
 
 
 def seed_draws(run: TrainContext, step: int) -> None:
-    """Seed the random draws of a loss, the same on every rank."""
+    """Seed the random draws of a loss and of rounding, the same on every rank."""
     _seed(f"{run.config.seed}/{step}/loss")
 
 
@@ -267,7 +269,9 @@ def _refuse_nonfinite(run: TrainContext, step: int, found: dict[str, float]) -> 
 def _check_first(run: TrainContext, found: dict[str, float], reference_loss: float) -> None:
     """Check the first step against the reference, as exactly as its precision allows."""
     draws = partial(_draws_at_random, run, 1)
-    if run.config.mixed_precision == "no" or run.spread is None:
+    model = run.accelerator.unwrap_model(run.policy).model
+    is_exact = run.config.mixed_precision == "no" and is_float32(model)
+    if is_exact or run.spread is None:
         check_first_loss(found["loss"], expected=reference_loss, draws=draws)
         return
     tokens = run.train.pairs.lengths[run.order.rows(1)][:, 1:].sum(1)

@@ -12,7 +12,7 @@ Refuse = Callable[[str, str], Exception]
 
 _HUB_NAME = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.-]*/)?[A-Za-z0-9][A-Za-z0-9_.-]*")
 _MOST_LETTERS = 96  # of a name on the Hub
-_VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken", "tekken.json", "*.vocab")
+VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken", "tekken.json", "*.vocab")
 """Vocabulary files; without one, transformers makes up a tokenizer without the model's tokens."""
 _NEWER = ("untagged enum", "unknown variant", "missing field", "invalid type")
 
@@ -47,7 +47,7 @@ def require_model(name: str, refuse: Refuse) -> None:
 def load_tokenizer(name: str, refuse: Refuse, *, revision: str | None = None) -> Any:
     """Load a tokenizer with transformers; raise the error of `refuse` if that fails."""
     require_model(name, refuse)
-    if Path(name).is_dir() and not any(next(Path(name).glob(one), None) for one in _VOCABULARIES):
+    if Path(name).is_dir() and not any(next(Path(name).glob(one), None) for one in VOCABULARIES):
         raise refuse("has no tokenizer.json", "name a directory that has one")
     from transformers import AutoTokenizer  # takes seconds, and only a build needs it
 

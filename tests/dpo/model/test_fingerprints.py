@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,8 +17,8 @@ from dpo.model import fingerprints
 from dpo.model.fingerprints import WeightsId, values_sha256
 from dpo.model.load import load_model
 from dpo.reference_pass import compute_reference
+from dpo.training.deciding import Deciding
 from dpo.training.loop import train
-from dpo.training.setup import run_fingerprint
 from prefdata.store.verify import sha256_cached
 from tests.dpo.conftest import Arena, open_alone
 from tests.dpo.model.broken import WEIGHTS, config, spoiled
@@ -169,11 +170,13 @@ def test_a_run_that_an_older_version_began_resumes(
     config, said = config_of(steps=2, checkpoint_every=1), list[str]()
     values = values_sha256(load_model(str(arena.model)))
 
-    def older(*args: object) -> str:
-        return run_fingerprint(*args[:3], values)  # type: ignore[arg-type]
+    now = Deciding.of
+
+    def older(*args: Any) -> Deciding:
+        return now(*args)._replace(weights=values)
 
     with monkeypatch.context() as then:
-        then.setattr("dpo.training.setup._fingerprint", older)
+        then.setattr(Deciding, "of", older)
         train(config)
     shutil.rmtree(config.out / "model")
     (config.out / "run.json").unlink()
