@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForImageTextToText,
     PreTrainedModel,
 )
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 from transformers.utils import logging
 
 from dpo.errors import UsageError
@@ -122,6 +123,9 @@ def _without_weights(name: str, config: Any) -> PreTrainedModel:
     """Return a quantized checkpoint's model as it would be in floating point numbers, empty."""
     method = config.quantization_config
     method = method.get("quant_method") if isinstance(method, dict) else method.quant_method
+    method = getattr(method, "value", method)
+    if str(method) not in AUTO_QUANTIZER_MAPPING and "bitsandbytes" not in str(method):
+        raise _not_made(name, ValueError(f"its quantization has the method {method!r}"))
     if "bitsandbytes" in str(method):
         require_bitsandbytes(name)
     plain = type(config).from_dict({**config.to_dict(), "quantization_config": None})
