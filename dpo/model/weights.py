@@ -134,7 +134,8 @@ def check_finite(name: str, model: torch.nn.Module) -> None:
             continue
         rows = tensor.detach()
         rows = rows.to_local() if isinstance(rows, DTensor) else rows
-        parts = rows.flatten().split(_CHECKED)  # the check takes as much memory as it looks at
+        # the check takes as much memory as it looks at
+        parts = rows.flatten().split(_CHECKED)  # type: ignore[no-untyped-call]
         wrong = rows.numel() - torch.stack([torch.isfinite(part).sum() for part in parts]).sum()
         if isinstance(tensor, DTensor):
             dist.all_reduce(wrong)
