@@ -17,7 +17,9 @@ def run(name: str) -> None:
     getattr(cli, name)()
 
 
-ref, sample, score, train = (partial(run, name) for name in ("ref", "sample", "score", "train"))
+export, ref, sample, score, train = (
+    partial(run, name) for name in ("export", "ref", "sample", "score", "train")
+)
 
 if __name__ == "__main__":
     train()

@@ -248,8 +248,56 @@ def train(
     if is_main:
         say(summary_line(finished.out, finished.summary))
     if push is not None and is_main:
-        model, summary = settings.out / "model", finished.summary
+        what, summary = "model" if settings.save.merged else "adapter", finished.summary
+        model = settings.out / what
         say(push_model(model, push, summary, public=public, replace=replace))
+
+
+def _step(_: click.Context, __: click.Parameter, value: str | None) -> Any:
+    """Return a step as a number, or `best`."""
+    if value in (None, "best"):
+        return value
+    if not (value or "").isdecimal():
+        raise click.BadParameter("is a number of steps, or best")
+    return int(value or "")
+
+
+@click.command(cls=ModelCommand)
+@click.argument("run", type=_PATH)
+@click.option("-o", "--out", required=True, type=_PATH, metavar="DIR", help="Directory to write.")
+@click.option("--step", callback=_step, help="A step, or best (keep_best); default: the newest.")
+@click.option(
+    "--merged/--adapter",
+    default=True,
+    show_default=True,
+    help="A whole model, or only the adapter of a run with lora.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Dtype of the model; default: that of its base.",
+)
+def export(run: Path, out: Path, *, merged: bool, **options: Any) -> None:
+    r"""Write a checkpoint of RUN, the output of dpo-train, as a model.
+
+    \b
+    RUN may be finished, stopped or still running. The model has the files, names and dtypes of
+    its base; it is read back and compared before DIR appears.
+
+    \b
+    Examples:
+      dpo-export runs/hh -o models/hh-newest
+      dpo-export runs/hh --step best -o models/hh --dtype bfloat16
+      dpo-export runs/lora --step 200 --adapter -o models/lora-200
+    """
+    from dpo.training.export import export as write
+
+    if options["dtype"] is not None and not merged:
+        raise click.UsageError("--dtype is that of a whole model, not of --adapter")
+    done = write(run, out, form="merged" if merged else "adapter", **options)
+    for line in done.notices:
+        say(line)
+    say(f"{out}: the {'model' if merged else 'adapter'} of step {done.step:,} of {run}")
 
 
 @click.command(cls=ModelCommand)

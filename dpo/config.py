@@ -18,6 +18,7 @@ from pydantic import (
 from dpo.loss import LOSSES, ON_MARGINS, RANKED, STATEFUL, is_reference_free, settings
 from dpo.optimizer_config import OptimizerConfig
 from dpo.precision import Precision, Quantize, Weights
+from dpo.saving_config import EarlyStopping, EvalMetric, SaveConfig
 from prefdata.settings import accept_old_keys, settle_words
 
 Count = Annotated[int, Field(gt=0, le=2**53)]
@@ -282,9 +283,15 @@ class TrainConfig(_Model):
     """Steps between evaluations; the last step always has one."""
     eval_rows: Count | None = None
     """Evaluate at most this many pairs, the first of the split; null evaluates all."""
+    keep_best: EvalMetric | None = None
+    """Save the weights of the best evaluation by this metric, such as `eval/loss`, instead of the
+    last ones. Its name decides whether lower or higher is better."""
+    early_stopping: EarlyStopping | None = None
+    """End the run, as finished, once evaluations no longer improve; null takes all steps."""
     skip_nonfinite: Annotated[int, Field(ge=0)] = 0
     """Maximum number of steps with a non-finite loss or gradient to skip; one more stops the run
     (T301)."""
+    save: SaveConfig = SaveConfig()
     checkpoint_every: Count | None = None
     """Steps between checkpoints. Null: only when a signal stops the run."""
     keep_checkpoints: Count = 2
@@ -331,6 +338,23 @@ class TrainConfig(_Model):
         yield (
             self.lora is not None and self.lora.dropout > 0 and not self.dropout,
             "lora.dropout needs `dropout: true`",
+        )
+        yield (
+            not self.save.merged and (self.lora is None or not self.save.adapter),
+            "save.merged: false leaves no model; it needs `lora` and save.adapter",
+        )
+        watches = self.keep_best is not None or self.early_stopping is not None
+        yield (
+            watches and (self.eval_every is None or self.eval_split is None),
+            "keep_best and early_stopping need eval_every and an eval_split",
+        )
+        yield (
+            self.lora is None and not self.save.adapter,
+            "save.adapter is that of `lora`, which is not set",
+        )
+        yield (
+            self.save.dtype is not None and not self.save.merged,
+            "save.dtype is that of the merged model, which save.merged: false leaves out",
         )
         for name in STATEFUL:
             message = f"{name} keeps running statistics and can appear only once in `loss`"

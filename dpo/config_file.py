@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from dpo.config import LoraSettings, LossConfig, ReferenceConfig, SampleSettings, TrainConfig
 from dpo.errors import UsageError
+from dpo.saving_config import EarlyStopping
 from prefdata.settings import parse_yaml, read_settings
 
 
@@ -43,6 +44,7 @@ _NESTED = {
     "lora": LoraSettings,
     "reference": ReferenceConfig,
     "eval_samples": SampleSettings,
+    "early_stopping": EarlyStopping,
 }
 
 

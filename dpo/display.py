@@ -142,4 +142,5 @@ def summary_line(out: Path, summary: "RunSummary") -> str:
         parts.append(f"loss {summary.first_loss:.4f} to {final['loss']:.4f}")
     if "eval/rewards/accuracies" in final:
         parts.append(f"held-out accuracy {final['eval/rewards/accuracies']:.1%}")
-    return f"{out}: {', '.join(parts)} in {summary.seconds:,.0f} s; the model is in {out}/model"
+    what = "model" if config.save.merged else "adapter"
+    return f"{out}: {', '.join(parts)} in {summary.seconds:,.0f} s; the {what} is in {out}/{what}"

@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from dpo.cli import ref, sample, score, train
+from dpo.cli import export, ref, sample, score, train
 from prefdata.cli import main
 from tests.census import snapshot
 from tests.dpo.conftest import build_pairs, save_gpt2
@@ -81,6 +81,8 @@ ROLES: dict[str, tuple[click.Command, list[str]]] = {
         sample,
         ["prompts.jsonl", "--model", "model", "-o", "samples", "--scorer", "@"],
     ),
+    "dpo-export RUN": (export, ["@", "-o", "exported"]),
+    "dpo-export --step": (export, ["data", "-o", "exported", "--step", "@"]),
     "dpo-score MODEL": (score, ["@", "data", "--reference", "model", "-o", "scores"]),
     "dpo-score DATA": (score, ["model", "@", "--reference", "model", "-o", "scores"]),
 }

@@ -1,14 +1,24 @@
-"""The trained policy as a transformers checkpoint: weights, tokenizer, template and card."""
+"""What a run leaves: the trained policy as a transformers checkpoint, its adapter, and the card.
+
+Everything is written under a temporary name, read back by transformers and peft, scored once more,
+and only then renamed.
+"""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from dpo.artifacts.like_base import Base, copy_files, open_base, write_like_base
+from dpo.artifacts.rescore import Probe, require_equal, require_saved
 from dpo.config import TrainConfig
-from dpo.model.lora import merged, save_adapter
+from dpo.model.load import load_model
+from dpo.model.lora import load_adapted, merge_adapter, save_adapter
 from dpo.model.policy import Policy
 from dpo.model.source import find_parts
-from dpo.model.tokenizer import load_tokenizer
 from prefdata.store.claim import Claim
 from prefdata.store.commit import FileDigest, fsync_path, temporary_name
 
@@ -16,39 +26,83 @@ MODEL, ADAPTER = "model", "adapter"
 """Directories of a run's output."""
 
 
-def save_model(
-    policy: Policy,
-    config: TrainConfig,
-    claim: Claim,
-    *,
-    card: str,
-    weights: dict[str, Any] | None = None,
-) -> dict[str, FileDigest]:
-    """Write the checkpoint under a temporary name, then rename it; return its files.
+class Saved(NamedTuple):
+    """Files that a save made, by path, and messages about them."""
 
-    The directory loads with `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer`, and does
-    not depend on packs. An adapter is merged into it, and also saved next to it. `weights` is the
-    policy's whole state dict, if it is sharded.
+    files: dict[str, FileDigest]
+    notices: list[str]
+
+
+class Source(NamedTuple):
+    """A trained policy, and what it must still be when it is read back."""
+
+    policy: Policy
+    probe: Probe
+    weights: dict[str, Any] | None = None
+    """The policy's whole state dict, if it is sharded."""
+    card: str = ""
+    """Text of README.md."""
+
+
+def save_run(source: Source, config: TrainConfig, claim: Claim) -> Saved:
+    """Write what `config.save` asks for into the run's directory.
+
+    The model loads with `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer`, and does not
+    depend on packs. Raises TrainingError (T311) if what was written is another model.
     """
-    parts = find_parts(config.model)
-    shared = policy.shared
+    policy, shared = source.policy, source.policy.shared
     policy.share(shared=False)
-    path, made = claim.folder / MODEL, dict[str, FileDigest]()
-    temporary = _new_folder(path)
-    if config.lora is None:
-        policy.model.save_pretrained(temporary, state_dict=weights)
-    else:
-        adapter = _new_folder(claim.folder / ADAPTER)
-        save_adapter(policy.model, adapter, weights)
-        merged(parts.base, adapter).save_pretrained(temporary)
-        made |= claim.place(adapter, ADAPTER)
-    load_tokenizer(parts.tokenizer).save_pretrained(temporary)
-    (temporary / "README.md").write_text(card, encoding="utf-8")
-    for file in temporary.iterdir():
-        fsync_path(file)
-    made |= claim.place(temporary, MODEL)
+    staged = {name: _new_folder(claim.folder / name) for name in (ADAPTER, MODEL)}
+    notices = write_model(source, config, staged[ADAPTER], staged[MODEL])
+    files: dict[str, FileDigest] = {}
+    for name, folder in staged.items():
+        if folder.is_dir():
+            for file in folder.rglob("*"):
+                fsync_path(file)
+            files |= claim.place(folder, name)
     policy.share(shared=shared)
-    return made
+    return Saved(files, notices)
+
+
+def write_model(source: Source, config: TrainConfig, adapter: Path, model: Path) -> list[str]:
+    """Write the adapter and the model as `config.save` asks, and check them; return notices."""
+    policy, save = source.policy.model, config.save
+    if config.lora is None:
+        weights = policy.state_dict() if source.weights is None else source.weights
+        return _write_whole(policy, weights, source, config, model)
+    save_adapter(policy, adapter, source.weights)
+    adapted = load_adapted(find_parts(config.model).base, adapter)
+    require_equal(adapted.get_base_model(), source.probe, str(adapter))
+    if not save.adapter:
+        shutil.rmtree(adapter)
+    elif not save.merged:
+        copy_files(_base_of(config), adapter)
+        (adapter / "README.md").write_text(source.card, encoding="utf-8")
+    if not save.merged:
+        return []
+    merged = merge_adapter(adapted)
+    return _write_whole(merged, merged.state_dict(), source, config, model)
+
+
+def _write_whole(
+    model: PreTrainedModel,
+    weights: Mapping[str, Tensor],
+    source: Source,
+    config: TrainConfig,
+    out: Path,
+) -> list[str]:
+    """Write a whole model, and check it as transformers reads it; return notices."""
+    write_like_base(model, weights, _base_of(config), out, config.save)
+    (out / "README.md").write_text(source.card, encoding="utf-8")
+    notice = require_saved(load_model(str(out)), weights, source.probe, str(out))
+    return [] if notice is None else [notice]
+
+
+def _base_of(config: TrainConfig) -> Base:
+    """Return the checkpoint that a run began with, with the tokenizer that it used."""
+    parts = find_parts(config.model)
+    base = open_base(parts.base)
+    return base if parts.tokenizer == parts.base else base._replace(tokenizer=Path(parts.tokenizer))
 
 
 def _new_folder(path: Path) -> Path:

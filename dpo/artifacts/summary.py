@@ -37,6 +37,10 @@ class RunSummary(BaseModel):
     """Loss of step 1, before the first update."""
     final: dict[str, float]
     """The metrics of the last step and of the last evaluation."""
+    best: dict[str, float] | None = None
+    """With `keep_best`: the step whose weights were saved, and the metrics of its evaluation."""
+    stopped_early: str | None = None
+    """Why `early_stopping` ended the run before its last step."""
     files: dict[str, tuple[int, str]] = {}
     """Size and sha256 of the files that the run made, by path: model, adapter, metrics, page."""
     seconds: float

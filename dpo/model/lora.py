@@ -5,6 +5,8 @@ adapter changes nothing, so the policy starts as its reference, which is the mod
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +50,16 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int) -> st
     )
     torch.manual_seed(seed)
     try:
-        model.add_adapter(config)
+        with _quiet():
+            model.add_adapter(config)
     except ValueError as error:
         problem = " ".join(str(error).split())[:200]
         remedy = "name layers of the model that an adapter can have, or all-linear"
         raise UsageError("T127", "lora.targets", problem, remedy) from error
     hold_in_float32(model)
+    if hasattr(model.get_output_embeddings(), "base_layer"):  # type: ignore[no-untyped-call]
+        problem = "includes the head, whose log-probs are computed in tiles of its own weight"
+        raise UsageError("T127", "lora.targets", problem, "leave the head out; all-linear does")
     if not left_out:
         return None
     ends = ", ".join(sorted({name.rpartition(".")[2] for name in left_out}))
@@ -115,14 +121,38 @@ def _continue(model: PreTrainedModel, settings: LoraSettings) -> None:
 
 def save_adapter(model: PreTrainedModel, path: Path, weights: dict[str, Any] | None) -> None:
     """Write only the adapter, as peft loads it; from `weights` if the model is sharded."""
-    model.save_pretrained(path, state_dict=weights)
+    with _quiet():
+        model.save_pretrained(path, state_dict=weights)
 
 
-def merged(base: str, adapter: Path) -> PreTrainedModel:
-    """Return the model with the adapter merged into its weights: an ordinary checkpoint."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft calls a renamed function
+def load_adapted(base: str, adapter: Path) -> Any:
+    """Load a base with a saved adapter, as peft does."""
+    with _quiet():
         plain = load_model(ModelSource(base, is_bare=True))
-        tuned: Any = require_peft("lora").PeftModel.from_pretrained(plain, adapter)
-        model: PreTrainedModel = tuned.merge_and_unload()
-    return model
+        return require_peft("lora").PeftModel.from_pretrained(plain, adapter)
+
+
+def merge_adapter(adapted: Any) -> PreTrainedModel:
+    """Merge an adapter into its base: an ordinary model.
+
+    If it adapts only one of two tied weights, such as the embedding, they are untied first.
+    """
+    model: PreTrainedModel = adapted.get_base_model()
+    head = model.get_output_embeddings().weight  # type: ignore[no-untyped-call]
+    for module in adapted.modules():
+        layer = module.get_base_layer() if hasattr(module, "get_base_layer") else None
+        if layer is not None and layer.weight is head:
+            layer.weight = torch.nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+            model.config.tie_word_embeddings = False
+    with _quiet():
+        merged: PreTrainedModel = adapted.merge_and_unload()
+    return merged
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence peft's warnings: of a renamed function, and of tied layers, which are untied."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        yield

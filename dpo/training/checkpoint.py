@@ -29,6 +29,7 @@ from torch import distributed as dist
 from dpo.errors import UsageError
 from dpo.loss.beta_dpo import Margins
 from dpo.precision import Scale
+from dpo.training.best import Best, Patience
 from dpo.training.distributed import from_local_shard, local_shard, num_pieces, shard_bounds
 from prefdata.store.canonical import hash_json, to_json
 from prefdata.store.commit import FileDigest, commit_file, fsync_path, seal_file, write_bytes
@@ -54,6 +55,12 @@ class State(BaseModel):
     """Running statistics of stateful losses, by name."""
     scale: Scale | None = None
     """Loss scale, in fp16."""
+    best: Best | None = None
+    """Best evaluation so far, by `keep_best`; its step has a checkpoint."""
+    patience: Patience | None = None
+    """Evaluations that `early_stopping` has seen."""
+    config: dict[str, Any] | None = None
+    """Settings of the run; earlier versions did not write them."""
     fingerprint: str
     decides: dict[str, Any] = Field(default={}, exclude_if=operator.not_)
     """What the fingerprint is of, by dotted name; earlier versions did not write it."""
@@ -74,7 +81,7 @@ def save_checkpoint(
 
     One process calls it, or all of them if the weights are sharded.
     """
-    path, parts = folder / f"step-{state.step:08d}", num_pieces(model)
+    path, parts = step_folder(folder, state.step), num_pieces(model)
     part = dist.get_rank() if parts > 1 else 0
     if part == 0:
         path.mkdir(parents=True, exist_ok=True)
@@ -102,16 +109,41 @@ def save_checkpoint(
     return path
 
 
-def find_checkpoint(folder: Path) -> tuple[Path, State] | None:
-    """Return the newest checkpoint that is complete and matches its seals; skip others."""
+def find_checkpoint(folder: Path, *, keeps_best: bool = False) -> tuple[Path, State] | None:
+    """Return the newest checkpoint that is complete and matches its seals; skip others.
+
+    With `keeps_best`, the checkpoint of its best evaluation must be there too.
+    """
     for path in reversed(_own_folders(folder)):
-        state = _read_state(path)
-        if state is not None and all(
-            (path / name).is_file() and tuple(seal_file(path / name)) == tuple(seal)
-            for name, seal in state.files.items()
+        state = open_checkpoint(path)
+        if state is not None and (
+            not keeps_best
+            or state.best is None
+            or state.best.step == state.step
+            or open_checkpoint(step_folder(folder, state.best.step)) is not None
         ):
             return path, state
     return None
+
+
+def open_checkpoint(path: Path) -> State | None:
+    """Return the state of a checkpoint that is complete and matches its seals, else None."""
+    state = _read_state(path)
+    is_whole = state is not None and all(
+        (path / name).is_file() and tuple(seal_file(path / name)) == tuple(seal)
+        for name, seal in state.files.items()
+    )
+    return state if is_whole else None
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Return the directory of a step's checkpoint."""
+    return folder / f"step-{step:08d}"
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Return the steps that have a checkpoint, complete or not."""
+    return [int(path.name.removeprefix("step-")) for path in _own_folders(folder)]
 
 
 def fingerprints(folder: Path) -> set[str]:
@@ -124,16 +156,8 @@ def load_checkpoint(
     path: Path, state: State, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     """Load a checkpoint's tensors into the model and the optimizer, bit by bit."""
-    weights, slots = (
-        [path / name for name in state.files if name.startswith(kind)] for kind in _KINDS
-    )
-    with _Parts(weights) as saved, torch.no_grad():
-        own = _weights(model)
-        if saved.names != own.keys():
-            message = f"{path} contains other tensors than the model: {saved.names ^ own.keys()}"
-            raise RuntimeError(message)
-        for name, tensor in own.items():
-            local_shard(tensor).copy_(local_shard(saved.read(name, like=tensor)))
+    load_weights(path, state, model=model)
+    slots = [path / name for name in state.files if name.startswith("optimizer")]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     with _Parts(slots) as saved:
         moments = {
@@ -141,6 +165,18 @@ def load_checkpoint(
         }
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": _nested(moments), "param_groups": groups})
+
+
+def load_weights(path: Path, state: State, *, model: torch.nn.Module) -> None:
+    """Load a checkpoint's weights into the model, bit by bit."""
+    weights = [path / name for name in state.files if name.startswith("weights")]
+    with _Parts(weights) as saved, torch.no_grad():
+        own = _weights(model)
+        if saved.names != own.keys():
+            message = f"{path} contains other tensors than the model: {saved.names ^ own.keys()}"
+            raise RuntimeError(message)
+        for name, tensor in own.items():
+            local_shard(tensor).copy_(local_shard(saved.read(name, like=tensor)))
 
 
 class _Parts:
@@ -176,8 +212,10 @@ class _Parts:
         return from_local_shard(like, torch.cat(found)) if is_cut else torch.cat(found)
 
 
-def keep_newest(folder: Path, count: int, fingerprint: str) -> None:
+def keep_newest(folder: Path, count: int, fingerprint: str, *, best: int | None = None) -> None:
     """Remove all but the newest complete checkpoints, and the leftovers of a killed save.
+
+    The checkpoint of step `best` is kept as well.
 
     Keep links, checkpoints of other runs, and names and files that no checkpoint has.
     """
@@ -185,7 +223,7 @@ def keep_newest(folder: Path, count: int, fingerprint: str) -> None:
     found = [path for path, s in states.items() if s is None or s.fingerprint == fingerprint]
     complete = [path for path in found if (path / "state.json").exists()]
     for path in found:
-        if path not in complete[-count:]:
+        if path not in (*complete[-count:], step_folder(folder, best or 0)):
             (path / "state.json").unlink(missing_ok=True)
             for file in list(path.iterdir()):
                 if _OWN_FILE.fullmatch(file.name) and not file.is_dir():

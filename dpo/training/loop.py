@@ -10,7 +10,8 @@ from typing import NamedTuple
 from dpo.artifacts.card import write_card
 from dpo.artifacts.report.page import NAME as PAGE
 from dpo.artifacts.report.page import RunFacts, render_run
-from dpo.artifacts.save import save_model
+from dpo.artifacts.rescore import probe
+from dpo.artifacts.save import Source, save_run
 from dpo.artifacts.summary import NAME, RunSummary, read_summary
 from dpo.config import TrainConfig
 from dpo.errors import TrainingError, UsageError
@@ -20,8 +21,11 @@ from dpo.training.checkpoint import (
     find_checkpoint,
     keep_newest,
     load_checkpoint,
+    load_weights,
+    open_checkpoint,
     require_places,
     save_checkpoint,
+    step_folder,
 )
 from dpo.training.deciding import deciding_settings, differences, flat
 from dpo.training.distributed import is_sharded, make_accelerator, reshard_root, whole_weights
@@ -51,6 +55,14 @@ class Resumed(NamedTuple):
 
     step: int
     skipped: int
+    notices: list[str]
+
+
+class Ended(NamedTuple):
+    """The last step of a start, and the signal that stopped it there."""
+
+    step: int
+    signal: int | None
 
 
 class TrainResult(NamedTuple):
@@ -104,9 +116,9 @@ def run_training(
         on_message(f"{config.out} contains this run, finished at step {summary.steps:,}")
         return TrainResult(config.out, summary.steps, None, summary)
     start = resume(run)
-    if start.step:
-        on_message(f"resumes after step {start.step:,}")
-    elif before := _steps_before(config.out):
+    for line in start.notices:
+        on_message(line)
+    if not start.step and (before := _steps_before(config.out)):
         on_message(
             f"{config.out} has {before:,} steps but no checkpoint to continue from: training"
             " begins again at step 1 (checkpoint_every keeps some)"
@@ -117,12 +129,14 @@ def run_training(
     for line in log.notices:
         on_message(line)
     try:
-        finished = _take_steps(run, log, start, on_message)
-        if finished is None:
-            return _finish(run, log, claim, seconds=time.perf_counter() - started)
+        ended = _take_steps(run, log, start, on_message)
+        if ended.signal is None:
+            summary = _summarize(run, log, ended.step, seconds=time.perf_counter() - started)
+            return _finish(run, log, claim, summary, on_message)
     except TrainingError as error:
         _write_page(run, log, f"Stopped by an error at {error.place}: {error.problem}.")
         raise
+    finished = TrainResult(config.out, ended.step, ended.signal, None)
     _write_page(run, log, _how_it_ended(finished))
     return finished
 
@@ -141,24 +155,28 @@ def _said_first(run: TrainContext) -> Iterator[str]:
 
 def _take_steps(
     run: TrainContext, log: MetricsLog, start: Resumed, on_message: Callable[[str], None]
-) -> TrainResult | None:
-    """Take all remaining steps; return the result if a signal stopped them, else None."""
+) -> Ended:
+    """Take the remaining steps, until the last one, a signal, or the end of patience."""
     config, skipped = run.config, start.skipped
     spikes = LossSpikes(line["loss"] for line in log.lines() if "loss" in line)
     with StopRequest() as stop:
-        for step in range(start.step + 1, run.total_steps + 1):
+        last = start.step if run.watch.is_over else run.total_steps
+        for step in range(start.step + 1, last + 1):
             left_out = _take_step(run, step, log, may_skip=skipped < config.skip_nonfinite)
             if left_out is not None:
                 skipped += 1
                 on_message(left_out)
             elif (height := spikes.sees(log.last["loss"])) is not None:
                 on_message(_of_a_spike(run, step, log.last["loss"], height))
+            is_best, is_last = _evaluate_if_due(run, step, log), step == run.total_steps
             number = stop.signal_on_any_rank(run.accelerator)
-            if step < run.total_steps and (number or _is_due(step, config.checkpoint_every)):
+            is_over = run.watch.is_over
+            due = number or is_best or is_over or _is_due(step, config.checkpoint_every)
+            if due and not is_last:
                 checkpoint(run, step, skipped)
-            if number and step < run.total_steps:
-                return TrainResult(config.out, step, number, None)
-    return None
+            if is_last or is_over or number:
+                return Ended(step, None if is_last or is_over else number)
+    return Ended(start.step, None)
 
 
 def _of_a_spike(run: TrainContext, step: int, loss: float, height: float) -> str:
@@ -168,8 +186,10 @@ def _of_a_spike(run: TrainContext, step: int, loss: float, height: float) -> str
 
 def _how_it_ended(finished: TrainResult) -> str:
     if finished.summary is not None:
-        seconds = finished.summary.seconds
-        return f"{finished.summary.pairs:,} pairs; the last start took {seconds:,.0f} s."
+        summary = finished.summary
+        early = f"Ended early, as {summary.stopped_early}; " if summary.stopped_early else ""
+        took = f"the last start took {summary.seconds:,.0f} s."
+        return f"{early}{summary.pairs:,} pairs; {took}"
     name = signal.Signals(finished.stopped_by or 0).name
     return f"Stopped by {name} after step {finished.steps:,}; run the same command to continue."
 
@@ -183,7 +203,8 @@ def _write_page(run: TrainContext, log: MetricsLog, state: str) -> None:
         "reference": run.reference_hash or "none",
         "run": run.fingerprint,
     }
-    shown = RunFacts(run.config, run.total_steps, state, facts)
+    best = run.watch.best and (run.watch.best.step, run.watch.best.value)
+    shown = RunFacts(run.config, run.total_steps, state, facts, best)
     write_bytes(run.config.out / PAGE, render_run(shown, log.lines(), log.samples()).encode())
 
 
@@ -200,19 +221,26 @@ def _take_step(run: TrainContext, step: int, log: MetricsLog, *, may_skip: bool)
         left_out = f"{error.place} is skipped: {error.problem} [{error.code}]"
     if run.config.log_pairs:
         log.write_pairs(step, pairs_run(run, step))
-    if _is_due(step, run.config.eval_every, run.total_steps):
-        if evaluation := evaluate_all(run):
-            log.write(step, evaluation)
-        if run.sampler is not None:
-            log.write_samples(step, sample(run))
     return left_out
+
+
+def _evaluate_if_due(run: TrainContext, step: int, log: MetricsLog) -> bool:
+    """Evaluate, sample and log, if it is time; return whether the step is now the best."""
+    if not _is_due(step, run.config.eval_every, run.total_steps):
+        return False
+    if evaluation := evaluate_all(run):
+        log.write(step, evaluation)
+    if run.sampler is not None:
+        log.write_samples(step, sample(run))
+    return run.watch.sees(step, evaluation)
 
 
 def resume(run: TrainContext) -> Resumed:
     """Load the newest whole checkpoint, if there is one."""
-    found = find_checkpoint(checkpoints_folder(run.config.out))
+    folder, keeps_best = checkpoints_folder(run.config.out), run.config.keep_best is not None
+    found = find_checkpoint(folder, keeps_best=keeps_best)
     if found is None:
-        return Resumed(0, 0)
+        return Resumed(0, 0, [])
     path, state = found
     if state.fingerprint != run.fingerprint:
         named = differences(state.decides, run.decides.flat()) if state.decides else None
@@ -222,7 +250,13 @@ def resume(run: TrainContext) -> Resumed:
     load_checkpoint(path, state, model=model, optimizer=run.optimizer)
     run.objective.seen.update(state.seen)
     run.scale.now = state.scale or run.scale.now
-    return Resumed(state.step, state.skipped)
+    notices = [f"resumes after step {state.step:,}"]
+    if not run.watch.resume(state.best, state.patience):
+        notices.append(
+            f"evaluations up to step {state.step:,} do not count: keep_best or early_stopping had"
+            " other settings"
+        )
+    return Resumed(state.step, state.skipped, notices)
 
 
 def checkpoint(run: TrainContext, step: int, skipped: int) -> None:
@@ -236,44 +270,88 @@ def checkpoint(run: TrainContext, step: int, skipped: int) -> None:
             skipped=skipped,
             seen=run.objective.seen,
             scale=run.scale.now if run.scale.moves else None,
+            best=run.watch.best,
+            patience=run.watch.patience,
+            config=run.config.model_dump(mode="json", exclude_unset=True),
             fingerprint=run.fingerprint,
             decides=run.decides.flat(),
         )
         save_checkpoint(folder, state, model=model, optimizer=run.optimizer)
     if is_main:
-        keep_newest(folder, run.config.keep_checkpoints, run.fingerprint)
+        best = run.watch.best and run.watch.best.step
+        keep_newest(folder, run.config.keep_checkpoints, run.fingerprint, best=best)
     run.accelerator.wait_for_everyone()
 
 
-def _finish(run: TrainContext, log: MetricsLog, claim: Claim, *, seconds: float) -> TrainResult:
-    """Save the model and, last of all, `run.json`."""
-    out = run.config.out
+def _summarize(run: TrainContext, log: MetricsLog, step: int, *, seconds: float) -> RunSummary:
+    """Return the summary of a run that ends at a step."""
     if not log.first:
         remedy = "look at the data and the reference's log-probs"
-        raise TrainingError("T301", str(out), "no step had a finite loss and gradient", remedy)
-    summary = RunSummary(
+        problem = "no step had a finite loss and gradient"
+        raise TrainingError("T301", str(run.config.out), problem, remedy)
+    best = run.watch.best
+    return RunSummary(
         fingerprint=run.fingerprint,
         config=run.config,
         build_hash=run.build.manifest.hash,
         reference_hash=run.reference_hash,
         processes=run.accelerator.num_processes,
-        steps=run.total_steps,
-        pairs=run.order.num_pairs(run.total_steps),
+        steps=step,
+        pairs=run.order.num_pairs(step),
         first_loss=log.first["loss"],
         final=log.last,
+        best=None if best is None else {"step": best.step, **best.found},
+        stopped_early=run.watch.why if step < run.total_steps else None,
         seconds=round(seconds, 1),
     )
-    finished = TrainResult(out, run.total_steps, None, summary)
-    reshard_root(run.policy)
+
+
+def _finish(
+    run: TrainContext,
+    log: MetricsLog,
+    claim: Claim,
+    summary: RunSummary,
+    on_message: Callable[[str], None],
+) -> TrainResult:
+    """Save the model and, last of all, `run.json`."""
+    out = run.config.out
+    finished = TrainResult(out, summary.steps, None, summary)
+    _load_best(run, summary, on_message)
     policy = run.accelerator.unwrap_model(run.policy)
+    scored = probe(policy, run.train.pairs)
+    reshard_root(run.policy)
     weights = whole_weights(policy.model)
     if run.accelerator.is_main_process:
         card = write_card(summary, name=out.name)
-        made = save_model(policy, run.config, claim, weights=weights, card=card)
+        saved = save_run(Source(policy, scored, weights, card), run.config, claim)
+        for line in saved.notices:
+            on_message(line)
         _write_page(run, log, _how_it_ended(finished))
-        summary.model_copy(update={"files": seal_run(out, made)}).write(out)
+        summary.model_copy(update={"files": seal_run(out, saved.files)}).write(out)
     run.accelerator.wait_for_everyone()
     return finished
+
+
+def _load_best(run: TrainContext, summary: RunSummary, on_message: Callable[[str], None]) -> None:
+    """Load the weights of the best evaluation, if they are not those of the last step.
+
+    Raises TrainingError (T312) if their checkpoint is lost.
+    """
+    if summary.stopped_early is not None:
+        on_message(f"ends after step {summary.steps:,}: {summary.stopped_early}")
+    best = run.watch.best
+    if best is None:
+        return
+    on_message(f"the best {best.metric} is {best.value:.6g}, of step {best.step:,}: it is saved")
+    if best.step == summary.steps:
+        return
+    path = step_folder(checkpoints_folder(run.config.out), best.step)
+    state = open_checkpoint(path)
+    if state is None:
+        problem = "is missing or damaged, and has the weights of the best evaluation"
+        raise TrainingError("T312", str(path), problem, "restore it, or name another `out`")
+    reshard_root(run.policy)
+    load_weights(path, state, model=run.accelerator.unwrap_model(run.policy).model)
 
 
 def _finished_before(run: TrainContext, on_message: Callable[[str], None]) -> RunSummary | None:
@@ -282,12 +360,15 @@ def _finished_before(run: TrainContext, on_message: Callable[[str], None]) -> Ru
     summary = read_summary(out)
     if summary is None:
         return None
-    if (summary.fingerprint, summary.steps) == (run.fingerprint, run.total_steps):
+    is_same = summary.fingerprint == run.fingerprint
+    stays = summary.stopped_early and summary.config.early_stopping == run.config.early_stopping
+    if is_same and (summary.steps == run.total_steps or stays):
+        _require_same_form(summary.config, run.config)
         checked = check_finished(out, summary)
         for line in checked.lines:
             on_message(line)
         return None if checked.again else summary
-    if summary.fingerprint == run.fingerprint and summary.steps < run.total_steps:
+    if is_same and summary.steps < run.total_steps:
         return None  # the same run with more steps
     found = differences(*(flat(deciding_settings(c)) for c in (summary.config, run.config)))
     if found is None and summary.reference_hash != run.reference_hash:
@@ -300,6 +381,15 @@ def _finished_before(run: TrainContext, on_message: Callable[[str], None]) -> Ru
 def _steps_before(out: Path) -> int:
     """Return the last step in the metrics of an earlier start; 0 if there was none."""
     return max((int(line["step"]) for line in read_lines(out / METRICS)), default=0)
+
+
+def _require_same_form(there: TrainConfig, here: TrainConfig) -> None:
+    """Refuse settings of what is saved that a finished run no longer follows (T141)."""
+    for name in ("save", "keep_best"):
+        if getattr(there, name) != getattr(here, name):
+            problem = f"is the summary of this run, finished with another `{name}`"
+            remedy = "export a checkpoint with dpo-export, or name another `out`"
+            raise UsageError("T141", str(here.out / NAME), problem, remedy)
 
 
 def _is_due(step: int, every: int | None, last: int | None = None) -> bool:

@@ -39,6 +39,7 @@ from dpo.model.source import ModelSource, find_parts
 from dpo.model.spot_check import Spread, spot_check
 from dpo.model.weights import left_out
 from dpo.precision import LossScale, autocast
+from dpo.training.best import Watch, check_watched
 from dpo.training.deciding import Deciding
 from dpo.training.distributed import for_training, is_sharded, sharding
 from dpo.training.metrics import OF_REFERENCE
@@ -138,6 +139,7 @@ class TrainContext:
     optimizer: torch.optim.Optimizer
     objective: Objective
     scale: LossScale
+    watch: Watch
     machine: MfuMeter
     total_steps: int
     starts_as_reference: bool
@@ -175,6 +177,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
     order = make_order(train.pairs, config)
     further = _eval_splits(build, reference, config)
     seen = [split.pairs for split in (train, *further.values())]
+    check_watched(config, reference, {name: split.sources for name, split in further.items()})
     test = further.pop(config.eval_split or "", None)
     how = sharding()
     policy, why, notices = _open_policy(config, seen, accelerator.device, how)
@@ -198,6 +201,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
         optimizer=optimizer,
         objective=objective,
         scale=LossScale(config.mixed_precision),
+        watch=Watch(config),
         machine=machine,
         total_steps=num_steps(config, len(order)),
         starts_as_reference=reference is not None and weights.made(reference.manifest),

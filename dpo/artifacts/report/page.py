@@ -22,6 +22,8 @@ class RunFacts(NamedTuple):
     """How it ended, as a sentence."""
     facts: dict[str, str]
     """Hashes and fingerprints, by name."""
+    best: tuple[int, float] | None = None
+    """With `keep_best`: the step of the best evaluation so far, and the value of its metric."""
 
 
 def render_run(run: RunFacts, lines: Sequence[Line], samples: Sequence[dict[str, Any]] = ()) -> str:
@@ -69,6 +71,9 @@ def _numbers(
     if last and f"{prefix}rewards/accuracies" in last[0] and f"{prefix}rewards/margins" in last[0]:
         shown.append(("accuracy", f"{last[0][f'{prefix}rewards/accuracies']:.1%}", note))
         shown.append(("margin", f"{last[0][f'{prefix}rewards/margins']:.3f}", note))
+    if run.best is not None:
+        step, value = run.best
+        shown.append((str(run.config.keep_best), f"{value:.4f}", f"best, of step {step:,}"))
     timed = [line for line in trained if "tokens_per_second" in line and "step_seconds" in line]
     if timed:
         seconds = sum(line["step_seconds"] for line in timed)
