@@ -322,6 +322,22 @@ class TrainConfig(_Model):
             raise ValueError(message)
         return self
 
+    def _saving_conflicts(self) -> Iterator[tuple[bool, str]]:
+        """Yield those of what is saved, and which step of it."""
+        watches = self.keep_best is not None or self.early_stopping is not None
+        yield (
+            watches and (self.eval_every is None or self.eval_split is None),
+            "keep_best and early_stopping need eval_every and an eval_split",
+        )
+        yield (
+            self.lora is None and not self.save.adapter,
+            "save.adapter is that of `lora`, which is not set",
+        )
+        yield (
+            self.save.dtype is not None and not self.save.merged,
+            "save.dtype is that of the merged model, which save.merged: false leaves out",
+        )
+
     def _conflicts(self) -> Iterator[tuple[bool, str]]:
         """Yield what two settings must not be together, and whether they are."""
         names, by_group = [loss.name for loss in self.loss], self.average_over == "groups"
@@ -343,19 +359,7 @@ class TrainConfig(_Model):
             not self.save.merged and (self.lora is None or not self.save.adapter),
             "save.merged: false leaves no model; it needs `lora` and save.adapter",
         )
-        watches = self.keep_best is not None or self.early_stopping is not None
-        yield (
-            watches and (self.eval_every is None or self.eval_split is None),
-            "keep_best and early_stopping need eval_every and an eval_split",
-        )
-        yield (
-            self.lora is None and not self.save.adapter,
-            "save.adapter is that of `lora`, which is not set",
-        )
-        yield (
-            self.save.dtype is not None and not self.save.merged,
-            "save.dtype is that of the merged model, which save.merged: false leaves out",
-        )
+        yield from self._saving_conflicts()
         for name in STATEFUL:
             message = f"{name} keeps running statistics and can appear only once in `loss`"
             yield names.count(name) > 1, message

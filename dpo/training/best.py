@@ -45,7 +45,7 @@ class Patience(NamedTuple):
 def check_watched(
     config: TrainConfig, reference: Reference | None, splits: Mapping[str, Sequence[str]]
 ) -> None:
-    """Raise UsageError (T126) if evaluations will not have a metric that the run watches.
+    """Raise UsageError (T149) if evaluations will not have a metric that the run watches.
 
     `splits` are the names of the evaluation splits, with those of their files.
     """
@@ -60,7 +60,7 @@ def check_watched(
     for key, metric in (("keep_best", config.keep_best), ("early_stopping", stop and stop.metric)):
         if metric is not None and metric not in known:
             remedy = f"name one of {', '.join(known)}" if known else "evaluate a split with rows"
-            raise UsageError("T126", key, f"no evaluation of this run has {metric}", remedy)
+            raise UsageError("T149", key, f"no evaluation of this run has {metric}", remedy)
 
 
 class Watch:
@@ -102,7 +102,7 @@ class Watch:
 
     @property
     def why(self) -> str | None:
-        """Return why the run ends before its last step, as a clause; None if it goes on."""
+        """Return why the run ends before its last step, as a clause; None if it continues."""
         if not self.is_over or self.patience is None:
             return None
         name, _, step, value, waited = self.patience

@@ -96,10 +96,10 @@ def test_a_bf16_base_comes_back_as_bf16_and_its_rounding_is_stated(
 
     assert {tensor.dtype for tensor in saved.values()} == {torch.bfloat16}
     assert saved.keys() == stored(model).keys()
-    told = [line for line in heard if "rounding to its dtype" in line]
-    assert len(told) == 1
+    notices = [line for line in heard if "rounding to its dtype" in line]
+    assert len(notices) == 1
     lost = gaps(AutoModelForCausalLM.from_pretrained(config.out / "model", dtype="float32"), wanted)
-    assert f"{lost.max():.2g} at most" in told[0]
+    assert f"{lost.max():.2g} at most" in notices[0]
     assert (config.out / "model" / "config.json").read_bytes() == (
         model / "config.json"
     ).read_bytes()

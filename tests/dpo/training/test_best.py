@@ -91,7 +91,7 @@ def test_a_metric_that_evaluations_do_not_have_is_refused(metric: str, config_of
 def test_what_watches_evaluations_needs_them(setting: dict[str, Any], config_of: ConfigOf) -> None:
     with pytest.raises(UsageError, match=r"need eval_every.*T122"):
         config_of(**setting)
-    with pytest.raises(UsageError, match=r"no evaluation of this run has.*T126"):
+    with pytest.raises(UsageError, match=r"no evaluation of this run has.*T149"):
         open_alone(config_of(keep_best="eval/rewards/accuracies/no.jsonl", eval_every=1))
 
 
