@@ -317,7 +317,8 @@ def _finish(
     out = run.config.out
     finished = TrainResult(out, summary.steps, None, summary)
     _load_best(run, summary, on_message)
-    policy = run.accelerator.unwrap_model(run.policy)
+    # without accelerate's own autocast, so that a few rows run in float32
+    policy = run.accelerator.unwrap_model(run.policy, keep_fp32_wrapper=False)
     scored = probe(policy, run.train.pairs)
     reshard_root(run.policy)
     weights = whole_weights(policy.model)
