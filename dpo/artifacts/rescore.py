@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -18,8 +17,10 @@ from dpo.data.packing import PromptWithCompletions
 from dpo.data.pairs import Pairs
 from dpo.data.sampler import permute
 from dpo.errors import TrainingError
-from dpo.model.policy import Policy, row_logps
+from dpo.model.policy import Logps, Policy, row_logps
 from dpo.model.self_check import plain_logps
+from dpo.model.spot_check import FARTHER
+from dpo.precision import Precision, autocast
 
 ROWS, SEEN = 4, 64
 """Pairs that are scored: those with the fewest tokens of a sample."""
@@ -35,36 +36,51 @@ class Probe(NamedTuple):
     """A few pairs with the log-probs of their tokens under the policy at the end of a run."""
 
     rows: list[PromptWithCompletions]
-    logps_n: NDArray[np.float32]
+    logps_n: Logps
     """In nats, of all completion tokens in order."""
+    precision: Precision = "no"
+    """Precision of these log-probs: of sharded weights it is that of training."""
 
 
-def probe(policy: Policy, pairs: Pairs) -> Probe:
+def probe(policy: Policy, pairs: Pairs, *, precision: Precision = "no") -> Probe:
     """Score a few pairs; every process of a sharded run must call this."""
     sample = permute(np.arange(min(SEEN, len(pairs))), len(pairs), key="saved")
     rows = sample[np.argsort(pairs.sizes[sample], kind="stable")][:ROWS].tolist()
     was_training = policy.training
     policy.eval()
-    found, _ = row_logps(policy, pairs, rows, precision="no")
+    found, _ = row_logps(policy, pairs, rows, precision=precision)
     policy.train(was_training)
-    return Probe(
-        [pairs[row] for row in rows], np.concatenate([np.concatenate(row) for row in found])
-    )
+    logps = np.concatenate([side for row in found for side in row])
+    return Probe([pairs[row] for row in rows], logps, precision)
 
 
-def gaps(model: PreTrainedModel, wanted: Probe) -> NDArray[np.float32]:
+def gaps(model: PreTrainedModel, wanted: Probe) -> Logps:
     """Return by how much a model's plain log-probs differ from a probe's, token by token."""
-    model.train(mode=False)
-    found = plain_logps(model, wanted.rows).cpu().numpy()
-    gap: NDArray[np.float32] = np.nan_to_num(np.abs(found - wanted.logps_n), nan=np.inf)
+    gap: Logps = np.nan_to_num(np.abs(_plain(model, wanted) - wanted.logps_n), nan=np.inf)
     return gap
 
 
+def _plain(model: PreTrainedModel, wanted: Probe, precision: Precision = "no") -> Logps:
+    model.train(mode=False)
+    with autocast(model.device, precision):
+        found: Logps = plain_logps(model, wanted.rows).cpu().numpy()
+    return found
+
+
 def require_equal(model: PreTrainedModel, wanted: Probe, place: str) -> None:
-    """Raise TrainingError (T311) if a model is not the policy that the run ended with."""
-    gap = gaps(model, wanted)
-    worst = int((gap / np.maximum(1.0, np.abs(wanted.logps_n))).argmax())
-    if not gap[worst] <= TOLERANCE * max(1.0, abs(float(wanted.logps_n[worst]))):
+    """Raise TrainingError (T311) if a model is not the policy that the run ended with.
+
+    Log-probs in bf16 or fp16 may be as far from float32, on average, as twice the rounding here.
+    """
+    gap, allowed = gaps(model, wanted), np.maximum(1.0, np.abs(wanted.logps_n)) * TOLERANCE
+    if wanted.precision != "no":
+        noise = np.abs(_plain(model, wanted, wanted.precision) - _plain(model, wanted))
+        gap, allowed = (
+            gap.mean(keepdims=True),
+            FARTHER * np.maximum(noise.mean(keepdims=True), 1e-3),
+        )
+    worst = int((gap / allowed).argmax())
+    if not gap[worst] <= allowed[worst]:
         problem = (
             f"is another model than the trained one: read back, a token of {len(wanted.rows)} pairs"
             f" has a log-prob that is off by {gap[worst]:.2g} nats"

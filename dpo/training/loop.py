@@ -319,7 +319,8 @@ def _finish(
     _load_best(run, summary, on_message)
     # without accelerate's own autocast, so that a few rows run in float32
     policy = run.accelerator.unwrap_model(run.policy, keep_fp32_wrapper=False)
-    scored = probe(policy, run.train.pairs)
+    precision = run.config.mixed_precision if is_sharded(run.policy) else "no"
+    scored = probe(policy, run.train.pairs, precision=precision)
     reshard_root(run.policy)
     weights = whole_weights(policy.model)
     if run.accelerator.is_main_process:

@@ -221,8 +221,8 @@ def test_names_without_the_models_prefix_are_kept(config_of: ConfigOf, arena: Ar
 def test_another_model_than_the_trained_one_is_never_placed(
     lora: Any, config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lies(run: Any, pairs: Any) -> Probe:
-        found = probe(run, pairs)
+    def lies(policy: Any, pairs: Any, **options: Any) -> Probe:
+        found = probe(policy, pairs, **options)
         return found._replace(logps_n=found.logps_n - 0.01)
 
     monkeypatch.setattr(loop, "probe", lies)
