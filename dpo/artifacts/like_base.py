@@ -147,6 +147,8 @@ def _as_stored(
 ) -> dict[str, Tensor]:
     """Return the tensors under the names that the base's files have; a tied one once, as there."""
     found = revert_weight_conversion(model, dict(weights))
+    # a model whose adapter was added to its weights still has the names of peft's
+    found = {name.removeprefix("base_model.model."): tensor for name, tensor in found.items()}
     prefix = f"{model.base_model_prefix}."
     named = {}
     for name, tensor in found.items():

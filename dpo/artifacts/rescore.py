@@ -6,6 +6,7 @@ were before rounding. So a wrong structure is an error, and what rounding lost i
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from dpo.data.packing import PromptWithCompletions
 from dpo.data.pairs import Pairs
 from dpo.data.sampler import permute
 from dpo.errors import TrainingError
+from dpo.model.float32 import in_float32
 from dpo.model.policy import Logps, Policy, row_logps
 from dpo.model.self_check import plain_logps
 from dpo.model.spot_check import FARTHER
@@ -48,7 +50,8 @@ def probe(policy: Policy, pairs: Pairs, *, precision: Precision = "no") -> Probe
     rows = sample[np.argsort(pairs.sizes[sample], kind="stable")][:ROWS].tolist()
     was_training = policy.training
     policy.eval()
-    found, _ = row_logps(policy, pairs, rows, precision=precision)
+    with in_float32(policy.model) if precision == "no" else nullcontext():
+        found, _ = row_logps(policy, pairs, rows, precision=precision)
     policy.train(was_training)
     logps = np.concatenate([side for row in found for side in row])
     return Probe([pairs[row] for row in rows], logps, precision)
@@ -60,9 +63,14 @@ def gaps(model: PreTrainedModel, wanted: Probe) -> Logps:
     return gap
 
 
+def rescored(model: PreTrainedModel, wanted: Probe) -> Probe:
+    """Return the same pairs scored by another model."""
+    return Probe(wanted.rows, _plain(model, wanted))
+
+
 def _plain(model: PreTrainedModel, wanted: Probe, precision: Precision = "no") -> Logps:
     model.train(mode=False)
-    with autocast(model.device, precision):
+    with in_float32(model), autocast(model.device, precision):
         found: Logps = plain_logps(model, wanted.rows).cpu().numpy()
     return found
 

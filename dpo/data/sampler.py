@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dpo.config import TrainConfig
 from dpo.data.packing import bin_pack
 from dpo.data.pairs import Pairs
+from dpo.errors import UsageError
 from prefdata.hashing import mix
 
 WINDOW = 256
@@ -65,6 +66,18 @@ def make_order(pairs: Pairs, config: TrainConfig) -> Order:
     if config.average_over == "groups":
         shares = (1 / pairs.group_sizes[pairs.groups]).astype(np.float32)
     return Order(starts, shares, config.seed, config.global_batch_size)
+
+
+def num_steps(config: TrainConfig, num_units: int) -> int:
+    """Return the optimizer steps of a run: `steps`, or the whole steps in its epochs."""
+    if config.steps is not None:
+        return config.steps
+    steps = int((config.epochs or 1) * num_units) // config.global_batch_size
+    if steps == 0:
+        unit = config.batch_unit
+        problem = f"{num_units:,} {unit} do not fill one step of {config.global_batch_size:,}"
+        raise UsageError("T125", str(config.data), problem, "lower global_batch_size, or set steps")
+    return steps
 
 
 def group_starts(pairs: Pairs) -> NDArray[np.int64]:

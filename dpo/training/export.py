@@ -19,6 +19,7 @@ from dpo.model.load import load_model
 from dpo.model.lora import add_lora
 from dpo.model.policy import Policy
 from dpo.model.self_check import plain_logps
+from dpo.model.source import ModelSource
 from dpo.saving_config import SaveConfig
 from dpo.training.checkpoint import (
     State,
@@ -132,7 +133,8 @@ def _settings(run: Path, state: State) -> TrainConfig:
 
 def _policy(path: Path, state: State, config: TrainConfig) -> Policy:
     """Load the base of a run, and the weights or the adapter of its checkpoint."""
-    model = load_model(config.model)
+    start = None if config.lora is None else config.lora.start
+    model = load_model(ModelSource(config.model, adapter=start, quantize=config.quantize))
     if config.lora is not None:
         add_lora(model, config.lora, seed=config.seed)
     load_weights(path, state, model=model)

@@ -17,7 +17,7 @@ from dpo.data.packing import Pack, pack
 from dpo.data.pairs import Pairs
 from dpo.data.reference_folder import MANIFEST, reference_folder
 from dpo.data.reference_store import Reference, open_reference
-from dpo.data.sampler import Order, make_order
+from dpo.data.sampler import Order, make_order, num_steps
 from dpo.data.token_weights import TokenWeights, weigh, weigh_reference, wpo_weight
 from dpo.errors import UsageError
 from dpo.loss import PairLogps
@@ -389,15 +389,3 @@ def _eval_split(build: Build, wanted: str | None) -> str | None:
         remedy = f"it has {', '.join(build.splits)}; set eval_split to one of them or to null"
         raise UsageError("T124", str(build.path), f"has {what}", remedy)
     return wanted
-
-
-def num_steps(config: TrainConfig, num_units: int) -> int:
-    """Return the optimizer steps of a run: `steps`, or the whole steps in its epochs."""
-    if config.steps is not None:
-        return config.steps
-    steps = int((config.epochs or 1) * num_units) // config.global_batch_size
-    if steps == 0:
-        unit = config.batch_unit
-        problem = f"{num_units:,} {unit} do not fill one step of {config.global_batch_size:,}"
-        raise UsageError("T125", str(config.data), problem, "lower global_batch_size, or set steps")
-    return steps
