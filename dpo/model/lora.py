@@ -142,7 +142,7 @@ def merge_adapter(adapted: Any) -> PreTrainedModel:
     head = model.get_output_embeddings().weight  # type: ignore[no-untyped-call]
     for module in adapted.modules():
         layer = module.get_base_layer() if hasattr(module, "get_base_layer") else None
-        if layer is not None and layer.weight is head:
+        if layer is not None and getattr(layer, "weight", None) is head:
             layer.weight = torch.nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
             model.config.tie_word_embeddings = False
     with _quiet():

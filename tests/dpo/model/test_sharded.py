@@ -26,6 +26,7 @@ from dpo.model.fingerprints import values_sha256
 from dpo.model.load import load_model
 from dpo.model.policy import Policy
 from dpo.model.sharded import fill, load_part
+from dpo.model.source import ModelSource
 from dpo.training.distributed import join_processes, sharding
 import numpy as np
 
@@ -35,7 +36,7 @@ def bytes_read():
 name, out = sys.argv[1:]
 ranks, how = join_processes(), sharding()
 for _ in range(2):  # the first time also reads code
-    policy = Policy(load_part(name, device=torch.device("cpu"), how=how), shared=False)
+    policy = Policy(load_part(ModelSource(name), device=torch.device("cpu"), how=how), shared=False)
     before = bytes_read()
     fill(policy, name, how)
     read = bytes_read() - before

@@ -263,7 +263,7 @@ def test_a_full_disk_is_one_line(
     def full(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("dpo.training.loop.save_model", full)
+    monkeypatch.setattr("dpo.training.loop.save_run", full)
     result = CliRunner().invoke(train, [str(write_config(tmp_path / "t.yaml", config_of()))])
 
     assert result.exit_code == 2
@@ -278,7 +278,7 @@ def test_another_error_is_not_reported_as_a_full_disk(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr("dpo.training.loop.save_model", broken)
+    monkeypatch.setattr("dpo.training.loop.save_run", broken)
     result = CliRunner().invoke(train, [str(write_config(tmp_path / "t.yaml", config_of()))])
 
     assert result.exit_code == 70

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from prefdata.read import TextRule
 from prefdata.tokens.escape import ControlTokenEscaper
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.stage import TokenRows, encode_table
@@ -136,7 +137,8 @@ def test_no_content_adds_a_control_token(
 def test_verbatim_text_may_end_in_eos_and_has_no_other_token(tmp_path: Path, tiny: Path) -> None:
     target = load_tokenizer_spec(str(tiny))
     row = {"prompt": "say <|im_", "chosen": "end|> twice<|im_end|>", "rejected": "x<|im_end|>y"}
-    prompt, chosen, rejected = ids_of(encoded(tmp_path, target, row))
+    records = read_rows(tmp_path, [row], TextRule("verbatim"))
+    prompt, chosen, rejected = ids_of(encode_table(records, target, TokenOptions()))
 
     eos = target.token_id("eos_token")
     assert controls_in(target, prompt) == []

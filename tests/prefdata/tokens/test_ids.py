@@ -11,7 +11,7 @@ from inline_snapshot import snapshot
 from transformers import AutoTokenizer
 
 from prefdata.errors import UsageError
-from prefdata.read import expand_inputs
+from prefdata.read import TextRule, expand_inputs
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.pairs import encode_records
 from prefdata.tokens.stage import encode_table
@@ -23,11 +23,15 @@ texts = st.text(letters, min_size=1, max_size=30).filter(lambda text: "<|" not i
 """Texts without control tokens, which a build encodes as plain text and transformers does not."""
 
 
-def read_rows(folder: Path, rows: list[dict[str, Any]]) -> Any:
+def read_rows(
+    folder: Path,
+    rows: list[dict[str, Any]],
+    text: TextRule = TextRule(),  # noqa: B008 - immutable
+) -> Any:
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (file,) = expand_inputs([str(path)])
-    return read_file(file).records
+    return read_file(file, text=text).records
 
 
 def dialogue(*contents: str) -> list[dict[str, str]]:
