@@ -52,6 +52,8 @@ same = values_sha256(policy.model) == values_sha256(whole.model)
 tied = policy.model.lm_head.weight is policy.model.get_input_embeddings().weight
 line = {"read": read, "held": sum(rows.values()), "gap": gap, "same": same, "tied": tied}
 Path(out, f"{ranks.process_index}.json").write_text(json.dumps(line))
+dist.barrier()  # a process that ends first would abort the other
+dist.destroy_process_group()
 """
 
 
