@@ -113,8 +113,13 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def build_config(data: Path, tokenizer: str, out: Path) -> prefdata.BuildConfig:
-    values = {"inputs": [str(data)], "tokenizer": tokenizer, "out": str(out), "test_fraction": 0.05}
+def build_config(
+    data: Path, tokenizer: str, out: Path, layout: str | None = None
+) -> prefdata.BuildConfig:
+    values = {
+        "inputs": [str(data)], "tokenizer": tokenizer, "out": str(out), "test_fraction": 0.05,
+        "layout": layout,
+    }  # fmt: skip
     return make_config(values, place="bench")
 
 
@@ -183,7 +188,10 @@ def compare_layouts(name: str, folder: Path) -> None:
     for number, (title, rows) in enumerate(TRL_LAYOUTS.items()):
         data = folder / f"layout-{number}.jsonl"
         data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        ours = read_pairs(prefdata.build(build_config(data, name, folder / f"layout-{number}")))
+        # words in common are a prompt only where the layout is named
+        layout = "trl-std-implicit" if title == "standard, implicit prompt" else None
+        config = build_config(data, name, folder / f"layout-{number}", layout)
+        ours = read_pairs(prefdata.build(config))
         theirs = prepare_with_trl(rows, tokenizer)
         same = 0
         for line, row in enumerate(theirs, start=1):
