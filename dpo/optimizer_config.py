@@ -122,7 +122,7 @@ class OptimizerConfig(BaseModel):
         yield self.decay_all and not self.weight_decay, "decay_all needs a weight_decay above 0"
 
     def _unused_of_schedule(self) -> Iterator[tuple[bool, str]]:
-        """Yield what the schedule cannot use, and whether it is given."""
+        """Yield whether a setting is given that the schedule cannot use, and the message."""
         schedule, low = self.schedule, self.min_learning_rate
         yield (
             bool(self.warmup_steps) and self.warmup_ratio is not None,

@@ -128,7 +128,7 @@ def compute_reference(
 def _decides(
     build: Build, source: ModelSource, loaded: PreTrainedModel, folder: Path
 ) -> dict[str, Any]:
-    """Return the fields of a manifest that a build and a model decide."""
+    """Return the manifest fields that come from the build and the model, not from the pass."""
     before = _of_main(Ledger.before(folder) if PartialState().is_main_process else None)
     adapter = "" if source.adapter is None else f" + {shared_name(source.adapter)}"
     return WeightsId.of(source, loaded).seal(before) | {

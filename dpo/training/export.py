@@ -95,8 +95,9 @@ def _checkpoint(run: Path, step: int | Literal["best"] | None) -> tuple[Path, St
     if newest is None:
         problem = "has no complete checkpoint"
         remedy = "name the output of dpo-train; a run makes some by checkpoint_every"
-        if read_summary(run) is not None:
-            remedy = f"the model of this finished run is in {run / 'model'}"
+        kept = [str(run / name) for name in ("model", "adapter") if (run / name).is_dir()]
+        if kept and read_summary(run) is not None:
+            remedy = f"this finished run is in {' and '.join(kept)}"
         raise UsageError("T144", str(run), problem, remedy)
     if step is None:
         return newest

@@ -29,12 +29,12 @@ class Span(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Both texts in spans; the texts of each, one after the other, are the whole text."""
+    """Two texts as spans; joined in order, the spans of a side give its whole text."""
 
     left: list[Span]
     right: list[Span]
     shared: float
-    """Words of both texts that stand in spans of both, as a share of all words."""
+    """Share of all words that both texts have in common."""
 
 
 def compare(left: str, right: str) -> Difference:

@@ -1,4 +1,4 @@
-"""Decision which records are kept, with a reason for each dropped one; it needs only the keys.
+"""Choose which records to keep, with a reason for each dropped one; only keys are needed.
 
 Pairs can be excluded by id, such as the suspects that `dpo-score` lists.
 """

@@ -113,7 +113,7 @@ def join_buckets(
 
 
 def _still_open(forest: Forest, rows: Rows, bucket: Rows, distance: int) -> tuple[Rows, Rows]:
-    """Return the rows of buckets with pairs at this distance that are not all joined."""
+    """Return the rows of the buckets in which a pair at this distance may still join two trees."""
     if not len(rows):
         return rows, bucket
     first = np.flatnonzero(np.diff(bucket, prepend=-1))

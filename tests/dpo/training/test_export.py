@@ -121,6 +121,17 @@ def test_what_cannot_be_exported_is_said_with_its_code(config_of: ConfigOf, tmp_
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["mine"]
     for file in (config.out / "checkpoints").rglob("weights*"):
         file.write_bytes(b"")
-    assert f"the model of this finished run is in {config.out}/model [T144]" in (
+    assert f"this finished run is in {config.out}/model [T144]" in (
         run(config.out, "-o", out).output
     )
+
+
+@pytest.mark.parametrize(("merged", "kept"), [(True, "model and {}/adapter"), (False, "adapter")])
+def test_a_run_without_checkpoints_names_what_it_saved(
+    merged: bool, kept: str, config_of: ConfigOf, tmp_path: Path
+) -> None:
+    config = config_of(lora={"r": 2}, save={"merged": merged})
+    train(config)
+
+    said = run(config.out, "-o", tmp_path / "out").output
+    assert f"this finished run is in {config.out}/{kept.format(config.out)} [T144]" in said
