@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from prefdata.building import build
     from prefdata.config import BuildConfig
     from prefdata.errors import PrefdataError
+    from prefdata.records.sources import Source
     from prefdata.sharing.local import diff_named as diff
     from prefdata.sharing.local import pull_named as pull
     from prefdata.sharing.local import verify_named as verify
@@ -21,6 +22,7 @@ __all__ = [
     "BuildConfig",
     "PrefdataError",
     "PushOptions",
+    "Source",
     "ValidateOptions",
     "build",
     "diff",
@@ -35,6 +37,7 @@ _HOMES = {
     "BuildConfig": ("prefdata.config", "BuildConfig"),
     "PrefdataError": ("prefdata.errors", "PrefdataError"),
     "PushOptions": ("prefdata.sharing.push", "PushOptions"),
+    "Source": ("prefdata.records.sources", "Source"),
     "ValidateOptions": ("prefdata.validation", "ValidateOptions"),
     "build": ("prefdata.building", "build"),
     "diff": ("prefdata.sharing.local", "diff_named"),

@@ -16,6 +16,7 @@ from prefdata.report.console import PlainConsole
 from prefdata.sharing.commands import pull, push, quiet_bars, verify
 
 if TYPE_CHECKING:
+    from prefdata.records.sources import Inputs, Source
     from prefdata.report.model import Report
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -77,6 +78,13 @@ def _changes(options: dict[str, Any]) -> dict[str, Any]:
     named = {"columns": _named_columns(options), **options}
     given = {name: value for name, value in named.items() if value not in (None, (), False, {})}
     return {n: list(value) if isinstance(value, tuple) else value for n, value in given.items()}
+
+
+def _with_stdin(inputs: "Inputs | str | Source") -> "list[Source]":
+    """Return inputs in which `-` is a file with what stands in standard input."""
+    from prefdata.read.memory import spooled
+
+    return click.get_current_context().with_resource(spooled(inputs, sys.stdin.buffer))
 
 
 def _show(report: "Report", path: Path | None) -> None:
@@ -174,7 +182,7 @@ def validate(
     progress = TerminalProgress(PlainConsole(stderr=True))
     before = read_report(baseline) if baseline else None
     changes = dict(change.partition("=")[::2] for change in severity)
-    inputs = fetch_inputs(inputs_by_split(files, options.pop("given")))
+    inputs = fetch_inputs(_with_stdin(inputs_by_split(files, options.pop("given"))))
     options = {name: value for name, value in options.items() if value is not None}
     how = ValidateOptions(
         severity=changes,
@@ -237,6 +245,7 @@ def build(
     else:
         inputs = inputs_by_split(sources, given)
         config = make_config({"inputs": inputs, **changes}, place="command line")
+    config = config.model_copy(update={"inputs": _with_stdin(config.inputs)})
     if report_path is not None:
         config = with_fetched_inputs(config)
         reads = [*of_config, *reads_of(config, files_of(config))]

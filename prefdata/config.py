@@ -5,9 +5,9 @@ from datetime import date
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from prefdata.check.catalog import is_of_tokens
@@ -18,11 +18,34 @@ from prefdata.errors import UsageError
 from prefdata.read.adapt.named import Columns
 from prefdata.read.limits import Limits, Pairing
 from prefdata.read.texts import TextMode
-from prefdata.records.split_names import AUTO, Leaks, require_split_names
+from prefdata.records.sources import Inputs, Source, list_sources
+from prefdata.records.split_names import ROWS, TRAIN, Leaks, require_split_names
 from prefdata.settings import StrictModel, load_model, nearest_key, read_settings, settle_words
 from prefdata.tokens.options import FIXED_CODES, ControlTokens, LengthPolicy, TokenOptions
 
 AnyPath = Annotated[Path, Field(strict=False)]
+if TYPE_CHECKING:
+    AnyInputs = Inputs | str | Source
+else:
+    AnyInputs = Annotated[
+        list[Source],
+        BeforeValidator(
+            list_sources,
+            json_schema_input_type=str | list[str | Source] | dict[str, str | list[str]],
+        ),
+    ]
+    """Inputs as the user writes them; always a list of sources once they are read."""
+
+
+def _as_list(value: Any) -> Any:
+    """Return a single name as a list of one, and paths as strings."""
+    value = [value] if isinstance(value, str | Path) else value
+    if isinstance(value, list | tuple):
+        return [str(one) if isinstance(one, Path) else one for one in value]
+    return value
+
+
+Names = Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=str | list[str])]
 
 DEFAULT_FRACTION = 0.05
 # Keys that set only where and how fast: two builds that differ only here have the same bytes.
@@ -32,11 +55,11 @@ EXECUTION = frozenset({"out", "workers", "engine"})
 class BuildConfig(StrictModel):
     """Config of a build: inputs, checks, splits, tokenizer and output directory."""
 
-    inputs: list[str] | dict[str, list[str]]
-    """Files or globs: JSON Lines, JSON arrays, Parquet, Arrow, CSV; .gz and .zst too. In a list,
-    splits are found by the names of files and directories and by a `split` column. Or lists by
-    split: `{train: […], test: […]}`; files under `auto` are split by their names, those under
-    `rows` by their `split` column."""
+    inputs: AnyInputs
+    """Files, globs, directories, URLs or sets of the Hub (docs/inputs.md). In a list, splits are
+    found by the names of files and directories and by a `split` column. Or lists by split: `{train:
+    […], test: […]}`; files under `auto` are split by their names, those under `rows` by their
+    `split` column. Or sources with keys of their own: `[{path: a.jsonl, weight: 2}, …]`."""
     tokenizer: str
     """A directory with a tokenizer, or the name of a model on the Hub."""
     out: AnyPath
@@ -55,9 +78,9 @@ class BuildConfig(StrictModel):
     """Pairing strategy: which completions of one prompt become pairs."""
     limits: Limits = Limits()
     """Bounds against damaged or hostile inputs."""
-    exclude: list[str] = []
+    exclude: Names = []
     """Files with ids of pairs to exclude, such as `suspects.jsonl` of dpo-score (PD409)."""
-    evaluations: list[str] = []
+    evaluations: Names = []
     """Files of evaluation sets, or globs; rows that overlap their texts are refused (PD503)."""
     checks: CheckLimits = CheckLimits()
     """Thresholds of the checks."""
@@ -103,26 +126,17 @@ class BuildConfig(StrictModel):
     def _words(cls, values: Any) -> Any:
         return settle_words(values, cls)
 
-    @field_validator("inputs", mode="before")
-    @classmethod
-    def _names_files(cls, value: Any) -> Any:
-        """Turn a single name into a list of one, and check that all are strings."""
-        if isinstance(value, str):
-            return [value]
-        if isinstance(value, dict):
-            value = {k: [v] if isinstance(v, str) else v for k, v in value.items()}
-        lists = value.values() if isinstance(value, dict) else [value]
-        if not all(isinstance(files, list) and files for files in lists) or not value:
-            raise ValueError("give at least one file, as a list or as lists by split")
-        if not all(isinstance(file, str) for files in lists for file in files):
-            raise ValueError("each file must be a string")
-        return value
-
     @field_validator("inputs")
     @classmethod
-    def _splits_have_names(cls, value: Any) -> Any:
-        names = list(value) if isinstance(value, dict) else []
-        require_split_names(names)
+    def _splits_have_names(cls, value: list[Source]) -> list[Source]:
+        require_split_names(list(dict.fromkeys(one.given for one in value if one.given)))
+        for one in value:
+            if one.weight != 1 and one.given not in (None, TRAIN, ROWS):
+                message = (
+                    f"weight {one.weight:g} of {one.path} has no effect: it repeats pairs of train,"
+                    f" and the source is given as {one.given}"
+                )
+                raise ValueError(message)
         return value
 
     @field_validator("chat_template_kwargs")
@@ -180,31 +194,28 @@ def checks_with(own: Sequence[str]) -> CheckLimits:
     return load_model(CheckLimits, values, partial(_config_error, "command line"))
 
 
-def inputs_by_split(files: Sequence[str], given: Sequence[str]) -> list[str] | dict[str, list[str]]:
+def inputs_by_split(files: Sequence[str], given: Sequence[str]) -> list[Source]:
     """Return the command line's inputs: files, and `SPLIT=FILE` for those given a split."""
     if not files and not given:
         raise UsageError(
             "C103", "command line", "no file is named", "name one, or --split test=FILE"
         )
-    if not given:
-        return list(files)
-    found: dict[str, list[str]] = {AUTO: list(files)} if files else {}
+    found = [Source(path=file) for file in files]
     for one in given:
         split, _, file = one.partition("=")
         if not file:
             raise UsageError("C102", f"--split {one}", "is not SPLIT=FILE", "write test=FILE")
-        found.setdefault(split, []).append(file)
+        found.append(Source(path=file, split=split))
     return found
 
 
 def _with_given(inputs: Any, given: Sequence[str]) -> Any:
     """Return a config's inputs plus those that the command line gives a split."""
     more = inputs_by_split((), given)
-    if inputs is None or not isinstance(more, dict):
-        return more
-    found = dict(inputs) if isinstance(inputs, dict) else {AUTO: inputs}
-    found = {split: [files] if isinstance(files, str) else files for split, files in found.items()}
-    return found | {split: [*found.get(split, []), *files] for split, files in more.items()}
+    try:
+        return [*(list_sources(inputs) if inputs else []), *more]
+    except ValueError:
+        return inputs  # the model refuses them
 
 
 def read_config(

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from prefdata.check.severity import LEVELS
 from prefdata.dedup.near import NearDuplicates
 from prefdata.engine.local import Workers, choose_workers
 from prefdata.errors import EmptyError, UsageError
-from prefdata.hub.inputs import Inputs, fetch_inputs
+from prefdata.hub.inputs import fetch_inputs
 from prefdata.progress import Progress, Silent
 from prefdata.read import (
     Columns,
@@ -30,8 +29,9 @@ from prefdata.read import (
     expand_inputs,
     load_layout,
 )
-from prefdata.read.memory import Data, is_in_memory, named_inputs
+from prefdata.read.memory import Data, named_inputs
 from prefdata.records.findings import EXAMPLES
+from prefdata.records.sources import Inputs
 from prefdata.records.split_names import Leaks, SplitOptions
 from prefdata.report.model import Report
 from prefdata.stages.counts import NOTHING_MADE, BuiltShards
@@ -95,8 +95,6 @@ def validate(
     """
     with named_inputs(source) as inputs:
         files, given = expand_splits(fetch_inputs(inputs))
-        if is_in_memory(source):
-            files = [replace(file, label=file.path.name) for file in files]
         target = load_tokenizer_spec(options.tokenizer) if options.tokenizer else None
         how = _scan_options(options, target, given)
         if not options.resplit and any(f.said_by != "none" for f in splits_of_files(files, given)):

@@ -9,13 +9,14 @@
 """
 
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from prefdata.errors import UsageError
 from prefdata.hub.errors import HubError, hub_faults
 from prefdata.hub.repo import Remote, Repo, changed_files, check_name, fetch_file, forget, look_at
+from prefdata.hub.urls import fetch_url, is_url, url_of
+from prefdata.records.sources import DATA_ENDINGS, Inputs, Source, as_sources
 from prefdata.records.split_names import AUTO, kind_of
 
 SCHEME = "hf://datasets/"
@@ -26,11 +27,8 @@ _URL = re.compile(
 _CACHED = re.compile(
     r"/datasets--(?P<org>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})/(?P<path>.+)"
 )
-_FILES = frozenset(
-    (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".zst")
-)
-Inputs = Sequence[str] | Mapping[str, Sequence[str]]
-"""Files or globs, or both by split; `auto` and `rows` mean: by file name, by split column."""
+ROWS_FOLDER = "prefdata-rows-"
+"""Start of the name of a temporary directory for rows that are not in files."""
 
 
 class Named(NamedTuple):
@@ -50,53 +48,49 @@ def is_hub_name(name: str) -> bool:
     """
     if name.startswith(SCHEME):
         return True
-    if _NAME.fullmatch(name) is None or Path(name).suffix.lower() in _FILES:
+    if _NAME.fullmatch(name) is None or name.lower().endswith((*DATA_ENDINGS, ".txt")):
         return False
     return not Path(Path(name).parts[0]).exists()
 
 
 def origin_of(path: Path) -> str | None:
-    """Return the URL of a file in the Hub's cache, with its exact commit; None for other files.
+    """Return the name in outputs of a file that is not the user's own; None for other files.
+
+    For a file in the Hub's cache it is the URL with its exact commit, for a fetched file its URL.
 
     >>> origin_of(Path("/c/hub/datasets--org--set/snapshots/" + "0" * 40 + "/data/a.jsonl"))
     'hf://datasets/org/set@0000000000000000000000000000000000000000/data/a.jsonl'
     """
+    if path.parent.name.startswith(ROWS_FOLDER):
+        return path.name
     found = _CACHED.search(str(path))
     if found is None:
-        return None
+        return url_of(path)
     return f"{SCHEME}{found['org']}/{found['name']}@{found['commit']}/{found['path']}"
 
 
-def fetch_inputs(inputs: Inputs) -> list[str] | dict[str, list[str]]:
-    """Return inputs as paths; fetch the files of sets that are named on the Hub.
+def fetch_inputs(inputs: Inputs | str | Source) -> list[Source]:
+    """Return inputs as sources on this machine: sets of the Hub and URLs are fetched.
 
     A set with several splits keeps them. Raises PrefdataError: E201 if there is no such set, E213
-    if the name must choose a config or a split.
+    if the name must choose a config or a split, E215 and E216 for URLs.
     """
-    if isinstance(inputs, Mapping):
-        return {
-            split: [path for name in names for path in _paths_of(name)]
-            for split, names in inputs.items()
-        }
-    found: dict[str, list[str]] = {}
-    for name in inputs:
-        splits = _fetch(name) if is_hub_name(name) else {AUTO: [name]}
-        one = next(iter(splits.values())) if len(splits) == 1 else None
-        for split, paths in ({AUTO: one} if one is not None else splits).items():
-            found.setdefault(split, []).extend(paths)
-    return found.get(AUTO, []) if found.keys() <= {AUTO} else found
+    return [one for source in as_sources(inputs) for one in _fetch_source(source)]
 
 
-def _paths_of(name: str) -> list[str]:
-    """Return the files of an input whose split is given."""
-    if not is_hub_name(name):
-        return [name]
-    splits = _fetch(name)
-    if len(splits) > 1:
+def _fetch_source(source: Source) -> list[Source]:
+    if is_url(source.path) and not source.path.startswith(SCHEME):
+        return [source.at(path) for path in fetch_url(source.path)]
+    if not is_hub_name(source.path):
+        return [source]
+    splits = _fetch(source.path)
+    if len(splits) == 1:
+        return [source.at(path) for paths in splits.values() for path in paths]
+    if source.given is not None:
         problem = f"has the splits {', '.join(splits)}, but is given as one split"
-        remedy = f"name one of them: {SCHEME}{_parse(name).repo}:{next(iter(splits))}"
-        raise UsageError("E213", name, problem, remedy)
-    return next(iter(splits.values()))
+        remedy = f"name one of them: {SCHEME}{_parse(source.path).repo}:{next(iter(splits))}"
+        raise UsageError("E213", source.path, problem, remedy)
+    return [source.at(path, split) for split, paths in splits.items() for path in paths]
 
 
 def _parse(name: str) -> Named:

@@ -5,24 +5,36 @@ these rows. Each file is named after its split, or `rows`.
 """
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 
 from prefdata.errors import UsageError
-from prefdata.hub.inputs import Inputs
+from prefdata.hub.inputs import ROWS_FOLDER
+from prefdata.read.files.csv_dialect import ending_of, separated_by
+from prefdata.read.files.formats import HEAD_BYTES
+from prefdata.records.sources import (
+    STDIN,
+    Inputs,
+    Source,
+    as_sources,
+    is_list_of_sources,
+    list_sources,
+)
 from prefdata.records.split_names import kind_of
 
 Rows = Any
 """A `datasets.Dataset` or `IterableDataset`, an object that exports an Arrow stream (a polars or
 pandas frame, an Arrow table), or dicts."""
-Data = Inputs | str | Path | Rows | Mapping[str, Rows]
-"""Inputs: names, rows, or a mapping from splits to either, such as a `DatasetDict`."""
+Data = Inputs | str | Path | Source | Rows | Mapping[str, Rows]
+"""Inputs: names, sources, rows, or a mapping from splits to names or rows, such as a
+`DatasetDict`."""
 _BATCH = 1000
 
 
@@ -39,25 +51,50 @@ def named_inputs(data: Data) -> Iterator[Inputs]:
     if isinstance(data, Mapping) and any(_names_of(one) is not None for one in data.values()):
         problem = "have file names for one split, and rows for another"
         raise UsageError("E106", "the inputs", problem, "give all by name, or all as rows")
-    with TemporaryDirectory(prefix="prefdata-rows-") as folder:
+    with TemporaryDirectory(prefix=ROWS_FOLDER) as folder:
         yield _write_all(data, Path(folder))
 
 
-def is_in_memory(data: Data) -> bool:
-    """Return whether inputs are rows, not names."""
-    return _names_of(data) is None
+@contextmanager
+def spooled(inputs: Inputs | str | Source, stream: IO[bytes]) -> Iterator[list[Source]]:
+    """Return inputs in which `-` is a file that has the content of `stream` until the end."""
+    sources = as_sources(inputs)
+    if all(one.path != STDIN for one in sources):
+        yield sources
+        return
+    with TemporaryDirectory(prefix=ROWS_FOLDER) as folder:
+        path = Path(folder) / "stdin"
+        with path.open("wb") as file:
+            shutil.copyfileobj(stream, file)
+        with path.open("rb") as file:
+            separated = separated_by(file.read(HEAD_BYTES), "stdin")
+        if separated is not None:  # a file's name says so, and a stream has none
+            path = path.rename(path.with_suffix(ending_of(separated[0])))
+        yield [one.at(str(path)) if one.path == STDIN else one for one in sources]
 
 
 def _names_of(data: Data) -> Inputs | None:
     """Return inputs given by name, as strings; None for rows."""
-    if isinstance(data, str | Path):
-        return [str(data)]
+    if isinstance(data, str | Path | Source):
+        return as_sources(str(data) if isinstance(data, Path) else data)
+    if is_list_of_sources(data):
+        return [one if isinstance(one, Source) else Source(**one) for one in list_sources(data)]
     if isinstance(data, Mapping):
         named = {split: _names_of(one) for split, one in data.items()}
-        is_named = all(one is not None for one in named.values())
-        return {split: list(one or ()) for split, one in named.items()} if is_named else None
+        if any(one is None for one in named.values()):
+            return None
+        return {split: _plain_names(one or ()) for split, one in named.items()}
     is_list = isinstance(data, list | tuple) and all(isinstance(one, str | Path) for one in data)
     return [str(one) for one in data] if is_list else None
+
+
+def _plain_names(names: Inputs) -> list[str]:
+    """Return the names of one split; raise E106 for sources, which have their own `split`."""
+    sources = as_sources(names)
+    if any(one != Source(path=one.path) for one in sources):
+        remedy = "give a list of sources, each with its `split`"
+        raise UsageError("E106", "the inputs", "have sources in a mapping of splits", remedy)
+    return [one.path for one in sources]
 
 
 def _write_all(data: Rows | Mapping[str, Rows], folder: Path) -> Inputs:

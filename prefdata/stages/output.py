@@ -8,6 +8,7 @@ from prefdata.config import BuildConfig
 from prefdata.errors import UsageError
 from prefdata.hub.inputs import fetch_inputs
 from prefdata.read import InputFile, expand_inputs
+from prefdata.records.sources import as_sources
 from prefdata.report.card import write_card
 from prefdata.report.model import Report
 from prefdata.stages.split import expand_splits
@@ -54,9 +55,9 @@ def reads_of(config: BuildConfig, files: Sequence[InputFile]) -> list[Read]:
         reads.append(Read("the tokenizer", Path(config.tokenizer)))
     if config.chat_template is not None:
         reads.append(Read("the chat template", config.chat_template))
-    if config.layout is not None and Path(config.layout).is_file():
-        reads.append(Read("the layout", Path(config.layout)))
-    return reads
+    layouts = [config.layout, *(source.layout for source in as_sources(config.inputs))]
+    named = dict.fromkeys(Path(layout) for layout in layouts if layout)
+    return reads + [Read("the layout", layout) for layout in named if layout.is_file()]
 
 
 def check_place(out: Path, reads: Sequence[Read]) -> None:

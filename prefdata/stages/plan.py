@@ -84,10 +84,7 @@ def seal_config(config: BuildConfig, inputs: BuildInputs) -> dict[str, Any]:
     elsewhere.
     """
     sealed = config.identity
-    by_split: dict[str, list[str]] = {}
-    for file in inputs.files:
-        by_split.setdefault(inputs.given.get(file.name, AUTO), []).append(file.label)
-    sealed["inputs"] = by_split if inputs.given else by_split.get(AUTO, [])
+    sealed["inputs"] = _sealed_inputs(inputs)
     sealed["evaluations"] = [file.label for file in inputs.evaluations]
     sealed["exclude"] = [file.label for file in inputs.exclude]
     for key in ("tokenizer", "layout", "chat_template"):
@@ -96,25 +93,48 @@ def seal_config(config: BuildConfig, inputs: BuildInputs) -> dict[str, Any]:
     return sealed
 
 
+def _sealed_inputs(inputs: BuildInputs) -> list[Any] | dict[str, list[str]]:
+    """Return the inputs by their labels, in the simplest of the forms that a config accepts."""
+    if any(_settings_of(file) for file in inputs.files):
+        return [
+            {"path": file.label, "split": inputs.given.get(file.name), **_settings_of(file)}
+            for file in inputs.files
+        ]
+    by_split: dict[str, list[str]] = {}
+    for file in inputs.files:
+        by_split.setdefault(inputs.given.get(file.name, AUTO), []).append(file.label)
+    return by_split if inputs.given else by_split.get(AUTO, [])
+
+
+def _settings_of(file: InputFile) -> dict[str, Any]:
+    """Return what the config says of a file's source, without its path and split."""
+    said = file.of.model_dump(exclude={"path", "split"}, exclude_defaults=True)
+    if "layout" in said:
+        said["layout"] = shared_name(said["layout"])
+    return said
+
+
 def seal_build(config: BuildConfig, target: TokenizerSpec, inputs: BuildInputs) -> BuildSeal:
     """Return the config, the tokenizer's identity, and a hash of all that decides the bytes."""
     sealed, tokenizer = seal_config(config, inputs), target.seal()
     named = [] if config.resplit else splits_of_files(inputs.files, inputs.given)
     layout = load_layout(config.layout) if config.layout else None
+    own = {file.of.layout: load_layout(file.of.layout) for file in inputs.files if file.of.layout}
     read = [*inputs.files, *inputs.evaluations, *inputs.exclude]
     decides = {
         "format_version": FORMAT_VERSION,
         "tool_version": TOOL_VERSION,
         "config": sealed,
         "layout": layout,
+        **({"layouts": own} if own else {}),
         **_detectable(config),
         "inputs": [(file.label, inputs.digests[file.name]) for file in read],
         "splits": [list(one) for one in named],
         "tokenizer": tokenizer,
         "special_tokens": target.special_tokens,
     }
-    if own := own_checks(config.checks.own):
-        decides["own_checks"] = [(check.name, check.sha256) for check in own]
+    if checks := own_checks(config.checks.own):
+        decides["own_checks"] = [(check.name, check.sha256) for check in checks]
     return BuildSeal(sealed, tokenizer, fingerprint(decides))
 
 

@@ -25,6 +25,7 @@ from prefdata.read import (
     RowOptions,
     TextChoice,
     TextRule,
+    load_layout,
     meaning_of,
     notes_of,
     open_rows,
@@ -157,7 +158,8 @@ def scan(
         decision,
         find_together(kept_mask, parts, counts, [file.reading for file in found], options.checks),
         [*_funnel(found, parts), *decision.funnel],
-        [f"{file.file.source}: {note}" for file in found for note in file.notes]
+        [file.file.note for file in found if file.file.note]
+        + [f"{file.file.source}: {note}" for file in found for note in file.notes]
         + changed_severities(options.checks.severity)
         + splits.notes,
     )
@@ -197,7 +199,10 @@ class _Reading:
     def tasks(self) -> Iterator[ChunkTask | Done[ChunkResult]]:
         for file in self.files:
             options = self.options
-            rows = open_rows(file, options.rows, options.columns, options.text)
+            how, columns = options.rows, options.columns
+            if file.of.layout:
+                how, columns = how._replace(layout=load_layout(file.of.layout)), Columns()
+            rows = open_rows(file, how, columns, options.text)
             self.opened.append((rows.file, rows.fitted))
             if rows.text is not None:
                 self.texts[file.index] = rows.text

@@ -4,6 +4,7 @@ Near-duplicate prompts are drawn together, so neither a prompt nor a near-duplic
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 
 from prefdata.errors import UsageError
 from prefdata.hashing import Numbers, mix
-from prefdata.hub.inputs import Inputs
 from prefdata.read import InputFile, expand_inputs
-from prefdata.records.split_names import AUTO, ROWS, TRAIN, FileSplit, kind_of, name_splits, rank_of
+from prefdata.records.sources import Inputs, Source, as_sources
+from prefdata.records.split_names import ROWS, TRAIN, FileSplit, kind_of, name_splits, rank_of
 from prefdata.report.figures import listed
 
 FEW_ROWS = 16  # a group of at most this size may be drawn, however small the dataset
@@ -45,24 +46,36 @@ def mixed(num_files: int) -> Splits:
     return Splits([FileSplit(None, "none")] * num_files, (), None, [])
 
 
-def expand_splits(inputs: Inputs) -> tuple[list[InputFile], dict[str, str]]:
-    """Return the files of `inputs`, and the split of each file that is given one."""
-    if not isinstance(inputs, Mapping):
-        return expand_inputs(inputs), {}
-    given: dict[str, str] = {}
-    first: dict[Path, tuple[str, str]] = {}
-    for split, patterns in inputs.items():
-        for file in expand_inputs(patterns) if split != AUTO else []:
-            name, before = first.setdefault(file.path.resolve(), (file.name, split))
-            if before != split:
-                problem = f"is given as {split}, and as {before} under the name {name}"
-                raise UsageError("E185", file.name, problem, "name each file in one split")
-            given[file.name] = split
-    files = expand_inputs([pattern for patterns in inputs.values() for pattern in patterns])
-    is_auto = {file.name for file in expand_inputs(inputs.get(AUTO, []))}
-    kept = [f for f in files if f.name in given or f.path.resolve() not in first]
-    assert {f.name for f in kept} <= is_auto | set(given)
-    return [InputFile(f.path, f.name, at) for at, f in enumerate(kept)], given
+def expand_splits(inputs: Inputs | str | Source) -> tuple[list[InputFile], dict[str, str]]:
+    """Return the files of `inputs`, and the split of each file that is given one.
+
+    A file that is given a split is left out of sources without one. Raises E185 for a file that is
+    named twice and read in two ways.
+    """
+    sources = as_sources(inputs)
+    expanded = [(source, file) for source in sources for file in expand_inputs([source.path])]
+    first: dict[Path, tuple[Source, str]] = {}
+    for source, file in sorted(expanded, key=lambda pair: pair[0].given is None):
+        before, name = first.setdefault(file.path.resolve(), (source, file.name))
+        if source.given != before.given and source.given is not None:
+            problem = f"is given as {source.given}, and as {before.given} under the name {name}"
+            raise UsageError("E185", file.name, problem, "name each file in one split")
+        if _differs(source, before):
+            problem = f"is in two sources, {before.path} and {source.path}, which differ"
+            raise UsageError("E185", file.name, problem, "name each file in one source")
+    kept: dict[str, InputFile] = {}
+    for source, file in expanded:
+        owner, _ = first[file.path.resolve()]
+        if owner.given == source.given:
+            at = replace(file, index=len(kept), of=source)
+            kept.setdefault(file.name, at)
+    return list(kept.values()), {f.name: f.of.given for f in kept.values() if f.of.given}
+
+
+def _differs(source: Source, other: Source) -> bool:
+    """Return whether two sources are read in two ways, for a file that both name."""
+    ours = source.model_dump(exclude={"path", "split"})
+    return ours != other.model_dump(exclude={"path", "split"})
 
 
 def splits_of_files(files: Sequence[InputFile], given: Mapping[str, str]) -> list[FileSplit]:

@@ -4,7 +4,7 @@ The line counts add up: each line is kept, duplicate, filtered, rejected or blan
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,7 @@ from prefdata.check.rows.profile import FEATURES
 from prefdata.check.sets.bias import MIN_PAIRS
 from prefdata.check.sets.statistics import area_under_curve
 from prefdata.hashing import Numbers
+from prefdata.read import InputFile
 from prefdata.records.findings import CodeCount, Findings, Level, Location, count_rows
 from prefdata.records.keys import GROUP_ID
 from prefdata.report.explain import describe_code
@@ -283,13 +284,24 @@ def measure_biases(profile: pl.DataFrame) -> list[Bias]:
 
 
 def measure_sources(
-    profile: pl.DataFrame, source_index: pl.Series, names: Mapping[int, str]
+    profile: pl.DataFrame, source_index: pl.Series, files: Mapping[int, InputFile]
 ) -> list[SourceShare]:
-    """Count pairs by the origin that rows name, or else by file."""
-    files = source_index.cast(pl.Int64).replace_strict(dict(names), return_dtype=pl.String)
-    frame = profile.select(pl.col("origin", "licence").cast(pl.String)).with_columns(file=files)
+    """Count pairs by source: as the config names it, or else its rows, or else by file."""
+    index = source_index.cast(pl.Int64)
+
+    def of_file(said: Callable[[InputFile], str | None]) -> pl.Series:
+        values = {at: said(file) for at, file in files.items()}
+        return index.replace_strict(values, return_dtype=pl.String)
+
+    frame = profile.select(pl.col("origin", "licence").cast(pl.String)).with_columns(
+        file=of_file(lambda file: file.source),
+        name=of_file(lambda file: file.of.name),
+        license=of_file(lambda file: file.of.license),
+    )
     counted = (
-        frame.select("licence", name=pl.coalesce("origin", "file"))
+        frame.select(
+            licence=pl.coalesce("license", "licence"), name=pl.coalesce("name", "origin", "file")
+        )
         .group_by("name", "licence")
         .len()
         .sort("len", "name", descending=[True, False])

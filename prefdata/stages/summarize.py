@@ -97,7 +97,7 @@ def make_report(
         histograms=measured.histograms if measured else None,
         biases=measure_biases(profile),
         sources=measure_sources(
-            profile, kept["source_index"], {f.file.index: f.file.source for f in found.files}
+            profile, kept["source_index"], {f.file.index: f.file for f in found.files}
         ),
         languages=measure_languages(profile),
         groups=count_groups(kept),

@@ -56,15 +56,28 @@ def find_dialect(head: bytes, default: str, name: str) -> Dialect:
 
 def refuse_separated(head: bytes, name: str) -> None:
     """Raise E162 for delimited text in a file whose name means JSON Lines."""
+    if (found := separated_by(head, name)) is not None:
+        mark, count = found
+        problem = f"is not JSON: it looks like {count} columns separated by {OTHERS[mark]}"
+        raise UsageError("E162", name, problem, f"give it a name that ends in {ending_of(mark)}")
+
+
+def ending_of(mark: str) -> str:
+    """Return the ending of a file's name whose columns a mark separates."""
+    return ".tsv" if mark == "\t" else ".csv"
+
+
+def separated_by(head: bytes, name: str) -> tuple[str, int] | None:
+    """Return the mark that separates columns, and their number; None if there is none."""
     lines = [line for line in head.removeprefix(BOM).split(b"\n")[:50] if line.strip()]
     if len(lines) < 2 or any(line.lstrip()[:1] in (b"{", b"[") for line in lines):
-        return
-    for mark, suffix in (("\t", ".tsv"), (",", ".csv"), (";", ".csv"), ("|", ".csv")):
+        return None
+    for mark in ("\t", ",", ";", "|"):
         counts = {_num_columns(line, mark, name) for line in lines[:2]}
         (count,) = counts if len(counts) == 1 else (0,)
         if count > 2 or (count == 2 and mark == "\t"):
-            problem = f"is not JSON: it looks like {count} columns separated by {OTHERS[mark]}"
-            raise UsageError("E162", name, problem, f"give it a name that ends in {suffix}")
+            return mark, count
+    return None
 
 
 def read_header(record: Record, delimiter: str, name: str) -> tuple[list[str], str | None]:

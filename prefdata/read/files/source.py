@@ -13,6 +13,9 @@ import orjson
 
 from prefdata.errors import UsageError
 from prefdata.hub.inputs import origin_of
+from prefdata.records.sources import Source, is_data_name
+
+_OWN = Source(path="")
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,10 @@ class InputFile:
     name: str
     index: int
     label: str = ""
+    of: Source = _OWN
+    """The source that names it."""
+    note: str = ""
+    """What the user should know about how it was found."""
 
     @property
     def source(self) -> str:
@@ -39,22 +46,56 @@ class Stamp(NamedTuple):
 
 
 def expand_inputs(patterns: Sequence[str]) -> list[InputFile]:
-    """Return the files that match names and globs: in the order given, each glob sorted."""
-    names: dict[str, None] = {}
+    """Return the files of names, globs and directories: in the order given, each of them sorted."""
+    found: dict[str, str] = {}
     for pattern in patterns:
-        literal = os.path.lexists(pattern)  # a name may itself contain brackets
-        saved = _saved_files(Path(pattern)) if literal else []
-        found = saved or [pattern] if literal else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
-        if not found:
+        if os.path.lexists(pattern):  # a name may itself contain brackets
+            saved = _saved_files(Path(pattern))
+            names, note = (saved, "") if saved else _files_in(Path(pattern))
+        else:
+            names, note = sorted(glob.glob(pattern, recursive=True)), ""  # noqa: PTH207
+        if not names:
             raise UsageError(
                 "E100", pattern, "no such file", "check the path; globs are expanded here too"
             )
-        names.update(dict.fromkeys(found))
-    files = [InputFile(Path(name), name, index) for index, name in enumerate(names)]
+        for name in names:
+            found.setdefault(name, note)
+            note = ""
+    files = [
+        InputFile(Path(name), name, index, origin_of(Path(name)) or "", note=note)
+        for index, (name, note) in enumerate(found.items())
+    ]
     for file in files:
         _require_text(file.name)
         stamp(file)
     return files
+
+
+def _files_in(path: Path) -> tuple[list[str], str]:
+    """Return the data files below a directory, sorted, and a note on those that are not read.
+
+    Of a build it is the text shards. A file is itself.
+    """
+    if not path.is_dir():
+        return [str(path)], ""
+    if (path / "manifest.json").is_file() and (path / "text").is_dir():
+        path = path / "text"
+    below = sorted(one for one in path.rglob("*") if _is_of(path, one))
+    names = [str(one) for one in below if is_data_name(one.name)]
+    others = [one.name for one in below if not is_data_name(one.name)]
+    if not names:
+        problem = "is a directory without data files"
+        raise UsageError("E116", str(path), problem, f"name a file; read are {_READ}")
+    more = f" and {len(others) - _SHOWN:,} more" if len(others) > _SHOWN else ""
+    skipped = f"; not read: {', '.join(others[:_SHOWN])}{more}" if others else ""
+    return names, f"{path.name}: a directory; data files read: {len(names):,}{skipped}"
+
+
+def _is_of(folder: Path, path: Path) -> bool:
+    """Return whether a path is a file of the directory: not hidden, and not of a build in it."""
+    inner = path.relative_to(folder)
+    builds = any((folder / up / "manifest.json").is_file() for up in inner.parents if up.name)
+    return path.is_file() and not builds and not any(part.startswith(".") for part in inner.parts)
 
 
 def _saved_files(folder: Path) -> list[str]:
@@ -132,3 +173,5 @@ def require_unchanged(file: InputFile, before: Stamp, *, is_whole: bool) -> None
 
 
 REMEDY = "name regular files, or a glob that matches them"
+_READ = ".jsonl, .json, .csv, .tsv, .parquet and .arrow, plain or packed"
+_SHOWN = 3
