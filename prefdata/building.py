@@ -1,13 +1,13 @@
 """Build as one function that calls all stages, to be read from top to bottom."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from prefdata.check import RowChecks
 from prefdata.config import BuildConfig, make_config
-from prefdata.engine import open_engine
+from prefdata.engine import Engine, open_engine
 from prefdata.errors import EmptyError, UsageError
 from prefdata.progress import Progress, Silent
 from prefdata.read import RowOptions, expand_inputs, load_layout
@@ -15,6 +15,7 @@ from prefdata.read.memory import Data, named_inputs
 from prefdata.records.split_names import SplitOptions
 from prefdata.stages.counts import NOTHING_MADE, BuiltShards
 from prefdata.stages.filter import read_exclusions
+from prefdata.stages.mixture import is_mixture, mix_shards
 from prefdata.stages.output import (
     check_place,
     commit_build,
@@ -33,7 +34,7 @@ from prefdata.stages.plan import (
     split_notes,
 )
 from prefdata.stages.scan import ScanOptions, ScanResult, scan
-from prefdata.stages.shard import make_shards
+from prefdata.stages.shard import ShardTask, make_shards
 from prefdata.stages.split import expand_splits
 from prefdata.stages.summarize import (
     describe_build,
@@ -105,13 +106,10 @@ def _build(config: BuildConfig, *, replace: bool, progress: Progress) -> Build:
 
         found = found._replace(notes=found.notes + split_notes(found, config))
         tasks = shard_tasks(found, config, target, staging.root)
-        made = BuiltShards(tasks, make_shards(tasks, workers, progress, staging))
-        if not made.rows:
-            raise nothing_left(make_report(found, made, []))
-
+        made = _made(found, tasks, config.seed, workers=workers, progress=progress, staging=staging)
         tokens = [
             read_shard(staging.place_of(task.tokens_path), rows=shard.facts.rows)
-            for task, shard in zip(tasks, made.shards, strict=True)
+            for task, shard in zip(made.tasks, made.shards, strict=True)
         ]
         report = describe_build(make_report(found, made, tokens, target), found, made, config, seal)
         others, seals = write_others(staging.root, found, made, report, config)
@@ -134,6 +132,19 @@ def _options(config: BuildConfig, target: TokenizerSpec, given: Mapping[str, str
         splits=SplitOptions(given, config.resplit, config.leaks),
         columns=config.columns,
     )
+
+
+def _made(
+    found: ScanResult, tasks: Sequence[ShardTask], seed: int, *, workers: Engine,
+    progress: Progress, staging: Staging,
+) -> BuiltShards:  # fmt: skip
+    """Make the shards, and write those of train anew if the sources have weights."""
+    made = BuiltShards(tasks, make_shards(tasks, workers, progress, staging))
+    if not made.rows:
+        raise nothing_left(make_report(found, made, []))
+    if not is_mixture([file.file for file in found.files]):
+        return made
+    return mix_shards(made, found, seed=seed, workers=workers, progress=progress, staging=staging)
 
 
 @contextmanager

@@ -99,7 +99,7 @@ class BuildConfig(StrictModel):
     Absent: 0.05 if the inputs are one set, and none if they came in splits. If they did, a test
     split is drawn from train only if this is set and none of them is test or eval."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Random seed of the split."""
+    """Random seed of the split, and of the pairs that a source's weight draws."""
     max_length: PositiveInt | None = None
     """Maximum number of tokens in prompt and completion together; absent: no limit."""
     length_policy: LengthPolicy = "reject"

@@ -50,8 +50,11 @@ class Pairs:
         self.weights = _numbers(tables, "weight")
         self.margins = _numbers(tables, "margin")
         self._pair_ids = [table["pair_id"] for table in tables]
-        self.groups = _runs(tables, "group_id")
-        """Index of each row's group, (rows,): the rows of one prompt are adjacent."""
+        self.prompts = _runs(tables, "group_id")
+        """Index of each row's prompt, (rows,): the rows of one prompt are adjacent."""
+        self.groups = _split_copies(tables, self.prompts)
+        """Index of each row's group, (rows,): the pairs of a prompt. In a mixture, where a pair has
+        several rows, each copy of the pairs is a group of its own."""
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -93,10 +96,15 @@ class Pairs:
         """Return the number of pairs of each group, (groups,)."""
         return np.bincount(self.groups)
 
+    @cached_property
+    def prompt_sizes(self) -> NDArray[np.int64]:
+        """Return the number of rows of each prompt, (prompts,)."""
+        return np.bincount(self.prompts)
+
     def share_prompts(self, rows: Sequence[int]) -> Deduplicated:
         """Return pairs, in any order, with each prompt and each of its completions once.
 
-        Pairs of one group stay separate if their prompts have different tokens, as a tokenizer may
+        Pairs of one prompt stay separate if their prompts have different tokens, as a tokenizer may
         merge tokens over the boundary.
         """
         places: dict[Any, list[int]] = {}
@@ -115,8 +123,8 @@ class Pairs:
 
     def _prompt_key(self, row: int) -> Any:
         """Return a key of the row's prompt: equal keys are equal prompts."""
-        group = self.groups[row]
-        return group if self.group_sizes[group] == 1 else (group, self[row].prompt.tobytes())
+        prompt = self.prompts[row]
+        return prompt if self.prompt_sizes[prompt] == 1 else (prompt, self[row].prompt.tobytes())
 
     def num_tokens(self, rows: Sequence[int]) -> int:
         """Return the number of tokens that the model runs over for these pairs."""
@@ -158,17 +166,43 @@ def _join(
     )
 
 
-def _runs(tables: Sequence[pa.Table], name: str) -> NDArray[np.int64]:
-    """Number rows by runs of equal values in a column of 16 bytes."""
+def _ids(tables: Sequence[pa.Table], name: str) -> NDArray[np.uint64]:
+    """Return a column of 16 bytes as two numbers a row, (rows, 2)."""
     arrays = [chunk for table in tables for chunk in table[name].chunks]
     parts = [
         np.frombuffer(array.buffers()[1], np.uint8)[16 * array.offset :][: 16 * len(array)]
         for array in arrays
         if len(array)
     ]
-    keys = np.concatenate([np.zeros(0, np.uint8), *parts]).reshape(-1, 16)
+    return np.concatenate([np.zeros(0, np.uint8), *parts]).view(np.uint64).reshape(-1, 2)
+
+
+def _runs(tables: Sequence[pa.Table], name: str) -> NDArray[np.int64]:
+    """Number rows by runs of equal values in a column of 16 bytes."""
+    keys = _ids(tables, name)
     is_new = np.ones(len(keys), np.int64)
     is_new[1:] = (keys[1:] != keys[:-1]).any(1)
+    return np.cumsum(is_new) - 1
+
+
+def _split_copies(tables: Sequence[pa.Table], prompts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number rows by prompt and copy: the n-th row of a pair is in the n-th group of its prompt.
+
+    Rows a b c a b a of one prompt are the groups 0 0 0 1 1 2.
+    """
+    rows = np.flatnonzero(np.bincount(prompts)[prompts] > 1)
+    ids = _ids(tables, "pair_id")[rows]
+    order = np.lexsort((ids[:, 1], ids[:, 0]))  # stable: copies stay in the order of their rows
+    is_first = np.ones(len(ids), np.bool_)
+    is_first[1:] = (ids[order[1:]] != ids[order[:-1]]).any(1)
+    if is_first.all():
+        return prompts
+    starts = np.flatnonzero(is_first)
+    copy = np.zeros(len(prompts), np.int64)
+    before = np.repeat(starts, np.diff(np.append(starts, len(ids))))
+    copy[rows[order]] = np.arange(len(ids)) - before
+    is_new = np.ones(len(prompts), np.int64)
+    is_new[1:] = (prompts[1:] != prompts[:-1]) | (copy[1:] != copy[:-1])
     return np.cumsum(is_new) - 1
 
 

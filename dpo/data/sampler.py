@@ -61,7 +61,8 @@ class Order(NamedTuple):
 
 def make_order(pairs: Pairs, config: TrainConfig) -> Order:
     """Return the order that a config describes."""
-    starts = group_starts(pairs) if config.batch_unit == "groups" else np.arange(len(pairs) + 1)
+    by_group = config.batch_unit == "groups"
+    starts = run_starts(pairs.group_sizes) if by_group else np.arange(len(pairs) + 1)
     shares = None
     if config.average_over == "groups":
         shares = (1 / pairs.group_sizes[pairs.groups]).astype(np.float32)
@@ -80,9 +81,9 @@ def num_steps(config: TrainConfig, num_units: int) -> int:
     return steps
 
 
-def group_starts(pairs: Pairs) -> NDArray[np.int64]:
-    """Return the first row of each group, and the number of rows, (groups + 1,)."""
-    return np.concatenate([[0], np.cumsum(pairs.group_sizes)]).astype(np.int64)
+def run_starts(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the first row of each run of rows, such as a group, and the number of rows."""
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
 def pack_units(
@@ -105,8 +106,8 @@ def pack_units(
 def packs_in_order(
     pairs: Pairs, count: int, *, budget: int, ranks: int = 1, first: int = 0
 ) -> Iterator[list[list[list[int]]]]:
-    """Yield rows [first, count) in order: windows of whole groups, as `pack_units` packs them."""
-    starts = np.minimum(group_starts(pairs), count)
+    """Yield rows [first, count) in order: windows of whole prompts, as `pack_units` packs them."""
+    starts = np.minimum(run_starts(pairs.prompt_sizes), count)
     bounds = [(start, stop) for start, stop in pairwise(starts.tolist()) if first <= start < stop]
     for at in range(0, len(bounds), WINDOW):
         units = [list(range(*some)) for some in bounds[at : at + WINDOW]]

@@ -69,7 +69,7 @@ class Comparison(StrictModel):
     tokens: list[Change]
     """Pairs with the same text but other tokens or masks."""
     numbers: list[Change]
-    """Pairs with another weight, margin or rank."""
+    """Pairs with another weight, margin or rank, or another number of copies in a mixture."""
     splits: dict[str, list[int]]
     """Number of pairs of each split in the first and the second build."""
     codes: list[CodeChange]
@@ -141,7 +141,10 @@ def _rows_of(build: Build) -> pl.DataFrame:
     empty = {"pair_id": pl.String, "group_id": pl.String, "source": pl.String, "line": pl.Int64}
     hashes = dict.fromkeys(("chosen", "rejected", "tokens", "numbers"), pl.UInt64)
     schema = {**empty, "chosen": pl.UInt64, "rejected": pl.UInt64, "split": pl.String} | hashes
-    return pl.concat([pl.DataFrame(schema=schema), *frames], how="diagonal")
+    rows = pl.concat([pl.DataFrame(schema=schema), *frames], how="diagonal")
+    copies = pl.len().over("pair_id")
+    mixed = pl.when(copies > 1).then(pl.struct("numbers", copies).hash()).otherwise("numbers")
+    return rows.with_columns(numbers=mixed).unique("pair_id", keep="first", maintain_order=True)
 
 
 def _words_of(schema: pl.Schema, side: str) -> pl.Expr:

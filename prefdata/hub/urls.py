@@ -128,7 +128,7 @@ def _get(client: Any, url: str, target: Path) -> str:
     if held and note.get("mark"):
         asked = {"Range": f"bytes={held}-", "If-Range": note["mark"]}
     if target.is_file() and str(note.get("mark", "")).startswith('"'):
-        asked = {"If-None-Match": note["mark"]}  # a date is no proof: its unit is a second
+        asked = {"If-None-Match": note["mark"]}  # dates have whole seconds, too coarse for this
     with client.stream("GET", url, headers={"Accept-Encoding": "identity", **asked}) as answer:
         if answer.status_code == 304:
             return str(target)
@@ -154,7 +154,7 @@ def _require_answer(url: str, answer: Any) -> None:
 
 
 def _version_of_answer(answer: Any, held: int) -> Version:
-    """Return the version that an answer states; weak ETags are no proof of equal bytes."""
+    """Return the version that an answer states; weak ETags do not prove equal bytes."""
     length = answer.headers.get("Content-Length")
     mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
     return Version(held + int(length) if length else None, "" if mark.startswith("W/") else mark)

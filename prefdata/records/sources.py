@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from prefdata.records.split_names import AUTO
 from prefdata.settings import StrictModel
@@ -33,6 +33,12 @@ class Source(StrictModel):
     them; 0.5 is a seeded half. Other splits have each pair once."""
     license: str | None = None
     """Licence of its rows, such as `cc-by-4.0`; absent: what the rows say."""
+    _named: str = PrivateAttr("")
+
+    @property
+    def key(self) -> str:
+        """The name that its files share: its own, or the path as the user wrote it."""
+        return self.name or self._named or self.path
 
     @property
     def given(self) -> str | None:
@@ -41,7 +47,9 @@ class Source(StrictModel):
 
     def at(self, path: str, split: str | None = None) -> "Source":
         """Return the source with another path, and with a split if it has none."""
-        return self.model_copy(update={"path": path, "split": self.given or split})
+        found = self.model_copy(update={"path": path, "split": self.given or split})
+        found._named = self._named or self.path
+        return found
 
 
 Inputs = Sequence[str | Source] | Mapping[str, Sequence[str]]

@@ -42,6 +42,7 @@ def card_body(report: Report, name: str) -> str:
         table(["code", "what", "count", "share", "advice"], _findings(report)),
         "## Contents",
         table(["split", "pairs", "prompts", "tokens"], _splits(report)),
+        table(["source of train", "weight", "pairs", "rows"], _mixture(report)),
         f"{splits_said(report)} {escape(split_statement(report.split_proof))}",
         table(["tokens of", "mean", "median", "95 %", "most"], _lengths(report)),
         _histogram(report),
@@ -117,6 +118,13 @@ def _splits(report: Report) -> list[list[str]]:
     return [
         [name, f"{split.rows:,}", f"{split.groups:,}", f"{split.tokens:,}"]
         for name, split in sorted((report.splits or {}).items(), key=lambda of: rank_of(of[0]))
+    ]
+
+
+def _mixture(report: Report) -> list[list[str]]:
+    return [
+        [escape(one.name), f"{one.weight:g}", f"{one.pairs:,}", f"{one.rows:,}"]
+        for one in report.mixture
     ]
 
 

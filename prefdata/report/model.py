@@ -7,6 +7,7 @@ from prefdata.store.manifest import (
     FunnelStage,
     InputSeal,
     LineClasses,
+    SourceMix,
     SplitStats,
     TokenizerIdentity,
 )
@@ -153,6 +154,8 @@ class Report(StrictModel):
     biases: list[Bias] = []
     sources: list[SourceShare] = []
     """Sources of the kept pairs, the largest first."""
+    mixture: list[SourceMix] = []
+    """Each source's part of train; empty if all weights are 1."""
     groups: Groups | None = None
     split_proof: SplitProof | None = None
     severity_changes: list[SeverityChange] = []

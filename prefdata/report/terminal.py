@@ -55,21 +55,26 @@ class TerminalProgress:
 
 def print_report(report: Report, console: Console) -> None:
     """Print how files were read, line counts, findings, splits, lengths and biases."""
-    for table in _reading_tables(report):
+    for table in _tables(report):
         console.print(table)
-    console.print(_line_table(report))
-    if report.findings:
-        console.print(_finding_table(report))
-    if report.splits is not None:
-        console.print(_split_table(report))
-    if report.lengths is not None:
-        console.print(_length_table(report))
-    if report.biases:
-        console.print(_bias_table(report))
     for line in _first_pairs(report):
         console.print(Text(plain(line)), soft_wrap=True)
     for sentence in _sentences(report):
         console.print(Text(plain(sentence)), soft_wrap=True)
+
+
+def _tables(report: Report) -> Iterator[Table]:
+    """Yield the tables of a report that have rows."""
+    yield from _reading_tables(report)
+    yield _line_table(report)
+    further = (
+        (report.findings, _finding_table),
+        (report.splits, _split_table),
+        (report.mixture, _mixture_table),
+        (report.lengths, _length_table),
+        (report.biases, _bias_table),
+    )
+    yield from (table(report) for rows, table in further if rows)
 
 
 def _table(title: str, *columns: str, text_columns: int = 1) -> Table:
@@ -125,6 +130,15 @@ def _split_table(report: Report) -> Table:
     table = _table("Splits", "split", "pairs", "prompts", "prompt tokens", "chosen", "rejected")
     for name, split in (report.splits or {}).items():
         table.add_row(name, *(f"{number:,}" for number in split.model_dump().values()))
+    return table
+
+
+def _mixture_table(report: Report) -> Table:
+    table = _table("Mixture: train by source", "source", "weight", "pairs", "in train", "share")
+    total = sum(source.rows for source in report.mixture) or 1
+    for source in report.mixture:
+        numbers = f"{source.weight:g}", f"{source.pairs:,}", f"{source.rows:,}"
+        table.add_row(Text(plain(source.name)), *numbers, percent(source.rows / total))
     return table
 
 

@@ -1,17 +1,21 @@
 """Counts and first locations of every code that was found, over all stages of a build."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from prefdata.check.catalog import catalog
 from prefdata.check.sets.leaks import LEAK_NAMES
 from prefdata.records.findings import CodeCount, Findings, Location, merge_counts
-from prefdata.stages.filter import CONTRADICTION, EXCLUDED
+from prefdata.stages.filter import CONTRADICTION, EXCLUDED, NOT_DRAWN
 from prefdata.stages.scan import ScanResult
 from prefdata.stages.shard import ShardResult, ShardTask
 from prefdata.store.commit import FileDigest
+from prefdata.store.manifest import SourceMix
 from prefdata.tokens.template.render import Refusal
 
 
@@ -20,6 +24,11 @@ class BuiltShards(NamedTuple):
 
     tasks: Sequence[ShardTask]
     shards: Sequence[ShardResult]
+    orders: Mapping[int, NDArray[np.int64]] = MappingProxyType({})
+    """Of shards that a mixture wrote, by their index: the tokenized pair that each row is of."""
+    not_drawn: Sequence[int] = ()
+    """Pairs that a mixture draws no time, by index in the keys."""
+    mixture: Sequence[SourceMix] = ()
 
     @property
     def notes(self) -> list[str]:
@@ -27,8 +36,20 @@ class BuiltShards(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Return the number of tokenized pairs."""
+        """Return the number of rows of all shards."""
         return sum(made.facts.rows for made in self.shards)
+
+    @property
+    def num_tokenized(self) -> int:
+        """Return the number of tokenized pairs, each counted once."""
+        refused = sum(len(made.facts.refusals) for made in self.shards)
+        return sum(len(task.places) for task in self.tasks) - refused
+
+    def pairs_of(self, number: int) -> NDArray[np.int64]:
+        """Return the pair of each row of a shard, by index in the keys."""
+        task, facts = self.tasks[number], self.shards[number].facts
+        at = np.delete(task.places["at"].to_numpy().astype(np.int64), list(facts.refusals))
+        return at[self.orders[number]] if number in self.orders else at
 
     @property
     def seals(self) -> dict[str, FileDigest]:
@@ -87,6 +108,7 @@ def codes_met(
         met[level][str(code)] = _placed(found, said, examples)
     excluded = [(int(at), EXCLUDED) for at in found.decision.excluded]
     met["I"]["PD409"] = _placed(found, excluded, examples)
+    met["I"]["PD410"] = _placed(found, [(at, NOT_DRAWN) for at in made.not_drawn], examples)
     for one in found.of_set:
         assert one.severity != "off"
         named = [(at, one.message) for at in one.examples]

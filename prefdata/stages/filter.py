@@ -24,6 +24,7 @@ from prefdata.store.manifest import FunnelStage
 
 ID_DIGITS = 32  # of a pair's id, in hex
 EXCLUDED = "excluded: the config leaves this pair out by its id"
+NOT_DRAWN = "not_drawn: the weight of its source leaves this pair out of the mixture"
 CONTRADICTION = "contradictory_pair: another row prefers the same two completions the other way"
 _LEAKS = {**LEAKED, "level": pl.String, "dropped": pl.Boolean}
 _COPIES = {"at": pl.UInt32, "kept": pl.UInt32, "similarity": pl.Float64}

@@ -153,16 +153,18 @@ def shard_tasks(
     names = tuple(part.name for part in found.parts)
     fields = _fields(found)
     has_verbatim = any(part.facts.is_text for part in found.parts)
-    tasks = []
+    tasks, weights = [], np.array([file.file.of.weight for file in found.files])
     for split, rows in _by_split(kept, found, config):
-        cuts = list(_cuts(_group_ends(rows), config.shard_rows))
+        ends, is_part = _group_ends(rows), split == TRAIN and bool((weights != 1).any())
+        most = np.ceil(weights).astype(np.int64) if is_part else np.ones(len(weights), np.int64)
+        copies = most[found.keys["source_index"].gather(rows["at"]).to_numpy()]
+        cuts = list(_cuts(ends, np.cumsum(copies)[ends - 1], config.shard_rows))
         for number, (start, stop) in enumerate(cuts):
             places = rows[start:stop].select("at", "part", "row")
             name = f"{split}-{number:05d}-of-{len(cuts):05d}"
             options = config.token_options
-            tasks.append(
-                ShardTask(root, split, name, names, places, target, options, fields, has_verbatim)
-            )
+            task = ShardTask(root, split, name, names, places, target, options, fields)
+            tasks.append(task._replace(has_verbatim=has_verbatim, is_part=is_part))
     return tasks
 
 
@@ -307,15 +309,17 @@ def _group_ends(rows: pl.DataFrame) -> NDArray[np.int64]:
     return np.append(changes, len(rows)) if len(rows) else changes
 
 
-def _cuts(ends: NDArray[np.int64], shard_rows: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges of whole groups with at most `shard_rows` rows, unless one group has more.
+def _cuts(
+    ends: NDArray[np.int64], filled: NDArray[np.int64], shard_rows: int
+) -> Iterator[tuple[int, int]]:
+    """Yield ranges of whole groups that fill at most `shard_rows` rows, unless one group is larger.
 
-    Groups that end at 2, 3 and 7, in shards of 4 rows, give the ranges 0 to 3 and 3 to 7.
+    `filled` are the rows that are written up to each end. Groups that end at 2, 3 and 7, each row
+    written once, in shards of 4 rows, give the ranges 0 to 3 and 3 to 7.
     """
-    start = 0
-    while start < (ends[-1] if len(ends) else 0):
-        fits = int(np.searchsorted(ends, start + shard_rows, side="right"))
-        first = int(np.searchsorted(ends, start, side="right"))
-        stop = int(ends[max(fits - 1, first)])
-        yield start, stop
-        start = stop
+    first, start, before = 0, 0, 0
+    while first < len(ends):
+        fits = int(np.searchsorted(filled, before + shard_rows, side="right"))
+        last = max(fits - 1, first)
+        yield start, int(ends[last])
+        first, start, before = last + 1, int(ends[last]), int(filled[last])

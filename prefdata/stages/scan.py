@@ -147,6 +147,7 @@ def scan(
     decision = decide(keys, severity, near, options.exclusions, splits.of_rows, leaks)
     kept_mask = frame_of(keys, profile, splits).filter(pl.Series(decision.kept_mask))
     counts = [file.counts for file in found]
+    readings = [file.reading for file in found]
     return ScanResult(
         found,
         parts,
@@ -156,13 +157,16 @@ def scan(
         _gathered(parts, SOURCE_ROWS, lambda part: part.members),
         splits,
         decision,
-        find_together(kept_mask, parts, counts, [file.reading for file in found], options.checks),
+        find_together(kept_mask, parts, counts, readings, options.checks),
         [*_funnel(found, parts), *decision.funnel],
-        [file.file.note for file in found if file.file.note]
-        + [f"{file.file.source}: {note}" for file in found for note in file.notes]
-        + changed_severities(options.checks.severity)
-        + splits.notes,
+        [*_file_notes(found), *changed_severities(options.checks.severity), *splits.notes],
     )
+
+
+def _file_notes(found: Sequence[SurveyedFile]) -> Iterator[str]:
+    """Yield the notes on how files were found, then those on what they contain."""
+    yield from (file.file.note for file in found if file.file.note)
+    yield from (f"{file.file.source}: {note}" for file in found for note in file.notes)
 
 
 def _splits(

@@ -43,6 +43,8 @@ class ShardTask(NamedTuple):
     """Message fields in the text shard; none for verbatim text."""
     has_verbatim: bool = False
     """True if at least one record of the build is verbatim text."""
+    is_part: bool = False
+    """True if the rows are written anew by the mixture, so these files are only parts."""
 
     @property
     def about(self) -> str:
@@ -51,11 +53,11 @@ class ShardTask(NamedTuple):
 
     @property
     def tokens_path(self) -> str:
-        return f"tokens/{self.name}.arrow"
+        return f"parts/{self.name}.tokens.arrow" if self.is_part else f"tokens/{self.name}.arrow"
 
     @property
     def text_path(self) -> str:
-        return f"text/{self.name}.parquet"
+        return f"parts/{self.name}.text.parquet" if self.is_part else f"text/{self.name}.parquet"
 
 
 class ShardStats(NamedTuple):
@@ -123,15 +125,16 @@ def build_shard(task: ShardTask) -> ShardResult:
         task.tokens_path: stage_shard(task.root / task.tokens_path, tokens, rows=tokens.num_rows),
         task.text_path: text.seal(rows=tokens.num_rows),
     }
-    return ShardResult(task.name, _facts(done), files)
+    return ShardResult(task.name, facts_of(done), files)
 
 
 def check_shard(task: ShardTask) -> ShardResult:
     """Encode the task's records for a validation, and write nothing."""
-    return ShardResult(task.name, _facts(list(_encode_slices(task, None))), {})
+    return ShardResult(task.name, facts_of(list(_encode_slices(task, None))), {})
 
 
-def _facts(done: list[TokenRows]) -> ShardStats:
+def facts_of(done: Sequence[TokenRows]) -> ShardStats:
+    """Return the statistics of the slices of a shard."""
     tokens = pa.concat_tables([empty_table(TOKENS), *(made.tokens for made in done)])
     findings: Counter[str] = Counter()
     for made in done:

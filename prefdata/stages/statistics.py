@@ -42,13 +42,16 @@ _COMMON = 0.02  # of the pairs: a language that fewer have may be a mistake
 _PAIR_CHARACTERS = 600  # shown of each field of an example pair
 
 
-def class_of_lines(found: ScanResult, refused: Sequence[int]) -> list[LineClasses]:
+def class_of_lines(
+    found: ScanResult, refused: Sequence[int], not_drawn: Sequence[int] = ()
+) -> list[LineClasses]:
     """Return the count of lines of each file by class: kept if any of its pairs is kept.
 
     Otherwise the class is the first that applies: duplicate, filtered, rejected. `refused` are
-    indices in the keys of pairs that were refused at tokenization.
+    indices in the keys of pairs that were refused at tokenization, `not_drawn` of those that a
+    mixture leaves out.
     """
-    kept_mask = found.stays(refused)
+    kept_mask = found.stays([*refused, *not_drawn])
     places = found.keys.select("source_index", "line", "ordinal")
     leaked = found.decision.leaks.filter("dropped")["at"].to_numpy()
     contradictory = found.decision.contradictory.to_numpy()
@@ -56,7 +59,7 @@ def class_of_lines(found: ScanResult, refused: Sequence[int]) -> list[LineClasse
     classes = (
         places.filter(pl.Series(kept_mask)),
         places[found.decision.duplicates["at"]],
-        places[found.decision.excluded],
+        places[[*found.decision.excluded, *not_drawn]],
         pl.concat([found.refused.select(places.columns), places[late.astype(np.int64)]]),
     )
     ranked = [

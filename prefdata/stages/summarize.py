@@ -22,7 +22,7 @@ from prefdata.report.model import Report
 from prefdata.stages.chunk import gather
 from prefdata.stages.counts import NOTHING_MADE, BuiltShards, codes_met, leak_messages
 from prefdata.stages.dropped import duplicates_table, write_rejected
-from prefdata.stages.filter import CONTRADICTION, EXCLUDED, stage
+from prefdata.stages.filter import CONTRADICTION, EXCLUDED, NOT_DRAWN, stage
 from prefdata.stages.plan import LIBRARIES, TOOL_VERSION, BuildSeal
 from prefdata.stages.scan import ScanResult
 from prefdata.stages.statistics import (
@@ -68,14 +68,17 @@ def make_report(
     """Return the report of a build or, without shards, of a validation; `examples` per code."""
     is_drawn = is_build and bool(made.tasks)
     refusals = made.refusals()
-    classes = class_of_lines(found, list(refusals))
+    classes = class_of_lines(found, list(refusals), made.not_drawn)
     total = total_lines(classes)
-    kept_mask = pl.Series(found.stays(list(refusals)))
+    kept_mask = pl.Series(found.stays([*refusals, *made.not_drawn]))
     kept, profile = found.keys.filter(kept_mask), found.profile.filter(kept_mask)
     funnel = list(found.funnel)
     if made.tasks:
         counts = Counter(refusal.code for refusal in refusals.values())
-        funnel.append(stage("tokens", made.rows + len(refusals), made.rows, counts))
+        num, undrawn = made.num_tokenized, len(made.not_drawn)
+        funnel.append(stage("tokens", num + len(refusals), num, counts))
+        if made.mixture:
+            funnel.append(stage("mixture", num, num - undrawn, {"PD410": undrawn}))
     met = codes_met(found, made, refusals, examples)
     measured = measure_tokens(tokens) if tokens else measure_characters(profile)
     return Report(
@@ -99,6 +102,7 @@ def make_report(
         sources=measure_sources(
             profile, kept["source_index"], {f.file.index: f.file for f in found.files}
         ),
+        mixture=list(made.mixture),
         languages=measure_languages(profile),
         groups=count_groups(kept),
         example_pairs=example_pairs(_first_kept(made if is_drawn else NOTHING_MADE)),
@@ -152,12 +156,12 @@ def describe_build(
 
 def _first_kept(made: BuiltShards) -> pa.Table:
     """Return the first records of the first shard that has any; none for a validation."""
-    for task, shard in zip(made.tasks, made.shards, strict=True):
+    for number, (task, shard) in enumerate(zip(made.tasks, made.shards, strict=True)):
         if shard.facts.rows:
-            refused = shard.facts.refusals
-            some = range(min(len(task.places), len(refused) + _EXAMPLE_PAIRS))
-            rows = [row for row in some if row not in refused][:_EXAMPLE_PAIRS]
-            return gather(task.root, task.parts, task.places[rows])
+            first = list(dict.fromkeys(made.pairs_of(number)))[:_EXAMPLE_PAIRS]
+            rows = pl.DataFrame({"at": first}, schema={"at": task.places.schema["at"]})
+            places = rows.join(task.places, on="at", how="left", maintain_order="left")
+            return gather(task.root, task.parts, places)
     return empty_table(RECORDS)
 
 
@@ -169,11 +173,8 @@ def _seen_pairs(
     if target is None:
         return seen
     sources, lines = found.keys["source_index"], found.keys["line"]
-    for task, shard, table in zip(made.tasks, made.shards, tokens, strict=False):
-        at = task.places["at"].to_numpy()
-        kept_mask = np.ones(len(at), np.bool_)
-        kept_mask[list(shard.facts.refusals)] = False
-        places = at[kept_mask]
+    for number, table in enumerate(tokens):
+        places = made.pairs_of(number)
         of_rows = sources.gather(places).to_numpy()
         for source, row in zip(*np.unique(of_rows, return_index=True), strict=True):
             line = int(lines[int(places[row])])
@@ -227,6 +228,7 @@ def _refused(found: ScanResult, made: BuiltShards) -> dict[int, Refusal]:
     return {
         **{at: Refusal(code, message) for code, (at, message) in leaked},
         **dict.fromkeys(found.decision.excluded.to_list(), Refusal("PD409", EXCLUDED)),
+        **dict.fromkeys(made.not_drawn, Refusal("PD410", NOT_DRAWN)),
         **dict.fromkeys(found.decision.contradictory.to_list(), contradictory),
         **made.refusals(),
     }
@@ -269,6 +271,7 @@ def make_manifest(
         lines=report.lines,
         funnel=report.funnel,
         splits=report.splits or {},
+        mixture=report.mixture,
         shards=shards,
         files=[*texts, *others],
     ).sealed()

@@ -1,5 +1,6 @@
 """Manifest of a finished build, with its own hash."""
 
+import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -143,6 +144,18 @@ class SplitStats(StrictModel):
         return self.prompt_tokens + self.chosen_tokens + self.rejected_tokens
 
 
+class SourceMix(StrictModel):
+    """Part of one source in the train split of a mixture."""
+
+    name: str
+    """The source's name in the config, or that of its first file."""
+    weight: float
+    pairs: int
+    """Pairs of the source that are kept in train, each counted once."""
+    rows: int
+    """Rows of train that are of the source: weight times pairs, rounded."""
+
+
 class ShardSeal(StrictModel):
     """One token shard."""
 
@@ -196,6 +209,8 @@ class Manifest(Sealed):
     lines: LineClasses
     funnel: list[FunnelStage]
     splits: dict[str, SplitStats]
+    mixture: list[SourceMix] = Field(default=[], exclude_if=operator.not_)
+    """Each source's part of train; absent if all weights are 1."""
     shards: list[ShardSeal]
     files: list[OtherFile]
 

@@ -225,7 +225,7 @@ def test_a_fetch_that_broke_off_continues(site: Site) -> None:
 
 
 def test_a_file_that_changed_meanwhile_is_fetched_anew(site: Site) -> None:
-    """Bytes of two versions are never joined, and a date is no proof that bytes are the same."""
+    """Bytes of two versions are never joined, and a date does not prove that bytes are the same."""
     url, name = f"{site.address}/train/part.jsonl", "/train/part.jsonl"
     site.cut = 1000
     with pytest.raises(PrefdataError, match="E216"):
