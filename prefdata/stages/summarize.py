@@ -1,7 +1,7 @@
 """Report, manifest and other files of a build, made from the results of all stages."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,14 @@ from prefdata.stages.statistics import (
 )
 from prefdata.store.commit import FileDigest
 from prefdata.store.content import hash_content
-from prefdata.store.manifest import Manifest, OtherFile, SeenPair, ShardSeal, SplitStats
+from prefdata.store.manifest import (
+    FunnelStage,
+    Manifest,
+    OtherFile,
+    SeenPair,
+    ShardSeal,
+    SplitStats,
+)
 from prefdata.store.staging import write_staged
 from prefdata.tokens.preview import show_ids
 from prefdata.tokens.template.render import Refusal
@@ -72,13 +79,6 @@ def make_report(
     total = total_lines(classes)
     kept_mask = pl.Series(found.stays([*refusals, *made.not_drawn]))
     kept, profile = found.keys.filter(kept_mask), found.profile.filter(kept_mask)
-    funnel = list(found.funnel)
-    if made.tasks:
-        counts = Counter(refusal.code for refusal in refusals.values())
-        num, undrawn = made.num_tokenized, len(made.not_drawn)
-        funnel.append(stage("tokens", num + len(refusals), num, counts))
-        if made.mixture:
-            funnel.append(stage("mixture", num, num - undrawn, {"PD410": undrawn}))
     met = codes_met(found, made, refusals, examples)
     measured = measure_tokens(tokens) if tokens else measure_characters(profile)
     return Report(
@@ -90,7 +90,7 @@ def make_report(
             drawn=is_drawn,
         ),
         lines=total,
-        funnel=funnel,
+        funnel=[*found.funnel, *_late_stages(made, refusals)],
         findings=list_findings(met, total.lines - total.blank),
         splits=_splits(made) if is_drawn else None,
         lengths=measured.lengths if measured else None,
@@ -107,6 +107,16 @@ def make_report(
         groups=count_groups(kept),
         example_pairs=example_pairs(_first_kept(made if is_drawn else NOTHING_MADE)),
     )
+
+
+def _late_stages(made: BuiltShards, refusals: Mapping[int, Refusal]) -> Iterator[FunnelStage]:
+    """Yield the stages of the funnel in which shards are made."""
+    num, undrawn = made.num_tokenized, len(made.not_drawn)
+    if made.tasks:
+        counts = Counter(refusal.code for refusal in refusals.values())
+        yield stage("tokens", num + len(refusals), num, counts)
+    if made.mixture:
+        yield stage("mixture", num, num - undrawn, {"PD410": undrawn})
 
 
 def nothing_left(report: Report) -> EmptyError:
