@@ -4,7 +4,7 @@ Exit codes are in command.py.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -334,19 +334,38 @@ def diff(first: str, second: str, report_path: Path | None) -> None:
     sys.exit(1 if found.differs else 0)
 
 
-@main.command(epilog="\b\nExamples:\n  prefdata layouts\n  prefdata layouts helpsteer2-ratings")
+@main.command(
+    epilog="\b\nExamples:\n  prefdata layouts helpsteer2-ratings\n"
+    "  prefdata layouts --new judged.jsonl > mine.yaml\n"
+    "  prefdata layouts mine.yaml --try judged.jsonl"
+)
 @click.argument("name", required=False)
-def layouts(name: str | None) -> None:
-    """List the raw layouts, or show one, by name or file: its rows and the pairs made from them."""
-    from prefdata.read import find_layout, known_layouts
+@click.option("--new", metavar="FILE", help="Write a first try of a layout for the rows of a file.")
+@click.option("--try", "tried", metavar="FILE", help="Read a file's first rows by the layout NAME.")
+def layouts(name: str | None, new: str | None, tried: str | None) -> None:
+    """List the raw layouts; show one, by name or file; or make one of your own."""
+    from prefdata.read import find_layout, known_layouts, load_layout
+    from prefdata.read.trial import check_fixture
     from prefdata.report.layouts import describe_layout, list_layouts
+    from prefdata.report.trial import say_first_try, say_trial
 
-    if name is None:
+    if (new and (name or tried)) or (tried and not name):
+        raise click.UsageError("give NAME, NAME --try FILE, or --new FILE")
+    lines: Iterable[str]
+    is_good = True
+    if new:
+        lines = say_first_try(new)
+    elif tried:
+        lines, is_good = say_trial(load_layout(str(name)), tried)
+    elif name is None:
         lines = list_layouts(known_layouts().values())
     else:
-        lines = describe_layout(find_layout(name)[0])
+        layout = find_layout(name)[0]
+        check_fixture(layout, name)
+        lines = describe_layout(layout)
     for line in lines:
         say(line)
+    sys.exit(0 if is_good else 1)
 
 
 @main.command(epilog="\b\nExamples:\n  prefdata explain PD301\n  prefdata explain")

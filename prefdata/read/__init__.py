@@ -11,7 +11,6 @@ from prefdata.read.layouts.registry import (
     find_layout,
     installed_layouts,
     known_layouts,
-    load_layout,
     shipped_layouts,
 )
 from prefdata.read.limits import Limits, Pairing
@@ -24,6 +23,7 @@ from prefdata.read.reader import (
     read_part,
 )
 from prefdata.read.texts import TextChoice, TextMode, TextRule
+from prefdata.read.trial import load_layout
 from prefdata.read.unread import meaning_of
 
 __all__ = [

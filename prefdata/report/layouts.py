@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from prefdata.read import Layout, shipped_layouts
+from prefdata.read.layouts.candidates import Strength
 
 WIDTH = 96
 SIDES = ("prompt", "chosen", "rejected")
@@ -16,6 +17,7 @@ HOW = {
     "common_text": "split between words",
     "after_prompt": "the first user turn must be the prompt (PD207)",
     "chosen_dialogue": "the end of the dialogue is the chosen completion",
+    "last_two_turns": "the last two turns of a dialogue are the candidates",
 }
 
 
@@ -44,13 +46,15 @@ def describe_layout(layout: Layout) -> Iterator[str]:
             yield from textwrap.wrap(
                 text, WIDTH, initial_indent=start, subsequent_indent=" " * len(start)
             )
+    if not layout.fixture.rows:
+        return
     yield "  rows"
     for row in layout.fixture.rows:
         yield f"    {orjson.dumps(row).decode()}"
     yield "  pairs" if layout.fixture.pairs else "  pairs       none"
     for number, pair in enumerate(layout.fixture.pairs):
         yield from [""] if number else []
-        yield from (f"    {line}" for line in _pair(pair))
+        yield from (f"    {line}" for line in pair_lines(pair))
 
 
 def layouts_table() -> Iterator[str]:
@@ -81,15 +85,23 @@ def how(layout: Layout) -> str:
 def _order(layout: Layout) -> str:
     spec = layout.candidates
     assert spec is not None
-    if spec.good:
-        return "each good completion with each other one"
-    if spec.label:
-        return f"`{spec.label.column or ', '.join(spec.label.one_hot)}` names the better"
-    if spec.strength:
-        return f"{spec.strength.first} `{spec.strength.column}` prefers the first, 0 is a tie"
-    if spec.rank:
-        return f"{spec.rank.best}est `{spec.rank.path}` is best, by strategy"
-    return "best first" if spec.in_order else "highest score is best, by strategy"
+    said = [
+        spec.good and "each good completion with each other one",
+        spec.label and f"`{spec.label.column or ', '.join(spec.label.one_hot)}` names the better",
+        spec.votes and "the majority of the votes names the better",
+        spec.acceptable and f"each of `{spec.acceptable.column}` with each other one",
+        spec.strength and _strength(spec.strength),
+        spec.rank and f"{spec.rank.best}est `{spec.rank.path}` is best, by strategy",
+        spec.in_order and "best first",
+    ]
+    return str(next(filter(None, said), "highest score is best, by strategy"))
+
+
+def _strength(spec: Strength) -> str:
+    if spec.center:
+        side = "below" if spec.first == "negative" else "above"
+        return f"`{spec.column}` {side} {spec.center:g} prefers the first, {spec.center:g} is a tie"
+    return f"{spec.first} `{spec.column}` prefers the first, 0 is a tie"
 
 
 def _columns(layout: Layout) -> str:
@@ -103,7 +115,8 @@ def _dimensions(layout: Layout) -> str:
     return ", ".join(marked)
 
 
-def _pair(pair: dict[str, Any]) -> Iterator[str]:
+def pair_lines(pair: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of one pair, as fixtures have it."""
     for side in SIDES:
         for number, turn in enumerate(pair[side]):
             said = f"{turn['role']}: {turn['content']}" if turn["content"] else turn["role"]
@@ -112,4 +125,9 @@ def _pair(pair: dict[str, Any]) -> Iterator[str]:
             yield f"{'' if number else side:10}{said}{rest}"
     numbers = {name: value for name, value in pair.items() if name not in SIDES}
     if numbers:
-        yield f"{'':10}{', '.join(f'{name} {value}' for name, value in numbers.items())}"
+        yield f"{'':10}{', '.join(f'{name} {_shown(value)}' for name, value in numbers.items())}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value; a number of 32 bits without the digits that it does not have."""
+    return f"{value:.6g}" if isinstance(value, float) and value != int(value) else str(value)

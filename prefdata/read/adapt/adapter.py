@@ -151,6 +151,10 @@ class Adapter:
     ) -> tuple[Messages, list[Candidate]]:
         found = reader.read(row)
         completions = [candidate.completion for candidate in found]
+        if self.layout.sides == "last_two_turns":
+            turns = at_path(str(reader.spec.items), row)[:-2]
+            prompt = self.prompt.with_system(row, read_messages("turns", turns, self.layout.roles))
+            return prompt, found
         if self.layout.prompt:
             prompt = self.prompt.read(row)
             sides = read_repeated(prompt, completions, self.layout.repeated)

@@ -24,7 +24,8 @@ from prefdata.read.adapt.ranking import (
     read_tier,
 )
 from prefdata.read.faults import RowError
-from prefdata.read.layouts.model import Candidates, Layout
+from prefdata.read.layouts.candidates import Candidates
+from prefdata.read.layouts.model import Layout
 from prefdata.read.limits import Limits, Pairing
 
 
@@ -35,7 +36,9 @@ class CandidateReader:
         assert layout.candidates is not None
         self.spec: Candidates = layout.candidates
         self.roles, self.pairing, self.interleave = layout.roles, pairing, layout.interleave
-        self.whole = layout.sides != "completion"  # candidates are dialogues, prompt and all
+        self.ends_dialogue = layout.sides == "last_two_turns"
+        self.whole = layout.sides not in ("completion", "last_two_turns")
+        """True if candidates are dialogues, prompt and all."""
         self.plain = not (self.whole or self.interleave)
         self.max_completions = limits.max_completions
         self.number = number_reader(layout.missing)
@@ -112,6 +115,7 @@ class CandidateReader:
         paths = self.spec.items
         if not isinstance(paths, list):
             items = require(paths, at_path(paths, row), "list")
+            items = items[-2:] if self.ends_dialogue else items
             yield from ((f"{paths}[{at}]", item, None) for at, item in enumerate(items))
             return
         for tier, path in enumerate(paths):

@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict
 from prefdata.errors import UsageError
 from prefdata.read.adapt.fields import column_names
 from prefdata.read.files.parse_json import Object
-from prefdata.read.layouts.model import Layout, Paths
+from prefdata.read.layouts.candidates import Paths
+from prefdata.read.layouts.model import Layout
 
 SIDES = ("prompt", "chosen", "rejected")
 

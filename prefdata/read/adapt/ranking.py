@@ -1,15 +1,31 @@
-"""Orders of the candidates of a row: by label, strength, tiers, ranks or scores."""
+"""Orders of the candidates of a row: by label, strength, votes, tiers, ranks or scores."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 
 from blake3 import blake3
 
-from prefdata.read.adapt.fields import at_path, optional_number, read_flag, require
+from prefdata.read.adapt.fields import (
+    MISSING,
+    at_path,
+    getter,
+    optional_number,
+    read_flag,
+    require,
+)
 from prefdata.read.adapt.ids import Messages, canonical_json
 from prefdata.read.faults import RowError
-from prefdata.read.layouts.model import Candidates, Label, Location, Strength
+from prefdata.read.layouts.candidates import (
+    Acceptable,
+    Candidates,
+    Label,
+    LabelMap,
+    Location,
+    Strength,
+    Votes,
+)
 from prefdata.read.limits import Pairing
 
 
@@ -43,6 +59,17 @@ def orderer(spec: Candidates) -> Orderer:
     if spec.strength:
         strength = spec.strength
         return lambda row, found: _by_strength(strength, row, len(found))
+    if spec.votes:
+        votes = spec.votes
+        return lambda row, found: _by_votes(votes, row, len(found))
+    if spec.acceptable:
+        acceptable = spec.acceptable
+        return lambda row, found: _by_places(acceptable, row, len(found))
+    return _by_candidates(spec)
+
+
+def _by_candidates(spec: Candidates) -> Orderer:
+    """Return the function that orders candidates by what they hold themselves."""
     if spec.good or (spec.in_order and isinstance(spec.items, list)):
         return lambda _row, found: Order([-float(one.tier or 0) for one in found], tiered=True)
     if spec.in_order:
@@ -79,14 +106,70 @@ def _by_label(label: Label, row: dict[str, Any], num: int) -> Order:
 
 def _named(label: Label, row: dict[str, Any]) -> Location:
     column = label.column or ""
-    value = require(column, at_path(column, row), "any")
+    value = at_path(column, row)
+    if not (value is None and "null" in label.map):
+        value = require(column, value, "any")
+    return _location(column, value, label.map)
+
+
+def _location(place: str, value: Any, known: LabelMap) -> Location:
+    """Return the winner that a label or a vote names; raise R210 if it names none."""
     if type(value) is float and value.is_integer():
         value = int(value)
     said = value if type(value) is str else canonical_json(value)
-    if said not in label.map:
-        known = ", ".join(label.map)
-        raise RowError("R210", f"`{column}` is {said!r}, not one of {known}")
-    return label.map[said]
+    if said not in known:
+        raise RowError("R210", f"`{place}` is {said[:40]!r}, not one of {', '.join(known)}")
+    return known[said]
+
+
+def _by_votes(votes: Votes, row: dict[str, Any], num: int) -> Order:
+    """Order by the majority of the votes, with its share of them as the margin."""
+    given = _votes(votes, row)
+    if not given:
+        raise RowError("R211", f"`{_joined(votes.columns)}` holds no vote")
+    counts = Counter(_location(place, value, votes.map) for place, value in given)
+    (winner, most), *others = counts.most_common()
+    if isinstance(winner, int) and not 0 <= winner < num:
+        raise RowError("R210", f"the votes name place {winner} of {num} completions")
+    if winner == "tie" or any(count == most for _, count in others):
+        return Order([0.0] * num)
+    return Order([float(place == winner) for place in range(num)], margin=most / len(given))
+
+
+def _votes(votes: Votes, row: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return the votes that were given, each with its place."""
+    if isinstance(votes.columns, list):
+        found = [(path, at_path(path, row)) for path in votes.columns]
+    else:
+        items = require(votes.columns, at_path(votes.columns, row), "list")
+        get = getter(votes.value) if votes.value else None
+        found = [
+            (f"{votes.columns}[{at}]", item if get is None else get(item))
+            for at, item in enumerate(items)
+        ]
+    missing = next((place for place, value in found if value is MISSING), None)
+    if missing is not None:
+        raise RowError("R211", f"`{missing}` is missing")
+    return [(place, value) for place, value in found if value is not None or "null" in votes.map]
+
+
+def _joined(paths: str | list[str]) -> str:
+    return ", ".join(paths) if isinstance(paths, list) else paths
+
+
+def _by_places(acceptable: Acceptable, row: dict[str, Any], num: int) -> Order:
+    """Order acceptable candidates before the others; PD303 if all or none are acceptable."""
+    path = acceptable.column
+    places = set()
+    for value in require(path, at_path(path, row), "list"):
+        number = optional_number(path, value)
+        place = -1 if number is None else int(number) - acceptable.first
+        if number is None or not number.is_integer() or not 0 <= place < num:
+            last = num - 1 + acceptable.first
+            said = canonical_json(value)[:40]
+            raise RowError("R210", f"`{path}` has {said}, not a place in {acceptable.first}…{last}")
+        places.add(place)
+    return Order([0.0 if place in places else -1.0 for place in range(num)], tiered=True)
 
 
 def _one_hot(label: Label, row: dict[str, Any]) -> Location:
@@ -109,6 +192,7 @@ def _by_strength(strength: Strength, row: dict[str, Any], num: int) -> Order:
         raise RowError("R210", f"`{path}` compares two completions, but the row has {num}")
     if strength.largest is not None and abs(value) > strength.largest:
         raise RowError("R210", f"`{path}` is {value:g}, beyond {strength.largest:g}")
+    value -= strength.center
     first = value if strength.first == "positive" else -value
     return Order([first, 0.0], margin=abs(value))
 

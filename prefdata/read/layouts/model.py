@@ -15,8 +15,16 @@ those of packages, which name them with the entry point `prefdata.layouts`.
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
+from pydantic import PrivateAttr, model_validator
 
+from prefdata.read.layouts.candidates import (
+    Candidates,
+    Paths,
+    Strict,
+    candidate_paths,
+    inner_paths,
+    listed_paths,
+)
 from prefdata.records.text import FORM_COLUMN
 from prefdata.settings import accept_old_keys
 
@@ -29,9 +37,8 @@ Kind = Literal[
 `turn`: one {from, value} or {role, content}; `answer`: a turn, text or messages; `answers`: a list
 of answers, each text or messages; `dialogue`: text or messages; `question`: text or a turn; `flag`:
 true or false, 0 and 1, or a word for either."""
-Location = int | Literal["tie"]
-"""Index of a candidate, from 0, or `tie` if none is preferred."""
-Paths = str | list[str]
+
+
 MESSAGE_KEYS = frozenset(
     {"role", "content", "from", "value", "name", "tool_calls", "tool_call_id"}
     | {"reasoning", "reasoning_content", "thinking"}
@@ -42,93 +49,6 @@ PATH_FIELDS = (
     *("chosen_rank", "rejected_rank"),
 )
 """Fields of a layout that hold paths of a row."""
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Rank(Strict):
-    """Path of a candidate's rank, and which end is the best: declared, never guessed."""
-
-    path: str
-    best: Literal["low", "high"]
-
-
-class Label(Strict):
-    """A column that names the winner among `candidates`, or one column for each possible winner."""
-
-    column: str | None = None
-    map: dict[str, Location] = {}
-    """From the column's value, as JSON text, to the winner's index or `tie`."""
-    one_hot: dict[str, Location] = {}
-    """Columns of which exactly one is 1 or true, each with the index of its candidate or `tie`."""
-
-    @model_validator(mode="after")
-    def _is_one_of_both(self) -> "Label":
-        if bool(self.one_hot) == bool(self.column and self.map):
-            raise ValueError("a label has either `column` and `map`, or `one_hot`")
-        return self
-
-
-class Strength(Strict):
-    """A signed number: the sign says which of two is better, the size by how much; 0 is a tie."""
-
-    column: str
-    first: Literal["negative", "positive"]
-    """Sign that prefers the first candidate. The size becomes the margin."""
-    largest: float | None = None
-    """Largest size accepted: some sets write -100 for an answer that was not given."""
-
-
-class ParallelLists(Strict):
-    """Scores and models outside the candidates: a list parallel to them, or a path for each."""
-
-    score: Paths | None = None
-    model: Paths | None = None
-
-
-class ScoreCheck(Strict):
-    """Check for misread scores: a score of `value` contradicts a mean of others this low."""
-
-    value: float
-    mean_of: list[str]
-    at_most: float
-
-
-class Candidates(Strict):
-    """Completions of one prompt, in a list column or in several columns."""
-
-    items: Paths
-    """Path of a list, or paths of columns that hold one candidate each."""
-    text: str = ""
-    """Path of the completion in a candidate; empty if the candidate is the completion."""
-    model: str | None = None
-    score: Paths | None = None
-    """Path of the score, higher is better; of several paths, the mean of the numbers found."""
-    doubt: ScoreCheck | None = None
-    """Check that refuses a row if its score contradicts others (PD306)."""
-    rank: Rank | None = None
-    """Takes precedence over the score if both are given."""
-    label: Label | None = None
-    strength: Strength | None = None
-    good: str | None = None
-    """Path of true or false in each candidate; every true one is preferred to every false one."""
-    in_order: bool = False
-    """The best comes first. Columns that hold lists are then tiers: each completion of one is
-    preferred to each of the next."""
-    parallel: ParallelLists = ParallelLists()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _old_keys(cls, value: Any) -> Any:
-        return accept_old_keys(value, {"beside": "parallel"})
-
-    @property
-    def has_order(self) -> bool:
-        """True if exactly one rule, or scores or ranks, order the candidates."""
-        orders = [self.label, self.strength, self.good, self.in_order]
-        return sum(map(bool, orders)) == 1 or bool(self.score or self.rank or self.parallel.score)
 
 
 class Tree(Strict):
@@ -182,14 +102,16 @@ Sides = Literal[
     "common_lines",
     "after_prompt",
     "chosen_dialogue",
+    "last_two_turns",
 ]
 
 
 class Layout(Strict):
     """One public layout of preference data."""
 
-    name: str
-    about: str
+    name: str = ""
+    """Its name in reports; absent: that of its file."""
+    about: str = ""
     seen: str = ""
     """Source of the layout, and what was not checked."""
     columns: dict[str, Kind]
@@ -214,7 +136,8 @@ class Layout(Strict):
     `last_turn`: a dialogue that ends in it; `common_turns`: dialogues that share their first turns;
     `common_text`: texts that share their first words; `common_lines`: texts that share a beginning
     up to a line, a turn or a marker; `after_prompt`: dialogues that begin with the prompt column;
-    `chosen_dialogue`: a dialogue that ends in the chosen completion, and the rejected one."""
+    `chosen_dialogue`: a dialogue that ends in the chosen completion, and the rejected one;
+    `last_two_turns`: one dialogue, as `candidates.items`, that ends in the two candidates."""
     prompt: Paths | None = None
     """Path of the prompt; of several, those that are not empty are joined."""
     join: str = "\n\n"
@@ -240,7 +163,7 @@ class Layout(Strict):
     for chance, `cut` it off and refuse rows that lack it (R221), or `keep` it unchanged."""
     missing: list[str] = []
     """Texts that mean a missing number or model, such as N/A."""
-    ties: dict[str, list[str]] = {}
+    ties: dict[str, list[str | bool | float | None]] = {}
     """Columns with the values that mark a row as a tie."""
     roles: dict[str, str] = {}
     """From the data's role names to ours: system, developer, user, assistant, tool; and
@@ -257,7 +180,8 @@ class Layout(Strict):
     rejected_rank: str | None = None
     meta: str | None = None
     """Path of a JSON object as text that becomes the record's whole `meta`."""
-    fixture: Fixture
+    fixture: Fixture = Fixture(rows=[], pairs=[])
+    """Example rows with their pairs, checked when a layout of your own is loaded."""
     _package: str = PrivateAttr("")
 
     @property
@@ -316,6 +240,10 @@ class Layout(Strict):
         of_dialogues = ("common_text", "common_lines", "after_prompt", "chosen_dialogue")
         if self.candidates and self.sides in of_dialogues:
             raise ValueError(f"`sides: {self.sides}` needs `chosen`, not `candidates`")
+        if self.sides == "last_two_turns" and not (
+            self.candidates and isinstance(self.candidates.items, str)
+        ):
+            raise ValueError("`sides: last_two_turns` needs `candidates` with one path as `items`")
         if self.interleave and not (self.candidates and self.sides == "common_turns"):
             raise ValueError("`interleave` needs `candidates` and `sides: common_turns`")
         if (self.prompt is None) == (self.sides in ("completion", "after_prompt")):
@@ -324,10 +252,10 @@ class Layout(Strict):
     @property
     def used(self) -> frozenset[str]:
         """Columns that the layout reads; all others of a row go to `meta`."""
-        paths = [path for field in PATH_FIELDS for path in _listed(getattr(self, field))]
+        paths = [path for field in PATH_FIELDS for path in listed_paths(getattr(self, field))]
         if self.tree:
             paths.append(self.tree.root or self.tree.replies)
-        return _heads([*paths, *_candidate_paths(self.candidates)])
+        return _heads([*paths, *candidate_paths(self.candidates)])
 
     @property
     def read(self) -> frozenset[str]:
@@ -338,7 +266,7 @@ class Layout(Strict):
         if self.tree:
             paths += [self.tree.role, self.tree.text]
         if self.candidates and (self.gather or self.tree):
-            paths += _inner_paths(self.candidates)
+            paths += inner_paths(self.candidates)
         return self.used | {FORM_COLUMN} | _heads(paths)
 
     @property
@@ -347,8 +275,8 @@ class Layout(Strict):
         if self.tree:
             return {}
         read = (self.prompt, self.tools, self.chosen, self.rejected, self.system)
-        paths = [*self.columns, *_candidate_paths(self.candidates)]
-        paths += [path for given in read for path in _listed(given)]
+        paths = [*self.columns, *candidate_paths(self.candidates)]
+        paths += [path for given in read for path in listed_paths(given)]
         whole = {path for path in paths if "." not in path}
         inside = {
             path: set(MESSAGE_KEYS)
@@ -367,28 +295,6 @@ class Layout(Strict):
         return self.used | _heads([*self.columns, *self.ties]) | frozenset(self.optional)
 
 
-def _listed(paths: Paths | None) -> list[str]:
-    return paths if isinstance(paths, list) else [paths] if paths else []
-
-
 def _heads(paths: Iterable[str]) -> frozenset[str]:
     """Return the columns that paths begin in."""
     return frozenset(path.split(".")[0] for path in paths if path)
-
-
-def _inner_paths(spec: Candidates) -> list[str]:
-    """Return paths in a candidate; they are columns if each candidate is a row."""
-    paths = [spec.text, spec.model or "", spec.good or "", *_listed(spec.score)]
-    paths += [spec.rank.path] if spec.rank else []
-    return paths + (spec.doubt.mean_of if spec.doubt else [])
-
-
-def _candidate_paths(spec: Candidates | None) -> list[str]:
-    """Return paths in a row, not in a candidate."""
-    if spec is None:
-        return []
-    label, strength = spec.label, spec.strength
-    given = [spec.items, spec.parallel.score, spec.parallel.model]
-    given += [strength.column] if strength else []
-    given += [label.column, list(label.one_hot)] if label else []
-    return [path for paths in given for path in _listed(paths)]

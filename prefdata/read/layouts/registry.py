@@ -20,6 +20,7 @@ from prefdata.settings import read_settings, settle_words
 
 GROUP = "prefdata.layouts"
 """Entry points of packages with layouts: each a package of YAML files, or a function of paths."""
+_MOST_FAULTS = 10  # in one message
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if it was compiled
 
 
@@ -79,7 +80,9 @@ def find_layout(name: str) -> tuple[Layout, str | None]:
             return _shipped(candidate), dimension
         if candidate and Path(candidate).is_file():
             refuse = partial(UsageError, "C151", candidate)
-            return _layout(read_settings(Path(candidate), refuse), candidate), dimension
+            layout = _layout(read_settings(Path(candidate), refuse), candidate)
+            stem = Path(candidate).stem
+            return layout if layout.name else layout.model_copy(update={"name": stem}), dimension
         if candidate in installed_layouts():
             return installed_layouts()[candidate], dimension
     names = (*_shipped_names(), *installed_layouts())
@@ -148,7 +151,9 @@ def _layout(content: Any, place: str) -> Layout:
     try:
         return Layout.model_validate(settle_words(content, Layout))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "layout"
-        problem = f"{where}: {first['msg']}"
+        said = [
+            f"{'.'.join(str(part) for part in fault['loc']) or 'layout'}: {fault['msg']}"
+            for fault in error.errors()
+        ]
+        problem = "; ".join(dict.fromkeys(said[:_MOST_FAULTS]))
         raise UsageError("C152", place, problem, "see docs/layouts.md for the schema") from error
