@@ -1,5 +1,8 @@
 """Kept pairs as readable rows, in the columns that every DPO trainer loads."""
 
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -13,7 +16,34 @@ FIELD_NAMES = [field.name for field in RECORDS.field("prompt").type.value_type]
 FORM_COLUMN = "prefdata_form"
 _SIDES = ("prompt", "chosen", "rejected")
 _ALWAYS = ("role", "content")
+_SHOWN = 600  # characters of a text that is shown
 _LEFT_OUT = frozenset({"form", "offset", "source_index", "chosen_id", "rejected_id"})
+
+
+class PlainPair(NamedTuple):
+    """A pair as plain text, to show it."""
+
+    line: int
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+def first_pair(records: pa.Table) -> PlainPair | None:
+    """Return the first of some records as plain text; None if there are none."""
+    for row in records.slice(0, 1).select(["line", *_SIDES]).to_pylist():
+        return PlainPair(row["line"], *(flat_text(row[side]) for side in _SIDES))
+    return None
+
+
+def flat_text(messages: Sequence[Mapping[str, str]]) -> str:
+    """Return turns as one text, cut to 600 characters; roles are named if there are several."""
+    turns = [
+        f"{turn['role']}: {turn['content']}" if len(messages) > 1 else turn["content"]
+        for turn in messages
+    ]
+    text = "\n".join(turns)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def message_fields(records: pa.Table) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from prefdata.read import Block, InputFile, LineCounts, RowOptions, read_part
 from prefdata.records.findings import CodeCount, count_rows
 from prefdata.records.keys import REJECTED_LINES, SOURCE_ROWS, keys_of
 from prefdata.records.schema import RECORDS, REJECTED
-from prefdata.records.text import message_fields
+from prefdata.records.text import PlainPair, first_pair, message_fields
 from prefdata.store.commit import FileDigest
 from prefdata.store.staging import Staging, stage_table
 
@@ -77,6 +77,8 @@ class ChunkStats(NamedTuple):
     """True if at least one record is a chat."""
     is_text: bool
     """True if at least one record is verbatim text."""
+    first: PlainPair | None = None
+    """The first record as plain text, for the report of a validation."""
 
 
 CHUNK_STATS = TypeAdapter(ChunkStats)
@@ -116,6 +118,7 @@ def build_chunk(task: ChunkTask) -> ChunkResult:
         fields=message_fields(kept),
         is_chat=bool((pl.Series(kept["form"]) != "text").any()),
         is_text=bool((pl.Series(kept["form"]) == "text").any()),
+        first=first_pair(kept) if task.root is None else None,
     )
     keys, members = keys_of(kept), rows.members
     lines = pl.DataFrame(

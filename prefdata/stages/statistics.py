@@ -19,6 +19,7 @@ from prefdata.hashing import Numbers
 from prefdata.read import InputFile
 from prefdata.records.findings import CodeCount, Findings, Level, Location, count_rows
 from prefdata.records.keys import GROUP_ID
+from prefdata.records.text import flat_text
 from prefdata.report.explain import describe_code
 from prefdata.report.lengths import PARTS, Measured, measure_parts
 from prefdata.report.model import (
@@ -39,7 +40,6 @@ _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 MOST_SOURCES = 20
 _MEASURED = {"chars": "length", **{name: name for name in FEATURES}}
 _COMMON = 0.02  # of the pairs: a language that fewer have may be a mistake
-_PAIR_CHARACTERS = 600  # shown of each field of an example pair
 
 
 def class_of_lines(
@@ -240,20 +240,10 @@ def example_pairs(records: pa.Table) -> list[ExamplePair]:
         ExamplePair(
             source=row["source"],
             line=row["line"],
-            **{part: _flat_text(row[part]) for part in PARTS},
+            **{part: flat_text(row[part]) for part in PARTS},
         )
         for row in records.select(columns).to_pylist()
     ]
-
-
-def _flat_text(messages: list[dict[str, str]]) -> str:
-    """Return the turns as one text; roles are named if there are several turns."""
-    turns = [
-        f"{turn['role']}: {turn['content']}" if len(messages) > 1 else turn["content"]
-        for turn in messages
-    ]
-    text = "\n".join(turns)
-    return text if len(text) <= _PAIR_CHARACTERS else text[: _PAIR_CHARACTERS - 1] + "…"
 
 
 def measure_biases(profile: pl.DataFrame) -> list[Bias]:

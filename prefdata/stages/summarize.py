@@ -181,7 +181,7 @@ def _seen_pairs(
     """Return the first tokenized pair of each input, by the input's index."""
     seen: dict[int, SeenPair] = {}
     if target is None:
-        return seen
+        return _plain_pairs(found)
     sources, lines = found.keys["source_index"], found.keys["line"]
     for number, table in enumerate(tokens):
         places = made.pairs_of(number)
@@ -191,7 +191,19 @@ def _seen_pairs(
             if int(source) not in seen or line < seen[int(source)].line:
                 parts = (table[f"{part}_ids"][int(row)].as_py() for part in PARTS)
                 texts = (show_ids(target, ids) for ids in parts)
-                seen[int(source)] = SeenPair(line=line, **dict(zip(PARTS, texts, strict=True)))
+                seen[int(source)] = SeenPair.model_validate(
+                    {"line": line, **dict(zip(PARTS, texts, strict=True))}
+                )
+    return seen
+
+
+def _plain_pairs(found: ScanResult) -> dict[int, SeenPair]:
+    """Return the first pair of each input as plain text, if the chunks kept it."""
+    seen: dict[int, SeenPair] = {}
+    for part in found.parts:
+        if part.facts.first is not None and part.source_index not in seen:
+            first = part.facts.first._asdict()
+            seen[part.source_index] = SeenPair.model_validate({**first, "is_plain": True})
     return seen
 
 

@@ -77,6 +77,9 @@ class SeenPair(StrictModel):
     prompt: str
     chosen: str
     rejected: str
+    is_plain: bool = Field(default=False, exclude_if=operator.not_)
+    """True in a validation without token ids: the pair as text, its turns joined; its end is left
+    out if it is long."""
 
 
 class InputSeal(StrictModel):
