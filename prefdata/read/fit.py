@@ -7,8 +7,10 @@ their prompt. Later rows that do not match these decisions are refused one by on
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+from prefdata.errors import UsageError
 from prefdata.read.adapt.adapter import Adapter
-from prefdata.read.adapt.fields import role_of
+from prefdata.read.adapt.fields import column_names, role_of
+from prefdata.read.adapt.ids import canonical_json
 from prefdata.read.adapt.message_cells import OPENS, message_columns, parse_cell, text_list_columns
 from prefdata.read.adapt.messages import OURS, our_role, read_completion
 from prefdata.read.adapt.named import Columns, rename, with_names
@@ -20,10 +22,13 @@ from prefdata.read.files.parse_json import Object
 from prefdata.read.layouts.model import Layout
 from prefdata.read.layouts.registry import is_shipped
 from prefdata.read.limits import Limits, Pairing
+from prefdata.read.unread import meaning_of
+from prefdata.records.split_names import split_path
 
 MOST_ROWS = 1024  # examined, if a share of the rows decides
 NEARLY_ALL = 0.99
 ENOUGH_ROWS = 8  # this many short prompts at the start of their answers are not a coincidence
+_MOST_LABELS = 8  # different values of a column that names a winner
 ChosenBy = Literal["columns", "name", "options", "nothing"]
 
 
@@ -67,7 +72,66 @@ def fit(rows: Sequence[Object], wanted: Wanted, limits: Limits, place: str) -> F
         layout = layout.model_copy(update={"repeated": "cut"})
         said.append("the answers begin with the prompt, which is cut off there")
     said += _roles_said(layout, rows)
+    said += _split_said(rows)
+    _require_one_reading(layout, wanted, rows, place)
     return Fitted(layout, chosen_by, tuple(said))  # type: ignore[arg-type]
+
+
+def _split_said(rows: Sequence[Object]) -> list[str]:
+    path = split_path(rows)
+    return [] if path in (None, "split") else [f"rows name their split in `{path}`"]
+
+
+def _require_one_reading(
+    layout: Layout, wanted: Wanted, rows: Sequence[Object], place: str
+) -> None:
+    """Raise PD102 if the rows can be read in two ways that differ in what is trained.
+
+    A layout that is named says which one is meant.
+    """
+    columns = wanted.columns
+    if wanted.layout is not None:
+        return
+    if columns.chosen and columns.rejected:
+        for name in column_names(rows):
+            values = {canonical_json(row[name]) for row in rows if row.get(name) is not None}
+            is_label = meaning_of(name) == "label" and name not in layout.read
+            if is_label and 2 <= len(values) <= _MOST_LABELS:
+                problem = (
+                    f"`{name}` is {', '.join(sorted(values))} and may say which answer is better, "
+                    f"but the named columns read `{columns.chosen}` as the better one in each row"
+                )
+                remedy = (
+                    f"let `prefdata layouts --new {place}` write a layout that reads `{name}`, or "
+                    f"add --layout {layout.name} if it means something else"
+                )
+                raise UsageError("PD102", place, problem, remedy)
+    if layout.chosen and layout.rejected and _has_lone_turns(layout, rows):
+        problem = (
+            f"`{layout.rejected}` holds several assistant turns and `{layout.chosen}` one: several "
+            "answers, or one answer of several turns"
+        )
+        remedy = (
+            f"for one answer add --layout {layout.name}; for several write each as a text or a "
+            "list of its own, or read them by `candidates: {items: "
+            f"[{layout.chosen}, {layout.rejected}], in_order: true}}` in a layout of your own"
+        )
+        raise UsageError("PD102", place, problem, remedy)
+
+
+def _has_lone_turns(layout: Layout, rows: Sequence[Object]) -> bool:
+    """Return whether most rows have one chosen turn and several rejected ones, all plain texts."""
+    num = 0
+    for row in rows:
+        chosen, rejected = row.get(str(layout.chosen)), row.get(str(layout.rejected))
+        if type(chosen) is list and type(rejected) is list and len(chosen) == 1 < len(rejected):
+            num += all(
+                type(turn) is dict
+                and our_role(str(role_of(turn)), layout.roles) == "assistant"
+                and not turn.get("tool_calls")
+                for turn in (*chosen, *rejected)
+            )
+    return num * 2 > len(rows)
 
 
 def _parse_cells(

@@ -9,7 +9,7 @@ Only a whole word of a name counts. Two readings that differ in what is trained,
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import PurePath
 from types import MappingProxyType
@@ -30,6 +30,8 @@ SPLIT_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 MAX_NAME = 64
 SPLIT_KEYS = ("split", "Split", "SPLIT", "data_split", "dataset_split", "split_name")
 """Columns that can name a row's split."""
+SPLIT_PATHS = (*SPLIT_KEYS, "metadata.split", "meta.split")
+"""The same, and keys of objects; the first that holds text is read."""
 AUTO, ROWS = "auto", "rows"
 """Keys of `inputs` for files whose splits are found by file name, and by split column."""
 
@@ -145,8 +147,27 @@ def rank_of(split: str) -> tuple[int, str]:
 
 def said_split(row: Mapping[str, Any]) -> str | None:
     """Return the value of a row's split column, unchanged, or None."""
-    found = (row.get(key) for key in SPLIT_KEYS)
-    return next((value[:MAX_NAME] for value in found if isinstance(value, str) and value), None)
+    return next((value[:MAX_NAME] for _, value in _said_splits(row)), None)
+
+
+def split_path(rows: Iterable[Mapping[str, Any]]) -> str | None:
+    """Return the path under which rows name their splits, or None.
+
+    >>> split_path([{"metadata": {"split": "train"}}])
+    'metadata.split'
+    """
+    found = (next(_said_splits(row), None) for row in rows)
+    return next((path for path, value in filter(None, found) if kind_of(value)), None)
+
+
+def _said_splits(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for path in SPLIT_PATHS:
+        head, _, key = path.partition(".")
+        value = row.get(head)
+        if key:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if isinstance(value, str) and value:
+            yield path, value
 
 
 def split_of_rows(rows: Iterable[Mapping[str, Any]]) -> str | None:

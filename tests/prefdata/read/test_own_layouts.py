@@ -242,3 +242,57 @@ def test_shipped_layouts_have_what_is_optional_for_others() -> None:
         assert layout.name
         assert layout.about
         assert layout.fixture.rows
+
+
+def test_named_columns_next_to_a_preference_are_two_readings(tmp_path: Path) -> None:
+    rows = [{"q": ask(n), **sides(n, "a", "b"), "preference": 1 + n % 2} for n in ROWS]
+    path = write(tmp_path / "rows.jsonl", rows)
+    named = ["--prompt-column", "q", "--chosen-column", "a", "--rejected-column", "b"]
+    done = run("validate", path, *named)
+
+    assert done.exit_code == 2
+    assert "`preference` is 1, 2 and may say which answer is better" in done.output
+    assert run("validate", path, *named, "--layout", "trl-std-explicit").exit_code == 0
+    same = [row | {"preference": 1} for row in rows]
+    assert run("validate", write(tmp_path / "same.jsonl", same), *named).exit_code == 0
+    (tmp_path / "own.yaml").write_text(run("layouts", "--new", path).output)
+    assert run("layouts", tmp_path / "own.yaml", "--try", path).exit_code == 0
+
+
+@pytest.mark.parametrize("prompt", [ask(1), [{"role": "user", "content": ask(1)}]])
+def test_several_lone_rejected_turns_are_two_readings(prompt: Any, tmp_path: Path) -> None:
+    def turn(text: str) -> Row:
+        return {"role": "assistant", "content": text}
+
+    row = {"prompt": prompt, "chosen": [turn("yes it is")], "rejected": [turn("no"), turn("never")]}
+    path = write(tmp_path / "rows.jsonl", [row] * 3)
+    done = run("validate", path)
+    assert done.exit_code == 2
+    assert "several answers, or one answer of several turns" in done.output
+    name = "ultrafeedback-binarized" if isinstance(prompt, str) else "trl-conv-explicit"
+    (one,) = prefdata.validate(str(path), prefdata.ValidateOptions(layout=name)).inputs
+    assert one.first_pair is not None
+    assert one.first_pair.rejected == "assistant: no\nassistant: never"
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "columns: {chosen: list, rejected: list}\nprompt: prompt\n"
+        "candidates: {items: [chosen, rejected], in_order: true}\n"
+    )
+    assert (
+        "3 rows read by own: 6 pairs, 0 rows refused" in run("layouts", own, "--try", path).output
+    )
+
+
+def test_a_split_inside_of_an_object_is_read_and_said(tiny: Path, tmp_path: Path) -> None:
+    splits = ["train", "train", "test"]
+    rows = [{"prompt": ask(n), "chosen": say(n, "surely"), "rejected": say(n, "not"),
+             "metadata": {"split": splits[n % 3], "n": n}} for n in ROWS]  # fmt: skip
+    path = write(tmp_path / "rows.jsonl", rows)
+    built = prefdata.build(
+        path, tokenizer=str(tiny), out=tmp_path / "out", severity={"PD402": "off"}
+    )
+
+    assert {name: split.rows for name, split in built.splits.items()} == {"train": 16, "test": 8}
+    (one,) = built.manifest.inputs
+    assert one.split_from == "rows"
+    assert "rows name their split in `metadata.split`" in one.reading.said
