@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEV := .venv/.dev
 DEMO := .venv/.demo
 BENCH := .venv/.bench
-DOCS := docs/codes.md docs/commands.md docs/config-build.md docs/config-train.md docs/formats.md docs/layouts.md docs/losses.md
+DOCS := docs/api.md docs/codes.md docs/commands.md docs/config-build.md docs/config-train.md docs/formats.md docs/layouts.md docs/losses.md
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: help demo test quick stress check fmt golden bench clean

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dpo.artifacts.report.curves import Figure, histogram, run_figures
     from dpo.config import TrainConfig
     from dpo.errors import DpoError
+    from dpo.from_dataset import train
     from dpo.loss import LOSSES as losses  # noqa: N811
     from dpo.loss import PairLogps
     from dpo.model.load import load_model
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from dpo.reference_pass import compute_reference as reference
     from dpo.sampling.sample import Completion, SampleConfig
     from dpo.sampling.sample import sample_completions as sample
-    from dpo.training.loop import train
 
 __all__ = [
     "Completion",
@@ -52,7 +52,7 @@ _HOMES = {
     "reference": ("dpo.reference_pass", "compute_reference"),
     "run_figures": ("dpo.artifacts.report.curves", "run_figures"),
     "sample": ("dpo.sampling.sample", "sample_completions"),
-    "train": ("dpo.training.loop", "train"),
+    "train": ("dpo.from_dataset", "train"),
 }
 
 

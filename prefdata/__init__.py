@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from prefdata.sharing.local import pull_named as pull
     from prefdata.sharing.local import verify_named as verify
     from prefdata.sharing.push import PushOptions, push
+    from prefdata.store.reader import Build
     from prefdata.store.reader import open_build as open  # noqa: A004
     from prefdata.validation import ValidateOptions, validate
 
 __all__ = [
+    "Build",
     "BuildConfig",
     "PrefdataError",
     "PushOptions",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Build": ("prefdata.store.reader", "Build"),
     "BuildConfig": ("prefdata.config", "BuildConfig"),
     "PrefdataError": ("prefdata.errors", "PrefdataError"),
     "PushOptions": ("prefdata.sharing.push", "PushOptions"),

@@ -368,6 +368,23 @@ def layouts(name: str | None, new: str | None, tried: str | None) -> None:
     sys.exit(0 if is_good else 1)
 
 
+@main.command(
+    add_help_option=False,
+    epilog="\b\nExamples:\n  prefdata config\n  prefdata config --help limits.max_depth",
+)
+@click.argument("key", required=False)
+@click.option("-h", "--help", "helps", is_flag=True, help="Show this message, or explain KEY.")
+def config(key: str | None, helps: bool) -> None:  # noqa: FBT001 - click's
+    """Explain a key of a build's config; without a key, list all keys."""
+    from prefdata.config import explain_key, list_keys
+
+    if helps and key is None:
+        click.echo(click.get_current_context().get_help())
+        return
+    for line in explain_key(key) if key else list_keys():
+        say(line)
+
+
 @main.command(epilog="\b\nExamples:\n  prefdata explain PD301\n  prefdata explain")
 @click.argument("code", required=False)
 def explain(code: str | None) -> None:

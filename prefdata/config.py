@@ -7,7 +7,14 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from prefdata.check.catalog import is_of_tokens
@@ -20,7 +27,15 @@ from prefdata.read.limits import Limits, Pairing
 from prefdata.read.texts import TextMode
 from prefdata.records.sources import Inputs, Source, list_sources
 from prefdata.records.split_names import ROWS, TRAIN, Leaks, require_split_names
-from prefdata.settings import StrictModel, load_model, nearest_key, read_settings, settle_words
+from prefdata.settings import (
+    StrictModel,
+    describe_key,
+    load_model,
+    nearest_key,
+    read_settings,
+    settings_table,
+    settle_words,
+)
 from prefdata.tokens.options import FIXED_CODES, ControlTokens, LengthPolicy, TokenOptions
 
 AnyPath = Annotated[Path, Field(strict=False)]
@@ -234,6 +249,24 @@ def read_config(
 def make_config(values: dict[str, Any], *, place: str) -> BuildConfig:
     """Return a config from plain values. Raises a coded error that names the first wrong key."""
     return load_model(BuildConfig, values, partial(_config_error, place))
+
+
+def explain_key(key: str) -> list[str]:
+    """Return the lines on one key of a config; raise C101 with the nearest one if there is none."""
+    try:
+        return list(describe_key(BuildConfig, key))
+    except KeyError as error:
+        remedy = f"{error.args[0]} (keys of a run: docs/config-train.md)"
+        raise UsageError("C101", key, "no such key of a build's config", remedy) from error
+
+
+def list_keys(model: type[BaseModel] = BuildConfig) -> list[str]:
+    """Return each key of a config with the first sentence on it."""
+    found = []
+    for row in list(settings_table(model))[2:]:
+        key, _, text = (cell.strip() for cell in row.strip("|").split(" | "))
+        found.append(f"{key.strip('`'):36} {text.partition('. ')[0].rstrip('.')}")
+    return found
 
 
 def _config_error(place: str, where: str, fault: ErrorDetails) -> UsageError:

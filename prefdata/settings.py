@@ -8,6 +8,7 @@ the field's type requires, and the other traps are errors.
 import difflib
 import errno
 import re
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -337,6 +338,35 @@ def settings_table(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         yield f"| `{prefix}{name}` | {_default_text(field, nested)} | {text} |"
         if nested is not None:
             yield from settings_table(nested, f"{prefix}{name}.")
+
+
+def describe_key(model: type[BaseModel], key: str) -> Iterator[str]:
+    """Yield the lines on one key of a config, and the keys below it.
+
+    Raises KeyError with a remedy if there is no such key.
+    """
+    *above, last = key.split(".")
+    for at, part in enumerate(above):
+        field = model.model_fields.get(part)
+        inner = next(_models_in(field.annotation), None) if field else None
+        if inner is None:
+            raise KeyError(nearest_key(model, tuple(key.split(".")[: at + 1][-1:])))
+        model = inner
+    field = model.model_fields.get(last)
+    if field is None:
+        raise KeyError(nearest_key(model, (last,)))
+    nested = next(_models_in(field.annotation), None)
+    text = " ".join((field.description or (nested.__doc__ if nested else "") or "").split())
+    default = _default_text(field, nested).strip("`")
+    yield key
+    yield from textwrap.wrap(text, 96, initial_indent="  ", subsequent_indent="  ")
+    yield f"  {'required' if field.is_required() else f'default: {default or chr(0x2014)}'}"
+    choices = [c for leaf in _leaves(field.annotation) if get_origin(leaf) is Literal
+               for c in get_args(leaf)]  # fmt: skip
+    if choices:
+        yield f"  one of: {', '.join(map(str, choices))}"
+    if nested is not None:
+        yield f"  keys: {', '.join(f'{key}.{name}' for name in nested.model_fields)}"
 
 
 def _models_in(kind: Any) -> Iterator[type[BaseModel]]:

@@ -10,6 +10,7 @@ from pyarrow import parquet
 
 from prefdata.arrow import empty_table
 from prefdata.errors import UsageError
+from prefdata.records.split_names import rank_of
 from prefdata.store.content import hash_content
 from prefdata.store.manifest import Manifest, OtherFile, ShardSeal, SplitStats, read_manifest
 from prefdata.store.shards import TOKENS, read_shard
@@ -17,6 +18,9 @@ from prefdata.store.verify import cache_folder, check_seal
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+_SHOWN = 3  # inputs named by `repr`
 
 
 class Shard(NamedTuple):
@@ -42,6 +46,20 @@ class Build(NamedTuple):
     manifest: Manifest
     remembers: bool = True
     """True if digests of unchanged files come from the cache."""
+
+    def __repr__(self) -> str:
+        """Return three lines: place and content, splits, tokenizer and inputs."""
+        names = sorted(self.splits, key=rank_of)
+        splits = ", ".join(f"{name} {self.splits[name].rows:,}" for name in names)
+        tokens = sum(split.tokens for split in self.splits.values())
+        inputs = [one.name for one in self.manifest.inputs]
+        more = f" and {len(inputs) - _SHOWN:,} more" if len(inputs) > _SHOWN else ""
+        named = f"{', '.join(inputs[:_SHOWN])}{more}"
+        return (
+            f"Build {str(self.path)!r}, content {self.manifest.content_hash[:16]}\n"
+            f"  pairs: {splits}; {tokens:,} tokens\n"
+            f"  tokenizer {self.manifest.tokenizer.name}; inputs: {named}"
+        )
 
     @property
     def content_hash(self) -> str:

@@ -373,3 +373,20 @@ def test_say_keeps_a_line_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     say("a\nb\x1b[31m\u2028")
 
     assert capsys.readouterr().out == "a\\nb\\x1b[31m\\u2028\n"
+
+
+@pytest.mark.parametrize("key", ["limits.max_depth", "inputs.weight", "leaks", "limits"])
+def test_a_key_of_the_config_is_explained(key: str) -> None:
+    for words in ([key], ["--help", key], ["-h", key]):
+        done = CliRunner().invoke(prefdata, ["config", *words])
+        assert done.exit_code == 0
+        assert done.output.startswith(f"{key}\n  ")
+        assert "default: " in done.output
+    assert f"\n{key} " in CliRunner().invoke(prefdata, ["config"]).output
+
+
+@pytest.mark.parametrize(("key", "near"), [("limits.max_dept", "max_depth"), ("leak", "leaks")])
+def test_a_key_that_is_misspelled_names_the_nearest(key: str, near: str) -> None:
+    done = CliRunner().invoke(prefdata, ["config", key])
+    assert done.exit_code == 2
+    assert f"did you mean {near!r}?" in done.output
