@@ -47,6 +47,7 @@ from prefdata.tokens.options import FIXED_CODES, TokenOptions
 from prefdata.tokens.preview import text_rule, trial_of
 from prefdata.tokens.tokenizer import TokenizerSpec, load_tokenizer_spec
 
+_WEIGHTS = "sources have weights, which a build applies; here each pair counts once"
 _NO_CHANGES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -104,7 +105,11 @@ def validate(
         if report is None:  # its rows name splits, which is known only now
             report = run(_with_leaks(how))
         assert report is not None
-        return report.model_copy(update={"severity_changes": severity_changes(options.severity)})
+        notes = [_WEIGHTS] if any(file.of.weight != 1 for file in files) else []
+        changes = severity_changes(options.severity)
+        return report.model_copy(
+            update={"severity_changes": changes, "notes": [*report.notes, *notes]}
+        )
 
 
 def _scan_options(

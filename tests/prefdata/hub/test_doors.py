@@ -22,7 +22,9 @@ from prefdata.cli import main
 from prefdata.errors import PrefdataError
 from prefdata.hub.urls import fetch_url, shown_url
 from prefdata.store.reader import Build
+from tests.hub import FakeHub, use_loopback
 from tests.prefdata.conftest import chat_rows
+from tests.prefdata.split_files import ask
 
 TRAIN, TEST = chat_rows(40), chat_rows(50)[44:]
 
@@ -329,3 +331,77 @@ def test_a_file_of_two_sources_is_refused_if_they_differ(folder: Path) -> None:
     path = str(folder / "train/part.jsonl")
     with pytest.raises(PrefdataError, match=r"two sources.*E185"):
         prefdata.validate([{"path": path, "weight": 2.0}, {"path": str(folder / "train")}])
+
+
+BASE = (
+    "Describe the harbor of a small town in the north, with its boats, its gulls and its {} light"
+)
+
+
+def planted() -> dict[str, list[dict[str, object]]]:
+    """Return two splits that share a pair, a prompt, and a prompt that is nearly the same."""
+    train = [
+        ask("the very same pair"),
+        ask("the same prompt", "yes", "no"),
+        ask(BASE.format("pale")),
+    ]
+    test = [ask("the very same pair"), ask("the same prompt", "sure", "never"),
+            ask(f"{NEAR} too")]  # fmt: skip
+    others = [ask(f"question {n} of {n * n * 31}", f"yes {n}", f"no {n}") for n in range(40)]
+    return {"train": [*train, *others[:30]], "test": [*test, *others[30:]]}
+
+
+def given_by_names(folder: Path) -> Any:
+    return [str(folder / "train.jsonl"), str(folder / "test.jsonl")]
+
+
+def given_by_config(folder: Path) -> Any:
+    return {name: [str(folder / f"{name}.jsonl")] for name in ("train", "test")}
+
+
+def given_by_sources(folder: Path) -> Any:
+    return [{"path": str(folder / f"{name}.jsonl"), "split": name} for name in ("train", "test")]
+
+
+def given_by_the_hub(_folder: Path) -> Any:
+    return "org/leaky"
+
+
+@pytest.fixture
+def leaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return a directory with the planted files, which are a set on the Hub too."""
+    files = {f"{name}.jsonl": lines(rows) for name, rows in planted().items()}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    with FakeHub() as hub:
+        hub.create("datasets/org/leaky", files)
+        use_loopback(hub, monkeypatch, tmp_path)
+        yield tmp_path
+
+
+@pytest.mark.parametrize(
+    "given", [given_by_names, given_by_config, given_by_sources, given_by_the_hub]
+)
+def test_planted_leaks_are_counted_and_handled_as_the_policy_says(
+    given: Callable[[Path], Any], leaky: Path, tiny: Path
+) -> None:
+    def build(leaks: str) -> Build:
+        return prefdata.build(
+            given(leaky), tokenizer=str(tiny), out=leaky / "out" / leaks, leaks=leaks
+        )
+
+    def counts(built: Build) -> dict[str, tuple[str, int]]:
+        report = orjson.loads((built.path / "report.json").read_bytes())
+        found = {one["code"]: (one["severity"], one["count"]) for one in report["findings"]}
+        return {code: found[code] for code in ("PD501", "PD502", "PD505") if code in found}
+
+    dropped, kept = build("drop_from_train"), build("report")
+
+    assert {name: one.rows for name, one in dropped.splits.items()} == {"train": 30, "test": 13}
+    assert {name: one.rows for name, one in kept.splits.items()} == {"train": 33, "test": 13}
+    assert counts(dropped) == {"PD501": ("E", 1), "PD502": ("W", 1), "PD505": ("E", 1)}
+    assert counts(kept) == dict.fromkeys(("PD501", "PD502", "PD505"), ("W", 1))
+    codes = [row["code"] for row in dropped.rejected().to_pylist()]
+    assert sorted(codes) == ["PD501", "PD502", "PD505"]
+    with pytest.raises(PrefdataError, match=r"1 PD501, 1 PD502, 1 PD505.*E187"):
+        build("refuse")

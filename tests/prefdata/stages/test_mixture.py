@@ -107,6 +107,9 @@ def test_a_mixture_is_shown_by_source(tiny: Path, tmp_path: Path) -> None:
         assert "set often" in text
         assert "83" in text
     assert "Mixture: train by source" in said
+    assert not (built.path / ".building").exists()
+    notes = prefdata.validate(sources(tmp_path)).notes
+    assert any("weights, which a build applies" in note for note in notes)
 
 
 def test_the_same_mixture_is_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
