@@ -333,18 +333,12 @@ def test_a_file_of_two_sources_is_refused_if_they_differ(folder: Path) -> None:
         prefdata.validate([{"path": path, "weight": 2.0}, {"path": str(folder / "train")}])
 
 
-BASE = (
-    "Describe the harbor of a small town in the north, with its boats, its gulls and its {} light"
-)
+NEAR = "Describe the harbor of a small town in the north, with its boats, its gulls and its light"
 
 
 def planted() -> dict[str, list[dict[str, object]]]:
     """Return two splits that share a pair, a prompt, and a prompt that is nearly the same."""
-    train = [
-        ask("the very same pair"),
-        ask("the same prompt", "yes", "no"),
-        ask(BASE.format("pale")),
-    ]
+    train = [ask("the very same pair"), ask("the same prompt", "yes", "no"), ask(NEAR)]
     test = [ask("the very same pair"), ask("the same prompt", "sure", "never"),
             ask(f"{NEAR} too")]  # fmt: skip
     others = [ask(f"question {n} of {n * n * 31}", f"yes {n}", f"no {n}") for n in range(40)]
