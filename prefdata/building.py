@@ -86,7 +86,10 @@ def _build(config: BuildConfig, *, replace: bool, progress: Progress) -> Build:
     target = load_tokenizer_spec(
         config.tokenizer, revision=config.revision, chat_template=config.chat_template
     )
-    total = sum(file.path.stat().st_size for file in expand_splits(config.inputs)[0])
+    files = expand_splits(config.inputs)[0]
+    for note in filter(None, (file.note for file in files)):
+        progress.note(note)  # not in the report: other names of the same files give the same bytes
+    total = sum(file.path.stat().st_size for file in files)
     engine = open_engine(config.engine, workers=config.workers, total_bytes=total)
     with _place(config.out) as begun, engine as workers:
         old = old_build(config.out)

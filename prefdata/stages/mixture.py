@@ -140,7 +140,7 @@ def _draw(
         first = np.lexsort((ids[1][own], ids[0][own], rank[own]))
         copies[own[first[: total - whole * len(own)]]] += 1
         if len(own) or weight != 1:
-            name = _name_of(files)
+            name = files[0].of.name or files[0].source
             mixture.append(SourceMix(name=name, weight=weight, pairs=len(own), rows=total))
     return copies, mixture
 
@@ -151,12 +151,6 @@ def _by_source(files: Sequence[InputFile]) -> list[list[InputFile]]:
     for file in files:
         found.setdefault((file.of.key, file.of.weight), []).append(file)
     return list(found.values())
-
-
-def _name_of(files: Sequence[InputFile]) -> str:
-    """Return a source's name for a report: its own, or that of its files."""
-    more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
-    return files[0].of.name or f"{files[0].source}{more}"
 
 
 def _order(copies: NDArray[np.int64], groups: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -97,8 +97,9 @@ def _sealed_inputs(inputs: BuildInputs) -> list[Any] | dict[str, list[str]]:
     """Return the inputs by their labels, in the simplest of the forms that a config accepts."""
     if any(_settings_of(file) for file in inputs.files):
         return [
-            {"path": file.label, "split": inputs.given.get(file.name), **_settings_of(file)}
+            {"path": file.label, **({"split": split} if split else {}), **_settings_of(file)}
             for file in inputs.files
+            for split in [inputs.given.get(file.name)]
         ]
     by_split: dict[str, list[str]] = {}
     for file in inputs.files:

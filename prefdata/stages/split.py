@@ -69,7 +69,24 @@ def expand_splits(inputs: Inputs | str | Source) -> tuple[list[InputFile], dict[
         if owner.given == source.given:
             at = replace(file, index=len(kept), of=source)
             kept.setdefault(file.name, at)
-    return list(kept.values()), {f.name: f.of.given for f in kept.values() if f.of.given}
+    files = _with_names(list(kept.values()))
+    return files, {file.name: file.of.given for file in files if file.of.given}
+
+
+def _with_names(files: list[InputFile]) -> list[InputFile]:
+    """Return the files; a weighted source of several files without a name gets one.
+
+    So its config says which files are counted together, wherever they are named one by one.
+    """
+    of_source: dict[tuple[str, float], list[InputFile]] = {}
+    for file in files:
+        of_source.setdefault((file.of.key, file.of.weight), []).append(file)
+    named = {}
+    for (_, weight), some in of_source.items():
+        if weight != 1 and len(some) > 1 and some[0].of.name is None:
+            name = f"{some[0].path.name} and {len(some) - 1:,} more"
+            named.update({f.name: f.of.model_copy(update={"name": name}) for f in some})
+    return [replace(file, of=named.get(file.name, file.of)) for file in files]
 
 
 def _differs(source: Source, other: Source) -> bool:

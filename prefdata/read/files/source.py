@@ -122,7 +122,7 @@ def _saved_files(folder: Path) -> list[str]:
 
 
 def label_sources(files: Sequence[InputFile], digests: Mapping[str, str]) -> list[InputFile]:
-    """Return the files, each with a label that does not reveal its directory.
+    """Return the files, each with a label that does not reveal its directory, and without its note.
 
     A label is the base name, or the name on the Hub with its commit. If several files share it,
     `@` and the start of the content's sha256 follow (`train.jsonl@1a2b3c4d`), and a number if the
@@ -137,7 +137,7 @@ def label_sources(files: Sequence[InputFile], digests: Mapping[str, str]) -> lis
             label = f"{label}@{digests[file.name][:8]}"
         used[label] += 1
         label = label if used[label] == 1 else f"{label}.{used[label]}"
-        labelled.append(replace(file, label=label))
+        labelled.append(replace(file, label=label, note=""))
     return labelled
 
 

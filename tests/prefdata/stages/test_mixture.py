@@ -162,6 +162,22 @@ def test_the_files_of_a_directory_are_one_source(tiny: Path, tmp_path: Path) -> 
     assert [(one.name, one.pairs) for one in built.manifest.mixture] == [("0.jsonl and 2 more", 9)]
 
 
+def test_the_config_in_the_manifest_gives_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
+    """Whatever way its files were named: the files of a source are counted together again."""
+    for n in range(3):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        write_rows(tmp_path / f"set/{n}.jsonl", [ask(f"ask {n} {m} {m * n}") for m in range(3)])
+    settings: dict[str, Any] = {"tokenizer": str(tiny), "severity": {"PD402": "off"}}
+    first = prefdata.build(
+        [{"path": str(tmp_path / "set"), "weight": 0.5}], out=tmp_path / "a", **settings
+    )
+    named = [one | {"path": str(tmp_path / "set" / one["path"])}
+             for one in first.manifest.config["inputs"]]  # fmt: skip
+    again = prefdata.build(named, out=tmp_path / "b", **settings)
+
+    assert again.manifest.to_bytes() == first.manifest.to_bytes()
+
+
 def test_an_interrupted_mixture_resumes_to_the_same_bytes(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
