@@ -18,6 +18,7 @@ from prefdata.sharing.commands import pull, push, quiet_bars, verify
 if TYPE_CHECKING:
     from prefdata.records.sources import Inputs, Source
     from prefdata.report.model import Report
+    from prefdata.store.reader import Build
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -261,12 +262,17 @@ def build(
 
 
 @main.command(
-    epilog="\b\nExamples:\n  prefdata show out/hh --row 7\n"
+    epilog="\b\nExamples:\n  prefdata show out/hh\n  prefdata show out/hh --row 7\n"
+    "  prefdata show out/hh --rejected --rows 5\n  prefdata show out/hh --code PD209\n"
     "  prefdata show out/hh --html pairs --rows 500"
 )
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--row", type=click.IntRange(min=0), help="Show one pair: tokens, difference.")
-@click.option("--tokenizer", metavar="NAME", help="The build's tokenizer, if it is not found.")
+@click.option("--id", "pair_id", metavar="ID", help="The same by its id, or the id's first digits.")
+@click.option("--code", metavar="CODE", help="Show the rows that have a code, with their text.")
+@click.option("--rejected", is_flag=True, help="Show the refused rows.")
+@click.option("--duplicates", is_flag=True, help="Show the copies that were dropped.")
+@click.option("--near", is_flag=True, help="Show the near-duplicates that were dropped.")
 @click.option(
     "--html",
     type=click.Path(path_type=Path),
@@ -275,37 +281,52 @@ def build(
 @click.option(
     "--rows",
     type=click.IntRange(min=1),
-    default=200,
-    show_default=True,
-    help="Number of pairs in the pages, evenly spaced.",
+    help="Number of pairs in the pages, evenly spaced (200), or of rows in a list (20).",
 )
-def show(out: Path, row: int | None, tokenizer: str | None, html: Path | None, rows: int) -> None:
-    """Show the contents of a finished build."""
+@click.option(
+    "--tokenizer",
+    metavar="NAME",
+    help="The build's tokenizer, if it is not found: for --row, --id, --code and --html.",
+)
+def show(out: Path, **options: Any) -> None:
+    """Show the contents of a finished build: its report, one pair, or rows and their reasons."""
     from prefdata.records.findings import EXAMPLES
-    from prefdata.report.figures import count
     from prefdata.report.form import report_of
-    from prefdata.report.pair import show_pair
-    from prefdata.report.rows import num_rows
+    from prefdata.report.listing import ShowOptions, list_rows, show_listing
+    from prefdata.report.rows import find_id
     from prefdata.report.terminal import print_report
     from prefdata.stages.statistics import name_rows
     from prefdata.store.reader import open_build
 
+    how = ShowOptions(**options)
+    how.require_apart()
     made, console = open_build(out), PlainConsole()
-    if html is not None:
-        from prefdata.report.html.browser import write_browser
+    if how.html is not None:
+        _write_pages(made, how.html, how.rows or 200, how.tokenizer)
+    elif how.row is not None or how.pair_id is not None:
+        from prefdata.report.pair import show_pair
 
-        pages = write_browser(made, html, most=rows, tokenizer=tokenizer)
-        shown = min(rows, num_rows(made))
-        say(f"{pages[0]} shows {shown:,} of {count(num_rows(made), 'pair')}")
-        return
-    if row is None:
+        row = find_id(made, how.pair_id) if how.pair_id is not None else how.row
+        for text in show_pair(made, row or 0, how.tokenizer):
+            console.print(text, soft_wrap=True)
+    elif (listing := list_rows(made, how)) is not None:
+        for text in show_listing(listing, how.most):
+            console.print(text, soft_wrap=True)
+    else:
         report = report_of(made)
         if made.has_rejected:
             report = name_rows(report, made.rejected(), EXAMPLES)
         print_report(report, console)
-        return
-    for text in show_pair(made, row, tokenizer):
-        console.print(text, soft_wrap=True)
+
+
+def _write_pages(made: "Build", path: Path, most: int, tokenizer: str | None) -> None:
+    from prefdata.report.figures import count
+    from prefdata.report.html.browser import write_browser
+    from prefdata.report.rows import num_rows
+
+    pages = write_browser(made, path, most=most, tokenizer=tokenizer)
+    shown = min(most, num_rows(made))
+    say(f"{pages[0]} shows {shown:,} of {count(num_rows(made), 'pair')}")
 
 
 @main.command(

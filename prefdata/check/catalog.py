@@ -25,6 +25,8 @@ class Check(NamedTuple):
     meaning: str
     advice: str
     example: str
+    counts: Literal["row", "pair", "word"] = "pair"
+    """What its number counts; faults that are found while reading count rows."""
 
 
 def read_texts(package: str, name: str) -> dict[str, dict[str, Any]]:
@@ -42,7 +44,8 @@ def all_checks() -> dict[str, Check]:
         if "explained_by" in texts:
             found[code] = found[texts["explained_by"]]._replace(code=code, name=texts["name"])
         else:
-            found[code] = Check(code, **texts)
+            unit = "row" if texts["found"] == "reading" else "pair"
+            found[code] = Check(code, **{"counts": unit, **texts})
     return found
 
 

@@ -20,6 +20,7 @@ from prefdata.read.reader import (
     OpenRows,
     notes_of,
     open_rows,
+    raw_rows,
     read_part,
 )
 from prefdata.read.texts import TextChoice, TextMode, TextRule
@@ -52,6 +53,7 @@ __all__ = [
     "meaning_of",
     "notes_of",
     "open_rows",
+    "raw_rows",
     "read_part",
     "shipped_layouts",
 ]

@@ -8,6 +8,7 @@ from prefdata.read.adapt.fields import MISSING, column_names, getter, read_flag
 from prefdata.read.adapt.ids import canonical_json, shorten
 from prefdata.read.adapt.implicit import require_prompt, with_lines
 from prefdata.read.adapt.message_cells import parse_columns
+from prefdata.read.adapt.one_object import require_rows
 from prefdata.read.adapt.sides import MARKERS
 from prefdata.read.faults import RowError
 from prefdata.read.layouts.model import Kind, Layout
@@ -40,6 +41,8 @@ IN_WORDS: dict[Kind, str] = {
     "dialogue": "text or messages",
     "question": "text or one message",
     "list": "a list",
+    "number": "a number",
+    "filled": "filled",
 }
 
 
@@ -59,18 +62,27 @@ def detect_layout(first_rows: Sequence[dict[str, Any]], place: str = "input") ->
     rows = first_rows[:SAMPLE]
     best = likely(rows)
     if len(best) == 1:
-        require_prompt(best[0].layout, first_rows, place)
+        try:
+            require_prompt(best[0].layout, first_rows, place)
+        except UsageError as error:
+            named = _of_other_kinds(rows, best[0].layout)
+            if not named:
+                raise
+            raise UsageError("PD102", place, named, _REMEDY) from error
         return with_lines(in_force(best[0].layout, None, place))
+    require_rows(rows, place)
     columns = ", ".join(sorted(map(str, column_names(rows))))
     if best:
         problem = f"the columns {columns} may be {' or '.join(map(str, best))}"
     else:
-        problem = f"no layout has the columns {columns}{_nearest(rows)}"
-    remedy = (
-        "name columns with --prompt-column, --chosen-column and --rejected-column, force a layout"
-        " with --layout NAME, or write a YAML file of your own (docs/layouts.md)"
-    )
-    raise UsageError("PD102", place, problem, remedy)
+        problem = _of_other_kinds(rows) or f"no layout has the columns {columns}{_nearest(rows)}"
+    raise UsageError("PD102", place, problem, _REMEDY)
+
+
+_REMEDY = (
+    "name columns with --prompt-column, --chosen-column and --rejected-column, force a layout"
+    " with --layout NAME, or write a YAML file of your own (docs/layouts.md)"
+)
 
 
 def likely(rows: Sequence[dict[str, Any]]) -> list[Fit]:
@@ -139,17 +151,55 @@ TESTS: dict[Kind, Callable[[Any], bool]] = {
 
 
 def _nearest(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the nearest layouts for the error message: matching some rows, or all but types."""
+    """Return the nearest layouts for the error message: matching some rows, or most columns."""
     some = [fit for fit in _fits(rows) if fit.confidence][:NEAREST]
     if some:
         return f"; nearest: {', '.join(map(str, some))}"
-    by_names = [layout for layout in known_layouts().values() if _has_columns(layout, rows)]
-    wrong = [(layout, _wrong_kinds(layout, rows)) for layout in by_names]
+    names = column_names(rows)
+    lacking = [
+        (layout, [path for path in layout.columns if path.split(".")[0] not in names])
+        for layout in known_layouts().values()
+        if layout.detect
+    ]
+    close = [
+        (layout, missing)
+        for layout, missing in lacking
+        if missing and 2 * len(missing) <= len(layout.columns) and len(layout.columns) > 2
+    ]
+    if not close:
+        return ""
+    layout, missing = min(close, key=lambda one: (len(one[1]), -len(one[0].columns)))
+    return f"; nearest: {layout.name}, which also needs {' and '.join(map(_code, missing))}"
+
+
+def _code(name: str) -> str:
+    return f"`{name}`"
+
+
+def _of_other_kinds(rows: Sequence[dict[str, Any]], beyond: Layout | None = None) -> str:
+    """Return which columns of the nearest layout have another kind; empty if no layout is near.
+
+    `beyond`: only layouts with all columns of this one, and more.
+    """
+    least = set(beyond.columns) if beyond else set()
+    by_names = [one for one in known_layouts().values() if _has_columns(one, rows)]
+    wrong = [
+        (layout, _wrong_kinds(layout, rows))
+        for layout in by_names
+        if not beyond or least < set(layout.columns)
+    ]
     if not wrong:
         return ""
-    layout, kinds = min(wrong, key=lambda pair: (len(pair[1]), -len(pair[0].columns)))
+    layout, kinds = min(wrong, key=_distance)
     reasons = " and ".join(f"`{path}` is {has}, not {needs}" for path, has, needs in kinds)
-    return f"; nearest: {layout.name}, but {reasons}"
+    columns = ", ".join(layout.columns)
+    return f"the columns {columns} are those of the nearest layout, {layout.name}, but {reasons}"
+
+
+def _distance(wrong: tuple[Layout, list[tuple[str, str, str]]]) -> tuple[int, int, bool]:
+    """Return how far a layout is; TRL's own are the usual ones."""
+    layout, kinds = wrong
+    return len(kinds), -len(layout.columns), not layout.name.startswith("trl-")
 
 
 def _has_columns(layout: Layout, rows: Sequence[dict[str, Any]]) -> bool:
@@ -172,4 +222,6 @@ def _wrong_kinds(layout: Layout, rows: Sequence[dict[str, Any]]) -> list[tuple[s
 def _shown(value: Any) -> str:
     if value is MISSING:
         return "missing"
-    return f"{kind_of(value)} ({shorten(canonical_json(value), SHOWN)})"
+    kind = kind_of(value)
+    article = "an " if kind == "object" else "a " if kind.startswith(("list", "number")) else ""
+    return f"{article}{kind} ({shorten(canonical_json(value), SHOWN)})"

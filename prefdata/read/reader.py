@@ -1,8 +1,9 @@
 """A file to records, chunk by chunk: decompression, format, and layout of the rows."""
 
 import gc
+from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -12,12 +13,14 @@ import pyarrow as pa
 
 from prefdata.read.adapt.collect import Collector, RowOptions
 from prefdata.read.adapt.gather import gather_blocks
+from prefdata.read.adapt.ids import canonical_json
 from prefdata.read.adapt.named import Columns
 from prefdata.read.adapt.widened import plain_rows
+from prefdata.read.drift import Drift
 from prefdata.read.faults import RowError
-from prefdata.read.files.chunks import Block, RowBlock
+from prefdata.read.files.chunks import Block, LineBlock, LineRange, RowBlock, narrowed
 from prefdata.read.files.formats import open_blocks
-from prefdata.read.files.jsonl import Tally
+from prefdata.read.files.jsonl import Tally, raw_lines
 from prefdata.read.files.parse_json import Object
 from prefdata.read.files.source import InputFile, require_unchanged, stamp
 from prefdata.read.files.unpack import HashedFile
@@ -46,6 +49,8 @@ class LineCounts(NamedTuple):
     undesirable: int = 0
     unread: UnreadColumns = {}  # noqa: RUF012 - never changed
     """Columns that the layout does not read."""
+    drift: Drift = Drift()
+    """Lines at which rows begin or cease to have a column of `extra_keys`."""
     nulls: int = 0
     """Nulls that a table's types added to tool calls and tools, and that are removed."""
 
@@ -55,7 +60,9 @@ class LineCounts(NamedTuple):
         both: Iterator[tuple[str, Any, Any]] = zip(self._fields, self, other, strict=True)
         sums = {name: one + two for name, one, two in both if type(one) is int}
         unread = add_unread(self.unread, other.unread)
-        return LineCounts(**sums, extra_keys=dict(sorted(keys.items())), unread=unread)
+        drift = self.drift.plus(other.drift, self.extra_keys, other.extra_keys)
+        extra = dict(sorted(keys.items()))
+        return LineCounts(**sums, extra_keys=extra, unread=unread, drift=drift)
 
 
 class PartRows(NamedTuple):
@@ -76,6 +83,8 @@ class FileEnd(NamedTuple):
     bom: int
     """Byte order marks outside all chunks."""
     notes: tuple[str, ...]
+    element_lines: "array[int] | None" = None
+    """Line of each element, if the file is a JSON array."""
 
 
 class OpenFile:
@@ -106,7 +115,8 @@ class OpenFile:
                 pass
         require_unchanged(self.file, before, is_whole=source.num_bytes == before.size)
         digest = source.hash.hexdigest()
-        self.end = FileEnd(source.num_bytes, digest, tally.bom, tuple(tally.notes))
+        lines = tally.element_lines or None
+        self.end = FileEnd(source.num_bytes, digest, tally.bom, tuple(tally.notes), lines)
 
 
 class OpenRows(NamedTuple):
@@ -167,9 +177,26 @@ def read_part(file: InputFile, block: Block, options: RowOptions) -> PartRows:
         desirable=collector.labels[True],
         undesirable=collector.labels[False],
         unread=collector.unread,
+        drift=collector.drift,
         nulls=tally.nulls,
     )
     return PartRows(records, collector.rejected.table(), counts, collector.members)
+
+
+def raw_rows(block: Block, limits: Limits, lines: Collection[int]) -> dict[int, bytes]:
+    """Return the bytes of some rows of a block, by line; of rows of a table, their JSON."""
+    if not lines:
+        return {}
+    if isinstance(block, LineBlock | LineRange):
+        return raw_lines(block, lines)
+    if isinstance(block, RowBlock):
+        members = (member for unit in block.units for member in unit.members)
+        return {member.line: member.raw for member in members if member.line in lines}
+    found = {}
+    for line, _, raw, value in plain_rows(narrowed(block, lines), limits, Tally()):
+        if line in lines and not isinstance(value, RowError):
+            found[line] = canonical_json(value).encode() if raw is None else raw
+    return found
 
 
 def fit_to_blocks(

@@ -17,6 +17,12 @@ class Location(NamedTuple):
     message: str
     offset: int = -1
     """Offset of the row's first byte in the decompressed file; -1 if it has none."""
+    element: int | None = None
+    """Number of the element, if the file is a JSON array; `line` is the line on which it begins."""
+
+    def __str__(self) -> str:
+        element = f" (element {self.element:,})" if self.element is not None else ""
+        return f"{self.source}:{self.line}{element}"
 
 
 class CodeCount(NamedTuple):

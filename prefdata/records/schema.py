@@ -90,9 +90,11 @@ REJECTED = pa.schema(
         *_LOCATION[:3],
         RECORDS.field("offset"),
         RECORDS.field("ordinal"),  # -1: the whole row
+        pa.field("element", pa.int64()),  # number in a JSON array; `line` is where it begins
         pa.field("code", pa.string(), nullable=False),
         pa.field("message", pa.string(), nullable=False),
-        pa.field("raw", pa.binary()),  # the row's bytes; of a pair, its canonical JSON
+        pa.field("raw", pa.binary()),  # the row's bytes in its file; of a table, the row as JSON
+        pa.field("pair", pa.string()),  # canonical JSON of the pair, if the row was read as one
     ]
 )
 
@@ -104,5 +106,6 @@ DUPLICATES = pa.schema(
         pa.field("kept_line", pa.int64(), nullable=False),
         pa.field("kept_ordinal", pa.int32(), nullable=False),
         pa.field("similarity", pa.float64(), nullable=False),
+        pa.field("pair", pa.string()),  # canonical JSON; of a copy null, as its text is kept
     ]
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 from prefdata.config import BuildConfig
 from prefdata.records.split_names import rank_of
-from prefdata.report.figures import percent, split_statement, splits_said
+from prefdata.report.figures import chosen_longer_said, percent, split_statement, splits_said
 from prefdata.report.lengths import PARTS, by_doubling
 from prefdata.report.model import ExamplePair, Report
 from prefdata.report.safe import plain, yaml_text
@@ -46,8 +46,7 @@ def card_body(report: Report, name: str) -> str:
         f"{splits_said(report)} {escape(split_statement(report.split_proof))}",
         table(["tokens of", "mean", "median", "95 %", "most"], _lengths(report)),
         _histogram(report),
-        f"Tokenizer: {escape(tokenizer)}. The chosen side is the longer one in "
-        f"{percent(report.chosen_longer or 0)} of the pairs.",
+        f"Tokenizer: {escape(tokenizer)}. {chosen_longer_said(report)}",
         *_command(report, name),
     ]
     return "\n\n".join(part for part in parts if part)

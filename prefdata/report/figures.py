@@ -107,6 +107,14 @@ def splits_said(report: Report) -> str:
     return "" if said == {"none"} else "The inputs came in splits, which are kept."
 
 
+def chosen_longer_said(report: Report) -> str:
+    """Return how often the chosen side is the longer one, with the unit; empty without pairs."""
+    if report.chosen_longer is None:
+        return ""
+    share = percent(report.chosen_longer)
+    return f"Chosen has more {report.length_unit} in {share} of the pairs, equal ones counted half."
+
+
 def how_read(chosen_by: str, said: list[str]) -> str:
     """Return one line on how a file was read."""
     return "; ".join([CHOSEN_BY[chosen_by], *said])

@@ -21,6 +21,14 @@ class Example(StrictModel):
     message: str
     offset: int | None = None
     """Offset of the row's first byte in the decompressed file; null for Parquet and Arrow rows."""
+    element: int | None = None
+    """Number of the element in a JSON array, from 1; `line` is the line on which it begins."""
+
+    @property
+    def place(self) -> str:
+        """Return the place in words: `rows.json:17 (element 3)`."""
+        element = f" (element {self.element:,})" if self.element is not None else ""
+        return f"{self.source}:{self.line}{element}"
 
 
 class Finding(StrictModel):
@@ -30,8 +38,10 @@ class Finding(StrictModel):
     name: str
     severity: Literal["E", "W", "I"]
     count: int
+    unit: Literal["row", "pair", "word"] = "row"
+    """What is counted: rows of the inputs, pairs made from them, or words (PD608)."""
     share: float
-    """Share of all lines that are not blank."""
+    """Share of all lines that are not blank, or of all pairs that were read."""
     meaning: str
     advice: str
     examples: list[Example]
@@ -139,7 +149,7 @@ class Report(StrictModel):
     lines: LineClasses
     funnel: list[FunnelStage]
     findings: list[Finding]
-    """Findings, sorted by code."""
+    """Findings, errors first, then by share."""
     splits: dict[str, SplitStats] | None
     """Statistics of each split; null if nothing was tokenized."""
     lengths: dict[str, Lengths] | None

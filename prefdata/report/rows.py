@@ -12,6 +12,7 @@ import numpy as np
 from pyarrow import parquet
 
 from prefdata.errors import UsageError
+from prefdata.report.figures import count
 from prefdata.store.reader import Build, Shard
 from prefdata.tokens.tokenizer import TokenizerSpec
 
@@ -74,6 +75,21 @@ def read_pair(build: Build, row: int) -> ShownPair:
     if not 0 <= row < total:
         raise UsageError("E144", str(build.path), f"has no row {row}", f"rows are 0 to {total - 1}")
     return next(read_pairs(build, [row]))
+
+
+def find_id(build: Build, prefix: str) -> int:
+    """Return the row of the pair whose id begins so. Raises E144 if none does, or several do."""
+    found, start = list[int](), 0
+    for split in build.splits:
+        for shard in build.shards(split):
+            ids = shard.read()["pair_id"].to_pylist()
+            found += [start + at for at, one in enumerate(ids) if one.hex().startswith(prefix)]
+            start += shard.rows
+    if len(found) != 1:
+        problem = f"has {count(len(found), 'pair')} whose id begins with {prefix!r}"
+        remedy = "give more digits" if found else "ids are in the column pair_id of its text shards"
+        raise UsageError("E144", str(build.path), problem, remedy)
+    return found[0]
 
 
 def read_pairs(build: Build, rows: Sequence[int]) -> Iterator[ShownPair]:

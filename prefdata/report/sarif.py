@@ -96,12 +96,13 @@ def _results(
         region = {"startLine": example.line}
         if example.offset is not None:
             region["byteOffset"] = example.offset
+        element = f" (element {example.element:,})" if example.element is not None else ""
         location = {"artifactLocation": artifact, "region": region}
         yield {
             "ruleId": finding.code,
             "ruleIndex": rule,
             "level": LEVELS[finding.severity],
-            "message": {"text": plain(example.message) or plain(finding.meaning)},
+            "message": {"text": f"{plain(example.message) or plain(finding.meaning)}{element}"},
             "locations": [{"physicalLocation": location}],
         }
 

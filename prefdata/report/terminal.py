@@ -1,11 +1,12 @@
 """Terminal output: progress bars during the work, and the report at the end."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
 from rich.console import Console, JustifyMethod
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +14,7 @@ from rich.text import Text
 from prefdata.progress import Advance
 from prefdata.report.console import make_bars
 from prefdata.report.figures import (
+    chosen_longer_said,
     columns_not_read,
     count,
     how_read,
@@ -22,7 +24,7 @@ from prefdata.report.figures import (
     splits_said,
 )
 from prefdata.report.lengths import PARTS
-from prefdata.report.model import Report
+from prefdata.report.model import Finding, Report
 from prefdata.report.safe import plain
 
 _MOST_INPUTS = 40  # rows of the table; a report as a file has all
@@ -55,6 +57,9 @@ class TerminalProgress:
 
 def print_report(report: Report, console: Console) -> None:
     """Print how files were read, line counts, findings, splits, lengths and biases."""
+    for table in (*_reading_tables(report), _line_table(report)):
+        console.print(table)
+    _print_findings(report.findings, console)
     for table in _tables(report):
         console.print(table)
     for line in _first_pairs(report):
@@ -64,11 +69,8 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def _tables(report: Report) -> Iterator[Table]:
-    """Yield the tables of a report that have rows."""
-    yield from _reading_tables(report)
-    yield _line_table(report)
+    """Yield the tables below the findings that have rows."""
     further = (
-        (report.findings, _finding_table),
         (report.splits, _split_table),
         (report.mixture, _mixture_table),
         (report.lengths, _length_table),
@@ -115,15 +117,42 @@ def _line_table(report: Report) -> Table:
     return table
 
 
-def _finding_table(report: Report) -> Table:
-    table = _table("Findings", "code", "", "what", "first at", "count", text_columns=4)
-    colors = {"E": "red", "W": "yellow", "I": "dim"}
-    for finding in report.findings:
-        first = finding.examples[0] if finding.examples else None
-        place = f"{plain(first.source)}:{first.line}" if first else ""
-        level = Text(finding.severity, style=colors[finding.severity])
-        table.add_row(finding.code, level, finding.name, Text(place), f"{finding.count:,}")
-    return table
+_LEVELS = {"E": ("error", "bold red"), "W": ("warning", "bold yellow"), "I": ("count", "dim")}
+
+
+def _print_findings(findings: Sequence[Finding], console: Console) -> None:
+    if findings:
+        console.print(Text("Findings", style="bold"))
+    for finding in findings:
+        _print_finding(finding, console)
+
+
+def _print_finding(finding: Finding, console: Console) -> None:
+    """Print a code with its number, the first place with its message, and the advice.
+
+    A place is never broken at the terminal's width, so that it can be copied.
+    """
+    level, style = _LEVELS[finding.severity]
+    num = count(finding.count, finding.unit)
+    share = "" if finding.unit == "word" else f" ({percent(finding.share)})"
+    console.print(
+        Text.assemble(
+            (finding.code, style), f" {level} ", (plain(finding.name), "bold"), f": {num}{share}"
+        ),
+        soft_wrap=True,
+    )
+    for example in finding.examples[:1]:
+        console.print(Text(f"    {plain(example.place)}"), soft_wrap=True)
+        said = example.message.removeprefix(f"{finding.name}: ") or finding.meaning
+        console.print(_indented(plain(said)))
+    if not finding.examples:
+        console.print(_indented(plain(finding.meaning)))
+    if finding.severity != "I":
+        console.print(_indented(f"What to do: {plain(finding.advice)}", style="dim"))
+
+
+def _indented(text: str, style: str = "") -> Padding:
+    return Padding(Text(text, style=style), (0, 0, 0, 4), expand=False)
 
 
 def _split_table(report: Report) -> Table:
@@ -186,7 +215,7 @@ def _on_one_line(text: str) -> str:
 def _sentences(report: Report) -> Iterator[str]:
     """Yield the sentences that are not in a table."""
     if report.chosen_longer is not None:
-        yield f"The chosen side is the longer one in {percent(report.chosen_longer)} of the pairs."
+        yield chosen_longer_said(report)
     if report.groups is not None:
         shared = report.groups
         yield (

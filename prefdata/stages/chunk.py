@@ -25,9 +25,10 @@ from prefdata.check import RowChecks, examine_rows
 from prefdata.check.rows.profile import PROFILE, storable
 from prefdata.check.sets.triggers import TriggerCandidate
 from prefdata.dedup.near import NearDuplicates, make_sketch, sketch_table, unit_texts
-from prefdata.read import Block, InputFile, LineCounts, RowOptions, read_part
+from prefdata.read import Block, InputFile, LineCounts, RowOptions, raw_rows, read_part
 from prefdata.records.findings import CodeCount, count_rows
 from prefdata.records.keys import REJECTED_LINES, SOURCE_ROWS, keys_of
+from prefdata.records.rejected import lines_without_raw, with_raw
 from prefdata.records.schema import RECORDS, REJECTED
 from prefdata.records.text import PlainPair, first_pair, message_fields
 from prefdata.store.commit import FileDigest
@@ -104,7 +105,9 @@ def build_chunk(task: ChunkTask) -> ChunkResult:
     rows = read_part(task.file, task.block, task.options)
     seen, examples = examine_rows(rows.records, task.checks), task.checks.examples
     kept, profile = seen.kept, seen.profile
-    rejected = pa.concat_tables([rows.rejected, seen.refused]).sort_by(
+    raw_of = raw_rows(task.block, task.options.limits, lines_without_raw(seen.refused))
+    refused = with_raw(seen.refused, raw_of)
+    rejected = pa.concat_tables([rows.rejected, refused]).sort_by(
         [("line", "ascending"), ("ordinal", "ascending")]
     )
     facts = ChunkStats(

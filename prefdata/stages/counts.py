@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from prefdata.check.catalog import catalog
 from prefdata.check.sets.leaks import LEAK_NAMES
-from prefdata.records.findings import CodeCount, Findings, Location, merge_counts
+from prefdata.records.findings import CodeCount, Findings, merge_counts
 from prefdata.stages.filter import CONTRADICTION, EXCLUDED, NOT_DRAWN
 from prefdata.stages.scan import ScanResult
 from prefdata.stages.shard import ShardResult, ShardTask
@@ -82,7 +82,6 @@ def codes_met(
 
     `refusals` are by index in the keys.
     """
-    facts = [part.facts for part in found.parts]
     contradictory = [(int(at), CONTRADICTION) for at in found.decision.contradictory]
     refused: dict[str, list[tuple[int, str]]] = {"PD403": contradictory}
     for at, refusal in sorted(refusals.items()):
@@ -90,11 +89,9 @@ def codes_met(
     copies = found.decision.copies["at"].to_list()
     reported = {code: list(places) for code, places in found.decision.reported.items()}
     met: Findings = {
-        "E": merge_counts(
-            [part.unread for part in facts] + [part.refused for part in facts], examples
-        ),
-        "W": merge_counts([part.reported for part in facts], examples),
-        "I": merge_counts([part.counted for part in facts], examples),
+        "E": _of_parts(found, ("unread", "refused"), examples),
+        "W": _of_parts(found, ("reported",), examples),
+        "I": _of_parts(found, ("counted",), examples),
     }
     late = {code: _placed(found, some, examples) for code, some in refused.items()}
     met["E"] = merge_counts([met["E"], late], examples)
@@ -118,6 +115,23 @@ def codes_met(
     return met
 
 
+def _of_parts(found: ScanResult, kinds: Sequence[str], examples: int) -> dict[str, CodeCount]:
+    """Merge the counts of all chunks, of one kind after another, with the lines of elements."""
+    indices = {file.file.source: at for at, file in enumerate(found.files)}
+    merged = merge_counts(
+        [getattr(part.facts, kind) for kind in kinds for part in found.parts], examples
+    )
+    return {
+        code: met._replace(
+            first=tuple(
+                found.location(indices[place.source], place.line, place.message, place.offset)
+                for place in met.first
+            )
+        )
+        for code, met in merged.items()
+    }
+
+
 def leak_messages(found: ScanResult, leaks: pl.DataFrame) -> list[tuple[int, str]]:
     """Return a message for each row of `FilterResult.leaks`.
 
@@ -125,10 +139,9 @@ def leak_messages(found: ScanResult, leaks: pl.DataFrame) -> list[tuple[int, str
     """
     of_rows, names = found.splits.of_rows, found.splits.names
     assert of_rows is not None
-    files = [file.file.source for file in found.files]
     kept = found.keys.select("source_index", "line")[leaks["kept"]]
     return [
-        (at, f"{LEAK_NAMES[code]} is in {names[of_rows[other]]}: {files[source]}:{line}")
+        (at, f"{LEAK_NAMES[code]} is in {names[of_rows[other]]}: {found.location(source, line)}")
         for (at, other, code), (source, line) in zip(
             leaks.select("at", "kept", "code").iter_rows(), kept.iter_rows(), strict=True
         )
@@ -138,10 +151,9 @@ def leak_messages(found: ScanResult, leaks: pl.DataFrame) -> list[tuple[int, str
 def _near_messages(found: ScanResult, examples: int) -> list[tuple[int, str]]:
     """Return each near-duplicate's index with a message; the message is empty after `examples`."""
     near = found.decision.near
-    names = [file.file.source for file in found.files]
     kept = found.keys.select("source_index", "line")[near["kept"].head(examples)]
     said = [
-        f"near_duplicate: similarity {similarity:.2f} to {names[source]}:{line}"
+        f"similarity {similarity:.2f} to {found.location(source, line)}"
         for similarity, (source, line) in zip(near["similarity"], kept.iter_rows(), strict=False)
     ]
     rest = [""] * (len(near) - len(said))
@@ -153,5 +165,5 @@ def _placed(found: ScanResult, pairs: list[tuple[int, str]], examples: int) -> C
     first = []
     for at, message in pairs[:examples]:
         source, line = found.keys.select("source_index", "line").row(at)
-        first.append(Location(found.files[source].file.source, line, message))
+        first.append(found.location(source, line, message))
     return CodeCount(len(pairs), tuple(first))

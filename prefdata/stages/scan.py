@@ -1,5 +1,6 @@
 """Stage that `build` and `validate` share: from files to checked, distinct records."""
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +31,7 @@ from prefdata.read import (
     notes_of,
     open_rows,
 )
-from prefdata.records.findings import counts, merge_counts
+from prefdata.records.findings import Location, counts, merge_counts
 from prefdata.records.keys import KEY_COLUMNS, REJECTED_LINES, SOURCE_ROWS
 from prefdata.records.split_names import SPLIT_KEYS, SplitOptions
 from prefdata.stages.chunk import (
@@ -83,6 +84,10 @@ class SurveyedFile(NamedTuple):
     reading: Reading = Reading()
     text: TextChoice | None = None
     """Form in which its plain text was read; None for dialogues."""
+    is_gathered: bool = False
+    """True if its chunks are of rows by prompt or tree, not of rows in the file's order."""
+    element_lines: "array[int] | None" = None
+    """Line of each element, if the file is a JSON array."""
 
 
 class ScanResult(NamedTuple):
@@ -104,6 +109,22 @@ class ScanResult(NamedTuple):
     """Dataset-level findings over the kept records."""
     funnel: list[FunnelStage]
     notes: list[str]
+
+    @property
+    def num_pairs(self) -> int:
+        """Return the number of pairs that were read, kept or not."""
+        return sum(file.counts.pairs for file in self.files)
+
+    def location(self, index: int, row: int, message: str = "", offset: int = -1) -> Location:
+        """Return the place of a row, by the index of its file and its number there.
+
+        The number of an element of a JSON array is not its line.
+        """
+        file = self.files[index]
+        lines, name = file.element_lines, file.file.source
+        if lines is None:
+            return Location(name, row, message, offset)
+        return Location(name, lines[row - 1], message, offset, row)
 
     def stays(self, refused: Sequence[int]) -> NDArray[np.bool_]:
         """Return the mask of kept pairs, without those that were refused at tokenization."""
@@ -239,7 +260,19 @@ def _surveyed(
             total = total.plus(part.facts.counts)
     name = fitted.layout.name if fitted.layout else ""
     reading, notes = _reading(fitted, total, text), notes_of(end, total)
-    return SurveyedFile(file, name, end.size_bytes, end.sha256, total, notes, reading, text)
+    gathered = fitted.layout is not None and fitted.layout.gather is not None
+    return SurveyedFile(
+        file,
+        name,
+        end.size_bytes,
+        end.sha256,
+        total,
+        notes,
+        reading,
+        text,
+        gathered,
+        end.element_lines,
+    )
 
 
 def _with_split(file: SurveyedFile, splits: Splits) -> SurveyedFile:

@@ -51,21 +51,24 @@ def find_together(
         ),
         *_find_triggers(kept_mask, parts),
     ]
-    return settle_findings(found, checks.severity)
+    return settle_findings(found, checks.severity, checks.changed)
 
 
 def _find_drift(kept_mask: pl.DataFrame, counts: Sequence[LineCounts]) -> list[SetFinding]:
     """Find columns that the layout does not name and that a part of a file's rows lacks (PD105)."""
-    lines, rows, examples = [], 0, []
+    said, rows, examples = list[str](), 0, list[int]()
     for index, of_file in enumerate(counts):
         num_rows = of_file.lines - of_file.blank - of_file.rejected
         some = {key: num for key, num in of_file.extra_keys.items() if num < num_rows}
         if some:
-            lines += [f"`{key}` in {num:,} of {num_rows:,} rows" for key, num in some.items()]
+            said += [f"`{key}` in {num:,} of {num_rows:,} rows" for key, num in some.items()]
             rows += max(min(num, num_rows - num) for num in some.values())
-            examples += kept_mask.filter(pl.col("source_index") == index)["at"].head(1).to_list()
-    message = f"schema_drift: {listed(lines, _SHOWN)}"
-    return [SetFinding("PD105", rows, tuple(examples), message)] if lines else []
+            changes = min(of_file.drift.lines.get(key, 1) for key in some)
+            own = kept_mask.filter(pl.col("source_index") == index)
+            after = own.filter(pl.col("line") >= changes)
+            examples += (own if after.is_empty() else after)["at"].head(1).to_list()
+    message = f"schema_drift: {listed(said, _SHOWN)}"
+    return [SetFinding("PD105", rows, tuple(examples), message)] if said else []
 
 
 def _find_unread(kept_mask: pl.DataFrame, readings: Sequence[Reading]) -> list[SetFinding]:

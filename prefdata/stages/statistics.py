@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from prefdata.check.catalog import Check
 from prefdata.check.rows.own import check_of
 from prefdata.check.rows.profile import FEATURES
 from prefdata.check.sets.bias import MIN_PAIRS
@@ -21,6 +22,7 @@ from prefdata.records.findings import CodeCount, Findings, Level, Location, coun
 from prefdata.records.keys import GROUP_ID
 from prefdata.records.text import flat_text
 from prefdata.report.explain import describe_code
+from prefdata.report.figures import percent
 from prefdata.report.lengths import PARTS, Measured, measure_parts
 from prefdata.report.model import (
     Bias,
@@ -36,7 +38,7 @@ from prefdata.report.model import (
 from prefdata.stages.scan import ScanResult
 from prefdata.store.manifest import InputSeal, LineClasses, SeenPair, TextReading
 
-_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 MOST_SOURCES = 20
 _MEASURED = {"chars": "length", **{name: name for name in FEATURES}}
 _COMMON = 0.02  # of the pairs: a language that fewer have may be a mistake
@@ -124,15 +126,16 @@ def seal_inputs(
     ]
 
 
-def list_findings(met: Findings, num_lines: int) -> list[Finding]:
-    """Return every code that was found, with meaning, advice and examples."""
+def list_findings(met: Findings, lines: LineClasses, num_pairs: int) -> list[Finding]:
+    """Return every code that was found, with meaning, advice and examples: errors first."""
+    totals = {"row": lines.lines - lines.blank, "pair": num_pairs, "word": num_pairs}
     findings = [
-        _describe(code, level, found, num_lines)
+        _describe(code, level, found, totals)
         for level, codes in met.items()
         for code, found in codes.items()
         if found.num
     ]
-    return sorted(findings, key=lambda finding: (finding.code, finding.severity))
+    return sorted(findings, key=lambda one: ("EWI".index(one.severity), -one.share, one.code))
 
 
 def name_rows(report: Report, rejected: pa.Table, most: int) -> Report:
@@ -172,14 +175,16 @@ def hide_contents(report: Report, rejected: pa.Table) -> Report:
     return report.model_copy(update={"findings": findings})
 
 
-def _describe(code: str, level: Level, found: CodeCount, num_lines: int) -> Finding:
+def _describe(code: str, level: Level, found: CodeCount, totals: Mapping[str, int]) -> Finding:
     check = describe_code(code)
+    assert isinstance(check, Check)
     return Finding(
         code=code,
         name=check.name,
         severity=level,
         count=found.num,
-        share=round(found.num / max(num_lines, 1), 6),
+        unit=check.counts,
+        share=round(min(found.num / max(totals[check.counts], 1), 1.0), 6),
         meaning=check.meaning,
         advice=check.advice,
         examples=[_example(place) for place in found.first],
@@ -189,7 +194,7 @@ def _describe(code: str, level: Level, found: CodeCount, num_lines: int) -> Find
 def _example(place: Location) -> Example:
     """Return a location as a report has it; rows of Parquet and Arrow have no byte offset."""
     offset = place.offset if place.offset >= 0 else None
-    return Example(source=place.source, line=place.line, message=place.message, offset=offset)
+    return Example(**{**place._asdict(), "offset": offset})
 
 
 def measure_tokens(tables: list[pa.Table]) -> Measured | None:
@@ -262,7 +267,7 @@ def measure_biases(profile: pl.DataFrame) -> list[Bias]:
         chosen, rejected = (rows[side].to_numpy() for side in sides)
         area = area_under_curve(chosen, rejected)
         more = float(((np.sign(chosen - rejected) + 1) / 2).mean())
-        what = "longer" if column == "chars" else f"richer in {name}"
+        what = "characters" if column == "chars" else name
         found.append(
             Bias(
                 name=name,
@@ -270,7 +275,8 @@ def measure_biases(profile: pl.DataFrame) -> list[Bias]:
                 low=round(area.low, 6),
                 high=round(area.high, 6),
                 pairs=len(rows),
-                sentence=f"Chosen is {what} in {more:.1%} of the pairs, equal ones counted half.",
+                sentence=f"Chosen has more {what} in {percent(more)} of the pairs"
+                + (", equal ones counted half." if column == "chars" else " that differ in it."),
             )
         )
     return found

@@ -21,7 +21,7 @@ from prefdata.report.lengths import PARTS
 from prefdata.report.model import Report
 from prefdata.stages.chunk import gather
 from prefdata.stages.counts import NOTHING_MADE, BuiltShards, codes_met, leak_messages
-from prefdata.stages.dropped import duplicates_table, write_rejected
+from prefdata.stages.dropped import write_duplicates, write_rejected
 from prefdata.stages.filter import CONTRADICTION, EXCLUDED, NOT_DRAWN, stage
 from prefdata.stages.plan import LIBRARIES, TOOL_VERSION, BuildSeal
 from prefdata.stages.scan import ScanResult
@@ -91,7 +91,7 @@ def make_report(
         ),
         lines=total,
         funnel=[*found.funnel, *_late_stages(made, refusals)],
-        findings=list_findings(met, total.lines - total.blank),
+        findings=list_findings(met, total, found.num_pairs),
         splits=_splits(made) if is_drawn else None,
         lengths=measured.lengths if measured else None,
         chosen_longer=measured.chosen_longer if measured else None,
@@ -128,7 +128,7 @@ def nothing_left(report: Report) -> EmptyError:
     reasons = []
     for code, count in dropped.most_common(_MOST_REASONS):
         place = first.get(code)
-        said = f" ({place.source}:{place.line}: {place.message})" if place else ""
+        said = f" ({place.place}: {place.message})" if place else ""
         reasons.append(f"{code} {describe_code(code).name} {count:,}{said}")
     problem = "no pair is left to build from: " + ("; ".join(reasons) or "the inputs have no row")
     remedy = "name other inputs"
@@ -214,17 +214,12 @@ def write_others(
 
     The manifest omits the card, because people edit it.
     """
-    copies = duplicates_table(found)
-    seals = {
-        DUPLICATES_FILE: write_staged(
-            root / DUPLICATES_FILE,
-            lambda path: parquet.write_table(copies, path.absolute(), compression="zstd"),
-        )
-    }
+    seals: dict[str, FileDigest] = {}
+    seals[DUPLICATES_FILE], copies = write_duplicates(root, root / DUPLICATES_FILE, found)
     seals[REJECTED_FILE], rejected = write_rejected(
-        root, root / REJECTED_FILE, found, _refused(found, made)
+        root, root / REJECTED_FILE, found, _refused(found, made), config.limits
     )
-    rows = {DUPLICATES_FILE: copies.num_rows, REJECTED_FILE: rejected}
+    rows = {DUPLICATES_FILE: copies, REJECTED_FILE: rejected}
     with parquet.ParquetFile(
         (root / REJECTED_FILE).absolute()
     ) as file:  # `read_table` imports pandas

@@ -10,6 +10,7 @@ from pyarrow import parquet
 
 from prefdata.arrow import empty_table
 from prefdata.errors import UsageError
+from prefdata.records.schema import DUPLICATES, REJECTED
 from prefdata.records.split_names import rank_of
 from prefdata.store.content import hash_content
 from prefdata.store.manifest import Manifest, OtherFile, ShardSeal, SplitStats, read_manifest
@@ -113,7 +114,11 @@ class Build(NamedTuple):
 
     def rejected(self) -> pa.Table:
         """Return every row that was refused, with its code."""
-        return self._parquet("rejected/")
+        return self._with_columns("rejected/", REJECTED)
+
+    def duplicates(self) -> pa.Table:
+        """Return each copy and near-duplicate that was dropped, and the pair that is kept."""
+        return self._with_columns("duplicates.parquet", DUPLICATES)
 
     @property
     def has_rejected(self) -> bool:
@@ -131,6 +136,14 @@ class Build(NamedTuple):
 
     def _parquet(self, prefix: str) -> pa.Table:
         return pa.concat_tables(parquet.read_table(path) for path in self._checked(prefix))
+
+    def _with_columns(self, prefix: str, schema: pa.Schema) -> pa.Table:
+        """Return a table with null in the columns that earlier versions did not write."""
+        table = self._parquet(prefix)
+        for field in schema:
+            if field.name not in table.column_names:
+                table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+        return table.select(schema.names)
 
     def _checked(self, prefix: str) -> list[Path]:
         files = [file for file in self.manifest.files if file.path.startswith(prefix)]

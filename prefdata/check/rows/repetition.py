@@ -1,5 +1,7 @@
 """Completions that repeat the same few words."""
 
+import re
+
 import polars as pl
 
 N_GRAM = 10
@@ -49,3 +51,22 @@ def repeated_share(text: str) -> float:
             end = stop
         seen.add(run)
     return covered / len(items) if items else 0.0
+
+
+def loop_of(text: str) -> tuple[int, int] | None:
+    """Return the characters of the first run of ten words that was there before, or None.
+
+    >>> loop_of("no " * 40)
+    (3, 32)
+    """
+    text = text[:MAX_CHARS]
+    words = [match.span() for match in re.finditer(r"\S+", text)]
+    places = words if len(words) > 2 * N_GRAM else [(at, at + 1) for at in range(len(text))]
+    seen: set[tuple[str, ...]] = set()
+    for start in range(len(places) - N_GRAM + 1):
+        run = places[start : start + N_GRAM]
+        items = tuple(text[first:last] for first, last in run)
+        if items in seen:
+            return run[0][0], run[-1][1]
+        seen.add(items)
+    return None

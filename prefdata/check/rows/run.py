@@ -8,13 +8,13 @@ import polars as pl
 import pyarrow as pa
 
 from prefdata.arrow import empty_table
-from prefdata.check.catalog import Severity, catalog
+from prefdata.check.catalog import Severity
 from prefdata.check.limits import CheckLimits
 from prefdata.check.rows.context import CheckContext
+from prefdata.check.rows.evidence import Reading, evidence_of
 from prefdata.check.rows.own import Messages, OwnCheck, find_own, own_checks
 from prefdata.check.rows.profile import PROFILE, profile_scene
 from prefdata.check.rows.rules import evaluate, rules_of
-from prefdata.check.rows.secrets import describe, find_private
 from prefdata.check.sets.triggers import TriggerCandidate, add_seeds, find_trigger_candidates
 from prefdata.check.severity import resolve_severity
 from prefdata.records.findings import EXAMPLES, CodeCount, Location, merge_counts
@@ -39,6 +39,8 @@ class RowChecks(NamedTuple):
     """Number of examples kept for each code."""
     own: tuple[OwnCheck, ...] = ()
     """Checks of the user's own, from `limits`."""
+    changed: frozenset[str] = frozenset()
+    """Codes whose severity the config sets."""
 
     @staticmethod
     def of(
@@ -51,7 +53,13 @@ class RowChecks(NamedTuple):
         """Return the options for a config's changes to severities, and load the user's checks."""
         severity, own = resolve_severity(changes, limits.own), own_checks(limits.own)
         files = tuple(evaluations)
-        return RowChecks(severity, tuple(control_tokens), limits, files, examples, own)
+        codes = frozenset(changes)
+        return RowChecks(severity, tuple(control_tokens), limits, files, examples, own, codes)
+
+    @property
+    def reading(self) -> Reading:
+        """Return the settings that decide what breaks a rule."""
+        return Reading(self.limits, self.control_tokens)
 
     def codes_at(self, level: Severity) -> list[str]:
         """Return the codes of rows with a severity, in order of precedence: your own are last."""
@@ -86,19 +94,20 @@ def examine_rows(records: pa.Table, checks: RowChecks) -> CheckedRows:
         table = pa.Table.from_batches([batch])
         broken = evaluate(scene, [*refusing, *reporting, *counting], checks.control_tokens)
         own = _own(table, broken, refusing, checks)
-        broken = broken.with_columns(
+        said_by = [
             pl.Series(code, scene.flags(pl.Series(list(said), dtype=pl.UInt32)))
             for code, said in own.items()
-        )
+        ]
+        broken = broken.with_columns(said_by) if broken.width else pl.DataFrame(said_by)
         first = _first(broken, refusing, batch.num_rows)
         kept_mask = first.is_null()
         kept.append(table.filter(kept_mask.to_arrow()))
-        refused.append(_refused(table, first, own))
+        refused.append(_refused(table, first, own, checks))
         profiles.append(profile_scene(scene).filter(kept_mask))
         seeds.append(find_trigger_candidates(scene, checks.examples) if seeks else [])
         broken = broken.select(pl.all() & kept_mask)
-        reported.append(_met(scene, broken.select(reporting), own, checks.examples))
-        counted.append(_met(scene, broken.select(counting), own, checks.examples))
+        reported.append(_met(scene, broken.select(reporting), own, checks))
+        counted.append(_met(scene, broken.select(counting), own, checks))
     return CheckedRows(
         pa.concat_tables(kept),
         pa.concat_tables(refused),
@@ -135,42 +144,35 @@ def _first(broken: pl.DataFrame, codes: Sequence[str], height: int) -> pl.Series
     return broken.select(code=pl.coalesce(*said))["code"]
 
 
-def _refused(pairs: pa.Table, broken: pl.Series, own: Messages) -> pa.Table:
+def _refused(pairs: pa.Table, broken: pl.Series, own: Messages, checks: RowChecks) -> pa.Table:
     places = broken.is_not_null().arg_true()
     codes: list[str] = broken.gather(places).to_list()
-    said = [_message(code, row, own) for code, row in zip(codes, places, strict=True)]
-    return rejects_of(pairs.take(places.to_arrow()), codes, said)
+    refused = pairs.take(places.to_arrow())
+    said = [
+        own[code][place] if code in own else evidence_of(code, pair, checks.reading).said
+        for code, place, pair in zip(codes, places, refused.to_pylist(), strict=True)
+    ]
+    return rejects_of(refused, codes, said)
 
 
 def _met(
-    scene: CheckContext, broken: pl.DataFrame, own: Messages, examples: int
+    scene: CheckContext, broken: pl.DataFrame, own: Messages, checks: RowChecks
 ) -> dict[str, CodeCount]:
     """Count the pairs with each code, and locate the first ones."""
     found = {}
     for code in broken.columns:
         places = broken[code].arg_true()
         if len(places):
+            first = places.head(checks.examples)
+            rows = scene.batch.take(first.to_arrow()).to_pylist()
             locations = tuple(
                 Location(
-                    scene.batch["source"][row].as_py(),
-                    scene.batch["line"][row].as_py(),
-                    _private(scene, row) if code == "PD607" else _message(code, row, own),
-                    scene.batch["offset"][row].as_py(),
+                    pair["source"],
+                    pair["line"],
+                    own[code][row] if code in own else evidence_of(code, pair, checks.reading).said,
+                    pair["offset"],
                 )
-                for row in places.head(examples)
+                for row, pair in zip(first, rows, strict=True)
             )
             found[code] = CodeCount(len(places), locations)
     return found
-
-
-def _message(code: str, row: int, own: Messages) -> str:
-    if code in own:
-        return own[code][row]
-    return f"{catalog()[code].name}: {catalog()[code].meaning}"
-
-
-def _private(scene: CheckContext, row: int) -> str:
-    """Return the message of PD607, which shows private data only by class and last characters."""
-    texts = scene.messages.filter(pl.col("row") == row)["content"]
-    seen = (sighting for text in texts for sighting in find_private(text))
-    return f"{catalog()['PD607'].name}: {describe(seen)}"

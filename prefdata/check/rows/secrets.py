@@ -55,18 +55,29 @@ def suspects(content: pl.Expr) -> pl.Expr:
 
 def find_private(text: str) -> Iterator[SecretMatch]:
     """Yield everything in a text that looks private: secrets first, without overlaps."""
+    for (start, end), pattern, is_secret in _matches(text):
+        yield SecretMatch(pattern.name, is_secret, _ending(text[start:end]))
+
+
+def private_spans(text: str) -> list[tuple[int, int]]:
+    """Return the characters of everything in a text that looks private."""
+    return sorted(span for span, *_ in _matches(text))
+
+
+def _matches(text: str) -> Iterator[tuple[tuple[int, int], Pattern, bool]]:
+    """Yield span and pattern of each match, and whether it is a secret."""
     taken: list[tuple[int, int]] = []
     has_digits = _DIGIT.search(text) is not None
     for is_secret, patterns in ((True, SECRETS), (False, PERSONAL)):
         for pattern in patterns:
             keywords = pattern.keywords
             if any(word in text for word in keywords) if keywords else has_digits:
-                yield from _matches(pattern, text, taken, is_secret=is_secret)
+                for span in _spans(pattern, text, taken):
+                    yield span, pattern, is_secret
 
 
-def _matches(
-    pattern: Pattern, text: str, taken: list[tuple[int, int]], *, is_secret: bool
-) -> Iterator[SecretMatch]:
+def _spans(pattern: Pattern, text: str, taken: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield and take the proven matches of a pattern that no earlier one overlaps."""
     for match in pattern.regex.finditer(text):
         group = 1 if match.re.groups else 0
         start, end = match.span(group)
@@ -74,7 +85,7 @@ def _matches(
             continue
         if pattern.proof(match[group]):
             taken.append((start, end))
-            yield SecretMatch(pattern.name, is_secret, _ending(match[group]))
+            yield start, end
 
 
 def _ending(secret: str) -> str:

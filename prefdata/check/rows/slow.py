@@ -4,7 +4,7 @@ Each returns a mask over the pairs. A cheap filter selects candidates first; the
 runs only on those.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,9 @@ from prefdata.read.texts import is_glued
 
 CUT_END = r"[\p{L}\p{N},(]"
 CUT_CHARS = 200
+LAST_LINE = 40  # characters, at most, of a last line that can be an ending by itself
+SHARED_LINE = 0.1  # of the long sides: this many end with a line of one shape
+MIN_SHARED, MIN_SHORT = 3, 20
 MAX_CELLS = 25_000_000
 """Longest texts to compare by characters, as the product of their lengths; longer ones are compared
 by words, or by lines."""
@@ -120,35 +123,39 @@ def _malformed(scene: CheckContext, _: pl.DataFrame) -> Flags:
     found = [
         turn["row"]
         for turn in scene.messages.filter(special).iter_rows(named=True)
-        if _is_malformed(turn, has_tools=tools[turn["row"]].is_valid)
+        if fault_of_turn(turn, has_tools=tools[turn["row"]].is_valid)
     ]
     return scene.flags(pl.Series(found, dtype=pl.UInt32))
 
 
-def _is_malformed(message: dict[str, Any], *, has_tools: bool) -> bool:
-    """Check for an invalid tool call, or a result without its call or tool."""
-    if message["role"] == "tool" and not (message["tool_call_id"] or message["name"]):
-        return True
-    calls = message["tool_calls"]
+def fault_of_turn(message: Mapping[str, Any], *, has_tools: bool) -> str:
+    """Return what is wrong with a turn's tool calls or tool result; empty if nothing is."""
+    if message["role"] == "tool" and not (message.get("tool_call_id") or message.get("name")):
+        return "a tool's result names neither its call nor its tool"
+    calls = message.get("tool_calls")
     if calls is None:
-        return False
+        return ""
+    if not has_tools:
+        return "it calls a tool, and the row has no tools"
     parsed = orjson.loads(calls)  # canonical JSON by construction
-    return not has_tools or type(parsed) is not list or not all(map(_is_call, parsed))
+    if type(parsed) is not list:
+        return "its tool calls are not a list"
+    return next(filter(None, map(_fault_of_call, parsed)), "")
 
 
-def _is_call(call: Any) -> bool:
-    if type(call) is not dict:
-        return False
-    function = call.get("function", call)
+def _fault_of_call(call: Any) -> str:
+    function = call.get("function", call) if type(call) is dict else None
     if type(function) is not dict or not isinstance(function.get("name"), str):
-        return False
+        return "a tool call has no function with a name"
     arguments = function.get("arguments", {})
     if type(arguments) is str:
         try:
             arguments = orjson.loads(arguments)
         except orjson.JSONDecodeError:
-            return False
-    return type(arguments) is dict
+            return f"the arguments of {function['name']!r} are not JSON"
+    if type(arguments) is not dict:
+        return f"the arguments of {function['name']!r} are not an object"
+    return ""
 
 
 def _overrated(scene: CheckContext, pairs: pl.DataFrame) -> Flags:
@@ -161,7 +168,7 @@ def _overrated(scene: CheckContext, pairs: pl.DataFrame) -> Flags:
     for row in meta.str.contains("_aspects", literal=True).arg_true():
         rest = orjson.loads(meta[row])
         for side in ("chosen", "rejected"):
-            mean = _mean(rest.get(f"{side}_aspects"))
+            mean = mean_of_aspects(rest.get(f"{side}_aspects"))
             score = pairs[f"score_{side}"][row]
             found[row] |= mean is not None and score is not None and score > 2 * mean + 1
     return found
@@ -181,7 +188,8 @@ def _glued(scene: CheckContext, _: pl.DataFrame) -> Flags:
     return found
 
 
-def _mean(aspects: object) -> float | None:
+def mean_of_aspects(aspects: object) -> float | None:
+    """Return the mean of a side's aspects, numbers or a mapping; None if it has none."""
     values = list(aspects.values()) if isinstance(aspects, dict) else aspects
     if not isinstance(values, list):
         return None
@@ -201,12 +209,36 @@ def _turns_down(scene: CheckContext, _: pl.DataFrame) -> Flags:
 
 
 def _cut(scene: CheckContext, _: pl.DataFrame) -> Flags:
-    """Find pairs with a side that ends inside a sentence or a code block, as if cut by a limit."""
+    """Find pairs with a side that ends inside a sentence or a code block, as if cut by a limit.
+
+    They are compared with how the batch's own sides end. If short ones mostly end without a full
+    stop, long ones may too; and a last line that many share, such as `#### 72`, is an ending.
+    """
     text = pl.col("content")
-    ends_open = text.str.strip_chars_end().str.tail(1).str.contains(CUT_END)
-    open_code = text.str.count_matches("```", literal=True) % 2 == 1
-    long = scene.last.filter(pl.col("part") != PROMPT, text.str.len_chars() > CUT_CHARS)
-    return scene.flags(long.filter(ends_open | open_code)["row"])
+    sides = scene.last.filter(pl.col("part") != PROMPT).select(
+        "row",
+        open_end=text.str.strip_chars_end().str.tail(1).str.contains(CUT_END),
+        open_code=text.str.count_matches("```", literal=True) % 2 == 1,
+        chars=text.str.len_chars(),
+        line=text.str.strip_chars_end().str.tail(LAST_LINE + 1).str.extract(r"\n([^\n]+)$"),
+    )
+    long = sides.filter(pl.col("chars") > CUT_CHARS)
+    short = sides.filter(pl.col("chars").is_between(1, CUT_CHARS))["open_end"]
+    is_usual = len(short) >= MIN_SHORT and int(short.sum()) * 2 >= len(short)
+    suspects = long.filter("open_end", ~pl.col("open_code"), pl.lit(not is_usual))
+    shape = pl.col("line").str.replace_all(r"\p{N}[\p{N}.,]*", "0").str.replace_all(r"\p{L}+", "a")
+    suspects = suspects.with_columns(shape=shape)
+    often = pl.len().over("shape") >= max(MIN_SHARED, SHARED_LINE * len(long))
+    cut = suspects.filter(pl.col("shape").is_null() | ~often)
+    return scene.flags(pl.concat([cut["row"], long.filter("open_code")["row"]]))
+
+
+def ends_open(text: str) -> str:
+    """Return how a text ends as if it was cut; empty if it does not."""
+    if text.count("```") % 2:
+        return "ends inside a code block"
+    last = text.rstrip()[-1:]
+    return f"ends with {last!r}" if last and (last.isalnum() or last in ",(") else ""
 
 
 def _loops(scene: CheckContext, _: pl.DataFrame) -> Flags:

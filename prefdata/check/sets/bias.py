@@ -13,6 +13,8 @@ from prefdata.check.sets.found import SetFinding, about_set
 from prefdata.check.sets.statistics import Estimate, area_under_curve, share
 
 MIN_PAIRS = 100
+DECIDING = 0.9
+"""Share from which a format nearly decides the label, so that PD604 is a warning."""
 MAX_MODEL_ACCURACY = 0.8
 MAX_POSITION_BIAS = 0.05
 MAX_LABEL_RATIO = 4.0
@@ -28,7 +30,7 @@ def find_length_bias(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFindin
         return []
     area = area_under_curve(chosen, rejected)
     message = (
-        f"chosen is the longer side in {_percent(longer)} of the pairs; length by itself "
+        f"chosen has more characters in {_percent(longer)} of the pairs; length by itself "
         f"predicts the chosen side with an AUC of {area.value:.3f} "
         f"({area.low:.3f} to {area.high:.3f})"
     )
@@ -38,7 +40,7 @@ def find_length_bias(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFindin
 def find_format_bias(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFinding]:
     """Check whether more of a format predicts the chosen side, among pairs that differ (PD604)."""
     parts: list[str] = []
-    count = 0
+    count, decides = 0, False
     for feature in FEATURES:
         differing = frame.filter(pl.col(f"{feature}_chosen") != pl.col(f"{feature}_rejected"))
         if len(differing) < MIN_PAIRS:
@@ -47,8 +49,10 @@ def find_format_bias(frame: pl.DataFrame, limits: CheckLimits) -> list[SetFindin
         if more.is_beyond(0.5, limits.max_bias):
             parts.append(f"{feature} in {_percent(more)} of {len(differing):,}")
             count = max(count, len(differing))
+            decides |= more.is_beyond(0.5, DECIDING - 0.5)
     message = f"chosen has more {'; '.join(parts)} pairs that differ in it"
-    return about_set("PD604", count, frame, message) if parts else []
+    found = about_set("PD604", count, frame, message) if parts else []
+    return [one._replace(least="W") for one in found] if decides else found
 
 
 def find_model_bias(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:

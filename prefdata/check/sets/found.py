@@ -19,6 +19,8 @@ class SetFinding(NamedTuple):
     message: str
     severity: Severity = "W"
     """As the config resolves it, once all findings are known."""
+    least: Severity = "off"
+    """Severity of this finding at least, unless the config sets one for its code."""
 
 
 def about_rows(code: str, rows: pl.Series, message: str) -> list[SetFinding]:

@@ -4,7 +4,7 @@ The frame has one row for each kept record: the columns of `keys.KEYS` and of PR
 its index in the keys; also `split`, a number, if the inputs have splits.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import polars as pl
 
@@ -53,8 +53,18 @@ def find_in_set(
 
 
 def settle_findings(
-    found: Iterable[SetFinding], severity: Mapping[str, Severity]
+    found: Iterable[SetFinding], severity: Mapping[str, Severity], changed: Collection[str] = ()
 ) -> list[SetFinding]:
-    """Return the findings that are not off, with their severities, sorted by code."""
-    settled = (one._replace(severity=severity[one.code]) for one in found)
+    """Return the findings that are not off, with their severities, sorted by code.
+
+    `changed` are the codes whose severity the config sets.
+    """
+    settled = (
+        one._replace(
+            severity=one.least
+            if one.least == "W" and severity[one.code] == "I" and one.code not in changed
+            else severity[one.code]
+        )
+        for one in found
+    )
     return sorted((one for one in settled if one.severity != "off"), key=lambda one: one.code)

@@ -121,7 +121,8 @@ class Adapter:
         if layout.weight:
             weight = self.number(layout.weight, at_path(layout.weight, row))
         weight = 1.0 if weight is None else weight
-        return ParsedRow(form, prompt, tools, group_id, pairs, weight, self._meta(row), num)
+        meta = self._meta(row, _position(layout, pairs, num))
+        return ParsedRow(form, prompt, tools, group_id, pairs, weight, meta, num)
 
     def _form(self, row: dict[str, Any], prompt: Messages) -> str:
         """Return `chat`, `text`, or the form of plain text while that is undecided (`plain`)."""
@@ -246,17 +247,32 @@ class Adapter:
         ties = self.layout.ties.items()
         return next((path for path, values in ties if at_path(path, row) in values), None)
 
-    def _meta(self, row: dict[str, Any]) -> str:
+    def _meta(self, row: dict[str, Any], position: dict[str, bool]) -> str:
+        """Return the row's other columns, and the position of the chosen side."""
         if self.layout.meta:
             text = optional_text(self.layout.meta, at_path(self.layout.meta, row))
             meta = from_json(self.layout.meta, text or "{}")
             if type(meta) is not dict:
                 raise RowError("R210", f"`{self.layout.meta}` is not an object")
             return canonical_json(meta)
-        if self.used.issuperset(row):
+        if not position and self.used.issuperset(row):
             return "{}"
         rest = {name: value for name, value in row.items() if name not in self.used}
-        return canonical_json(rest)
+        return canonical_json(position | rest)
+
+
+def _position(layout: Layout, pairs: list[Pair], num: int) -> dict[str, bool]:
+    """Return whether raters saw the chosen side first; empty if the order says nothing.
+
+    It is known where a label or a strength names one of two answers that were shown together.
+    """
+    spec = layout.candidates
+    if spec is None or num != 2 or layout.gather or not (spec.label or spec.strength):
+        return {}
+    (pair,) = pairs
+    if pair.places is None or pair.tie or pair.margin == 0:
+        return {}
+    return {"chosen_first": pair.places[0] < pair.places[1]}
 
 
 def _getters(layout: Layout, names: tuple[str, ...]) -> list[tuple[str, str, Getter]]:

@@ -1,15 +1,16 @@
 """Rows of one part to columns: records, refused rows, and the rows that each pair was made of."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
 from prefdata.read.adapt.adapter import Adapter
-from prefdata.read.adapt.columns import ParsedRow, RecordColumns, RejectedColumns
+from prefdata.read.adapt.columns import ParsedRow, Place, RecordColumns, RejectedColumns
 from prefdata.read.adapt.fields import at_path, read_flag
 from prefdata.read.adapt.ids import canonical_json
 from prefdata.read.adapt.trees import MAX_TURNS, prompt_row, prompts, tree_rows
+from prefdata.read.drift import Drift
 from prefdata.read.faults import RowError
 from prefdata.read.files.chunks import Member, Unit
 from prefdata.read.files.jsonl import Row
@@ -60,6 +61,7 @@ class Collector:
         self.records, self.rejected = RecordColumns(file), RejectedColumns(file)
         self.num_rejected = self.prompts = self.completions = 0
         self.extra_keys: dict[str, int] = {}
+        self.drift = Drift()
         self.columns_read = layout.read if layout else frozenset()
         self.read_inside = layout.read_inside if layout else {}
         self._unread: dict[str, list[Any]] = {}
@@ -82,8 +84,7 @@ class Collector:
         for line, offset, raw, value in rows:
             fault = value if isinstance(value, RowError) else self._adapt(line, offset, raw, value)
             if fault:
-                kept = canonical_json(value).encode() if raw is None else raw
-                self._refuse(line, offset, kept, fault)
+                self._refuse(line, offset, _raw_of(value, raw), fault)
 
     def read_unit(self, unit: Unit) -> None:
         """Adapt the rows of a unit together; rows without a pair are refused."""
@@ -117,10 +118,10 @@ class Collector:
         self, unit: Unit, draft: ParsedRow, used: tuple[int, ...], chosen: int, ordinal: int
     ) -> None:
         """Add a pair under the line of its chosen side; record the other lines it was made of."""
-        line, offset = unit.members[chosen].line, unit.members[chosen].offset
+        line, offset, raw, _ = unit.members[chosen]
         num_bytes = sum(len(unit.members[place].raw) for place in used)
         for tie in self.records.add(line, offset, draft, num_bytes, ordinal):
-            self.rejected.add_tie(line, offset, ordinal, draft, tie)
+            self.rejected.add_tie(Place(line, offset, raw, ordinal), draft, tie)
         for place in used:
             if place != chosen:
                 self._members.append((line, ordinal, unit.members[place].line))
@@ -141,7 +142,7 @@ class Collector:
 
     def _member_row(self, member: Member) -> Object:
         row = parse_line(member.json, self.limits)
-        self._count_extra(row)
+        self._count_extra(row, member.line)
         whole, candidates = self.adapter.check(row), self.adapter.layout.candidates
         if candidates and candidates.good:
             label = read_flag(at_path(candidates.good, whole))
@@ -153,36 +154,37 @@ class Collector:
         """Turn one object into records; return its fault, if any."""
         if self.layout is None:  # no object was in the first rows of the file
             return RowError("R209", "no layout was found among the first rows")
-        self._count_extra(value)
-        num_bytes = len(raw or b"")
+        self._count_extra(value, line)
         try:
             row = self.adapter.check(value)
             if self.layout.tree is not None:
-                return self._adapt_tree(line, offset, num_bytes, tree_rows(row, self.layout.tree))
+                kept = _raw_of(value, raw)
+                return self._adapt_tree(line, offset, kept, tree_rows(row, self.layout.tree))
         except RowError as fault:
             return fault
+        num_bytes = len(raw or b"")
         draft = self._draft_of(row, num_bytes)
         if isinstance(draft, RowError):
             return draft
-        for ordinal in self.records.add(line, offset, draft, num_bytes):
-            self.rejected.add_tie(line, offset, ordinal, draft, ordinal)
+        for tie in self.records.add(line, offset, draft, num_bytes):
+            self.rejected.add_tie(Place(line, offset, _raw_of(value, raw), tie), draft, tie)
         return None
 
     def _adapt_tree(
-        self, line: int, offset: int, num_bytes: int, rows: list[Object]
+        self, line: int, offset: int, raw: bytes, rows: list[Object]
     ) -> RowError | None:
         """Turn the rows of a tree into records; refuse only those that give no pair."""
-        drafts = [self._draft_of(row, num_bytes) for row in rows]
+        drafts = [self._draft_of(row, len(raw)) for row in rows]
         ordinal, faults = 0, [draft for draft in drafts if isinstance(draft, RowError)]
         if len(faults) == len(drafts):
             return faults[0]
-        for row, draft in zip(rows, drafts, strict=True):
+        for draft in drafts:
             if isinstance(draft, RowError):
-                self.rejected.add_row(line, offset, draft, canonical_json(row).encode(), ordinal)
+                self.rejected.add_row(line, offset, draft, raw, ordinal)
                 ordinal += 1
                 continue
-            for tie in self.records.add(line, offset, draft, num_bytes, ordinal):
-                self.rejected.add_tie(line, offset, ordinal + tie, draft, tie)
+            for tie in self.records.add(line, offset, draft, len(raw), ordinal):
+                self.rejected.add_tie(Place(line, offset, raw, ordinal + tie), draft, tie)
             ordinal += len(draft.pairs)
         return None
 
@@ -203,23 +205,31 @@ class Collector:
         self.num_rejected += 1
         self.rejected.add_row(line, offset, fault, raw)
 
-    def _count_extra(self, row: Object) -> None:
+    def _count_extra(self, row: Object, line: int) -> None:
         """Count the columns that are not read, and those that the layout does not name."""
         for head, keys in self.read_inside.items():
             inner = row.get(head)
             if type(inner) is dict and not keys.issuperset(inner):
                 named = {f"{head}.{key}": inner[key] for key in inner.keys() - keys}
                 count_unread(named, self.columns_read, self._unread)
-        if self.columns_read.issuperset(row):
-            return
-        if not self._order.keys() >= row.keys():
-            for name in row:
-                self._order.setdefault(name, len(self._order))
-        count_unread(row, self.columns_read, self._unread)
-        for name in row.keys() - self.adapter.known:
+        extra: Collection[str] = frozenset()
+        if not self.columns_read.issuperset(row):
+            if not self._order.keys() >= row.keys():
+                for name in row:
+                    self._order.setdefault(name, len(self._order))
+            count_unread(row, self.columns_read, self._unread)
+            extra = row.keys() - self.adapter.known
+        if not self.drift.first or extra != self.extra_keys.keys():
+            self.drift.see(line, extra, self.extra_keys)
+        for name in extra:
             known = name in self.extra_keys or len(self.extra_keys) < MAX_EXTRA_KEYS
             key = name if known else "(others)"
             self.extra_keys[key] = self.extra_keys.get(key, 0) + 1
+
+
+def _raw_of(value: Object | RowError, raw: bytes | None) -> bytes:
+    """Return the row's bytes, or its JSON if its format does not store rows as separate bytes."""
+    return canonical_json(value).encode() if raw is None else raw
 
 
 def _together(rows: list[Object]) -> Object:

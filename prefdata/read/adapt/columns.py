@@ -144,6 +144,15 @@ class RecordColumns:
         return pa.Table.from_batches(self.batches, schema=RECORDS)
 
 
+class Place(NamedTuple):
+    """Location of a pair in its file, and the bytes of its row."""
+
+    line: int
+    offset: int
+    raw: bytes
+    ordinal: int
+
+
 class RejectedColumns:
     """Rows and pairs of one file that were refused during reading."""
 
@@ -154,15 +163,15 @@ class RejectedColumns:
     def add_row(
         self, line: int, offset: int, fault: RowError, raw: bytes, ordinal: int = -1
     ) -> None:
-        place = (self.file.source, self.file.index, line, offset, ordinal)
-        self.rows.append((*place, fault.code, fault.message, raw))
+        place = (self.file.source, self.file.index, line, offset, ordinal, None)
+        self.rows.append((*place, fault.code, fault.message, raw, None))
 
-    def add_tie(self, line: int, offset: int, ordinal: int, draft: ParsedRow, tie: int) -> None:
-        """Add the draft's pair at index `tie` under its ordinal in the line."""
+    def add_tie(self, place: Place, draft: ParsedRow, tie: int) -> None:
+        """Add the draft's pair at index `tie`, under its ordinal in the line."""
         pair = draft.pairs[tie]
-        raw = pair_json(draft.prompt, pair.chosen, pair.rejected)
-        fault = RowError("PD303", "both completions rank the same")
-        self.add_row(line, offset, fault, raw, ordinal)
+        json = pair_json(draft.prompt, pair.chosen, pair.rejected).decode()
+        where = (self.file.source, self.file.index, place.line, place.offset, place.ordinal, None)
+        self.rows.append((*where, "PD303", "both completions rank the same", place.raw, json))
 
     def table(self) -> pa.Table:
         columns = list(zip(*self.rows, strict=True)) or [()] * len(REJECTED)

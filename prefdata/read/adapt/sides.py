@@ -80,7 +80,7 @@ def split_common_turns(chosen: Messages, rejected: Messages) -> Split:
     if chosen == rejected:
         raise RowError("PD301", "chosen and rejected are the same dialogue")
     agreed = _num_common(chosen, rejected)
-    return Split(chosen[:agreed], chosen[agreed:], rejected[agreed:])
+    return _with_rests(Split(chosen[:agreed], chosen[agreed:], rejected[agreed:]), "dialogue")
 
 
 def split_chosen_dialogue(dialogue: Messages, rejected: Messages, *, is_text: bool) -> Split:
@@ -169,11 +169,19 @@ def split_common_text(chosen: str, rejected: str) -> Split:
 
 
 def _split_at(at: int, chosen: str, rejected: str) -> Split:
-    return Split(
-        [text_message("user", chosen[:at])],
-        [text_message("assistant", chosen[at:])],
-        [text_message("assistant", rejected[at:])],
-    )
+    rests = [
+        [text_message("assistant", text[at:])] if text[at:] else [] for text in (chosen, rejected)
+    ]
+    return _with_rests(Split([text_message("user", chosen[:at])], *rests), "text")
+
+
+def _with_rests(split: Split, what: str) -> Split:
+    """Return the split; raise PD202 if one side is the beginning of the other."""
+    for side, other in (("chosen", "rejected"), ("rejected", "chosen")):
+        if not getattr(split, side):
+            problem = f"the {what} of {side} is the beginning of that of {other}"
+            raise RowError("PD202", f"{problem}, so nothing is left of {side} as an answer")
+    return split
 
 
 def _parts_here(text: str, at: int) -> bool:

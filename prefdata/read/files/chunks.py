@@ -3,7 +3,7 @@
 Boundaries depend only on the bytes of the input, so every worker sees the same chunks.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,6 +104,20 @@ class RowBlock(NamedTuple):
 
 
 Block = LineBlock | LineRange | LongLine | ElementBlock | CsvBlock | TableBlock | RowBlock
+
+
+def narrowed(block: Block, lines: Collection[int]) -> Block:
+    """Return the block with at least the rows of some lines, and fewer others if that is cheap."""
+    if isinstance(block, ElementBlock):
+        return ElementBlock([one for one in block.elements if one.number in lines])
+    if isinstance(block, CsvBlock):
+        return block._replace(records=[one for one in block.records if one.line in lines])
+    if isinstance(block, TableBlock):
+        first = max(min(lines), block.row)
+        last = min(max(lines), block.row + block.batch.num_rows - 1)
+        some = block.batch.slice(first - block.row, max(last - first + 1, 0))
+        return block._replace(row=first, batch=some)
+    return block
 
 
 def line_blocks(chunks: Iterator[bytes], limits: Limits) -> Iterator[LineBlock | LongLine]:

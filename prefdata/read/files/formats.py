@@ -22,7 +22,7 @@ from prefdata.read.files.chunks import (
 )
 from prefdata.read.files.csv import csv_blocks, csv_rows
 from prefdata.read.files.csv_dialect import DELIMITERS, find_dialect, refuse_separated
-from prefdata.read.files.json_array import array_blocks, element_rows
+from prefdata.read.files.json_array import array_blocks, element_rows, find_wrapper
 from prefdata.read.files.jsonl import Row, Tally, line_rows, long_row, range_rows, unit_refusals
 from prefdata.read.files.source import InputFile
 from prefdata.read.files.tabular import (
@@ -83,11 +83,15 @@ def open_blocks(
         tally.bom += head.startswith(BOM)
         dialect = find_dialect(head, delimiter, file.name)
         return csv_blocks(blocks, limits, dialect, file.name, tally)
-    _refuse_other_lines(head, file.name)
-    refuse_separated(head, file.name)
-    if _is_array(head):
+    wrapper = find_wrapper(head)
+    if wrapper is not None:
+        tally.notes.append(f"its rows are those of `{wrapper.key}`, a key of one JSON object")
+    else:
+        _refuse_other_lines(head, file.name)
+        refuse_separated(head, file.name)
+    if wrapper is not None or _is_array(head):
         tally.bom += head.startswith(BOM)
-        return array_blocks(blocks, file.name, limits)
+        return array_blocks(blocks, file.name, limits, tally, wrapper.before if wrapper else b"")
     lines = line_blocks(blocks, limits)
     return lines if magic.startswith(MAGIC) else as_ranges(lines, file)
 

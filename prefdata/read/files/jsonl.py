@@ -1,6 +1,7 @@
 """Numbered rows, each a JSON object or its fault: the output of every file format."""
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Collection, Iterator
 
 from prefdata.read.faults import RowError
 from prefdata.read.files.chunks import LineBlock, LineRange, LongLine, RowBlock
@@ -21,6 +22,8 @@ class Tally:
     def __init__(self) -> None:
         self.lines = self.blank = self.bom = 0
         self.nulls = 0  # added by a table's types, and removed again
+        self.element_lines = array("q")
+        """Line of each element of a JSON array."""
         self.notes: list[str] = []
 
 
@@ -55,11 +58,24 @@ def line_rows(block: LineBlock, limits: Limits, tally: Tally) -> Iterator[Row]:
 
 def range_rows(block: LineRange, limits: Limits, tally: Tally) -> Iterator[Row]:
     """Read a byte range from its file and yield its rows; E115 if the file has changed."""
+    yield from line_rows(read_range(block), limits, tally)
+
+
+def raw_lines(block: LineBlock | LineRange, lines: Collection[int]) -> dict[int, bytes]:
+    """Return the bytes of some lines, unparsed and without a byte order mark."""
+    block = read_range(block) if isinstance(block, LineRange) else block
+    found = block.data.split(b"\n")
+    places = ((line, line - block.line) for line in lines)
+    return {line: found[at].removeprefix(BOM) for line, at in places if 0 <= at < len(found)}
+
+
+def read_range(block: LineRange) -> LineBlock:
+    """Read a byte range from its file; E115 if the file has changed."""
     with block.file.path.open("rb") as handle:
         handle.seek(block.offset)
         data = handle.read(block.num_bytes)
     require_unchanged(block.file, block.stamp, is_whole=len(data) == block.num_bytes)
-    yield from line_rows(LineBlock(block.line, block.offset, data), limits, tally)
+    return LineBlock(block.line, block.offset, data)
 
 
 def long_row(block: LongLine, limits: Limits, tally: Tally) -> Iterator[Row]:

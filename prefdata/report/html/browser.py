@@ -138,7 +138,8 @@ def codes_by_place(report: Report) -> dict[tuple[str, int], list[str]]:
     found: dict[tuple[str, int], list[str]] = {}
     for finding in report.findings:
         for example in finding.examples:
-            found.setdefault((example.source, example.line), []).append(finding.code)
+            row = example.line if example.element is None else example.element
+            found.setdefault((example.source, row), []).append(finding.code)
     return found
 
 

@@ -15,7 +15,7 @@ from prefdata.check.catalog import catalog
 from prefdata.check.rows.rules import rules_of
 from prefdata.errors import UsageError
 from prefdata.records.schema import RECORDS, REJECTED
-from tests.prefdata.check.cases import BROKEN, FINE, GOOD, LIMITS
+from tests.prefdata.check.cases import BROKEN, FINE, GOOD, LIMITS, LONG
 
 RecordsOf = Callable[..., pa.Table]
 RULES = rules_of(CheckLimits())
@@ -41,9 +41,8 @@ def test_a_broken_row_is_refused_and_its_neighbor_kept(
 
     (row,) = seen.refused.to_pylist()
     assert (row["code"], row["line"], row["ordinal"]) == (code, 2, 0)
-    assert row["message"].startswith(catalog()[code].name)
-    raw = orjson.loads(row["raw"])
-    assert set(raw) == {"prompt", "chosen", "rejected"}
+    assert row["message"] != catalog()[code].meaning  # it says what is wrong with this row
+    assert set(orjson.loads(row["pair"])) == {"prompt", "chosen", "rejected"}
     assert seen.kept["line"].to_pylist() == [1, 3]
 
 
@@ -111,8 +110,8 @@ def test_only_the_ending_of_a_secret_is_shown(records_of: RecordsOf) -> None:
     secret = "AKIAQ4J7XW2LZ5TB3NGH"
     seen = examine_rows(records_of(GOOD | {"prompt": f"{secret} is mine"}), RowChecks.of())
 
-    ((_, line, message, _),) = seen.counted["PD607"].first
-    assert (line, message) == (1, "secret_or_personal: aws_access_key …3NGH")
+    ((_, line, message, *_),) = seen.counted["PD607"].first
+    assert (line, message) == (1, "aws_access_key …3NGH")
 
 
 @pytest.mark.parametrize(
@@ -200,3 +199,33 @@ def test_a_profile_clips_what_exceeds_its_dtypes(records_of: RecordsOf) -> None:
 
     assert (profile["turns_prompt"][0], profile["items_chosen"][0]) == (65_535, 255)
     assert profile["origin"].drop_nulls().unique().to_list() == ["(various)"]
+
+
+MATH = LONG + "So the answer is\n#### {}"
+CUT = LONG + "and then the children went home {} by the"
+
+
+@pytest.mark.parametrize(
+    ("sides", "num"),
+    [
+        (["#### 72, an end that all share"], 0),
+        ([MATH.format(n) for n in range(40)], 0),
+        ([MATH.format(n) for n in range(38)] + [CUT.format(1), CUT.format(2)], 1),
+        ([CUT.format(n) for n in range(40)], 20),
+        ([LONG + f"step {n}\n" for n in range(40)], 20),
+        ([LONG + f"and {n}" for n in range(20)] + [f"short {n}" for n in range(40)], 0),
+        ([LONG + f"and {n}" for n in range(20)] + [f"Short {n}." for n in range(40)], 10),
+        ([LONG + f"```\nx = {n}\n" for n in range(40)] + [f"short {n}" for n in range(40)], 20),
+    ],
+    ids=["one", "math", "math and a cut one", "cut", "no line", "no stops", "stops", "code"],
+)
+def test_a_cut_end_is_one_that_the_set_does_not_have_by_itself(
+    records_of: RecordsOf, sides: list[str], num: int
+) -> None:
+    pairs = [
+        {"prompt": f"q{n}", "chosen": one, "rejected": other}
+        for n, (one, other) in enumerate(zip(sides[::2], sides[1::2], strict=False))
+    ]
+    seen = examine_rows(records_of(GOOD, *pairs), RowChecks.of(only("PD311", "I")))
+
+    assert getattr(seen.counted.get("PD311"), "num", 0) == num

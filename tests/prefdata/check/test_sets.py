@@ -1,6 +1,8 @@
 """Checks of sets: each code has a set that it finds, and one that is nearly so."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+import prefdata
 from prefdata.check import CheckLimits, RowChecks, examine_rows
 from prefdata.check.catalog import catalog
 from prefdata.check.rows.profile import PROFILE, storable
@@ -198,3 +201,82 @@ def test_a_profile_counts_what_the_texts_have(records_of: RecordsOf) -> None:
     assert (second["turns_prompt"], second["language"], second["origin"]) == (0, "", None)
     assert first["thread"] != 0 != second["thread"]
     assert pl.DataFrame(storable(profile)).cast(PROFILE).equals(profile)
+
+
+@pytest.mark.parametrize(
+    ("more", "fewer", "changes", "level"),
+    [
+        (600, 150, {}, "I"),
+        (990, 10, {}, "W"),
+        (10, 990, {}, "W"),
+        (990, 10, {"PD604": "I"}, "I"),
+        (990, 10, {"PD604": "off"}, None),
+        (990, 10, {"PD604": "E"}, "E"),
+    ],
+)
+def test_a_format_that_nearly_decides_the_label_is_a_warning(
+    more: int, fewer: int, changes: dict[str, str], level: str | None
+) -> None:
+    frame = frame_of(sided(more, fewer, "bold")).drop("split")
+    severity = resolve_severity(changes)
+    found = settle_findings(find_in_set(frame, severity, CheckLimits()), severity, changes)
+
+    assert {one.code: one.severity for one in found}.get("PD604") == level
+
+
+JUDGED: dict[str, Callable[[int, bool], Row]] = {
+    "a label": lambda n, first: {
+        "question_id": n,
+        "model_a": "m",
+        "model_b": "m",
+        "winner": "model_a" if first else "model_b",
+        "turn": 1,
+        "conversation_a": [dialogue("user", f"q {n}"), dialogue("assistant", f"yes {n}")],
+        "conversation_b": [dialogue("user", f"q {n}"), dialogue("assistant", f"no {n}")],
+    },
+    "one-hot columns": lambda n, first: {
+        "model_a": "m",
+        "model_b": "m",
+        "prompt": f'["q {n}"]',
+        "response_a": f'["yes {n}"]',
+        "response_b": f'["no {n}"]',
+        "winner_model_a": int(first),
+        "winner_model_b": int(not first),
+        "winner_tie": 0,
+    },
+    "a strength": lambda n, first: {
+        "prompt": f"q {n}",
+        "response_1": f"yes {n}",
+        "response_2": f"no {n}",
+        "preference_strength": -2 if first else 2,
+    },
+}
+
+
+def dialogue(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+@pytest.mark.parametrize("name", JUDGED)
+@pytest.mark.parametrize(("firsts", "found"), [(180, True), (20, True), (100, False)])
+def test_a_position_that_wins_too_often_is_found_in_judged_rows(
+    tmp_path: Path, name: str, firsts: int, found: bool
+) -> None:
+    rows = [JUDGED[name](n, n < firsts) for n in range(200)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = prefdata.validate([str(file)])
+    said = [f.examples[0].message for f in report.findings if f.code == "PD603"]
+
+    assert report.lines.kept == 200
+    assert bool(said) == found
+    if found:
+        assert said[0].startswith(f"answer A is chosen in {firsts / 2:.1f}%")
+
+
+def test_a_column_that_says_which_is_better_has_no_positions(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q {n}", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(200)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    assert "PD603" not in {f.code for f in prefdata.validate([str(file)]).findings}

@@ -109,7 +109,7 @@ def test_a_build_reports_the_outcome_of_each_row(tiny: Path, tmp_path: Path) -> 
         (1, 0, "PD403"),
         (4, 0, "PD403"),
     ]
-    assert orjson.loads(refused[1]["raw"])["chosen"][0]["content"] == "a"
+    assert orjson.loads(refused[1]["pair"])["chosen"][0]["content"] == "a"
     assert copies.schema == DUPLICATES
     (copy,) = copies.to_pylist()
     assert (copy["line"], copy["kept_line"], copy["similarity"]) == (5, 2, 1.0)
@@ -120,7 +120,7 @@ def test_a_build_reports_the_outcome_of_each_row(tiny: Path, tmp_path: Path) -> 
     assert (lines.lines, lines.kept, lines.duplicates, lines.rejected) == (25, 22, 1, 2)
     report = json.loads(build.file("report.json").read_bytes())
     assert [(f["code"], f["count"]) for f in report["findings"]] == [
-        ("PD401", 1),
         ("PD403", 2),
         ("PD407", 20),
+        ("PD401", 1),
     ]

@@ -144,7 +144,7 @@ LABELS = {
     "other words": Case(
         labelled("good", "bad").rows, error=r"`label` is text .*true or false.*PD102"
     ),
-    "ratings": Case(labelled(5, 2).rows, error=r"`label` is number .*true or false.*PD102"),
+    "ratings": Case(labelled(5, 2).rows, error=r"`label` is a number .*true or false.*PD102"),
     "minus one in a row": Case(
         [*labelled(True, False).rows, {"prompt": "Hi", "completion": "Ho", "label": -1}],
         ONE,
@@ -247,7 +247,7 @@ TURNS = {
     ),
     "an object without a role": Case(
         [{"prompt": "Hi", "chosen": {"text": "Hello."}, "rejected": {"text": "No."}}],
-        error=r"`chosen` is object .*PD102",
+        error=r"`chosen` is an object .*PD102",
     ),
 }
 

@@ -52,7 +52,7 @@ CASES: dict[str, tuple[str, list[Any], str, str]] = {
         CHATML,
         [{"prompt": "<|im_start|>user\nq\n", "chosen": "a", "rejected": "b"}],
         "PD213",
-        "through a chat template",
+        "the prompt contains the markup of a chat template",
     ),
     "blank answers": (CHATML, [chat(chosen="")], "PD202", "rows.jsonl:1"),
     "same answers": (CHATML, [chat(chosen="a", rejected="a")], "PD301", "rows.jsonl:1"),

@@ -72,7 +72,7 @@ def test_they_are_reported_with_what_they_are_near(tiny: Path, tmp_path: Path) -
     found = findings(build(tmp_path, tiny, family(1) + others(9)))["PD402"]
 
     assert (found["severity"], found["count"]) == ("W", 2)
-    message = "near_duplicate: similarity 0.93 to rows.jsonl:1"
+    message = "similarity 0.93 to rows.jsonl:1"
     assert (found["examples"][0]["line"], found["examples"][0]["message"]) == (2, message)
 
 

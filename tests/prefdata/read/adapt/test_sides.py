@@ -1,6 +1,7 @@
 """Splits of dialogues and texts into a prompt and two completions."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -8,8 +9,10 @@ from hypothesis import strategies as st
 
 from prefdata.read.adapt.ids import Messages
 from prefdata.read.adapt.sides import (
+    Split,
     read_transcript,
     split_after_prompt,
+    split_common_lines,
     split_common_text,
     split_common_turns,
     split_transcripts,
@@ -66,10 +69,14 @@ def test_the_fast_path_splits_as_the_full_parser_does(chosen: list, rejected: li
         assert split_transcripts(first, second, ROLES) == (a[:-1], a[-1:], b[-1:])
 
 
+def chat(*texts: str) -> Messages:
+    roles = ("user", "assistant") * len(texts)
+    return [(role, text, None, None, None, None) for role, text in zip(roles, texts, strict=False)]
+
+
 SPLITS = {
     "mid-word": ("The sky is blue.", "The sky is black.", "The sky is"),
     "a word that continues": ("The sky", "The skyline", "The"),
-    "one extends the other": ("The sky is", "The sky is blue", "The sky is"),
     "a new line": ("Q: a\nyes", "Q: a\nno", "Q: a\n"),
     "nothing shared": ("yes", "no", ""),
     "a word in common but its end": ("don't", "done", ""),
@@ -89,7 +96,7 @@ def test_texts_are_split_between_words(chosen: str, rejected: str, prompt: str) 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.text("ab \n", max_size=12), st.text("ab \n", max_size=12))
 def test_no_word_is_ever_cut(chosen: str, rejected: str) -> None:
-    if chosen == rejected:
+    if chosen.startswith(rejected) or rejected.startswith(chosen):
         return
     prompt = split_common_text(chosen, rejected).prompt[0][1]
     for text in (chosen, rejected):
@@ -97,15 +104,32 @@ def test_no_word_is_ever_cut(chosen: str, rejected: str) -> None:
         assert not prompt or len(around) < 2 or any(c.isspace() for c in around)
 
 
-def chat(*texts: str) -> Messages:
-    roles = ("user", "assistant") * len(texts)
-    return [(role, text, None, None, None, None) for role, text in zip(roles, texts, strict=False)]
-
-
 def test_dialogues_are_split_after_their_last_common_turn() -> None:
     split = split_common_turns(chat("q", "a", "r", "b"), chat("q", "c"))
 
     assert [len(part) for part in split] == [1, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("split", "first", "second", "what"),
+    [
+        (split_common_text, "The sky is", "The sky is blue", "text"),
+        (split_common_lines, "Q: a\n", "Q: a\nno", "text"),
+        (split_common_turns, chat("q", "a"), chat("q", "a", "r", "b"), "dialogue"),
+    ],
+)
+def test_a_side_that_is_the_beginning_of_the_other_is_refused_as_that(
+    split: Callable[[Any, Any], Split], first: Any, second: Any, what: str
+) -> None:
+    said = f"the {what} of {{}} is the beginning of that of {{}}, so nothing is left of {{}}"
+    for pair, sides in (
+        ((first, second), ("chosen", "rejected", "chosen")),
+        ((second, first), ("rejected", "chosen", "rejected")),
+    ):
+        with pytest.raises(RowError) as caught:
+            split(*pair)
+        assert caught.value.code == "PD202"
+        assert caught.value.message.startswith(said.format(*sides))
 
 
 def test_equal_sides_are_refused() -> None:

@@ -3,16 +3,18 @@
 import json
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from prefdata.errors import UsageError
-from prefdata.read import Limits
+from prefdata.read import Limits, expand_inputs
 from prefdata.read.faults import RowError
 from prefdata.read.files.json_array import array_blocks, element_rows
 from prefdata.read.files.jsonl import Row, Tally
 from tests.effort import times
+from tests.prefdata.read.rows import read_file
 
 ENDS = ['"', "\\", "]", "}", "[", "{", ",", " ", "\n", "é", "😀", "a", "\\u0041", "/"]
 
@@ -20,7 +22,7 @@ ENDS = ['"', "\\", "]", "}", "[", "{", ",", " ", "\n", "é", "😀", "a", "\\u00
 def rows_of(data: bytes, size: int, limits: Limits | None = None) -> list[Row]:
     limits = limits or Limits()
     chunks = (data[at : at + size] for at in range(0, len(data), size))
-    blocks = array_blocks(chunks, "rows.json", limits)
+    blocks = array_blocks(chunks, "rows.json", limits, Tally())
     return [row for block in blocks for row in element_rows(block, limits, Tally())]
 
 
@@ -101,3 +103,59 @@ def test_an_element_longer_than_the_limit_is_skipped() -> None:
 def test_an_array_that_is_too_large_is_one_error() -> None:
     with pytest.raises(UsageError, match=r"\[E105\]$"):
         rows_of(b"[" + b"{}," * 1000 + b"{}]", 100, Limits(max_array_bytes=1000))
+
+
+WRAPPED = [{"prompt": name, "chosen": "It is so.", "rejected": "No."} for name in "qp"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"data": ROWS}',
+        '{"version": "1.0", "num": 2, "data": ROWS, "license": {"name": "mit"}}\n',
+        '\ufeff{\n "rows": ROWS\n}\n',
+        '{"examples":ROWS,"tags":[]}',
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_rows_inside_an_object_are_read_and_the_key_is_named(
+    tmp_path: Path, text: str, indent: int | None
+) -> None:
+    file = tmp_path / "rows.json"
+    file.write_text(text.replace("ROWS", json.dumps(WRAPPED, indent=indent)))
+    (opened,) = expand_inputs([str(file)])
+    rows = read_file(opened)
+
+    assert [row["prompt"][0]["content"] for row in rows.records.to_pylist()] == ["q", "p"]
+    data = file.read_bytes()
+    for offset in rows.records["offset"].to_pylist():
+        assert data[offset : offset + 1] == b"{"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"train": ROWS, "test": ROWS}', "rows or lists in several keys of one object"),
+        ('{"data": ROWS', "is not JSON, or other rows follow it"),
+        ('{"data": ROWS}}', "is not JSON, or other rows follow it"),
+        ('{\n"data": ROWS}\n{"data": ROWS}', "is not JSON, or other rows follow it"),
+    ],
+)
+def test_an_object_that_is_not_only_rows_is_refused(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    file = tmp_path / "rows.json"
+    file.write_text(text.replace("ROWS", json.dumps(WRAPPED)))
+    (opened,) = expand_inputs([str(file)])
+
+    with pytest.raises(UsageError, match=problem):
+        read_file(opened)
+
+
+def test_lines_that_each_hold_a_list_called_data_are_rows(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(f'{{"data": {json.dumps(WRAPPED)}}}\n' * 3)
+    (opened,) = expand_inputs([str(file)])
+
+    with pytest.raises(UsageError, match=r"no layout has the columns data.*\[PD102\]$"):
+        read_file(opened)

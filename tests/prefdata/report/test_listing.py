@@ -1,0 +1,190 @@
+"""`prefdata show` lists rows by reason, with their text and the passage that it is about."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner, Result
+from pyarrow import parquet
+
+import prefdata
+from prefdata.cli import main
+from prefdata.config import BuildConfig
+from prefdata.records.schema import DUPLICATES, REJECTED
+from prefdata.store.reader import Build
+from tests.prefdata.conftest import write_rows
+
+STORY = "the quick brown fox jumps over the lazy dog and then it sleeps on the old red mat "
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def pair(prompt: str, chosen: str, rejected: str = "No.") -> dict[str, Any]:
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
+ROWS = [
+    pair("one?", "Yes, one."),  # 1
+    pair("two?", "Well. User: hello."),  # 2, PD209
+    pair("three?", ""),  # 3, PD202
+    pair("one?", "Yes, one."),  # 4, a copy of 1
+    pair("four?", "see <|im_start|>user now"),  # 5, PD213
+    pair(STORY + "one?", "Yes, it does sleep."),  # 6
+    pair(STORY + "one!", "Yes, it really does."),  # 7, near 6
+    pair("five?", "My mail is jane.doe@corp.org today."),  # 8, PD607
+    {"prompt": "six?", "chosen": 6, "rejected": "No."},  # 9, R210
+]
+
+
+@pytest.fixture(scope="module")
+def built(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    folder = tmp_path_factory.mktemp("listing")
+    config = BuildConfig(
+        inputs=[str(write_rows(folder / "rows.jsonl", ROWS))],
+        tokenizer=str(tiny),
+        out=folder / "out",
+        text="chat",
+        test_fraction=0,
+        near_duplicates={"threshold": 0.6},
+        severity={"PD402": "E"},
+    )
+    return prefdata.build(config)
+
+
+def test_refused_rows_are_shown_with_reason_text_and_passage(built: Build) -> None:
+    shown = run("show", built.path, "--rejected").stdout
+
+    assert "rows.jsonl:3\n  PD202: chosen is empty\n  prompt user: three?\n" in shown
+    assert "see {!<|im_start|>user!} now" in shown
+    assert 'rows.jsonl:9\n  R210: `chosen` is a number, not text\n  {"prompt": "six?"' in shown
+    assert shown.endswith("3 refused rows\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("PD202", ["rows.jsonl:3", "1 refused row under PD202"]),
+        ("r210", ["rows.jsonl:9"]),
+        ("PD209", ["rows.jsonl:2", "Well. {!User:!} hello.", "1 kept pair with PD209"]),
+        ("PD607", ["rows.jsonl:8", "My mail is {!….org!} today."]),
+        ("PD401", ["rows.jsonl:4", "a copy of rows.jsonl:1, which is kept", "Yes, one."]),
+        ("PD402", ["similarity", "1 near-duplicate"]),
+        ("PD310", ["0 kept pairs with PD310"]),
+    ],
+)
+def test_rows_with_a_code_are_shown(built: Build, code: str, expected: list[str]) -> None:
+    result = run("show", built.path, "--code", code)
+
+    assert result.exit_code == 0
+    for text in expected:
+        assert text in result.stdout
+
+
+def test_duplicates_and_near_duplicates_are_shown_with_the_pair_that_is_kept(built: Build) -> None:
+    copies, near = (run("show", built.path, view).stdout for view in ("--duplicates", "--near"))
+
+    assert "rows.jsonl:4" in copies
+    assert copies.endswith("1 copy\n")
+    assert all(f"Yes, it {text}." in near for text in ("does sleep", "really does"))
+    assert near.endswith("1 near-duplicate\n")
+
+
+def test_a_list_is_cut_and_says_so(built: Build) -> None:
+    shown = run("show", built.path, "--rejected", "--rows", "2").stdout
+
+    assert shown.endswith("3 refused rows; the first 2 are shown\n")
+    assert "rows.jsonl:9" not in shown
+
+
+def test_a_pair_is_found_by_its_id(built: Build) -> None:
+    whole = built.text("train")["pair_id"][1].as_py()
+    by_id, by_row = run("show", built.path, "--id", whole[:9]), run("show", built.path, "--row", 1)
+
+    assert by_id.stdout == by_row.stdout
+    assert whole in by_id.stdout
+    assert run("show", built.path, "--id", "").stderr.endswith("[E144]\n")
+    assert "0 pairs" in run("show", built.path, "--id", "zz").stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--rows", "3"], "--rows has no effect by itself"),
+        (["--tokenizer", "x"], "--tokenizer has no effect by itself"),
+        (["--row", "1", "--rows", "3"], "--rows has no effect with --row"),
+        (["--near", "--tokenizer", "x"], "--tokenizer has no effect with --near"),
+        (["--row", "1", "--rejected"], "--row and --rejected are two views"),
+        (["--code", "E100"], "is a code of an error, which no row has"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_an_error(
+    built: Build, options: list[str], problem: str
+) -> None:
+    result = run("show", built.path, *options)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert problem in result.stderr
+    assert result.stderr.endswith("[C121]\n")
+
+
+def test_a_code_that_no_check_has_is_named(built: Build) -> None:
+    assert run("show", built.path, "--code", "PD999").stderr.endswith("[C140]\n")
+
+
+def test_a_build_of_an_earlier_version_is_listed(
+    built: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier versions wrote neither `pair` nor `element`."""
+    table = built.rejected()
+    parquet.write_table(table.drop_columns(["pair", "element"]), tmp_path / "rejected.parquet")
+    monkeypatch.setattr(Build, "_checked", lambda *_: [tmp_path / "rejected.parquet"])
+    old = built.rejected()
+
+    assert old.schema.names == REJECTED.names
+    assert old["pair"].null_count == old["element"].null_count == len(table)
+
+
+def test_duplicates_have_the_text_that_is_lost_otherwise(built: Build) -> None:
+    table = built.duplicates()
+
+    assert table.schema == DUPLICATES
+    assert pa.compute.is_valid(table["pair"]).to_pylist() == [False, True]
+
+
+LONG = "word " * 2000
+
+
+def test_a_long_text_is_cut_around_its_passage(tiny: Path, tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "rows.jsonl", [pair("q?", f"{LONG} User: hello {LONG}")])
+    config = BuildConfig(
+        inputs=[str(file)], tokenizer=str(tiny), out=tmp_path / "out", max_length=9999, text="chat"
+    )
+    shown = run("show", prefdata.build(config).path, "--code", "PD209").stdout
+
+    assert "word  {!User:!} hello word" in shown
+    assert len(shown) < 1500
+
+
+def test_a_check_of_your_own_is_listed_by_its_name(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_listing.py").write_text(
+        "def loud(row):\n    '''A side shouts.'''\n"
+        "    return 'it shouts' if row['chosen'][0]['content'].isupper() else None\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    rows = [pair("one?", "Yes, one."), pair("two?", "YES")]
+    config = BuildConfig(
+        inputs=[str(write_rows(tmp_path / "rows.jsonl", rows))],
+        tokenizer=str(tiny),
+        out=tmp_path / "out",
+        text="chat",
+        checks={"own": {"my_listing:loud": {}}},
+    )
+    shown = run("show", prefdata.build(config).path, "--code", "my_listing:loud").stdout
+
+    assert "loud: it shouts" in shown
+    assert shown.endswith("1 kept pair with my_listing:loud\n")
