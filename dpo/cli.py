@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import click
 from pydantic import ValidationError
 
 from dpo.display import Bars, TrainingBar, print_scores, summary_line
-from prefdata.command import Command, say
+from prefdata.command import Command, completes, say
+from prefdata.settings import key_paths
 
 _PATH = click.Path(path_type=Path)
 
@@ -183,6 +184,13 @@ def ref(data: Path, *, shares: bool, public: bool, **options: Any) -> None:
             say(line)
 
 
+def _setting_names() -> Iterator[str]:
+    """Yield every setting of a run as the beginning of KEY=VALUE, those of groups with dots."""
+    from dpo.config import TrainConfig
+
+    yield from (f"{name}=" for name in key_paths(TrainConfig))
+
+
 def _list_losses(context: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
     """Print every loss with its settings, and exit."""
     if not wanted or context.resilient_parsing:
@@ -206,7 +214,9 @@ def _list_losses(context: click.Context, _option: click.Parameter, wanted: bool)
     help="Print every loss with its settings and their defaults, and exit.",
 )
 @click.argument("config", type=_PATH)
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.argument(
+    "overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=completes(_setting_names)
+)
 @click.option("--push", metavar="ORG/NAME", help="Publish the model on the Hub at the end.")
 @click.option("--public", is_flag=True, help="Make the pushed repository public.")
 @click.option("--replace", is_flag=True, help="Let --push remove files that no push made.")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from prefdata.command import Group, say
+from prefdata.command import CHECKS, CODES, LAYOUTS, SEVERITIES, Group, say
 from prefdata.errors import EmptyError
 from prefdata.report.console import PlainConsole
-from prefdata.sharing.commands import pull, push, quiet_bars, verify
+from prefdata.sharing.commands import diff, pull, push, verify
 
 if TYPE_CHECKING:
     from prefdata.records.sources import Inputs, Source
@@ -109,13 +109,13 @@ def main() -> None:
     """Raw preference files in, token shards out."""
 
 
-for command in (push, pull, verify):
+for command in (push, pull, verify, diff):
     main.add_command(command)
 
 
 @main.command(epilog="\b\nExample:\n  prefdata validate data/*.jsonl.gz --fail-on warning")
 @click.argument("files", nargs=-1)
-@click.option("--layout", metavar="NAME", help=_LAYOUT_HELP)
+@click.option("--layout", metavar="NAME", help=_LAYOUT_HELP, shell_complete=LAYOUTS)
 @click.option("--tokenizer", metavar="NAME", help=f"{_TOKENIZER_HELP} Checks tokens too.")
 @click.option("--text", type=_TEXT_MODES, default="auto", help=_TEXT_HELP)
 @_column_options
@@ -123,6 +123,7 @@ for command in (push, pull, verify):
     "--severity",
     multiple=True,
     metavar="CODE=LEVEL",
+    shell_complete=SEVERITIES,
     help="Change a check: E, W, I or off. Can be given again.",
 )
 @click.option(
@@ -213,7 +214,7 @@ def validate(
 @click.argument("sources", nargs=-1, metavar="CONFIG.yaml | FILES…")
 @click.option("--tokenizer", metavar="NAME", help=_TOKENIZER_HELP)
 @click.option("-o", "--out", metavar="FOLDER", help="Directory for the build.")
-@click.option("--layout", metavar="NAME", help=_LAYOUT_HELP)
+@click.option("--layout", metavar="NAME", help=_LAYOUT_HELP, shell_complete=LAYOUTS)
 @click.option("--text", type=_TEXT_MODES, help=_TEXT_HELP)
 @_split_options
 @_column_options
@@ -269,7 +270,12 @@ def build(
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--row", type=click.IntRange(min=0), help="Show one pair: tokens, difference.")
 @click.option("--id", "pair_id", metavar="ID", help="The same by its id, or the id's first digits.")
-@click.option("--code", metavar="CODE", help="Show the rows that have a code, with their text.")
+@click.option(
+    "--code",
+    metavar="CODE",
+    help="Show the rows that have a code, with their text.",
+    shell_complete=CHECKS,
+)
 @click.option("--rejected", is_flag=True, help="Show the refused rows.")
 @click.option("--duplicates", is_flag=True, help="Show the copies that were dropped.")
 @click.option("--near", is_flag=True, help="Show the near-duplicates that were dropped.")
@@ -330,37 +336,11 @@ def _write_pages(made: "Build", path: Path, most: int, tokenizer: str | None) ->
 
 
 @main.command(
-    epilog="\b\nExamples:\n  prefdata diff out/v1 out/v2\n"
-    "  prefdata diff ORG/hh-pairs@v1 out/v2 --report diff.html"
-)
-@click.argument("first", metavar="A")
-@click.argument("second", metavar="B")
-@click.option(
-    "--report", "report_path", type=click.Path(path_type=Path), help="Write it to .json or .html."
-)
-def diff(first: str, second: str, report_path: Path | None) -> None:
-    """Compare two builds or shared datasets, pair by pair; exit 1 if they differ."""
-    quiet_bars()
-    from prefdata.comparison.show import check_target, say_comparison, write_comparison
-    from prefdata.sharing.local import diff_named
-    from prefdata.stages.plan import TOOL_VERSION
-
-    if report_path is not None:
-        check_target(report_path)
-    found = diff_named(first, second)
-    for line in say_comparison(found):
-        say(line)
-    if report_path is not None:
-        write_comparison(found, report_path, tool_version=TOOL_VERSION)
-    sys.exit(1 if found.differs else 0)
-
-
-@main.command(
     epilog="\b\nExamples:\n  prefdata layouts helpsteer2-ratings\n"
     "  prefdata layouts --new judged.jsonl > mine.yaml\n"
     "  prefdata layouts mine.yaml --try judged.jsonl"
 )
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=LAYOUTS)
 @click.option("--new", metavar="FILE", help="Write a first try of a layout for the rows of a file.")
 @click.option("--try", "tried", metavar="FILE", help="Read a file's first rows by the layout NAME.")
 def layouts(name: str | None, new: str | None, tried: str | None) -> None:
@@ -407,7 +387,7 @@ def config(key: str | None, helps: bool) -> None:  # noqa: FBT001 - click's
 
 
 @main.command(epilog="\b\nExamples:\n  prefdata explain PD301\n  prefdata explain")
-@click.argument("code", required=False)
+@click.argument("code", required=False, shell_complete=CODES)
 def explain(code: str | None) -> None:
     """Explain a code and its fix; without a code, list all codes."""
     from prefdata.report.explain import describe_code, explain_code, list_codes

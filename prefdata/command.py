@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -44,11 +44,14 @@ class Command(click.Command):
     """Command whose errors are one line on stderr, with the error's exit code."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        names = {"help_option_names": ["-h", "--help"]}
+        kwargs["context_settings"] = names | (kwargs.get("context_settings") or {})
         super().__init__(*args, **kwargs)
         # in a raw docstring, click's mark for lines that are not rewrapped is spelled out
         self.help = (self.help or "").replace("\\b\n", "\b\n")
         text = "Print the traceback of an unexpected error (X001)."
         self.params.append(click.Option(["--debug"], is_flag=True, expose_value=False, help=text))
+        click.version_option(package_name="prefdata-dpo")(self)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command itself."""
@@ -94,6 +97,40 @@ def _clean_ends() -> Iterator[None]:
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
     signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
     raise Terminated
+
+
+Complete = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def completes(names: Callable[[], Iterable[str]]) -> Complete:
+    """Return the completion of an argument or option whose values have these names."""
+
+    def complete(_context: click.Context, _param: click.Parameter, begun: str) -> list[str]:
+        return [name for name in names() if name.lower().startswith(begun.lower())]
+
+    return complete
+
+
+def _layouts() -> Iterable[str]:
+    from prefdata.read import known_layouts
+
+    return known_layouts()
+
+
+def _checks() -> Iterable[str]:
+    from prefdata.check.catalog import all_checks
+
+    return all_checks()
+
+
+def _codes() -> Iterable[str]:
+    from prefdata.report.explain import errors
+
+    return [*_checks(), *errors()]
+
+
+LAYOUTS, CHECKS, CODES = completes(_layouts), completes(_checks), completes(_codes)
+SEVERITIES = completes(lambda: (f"{code}=" for code in _checks()))
 
 
 def say(line: str, *, err: bool = False) -> None:

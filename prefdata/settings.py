@@ -369,6 +369,16 @@ def describe_key(model: type[BaseModel], key: str) -> Iterator[str]:
         yield f"  keys: {', '.join(f'{key}.{name}' for name in nested.model_fields)}"
 
 
+def key_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield every key of a config that has a value, those of nested models with a dot."""
+    for name, field in model.model_fields.items():
+        nested = next(_models_in(field.annotation), None)
+        if nested is None:
+            yield f"{prefix}{name}"
+        else:
+            yield from key_paths(nested, f"{prefix}{name}.")
+
+
 def _models_in(kind: Any) -> Iterator[type[BaseModel]]:
     for leaf in _leaves(kind):
         if isinstance(leaf, type) and issubclass(leaf, BaseModel):

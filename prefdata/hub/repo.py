@@ -97,7 +97,8 @@ def require_ours(
     foreign = sorted(remote.digests.keys() - ours - HUBS_OWN)
     if foreign and not replace:
         shown = ", ".join(foreign[:_MOST_NAMED]) + (" …" if len(foreign) > _MOST_NAMED else "")
-        problem = f"holds {len(foreign):,} files that no push made: {shown}"
+        noun = "file" if len(foreign) == 1 else "files"
+        problem = f"has {len(foreign):,} {noun} that no push made: {shown}"
         remedy = "name another repo, or remove them from it with --replace"
         raise UsageError("E205", repo.name, problem, remedy)
     return remote.digests.keys() - HUBS_OWN

@@ -26,8 +26,10 @@ class HarmlessStream:
     def __init__(self, raw: TextIO) -> None:
         self.raw = raw
 
-    def write(self, text: str) -> int:
-        if not isinstance(text, str) or _CURSOR.fullmatch(text):
+    def write(self, text: str | bytes) -> int:
+        if isinstance(text, bytes):  # click completes words in bytes
+            text = text.decode("utf-8", "backslashreplace")
+        if _CURSOR.fullmatch(text):
             return self.raw.write(text)
         start = "\r" if text.startswith("\r") else ""  # a bar is drawn over itself
         end = "\r" if len(text) > 1 and text.endswith("\r") else ""

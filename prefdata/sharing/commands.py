@@ -1,4 +1,4 @@
-"""Commands for the Hub: push · pull · verify. Exit codes are in command.py."""
+"""Commands on shared sets and builds: push · pull · verify · diff. Exit codes: command.py."""
 
 import os
 import sys
@@ -93,3 +93,30 @@ def verify(name: str) -> None:
         say(f"{path} is not here: refused rows are shared only by push --with-rejected")
     say(f"{name}: {found.num_files:,} files match their hashes, {len(found.faults):,} do not")
     sys.exit(1 if found.faults else 0)
+
+
+@click.command(
+    cls=Command,
+    epilog="\b\nExamples:\n  prefdata diff out/v1 out/v2\n"
+    "  prefdata diff ORG/hh-pairs@v1 out/v2 --report diff.html",
+)
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option(
+    "--report", "report_path", type=click.Path(path_type=Path), help="Write it to .json or .html."
+)
+def diff(first: str, second: str, report_path: Path | None) -> None:
+    """Compare two builds or shared datasets, pair by pair; exit 1 if they differ."""
+    quiet_bars()
+    from prefdata.comparison.show import check_target, say_comparison, write_comparison
+    from prefdata.sharing.local import diff_named
+    from prefdata.stages.plan import TOOL_VERSION
+
+    if report_path is not None:
+        check_target(report_path)
+    found = diff_named(first, second)
+    for line in say_comparison(found):
+        say(line)
+    if report_path is not None:
+        write_comparison(found, report_path, tool_version=TOOL_VERSION)
+    sys.exit(1 if found.differs else 0)

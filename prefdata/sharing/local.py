@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prefdata.comparison.compare import Comparison, compare_builds
-from prefdata.errors import CodedError
+from prefdata.errors import CodedError, UsageError
 from prefdata.hub.inputs import SCHEME, is_hub_name
 from prefdata.hub.repo import fetch_sealed
 from prefdata.progress import Progress
@@ -121,6 +121,9 @@ def verify_named(name: str | Path) -> Verified:
     """
     if Path(name).exists():
         return verify_build(Path(name))
+    if not is_hub_name(str(name)):
+        remedy = "name a build's directory, or a shared set as ORG/NAME[@REV]"
+        raise UsageError("E132", str(name), "does not exist", remedy)
     return verify_set(find_set(*split_revision(str(name))))
 
 

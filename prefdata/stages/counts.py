@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from prefdata.check.catalog import catalog
 from prefdata.check.sets.leaks import LEAK_NAMES
-from prefdata.records.findings import CodeCount, Findings, merge_counts
+from prefdata.records.findings import CodeCount, Findings, Level, merge_counts
 from prefdata.stages.filter import CONTRADICTION, EXCLUDED, NOT_DRAWN
 from prefdata.stages.scan import ScanResult
 from prefdata.stages.shard import ShardResult, ShardTask
@@ -56,12 +56,16 @@ class BuiltShards(NamedTuple):
         """Return the digest of every file of the shards."""
         return {name: seal for made in self.shards for name, seal in made.files.items()}
 
-    def findings(self) -> dict[str, CodeCount]:
-        """Return the findings in tokenized pairs, by code."""
-        return merge_counts(
-            {code: CodeCount(count, ()) for code, count in made.facts.findings.items()}
-            for made in self.shards
-        )
+    def findings(self) -> dict[str, tuple[int, list[int]]]:
+        """Return the number of tokenized pairs with each code, and the first, by index in keys."""
+        found: dict[str, tuple[int, list[int]]] = {}
+        for task, made in zip(self.tasks, self.shards, strict=True):
+            places = task.places["at"]
+            for code, num in made.facts.findings.items():
+                before, first = found.get(code, (0, []))
+                rows = [int(places[row]) for row in made.facts.first[code]]
+                found[code] = before + num, first + rows
+        return {code: (num, sorted(first)) for code, (num, first) in sorted(found.items())}
 
     def refusals(self) -> dict[int, Refusal]:
         """Return why records were refused at tokenization, by index in the keys."""
@@ -110,8 +114,10 @@ def codes_met(
         assert one.severity != "off"
         named = [(at, one.message) for at in one.examples]
         met[one.severity][one.code] = _placed(found, named, examples)._replace(num=one.num)
-    for code, of_tokens in made.findings().items():
-        met["I" if catalog()[code].severity == "I" else "W"][code] = of_tokens
+    for code, (num, first) in made.findings().items():
+        said = [(at, catalog()[code].meaning) for at in first]
+        own_level: Level = "I" if catalog()[code].severity == "I" else "W"
+        met[own_level][code] = _placed(found, said, examples)._replace(num=num)
     return met
 
 

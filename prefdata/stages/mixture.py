@@ -113,7 +113,7 @@ def write_mixed(one: MixTask) -> ShardResult:
         final.text_path: write_staged(task.root / final.text_path, write),
     }
     before = one.made.facts
-    seen = TokenRows(tokens, texts, before.refusals, before.findings, before.note)
+    seen = TokenRows(tokens, texts, before.refusals, before.findings, before.first, before.note)
     facts = facts_of([seen])
     return ShardResult(task.name, facts, files)
 

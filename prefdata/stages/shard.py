@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from prefdata.store.commit import FileDigest, fsync_path, seal_file
 from prefdata.store.shards import TOKENS, open_parquet
 from prefdata.store.staging import Staging, stage_shard
 from prefdata.tokens.options import TokenOptions
-from prefdata.tokens.stage import TokenRows, encode_table
+from prefdata.tokens.stage import MOST_PLACES, TokenRows, encode_table
 from prefdata.tokens.template.render import Refusal
 from prefdata.tokens.tokenizer import TokenizerSpec
 
@@ -71,6 +72,8 @@ class ShardStats(NamedTuple):
     refusals: dict[int, Refusal]
     """Reasons why records of the task are not in the shard, by their row in the task."""
     findings: dict[str, int]
+    first: dict[str, list[int]]
+    """The first records of the task with each of the findings, by their row in the task."""
     note: str | None
 
     @property
@@ -151,8 +154,15 @@ def facts_of(done: Sequence[TokenRows]) -> ShardStats:
             for row, refusal in made.refusals.items()
         },
         findings=dict(sorted(findings.items())),
+        first={code: _first(done, code) for code in sorted(findings)},
         note=next((made.note for made in done if made.note), None),
     )
+
+
+def _first(done: Sequence[TokenRows], code: str) -> list[int]:
+    """Return the first records of the task with a finding."""
+    rows = (n * SLICE_ROWS + row for n, made in enumerate(done) for row in made.first.get(code, ()))
+    return list(islice(rows, MOST_PLACES))
 
 
 def _encode_slices(task: ShardTask, text: "_TextFile | None") -> Iterator[TokenRows]:

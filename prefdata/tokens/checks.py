@@ -20,31 +20,32 @@ Float64s = NDArray[np.float64]
 
 
 class Cuts(NamedTuple):
-    """Numbers of pairs that a length policy shortened, by the part that it cut."""
+    """Masks of the pairs that a length policy shortened, by the part that it cut."""
 
-    prompts: int
-    completions: int
+    prompts: Bools
+    completions: Bools
 
 
 def apply_length(ids: PairIds, options: TokenOptions) -> tuple[PairIds, Bools, Cuts]:
-    """Apply the length policy; return the ids, a mask of pairs still too long, and the counts."""
+    """Apply the length policy; return the ids, a mask of pairs still too long, and the cuts."""
+    none = np.zeros(len(ids.rows), np.bool_)
     prompt, chosen, rejected = (side.lengths for side in ids.sides)
     limit = options.max_length
     if limit is None:
-        return ids, np.zeros(len(ids.rows), np.bool_), Cuts(0, 0)
+        return ids, none, Cuts(none, none)
     over = np.maximum(prompt + np.maximum(chosen, rejected) - limit, 0)
     if options.length_policy == "cut_prompt_start":
         cut_ids = ids._replace(prompt=cut(ids.prompt, np.minimum(over, prompt), prompt))
         too_long = (over > 0) & (over >= prompt)
-        return cut_ids, too_long, Cuts(int(((over > 0) & ~too_long).sum()), 0)
+        return cut_ids, too_long, Cuts((over > 0) & ~too_long, none)
     if options.length_policy == "cut_completion_end":
         room = np.maximum(limit - prompt, 0)
         cut_ids = ids._replace(
             chosen=cut(ids.chosen, np.zeros_like(room), np.minimum(chosen, room)),
             rejected=cut(ids.rejected, np.zeros_like(room), np.minimum(rejected, room)),
         )
-        return cut_ids, np.zeros(len(over), np.bool_), Cuts(0, int(((over > 0) & (room > 0)).sum()))
-    return ids, over > 0, Cuts(0, 0)
+        return cut_ids, none, Cuts(none, (over > 0) & (room > 0))
+    return ids, over > 0, Cuts(none, none)
 
 
 def find_faults(

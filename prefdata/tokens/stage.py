@@ -7,12 +7,15 @@ import pyarrow as pa
 
 from prefdata.arrow import Bools, Int64s, Ragged, numbers_array, take, to_arrow
 from prefdata.store.shards import TOKENS
-from prefdata.tokens.checks import Cuts, apply_length, find_faults, find_token_warnings
+from prefdata.tokens.checks import apply_length, find_faults, find_token_warnings
 from prefdata.tokens.escape import SIDES
 from prefdata.tokens.options import FIXED_CODES, TokenOptions
 from prefdata.tokens.pairs import Masks, PairIds, encode_records
 from prefdata.tokens.template.render import Refusal
 from prefdata.tokens.tokenizer import TokenizerSpec
+
+MOST_PLACES = 1000
+"""Records whose places are kept for each code: as many as a report in SARIF names."""
 
 
 class TokenRows(NamedTuple):
@@ -24,36 +27,49 @@ class TokenRows(NamedTuple):
     """Reason why a record was not kept, by row."""
     findings: dict[str, int]
     """Numbers of kept pairs that were cut or have a warning, by code."""
+    first: dict[str, list[int]]
+    """The first of these records, by code."""
     note: str | None
 
 
 def encode_table(records: pa.Table, target: TokenizerSpec, options: TokenOptions) -> TokenRows:
     """Encode records to tokens; return the refused ones with their codes."""
     ids, masks, refusals, note, seen = encode_records(records, target, options)
-    findings = {"PD714": int(ids.moved.sum())}
+    found = {"PD714": ids.rows[ids.moved].tolist()}
     odd = find_token_warnings(ids, records, target)
     ids, too_long, cuts = apply_length(ids, options)
+    found |= {
+        "PD708": ids.rows[cuts.prompts].tolist(),
+        "PD713": ids.rows[cuts.completions].tolist(),
+    }
     for broken, refusal in [*find_faults(ids, too_long, target), *odd]:
         rows = ids.rows[broken].tolist()
         if refusal.code in FIXED_CODES or options.refuses(refusal.code):
             refusals = {**dict.fromkeys(rows, refusal), **refusals}
         else:
-            findings[refusal.code] = len(rows)
+            found[refusal.code] = rows
     refusals = {**_empty_masks(ids, masks), **refusals}
     kept_mask = np.array([row not in refusals for row in ids.rows.tolist()], np.bool_)
-    findings |= {code: len(rows - refusals.keys()) for code, rows in seen.items()}
+    found = _kept(
+        {**found, **{code: sorted(rows) for code, rows in seen.items()}}, refusals, options
+    )
     kept = records.take(numbers_array(ids.rows[kept_mask]))
     tokens = _token_table(kept, _select(ids, kept_mask), masks)
-    return TokenRows(
-        tokens, kept, dict(sorted(refusals.items())), _counted(findings, cuts, options), note
-    )
+    counts = {code: len(rows) for code, rows in found.items()}
+    first = {code: rows[:MOST_PLACES] for code, rows in found.items()}
+    return TokenRows(tokens, kept, dict(sorted(refusals.items())), counts, first, note)
 
 
-def _counted(findings: dict[str, int], cuts: Cuts, options: TokenOptions) -> dict[str, int]:
-    counts = {**findings, "PD708": cuts.prompts, "PD713": cuts.completions}
-    return {
-        code: count for code, count in sorted(counts.items()) if count and options.reports(code)
+def _kept(
+    found: dict[str, list[int]], refusals: dict[int, Refusal], options: TokenOptions
+) -> dict[str, list[int]]:
+    """Return the records with each code that were not refused, of the codes that are reported."""
+    kept = {
+        code: [row for row in rows if row not in refusals]
+        for code, rows in sorted(found.items())
+        if options.reports(code)
     }
+    return {code: rows for code, rows in kept.items() if rows}
 
 
 def _select(ids: PairIds, kept_mask: Bools) -> PairIds:

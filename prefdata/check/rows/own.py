@@ -103,6 +103,9 @@ def _find(name: str) -> RowCheck:
     found: RowCheck = points[name].load() if points else getattr(import_module(module), attribute)
     if not inspect.isfunction(inspect.unwrap(found)):
         raise TypeError("it is not a function")
+    if inspect.iscoroutinefunction(inspect.unwrap(found)) or inspect.isgeneratorfunction(found):
+        message = "it is async or a generator; write a plain function that returns a text or None"
+        raise TypeError(message)
     return found
 
 

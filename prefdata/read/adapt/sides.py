@@ -1,5 +1,6 @@
 """Splits of two whole dialogues or texts into the shared prompt and the two completions."""
 
+import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -7,7 +8,7 @@ from itertools import takewhile
 from os.path import commonprefix
 from typing import NamedTuple
 
-from prefdata.read.adapt.ids import CONTENT, ROLE, Messages
+from prefdata.read.adapt.ids import CONTENT, ROLE, Messages, shorten
 from prefdata.read.adapt.messages import text_message
 from prefdata.read.faults import RowError
 
@@ -22,6 +23,8 @@ _LABEL = r"(?:^|(?<=\n))[#* ]{0,5}(?:[\w.-]{1,20} ?){1,3}:(?=[ \t\n*]|$)"  # ope
 _KNOWN = r"(?<!\S)(?:Assistant|Answer|Response|Output|Completion|Summary|TL;DR|AI|Bot|A):"
 TURN = re.compile(rf"(?:(?:{_CONTROL}){_SPEAKER}|{_LABEL}|{_KNOWN})\n*")
 LINE = re.compile(r"\n+")
+
+SHOWN = 40  # characters of a text in a message
 
 
 class Split(NamedTuple):
@@ -66,13 +69,33 @@ def split_transcripts(chosen: str, rejected: str, roles: Mapping[str, str]) -> S
 def split_last_turn(chosen: Messages, rejected: Messages) -> Split:
     """Split before the last turn, the completion; raise PD207 if the turns before it differ."""
     if chosen[:-1] != rejected[:-1]:
-        agreed = _num_common(chosen[:-1], rejected[:-1])
-        raise RowError(
-            "PD207",
-            f"the prompts of chosen and rejected differ from turn {agreed + 1} on"
-            f" ({len(chosen)} and {len(rejected)} turns)",
-        )
+        raise RowError("PD207", how_they_differ(chosen[:-1], rejected[:-1]))
     return Split(chosen[:-1], chosen[-1:], rejected[-1:])
+
+
+def how_they_differ(chosen: Messages, rejected: Messages) -> str:
+    """Return at which turn two prompts begin to differ, and how."""
+    agreed = _num_common(chosen, rejected)
+    start = f"the prompts of chosen and rejected differ from turn {agreed + 1} on"
+    if agreed in (len(chosen), len(rejected)):
+        return f"{start}: one has {len(chosen)} turns before the answer, the other {len(rejected)}"
+    one, other = chosen[agreed], rejected[agreed]
+    if one[ROLE] != other[ROLE]:
+        return f"{start}: it is of {one[ROLE]} in one, of {other[ROLE]} in the other"
+    if one[CONTENT] == other[CONTENT]:
+        return f"{start}: its name, tool calls or reasoning differ"
+    return f"{start}: {_difference(one[CONTENT], other[CONTENT])}"
+
+
+def _difference(first: str, second: str) -> str:
+    """Return where two texts begin to differ, with what is there."""
+    at = len(commonprefix([first, second]))  # noqa: RUF071 - characters are meant
+    begin = max(at - 12, 0)
+    shown = [
+        json.dumps(("…" if begin else "") + shorten(text[begin:], SHOWN), ensure_ascii=False)
+        for text in (first, second)
+    ]
+    return f"{shown[0]} against {shown[1]}"
 
 
 def split_common_turns(chosen: Messages, rejected: Messages) -> Split:
@@ -99,7 +122,10 @@ def part_dialogues(dialogues: Sequence[Messages], *, last_turn: bool) -> list[Me
     if last_turn and any(len(dialogue) != agreed + 1 for dialogue in dialogues):
         agreed = min(agreed, *(len(dialogue) - 1 for dialogue in dialogues))
         if any(len(dialogue) != agreed + 1 for dialogue in dialogues):
-            raise RowError("PD207", f"the prompts differ from turn {agreed + 1} on")
+            other = next(
+                one for one in dialogues if one[: agreed + 1] != dialogues[0][: agreed + 1]
+            )
+            raise RowError("PD207", how_they_differ(dialogues[0][:-1], other[:-1]))
     if all(len(dialogue) == agreed for dialogue in dialogues):
         raise RowError("PD301", "all completions are the same dialogue")
     return [dialogues[0][:agreed], *(dialogue[agreed:] for dialogue in dialogues)]
@@ -119,7 +145,8 @@ def split_after_prompt(prompt: Messages, chosen: Messages, rejected: Messages) -
     for side, turns in (("chosen", chosen), ("rejected", rejected)):
         first = next((turn[CONTENT] for turn in turns if turn[ROLE] == "user"), None)
         if first != prompt[-1][CONTENT]:
-            raise RowError("PD207", f"the first user turn of {side} is not the prompt")
+            said = "it has none" if first is None else _difference(prompt[-1][CONTENT], first)
+            raise RowError("PD207", f"the first user turn of {side} is not the prompt: {said}")
     return split_common_turns(chosen, rejected)
 
 

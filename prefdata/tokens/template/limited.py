@@ -124,7 +124,8 @@ class TemplateProcess:
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "prefdata.tokens.template.limited"],
+            # -P: no file of the working directory may stand for a module
+            [sys.executable, "-P", "-m", "prefdata.tokens.template.limited"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

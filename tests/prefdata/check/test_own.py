@@ -55,6 +55,14 @@ def long(row):
     return "\\ud800" + 999 * "x"
 
 
+async def later(row):
+    return "late"
+
+
+def each(row):
+    yield "one"
+
+
 limit = 3
 '''
 
@@ -144,6 +152,8 @@ def test_a_faulty_function_is_a_coded_error_with_the_row(
         ("no_such_module_:f", {}, "cannot be used (ModuleNotFoundError: "),
         ("MODULE:absent", {}, "cannot be used (AttributeError: "),
         ("MODULE:limit", {}, "is not a function"),
+        ("MODULE:later", {}, "it is async or a generator; write a plain function"),
+        ("MODULE:each", {}, "it is async or a generator; write a plain function"),
         ("short", {}, "neither module:function nor one of the entry points prefdata.checks"),
         ("PD301", {}, "'PD301' is the code of a shipped check"),
         ("MODULE:short", {"most": 1}, "unexpected keyword argument 'most'"),

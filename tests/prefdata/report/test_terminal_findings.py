@@ -10,7 +10,7 @@ from rich.console import Console
 import prefdata
 from prefdata.cli import main
 from prefdata.report.terminal import print_report
-from tests.prefdata.conftest import write_rows
+from tests.prefdata.conftest import save_tokenizer, write_rows
 
 
 def run(*arguments: str | Path) -> Result:
@@ -107,3 +107,21 @@ def test_lines_of_elements_do_not_depend_on_how_the_file_is_read(cut: int) -> No
 
     assert found == [(3, b"a"), (4, b"b"), (6, b"c"), (6, b"d")]
     assert list(tally.element_lines) == [3, 4, 6, 6]
+
+
+def test_a_warning_about_tokens_has_its_row(tmp_path: Path) -> None:
+    tokenizer = save_tokenizer(
+        tmp_path / "t", template="{% for m in messages %}{{ m.content }} {% endfor %}"
+    )
+    rows = [pair(f"the dog {n}?", f"the quick fox {n}") for n in range(8)]
+    file = write_rows(tmp_path / "rows.jsonl", rows)
+    out = tmp_path / "out"
+    validated = run("validate", file, "--tokenizer", tokenizer, "--text", "chat")
+    built = run("build", file, "--tokenizer", tokenizer, "--text", "chat", "-o", out)
+    listed = run("show", out, "--code", "PD705")
+
+    for shown, name in ((validated.stdout, str(file)), (built.stdout, "rows.jsonl")):
+        assert f"PD705 warning missing_end: 8 pairs (100%)\n    {name}:1\n" in shown
+    assert "rows.jsonl:2\n  PD705:" in listed.stdout
+    assert "prompt user: the dog 1?" in listed.stdout
+    assert listed.stdout.endswith("8 pairs with PD705; the first 5 are shown\n")

@@ -190,8 +190,8 @@ def test_foreign_files_are_refused_and_edits_of_cards_are_kept(build: Build, hub
     before = hub.head(REPO)[1]
     done = run("push", build.path, NAME, "--replace", "--license", "mit")
 
+    assert "has 2 files that no push made: LICENSE, gguf/x.gguf" in refused.output
     assert "[E205]" in refused.output
-    assert "LICENSE, gguf/x.gguf" in refused.output
     assert before["LICENSE"] == b"mine"
     assert done.exit_code == 0, done.output
     assert "LICENSE" not in hub.head(REPO)[1]
@@ -302,3 +302,22 @@ def test_a_set_is_found_offline_once_it_was_pulled(
     assert pull(find_set(NAME), tmp_path / "two").content_hash == build.content_hash
     assert len(hub.seen) == asked
     assert "[E211]" in run("pull", "org/other", "-o", tmp_path / "three").output
+
+
+def test_one_foreign_file_is_named_as_one(build: Build, hub: FakeHub) -> None:
+    hub.create(REPO, {"LICENSE": b"mine"})
+
+    assert "has 1 file that no push made: LICENSE" in run("push", build.path, NAME).output
+
+
+@pytest.mark.parametrize("name", ["./runs/hh", "runs", "/no/such/hh", "a/b/c", "tmp.jsonl/x"])
+def test_a_path_that_does_not_exist_is_not_asked_of_the_hub(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tmp.jsonl").mkdir()
+    result = run("verify", name)
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{name}: does not exist; name a build's directory, or a")
+    assert result.stderr.endswith("[E132]\n")

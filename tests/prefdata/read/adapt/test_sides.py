@@ -15,6 +15,7 @@ from prefdata.read.adapt.sides import (
     split_common_lines,
     split_common_text,
     split_common_turns,
+    split_last_turn,
     split_transcripts,
 )
 from prefdata.read.faults import RowError
@@ -163,3 +164,42 @@ def test_tools_keep_their_key_order_and_ids_do_not_depend_on_it(
     assert records["tools"].to_pylist() == [f"[{tools}]" for tools in given]
     assert len(set(records["pair_id"].to_pylist())) == 1
     assert len(set(records["group_id"].to_pylist())) == 1
+
+
+def turn(role: str, text: str, calls: str | None = None) -> Any:
+    return (role, text, None, calls, None, None)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (
+            [turn("user", "What is the capital of France?")],
+            [turn("user", "What is the capital of Spain?")],
+            'turn 1 on: "… capital of France?" against "… capital of Spain?"',
+        ),
+        (
+            [turn("system", "Hi"), turn("user", "q")],
+            [turn("user", "q")],
+            "turn 1 on: it is of system in one, of user in the other",
+        ),
+        (
+            [turn("user", "q"), turn("assistant", "a"), turn("user", "r")],
+            [turn("user", "q")],
+            "turn 2 on: one has 3 turns before the answer, the other 1",
+        ),
+        (
+            [turn("assistant", "q", "[1]")],
+            [turn("assistant", "q")],
+            "turn 1 on: its name, tool calls or reasoning differ",
+        ),
+    ],
+)
+def test_prompts_that_differ_are_quoted_where_they_do(
+    first: Messages, second: Messages, said: str
+) -> None:
+    answer = [turn("assistant", "yes")]
+    with pytest.raises(RowError, match=r"\[PD207\]$") as caught:
+        split_last_turn(first + answer, second + answer)
+
+    assert caught.value.message == f"the prompts of chosen and rejected differ from {said}"

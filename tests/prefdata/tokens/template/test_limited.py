@@ -168,3 +168,16 @@ def test_a_text_that_is_put_out_many_times_is_not_joined_beyond_the_limit(tmp_pa
 
     assert made.manifest.lines.kept == 2
     assert made.rejected().to_pylist()[0]["code"] == "PD718"
+
+
+def test_a_file_in_the_working_directory_stands_for_no_module(
+    tmp_path: Path, run: list[TemplateProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "jinja2.py").write_text("import pathlib; pathlib.Path('was-run').touch()\n")
+    monkeypatch.chdir(tmp_path)
+    process = TemplateProcess("{{ messages[0].content }}", None, {})
+    run.append(process)
+    process.send([{"role": "user", "content": "hello"}], None, add_generation_prompt=False)
+
+    assert process.receive() == "hello"
+    assert not (tmp_path / "was-run").exists()
