@@ -151,8 +151,15 @@ def notes_of(end: FileEnd, counts: LineCounts) -> tuple[str, ...]:
     if counts.lines == counts.blank:
         notes.append("contains no rows [E101]")
     if counts.prompts:
-        found = f"{counts.prompts:,} prompts with {counts.completions:,} completions"
-        notes.append(f"{found} gave {counts.pairs:,} pairs")
+        prompts, completions, pairs = (
+            f"{num:,} {noun}{'' if num == 1 else 's'}"
+            for num, noun in (
+                (counts.prompts, "prompt"),
+                (counts.completions, "completion"),
+                (counts.pairs, "pair"),
+            )
+        )
+        notes.append(f"{prompts} with {completions} gave {pairs}")
     return tuple(notes)
 
 

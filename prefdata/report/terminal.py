@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from itertools import islice
 
 from rich.console import Console, JustifyMethod
-from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -144,15 +143,18 @@ def _print_finding(finding: Finding, console: Console) -> None:
     for example in finding.examples[:1]:
         console.print(Text(f"    {plain(example.place)}"), soft_wrap=True)
         said = example.message.removeprefix(f"{finding.name}: ") or finding.meaning
-        console.print(_indented(plain(said)))
+        _print_indented(said, console)
     if not finding.examples:
-        console.print(_indented(plain(finding.meaning)))
+        _print_indented(finding.meaning, console)
     if finding.severity != "I":
-        console.print(_indented(f"What to do: {plain(finding.advice)}", style="dim"))
+        _print_indented(f"What to do: {finding.advice}", console, "dim")
 
 
-def _indented(text: str, style: str = "") -> Padding:
-    return Padding(Text(text, style=style), (0, 0, 0, 4), expand=False)
+def _print_indented(text: str, console: Console, style: str = "") -> None:
+    """Print a text below its heading, wrapped at the terminal's width."""
+    for line in Text(plain(text), style=style).wrap(console, max(console.width - 4, 20)):
+        line.rstrip()
+        console.print(Text.assemble("    ", line), soft_wrap=True)
 
 
 def _split_table(report: Report) -> Table:
