@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from prefdata.command import CHECKS, CODES, LAYOUTS, SEVERITIES, Group, say
+from prefdata.command import CHECKS, CODES, LAYOUTS, SETTINGS, SEVERITIES, Group, say
 from prefdata.errors import EmptyError
 from prefdata.report.console import PlainConsole
 from prefdata.sharing.commands import diff, pull, push, verify
@@ -373,7 +373,7 @@ def layouts(name: str | None, new: str | None, tried: str | None) -> None:
     add_help_option=False,
     epilog="\b\nExamples:\n  prefdata config\n  prefdata config --help limits.max_depth",
 )
-@click.argument("key", required=False)
+@click.argument("key", required=False, shell_complete=SETTINGS)
 @click.option("-h", "--help", "helps", is_flag=True, help="Show this message, or explain KEY.")
 def config(key: str | None, helps: bool) -> None:  # noqa: FBT001 - click's
     """Explain a key of a build's config; without a key, list all keys."""

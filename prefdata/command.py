@@ -129,6 +129,14 @@ def _codes() -> Iterable[str]:
     return [*_checks(), *errors()]
 
 
+def _settings() -> Iterable[str]:
+    from prefdata.config import BuildConfig
+    from prefdata.settings import key_paths
+
+    return key_paths(BuildConfig)
+
+
+SETTINGS = completes(_settings)
 LAYOUTS, CHECKS, CODES = completes(_layouts), completes(_checks), completes(_codes)
 SEVERITIES = completes(lambda: (f"{code}=" for code in _checks()))
 

@@ -155,6 +155,7 @@ def test_help_and_version_are_everywhere(name: str, flag: str) -> None:
             "optimizer.wa",
             ["optimizer.warmup_steps=", "optimizer.warmup_ratio="],
         ),
+        ("prefdata", ["config"], "limits.max_d", ["limits.max_depth"]),
         ("dpo-ref", ["out", "--quantize"], "", ["nf4", "int8"]),
     ],
 )
