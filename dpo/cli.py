@@ -133,8 +133,16 @@ def sample(prompts: Path, *, model: str, out: Path, scorer: str, **options: Any)
     type=click.Choice(["nf4", "int8"]),
     help="Form that holds linear layers; must equal that of the training config.",
 )
-@_choice("--mixed-precision", ["no", "bf16", "fp16"], "Must equal that of the training config.")
-@click.option("--pack-tokens", default=2048, show_default=True, help="Tokens per forward pass.")
+@click.option(
+    "--mixed-precision",
+    type=click.Choice(["no", "bf16", "fp16"]),
+    help="Must equal that of the training.  [default: bf16 on a GPU that has it, else no]",
+)
+@click.option(
+    "--pack-tokens",
+    type=click.IntRange(min=1),
+    help="Tokens per forward pass.  [default: 2048 on a CPU, 16384 on a GPU]",
+)
 @click.option("--push", "shares", is_flag=True, help="Add them to DATA, a dataset on the Hub.")
 @click.option("--public", is_flag=True, help="Let --push change a public repo.")
 def ref(data: Path, *, shares: bool, public: bool, **options: Any) -> None:

@@ -27,6 +27,10 @@ Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 """A seed in the range that torch accepts and JSON holds."""
 
 
+PACK_ON_CPU = 1024
+"""Tokens of a pack that a CPU's caches hold."""
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
@@ -241,8 +245,9 @@ class TrainConfig(_Model):
     """Attention over packs: `segments` (SDPA text by text), `flex` (one FlexAttention kernel), or
     `auto`: `flex` on a GPU without dropout (in float32 only with 160 KB of shared memory a
     block, as an A100 has), else `segments`."""
-    gradient_checkpointing: bool = False
-    """Run layers again in the backward pass: less memory, a third more compute."""
+    gradient_checkpointing: bool | None = None
+    """Run layers again in the backward pass: less memory, a third more compute. Null: only if the
+    longest pair would not fit into the device's memory otherwise."""
     global_batch_size: Count = 64
     """Pairs, or groups, per optimizer step, over all devices."""
     batch_unit: Literal["pairs", "groups"] = "pairs"
@@ -255,12 +260,13 @@ class TrainConfig(_Model):
     """Optimizer steps. Null: as many whole steps as `epochs` contains."""
     epochs: Annotated[float, Field(gt=0, le=1e9)] | None = None
     """Passes over the train split. If this and `steps` are null: one."""
-    pack_tokens: Count = 1024
-    """Tokens per forward pass on one device: decides memory, never the pairs or the loss. Small
-    packs fit a CPU's caches; a GPU needs 8,192 or more."""
-    mixed_precision: Precision = "no"
+    pack_tokens: Count | None = None
+    """Tokens per forward pass on one device: decides memory, never the pairs or the loss. Null:
+    1,024 on a CPU, whose caches small packs fit; on a GPU, as many as its memory holds."""
+    mixed_precision: Precision | None = None
     """`bf16` and `fp16` run matrix products in that dtype; weights and sums stay float32. fp16
-    scales the loss, and repeats a step whose gradients overflow at half the scale."""
+    scales the loss, and repeats a step whose gradients overflow at half the scale. Null: bf16 on a
+    GPU that has it, else `no`."""
     dropout: bool = False
     """Enable the model's own dropout in training."""
     seed: Seed = 0
@@ -304,6 +310,21 @@ class TrainConfig(_Model):
     """accelerate trackers that also get the metrics, one or several. Their project is that of the
     environment (WANDB_PROJECT, MLFLOW_EXPERIMENT_NAME, …), else `dpo`; each package must be
     installed."""
+
+    @property
+    def precision(self) -> Precision:
+        """Return `mixed_precision`; a run replaces null by what its device has."""
+        return self.mixed_precision or "no"
+
+    @property
+    def pack_size(self) -> int:
+        """Return `pack_tokens`; a run replaces null by what its device holds."""
+        return self.pack_tokens or PACK_ON_CPU
+
+    @property
+    def checkpoints(self) -> bool:
+        """Return `gradient_checkpointing`; a run replaces null by whether it is needed."""
+        return bool(self.gradient_checkpointing)
 
     @property
     def reference_model(self) -> str | None:

@@ -27,6 +27,15 @@ GROWS_AFTER = 2000
 """Steps without overflow, after which the scale is doubled, as torch's GradScaler does."""
 
 
+def precision_of(device: torch.device) -> Precision:
+    """Return the precision of products that a device runs by default: bf16 if it has it.
+
+    Other products stay float32 and not TF32, whose 11 bits would round positions beyond 2,048.
+    """
+    is_half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if is_half else "no"
+
+
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """Return a context with matrix products in a precision's dtype, weights and sums in float32."""
     return torch.autocast(device.type, PRODUCTS[precision], enabled=precision != "no")

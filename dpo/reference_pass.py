@@ -44,7 +44,7 @@ from dpo.model.self_check import make_policy
 from dpo.model.sharded import fill, load_part
 from dpo.model.source import ModelSource, as_source, find_parts
 from dpo.model.weights import left_out
-from dpo.precision import Precision
+from dpo.precision import Precision, precision_of
 from dpo.training.distributed import is_sharded, join_processes, sharding
 from prefdata.progress import Advance, Progress, Silent
 from prefdata.store.commit import lock_folder, make_folder
@@ -79,17 +79,20 @@ def compute_reference(
     *,
     model: str | ModelSource,
     name: str | Path = "default",
-    mixed_precision: Precision = "no",
-    pack_tokens: int = 2048,
+    mixed_precision: Precision | None = None,
+    pack_tokens: int | None = None,
     progress: Progress | None = None,
 ) -> ReferenceManifest:
     """Write the log-probs of every completion of a build under `model`.
 
     They are stored in `reference/NAME` in the build; a `Path` is used as it is. A finished
-    directory with the same fingerprint is not changed; one with another is an error. The bar
-    counts pairs. Raises DpoError and PrefdataError.
+    directory with the same fingerprint is not changed; one with another is an error. The device
+    decides precision and pack size if they are None. The bar counts pairs. Raises DpoError and
+    PrefdataError.
     """
     ranks, how = join_processes(), sharding()
+    precision = mixed_precision or precision_of(ranks.device)
+    pack_tokens = pack_tokens or (2048 if ranks.device.type == "cpu" else 16_384)
     is_main = ranks.is_main_process
     progress = (progress if is_main else None) or Silent()
     tune_cpu_allocator()
@@ -110,18 +113,18 @@ def compute_reference(
         check_vocabulary(loaded, pairs, place=source.name)
         notices = (left_out(base, loaded), check_lengths(loaded, pairs, place=source.name))
         prepare = partial(fill, name=base, how=how)
-        policy, why = make_policy(loaded, pairs, precision=mixed_precision, prepare=prepare)
+        policy, why = make_policy(loaded, pairs, precision=precision, prepare=prepare)
         unshared = why and f"prompts are not shared by their completions: {why}"
         for line in filter(None, (unshared, *notices)):
             progress.note(line)
         plain = ReferenceManifest(
             **_decides(build, source, loaded, folder),
-            mixed_precision=mixed_precision,
+            mixed_precision=precision,
             shared_prompts=policy.shared,
             notices=[line for line in notices if line is not None],
         )
         ledger = Ledger(folder, plain) if is_main else None
-        _write_shards(ledger, shards, _Pass(policy, mixed_precision, pack_tokens, ranks, advance))
+        _write_shards(ledger, shards, _Pass(policy, precision, pack_tokens, ranks, advance))
         return ReferenceManifest.model_validate(_of_main(ledger and ledger.close()))
 
 

@@ -43,6 +43,11 @@ class RunSummary(BaseModel):
     """Why `early_stopping` ended the run before its last step."""
     files: dict[str, tuple[int, str]] = {}
     """Size and sha256 of the files that the run made, by path: model, adapter, metrics, page."""
+    planned_bytes: int | None = None
+    """Memory of one process, as planned before the weights were loaded."""
+    peak_bytes: int | None = None
+    """Most memory of the first process in the last start, until the model was saved: of its GPU, or
+    resident in a CPU's."""
     seconds: float
     """Seconds from the first step of the last start to the end."""
 

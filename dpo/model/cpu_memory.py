@@ -10,8 +10,10 @@ They fragment the memory that steps free, so the next allocations no longer fit 
 """
 
 import ctypes
+import gc
 import os
 import sys
+from typing import Any
 
 SHAPES = 256
 """Shapes that are cached: five times the 51 that a pack of 1,024 tokens had."""
@@ -29,9 +31,18 @@ def tune_cpu_allocator() -> None:
     """
     for name in _CACHES:
         os.environ.setdefault(name, str(SHAPES))
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    if (mallopt := _glibc("mallopt")) is not None:
         for threshold in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
             mallopt(threshold, _ALL_BYTES)
+
+
+def return_freed_memory() -> None:
+    """Return freed memory to the kernel now, at the end of a phase; a no-op without glibc."""
+    gc.collect()
+    if (trim := _glibc("malloc_trim")) is not None:
+        trim(0)
+
+
+def _glibc(name: str) -> Any:
+    """Return a function of the C library, or None if that is not glibc."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

@@ -17,7 +17,7 @@ from transformers import (
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 from transformers.utils import logging
 
-from dpo.errors import UsageError
+from dpo.errors import DpoError, TrainingError, UsageError, is_of_memory
 from dpo.model.adapters import load_adapter, require_peft, without_adapter
 from dpo.model.quantized import (
     dequantize_in_products,
@@ -74,8 +74,18 @@ def load_model(
         switch_off_dropout(model)
     model.train(mode=False)
     if device is not None and "device_map" not in options:
-        torch.nn.Module.to(model, device)
+        _move(model, device, source.name)
     return model
+
+
+def _move(model: PreTrainedModel, device: torch.device, name: str) -> None:
+    """Move a model to a device. Raises TrainingError (T304) if it does not fit."""
+    try:
+        torch.nn.Module.to(model, device)
+    except (RuntimeError, MemoryError) as error:
+        if not is_of_memory(error):
+            raise
+        raise _not_made(name, error) from error
 
 
 def check_model(source: str | ModelSource) -> PreTrainedModel:
@@ -156,7 +166,14 @@ def _load(parts: Parts, config: Any, **options: Any) -> PreTrainedModel:
     return model
 
 
-def _not_made(name: str, error: Exception) -> UsageError:
+def _not_made(name: str, error: Exception) -> DpoError:
+    if is_of_memory(error):
+        problem = f"its weights do not fit into memory ({_said(error)})"
+        remedy = (
+            "use lora, which can hold them in bfloat16 (weights) or in 4 bits (quantize: nf4), or"
+            " shard them over several devices (fsdp2.yaml)"
+        )
+        return TrainingError("T304", name, problem, remedy)
     problem = f"cannot be loaded ({_said(error)})"
     remedy = "check its config.json, or name a checkpoint with complete safetensors"
     return UsageError("T103", name, problem, remedy)

@@ -133,7 +133,7 @@ def reshard(
     if isinstance(policy, FSDPModule):
         policy.reshard()  # the root, which stays gathered after a forward pass
     model = model_without_weights(name, dropout=policy.options.dropout)
-    with _stand_ins(model):
+    with stand_ins(model):
         notice = change(model)
     trained = Policy(model, shared=policy.shared, options=policy.options)
     trained.form = policy.form
@@ -154,7 +154,7 @@ def shard(policy: Policy, how: Sharding, *, products: torch.dtype | None = None)
     )
     as_held = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     cast = MixedPrecisionPolicy(products, torch.float32, cast_forward_inputs=False)
-    for layer in _layers(policy.model, how.layers):
+    for layer in layers_of(policy.model, how.layers):
         matrices = [part for part in layer.modules() if isinstance(part, nn.Linear | Conv1D)]
         if products is not None and matrices:
             place(matrices, mp_policy=cast, reshard_after_forward=how.frees)
@@ -163,7 +163,7 @@ def shard(policy: Policy, how: Sharding, *, products: torch.dtype | None = None)
     register_fsdp_forward_method(policy, "run")
 
 
-def _layers(model: PreTrainedModel, names: tuple[str, ...]) -> list[nn.Module]:
+def layers_of(model: PreTrainedModel, names: tuple[str, ...]) -> list[nn.Module]:
     """Return the layers, inner ones first. Raises UsageError (T174)."""
     known = {type(module).__name__ for module in model.modules()}
     if missing := sorted(set(names) - known):
@@ -218,7 +218,7 @@ def _take_rows(policy: Policy, source: Policy, how: Sharding) -> None:
 
 
 @contextmanager
-def _stand_ins(model: PreTrainedModel) -> Iterator[None]:
+def stand_ins(model: PreTrainedModel) -> Iterator[None]:
     """Let weights without values look real, so that an adapter is initialised as next to real ones.
 
     Each is one zero, expanded to the weight's shape.

@@ -32,7 +32,7 @@ from dpo.model.load import best_device, checkpoint_layers
 from dpo.model.lora import add_lora
 from dpo.model.policy import Policy
 from dpo.model.sharded import Sharding, reshard
-from dpo.precision import PRODUCTS
+from dpo.precision import PRODUCTS, precision_of
 
 _KNOWN = {
     DistributedType.NO,
@@ -72,10 +72,16 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         return Accelerator(
             cpu=state.device.type == "cpu",
             # accelerate's fp16 needs a GPU and scales the loss itself; `LossScale` runs anywhere
-            mixed_precision="bf16" if config.mixed_precision == "bf16" else "no",
+            mixed_precision="bf16" if config.precision == "bf16" else "no",
             log_with=list(config.trackers) or None,
             project_dir=config.out,
         )
+
+
+def with_precision(config: TrainConfig) -> TrainConfig:
+    """Return the config with the precision that the device has by default, if it names none."""
+    chosen = config.mixed_precision or precision_of(join_processes().device)
+    return config.model_copy(update={"mixed_precision": chosen})
 
 
 def require_one_process(command: str) -> None:
@@ -173,7 +179,7 @@ def for_training(
     policy: Policy, config: TrainConfig, how: Sharding | None
 ) -> tuple[Policy, tuple[str, ...]]:
     """Return the policy with what is in the model only in training, and a message about it."""
-    change, products = partial(_change, config=config), PRODUCTS[config.mixed_precision]
+    change, products = partial(_change, config=config), PRODUCTS[config.precision]
     if how is None:
         notice = change(policy.model)
     else:
@@ -185,7 +191,7 @@ def _change(model: PreTrainedModel, *, config: TrainConfig) -> str | None:
     """Add what a run trains or needs beyond the model; return a message about it."""
     lora = config.lora
     notice = None if lora is None else add_lora(model, lora, seed=config.seed)
-    if config.gradient_checkpointing:
+    if config.checkpoints:
         checkpoint_layers(model, place=config.model)
     return notice
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from dpo.data.sampler import make_order, packs_in_order
 from dpo.loss import PairLogps
 from dpo.training.metrics import by_name, is_right, means, pair_sums
-from dpo.training.setup import Split, TrainContext
+from dpo.training.setup import TrainContext
+from dpo.training.split import Split
 from dpo.training.step import forward_logps
 
 
@@ -31,7 +32,7 @@ def evaluate(run: TrainContext, split: Split, *, prefix: str = "eval/") -> dict[
     """
     run.policy.eval()
     count = min(len(split.pairs), run.config.eval_rows or len(split.pairs))
-    budget, ranks = run.config.pack_tokens, run.accelerator.num_processes
+    budget, ranks = run.config.pack_size, run.accelerator.num_processes
     windows = packs_in_order(split.pairs, count, budget=budget, ranks=ranks)
     packs = (rows for window in windows for rows in window[run.accelerator.process_index])
     whole, _ = forward_logps(run, split, packs, range(count))

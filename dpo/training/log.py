@@ -1,12 +1,13 @@
 """Log of metrics: a JSON Lines file, a callback, and accelerate's trackers."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dpo.training.metrics import rounded
+from dpo.training.metrics import SPIKE_WINDOW, rounded
 from dpo.training.setup import TrainContext
+from dpo.training.step import name_pairs
 from dpo.training.trackers import start_trackers
 from prefdata.store.commit import write_bytes
 from prefdata.store.ownership import free_name
@@ -119,3 +120,20 @@ def _keep_damaged(path: Path) -> list[str]:
 
 def _as_lines(values: list[dict[str, Any]]) -> bytes:
     return b"".join(json.dumps(value).encode() + b"\n" for value in values)
+
+
+def messages_before(run: TrainContext) -> Iterator[str]:
+    """Yield messages about how the run works, before its first step."""
+    config = run.config
+    if run.unshared_because is not None:
+        yield f"prompts are not shared by their completions: {run.unshared_because}"
+    yield from run.notices
+    if config.precision == "fp16" and run.accelerator.device.type == "cpu":
+        yield "fp16 on a CPU may take hundreds of times as long as bf16"
+    if config.eval_split not in (None, "test"):
+        yield f"evaluates on the split {config.eval_split}"
+
+
+def spike_message(run: TrainContext, step: int, loss: float, height: float) -> str:
+    above = f"{height:.1f} deviations above the mean of the last {SPIKE_WINDOW}"
+    return f"step {step:,}: its loss {loss:.4f} is {above} (pairs {name_pairs(run, step)})"

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from dpo.artifacts.save import Source, save_run
 from dpo.artifacts.summary import NAME, RunSummary, read_summary
 from dpo.config import TrainConfig
 from dpo.errors import TrainingError, UsageError
-from dpo.model.cpu_memory import tune_cpu_allocator
+from dpo.model.cpu_memory import return_freed_memory, tune_cpu_allocator
 from dpo.training.checkpoint import (
     State,
     find_checkpoint,
@@ -28,11 +28,18 @@ from dpo.training.checkpoint import (
     step_folder,
 )
 from dpo.training.deciding import deciding_settings, differences, flat
-from dpo.training.distributed import is_sharded, make_accelerator, reshard_root, whole_weights
+from dpo.training.distributed import (
+    is_sharded,
+    make_accelerator,
+    reshard_root,
+    whole_weights,
+    with_precision,
+)
 from dpo.training.evaluate import evaluate_all, sample
-from dpo.training.log import MetricsLog, Report, read_lines
+from dpo.training.log import MetricsLog, Report, messages_before, read_lines, spike_message
 from dpo.training.memory_check import check_memory
-from dpo.training.metrics import SPIKE_WINDOW, LossSpikes
+from dpo.training.metrics import LossSpikes
+from dpo.training.plan import peak_of
 from dpo.training.run_folder import (
     METRICS,
     check_finished,
@@ -42,7 +49,7 @@ from dpo.training.run_folder import (
 )
 from dpo.training.setup import TrainContext, open_run
 from dpo.training.signals import StopRequest
-from dpo.training.step import name_pairs, pairs_run, train_step
+from dpo.training.step import pairs_run, train_step
 from dpo.training.trackers import check_trackers
 from prefdata.store.claim import Claim
 from prefdata.store.commit import lock_folder, make_folder, write_bytes
@@ -89,6 +96,7 @@ def train(
     """
     tune_cpu_allocator()
     check_trackers(config)
+    config = with_precision(config)
     accelerator = make_accelerator(config)
     claim = claim_run(config)
     make_folder(config.out)
@@ -97,7 +105,7 @@ def train(
     with lock_folder(config.out) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
             claim.save()
-        run = open_run(config, accelerator)
+        run = open_run(config, accelerator, on_message)
         finished = run_training(run, claim, report=report, on_message=on_message)
         accelerator.wait_for_everyone()
         accelerator.end_training()
@@ -110,7 +118,7 @@ def run_training(
     """Train an open run to its end: `train` without opening and locking."""
     config = run.config
     started = time.perf_counter()
-    for line in _said_first(run):
+    for line in messages_before(run):
         on_message(line)
     if (summary := _finished_before(run, on_message)) is not None:
         on_message(f"{config.out} contains this run, finished at step {summary.steps:,}")
@@ -141,18 +149,6 @@ def run_training(
     return finished
 
 
-def _said_first(run: TrainContext) -> Iterator[str]:
-    """Yield messages about how the run works, before its first step."""
-    config = run.config
-    if run.unshared_because is not None:
-        yield f"prompts are not shared by their completions: {run.unshared_because}"
-    yield from run.notices
-    if config.mixed_precision == "fp16" and run.accelerator.device.type == "cpu":
-        yield "fp16 on a CPU may take hundreds of times as long as bf16"
-    if config.eval_split not in (None, "test"):
-        yield f"evaluates on the split {config.eval_split}"
-
-
 def _take_steps(
     run: TrainContext, log: MetricsLog, start: Resumed, on_message: Callable[[str], None]
 ) -> Ended:
@@ -167,7 +163,7 @@ def _take_steps(
                 skipped += 1
                 on_message(left_out)
             elif (height := spikes.sees(log.last["loss"])) is not None:
-                on_message(_of_a_spike(run, step, log.last["loss"], height))
+                on_message(spike_message(run, step, log.last["loss"], height))
             is_best, is_last = _evaluate_if_due(run, step, log), step == run.total_steps
             number = stop.signal_on_any_rank(run.accelerator)
             is_over = run.watch.is_over
@@ -177,11 +173,6 @@ def _take_steps(
             if is_last or is_over or number:
                 return Ended(step, None if is_last or is_over else number)
     return Ended(start.step, None)
-
-
-def _of_a_spike(run: TrainContext, step: int, loss: float, height: float) -> str:
-    above = f"{height:.1f} deviations above the mean of the last {SPIKE_WINDOW}"
-    return f"step {step:,}: its loss {loss:.4f} is {above} (pairs {name_pairs(run, step)})"
 
 
 def _how_it_ended(finished: TrainResult) -> str:
@@ -303,6 +294,8 @@ def _summarize(run: TrainContext, log: MetricsLog, step: int, *, seconds: float)
         best=None if best is None else {"step": best.step, **best.found},
         stopped_early=run.watch.why if step < run.total_steps else None,
         seconds=round(seconds, 1),
+        planned_bytes=run.plan.total,
+        peak_bytes=peak_of(run.accelerator.device),
     )
 
 
@@ -319,9 +312,11 @@ def _finish(
     _load_best(run, summary, on_message)
     # without accelerate's own autocast, so that a few rows run in float32
     policy = run.accelerator.unwrap_model(run.policy, keep_fp32_wrapper=False)
-    precision = run.config.mixed_precision if is_sharded(run.policy) else "no"
+    precision = run.config.precision if is_sharded(run.policy) else "no"
     scored = probe(policy, run.train.pairs, precision=precision)
     reshard_root(run.policy)
+    run.optimizer.state.clear()  # what is saved is read back, which takes memory too
+    return_freed_memory()
     weights = whole_weights(policy.model)
     if run.accelerator.is_main_process:
         card = write_card(summary, name=out.name)

@@ -16,17 +16,18 @@ def check_memory(run: TrainContext) -> None:
     The optimizer's moments are allocated first, so this takes as much memory as a step. They also
     get addresses below the memory that each step frees and allocates again.
 
-    Raises TrainingError (T303), naming the longest one's first pair, if memory is too small, and
+    Raises TrainingError if memory is too small (T303, naming the longest one's first pair; T305 for
+    the moments), and
     UsageError (T183) if the model's own code fails.
     """
     pairs = run.train.pairs
     units, sizes = _longest_units(run)
     most = run.config.global_batch_size  # a pack has pairs of one step
-    chosen = costliest(sizes, budget=run.config.pack_tokens, most=most)
+    chosen = costliest(sizes, budget=run.config.pack_size, most=most)
     rows_of = [range(*run.order.starts[units[at] : units[at] + 2]) for at in chosen]
     rows = [row for some in rows_of for row in some]
+    _allocate_moments(run)
     try:
-        init_optimizer_state(run.optimizer)
         with run.autocast():
             found = run.policy(run.train.batch(rows, run.accelerator.device).pack)
             total = found.logps_N.sum()
@@ -47,6 +48,22 @@ def check_memory(run: TrainContext) -> None:
         raise TrainingError("T303", "the largest pack", problem, remedy) from error
     finally:
         run.optimizer.zero_grad(set_to_none=True)
+
+
+def _allocate_moments(run: TrainContext) -> None:
+    """Allocate the optimizer's moments. Raises TrainingError (T305) if they do not fit."""
+    try:
+        init_optimizer_state(run.optimizer)
+    except (MemoryError, RuntimeError) as error:
+        if not is_of_memory(error):
+            raise
+        planned = (run.plan.weights + run.plan.moments) / 1e9
+        problem = f"they do not fit into memory with the weights, {planned:,.1f} GB together"
+        remedy = (
+            "use optimizer.name adamw_8bit or rmsprop, lora, or fsdp2.yaml; smaller packs and"
+            " gradient_checkpointing do not lower them"
+        )
+        raise TrainingError("T305", "the optimizer's moments", problem, remedy) from error
 
 
 def _fails(run: TrainContext, error: Exception) -> UsageError:

@@ -71,8 +71,8 @@ def round_stochastically(tensor: Tensor) -> Tensor:
     [1.0, 1.0078125]
     """
     bits = tensor.view(torch.int32)
-    bits = bits + torch.randint_like(bits, 1 << _LOW_BITS)
-    return bits.bitwise_and_(-1 << _LOW_BITS).view(torch.float32).to(torch.bfloat16)
+    drawn = torch.randint_like(bits, 1 << _LOW_BITS).add_(bits)
+    return drawn.bitwise_and_(-1 << _LOW_BITS).view(torch.float32).to(torch.bfloat16)
 
 
 @contextmanager

@@ -1,26 +1,22 @@
 """Everything that a run needs, opened and checked before its first step."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
-from torch import Tensor
+from transformers import PreTrainedModel
 
 import prefdata
 from dpo.config import ReferenceConfig, TrainConfig
-from dpo.data.packing import Pack, pack
 from dpo.data.pairs import Pairs
 from dpo.data.reference_folder import MANIFEST, reference_folder
 from dpo.data.reference_store import Reference, open_reference
 from dpo.data.sampler import Order, make_order, num_steps
-from dpo.data.token_weights import TokenWeights, weigh, weigh_reference, wpo_weight
 from dpo.errors import UsageError
-from dpo.loss import PairLogps
 from dpo.model.adapters import absorb_adapter, has_adapter
 from dpo.model.attention import require_backend
 from dpo.model.fingerprints import (
@@ -32,7 +28,7 @@ from dpo.model.fingerprints import (
 )
 from dpo.model.load import check_model, require_trainable
 from dpo.model.moe import check_routing
-from dpo.model.policy import Policy, PolicyOptions, PolicyOutput, device_of
+from dpo.model.policy import Policy, PolicyOptions, device_of
 from dpo.model.self_check import length_notice, logits_notice, make_policy
 from dpo.model.sharded import Sharding, fill, load_part
 from dpo.model.source import ModelSource, find_parts
@@ -46,77 +42,14 @@ from dpo.training.metrics import OF_REFERENCE
 from dpo.training.mfu import MfuMeter, make_machine
 from dpo.training.objective import Objective
 from dpo.training.optimizer import make_optimizer
+from dpo.training.plan import MemoryPlan, Run, make_plan, place_of
 from dpo.training.rounding import step_in_float32
 from dpo.training.samples import Sampler, open_sampler
+from dpo.training.split import Split, read_eval_splits, read_split
 from prefdata.hub.inputs import is_hub_name
 from prefdata.records.split_names import rank_of
 from prefdata.sharing.local import pull_cached
 from prefdata.store.reader import Build
-
-
-class Batch(NamedTuple):
-    """Pairs in one pack."""
-
-    rows: list[int]
-    pack: Pack
-    pair_index_R2: Tensor
-    """Indices of chosen and rejected among the pack's completions."""
-
-
-class Split(NamedTuple):
-    """One split with its reference log-probs."""
-
-    pairs: Pairs
-    ref_logps: NDArray[np.float32]
-    """Sums over chosen and rejected under the reference, (rows, 2), nats; NaN without one."""
-    counting: TokenWeights | None = None
-    """Weights of tokens; None if all count equally."""
-    sources: tuple[str, ...] = ()
-    """Names of the files that the rows are from, if there are several."""
-    source_numbers: NDArray[np.int32] = np.zeros(0, np.int32)
-    """Index of each row's file in `sources`."""
-
-    def batch(self, rows: list[int], device: torch.device) -> Batch:
-        """Return pairs as one pack, with each prompt and each of its completions once."""
-        joined = self.pairs.share_prompts(rows)
-        return Batch(
-            rows, pack(joined.prompts).to(device), torch.from_numpy(joined.sides).to(device)
-        )
-
-    def pair_logps(self, batch: Batch, found: PolicyOutput) -> PairLogps:
-        """Return policy and reference log-probs of a pack's pairs, from the policy's output."""
-        rows, sides = batch.rows, batch.pair_index_R2
-        lengths = batch.pack.lengths()[sides]
-        token_logps_N, weight = found.logps_N, torch.ones_like(lengths[:, 0])
-        if found.collisions_N is not None:
-            weight = wpo_weight(batch.pack, token_logps_N, found.collisions_N)[sides].prod(1)
-            weight = weight.clamp(max=1.0)
-        if self.counting is None:
-            sums = batch.pack.sums(token_logps_N)[sides]
-        else:
-            weights = [
-                self.counting.weights(self.pairs.pair_id(row), both)
-                for row, both in zip(rows, lengths.int().tolist(), strict=True)
-            ]
-            sums = weigh(batch.pack, token_logps_N, sides, weights)
-            counted = [[some.sum() for some in pair] for pair in weights]
-            lengths = lengths.new_tensor(np.array(counted))
-        ref, margin, group = (
-            torch.from_numpy(column[rows]).to(sums.device)
-            for column in (self.ref_logps, self.pairs.margins, self.pairs.groups)
-        )
-        return PairLogps(
-            chosen=sums[:, 0],
-            rejected=sums[:, 1],
-            ref_chosen=ref[:, 0],
-            ref_rejected=ref[:, 1],
-            chosen_length=lengths[:, 0],
-            rejected_length=lengths[:, 1],
-            margin=margin,
-            group=group,
-            winner=sides[:, 0],
-            weight=weight,
-        )
 
 
 @dataclass(frozen=True)
@@ -151,6 +84,7 @@ class TrainContext:
     that run in rows of their own because of their length."""
     decides: Deciding
     reference_hash: str | None
+    plan: MemoryPlan
 
     @property
     def fingerprint(self) -> str:
@@ -159,34 +93,44 @@ class TrainContext:
 
     def autocast(self) -> torch.autocast:
         """Return the autocast context of a forward pass."""
-        return autocast(self.accelerator.device, self.config.mixed_precision)
+        return autocast(self.accelerator.device, self.config.precision)
 
 
-def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
-    """Open data, reference and model, and check that they match."""
-    source = source_of(config)
-    for one in dict.fromkeys((source, ModelSource(config.reference_model or config.model))):
-        check_model(one)
-    require_trainable(source)
+def open_run(
+    config: TrainConfig,
+    accelerator: Accelerator,
+    on_message: Callable[[str], None] = lambda line: None,  # noqa: ARG005
+) -> TrainContext:
+    """Open data, reference and model, and check that they match.
+
+    `on_message` gets the plan before the weights are loaded.
+    """
+    source, how = source_of(config), sharding()
+    empty = _check_models(config, source)
     build, config = _open_data(config, accelerator)
     objective = Objective(config.loss)
     reference = _open_reference(build, config, objective)
     check_tokenizer(find_parts(source).tokenizer, build)
-    train = _split(build, reference, "train", config)
+    train = read_split(build, reference, "train", config)
     _require_margins(objective, train.pairs, place=str(config.data))
     order = make_order(train.pairs, config)
-    further = _eval_splits(build, reference, config)
+    further = read_eval_splits(build, reference, config)
     seen = [split.pairs for split in (train, *further.values())]
     check_watched(config, reference, {name: split.sources for name, split in further.items()})
     test = further.pop(config.eval_split or "", None)
-    how = sharding()
+    place = place_of(accelerator.device)
+    run = Run(config, source, train.pairs, order, place, how, accelerator.num_processes)
+    plan = make_plan(empty, run)
+    for line in plan.lines:
+        on_message(line)
+    config = plan.config
     policy, why, notices = _open_policy(config, seen, accelerator.device, how)
     weights = WeightsId.of(source, policy.model)
     spread = reference and _check_reference(config, policy, weights, train, (reference, how))
     decides = Deciding.of(config, build, reference, weights)
     sampler = None if test is None else open_sampler(config, test.pairs, policy)
     policy, more = for_training(policy, config, how)
-    machine = make_machine(policy, precision=config.mixed_precision)
+    machine = make_machine(policy, precision=config.precision)
     prepared, optimizer = _prepare(policy, config, accelerator)
     return TrainContext(
         config=config,
@@ -200,7 +144,7 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
         policy=prepared,
         optimizer=optimizer,
         objective=objective,
-        scale=LossScale(config.mixed_precision),
+        scale=LossScale(config.precision),
         watch=Watch(config),
         machine=machine,
         total_steps=num_steps(config, len(order)),
@@ -210,7 +154,17 @@ def open_run(config: TrainConfig, accelerator: Accelerator) -> TrainContext:
         notices=(*notices, *more, *(() if reference is not None else (_WITHOUT_REFERENCE,))),
         decides=decides,
         reference_hash=reference and reference.manifest.hash,
+        plan=plan.memory,
     )
+
+
+def _check_models(config: TrainConfig, source: ModelSource) -> PreTrainedModel:
+    """Check the policy and the reference's own model; return the policy without weights."""
+    empty = check_model(source)
+    require_trainable(source)
+    if config.reference_model not in (None, config.model):
+        check_model(config.reference_model)
+    return empty
 
 
 def source_of(config: TrainConfig) -> ModelSource:
@@ -278,7 +232,7 @@ def _open_policy(
         check_routing(model, place=config.model)
     lengths = [check_lengths(model, pairs, place=config.model) for pairs in seen]
     prepare = partial(fill, name=find_parts(config.model).base, how=how)
-    precision = config.mixed_precision
+    precision = config.precision
     policy, why = make_policy(model, *seen, options=options, precision=precision, prepare=prepare)
     by_length = length_notice(policy, *seen) if why is None else None
     base = find_parts(config.model).base
@@ -303,7 +257,7 @@ def _check_reference(
     source: tuple[Reference, Sharding | None],
 ) -> Spread:
     """Compare fingerprints, then recompute a few rows with the reference's own model."""
-    (reference, how), (name, precision) = source, (config.reference_model, config.mixed_precision)
+    (reference, how), (name, precision) = source, (config.reference_model, config.precision)
     own = source_of(config)
     if name is None or (name == config.model and own.adapter is None):
         check_reference(reference, weights, own, precision)
@@ -318,46 +272,6 @@ def _check_reference(
         )
         check_reference(reference, WeightsId.of(other, loaded), other, precision)
     return spot_check(policy, train.pairs, reference, "train")
-
-
-def _split(build: Build, reference: Reference | None, split: str, config: TrainConfig) -> Split:
-    shards = [shard.read() for shard in build.shards(split)]
-    pairs, counting = Pairs(shards), None
-    if config.ld_alpha is not None or config.sampo:
-        counting = TokenWeights(config.ld_alpha, config.seed)
-    if reference is None:
-        return Split(pairs, np.full((len(pairs), 2), np.nan, np.float32), counting)
-    tables = reference.tables(split)
-    if counting is not None:
-        return Split(pairs, weigh_reference(counting, shards, tables), counting)
-    columns = ("ref_chosen_logps", "ref_rejected_logps")
-    sums = [np.stack([table[name].to_numpy() for name in columns], 1) for table in tables]
-    return Split(pairs, np.concatenate(sums) if sums else np.zeros((0, 2), np.float32))
-
-
-def _eval_splits(
-    build: Build, reference: Reference | None, config: TrainConfig
-) -> dict[str, Split]:
-    """Return the splits to evaluate on that have rows, by name, with their sources."""
-    names = [config.eval_split, *config.eval_splits]
-    return {
-        name: _with_sources(build, reference, name, config)
-        for name in names
-        if name is not None and build.splits[name].rows
-    }
-
-
-def _with_sources(
-    build: Build, reference: Reference | None, name: str, config: TrainConfig
-) -> Split:
-    split = _split(build, reference, name, config)
-    if len(build.manifest.inputs) < 2:
-        return split
-    column = build.text(name)["source"].combine_chunks().dictionary_encode()
-    paths = column.dictionary.to_pylist()
-    names = [Path(path).name for path in paths]
-    names = names if len(set(names)) == len(names) else paths
-    return split._replace(sources=tuple(names), source_numbers=np.array(column.indices))
 
 
 def _open_data(config: TrainConfig, accelerator: Accelerator) -> tuple[Build, TrainConfig]:

@@ -33,7 +33,8 @@ from dpo.training.distributed import is_sharded, whole
 from dpo.training.metrics import SUMS, by_name, means, pair_sums
 from dpo.training.mfu import work_of
 from dpo.training.optimizer import learning_rate, set_rate
-from dpo.training.setup import Split, TrainContext
+from dpo.training.setup import TrainContext
+from dpo.training.split import Split
 
 
 def train_step(run: TrainContext, step: int) -> dict[str, float]:
@@ -94,7 +95,7 @@ def _gradients(run: TrainContext, step: int) -> tuple[dict[str, float], float]:
 def packs_of(run: TrainContext, step: int) -> list[list[int]]:
     """Return this rank's packs of a step, as rows; every rank gets the same number of packs."""
     units, ranks = run.order.step(step), run.accelerator.num_processes
-    packs = pack_units(run.train.pairs, units, budget=run.config.pack_tokens, ranks=ranks)
+    packs = pack_units(run.train.pairs, units, budget=run.config.pack_size, ranks=ranks)
     return packs[run.accelerator.process_index]
 
 
@@ -261,7 +262,7 @@ def _refuse_nonfinite(run: TrainContext, step: int, found: dict[str, float]) -> 
     what = f"loss {found['loss']} and gradient norm {found['grad_norm']}"
     problem = f"{what}, so the step was not taken (pairs {name_pairs(run, step)})"
     remedy = "look at these pairs, lower the learning rate, or set skip_nonfinite and start again"
-    if run.config.mixed_precision == "fp16":
+    if run.config.precision == "fp16":
         remedy = f"use bf16, which has float32's range, {remedy}"
     raise TrainingError("T301", f"step {step:,}", problem, remedy)
 
@@ -270,7 +271,7 @@ def _check_first(run: TrainContext, found: dict[str, float], reference_loss: flo
     """Check the first step against the reference, as exactly as its precision allows."""
     draws = partial(_draws_at_random, run, 1)
     model = run.accelerator.unwrap_model(run.policy).model
-    is_exact = run.config.mixed_precision == "no" and is_float32(model)
+    is_exact = run.config.precision == "no" and is_float32(model)
     if is_exact or run.spread is None:
         check_first_loss(found["loss"], expected=reference_loss, draws=draws)
         return
