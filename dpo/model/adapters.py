@@ -1,5 +1,6 @@
 """Adapters from disk, as layers of a model."""
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,6 +68,7 @@ def hold_in_float32(model: torch.nn.Module) -> None:
 
 def require_peft(place: str) -> Any:
     """Import peft. Raises UsageError (T128) if it is not installed."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it if it is there
     try:
         import peft  # optional, and the import takes a second
     except ImportError as error:
