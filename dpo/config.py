@@ -18,7 +18,7 @@ from pydantic import (
 from dpo.loss import LOSSES, ON_MARGINS, RANKED, STATEFUL, is_reference_free, settings
 from dpo.optimizer_config import OptimizerConfig
 from dpo.precision import Precision, Quantize, Weights
-from dpo.saving_config import EarlyStopping, EvalMetric, SaveConfig
+from dpo.saving_config import EarlyStopping, EvalMetric, SampleSettings, SaveConfig
 from prefdata.settings import accept_old_keys, settle_words
 
 Count = Annotated[int, Field(gt=0, le=2**53)]
@@ -173,26 +173,6 @@ class LoraSettings(_Model):
     """Train directions and magnitudes separately (https://arxiv.org/abs/2402.09353)."""
     rslora: bool = False
     """Scale by alpha / √r (https://arxiv.org/abs/2312.03732)."""
-
-
-class SampleSettings(_Model):
-    """Samples of fixed prompts at each evaluation; a number is the number of prompts."""
-
-    prompts: Count
-    """Prompts to complete: the first distinct ones of the split."""
-    max_new_tokens: Count = 64
-    """Maximum number of tokens of a completion."""
-    temperature: NonNegativeFloat = 0.0
-    """0 is greedy decoding; else draws by `seed`, the same random numbers at each evaluation."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus sampling: mass of the likeliest tokens to keep; only above temperature 0."""
-
-    @model_validator(mode="after")
-    def _draws(self) -> "SampleSettings":
-        if self.top_p < 1 and self.temperature == 0:
-            message = "top_p is not used at temperature 0"
-            raise ValueError(message)
-        return self
 
 
 class ReferenceConfig(_Model):

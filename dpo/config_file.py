@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from dpo.config import LoraSettings, LossConfig, ReferenceConfig, SampleSettings, TrainConfig
+from dpo.config import LoraSettings, LossConfig, ReferenceConfig, TrainConfig
 from dpo.errors import UsageError
-from dpo.saving_config import EarlyStopping
+from dpo.saving_config import EarlyStopping, SampleSettings
 from prefdata.settings import parse_yaml, read_settings
 
 

@@ -61,9 +61,14 @@ class _Pass(NamedTuple):
 
     policy: Policy
     precision: Precision
-    pack_tokens: int
+    given: int | None
+    """Tokens of a pack; None is 2,048 on a CPU and 16,384 on a GPU."""
     ranks: PartialState
     advance: Advance
+
+    @property
+    def pack_tokens(self) -> int:
+        return self.given or (2048 if self.ranks.device.type == "cpu" else 16_384)
 
 
 class _Found(NamedTuple):
@@ -86,13 +91,11 @@ def compute_reference(
     """Write the log-probs of every completion of a build under `model`.
 
     They are stored in `reference/NAME` in the build; a `Path` is used as it is. A finished
-    directory with the same fingerprint is not changed; one with another is an error. The device
-    decides precision and pack size if they are None. The bar counts pairs. Raises DpoError and
-    PrefdataError.
+    directory with the same fingerprint is not changed; one with another is an error. Precision and
+    pack size are the device's if None. The bar counts pairs. Raises DpoError and PrefdataError.
     """
     ranks, how = join_processes(), sharding()
     precision = mixed_precision or precision_of(ranks.device)
-    pack_tokens = pack_tokens or (2048 if ranks.device.type == "cpu" else 16_384)
     is_main = ranks.is_main_process
     progress = (progress if is_main else None) or Silent()
     tune_cpu_allocator()

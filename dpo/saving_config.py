@@ -1,4 +1,4 @@
-"""Settings of what a run leaves, which of its steps, and when it ends early."""
+"""Settings of what a run leaves, which of its steps, when it ends early, and its samples."""
 
 from typing import Annotated, Literal
 
@@ -9,6 +9,7 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     PositiveInt,
+    model_validator,
 )
 
 
@@ -86,3 +87,23 @@ class EarlyStopping(_Model):
     """Metric of the evaluations; its name decides whether lower or higher is better."""
     min_delta: NonNegativeFloat = 0.0
     """Smallest change that counts as an improvement."""
+
+
+class SampleSettings(_Model):
+    """Samples of fixed prompts at each evaluation; a number is the number of prompts."""
+
+    prompts: PositiveInt
+    """Prompts to complete: the first distinct ones of the split."""
+    max_new_tokens: PositiveInt = 64
+    """Maximum number of tokens of a completion."""
+    temperature: NonNegativeFloat = 0.0
+    """0 is greedy decoding; else draws by `seed`, the same random numbers at each evaluation."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling: mass of the likeliest tokens to keep; only above temperature 0."""
+
+    @model_validator(mode="after")
+    def _draws(self) -> "SampleSettings":
+        if self.top_p < 1 and self.temperature == 0:
+            message = "top_p is not used at temperature 0"
+            raise ValueError(message)
+        return self

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from dpo.config import SampleSettings, TrainConfig
+from dpo.config import TrainConfig
 from dpo.data.pairs import Pairs
 from dpo.errors import UsageError
 from dpo.model.policy import Policy
 from dpo.model.tokenizer import load_tokenizer, stop_ids
 from dpo.sampling.cache_check import choose_reader
 from dpo.sampling.decode import MakeReader, Prompt, Sampling, sample_batch, uniforms
+from dpo.saving_config import SampleSettings
 from dpo.training.distributed import is_sharded
 
 BATCH = 32

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -101,33 +102,22 @@ def open_run(
     accelerator: Accelerator,
     on_message: Callable[[str], None] = lambda line: None,  # noqa: ARG005
 ) -> TrainContext:
-    """Open data, reference and model, and check that they match.
-
-    `on_message` gets the plan before the weights are loaded.
-    """
+    """Open data, reference and model, and check that they match; `on_message` gets the plan."""
     source, how = source_of(config), sharding()
     empty = _check_models(config, source)
     build, config = _open_data(config, accelerator)
-    objective = Objective(config.loss)
-    reference = _open_reference(build, config, objective)
     check_tokenizer(find_parts(source).tokenizer, build)
-    train = read_split(build, reference, "train", config)
-    _require_margins(objective, train.pairs, place=str(config.data))
-    order = make_order(train.pairs, config)
-    further = read_eval_splits(build, reference, config)
-    seen = [split.pairs for split in (train, *further.values())]
-    check_watched(config, reference, {name: split.sources for name, split in further.items()})
-    test = further.pop(config.eval_split or "", None)
-    place = place_of(accelerator.device)
-    run = Run(config, source, train.pairs, order, place, how, accelerator.num_processes)
-    plan = make_plan(empty, run)
+    objective = Objective(config.loss)
+    data = _read_data(build, config, objective)
+    reference, train, test = data.reference, data.train, data.test
+    ranks, place = accelerator.num_processes, place_of(accelerator.device)
+    plan = make_plan(empty, Run(config, source, train.pairs, data.order, place, how, ranks))
     for line in plan.lines:
         on_message(line)
     config = plan.config
-    policy, why, notices = _open_policy(config, seen, accelerator.device, how)
+    policy, why, notices = _open_policy(config, data.seen, accelerator.device, how)
     weights = WeightsId.of(source, policy.model)
     spread = reference and _check_reference(config, policy, weights, train, (reference, how))
-    decides = Deciding.of(config, build, reference, weights)
     sampler = None if test is None else open_sampler(config, test.pairs, policy)
     policy, more = for_training(policy, config, how)
     machine = make_machine(policy, precision=config.precision)
@@ -137,9 +127,9 @@ def open_run(
         accelerator=accelerator,
         build=build,
         train=train,
-        order=order,
+        order=data.order,
         test=test,
-        further=further,
+        further=data.further,
         sampler=sampler,
         policy=prepared,
         optimizer=optimizer,
@@ -147,15 +137,42 @@ def open_run(
         scale=LossScale(config.precision),
         watch=Watch(config),
         machine=machine,
-        total_steps=num_steps(config, len(order)),
+        total_steps=num_steps(config, len(data.order)),
         starts_as_reference=reference is not None and weights.made(reference.manifest),
         spread=spread,
         unshared_because=why,
         notices=(*notices, *more, *(() if reference is not None else (_WITHOUT_REFERENCE,))),
-        decides=decides,
+        decides=Deciding.of(config, build, reference, weights),
         reference_hash=reference and reference.manifest.hash,
         plan=plan.memory,
     )
+
+
+class _Data(NamedTuple):
+    """Splits of a run with their reference."""
+
+    reference: Reference | None
+    train: Split
+    order: Order
+    test: Split | None
+    further: dict[str, Split]
+
+    @property
+    def seen(self) -> list[Pairs]:
+        """Return the pairs of all splits."""
+        splits = (self.train, self.test, *self.further.values())
+        return [split.pairs for split in splits if split is not None]
+
+
+def _read_data(build: Build, config: TrainConfig, objective: Objective) -> _Data:
+    reference = _open_reference(build, config, objective)
+    train = read_split(build, reference, "train", config)
+    _require_margins(objective, train.pairs, place=str(config.data))
+    order = make_order(train.pairs, config)
+    further = read_eval_splits(build, reference, config)
+    check_watched(config, reference, {name: split.sources for name, split in further.items()})
+    test = further.pop(config.eval_split or "", None)
+    return _Data(reference, train, order, test, further)
 
 
 def _check_models(config: TrainConfig, source: ModelSource) -> PreTrainedModel:
