@@ -56,6 +56,7 @@ def save_run(source: Source, config: TrainConfig, claim: Claim) -> Saved:
     notices = write_model(source, config, staged[ADAPTER], staged[MODEL])
     files: dict[str, FileDigest] = {}
     for name, folder in staged.items():
+        notices = [line.replace(str(folder), str(claim.folder / name)) for line in notices]
         if folder.is_dir():
             for file in folder.rglob("*"):
                 fsync_path(file)

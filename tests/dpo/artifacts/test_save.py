@@ -98,6 +98,7 @@ def test_a_bf16_base_comes_back_as_bf16_and_its_rounding_is_stated(
     assert saved.keys() == stored(model).keys()
     notices = [line for line in heard if "rounding to its dtype" in line]
     assert len(notices) == 1
+    assert "prefdata-tmp" not in notices[0]
     lost = gaps(AutoModelForCausalLM.from_pretrained(config.out / "model", dtype="float32"), wanted)
     assert f"{lost.max():.2g} at most" in notices[0]
     assert (config.out / "model" / "config.json").read_bytes() == (
