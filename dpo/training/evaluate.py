@@ -2,30 +2,58 @@
 
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dpo.data.sampler import make_order, packs_in_order
 from dpo.loss import PairLogps
-from dpo.training.metrics import by_name, is_right, means, pair_sums
+from dpo.training.metrics import by_name, is_right, means, pair_sums, rounded
 from dpo.training.setup import TrainContext
 from dpo.training.split import Split
 from dpo.training.step import forward_logps
 
+NUM_HARDEST = 10
 
-def evaluate_all(run: TrainContext) -> dict[str, float]:
-    """Return the metrics of all evaluation splits: `eval/…`, and `eval/NAME/…` for further ones."""
-    found = {} if run.test is None else evaluate(run, run.test)
+
+class Evaluation(NamedTuple):
+    """Metrics of all evaluation splits, and the pairs of `eval_split` with the largest loss."""
+
+    metrics: dict[str, float]
+    """`eval/…`, and `eval/NAME/…` for further splits."""
+    hardest: list[dict[str, Any]]
+    """Row in the split, pair_id, loss and, with a reference, margin; the largest loss first."""
+
+
+class _Scored(NamedTuple):
+    """Losses, (B,), and log-probs of the first pairs of a split."""
+
+    losses: Tensor
+    logps: PairLogps
+
+
+def evaluate_all(run: TrainContext) -> Evaluation:
+    """Evaluate all splits of the run."""
+    metrics: dict[str, float] = {}
+    hardest: list[dict[str, Any]] = []
+    if run.test is not None:
+        scored = _score(run, run.test)
+        metrics = _metrics(run, run.test, scored, "eval/")
+        hardest = _hardest(run, run.test, scored)
     for name, split in run.further.items():
-        found |= evaluate(run, split, prefix=f"eval/{name}/")
-    return found
+        metrics |= evaluate(run, split, prefix=f"eval/{name}/")
+    return Evaluation(metrics, hardest)
+
+
+def evaluate(run: TrainContext, split: Split, *, prefix: str = "eval/") -> dict[str, float]:
+    """Return means over the split's first `eval_rows` pairs, named `eval/…`; each counts once."""
+    return _metrics(run, split, _score(run, split), prefix)
 
 
 @torch.no_grad()
-def evaluate(run: TrainContext, split: Split, *, prefix: str = "eval/") -> dict[str, float]:
-    """Return means over the split's first `eval_rows` pairs, named `eval/…`; each counts once.
+def _score(run: TrainContext, split: Split) -> _Scored:
+    """Run the policy over the split's first `eval_rows` pairs.
 
     Losses that couple pairs see them in batches of `global_batch_size` pairs or groups, in the
     split's order.
@@ -42,11 +70,27 @@ def evaluate(run: TrainContext, split: Split, *, prefix: str = "eval/") -> dict[
         PairLogps(*(column[start:stop] for column in whole))
         for start, stop in pairwise([*cuts[cuts < count].tolist(), count])
     ]
-    losses = torch.cat([run.objective(batch) * batch.weight for batch in batches])
-    sums = by_name(pair_sums(losses, whole, beta=run.objective.beta))
+    return _Scored(torch.cat([run.objective(b) * b.weight for b in batches]), whole)
+
+
+def _metrics(run: TrainContext, split: Split, scored: _Scored, prefix: str) -> dict[str, float]:
+    sums = by_name(pair_sums(scored.losses, scored.logps, beta=run.objective.beta))
     if run.reference_hash is None:
         return means(sums, prefix=prefix, has_reference=False)
-    return means(sums, prefix=prefix) | _by_source(split, is_right(whole), prefix)
+    return means(sums, prefix=prefix) | _by_source(split, is_right(scored.logps), prefix)
+
+
+def _hardest(run: TrainContext, split: Split, scored: _Scored) -> list[dict[str, Any]]:
+    """Return the pairs of largest loss; of equal ones, the first."""
+    order = scored.losses.argsort(descending=True, stable=True)[:NUM_HARDEST].tolist()
+    margins = run.objective.beta * scored.logps.margins
+    found = []
+    for row in order:
+        values = {"loss": float(scored.losses[row])}
+        if run.reference_hash is not None:
+            values["margin"] = float(margins[row])
+        found.append({"row": row, "pair_id": split.pairs.pair_id(row), **rounded(values)})
+    return found
 
 
 def sample(run: TrainContext) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ Report = Callable[[int, int, dict[str, float]], None]
 """Callback that gets a step, the number of all steps, and the step's metrics."""
 
 
-_LISTS = ("pair_ids", "samples")
+_LISTS = ("pair_ids", "samples", "hardest")
 
 
 class MetricsLog:
@@ -28,7 +28,8 @@ class MetricsLog:
         self.path = run.config.out / "metrics.jsonl"
         self.pairs_path = self.path.with_name("pairs.jsonl")
         self.samples_path = self.path.with_name("samples.jsonl")
-        others = (self.pairs_path, self.samples_path)
+        self.hardest_path = self.path.with_name("hardest.jsonl")
+        others = (self.pairs_path, self.samples_path, self.hardest_path)
         self.notices: list[str] = []
         """Messages about the files that an earlier start left."""
         if self._is_main:
@@ -45,16 +46,20 @@ class MetricsLog:
 
     def write_pairs(self, step: int, pair_ids: list[str]) -> None:
         """Append the ids of a step's pairs, from all ranks, in the order of the step."""
-        if self._is_main:
-            line = json.dumps({"step": step, "pair_ids": pair_ids}).encode() + b"\n"
-            with self.pairs_path.open("ab") as file:
-                file.write(line)
+        self._append(self.pairs_path, {"step": step, "pair_ids": pair_ids})
 
     def write_samples(self, step: int, samples: list[dict[str, Any]]) -> None:
         """Append the policy's completions at an evaluation."""
+        self._append(self.samples_path, {"step": step, "samples": samples})
+
+    def write_hardest(self, step: int, hardest: list[dict[str, Any]]) -> None:
+        """Append the pairs of an evaluation with the largest loss."""
+        self._append(self.hardest_path, {"step": step, "hardest": hardest})
+
+    def _append(self, path: Path, line: dict[str, Any]) -> None:
         if self._is_main:
-            with self.samples_path.open("ab") as file:
-                file.write(json.dumps({"step": step, "samples": samples}).encode() + b"\n")
+            with path.open("ab") as file:
+                file.write(json.dumps(line).encode() + b"\n")
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         line = {"step": step, **rounded(metrics)}
@@ -66,8 +71,7 @@ class MetricsLog:
             is_training and step % self._run.config.log_every != 0 and step > 1
         ):
             return
-        with self.path.open("ab") as file:
-            file.write(json.dumps(line).encode() + b"\n")
+        self._append(self.path, line)
         self._run.accelerator.log(metrics, step=step)
 
     def lines(self) -> list[dict[str, Any]]:
@@ -77,6 +81,10 @@ class MetricsLog:
     def samples(self) -> list[dict[str, Any]]:
         """Return the completions of all evaluations."""
         return read_lines(self.samples_path)
+
+    def hardest(self) -> list[dict[str, Any]]:
+        """Return the pairs of largest loss of all evaluations."""
+        return read_lines(self.hardest_path)
 
 
 def _kept(path: Path, first_step: int) -> list[dict[str, Any]]:

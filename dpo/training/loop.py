@@ -1,6 +1,5 @@
 """The training loop, read from top to bottom."""
 
-import signal
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -8,8 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dpo.artifacts.card import write_card
-from dpo.artifacts.report.page import NAME as PAGE
-from dpo.artifacts.report.page import RunFacts, render_run
 from dpo.artifacts.rescore import probe
 from dpo.artifacts.save import Source, save_run
 from dpo.artifacts.summary import NAME, RunSummary, read_summary
@@ -47,12 +44,13 @@ from dpo.training.run_folder import (
     claim_run,
     seal_run,
 )
+from dpo.training.run_page import how_it_finished, how_it_stopped, write_page
 from dpo.training.setup import TrainContext, open_run
 from dpo.training.signals import StopRequest
 from dpo.training.step import pairs_run, train_step
 from dpo.training.trackers import check_trackers
 from prefdata.store.claim import Claim
-from prefdata.store.commit import lock_folder, make_folder, write_bytes
+from prefdata.store.commit import lock_folder, make_folder
 
 _OTHER = "other settings, data or weights"
 
@@ -142,10 +140,10 @@ def run_training(
             summary = _summarize(run, log, ended.step, seconds=time.perf_counter() - started)
             return _finish(run, log, claim, summary, on_message)
     except TrainingError as error:
-        _write_page(run, log, f"Stopped by an error at {error.place}: {error.problem}.")
+        write_page(run, log, f"Stopped by an error at {error.place}: {error.problem}.")
         raise
     finished = TrainResult(config.out, ended.step, ended.signal, None)
-    _write_page(run, log, _how_it_ended(finished))
+    write_page(run, log, how_it_stopped(ended.step, ended.signal))
     return finished
 
 
@@ -175,30 +173,6 @@ def _take_steps(
     return Ended(start.step, None)
 
 
-def _how_it_ended(finished: TrainResult) -> str:
-    if finished.summary is not None:
-        summary = finished.summary
-        early = f"Ended early, as {summary.stopped_early}; " if summary.stopped_early else ""
-        took = f"the last start took {summary.seconds:,.0f} s."
-        return f"{early}{summary.pairs:,} pairs; {took}"
-    name = signal.Signals(finished.stopped_by or 0).name
-    return f"Stopped by {name} after step {finished.steps:,}; run the same command to continue."
-
-
-def _write_page(run: TrainContext, log: MetricsLog, state: str) -> None:
-    """Write `report.html` from all of `metrics.jsonl`."""
-    if not run.accelerator.is_main_process:
-        return
-    facts = {
-        "build": run.build.manifest.hash,
-        "reference": run.reference_hash or "none",
-        "run": run.fingerprint,
-    }
-    best = run.watch.best and (run.watch.best.step, run.watch.best.value)
-    shown = RunFacts(run.config, run.total_steps, state, facts, best)
-    write_bytes(run.config.out / PAGE, render_run(shown, log.lines(), log.samples()).encode())
-
-
 def _take_step(run: TrainContext, step: int, log: MetricsLog, *, may_skip: bool) -> str | None:
     """Take and log one step; return a message if it was skipped."""
     left_out = None
@@ -219,8 +193,11 @@ def _evaluate_if_due(run: TrainContext, step: int, log: MetricsLog) -> bool:
     """Evaluate, sample and log, if it is time; return whether the step is now the best."""
     if not _is_due(step, run.config.eval_every, run.total_steps):
         return False
-    if evaluation := evaluate_all(run):
+    evaluation, hardest = evaluate_all(run)
+    if evaluation:
         log.write(step, evaluation)
+    if hardest:
+        log.write_hardest(step, hardest)
     if run.sampler is not None:
         log.write_samples(step, sample(run))
     return run.watch.sees(step, evaluation)
@@ -294,7 +271,7 @@ def _summarize(run: TrainContext, log: MetricsLog, step: int, *, seconds: float)
         best=None if best is None else {"step": best.step, **best.found},
         stopped_early=run.watch.why if step < run.total_steps else None,
         seconds=round(seconds, 1),
-        planned_bytes=run.plan.total,
+        planned_bytes=run.plan.memory.total,
         peak_bytes=peak_of(run.accelerator.device),
     )
 
@@ -323,7 +300,7 @@ def _finish(
         saved = save_run(Source(policy, scored, weights, card), run.config, claim)
         for line in saved.notices:
             on_message(line)
-        _write_page(run, log, _how_it_ended(finished))
+        write_page(run, log, how_it_finished(summary))
         summary.model_copy(update={"files": seal_run(out, saved.files)}).write(out)
     run.accelerator.wait_for_everyone()
     return finished

@@ -57,7 +57,7 @@ def _allocate_moments(run: TrainContext) -> None:
     except (MemoryError, RuntimeError) as error:
         if not is_of_memory(error):
             raise
-        planned = (run.plan.weights + run.plan.moments) / 1e9
+        planned = (run.plan.memory.weights + run.plan.memory.moments) / 1e9
         problem = f"they do not fit into memory with the weights, {planned:,.1f} GB together"
         remedy = (
             "use optimizer.name adamw_8bit or rmsprop, lora, or fsdp2.yaml; smaller packs and"

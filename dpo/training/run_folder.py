@@ -17,9 +17,10 @@ from prefdata.store.ownership import Read, require_apart, require_not_same, requ
 
 COMMAND = "dpo-train"
 METRICS, PAIRS, SAMPLES = "metrics.jsonl", "pairs.jsonl", "samples.jsonl"
+HARDEST = "hardest.jsonl"
 PAGE = "report.html"
 CHECKPOINTS = "checkpoints"
-FILES = (NAME, METRICS, PAIRS, SAMPLES, PAGE)
+FILES = (NAME, METRICS, PAIRS, SAMPLES, HARDEST, PAGE)
 FOLDERS = (CHECKPOINTS, MODEL, ADAPTER)
 _CARD = "README.md"
 
@@ -86,7 +87,7 @@ def _adopt(claim: Claim) -> None:
 
 def seal_run(out: Path, made: Mapping[str, FileDigest]) -> dict[str, tuple[int, str]]:
     """Return the seals of a run's files, without cards, because people edit them."""
-    logs = [name for name in (METRICS, PAIRS, SAMPLES, PAGE) if (out / name).is_file()]
+    logs = [name for name in FILES if name != NAME and (out / name).is_file()]
     seals = {**made, **{name: seal_file(out / name) for name in logs}}
     return {
         name: (seal.bytes, seal.sha256)

@@ -43,7 +43,7 @@ from dpo.training.metrics import OF_REFERENCE
 from dpo.training.mfu import MfuMeter, make_machine
 from dpo.training.objective import Objective
 from dpo.training.optimizer import make_optimizer
-from dpo.training.plan import MemoryPlan, Run, make_plan, place_of
+from dpo.training.plan import Plan, Run, make_plan, place_of
 from dpo.training.rounding import step_in_float32
 from dpo.training.samples import Sampler, open_sampler
 from dpo.training.split import Split, read_eval_splits, read_split
@@ -85,7 +85,7 @@ class TrainContext:
     that run in rows of their own because of their length."""
     decides: Deciding
     reference_hash: str | None
-    plan: MemoryPlan
+    plan: Plan
 
     @property
     def fingerprint(self) -> str:
@@ -144,7 +144,7 @@ def open_run(
         notices=(*notices, *more, *(() if reference is not None else (_WITHOUT_REFERENCE,))),
         decides=Deciding.of(config, build, reference, weights),
         reference_hash=reference and reference.manifest.hash,
-        plan=plan.memory,
+        plan=plan,
     )
 
 

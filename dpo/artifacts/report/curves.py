@@ -13,7 +13,10 @@ from markupsafe import Markup, escape
 
 SMOOTH = 5  # steps in a moving mean; a step has few pairs
 WIDTH, HEIGHT = 360, 220
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 30
+LEFT, RIGHT, TOP, BOTTOM = 50, 10, 12, 30
+
+
+_FROM_ZERO = ("Gradient norm, before clipping", "Learning rate", "Tokens per second")
 
 
 class Series(NamedTuple):
@@ -62,12 +65,16 @@ def run_figures(lines: Sequence[Line], *, chosen: str, rejected: str) -> list[Fi
         "Log-ratios to the reference, nats": both("logratios"),
         "Reward margin": curve("rewards/margins", "margin", chosen),
         "Reward accuracy": curve("rewards/accuracies", "accuracy", chosen),
+        "Gradient norm, before clipping": curve("grad_norm", "norm", chosen),
+        "Learning rate": curve("learning_rate", "rate", chosen),
+        "Tokens per second": curve("tokens_per_second", "speed", chosen),
     }
     figures = []
     for title, series in plots.items():
         if drawn := [one for one in series if one.points]:
             legend = [(f"{one.kind} {'dot' if one.dots else 'line'}", one.label) for one in drawn]
-            figures.append(Figure(title, line_plot(title, drawn), legend))
+            plot = line_plot(title, drawn, from_zero=title in _FROM_ZERO)
+            figures.append(Figure(title, plot, legend))
     return figures
 
 
@@ -99,10 +106,12 @@ class _Frame(NamedTuple):
         return round(left, 1), round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1)
 
 
-def line_plot(title: str, series: Sequence[Series], *, x_label: str = "step") -> Markup:
+def line_plot(
+    title: str, series: Sequence[Series], *, x_label: str = "step", from_zero: bool = False
+) -> Markup:
     """Draw curves over one x axis; the y axis begins and ends at round numbers."""
     xs = [x for one in series for x, _ in one.points]
-    marks = ticks([y for one in series for _, y in one.points])
+    marks = ticks([*([0.0] if from_zero else []), *(y for one in series for _, y in one.points)])
     frame = _Frame(min(xs), max(xs), marks[0], marks[-1])
     parts = [_grid(frame, marks, x_label)]
     parts += [_curve(frame, one) for one in series]
@@ -138,7 +147,16 @@ def ticks(values: Sequence[float]) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * min((1, 2, 5, 10), key=lambda factor: abs(factor * power - rough))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(n * step, 10) for n in range(first, max(last, first + 1) + 1)]
+    return [float(f"{n * step:.10g}") for n in range(first, max(last, first + 1) + 1)]
+
+
+def tick_text(value: float) -> str:
+    """Return the shortest form of a round number, so that it fits left of the axis.
+
+    >>> tick_text(2e-07), tick_text(1_500_000), tick_text(0.25)
+    ('2e-7', '1.5e6', '0.25')
+    """
+    return f"{value:g}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def _grid(frame: _Frame, marks: Sequence[float], x_label: str) -> str:
@@ -147,7 +165,7 @@ def _grid(frame: _Frame, marks: Sequence[float], x_label: str) -> str:
     for value in marks:
         _, y = frame.at(frame.x0, value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text class="high" x="{LEFT - 6}" y="{y + 3.5}">{value:g}</text>')
+        parts.append(f'<text class="high" x="{LEFT - 6}" y="{y + 3.5}">{tick_text(value)}</text>')
     below = HEIGHT - 12
     parts.append(f'<text class="low" x="{LEFT}" y="{below}">{frame.x0:g}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2

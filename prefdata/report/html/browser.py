@@ -66,15 +66,21 @@ class Tokens(NamedTuple):
     num_cut: int
 
 
+class Texts(NamedTuple):
+    """Texts of a pair; those of the sides have what is in only one of them marked."""
+
+    prompt: Text
+    sides: Sequence[Text]
+    shared: float
+    marked: bool
+
+
 class Leaf(NamedTuple):
     """Pair, prepared for the template."""
 
     pair: ShownPair
     pair_id: str
-    prompt: Text
-    sides: Sequence[Text]
-    shared: float
-    marked: bool
+    texts: Texts
     tokens: Sequence[Tokens]
     facts: Sequence[tuple[str, str]]
     codes: Sequence[str]
@@ -145,23 +151,30 @@ def codes_by_place(report: Report) -> dict[tuple[str, int], list[str]]:
 
 def leaf_of(pair: ShownPair, decode: Decode, codes: Codes) -> Leaf:
     """Return a pair, prepared for the template."""
+    return Leaf(
+        pair,
+        pair.tokens["pair_id"].hex(),
+        texts_of(pair),
+        [_tokens(part, pair.tokens, decode) for part in PARTS],
+        list(_facts(pair.text)),
+        codes.get((pair.text["source"], pair.text["line"]), ()),
+    )
+
+
+def texts_of(pair: ShownPair, *, most: int = MOST_CHARACTERS) -> Texts:
+    """Return the texts of a pair, at most `most` characters of each, with differences marked."""
     words = {part: pair.words(part) for part in PARTS}
-    cut = {part: text[:MOST_CHARACTERS] for part, text in words.items()}
+    cut = {part: text[:most] for part, text in words.items()}
     found = compare(cut["chosen"], cut["rejected"])
     marked = found.shared >= _LEAST_SHARED
     spans = {"chosen": found.left, "rejected": found.right}
     if not marked:
         spans = {side: [Span(cut[side], differs=False)] for side in spans}
-    return Leaf(
-        pair,
-        pair.tokens["pair_id"].hex(),
+    return Texts(
         _text("prompt", [Span(cut["prompt"], differs=False)], words["prompt"]),
         [_text(side, spans[side], words[side]) for side in spans],
         found.shared,
         marked,
-        [_tokens(part, pair.tokens, decode) for part in PARTS],
-        list(_facts(pair.text)),
-        codes.get((pair.text["source"], pair.text["line"]), ()),
     )
 
 
