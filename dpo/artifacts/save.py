@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -19,6 +20,7 @@ from dpo.model.load import load_model
 from dpo.model.lora import load_adapted, merge_adapter, save_adapter
 from dpo.model.policy import Policy
 from dpo.model.source import find_parts
+from dpo.model.weights import model_folder, stored_dtype
 from prefdata.store.claim import Claim
 from prefdata.store.commit import FileDigest, fsync_path, temporary_name
 
@@ -72,8 +74,8 @@ def write_model(source: Source, config: TrainConfig, adapter: Path, model: Path)
         weights = policy.state_dict() if source.weights is None else source.weights
         return _write_whole(policy, weights, source, config, model)
     save_adapter(policy, adapter, source.weights)
-    base = _base_of(config)
-    adapted = load_adapted(find_parts(config.model).base, adapter, quantize=config.quantize)
+    base, name, kind = _base_of(config), find_parts(config.model).base, config.weights
+    adapted = load_adapted(name, adapter, weights=kind, quantize=config.quantize)
     require_equal(adapted.get_base_model(), source.probe, str(adapter))
     if not save.adapter:
         shutil.rmtree(adapter)
@@ -84,14 +86,16 @@ def write_model(source: Source, config: TrainConfig, adapter: Path, model: Path)
         return []
     if "quantization_config" in base.config:
         return _write_quantized(merge_adapter(adapted), base, source, model)
-    if config.quantize is None:
+    is_rounded = kind == "bfloat16" and stored_dtype(model_folder(name)) != torch.bfloat16
+    if config.quantize is None and not is_rounded:
         merged = merge_adapter(adapted)
         return _write_whole(merged, merged.state_dict(), source, config, model)
-    merged = merge_adapter(load_adapted(find_parts(config.model).base, adapter))
+    merged = merge_adapter(load_adapted(name, adapter))
     lost = gaps(merged, source.probe)
     notice = (
-        f"{model}: the adapter is merged into the weights before quantization: log-probs differ by"
-        f" {lost.mean():.2g} nats a token on average from those under {config.quantize}"
+        f"{model}: the adapter is merged into the base's own weights: log-probs differ by"
+        f" {lost.mean():.2g} nats a token on average from those under the"
+        f" {config.quantize or kind} ones that it was trained on"
     )
     again = source._replace(probe=rescored(merged, source.probe))
     return [notice, *_write_whole(merged, merged.state_dict(), again, config, model)]

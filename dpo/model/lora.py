@@ -19,7 +19,7 @@ from dpo.errors import MODEL_ERRORS, UsageError
 from dpo.model.adapters import has_adapter, hold_in_float32, require_peft
 from dpo.model.load import load_model, tower_layers
 from dpo.model.source import ModelSource
-from dpo.precision import Quantize
+from dpo.precision import Quantize, Weights
 
 ALL = "all-linear"
 BYPASSED = "out_proj"
@@ -126,10 +126,12 @@ def save_adapter(model: PreTrainedModel, path: Path, weights: dict[str, Any] | N
         model.save_pretrained(path, state_dict=weights)
 
 
-def load_adapted(base: str, adapter: Path, *, quantize: Quantize | None = None) -> Any:
+def load_adapted(
+    base: str, adapter: Path, *, weights: Weights | None = None, quantize: Quantize | None = None
+) -> Any:
     """Load a base with a saved adapter, as peft does."""
     with _quiet():
-        plain = load_model(ModelSource(base, quantize=quantize, is_bare=True))
+        plain = load_model(ModelSource(base, weights=weights, quantize=quantize, is_bare=True))
         return require_peft("lora").PeftModel.from_pretrained(plain, adapter)
 
 

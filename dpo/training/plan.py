@@ -42,8 +42,9 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 
 _HOLES = 1.5
-"""Memory that an adapter's layer frees during its pass on a CPU, over that of its output: glibc
-cannot use it again between blocks that stay. Measured with glibc 2.36 and a model of 135M."""
+"""Memory that an adapter's layer frees during its pass on a CPU, over that of its output, and of
+its dequantized weights: glibc cannot use it again between blocks that stay. Measured with glibc
+2.36 and a model of 135M."""
 _STEPPED = 4 + 4 + 4
 """Bytes per weight while it is stepped in float32: itself, its gradient, and random numbers."""
 
@@ -142,7 +143,10 @@ def make_plan(model: PreTrainedModel, run: Run) -> Plan:
     )
     if run.place.device.type == "cpu":
         holes = _HOLES * _adapted_outputs(model) * kept.width
-        kept = kept._replace(per_token=kept.per_token + holes)
+        dequantized = _HOLES * sizes.quantized * kept.width
+        kept = kept._replace(
+            per_token=kept.per_token + holes, copies=kept.copies + int(dequantized)
+        )
     if run.how is not None:  # sharded weights are gathered again for the backward pass
         kept = kept._replace(copies=0)
     config, chosen = _choose(run, sizes.memory, kept)
@@ -178,6 +182,8 @@ class _Sizes(NamedTuple):
     dtypes: dict[int, torch.dtype]
     """Dtype of each weight in products, by its id."""
     memory: MemoryPlan
+    quantized: int
+    """Weights that each product dequantizes again."""
 
     @classmethod
     def of(cls, model: PreTrainedModel, run: Run) -> "_Sizes":
@@ -202,7 +208,8 @@ class _Sizes(NamedTuple):
             step=_STEPPED * max((w.numel() for w in trained if _is_half(dtypes[id(w)])), default=0),
             pack=0,
         )
-        return cls(_numel(weights), _numel(trained), dtypes, memory)
+        quantized = _numel(weight for weight in weights if id(weight) in folded)
+        return cls(_numel(weights), _numel(trained), dtypes, memory, quantized)
 
 
 def _is_half(dtype: torch.dtype) -> bool:

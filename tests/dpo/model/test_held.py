@@ -112,13 +112,18 @@ def test_checks_compare_with_float32(llama: Arena, tmp_path: Path) -> None:
     assert not is_float32(model)
 
 
-@pytest.mark.parametrize("quantize", ["nf4", "int8"])
-def test_an_adapter_learns_on_a_quantized_base(on_llama: ConfigOf, quantize: str) -> None:
-    config = on_llama(
-        {"quantize": quantize}, lora=LORA, steps=20, optimizer={"learning_rate": 1e-2}
-    )
+@pytest.mark.parametrize(
+    "held", [{"quantize": "nf4"}, {"quantize": "int8"}, {"weights": "bfloat16"}], ids=str
+)
+def test_an_adapter_learns_on_a_base_in_fewer_bits(
+    on_llama: ConfigOf, held: dict[str, Any]
+) -> None:
+    config = on_llama(held, lora=LORA, steps=20, optimizer={"learning_rate": 1e-2})
+    heard: list[str] = []
 
-    train(config)  # the first loss is checked to be ln 2
+    train(config, on_message=heard.append)  # the first loss is checked to be ln 2
+
+    assert any("merged into the base's own weights" in line for line in heard)
     assert losses(config.out)[-1] < 0.6
 
 
