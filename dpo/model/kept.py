@@ -73,7 +73,7 @@ def count_kept(
     layers = max(1, int(getattr(config, "num_hidden_layers", 1)))
     embedding: Any = model.get_input_embeddings()
     size = int(embedding.weight.shape[-1])
-    is_float32 = not dtypes or torch.float32 in dtypes.values()
+    is_float32 = dtypes.get(id(embedding.weight), torch.float32) == torch.float32
     width = 4 if precision == "no" and is_float32 else 2
     hidden = size * width
     weights = sum(weight.numel() for weight in model.parameters())

@@ -42,9 +42,9 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 
 _HOLES = 1.5
-"""Memory that an adapter's layer frees during its pass on a CPU, over that of its output, and of
-its dequantized weights: glibc cannot use it again between blocks that stay. Measured with glibc
-2.36 and a model of 135M."""
+"""Memory that is freed during a pass on a CPU and that glibc cannot use again between blocks that
+stay, over the outputs of adapters' layers and weights that are there only while a layer runs.
+Measured with glibc 2.36 and a model of 135M."""
 _STEPPED = 4 + 4 + 4
 """Bytes per weight while it is stepped in float32: itself, its gradient, and random numbers."""
 
@@ -141,14 +141,12 @@ def make_plan(model: PreTrainedModel, run: Run) -> Plan:
     kept = count_kept(
         model, device=run.place.device, precision=run.config.precision, dtypes=sizes.dtypes
     )
-    if run.place.device.type == "cpu":
-        holes = _HOLES * _adapted_outputs(model) * kept.width
-        dequantized = _HOLES * sizes.quantized * kept.width
-        kept = kept._replace(
-            per_token=kept.per_token + holes, copies=kept.copies + int(dequantized)
-        )
     if run.how is not None:  # sharded weights are gathered again for the backward pass
         kept = kept._replace(copies=0)
+    if run.place.device.type == "cpu":
+        per_token = kept.per_token + _HOLES * _adapted_outputs(model) * kept.width
+        copies = kept.copies + int(_HOLES * sizes.passing * kept.width)
+        kept = kept._replace(per_token=per_token, copies=copies)
     config, chosen = _choose(run, sizes.memory, kept)
     run = run._replace(config=config)
     tokens = max(int(run.pairs.sizes.max()), config.pack_size)
@@ -182,8 +180,8 @@ class _Sizes(NamedTuple):
     dtypes: dict[int, torch.dtype]
     """Dtype of each weight in products, by its id."""
     memory: MemoryPlan
-    quantized: int
-    """Weights that each product dequantizes again."""
+    passing: int
+    """Weights that are there only while a layer runs: dequantized, or gathered."""
 
     @classmethod
     def of(cls, model: PreTrainedModel, run: Run) -> "_Sizes":
@@ -208,8 +206,10 @@ class _Sizes(NamedTuple):
             step=_STEPPED * max((w.numel() for w in trained if _is_half(dtypes[id(w)])), default=0),
             pack=0,
         )
-        quantized = _numel(weight for weight in weights if id(weight) in folded)
-        return cls(_numel(weights), _numel(trained), dtypes, memory, quantized)
+        passing = _numel(weight for weight in weights if id(weight) in folded)
+        if run.how is not None and run.how.frees:
+            passing = sum(_numel(m.parameters()) for m in layers_of(model, run.how.layers))
+        return cls(_numel(weights), _numel(trained), dtypes, memory, passing)
 
 
 def _is_half(dtype: torch.dtype) -> bool:
