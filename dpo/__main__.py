@@ -17,8 +17,8 @@ def run(name: str) -> None:
     getattr(cli, name)()
 
 
-export, ref, sample, score, train = (
-    partial(run, name) for name in ("export", "ref", "sample", "score", "train")
+export, ref, report, sample, score, train = (
+    partial(run, name) for name in ("export", "ref", "report", "sample", "score", "train")
 )
 
 if __name__ == "__main__":

@@ -360,3 +360,28 @@ def score(model: str, data: tuple[str, ...], out: Path, **options: Any) -> None:
         report = run(data, out, ScoreOptions(model=model, **options), progress=progress)
     print_scores(report)
     say(f"{out}/scores.parquet, suspects.jsonl and score.json are written")
+
+
+@click.command(cls=Command)
+@click.argument("runs", nargs=-1, required=True, type=_PATH, metavar="RUN RUN...")
+@click.option(
+    "-o", "--out", type=_PATH, default="comparison.html", show_default=True, help="Page to write."
+)
+def report(runs: tuple[Path, ...], out: Path) -> None:
+    r"""Compare runs of dpo-train on one page: final metrics, settings that differ, curves.
+
+    \b
+    A RUN is the `out` of a run: finished, or stopped or running with a checkpoint. Each run has a
+    page of its own, report.html.
+
+    \b
+    Examples:
+      dpo-report runs/beta-0.1 runs/beta-0.5
+      dpo-report runs/* -o pages/all.html
+    """
+    from dpo.artifacts.report.compare import final_numbers
+    from dpo.training.compare import compare
+
+    for run in compare(runs, out):
+        say(f"{run.name}: {', '.join(f'{name} {value}' for name, value in final_numbers(run))}")
+    say(f"{out} compares {len(runs)} runs")

@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from dpo.cli import export, ref, sample, score, train
+from dpo.cli import export, ref, report, sample, score, train
 from prefdata.cli import main
 from tests.census import snapshot
 from tests.dpo.conftest import build_pairs, save_gpt2
@@ -83,6 +83,8 @@ ROLES: dict[str, tuple[click.Command, list[str]]] = {
     ),
     "dpo-export RUN": (export, ["@", "-o", "exported"]),
     "dpo-export --step": (export, ["data", "-o", "exported", "--step", "@"]),
+    "dpo-report RUN": (report, ["@", "data"]),
+    "dpo-report --out": (report, ["data", "model", "-o", "@"]),
     "dpo-score MODEL": (score, ["@", "data", "--reference", "model", "-o", "scores"]),
     "dpo-score DATA": (score, ["model", "@", "--reference", "model", "-o", "scores"]),
 }

@@ -17,7 +17,8 @@ from prefdata.cli import main
 from tests.prefdata.conftest import save_tokenizer, write_rows
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "examples.md"
-DPO = {f"dpo-{name}": getattr(dpo, name) for name in ("ref", "train", "sample", "score", "export")}
+NAMES = ("ref", "train", "sample", "score", "export", "report")
+DPO = {f"dpo-{name}": getattr(dpo, name) for name in NAMES}
 COMMANDS: dict[str, click.Command] = {
     **{f"prefdata {name}": command for name, command in main.commands.items()},
     **DPO,

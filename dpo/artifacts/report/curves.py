@@ -44,9 +44,7 @@ def run_figures(lines: Sequence[Line], *, chosen: str, rejected: str) -> list[Fi
     """Return a run's figures; `chosen` and `rejected` are CSS classes. Dots are held-out pairs."""
 
     def curve(name: str, label: str, kind: str) -> list[Series]:
-        seen = [(line["step"], line[name]) for line in lines if name in line]
-        held_out = f"eval/{name}"
-        dots = [(line["step"], line[held_out]) for line in lines if held_out in line]
+        seen, dots = values_of(lines, name), values_of(lines, f"eval/{name}")
         return [
             Series(label, kind, smooth(seen)),
             Series(f"{label}, held out", kind, dots, dots=True),
@@ -76,6 +74,12 @@ def run_figures(lines: Sequence[Line], *, chosen: str, rejected: str) -> list[Fi
             plot = line_plot(title, drawn, from_zero=title in _FROM_ZERO)
             figures.append(Figure(title, plot, legend))
     return figures
+
+
+def values_of(lines: Sequence[Line], name: str) -> list[tuple[float, float]]:
+    """Return step and value of a metric in the lines that have it, where it is finite."""
+    some = [(line["step"], line[name]) for line in lines if name in line]
+    return [(step, value) for step, value in some if math.isfinite(value)]
 
 
 def smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
