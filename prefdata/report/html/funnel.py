@@ -61,17 +61,22 @@ class Frame(NamedTuple):
 
 
 WIDE = Frame(760, 150, 190, 400, 26, lines=False)
-NARROW = Frame(344, 92, 80, 196, 36, lines=True)
+NARROW = Frame(344, 98, 76, 198, 36, lines=True)
 
 
 def steps_of(report: Report) -> list[Step]:
-    """Return the report's funnel, from all lines (rows, if none is blank) to the kept pairs."""
+    """Return the report's funnel, from all lines (rows, if none is blank) to the kept pairs.
+
+    Stages that neither drop nor add rows are left out, except where none does.
+    """
     names = {finding.code: finding.name for finding in report.findings}
     lines, blank = report.lines.lines, report.lines.blank
-    steps = [
+    all_steps = [
         Step(stage.stage, stage.rows_in, stage.rows_out, _losses(stage.dropped, names))
         for stage in report.funnel
     ]
+    changing = [step for step in all_steps if step.losses or step.rows_in != step.rows_out]
+    steps = changing or all_steps[-1:]
     if steps and not blank:
         return steps
     losses = [Loss("", "blank lines", blank)] if blank else []

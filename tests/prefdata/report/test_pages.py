@@ -197,3 +197,12 @@ def test_text_has_enough_contrast_in_light_mode_in_dark_mode_and_in_print() -> N
         for text, back in [*pairs, ("ink", "tint"), ("soft", "tint"), ("accent", "paper")]:
             light, dark = sorted((luminance(colors[text]), luminance(colors[back])), reverse=True)
             assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, back, theme)
+
+
+def test_the_share_of_longer_chosen_sides_has_one_unit() -> None:
+    page = render_report(full_report())
+
+    assert full_report().chosen_longer is not None
+    assert any(bias.name == "length" for bias in full_report().biases)
+    assert "57 times of 100" not in page  # in characters
+    assert "Chosen has more tokens in" in page

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefdata.report.html.funnel import NARROW, WIDE, Frame, draw_funnel
+from prefdata.report.html.funnel import NARROW, WIDE, Frame, draw_funnel, steps_of
 from prefdata.report.html.plots import WIDTH, draw_interval, draw_lengths, reach_of
 from prefdata.report.lengths import PARTS, histogram, measure_parts
 from prefdata.report.model import Bias
@@ -79,6 +79,24 @@ def test_lengths_are_as_numpy_computes_them(rows: list[tuple[int, int, int]]) ->
         assert shape.counts == counts.tolist()
     longer = [(1 if c > r else 0.5 if c == r else 0) for _, c, r in rows]
     assert found.chosen_longer == round(float(np.mean(longer)), 6)
+
+
+def test_stages_that_change_nothing_are_left_out() -> None:
+    stages = [
+        FunnelStage(stage=name, rows_in=before, rows_out=after, dropped=dropped)
+        for name, before, after, dropped in [
+            ("read", 9, 9, {}),
+            ("check", 9, 7, {"PD202": 2}),
+            ("duplicates", 7, 7, {}),
+            ("pairs", 7, 8, {}),
+            ("near duplicates", 8, 8, {}),
+        ]
+    ]
+    report = empty_report().model_copy(update={"funnel": stages})
+
+    assert [step.title for step in steps_of(report)] == ["check", "pairs"]
+    report = report.model_copy(update={"funnel": [stages[0], stages[-1]]})
+    assert [step.title for step in steps_of(report)] == ["near duplicates"]
 
 
 def test_the_stream_ends_as_wide_as_the_kept_rows() -> None:
