@@ -18,7 +18,6 @@ from prefdata.sharing.commands import diff, pull, push, verify
 if TYPE_CHECKING:
     from prefdata.records.sources import Inputs, Source
     from prefdata.report.model import Report
-    from prefdata.store.reader import Build
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -285,6 +284,11 @@ def build(
     help="Write pairs as pages: FILE.html or a directory.",
 )
 @click.option(
+    "--sort",
+    type=click.Choice(["spread", "length-gap", "margin"]),
+    help="Pairs in the pages: evenly spaced, of unequal lengths first, or of small margins first.",
+)
+@click.option(
     "--rows",
     type=click.IntRange(min=1),
     help="Number of pairs in the pages, evenly spaced (200), or of rows in a list (20).",
@@ -308,7 +312,9 @@ def show(out: Path, **options: Any) -> None:
     how.require_apart()
     made, console = open_build(out), PlainConsole()
     if how.html is not None:
-        _write_pages(made, how.html, how.rows or 200, how.tokenizer)
+        from prefdata.report.html.browser import show_pages
+
+        say(show_pages(made, how.html, how))
     elif how.row is not None or how.pair_id is not None:
         from prefdata.report.pair import show_pair
 
@@ -323,16 +329,6 @@ def show(out: Path, **options: Any) -> None:
         if made.has_rejected:
             report = name_rows(report, made.rejected(), EXAMPLES)
         print_report(report, console)
-
-
-def _write_pages(made: "Build", path: Path, most: int, tokenizer: str | None) -> None:
-    from prefdata.report.figures import count
-    from prefdata.report.html.browser import write_browser
-    from prefdata.report.rows import num_rows
-
-    pages = write_browser(made, path, most=most, tokenizer=tokenizer)
-    shown = min(most, num_rows(made))
-    say(f"{pages[0]} shows {shown:,} of {count(num_rows(made), 'pair')}")
 
 
 @main.command(

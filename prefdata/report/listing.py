@@ -6,7 +6,7 @@ Each is shown with its place, the reason, its text, and the passages that the re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -24,7 +24,7 @@ from prefdata.report.explain import describe_code
 from prefdata.report.figures import count
 from prefdata.report.form import report_of
 from prefdata.report.lengths import PARTS
-from prefdata.report.model import Example
+from prefdata.report.model import Example, Finding
 from prefdata.report.rows import read_pairs, text_path
 from prefdata.report.safe import plain
 from prefdata.store.reader import Build
@@ -35,6 +35,10 @@ _MOST_CHARACTERS = 600  # of a turn
 _MOST_RAW = 400  # bytes of a row that was not read as a pair
 _STYLES = {"prompt": "cyan", "chosen": "green", "rejected": "red"}
 _MARKS = ("{!", "!}")
+
+
+Sort = Literal["spread", "length-gap", "margin"]
+"""Pairs evenly spaced; those whose sides differ most in tokens; those of the smallest margin."""
 
 
 class Listed(NamedTuple):
@@ -64,6 +68,7 @@ class ShowOptions(NamedTuple):
     html: Path | None = None
     rows: int | None = None
     tokenizer: str | None = None
+    sort: Sort | None = None
 
     @property
     def most(self) -> int:
@@ -88,6 +93,7 @@ class ShowOptions(NamedTuple):
         for name, value, unused in (
             ("--rows", self.rows, ("--row", "--id")),
             ("--tokenizer", self.tokenizer, ("--rejected", "--duplicates", "--near")),
+            ("--sort", self.sort, tuple(view for view in views if view != "--html")),
         ):
             if value is not None and (not given or given[0] in unused):
                 fitting = ", ".join(view for view in views if view not in unused)
@@ -226,6 +232,23 @@ def _examined(path: Path, checks: RowChecks) -> tuple[int, list[tuple[int, str]]
     return total, found
 
 
+def list_finding(build: Build, finding: Finding) -> Listing:
+    """Return the rows of a finding without checking pairs again.
+
+    Kept pairs are those of its first places, which the report names.
+    """
+    if finding.unit == "word":
+        return Listing("word", 0, iter(()))
+    if build.has_rejected and (refused := list_rejected(build, finding.code)).total:
+        return refused
+    if finding.code in ("PD401", "PD402"):
+        found = list_duplicates(build, near=finding.code == "PD402")
+        if found.total:
+            return found
+    listing = _reported(build, finding.code)
+    return listing if finding.examples else listing._replace(total=0)
+
+
 def _reported(build: Build, code: str) -> Listing:
     """Return the places that the report names for a code, with the pairs that are kept there."""
     findings = [one for one in report_of(build).findings if one.code == code]
@@ -234,17 +257,12 @@ def _reported(build: Build, code: str) -> Listing:
     pairs: dict[tuple[str, int], Mapping[str, Any]] = {}
     for pair in _pairs_at(build, wanted):
         pairs.setdefault((pair["source"], pair["line"]), pair)
-    rows = (
-        Listed(
-            one.place,
-            code,
-            one.message,
-            pairs.get((one.source, one.line if one.element is None else one.element)),
-        )
-        for one in examples
-    )
+    reading, rows = _reading_of(build), list[Listed]()
+    for one in examples:
+        kept = pairs.get((one.source, one.line if one.element is None else one.element))
+        rows.append(Listed(one.place, code, one.message, kept, _spans(code, kept, reading)))
     total = sum(finding.count for finding in findings)
-    return Listing(catalog()[code].counts, total, rows, f" with {code}")
+    return Listing(catalog()[code].counts, total, iter(rows), f" with {code}")
 
 
 def _pairs_at(build: Build, places: Collection[tuple[str, int]]) -> Iterator[dict[str, Any]]:
@@ -294,12 +312,13 @@ def _shown(item: Listed) -> Iterator[Text]:
     yield Text(plain(item.place), style="bold")
     yield Text(f"  {item.code}: {plain(item.said)}")
     if item.pair is None:
-        yield Text(f"  {_raw_text(item.raw)}", style="dim")
+        yield Text(f"  {raw_text(item.raw)}", style="dim")
     for part in PARTS if item.pair is not None else ():
         yield from _shown_part(item, part)
 
 
-def _raw_text(raw: bytes) -> str:
+def raw_text(raw: bytes) -> str:
+    """Return the beginning of a row that was not read as a pair."""
     text = plain(raw[: _MOST_RAW + 1].decode("utf-8", "backslashreplace"))
     return shorten(text, _MOST_RAW)
 
@@ -316,20 +335,38 @@ def _shown_part(item: Listed, part: str) -> Iterator[Text]:
 
 
 def _marked(content: str, spans: Sequence[tuple[int, int]], *, private: bool) -> Text:
-    """Return a turn's text with its passages marked; a long one is cut around the first."""
+    """Return a turn's text with its passages between marks."""
+    text = Text()
+    for piece, is_passage in passages_of(content, spans, private=private):
+        shown = plain(piece)
+        if is_passage:
+            text.append(f"{_MARKS[0]}{shown}{_MARKS[1]}", style="bold reverse")
+        else:
+            text.append(shown)
+    return text
+
+
+def passages_of(
+    content: str, spans: Sequence[tuple[int, int]], *, private: bool
+) -> Iterator[tuple[str, bool]]:
+    """Yield a turn's text in pieces, and whether each is one of the passages.
+
+    A long text is cut around its first passage; of a private one only the last characters remain.
+    """
     first = min((start for start, _ in spans), default=0)
     begin = 0 if first < _MOST_CHARACTERS else first - _MOST_CHARACTERS // 3
     end = min(begin + _MOST_CHARACTERS, len(content))
-    text, at = Text("…" if begin else "", style=""), begin
+    at = begin
+    if begin:
+        yield "…", False
     for start, stop in sorted(spans):
         start, stop = max(start, at), min(stop, end)
         if start >= stop and start != at:
             continue
-        text.append(plain(content[at:start]))
+        yield content[at:start], False
         passage = content[start:stop]
         shown = f"…{passage[-4:]}" if private and len(passage) >= 12 else passage
         shown = "…" if private and len(passage) < 12 else shown
-        text.append(f"{_MARKS[0]}{plain(shown)}{_MARKS[1]}", style="bold reverse")
+        yield shown, True
         at = stop
-    text.append(plain(content[at:end]))
-    return text.append("…") if end < len(content) else text
+    yield content[at:end] + ("…" if end < len(content) else ""), False

@@ -3,16 +3,25 @@
 A page has at most PAGE_PAIRS pairs, and each text at most MOST_CHARACTERS, so its size is bounded.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow import parquet
+
 from prefdata.errors import UsageError
 from prefdata.report.diff import Span, compare
+from prefdata.report.figures import count
 from prefdata.report.form import report_of
+from prefdata.report.html.findings import write_findings
 from prefdata.report.html.page import render
 from prefdata.report.lengths import PARTS
+from prefdata.report.listing import ShowOptions, Sort
 from prefdata.report.model import Report
 from prefdata.report.rows import (
     Decode,
@@ -23,6 +32,7 @@ from prefdata.report.rows import (
     pieces_of,
     read_pairs,
     spread_rows,
+    text_path,
 )
 from prefdata.store.commit import make_folder, write_bytes
 from prefdata.store.ownership import (
@@ -32,11 +42,12 @@ from prefdata.store.ownership import (
     require_unsealed,
     require_writable_name,
 )
-from prefdata.store.reader import Build
+from prefdata.store.reader import Build, Shard
 from prefdata.store.staging import FOLDERS
 from prefdata.tokens.tokenizer import load_sealed
 
 PAGE_PAIRS = 20
+MOST_PAIRS = 200  # if no number is given
 MOST_CHARACTERS = 12_000  # shown of one field of a pair; the rest is counted
 MOST_TOKENS = 1_500  # shown of one field
 _OPEN_CHARACTERS = 1_400  # of a text that are visible at first; the rest unfolds
@@ -45,12 +56,23 @@ _LEAST_SHARED = 0.1  # of the words; if sides share fewer, differences are not m
 Codes = Mapping[tuple[str, int], Sequence[str]]
 
 
+_FENCE = re.compile(r"^[^\S\n]*```.*?(?:^[^\S\n]*```[^\S\n]*$|\Z)", re.MULTILINE | re.DOTALL)
+
+
+class Passage(NamedTuple):
+    """A run of a text: in only one side, or in a fenced block of code."""
+
+    text: str
+    differs: bool
+    code: bool = False
+
+
 class Text(NamedTuple):
     """Text of one field of a pair, prepared for the template."""
 
     name: str
-    open: Sequence[Span]
-    folded: Sequence[Span]
+    open: Sequence[Passage]
+    folded: Sequence[Passage]
     num_folded: int
     """Number of characters in `folded`."""
     num_cut: int
@@ -87,14 +109,15 @@ class Leaf(NamedTuple):
 
 
 def write_browser(
-    build: Build, out: Path, *, most: int, tokenizer: str | None = None
+    build: Build, out: Path, *, most: int, tokenizer: str | None = None, sort: Sort = "spread"
 ) -> list[Path]:
-    """Write pages with at most `most` pairs, evenly spaced over the build; return their paths.
+    """Write pages with at most `most` pairs; return their paths.
 
-    If `out` ends in .html, write one page; otherwise a directory with `index.html` and more pages.
+    If `out` ends in .html, write one page; otherwise a directory with `index.html` and more pages,
+    and one for each finding, `code-PD304.html`, with its rows.
     """
     total = num_rows(build)
-    rows = spread_rows(total, most)
+    rows = rows_by(build, sort, most)
     is_file = out.suffix == ".html" and not out.is_dir()
     _check_folder(build, out.parent if is_file else out)
     make_folder(out.parent if is_file else out)
@@ -103,19 +126,72 @@ def write_browser(
     for path in names:
         require_new_or(path, is_page_of("prefdata show"), "a page that prefdata show wrote")
         require_unsealed(path)
-    leaves = _leaves(build, rows, tokenizer)
+    leaves_of = _reader(build, tokenizer)
+    links = [] if is_file else write_findings(build, out)
+    jumps = sorted((row, names[at // sizes].name) for at, row in enumerate(rows))
     for number, path in enumerate(names):
         values = {
             "build": build.path.resolve().name,
-            "leaves": list(islice(leaves, sizes)),
+            "leaves": leaves_of(rows[number * sizes : (number + 1) * sizes]),
             "total": total,
             "shown": len(rows),
             "pages": [page.name for page in names],
             "page": number,
+            "sort": sort,
+            "links": links,
+            "jumps": [] if number or is_file else jumps,
         }
         page = render("pairs.html.jinja", values, tool_version=build.manifest.tool_version)
         write_bytes(path, page.encode())
     return names
+
+
+def show_pages(build: Build, out: Path, how: ShowOptions) -> str:
+    """Write the pages that `prefdata show --html` names; return a line about them."""
+    most, sort = how.rows or MOST_PAIRS, how.sort or "spread"
+    pages = write_browser(build, out, most=most, tokenizer=how.tokenizer, sort=sort)
+    shown = len(rows_by(build, sort, most))
+    return f"{pages[0]} shows {shown:,} of {count(num_rows(build), 'pair')}"
+
+
+def rows_by(build: Build, sort: Sort, most: int) -> list[int]:
+    """Return at most `most` rows of a build in the order of a sort; equal ones in theirs.
+
+    Raises E144 if it sorts by margins and no pair has one.
+    """
+    if sort == "spread":
+        return spread_rows(num_rows(build), most)
+    shards = [shard for split in build.splits for shard in build.shards(split)]
+    keys = [_margins(build, one) if sort == "margin" else _length_gaps(one) for one in shards]
+    values = np.concatenate(keys) if keys else np.zeros(0)
+    if len(values) and np.isnan(values).all():
+        remedy = "its inputs have no scores or margins; sort by length-gap"
+        raise UsageError("E144", str(build.path), "has no pair with a margin", remedy)
+    order = np.argsort(values, kind="stable")[:most]  # NaN is last
+    return [int(row) for row in order if not np.isnan(values[row])]
+
+
+def _margins(build: Build, shard: Shard) -> NDArray[np.float64]:
+    """Return each pair's margin, or the difference of its scores, (rows,); NaN without them."""
+    names = ["margin", "score_chosen", "score_rejected"]
+    with parquet.ParquetFile(build.file(text_path(shard.name)).absolute()) as file:
+        table = file.read(columns=names)
+    margin, chosen, rejected = (
+        np.array(pc.fill_null(pc.cast(table[name], pa.float64()), np.nan)) for name in names
+    )
+    found: NDArray[np.float64] = np.where(np.isnan(margin), chosen - rejected, margin)
+    return found
+
+
+def _length_gaps(shard: Shard) -> NDArray[np.float64]:
+    """Return minus the difference in tokens of each pair's sides, (rows,)."""
+    table = shard.read()
+    chosen, rejected = (
+        np.array(pc.list_value_length(table[f"{side}_ids"]), np.float64)
+        for side in ("chosen", "rejected")
+    )
+    gaps: NDArray[np.float64] = -np.abs(chosen - rejected)
+    return gaps
 
 
 def _check_folder(build: Build, folder: Path) -> None:
@@ -132,11 +208,16 @@ def _names(number: int) -> list[str]:
     return ["index.html", *(f"page-{page:04d}.html" for page in range(2, number + 1))]
 
 
-def _leaves(build: Build, rows: Sequence[int], tokenizer: str | None) -> Iterator[Leaf]:
+def _reader(build: Build, tokenizer: str | None) -> Callable[[Sequence[int]], list[Leaf]]:
+    """Return a function from rows, in any order, to their leaves."""
     decode = decoder_of(load_sealed(build.manifest.tokenizer, tokenizer))
-    report = report_of(build)
-    codes = codes_by_place(report)
-    return (leaf_of(pair, decode, codes) for pair in read_pairs(build, rows))
+    codes = codes_by_place(report_of(build))
+
+    def read(rows: Sequence[int]) -> list[Leaf]:
+        found = {pair.row: pair for pair in read_pairs(build, sorted(rows))}
+        return [leaf_of(found[row], decode, codes) for row in rows]
+
+    return read
 
 
 def codes_by_place(report: Report) -> dict[tuple[str, int], list[str]]:
@@ -181,15 +262,33 @@ def texts_of(pair: ShownPair, *, most: int = MOST_CHARACTERS) -> Texts:
 def _text(name: str, spans: Sequence[Span], whole: str) -> Text:
     """Return a text's beginning, and the rest that unfolds if it is long."""
     shown = sum(len(span.text) for span in spans)
+    passages = fenced(spans)
     if shown <= _OPEN_CHARACTERS * 5 // 4:
-        return Text(name, spans, [], 0, len(whole) - shown)
-    first, rest = _part(spans, _OPEN_CHARACTERS)
+        return Text(name, passages, [], 0, len(whole) - shown)
+    first, rest = _part(passages, _OPEN_CHARACTERS)
     return Text(name, first, rest, shown - _OPEN_CHARACTERS, len(whole) - shown)
 
 
-def _part(spans: Sequence[Span], at: int) -> tuple[list[Span], list[Span]]:
-    """Split the spans at a character."""
-    first, rest = [], []
+def fenced(spans: Sequence[Span]) -> list[Passage]:
+    r"""Return the spans, split where fenced blocks of code begin and end.
+
+    >>> found = fenced([Span("So\n```\nx = 1\n```\nnow", differs=False)])
+    >>> [one.text for one in found if one.code]
+    ['```\nx = 1\n```']
+    """
+    text = "".join(span.text for span in spans)
+    rest, found, at = [Passage(*span) for span in spans], list[Passage](), 0
+    for match in _FENCE.finditer(text):
+        before, rest = _part(rest, match.start() - at)
+        code, rest = _part(rest, match.end() - match.start())
+        found += [*before, *(passage._replace(code=True) for passage in code)]
+        at = match.end()
+    return found + rest
+
+
+def _part(spans: Sequence[Passage], at: int) -> tuple[list[Passage], list[Passage]]:
+    """Split the passages at a character."""
+    first, rest = list[Passage](), list[Passage]()
     for span in spans:
         before, after = span.text[: max(at, 0)], span.text[max(at, 0) :]
         first += [span._replace(text=before)] if before else []

@@ -21,7 +21,7 @@ COUNT = """
 const all = [...document.querySelectorAll('*')];
 const banned = 'script img iframe object embed form link base video audio plaintext'.split(' ');
 const acts = node => [...node.attributes].some(a => /^on|^style$/.test(a.name));
-const stays = link => /^#|^[\\w-]+\\.html$/.test(link.getAttribute('href'));
+const stays = link => /^#|^[\\w-]+\\.html(#row-\\d+)?$/.test(link.getAttribute('href'));
 return {
   banned: all.filter(node => banned.includes(node.localName)).length,
   acting: all.filter(acts).length,

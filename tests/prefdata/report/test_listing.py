@@ -1,5 +1,6 @@
 """`prefdata show` lists rows by reason, with their text and the passage that it is about."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import prefdata
 from prefdata.cli import main
 from prefdata.config import BuildConfig
 from prefdata.records.schema import DUPLICATES, REJECTED
+from prefdata.report.diff import Span
+from prefdata.report.html.browser import fenced, rows_by
 from prefdata.store.reader import Build
 from tests.prefdata.conftest import write_rows
 
@@ -188,3 +191,66 @@ def test_a_check_of_your_own_is_listed_by_its_name(
 
     assert "loud: it shouts" in shown
     assert shown.endswith("1 kept pair with my_listing:loud\n")
+
+
+def test_pages_have_the_rows_of_each_finding_with_passages_marked(
+    built: Build, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pages"
+    shown = run("show", built.path, "--html", folder)
+    assert shown.exit_code == 0, shown.output
+    index = (folder / "index.html").read_text()
+
+    codes = set(re.findall(r'href="code-(\w+)\.html"', index))
+    assert {"PD202", "PD209", "PD213", "PD401", "PD402", "PD607", "R210"} <= codes
+    pages = {code: (folder / f"code-{code}.html").read_text() for code in codes}
+    assert "see <mark>&lt;|im_start|&gt;user</mark> now" in pages["PD213"]
+    assert "Well. <mark>User:</mark> hello." in pages["PD209"]
+    assert "My mail is <mark>….org</mark> today." in pages["PD607"]
+    assert "jane.doe" not in pages["PD607"]
+    assert "{&#34;prompt&#34;: &#34;six?&#34;" in pages["R210"]
+    cluster = pages["PD402"].split('class="sides cluster"')[1]
+    assert 0 < cluster.index("Yes, it does sleep.") < cluster.index("Yes, it really does.")
+    links = re.findall(r'href="index\.html#row-(\d+)"', index)
+    assert links == [str(row) for row in range(len(links))]
+    assert all(f'id="row-{row}"' in index for row in links)
+
+
+def test_pairs_are_sorted_by_gap_or_margin(tiny: Path, tmp_path: Path) -> None:
+    scores = [(3, 1), (9, 1), (5, 4), (None, None)]
+    rows = [
+        pair(f"{n}?", "Yes. " * (n + 1)) | {"score_chosen": high, "score_rejected": low}
+        for n, (high, low) in enumerate(scores)
+    ]
+    file = write_rows(tmp_path / "rows.jsonl", rows)
+    config = BuildConfig(
+        inputs=[str(file)], tokenizer=str(tiny), out=tmp_path / "out", text="chat", test_fraction=0
+    )
+    build = prefdata.build(config)
+    prompts = [row["prompt"][0]["content"] for row in build.text("train").to_pylist()]
+
+    assert [prompts[row] for row in rows_by(build, "length-gap", 9)] == ["3?", "2?", "1?", "0?"]
+    assert [prompts[row] for row in rows_by(build, "margin", 9)] == ["2?", "0?", "1?"]
+    page = tmp_path / "page.html"
+    shown = run("show", build.path, "--html", page, "--sort", "margin", "--rows", "2")
+    assert shown.output.endswith("shows 2 of 4 pairs\n")
+    assert page.read_text().index('<div class="text" dir="auto">2?') < page.read_text().index("0?")
+
+
+def test_a_sort_without_pages_or_margins_is_refused(built: Build, tmp_path: Path) -> None:
+    assert "C121" in run("show", built.path, "--sort", "margin").output
+    assert "C121" in run("show", built.path, "--rejected", "--sort", "margin").output
+    refused = run("show", built.path, "--html", tmp_path / "page.html", "--sort", "margin")
+    assert refused.exit_code == 2
+    assert "has no pair with a margin" in refused.output
+
+
+def test_fenced_code_is_marked_as_code_across_differences() -> None:
+    text = "Try\n```python\nx = 1\n```\nor\n```\ny"
+    spans = [Span(text[:16], differs=False), Span(text[16:], differs=True)]
+    found = fenced(spans)
+
+    assert "".join(one.text for one in found) == text
+    code = "".join(one.text for one in found if one.code)
+    assert code == "```python\nx = 1\n```" + "```\ny"
+    assert "".join(one.text for one in found if one.differs) == text[16:]

@@ -60,13 +60,14 @@ def decode_bytes(ids: tuple[int, ...]) -> str:
     return bytes(ids).decode("utf-8", "replace")
 
 
+PAGING = {"pages": ["index.html"], "page": 0, "sort": "spread", "links": [], "jumps": []}
+
+
 def pairs_page(pairs: list[ShownPair]) -> str:
     """Return a page of pairs; tokens are the bytes of their text."""
     leaves = [leaf_of(pair, decode_bytes, {}) for pair in pairs]
     values = {"build": "out", "leaves": leaves, "total": 9, "shown": len(pairs)}
-    return render(
-        "pairs.html.jinja", {**values, "pages": ["index.html"], "page": 0}, tool_version="0.1.0"
-    )
+    return render("pairs.html.jinja", {**values, **PAGING}, tool_version="0.1.0")
 
 
 def test_no_payload_becomes_markup_in_a_report() -> None:

@@ -1,0 +1,103 @@
+"""Pages of a build's rows by reason: refused, copies, near-duplicates next to what is kept."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from prefdata.report.form import report_of
+from prefdata.report.html.page import render
+from prefdata.report.lengths import PARTS
+from prefdata.report.listing import Listed, Listing, list_finding, passages_of, raw_text
+from prefdata.report.model import Finding
+from prefdata.store.commit import write_bytes
+from prefdata.store.ownership import is_page_of, require_new_or, require_unsealed
+from prefdata.store.reader import Build
+
+MOST_ROWS = 50
+"""Rows of a page; the others are counted."""
+
+
+class Turn(NamedTuple):
+    """Turn of a row: its text in pieces, and whether each is a passage that the code is about."""
+
+    role: str
+    pieces: Sequence[tuple[str, bool]]
+
+
+class Row(NamedTuple):
+    """Row with a code, prepared for the template."""
+
+    place: str
+    said: str
+    parts: Sequence[tuple[str, Sequence[Turn]]]
+    raw: str
+    others: Sequence["Row"] = ()
+    """Near-duplicates that were dropped for it."""
+
+
+class Link(NamedTuple):
+    """Page of a code."""
+
+    name: str
+    code: str
+    label: str
+    total: int
+
+
+def write_findings(build: Build, folder: Path) -> list[Link]:
+    """Write a page for each finding that has rows, `code-PD304.html`; return their links."""
+    findings = {one.code: one for one in reversed(report_of(build).findings)}  # errors win
+    found = [(one, list_finding(build, one)) for one in reversed(findings.values())]
+    pages = [(one, listing) for one, listing in found if listing.total]
+    links = [
+        Link(f"code-{one.code}.html", one.code, one.name.replace("_", " "), listing.total)
+        for one, listing in pages
+    ]
+    for number, (finding, listing) in enumerate(pages):
+        path = folder / links[number].name
+        require_new_or(path, is_page_of("prefdata show"), "a page that prefdata show wrote")
+        require_unsealed(path)
+        write_bytes(path, _page(build, finding, listing, links).encode())
+    return links
+
+
+def _page(build: Build, finding: Finding, listing: Listing, links: Sequence[Link]) -> str:
+    rows = list(_clusters(islice(listing.rows, MOST_ROWS)))
+    values = {
+        "build": build.path.resolve().name,
+        "finding": finding,
+        "listing": listing,
+        "rows": rows,
+        "shown": sum(max(len(row.others), 1) for row in rows),
+        "links": links,
+    }
+    return render("findings.html.jinja", values, tool_version=build.manifest.tool_version)
+
+
+def _clusters(rows: Iterator[Listed]) -> Iterator[Row]:
+    """Yield rows; near-duplicates of one kept pair are one row, in the order of the first."""
+    clusters: dict[str, tuple[Listed, list[Row]]] = {}
+    plain = list[Row]()
+    for one in rows:
+        if one.kept is None:
+            plain.append(_row(one))
+        else:
+            clusters.setdefault(one.kept.place, (one.kept, []))[1].append(_row(one))
+    yield from plain
+    for kept, others in clusters.values():
+        yield _row(kept)._replace(others=others)
+
+
+def _row(one: Listed) -> Row:
+    is_private = one.code == "PD607"
+    parts = []
+    for part in PARTS if one.pair is not None else ():
+        assert one.pair is not None
+        turns = []
+        for at, turn in enumerate(one.pair[part] or ()):
+            spans = [(s.start, s.end) for s in one.spans if (s.part, s.turn) == (part, at)]
+            pieces = list(passages_of(turn["content"], spans, private=is_private))
+            turns.append(Turn(turn["role"], pieces))
+        parts.append((part, turns))
+    return Row(one.place, one.said, parts, "" if parts else raw_text(one.raw))
