@@ -1,14 +1,17 @@
 """The result's page is one file: no script, nothing fetched, every text escaped."""
 
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from dpo.artifacts.report.curves import Series, histogram, line_plot, smooth, ticks
+from pipelines.quickstart import result
 from pipelines.quickstart.evaluate import training_figures
 from pipelines.quickstart.page import render_page
 from pipelines.quickstart.result import Example, Result, Samples
+from prefdata.report import html
 
 SAMPLES = Samples(
     sentiment=0.5,
@@ -145,3 +148,12 @@ def test_margins_of_rounding_are_ties() -> None:
     first = {**REJECTED_LINES[0], "rewards/margins": -1e-6, "rewards/accuracies": 0.0625}
 
     assert training_figures([first, *REJECTED_LINES[1:]])["reward_accuracy_before"] == 0.5
+
+
+def test_the_page_has_the_colors_of_the_other_pages() -> None:
+    template = Path(result.__file__).with_name("report.html.jinja").read_text()
+    style = Path(html.__file__).with_name("style.css").read_text()
+    colors = re.findall(r"#[0-9a-f]{3,6}\b", template.split("</style>")[0])
+
+    assert len(colors) == 14
+    assert set(colors) <= set(re.findall(r"#[0-9a-f]{3,6}\b", style))

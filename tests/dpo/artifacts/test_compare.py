@@ -14,6 +14,7 @@ from dpo.cli import report
 from dpo.config import TrainConfig
 from dpo.training.loop import train
 from dpo.training.run_folder import NAME
+from tests.prefdata.report.chromium import BROWSER, DRIVER, open_chromium
 
 ConfigOf = Callable[..., TrainConfig]
 
@@ -125,3 +126,24 @@ def test_groups_of_settings_are_compared_key_by_key(config_of: ConfigOf) -> None
     assert "They have different data" in page
     assert "<b>0" not in page
     assert "default-src 'none'" in page
+
+
+INSIDE = """
+const outside = [...document.querySelectorAll('svg text')].filter(text => {
+  const [own, all] = [text.getBoundingClientRect(), text.ownerSVGElement.getBoundingClientRect()];
+  return own.left < all.left - 1 || own.right > all.right + 1;
+});
+return [document.documentElement.scrollWidth, outside.map(text => text.textContent)];
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium with its chromedriver")
+def test_no_text_is_cut_on_a_phone(runs: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    run_report(*runs, "-o", out)
+    with open_chromium(tmp_path / "profile") as browser:
+        for page in (out, runs[0] / "report.html"):
+            browser.resize(390)
+            browser.open(page)
+            assert browser.run(INSIDE) == [390, []]
