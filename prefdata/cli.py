@@ -289,6 +289,12 @@ def build(
     help="Pairs in the pages: evenly spaced, of unequal lengths first, or of small margins first.",
 )
 @click.option(
+    "--suspects",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Pairs in the pages: those in suspects.jsonl of dpo-score, in its order.",
+)
+@click.option(
     "--rows",
     type=click.IntRange(min=1),
     help="Number of pairs in the pages, evenly spaced (200), or of rows in a list (20).",

@@ -66,6 +66,7 @@ ROLES: dict[str, tuple[click.Command, list[str]]] = {
     ),
     "show OUT": (main, ["show", "@"]),
     "show --html": (main, ["show", "data", "--html", "@"]),
+    "show --suspects": (main, ["show", "data", "--html", "new.html", "--suspects", "@"]),
     "layouts NAME": (main, ["layouts", "@"]),
     "explain CODE": (main, ["explain", "@"]),
     "dpo-ref DATA": (ref, ["@", "--model", "model"]),

@@ -113,6 +113,10 @@ def test_the_examples_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         command, words = COMMANDS[example.command], example.words
         if example.words[:2] == ["out/pairs", "--id"]:
             words = [*words[:2], first_id(place / "out" / "pairs")[:9]]
+        if "--suspects" in example.words:
+            (place / "scores").mkdir(exist_ok=True)
+            line = json.dumps({"pair_id": first_id(place / "out" / "pairs")})
+            (place / "scores" / "suspects.jsonl").write_text(line + "\n")
         result = CliRunner().invoke(command, words)
         ended[example.line] = (result.exit_code, result.stderr)
         if example.into:

@@ -69,6 +69,7 @@ class ShowOptions(NamedTuple):
     rows: int | None = None
     tokenizer: str | None = None
     sort: Sort | None = None
+    suspects: Path | None = None
 
     @property
     def most(self) -> int:
@@ -90,10 +91,15 @@ class ShowOptions(NamedTuple):
         if len(given) > 1:
             problem = f"{given[0]} and {given[1]} are two views"
             raise UsageError("C121", "prefdata show", problem, "give one of them")
+        if self.sort is not None and self.suspects is not None:
+            problem = "--sort and --suspects both order the pairs"
+            raise UsageError("C121", "prefdata show", problem, "give one of them")
+        not_pages = tuple(view for view in views if view != "--html")
         for name, value, unused in (
             ("--rows", self.rows, ("--row", "--id")),
             ("--tokenizer", self.tokenizer, ("--rejected", "--duplicates", "--near")),
-            ("--sort", self.sort, tuple(view for view in views if view != "--html")),
+            ("--sort", self.sort, not_pages),
+            ("--suspects", self.suspects, not_pages),
         ):
             if value is not None and (not given or given[0] in unused):
                 fitting = ", ".join(view for view in views if view not in unused)

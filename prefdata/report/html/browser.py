@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -67,6 +68,13 @@ class Passage(NamedTuple):
     code: bool = False
 
 
+class Pages(NamedTuple):
+    """Paths of the pages of pairs, and the number of pairs on them."""
+
+    paths: list[Path]
+    shown: int
+
+
 class Text(NamedTuple):
     """Text of one field of a pair, prepared for the template."""
 
@@ -109,15 +117,21 @@ class Leaf(NamedTuple):
 
 
 def write_browser(
-    build: Build, out: Path, *, most: int, tokenizer: str | None = None, sort: Sort = "spread"
-) -> list[Path]:
-    """Write pages with at most `most` pairs; return their paths.
+    build: Build,
+    out: Path,
+    *,
+    most: int,
+    tokenizer: str | None = None,
+    sort: Sort = "spread",
+    suspects: Path | None = None,
+) -> Pages:
+    """Write pages with at most `most` pairs; with `suspects`, those of that file in its order.
 
     If `out` ends in .html, write one page; otherwise a directory with `index.html` and more pages,
     and one for each finding, `code-PD304.html`, with its rows.
     """
     total = num_rows(build)
-    rows = rows_by(build, sort, most)
+    rows = rows_by(build, sort, most) if suspects is None else find_suspects(build, suspects, most)
     is_file = out.suffix == ".html" and not out.is_dir()
     _check_folder(build, out.parent if is_file else out)
     make_folder(out.parent if is_file else out)
@@ -137,21 +151,49 @@ def write_browser(
             "shown": len(rows),
             "pages": [page.name for page in names],
             "page": number,
-            "sort": sort,
+            "sort": sort if suspects is None else "suspects",
             "links": links,
             "jumps": [] if number or is_file else jumps,
         }
         page = render("pairs.html.jinja", values, tool_version=build.manifest.tool_version)
         write_bytes(path, page.encode())
-    return names
+    return Pages(names, len(rows))
 
 
 def show_pages(build: Build, out: Path, how: ShowOptions) -> str:
     """Write the pages that `prefdata show --html` names; return a line about them."""
     most, sort = how.rows or MOST_PAIRS, how.sort or "spread"
-    pages = write_browser(build, out, most=most, tokenizer=how.tokenizer, sort=sort)
-    shown = len(rows_by(build, sort, most))
-    return f"{pages[0]} shows {shown:,} of {count(num_rows(build), 'pair')}"
+    paths, shown = write_browser(
+        build, out, most=most, tokenizer=how.tokenizer, sort=sort, suspects=how.suspects
+    )
+    return f"{paths[0]} shows {shown:,} of {count(num_rows(build), 'pair')}"
+
+
+def find_suspects(build: Build, file: Path, most: int) -> list[int]:
+    """Return the rows of the pairs in `suspects.jsonl` of `dpo-score`, in its order.
+
+    Raises E144 if it is not such a file, or none of its pairs is in the build.
+    """
+    try:
+        # a pipe or a device may have no end
+        lines = file.read_bytes().splitlines() if file.is_file() else [b""]
+        wanted = [bytes.fromhex(orjson.loads(line)["pair_id"]) for line in lines]
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        remedy = "name suspects.jsonl of dpo-score"
+        raise UsageError("E144", str(file), "is not a list of suspects", remedy) from error
+    rows, start = dict[bytes, int](), 0
+    for split in build.splits:
+        for shard in build.shards(split):
+            ids = shard.read()["pair_id"]
+            places = np.flatnonzero(np.array(pc.is_in(ids, pa.array(wanted, ids.type))))
+            for at in places.tolist():
+                rows.setdefault(ids[at].as_py(), start + at)
+            start += shard.rows
+    found = [rows[one] for one in dict.fromkeys(wanted) if one in rows][:most]
+    if not found:
+        remedy = "name the build whose pairs dpo-score scored"
+        raise UsageError("E144", str(build.path), f"has no pair of {file}", remedy)
+    return found
 
 
 def rows_by(build: Build, sort: Sort, most: int) -> list[int]:

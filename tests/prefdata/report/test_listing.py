@@ -1,5 +1,6 @@
 """`prefdata show` lists rows by reason, with their text and the passage that it is about."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -254,3 +255,23 @@ def test_fenced_code_is_marked_as_code_across_differences() -> None:
     code = "".join(one.text for one in found if one.code)
     assert code == "```python\nx = 1\n```" + "```\ny"
     assert "".join(one.text for one in found if one.differs) == text[16:]
+
+
+def test_suspects_are_shown_in_the_order_of_their_file(built: Build, tmp_path: Path) -> None:
+    rows = built.text("train").to_pylist()
+    wanted = [rows[2]["pair_id"], "00" * 16, rows[0]["pair_id"], rows[2]["pair_id"]]
+    file = tmp_path / "suspects.jsonl"
+    file.write_text("".join(json.dumps({"pair_id": one, "margin": -1.0}) + "\n" for one in wanted))
+    page = tmp_path / "page.html"
+    shown = run("show", built.path, "--html", page, "--suspects", file)
+
+    assert shown.output.endswith(f"shows 2 of {len(rows)} pairs\n")
+    assert re.findall(r'id="row-(\d+)"', page.read_text()) == ["2", "0"]
+    assert "C121" in run("show", built.path, "--suspects", file).output
+    both = run("show", built.path, "--html", page, "--suspects", file, "--sort", "margin")
+    assert "C121" in both.output
+    for text, problem in (("{}\n", "is not a list of suspects"), ("", "has no pair of")):
+        file.write_text(text)
+        refused = run("show", built.path, "--html", page, "--suspects", file)
+        assert (refused.exit_code, "E144" in refused.output) == (2, True)
+        assert problem in " ".join(refused.output.split())

@@ -73,7 +73,7 @@ def test_text_and_tokens_of_a_row_are_those_of_its_split(build: Build) -> None:
 
 def test_pages_have_the_requested_pairs(build: Build, tmp_path: Path) -> None:
     rows = sum(split.rows for split in build.splits.values())
-    pages = write_browser(build, tmp_path / "pages", most=1_000)
+    pages = write_browser(build, tmp_path / "pages", most=1_000).paths
     texts = [page.read_text() for page in pages]
 
     assert len(pages) == -(-rows // PAGE_PAIRS)
@@ -99,7 +99,7 @@ def test_a_long_pair_does_not_make_a_long_page(tiny: Path, tmp_path: Path) -> No
     rows[0]["chosen"] = [{"role": "assistant", "content": "very long " * 100_000}]
     file = write_rows(tmp_path / "rows.jsonl", rows)
     config = BuildConfig(inputs=[str(file)], tokenizer=str(tiny), out=tmp_path / "out")
-    (page,) = write_browser(prefdata.build(config), tmp_path / "page.html", most=9)
+    (page,), _ = write_browser(prefdata.build(config), tmp_path / "page.html", most=9)
 
     assert page.stat().st_size < 200_000
     assert "988,000 characters not shown" in page.read_text()
