@@ -30,14 +30,14 @@ check: $(DEV)  ## Lint, format, types, import arrows, generated docs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/cog --check $(DOCS)
+	$(BIN)/python -m cogapp --check $(DOCS)
 
 fmt: $(DEV)  ## Format, and write what is generated: schemas, docs
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python -m prefdata.schemas schemas
 	$(BIN)/python -m dpo.schemas schemas
-	$(BIN)/cog -r $(DOCS)
+	$(BIN)/python -m cogapp -r $(DOCS)
 
 golden: $(DEV)  ## Write the golden files anew; a change to one needs its reason in the commit
 	GOLDEN=write $(BIN)/python -m pytest -q tests/test_golden.py

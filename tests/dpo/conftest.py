@@ -95,6 +95,11 @@ def train_open(
     return run_training(run, claim, report=lambda *_: None, on_message=on_message)
 
 
+def without_plan(lines: list[str]) -> list[str]:
+    """Return the messages of a run but for its plan."""
+    return [line for line in lines if not line.startswith("plan: ")]
+
+
 @pytest.fixture(scope="session")
 def arena(tmp_path_factory: pytest.TempPathFactory) -> Arena:
     folder = tmp_path_factory.mktemp("arena")

@@ -30,7 +30,7 @@ from dpo.training.optimizer import init_optimizer_state, make_optimizer
 from dpo.training.step import train_step
 from prefdata.building import build
 from prefdata.config import BuildConfig
-from tests.dpo.conftest import Arena, open_alone, save_gpt2, train_open
+from tests.dpo.conftest import Arena, open_alone, save_gpt2, train_open, without_plan
 
 ConfigOf = Callable[..., TrainConfig]
 TWELVE: dict[str, Any] = {
@@ -202,6 +202,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     train(config, on_message=heard.append)
 
     swapped_state = name == "state.json" and fault == "swapped"
+    heard = without_plan(heard)
     assert swapped_state or heard == ["resumes after step 10"]
     assert same(weights(config.out), weights(uninterrupted))
 
@@ -387,7 +388,7 @@ def test_a_loss_spike_is_reported_with_its_pairs_and_changes_nothing(
     def run_to(steps: int, out: Path) -> list[str]:
         said: list[str] = []
         train(config_of(steps=steps, checkpoint_every=2, out=str(out)), on_message=said.append)
-        return said
+        return without_plan(said)
 
     plain = run_to(4, tmp_path / "plain")
     run_to(3, tmp_path / "spiked")

@@ -19,7 +19,7 @@ from dpo.precision import LossScale, Scale
 from dpo.reference_pass import compute_reference
 from dpo.training.loop import train
 from dpo.training.step import train_step
-from tests.dpo.conftest import Arena, open_alone, train_open
+from tests.dpo.conftest import Arena, open_alone, train_open, without_plan
 
 ConfigOf = Callable[..., TrainConfig]
 HUGE = 2.0**40
@@ -56,9 +56,9 @@ def test_fp16_stays_near_float32(half: ConfigOf, config_of: ConfigOf, tmp_path: 
     rounded = half(steps=6)
     said: list[str] = []
     train(exact, on_message=said.append)
-    assert said == []
+    assert without_plan(said) == []
     train(rounded, on_message=said.append)
-    assert said == ["fp16 on a CPU may take hundreds of times as long as bf16"]
+    assert without_plan(said) == ["fp16 on a CPU may take hundreds of times as long as bf16"]
 
     wanted, found = (column(config.out, "loss") for config in (exact, rounded))
     assert found == pytest.approx(wanted, abs=2e-3)
