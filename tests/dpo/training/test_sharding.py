@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -138,11 +139,16 @@ def test_twenty_steps_in_bf16_are_those_of_one_process(config_of: ConfigOf, tmp_
     ddp = run_in(2, path, tmp_path / "ddp")
     fsdp2 = run_in(2, path, tmp_path / "fsdp2", **FSDP2)
 
-    losses = [losses_of(out) for out in (one, ddp, fsdp2)]
-    assert [len(some) for some in losses] == [20] * 3
-    assert all(some[0] == pytest.approx(math.log(2), abs=BF16) for some in losses)
-    for one_loss, *others in zip(*losses, strict=True):
-        assert others == pytest.approx([one_loss] * 2, abs=BF16)
+    path.write_text(path.read_text().replace("pack_tokens: 90", "pack_tokens: 60"))
+    packed = run_in(1, path, tmp_path / "packed")
+
+    losses = np.array([losses_of(out) for out in (one, ddp, fsdp2, packed)])
+    assert losses.shape == (4, 20)
+    assert np.abs(losses[:, 0] - math.log(2)).max() <= BF16
+    ddp_gap, fsdp2_gap, packed_gap = np.abs(losses[1:] - losses[0]).max(1)
+    # AMX rounds by the shape of a product, so other packs have other losses in one process too:
+    # 4.4e-4 where DDP had 1.1e-4 and FSDP2 3.5e-5
+    assert max(ddp_gap, fsdp2_gap) <= max(BF16, 2 * packed_gap)
 
 
 def test_rows_and_moments_on_the_host_learn_the_same(config_of: ConfigOf, tmp_path: Path) -> None:
