@@ -147,7 +147,8 @@ def make_plan(model: PreTrainedModel, run: Run) -> Plan:
         per_token = kept.per_token + _HOLES * _adapted_outputs(model) * kept.width
         copies = kept.copies + int(_HOLES * sizes.passing * kept.width)
         kept = kept._replace(per_token=per_token, copies=copies)
-    config, chosen = _choose(run, sizes.memory, kept)
+    can_checkpoint = bool(model.supports_gradient_checkpointing)
+    config, chosen = _choose(run, sizes.memory, kept, can_checkpoint=can_checkpoint)
     run = run._replace(config=config)
     tokens = max(int(run.pairs.sizes.max()), config.pack_size)
     pack = kept.pack(tokens, checkpointed=config.checkpoints)
@@ -265,16 +266,18 @@ def _numel(weights: Iterable[Tensor]) -> int:
     return sum(weight.numel() for weight in {id(w): w for w in weights}.values())
 
 
-def _choose(run: Run, fixed: MemoryPlan, kept: Kept) -> tuple[TrainConfig, list[str]]:
+def _choose(
+    run: Run, fixed: MemoryPlan, kept: Kept, *, can_checkpoint: bool
+) -> tuple[TrainConfig, list[str]]:
     """Return the config with what is null in it chosen, and a message for each choice."""
     config, place, chosen = run.config, run.place, []
     room, longest = int(FULL * place.total) - fixed.total, int(run.pairs.sizes.max())
     update: dict[str, Any] = {}
     if config.gradient_checkpointing is None:
         least = max(longest, config.pack_tokens or PACK_ON_CPU)
-        fits = kept.pack(least, checkpointed=False) <= room
-        update["gradient_checkpointing"] = not fits
-        if not fits:
+        needed = can_checkpoint and kept.pack(least, checkpointed=False) > room
+        update["gradient_checkpointing"] = needed
+        if needed:
             chosen.append(f"gradient_checkpointing, as a pack of {least:,} tokens needs it")
     checkpointed = update.get("gradient_checkpointing", config.checkpoints)
     if config.pack_tokens is None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, GPT2PreTrainedModel, PreTrainedModel
 
 from dpo.config import TrainConfig
 from dpo.data.packing import PromptWithCompletions, pack
@@ -204,6 +204,16 @@ def test_layers_run_again_if_the_longest_pair_would_not_fit_otherwise(config_of:
     assert "gradient_checkpointing, as a pack of 1,024 tokens needs it" in small.lines[-1]
     assert large.config.gradient_checkpointing is False
     assert own.config.gradient_checkpointing is False
+
+
+def test_a_model_that_cannot_run_layers_again_is_not_made_to(
+    config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GPT2PreTrainedModel, "supports_gradient_checkpointing", False)
+
+    small = plan_of(config_of(), PLENTY._replace(total=1000))
+
+    assert small.config.gradient_checkpointing is False
 
 
 def test_a_gpu_gets_packs_as_large_as_its_memory_holds(config_of: ConfigOf) -> None:
