@@ -90,7 +90,8 @@ def measured_row(path: Path) -> str:
     report = validate([str(path)], ValidateOptions(workers=1))
     ties = rows.rejected["code"].to_pylist().count("PD303")
     groups = len(set(rows.records["group_id"].to_pylist()))
-    codes = ", ".join(f"{found.code} × {found.count:,}" for found in report.findings) or "none"
+    found = sorted(report.findings, key=lambda finding: finding.code)
+    codes = ", ".join(f"{finding.code} × {finding.count:,}" for finding in found) or "none"
     numbers = [report.lines.lines, groups, rows.counts.pairs, ties]
     numbers += [report.lines.kept, report.lines.duplicates, report.lines.rejected]
     counted = " | ".join(f"{number:,}" for number in numbers)
