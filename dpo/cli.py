@@ -1,125 +1,24 @@
 """The commands of dpo; their errors are one line, by prefdata's wrapper."""
 
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import ValidationError
 
+from dpo.commands.command import PATH, ModelCommand, choice, is_main
+from dpo.commands.sample import sample
 from dpo.display import Bars, TrainingBar, print_scores, summary_line
 from prefdata.command import Command, completes, say
 from prefdata.settings import key_paths
 
-_PATH = click.Path(path_type=Path)
-
-
-class ModelCommand(Command):
-    """Command that runs a model, without transformers' own progress bars."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command itself, after a line about a GPU that cannot be used."""
-        from transformers.utils.logging import disable_progress_bar  # slow: not for --help
-
-        from dpo.model.load import device_notice
-
-        disable_progress_bar()  # type: ignore[no-untyped-call]
-        if (line := device_notice()) is not None and _is_main():
-            say(line, err=True)
-        if "RANK" not in os.environ:
-            return super().invoke(ctx)
-        from dpo.training.distributed import one_error_of_all
-
-        with one_error_of_all():
-            return super().invoke(ctx)
-
-
-def _is_main() -> bool:
-    """Return whether this process, one of several, prints."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _choice(name: str, values: list[str], text: str) -> Callable[[Any], Any]:
-    """Return an option with some values; the first one is its default."""
-    return click.option(
-        name, type=click.Choice(values), default=values[0], show_default=True, help=text
-    )
+__all__ = ["export", "ref", "report", "sample", "score", "train"]
 
 
 @click.command(cls=ModelCommand)
-@click.argument("prompts", type=_PATH)
-@click.option("--model", required=True, help="Directory or hub name of the model.")
-@click.option("--adapter", help="LoRA adapter on it: a directory or hub name.")
-@click.option("-k", default=4, show_default=True, help="Completions of each prompt.")
-@click.option("-o", "--out", required=True, type=_PATH, help="File to write.")
-@click.option("--scorer", help="module:function, called as f(prompts=[…], completions=[…]).")
-@click.option("--temperature", default=1.0, show_default=True, help="0 is greedy decoding.")
-@click.option("--top-p", default=1.0, show_default=True, help="Nucleus sampling: mass to keep.")
-@click.option("--max-new-tokens", default=64, show_default=True)
-@click.option("--batch-size", default=64, show_default=True, help="Completions decoded at once.")
-@click.option("--seed", default=0, show_default=True)
-@_choice(
-    "--text",
-    ["auto", "chat", "verbatim"],
-    "Read string prompts as chat or verbatim; auto decides by their ends, or refuses (E180).",
-)
-@click.option("--raw", is_flag=True, help="Same as --text verbatim.")
-@_choice(
-    "--control-tokens",
-    ["encode", "reject", "allow"],
-    "Control tokens spelled out in a prompt: plain text, an error, or tokens.",
-)
-@_choice(
-    "--dtype",
-    ["float32", "bfloat16"],
-    "bfloat16 is about twice as fast if the CPU has AVX512_BF16 or AMX.",
-)
-def sample(prompts: Path, *, model: str, out: Path, scorer: str, **options: Any) -> None:
-    r"""Sample completions of the PROMPTS in a JSON Lines file, and rank them.
-
-    \b
-    A row is {"prompt": "Tell me a story."} or {"prompt": [{"role": "user", "content": "…"}]};
-    its other keys are kept. A run that was killed continues where it stopped.
-
-    \b
-    Example:
-      dpo-sample prompts.jsonl --model HuggingFaceTB/SmolLM2-135M-Instruct -k 4 \
-          --scorer my_scorer:score -o ranked.jsonl
-    """
-    from dpo.sampling.run import SampleJob, sample_file
-    from dpo.sampling.sample import SampleConfig
-    from dpo.training.distributed import require_one_process
-
-    require_one_process("dpo-sample")
-    sys.path.insert(0, str(Path.cwd()))  # so that a scorer here can be imported
-    dtype, adapter = options.pop("dtype"), options.pop("adapter")
-    try:
-        config = SampleConfig(**options)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        flag = "--" + str(fault["loc"][0] if fault["loc"] else "raw").replace("_", "-")
-        raise click.BadParameter(fault["msg"], param_hint=flag) from error
-    with Bars() as progress:
-        summary = sample_file(
-            SampleJob(prompts, model, out, scorer, dtype, adapter), config, progress
-        )
-    for line in summary.readings:
-        say(line)
-    speed, score = summary.tokens_per_second, summary.mean_score
-    say(
-        f"{out}: {summary.num_completions:,} completions of"
-        f" {summary.num_tokens / summary.num_completions:.1f} tokens on average"
-        + ("" if speed is None else f", {speed:,.0f} tokens/s")
-        + f"; {summary.num_ended / summary.num_completions:.0%} ended by the model"
-        + ("" if score is None else f"; mean score {score:.4f}")
-    )
-
-
-@click.command(cls=ModelCommand)
-@click.argument("data", type=_PATH)
+@click.argument("data", type=PATH)
 @click.option("--model", required=True, help="Directory or hub name of the reference model.")
 @click.option("--adapter", help="LoRA adapter on it: a directory or hub name.")
 @click.option("--name", default="default", show_default=True, help="Directory in DATA/reference.")
@@ -179,7 +78,7 @@ def ref(data: Path, *, shares: bool, public: bool, **options: Any) -> None:
     started = time.perf_counter()
     with Bars() as progress:
         manifest = compute_reference(data, model=model, progress=progress, **options)
-    if not _is_main():
+    if not is_main():
         return
     rows, tokens = (sum(getattr(s, n) for s in manifest.shards) for n in ("rows", "tokens"))
     say(
@@ -221,7 +120,7 @@ def _list_losses(context: click.Context, _option: click.Parameter, wanted: bool)
     callback=_list_losses,
     help="Print every loss with its settings and their defaults, and exit.",
 )
-@click.argument("config", type=_PATH)
+@click.argument("config", type=PATH)
 @click.argument(
     "overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=completes(_setting_names)
 )
@@ -251,21 +150,21 @@ def train(
 
     sys.path.insert(0, str(Path.cwd()))  # so that a loss here can be imported
     settings = read_config(config, overrides)
-    is_main = _is_main()
+    is_first = is_main()
     if (public or replace) and push is None:
         raise click.UsageError("--public and --replace need --push")
-    if push is not None and is_main:
+    if push is not None and is_first:
         check_target(push, public=public, replace=replace)
-    with TrainingBar(settings.out, is_shown=is_main) as bar:
+    with TrainingBar(settings.out, is_shown=is_first) as bar:
         finished = run(settings, report=bar.report, on_message=bar.note)
     if finished.summary is None:
         line = f"{settings.out}: stopped after step {finished.steps:,}; run again to continue"
-        if is_main:
+        if is_first:
             say(line, err=True)
         sys.exit(128 + (finished.stopped_by or 0))
-    if is_main:
+    if is_first:
         say(summary_line(finished.out, finished.summary))
-    if push is not None and is_main:
+    if push is not None and is_first:
         what, summary = "model" if settings.save.merged else "adapter", finished.summary
         model = settings.out / what
         say(push_model(model, push, summary, public=public, replace=replace))
@@ -281,8 +180,8 @@ def _step(_: click.Context, __: click.Parameter, value: str | None) -> Any:
 
 
 @click.command(cls=ModelCommand)
-@click.argument("run", type=_PATH)
-@click.option("-o", "--out", required=True, type=_PATH, metavar="DIR", help="Directory to write.")
+@click.argument("run", type=PATH)
+@click.option("-o", "--out", required=True, type=PATH, metavar="DIR", help="Directory to write.")
 @click.option("--step", callback=_step, help="A step, or best (keep_best); default: the newest.")
 @click.option(
     "--merged/--adapter",
@@ -321,7 +220,7 @@ def export(run: Path, out: Path, *, merged: bool, **options: Any) -> None:
 @click.command(cls=ModelCommand)
 @click.argument("model")
 @click.argument("data", nargs=-1, required=True)
-@click.option("-o", "--out", required=True, type=_PATH, metavar="DIR", help="Directory to write.")
+@click.option("-o", "--out", required=True, type=PATH, metavar="DIR", help="Directory to write.")
 @click.option("--reference", help="Reference model; default: the build's stored log-probs.")
 @click.option("--reference-name", help="Name of those stored log-probs.")
 @click.option("--beta", default=0.1, show_default=True, help="The β that MODEL was trained with.")
@@ -333,8 +232,8 @@ def export(run: Path, out: Path, *, merged: bool, **options: Any) -> None:
     type=click.FloatRange(0, 1),
     help="List at most this share of the pairs.",
 )
-@_choice("--mixed-precision", ["no", "bf16", "fp16"], "Precision of the forward passes.")
-@_choice(
+@choice("--mixed-precision", ["no", "bf16", "fp16"], "Precision of the forward passes.")
+@choice(
     "--text",
     ["auto", "chat", "verbatim"],
     "Read plain-text files as chat or verbatim; auto decides by evidence, or refuses (E180).",
@@ -363,9 +262,9 @@ def score(model: str, data: tuple[str, ...], out: Path, **options: Any) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("runs", nargs=-1, required=True, type=_PATH, metavar="RUN RUN...")
+@click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN RUN...")
 @click.option(
-    "-o", "--out", type=_PATH, default="comparison.html", show_default=True, help="Page to write."
+    "-o", "--out", type=PATH, default="comparison.html", show_default=True, help="Page to write."
 )
 def report(runs: tuple[Path, ...], out: Path) -> None:
     r"""Compare runs of dpo-train on one page: final metrics, settings that differ, curves.

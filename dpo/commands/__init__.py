@@ -1,0 +1,1 @@
+"""Commands that are files of their own; `dpo/cli.py` has the others."""

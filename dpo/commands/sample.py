@@ -1,0 +1,81 @@
+"""`dpo-sample`: completions of prompts, ranked by a scorer."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from dpo.commands.command import PATH, ModelCommand, choice
+from dpo.display import Bars
+from prefdata.command import say
+
+
+@click.command(cls=ModelCommand)
+@click.argument("prompts", type=PATH)
+@click.option("--model", required=True, help="Directory or hub name of the model.")
+@click.option("--adapter", help="LoRA adapter on it: a directory or hub name.")
+@click.option("-k", default=4, show_default=True, help="Completions of each prompt.")
+@click.option("-o", "--out", required=True, type=PATH, help="File to write.")
+@click.option("--scorer", help="module:function, called as f(prompts=[…], completions=[…]).")
+@click.option("--temperature", default=1.0, show_default=True, help="0 is greedy decoding.")
+@click.option("--top-p", default=1.0, show_default=True, help="Nucleus sampling: mass to keep.")
+@click.option("--max-new-tokens", default=64, show_default=True)
+@click.option("--batch-size", default=64, show_default=True, help="Completions decoded at once.")
+@click.option("--seed", default=0, show_default=True)
+@choice(
+    "--text",
+    ["auto", "chat", "verbatim"],
+    "Read string prompts as chat or verbatim; auto decides by their ends, or refuses (E180).",
+)
+@click.option("--raw", is_flag=True, help="Same as --text verbatim.")
+@choice(
+    "--control-tokens",
+    ["encode", "reject", "allow"],
+    "Control tokens spelled out in a prompt: plain text, an error, or tokens.",
+)
+@choice(
+    "--dtype",
+    ["float32", "bfloat16"],
+    "bfloat16 is about twice as fast if the CPU has AVX512_BF16 or AMX.",
+)
+def sample(prompts: Path, *, model: str, out: Path, scorer: str, **options: Any) -> None:
+    r"""Sample completions of the PROMPTS in a JSON Lines file, and rank them.
+
+    \b
+    A row is {"prompt": "Tell me a story."} or {"prompt": [{"role": "user", "content": "…"}]};
+    its other keys are kept. A run that was killed continues where it stopped.
+
+    \b
+    Example:
+      dpo-sample prompts.jsonl --model HuggingFaceTB/SmolLM2-135M-Instruct -k 4 \
+          --scorer my_scorer:score -o ranked.jsonl
+    """
+    from dpo.sampling.run import SampleJob, sample_file
+    from dpo.sampling.sample import SampleConfig
+    from dpo.training.distributed import require_one_process
+
+    require_one_process("dpo-sample")
+    sys.path.insert(0, str(Path.cwd()))  # so that a scorer here can be imported
+    dtype, adapter = options.pop("dtype"), options.pop("adapter")
+    try:
+        config = SampleConfig(**options)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        flag = "--" + str(fault["loc"][0] if fault["loc"] else "raw").replace("_", "-")
+        raise click.BadParameter(fault["msg"], param_hint=flag) from error
+    with Bars() as progress:
+        summary = sample_file(
+            SampleJob(prompts, model, out, scorer, dtype, adapter), config, progress
+        )
+    for line in summary.readings:
+        say(line)
+    speed, score = summary.tokens_per_second, summary.mean_score
+    say(
+        f"{out}: {summary.num_completions:,} completions of"
+        f" {summary.num_tokens / summary.num_completions:.1f} tokens on average"
+        + ("" if speed is None else f", {speed:,.0f} tokens/s")
+        + f"; {summary.num_ended / summary.num_completions:.0%} ended by the model"
+        + ("" if score is None else f"; mean score {score:.4f}")
+    )
