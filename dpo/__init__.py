@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dpo.model.load import load_model
     from dpo.model.tokenizer import encode_prompts, load_tokenizer
     from dpo.reference_pass import compute_reference as reference
+    from dpo.sampling.best_of import best_of_kl, expected_best
     from dpo.sampling.sample import Completion, SampleConfig
     from dpo.sampling.sample import sample_completions as sample
 
@@ -26,7 +27,9 @@ __all__ = [
     "PairLogps",
     "SampleConfig",
     "TrainConfig",
+    "best_of_kl",
     "encode_prompts",
+    "expected_best",
     "histogram",
     "load_model",
     "load_tokenizer",
@@ -44,7 +47,9 @@ _HOMES = {
     "PairLogps": ("dpo.loss", "PairLogps"),
     "SampleConfig": ("dpo.sampling.sample", "SampleConfig"),
     "TrainConfig": ("dpo.config", "TrainConfig"),
+    "best_of_kl": ("dpo.sampling.best_of", "best_of_kl"),
     "encode_prompts": ("dpo.model.tokenizer", "encode_prompts"),
+    "expected_best": ("dpo.sampling.best_of", "expected_best"),
     "histogram": ("dpo.artifacts.report.curves", "histogram"),
     "load_model": ("dpo.model.load", "load_model"),
     "load_tokenizer": ("dpo.model.tokenizer", "load_tokenizer"),

@@ -19,6 +19,13 @@ from prefdata.command import say
 @click.option("-k", default=4, show_default=True, help="Completions of each prompt.")
 @click.option("-o", "--out", required=True, type=PATH, help="File to write.")
 @click.option("--scorer", help="module:function, called as f(prompts=[…], completions=[…]).")
+@click.option(
+    "--best-of",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Completions drawn for each of -k, of which the best by --scorer is kept.",
+)
 @click.option("--temperature", default=1.0, show_default=True, help="0 is greedy decoding.")
 @click.option("--top-p", default=1.0, show_default=True, help="Nucleus sampling: mass to keep.")
 @click.option("--max-new-tokens", default=64, show_default=True)
@@ -58,7 +65,9 @@ def sample(prompts: Path, *, model: str, out: Path, scorer: str, **options: Any)
 
     require_one_process("dpo-sample")
     sys.path.insert(0, str(Path.cwd()))  # so that a scorer here can be imported
-    dtype, adapter = options.pop("dtype"), options.pop("adapter")
+    dtype, adapter, best_of = (options.pop(name) for name in ("dtype", "adapter", "best_of"))
+    if best_of > 1 and scorer is None:
+        raise click.UsageError("--best-of needs --scorer, which says what is best")
     try:
         config = SampleConfig(**options)
     except ValidationError as error:
@@ -67,7 +76,7 @@ def sample(prompts: Path, *, model: str, out: Path, scorer: str, **options: Any)
         raise click.BadParameter(fault["msg"], param_hint=flag) from error
     with Bars() as progress:
         summary = sample_file(
-            SampleJob(prompts, model, out, scorer, dtype, adapter), config, progress
+            SampleJob(prompts, model, out, scorer, dtype, adapter, best_of), config, progress
         )
     for line in summary.readings:
         say(line)

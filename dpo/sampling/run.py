@@ -18,6 +18,7 @@ from dpo.model.load import best_device, check_model, load_model
 from dpo.model.source import ModelSource, find_parts
 from dpo.model.tokenizer import encode_prompt, load_tokenizer, prompt_encoder, short_name
 from dpo.precision import Weights
+from dpo.sampling.best_of import keep_best
 from dpo.sampling.files import (
     PromptRow,
     append,
@@ -51,6 +52,8 @@ class SampleJob(NamedTuple):
     scorer: str | None = None
     dtype: Weights = "float32"
     adapter: str | None = None
+    best_of: int = 1
+    """Completions drawn for each of `k`, of which the one with the highest score is written."""
 
     @property
     def source(self) -> ModelSource:
@@ -79,6 +82,7 @@ def sample_file(
     check_out(job.out, [Read(role, path) for role, path in named if path.exists()])
     scorer = load_scorer(job.scorer) if job.scorer else None
     check_model(job.source)
+    config = config.model_copy(update={"k": config.k * job.best_of})
     rows = read_prompts(job.prompts)
     with progress.bar("sampling", len(rows)) as advance:
         model = load_model(job.source, device=best_device())
@@ -105,11 +109,16 @@ def sample_file(
             lines = _output_lines(job, scorer, rows[first:], sampled, advance)
             while window := b"".join(islice(lines, size)):
                 append(file, window)
+    summary = _summarize_file(job, first, time.perf_counter() - started)
+    return summary._replace(readings=_readings(str(job.prompts), read, encoder))
+
+
+def _summarize_file(job: SampleJob, first: int, seconds: float) -> SampleSummary:
+    """Return the summary of the output, whose rows from `first` on took these seconds."""
     written = [orjson.loads(line) for line in job.out.read_bytes().splitlines()]
-    speed = summarize(written[first:]).num_tokens / (time.perf_counter() - started)
-    return summarize(written)._replace(
-        tokens_per_second=speed or None, readings=_readings(str(job.prompts), read, encoder)
-    )
+    # of the tokens that best-of-N drew, the file holds only some
+    drawn = summarize(written[first:]).num_tokens if job.best_of == 1 else 0
+    return summarize(written)._replace(tokens_per_second=drawn / seconds or None)
 
 
 def _output_lines(
@@ -123,6 +132,8 @@ def _output_lines(
     for row, completions in zip(rows, sampled, strict=True):
         texts = [completion.text for completion in completions]
         scores = scorer and score_completions(scorer, str(job.scorer), row.prompt, texts)
+        if scores is not None and job.best_of > 1:
+            completions, scores = keep_best(completions, scores, job.best_of)
         line = orjson.dumps(output_row(row, completions, short_name(job.model), scores)) + b"\n"
         advance(1)
         yield line
@@ -164,6 +175,7 @@ def _what_decides(job: SampleJob, config: SampleConfig, tokenizer: Any) -> dict[
         "prompts": _sha256(job.prompts.read_bytes()),
         "model": short_name(job.model),
         "scorer": job.scorer,
+        "best_of": job.best_of,
         "dtype": job.dtype,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
