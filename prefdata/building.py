@@ -14,6 +14,7 @@ from prefdata.read import RowOptions, expand_inputs, load_layout
 from prefdata.read.memory import Data, named_inputs
 from prefdata.records.split_names import SplitOptions
 from prefdata.stages.counts import NOTHING_MADE, BuiltShards
+from prefdata.stages.excerpts import add_excerpts
 from prefdata.stages.filter import read_exclusions
 from prefdata.stages.mixture import is_mixture, mix_shards
 from prefdata.stages.output import (
@@ -115,6 +116,7 @@ def _build(config: BuildConfig, *, replace: bool, progress: Progress) -> Build:
             for task, shard in zip(made.tasks, made.shards, strict=True)
         ]
         report = describe_build(make_report(found, made, tokens, target), found, made, config, seal)
+        report = add_excerpts(report, found, staging.root, options.checks.reading)
         others, seals = write_others(staging.root, found, made, report, config)
         manifest = make_manifest(report, made, tokens, seal, others=others)
         kept = commit_build(staging, made.seals | seals, manifest.to_bytes(), old)

@@ -189,6 +189,7 @@ def validate(
         severity=changes,
         checks=checks_with(options.pop("own")),
         examples=examples_for(report_path),
+        excerpts=report_path is not None and report_path.suffix != ".sarif",
         near=NearDuplicates() if options.pop("near") else None,
         columns=Columns(**_named_columns(options)),
         **options,
@@ -231,10 +232,10 @@ def build(
     """Make token shards; an interrupted build resumes."""
     from prefdata.building import build as run
     from prefdata.config import inputs_by_split, make_config, read_config
-    from prefdata.report.form import check_report_target, examples_for, report_of
+    from prefdata.report.form import check_report_target, examples_for
     from prefdata.report.terminal import TerminalProgress
+    from prefdata.stages.excerpts import full_report
     from prefdata.stages.output import files_of, reads_of, with_fetched_inputs
-    from prefdata.stages.statistics import name_rows
     from prefdata.store.ownership import Read
 
     num_examples = examples_for(report_path)
@@ -257,7 +258,7 @@ def build(
         if error.report is not None:
             _show(error.report, report_path)
         raise
-    _show(name_rows(report_of(made), made.rejected(), num_examples), report_path)
+    _show(full_report(made, num_examples), report_path)
     say(f"{made.path} is built; its manifest's hash is {made.manifest.hash[:16]}…")
 
 
@@ -306,12 +307,10 @@ def build(
 )
 def show(out: Path, **options: Any) -> None:
     """Show the contents of a finished build: its report, one pair, or rows and their reasons."""
-    from prefdata.records.findings import EXAMPLES
-    from prefdata.report.form import report_of
     from prefdata.report.listing import ShowOptions, list_rows, show_listing
     from prefdata.report.rows import find_id
     from prefdata.report.terminal import print_report
-    from prefdata.stages.statistics import name_rows
+    from prefdata.stages.excerpts import full_report
     from prefdata.store.reader import open_build
 
     how = ShowOptions(**options)
@@ -331,10 +330,7 @@ def show(out: Path, **options: Any) -> None:
         for text in show_listing(listing, how.most):
             console.print(text, soft_wrap=True)
     else:
-        report = report_of(made)
-        if made.has_rejected:
-            report = name_rows(report, made.rejected(), EXAMPLES)
-        print_report(report, console)
+        print_report(full_report(made), console)
 
 
 @main.command(

@@ -35,8 +35,9 @@ from prefdata.records.sources import Inputs
 from prefdata.records.split_names import Leaks, SplitOptions
 from prefdata.report.model import Report
 from prefdata.stages.counts import NOTHING_MADE, BuiltShards
+from prefdata.stages.excerpts import add_excerpts, chunks_named
 from prefdata.stages.plan import check_tasks, require_sound_splits
-from prefdata.stages.scan import ScanOptions, scan
+from prefdata.stages.scan import ScanOptions, scan, stage_chunks
 from prefdata.stages.shard import make_shards
 from prefdata.stages.split import expand_splits, splits_of_files
 from prefdata.stages.statistics import severity_changes
@@ -71,6 +72,8 @@ class ValidateOptions(NamedTuple):
     near: NearDuplicates | None = None
     """Options of near-duplicates (PD402), which need a temporary directory. Those that two splits
     share (PD502) are searched for in any case."""
+    excerpts: bool = False
+    """True if the report has text of the first rows of each finding."""
     resplit: bool = False
     leaks: Leaks = "drop_from_train"
 
@@ -176,7 +179,12 @@ def _run(
                 trial.finish()
             tasks = check_tasks(found, target, tokens, staging.root)
             made = BuiltShards(tasks, make_shards(tasks, workers, progress, None))
-        return make_report(found, made, [], examples=options.examples, is_build=False)
+        report = make_report(found, made, [], examples=options.examples, is_build=False)
+        if not options.excerpts:
+            return report
+        root = Path(stack.enter_context(TemporaryDirectory(prefix="prefdata-")))
+        stage_chunks(files, how, chunks_named(report, found), root)
+        return add_excerpts(report, found, root, how.checks.reading)
 
 
 def _with_leaks(how: ScanOptions) -> ScanOptions:

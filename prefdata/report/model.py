@@ -13,6 +13,31 @@ from prefdata.store.manifest import (
 )
 
 
+class Excerpt(StrictModel):
+    """Text of one part of a row, cut around what a finding is about; private data is left out."""
+
+    part: Literal["prompt", "chosen", "rejected", "row"]
+    """Part of the pair; `row` if the row was not read as a pair."""
+    role: str | None = None
+    """The turn's role, if the part has several turns."""
+    text: str
+    marks: list[tuple[int, int]] = []
+    """Passages that the finding is about: characters of the text, from and to."""
+
+    @property
+    def pieces(self) -> list[tuple[str, bool]]:
+        """Return the text in pieces, and whether each is a passage that the finding is about.
+
+        >>> Excerpt(part="row", text="abc", marks=[(1, 2)]).pieces
+        [('a', False), ('b', True), ('c', False)]
+        """
+        found, at = list[tuple[str, bool]](), 0
+        for start, end in self.marks:
+            found += [(self.text[at:start], False), (self.text[start:end], True)]
+            at = end
+        return [*found, (self.text[at:], False)]
+
+
 class Example(StrictModel):
     """Location of a finding, and its message."""
 
@@ -23,6 +48,8 @@ class Example(StrictModel):
     """Offset of the row's first byte in the decompressed file; null for Parquet and Arrow rows."""
     element: int | None = None
     """Number of the element in a JSON array, from 1; `line` is the line on which it begins."""
+    excerpts: list[Excerpt] = []
+    """Text of the row, for the first three locations of a finding."""
 
     @property
     def place(self) -> str:

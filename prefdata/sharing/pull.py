@@ -27,7 +27,7 @@ from prefdata.store.manifest import Manifest, read_manifest
 from prefdata.store.ownership import require_writable_name
 from prefdata.store.reader import Build, open_build
 from prefdata.store.shards import REFERENCE, TOKENS, read_shard, write_shard
-from prefdata.store.staging import Staging, stage_shard, write_staged
+from prefdata.store.staging import PAGE, Staging, stage_shard, write_staged
 
 
 class SharedSet(NamedTuple):
@@ -193,11 +193,9 @@ def _write_build(
     if written is not manifest or manifest.part_of:
         manifest, sealed = written, written.to_bytes()
     shared = {file.path for file in found.record.files}
-    for file in manifest.files:
-        if file.path in shared:
-            source = root / file.path
-            copy = partial(shutil.copyfile, source)
-            seals[file.path] = write_staged(staging.root / file.path, copy)
+    for path in {*(file.path for file in manifest.files), PAGE} & shared:
+        copy = partial(shutil.copyfile, root / path)
+        seals[path] = write_staged(staging.root / path, copy)
     report = Report.model_validate_json((root / "report.json").read_bytes())
     text = write_card(report, name=out.name).encode()
     seals[CARD] = write_staged(staging.root / CARD, lambda path: path.write_bytes(text))

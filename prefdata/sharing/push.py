@@ -32,6 +32,7 @@ from prefdata.hub.repo import (
 from prefdata.progress import Progress, Silent
 from prefdata.report.figures import count, listed
 from prefdata.report.form import report_of
+from prefdata.report.html.page import render_report
 from prefdata.report.lengths import PARTS
 from prefdata.report.model import Report
 from prefdata.sharing.card import (
@@ -53,8 +54,10 @@ from prefdata.sharing.record import (
 from prefdata.sharing.references import MANIFEST as REFERENCE_MANIFEST
 from prefdata.sharing.references import StoredReference, find_references
 from prefdata.sharing.tables import write_parquet
+from prefdata.stages.output import has_own_page
 from prefdata.store.manifest import NAME as MANIFEST
 from prefdata.store.reader import Build, open_build
+from prefdata.store.staging import PAGE
 
 _LICENCE = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}")
 _MOST_NAMED = 5
@@ -222,6 +225,8 @@ def shared_files(
     for entry in build.manifest.files:
         if options.with_rejected or not entry.path.startswith("rejected/"):
             files[entry.path] = build.file(entry.path)
+    if PAGE not in files:
+        files[PAGE] = _page(build, root, with_rejected=options.with_rejected)
     shards = [shard for split in build.splits for shard in build.shards(split)]
     kinds: list[tuple[str, StoredReference | None]] = [(names.tokens, None)]
     kinds += [(names.references[one.name], one) for one in references]
@@ -235,6 +240,14 @@ def shared_files(
     for one in references:
         files[f"reference/{one.name}/{REFERENCE_MANIFEST}"] = one.folder / REFERENCE_MANIFEST
     return files
+
+
+def _page(build: Build, root: Path, *, with_rejected: bool) -> Path:
+    """Return the build's page, which has text of refused rows, or one without it."""
+    if with_rejected and has_own_page(build.path):
+        return build.path / PAGE
+    (root / PAGE).write_text(render_report(report_of(build)), encoding="utf-8")
+    return root / PAGE
 
 
 def require_licence(report: Report, options: PushOptions) -> str | None:

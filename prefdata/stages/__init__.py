@@ -9,6 +9,7 @@
     shard       one task → one token shard and one text shard (in a worker)
     dropped     dropped rows → rejected/ and duplicates.parquet
     counts, statistics → numbers of the report
+    excerpts    the rows that a report names → their text
     summarize   all results → report and manifest
     output      checks and names of the output directory
 

@@ -17,6 +17,7 @@ from prefdata.store.manifest import NAME, Manifest, read_manifest
 from prefdata.store.ownership import (
     Read,
     free_name,
+    is_page_of,
     require_apart,
     require_not_same,
     require_writable_name,
@@ -25,6 +26,7 @@ from prefdata.store.staging import (
     FILES,
     FOLDER,
     FOLDERS,
+    PAGE,
     Staging,
     discard_at,
     has_own_staging,
@@ -116,6 +118,7 @@ def commit_build(
     if old is not None:
         replaces = {NAME, *(seal.path for seal in old.shards), *(file.path for file in old.files)}
         replaces |= {CARD} if _is_own_card(out) else set()
+        replaces |= {PAGE} if has_own_page(out) else set()
     if os.path.lexists(out / CARD) and CARD not in replaces | placed_names(out):
         card = free_name(out / CARD).name
         (staging.root / CARD).replace(staging.root / card)
@@ -124,6 +127,11 @@ def commit_build(
     if card == CARD:
         return []
     return [f"{CARD} was edited since the last build, so it is kept; the new card is {card}"]
+
+
+def has_own_page(out: Path) -> bool:
+    """Return whether the page in a build's directory is a report that prefdata wrote."""
+    return (out / PAGE).is_file() and is_page_of("prefdata")(out / PAGE)
 
 
 def _is_own_card(out: Path) -> bool:

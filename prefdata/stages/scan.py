@@ -1,7 +1,7 @@
 """Stage that `build` and `validate` share: from files to checked, distinct records."""
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -182,6 +182,20 @@ def scan(
         [*_funnel(found, parts), *decision.funnel],
         [*_file_notes(found), *changed_severities(options.checks.severity), *splits.notes],
     )
+
+
+def stage_chunks(
+    files: Sequence[InputFile], options: ScanOptions, names: Collection[str], root: Path
+) -> None:
+    """Read some chunks again, by name, and write their files below `root`."""
+    wanted = set(names)
+    for task in _Reading(files, options, None).tasks():
+        assert isinstance(task, ChunkTask)
+        if task.name in wanted:
+            build_chunk(task._replace(root=root, near=None))
+            wanted.remove(task.name)
+        if not wanted:
+            return
 
 
 def _file_notes(found: Sequence[SurveyedFile]) -> Iterator[str]:

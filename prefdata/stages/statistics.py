@@ -18,7 +18,7 @@ from prefdata.check.sets.bias import MIN_PAIRS
 from prefdata.check.sets.statistics import area_under_curve
 from prefdata.hashing import Numbers
 from prefdata.read import InputFile
-from prefdata.records.findings import CodeCount, Findings, Level, Location, count_rows
+from prefdata.records.findings import CodeCount, Findings, Level, Location
 from prefdata.records.keys import GROUP_ID
 from prefdata.records.text import flat_text
 from prefdata.report.explain import describe_code
@@ -138,18 +138,6 @@ def list_findings(met: Findings, lines: LineClasses, num_pairs: int) -> list[Fin
     return sorted(findings, key=lambda one: ("EWI".index(one.severity), -one.share, one.code))
 
 
-def name_rows(report: Report, rejected: pa.Table, most: int) -> Report:
-    """Return the report with examples of each code taken from a build's `rejected/`."""
-    met = count_rows(rejected, most)
-    findings = [
-        finding.model_copy(update={"examples": [_example(place) for place in met[code].first]})
-        if (code := finding.code) in met and finding.severity == "E"
-        else finding
-        for finding in report.findings
-    ]
-    return report.model_copy(update={"findings": findings})
-
-
 def without_examples(seal: InputSeal) -> InputSeal:
     """Return an input without example values of unread columns; only a validation shows them."""
     columns = [column.model_copy(update={"example": ""}) for column in seal.reading.not_read]
@@ -158,15 +146,17 @@ def without_examples(seal: InputSeal) -> InputSeal:
 
 
 def hide_contents(report: Report, rejected: pa.Table) -> Report:
-    """Return the report without quotes from rejected rows, so that it can be shared.
+    """Return the report without text of rejected rows, so that it can be shared.
 
-    `name_rows` restores the messages from `rejected/`.
+    `full_report` restores it from `rejected/`.
     """
     refused = set(zip(*(rejected[name].to_pylist() for name in ("source", "line")), strict=True))
     findings = []
     for finding in report.findings:
         examples = [
-            example.model_copy(update={"message": _QUOTED.sub("'…'", example.message)})
+            example.model_copy(
+                update={"message": _QUOTED.sub("'…'", example.message), "excerpts": []}
+            )
             if (example.source, example.line) in refused
             else example
             for example in finding.examples
@@ -187,11 +177,11 @@ def _describe(code: str, level: Level, found: CodeCount, totals: Mapping[str, in
         share=round(min(found.num / max(totals[check.counts], 1), 1.0), 6),
         meaning=check.meaning,
         advice=check.advice,
-        examples=[_example(place) for place in found.first],
+        examples=[example_at(place) for place in found.first],
     )
 
 
-def _example(place: Location) -> Example:
+def example_at(place: Location) -> Example:
     """Return a location as a report has it; rows of Parquet and Arrow have no byte offset."""
     offset = place.offset if place.offset >= 0 else None
     return Example(**{**place._asdict(), "offset": offset})

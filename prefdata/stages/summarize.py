@@ -52,7 +52,7 @@ from prefdata.store.manifest import (
     ShardSeal,
     SplitStats,
 )
-from prefdata.store.staging import write_staged
+from prefdata.store.staging import PAGE, write_staged
 from prefdata.tokens.preview import show_ids
 from prefdata.tokens.template.render import Refusal
 from prefdata.tokens.tokenizer import TokenizerSpec
@@ -212,7 +212,8 @@ def write_others(
 ) -> tuple[list[OtherFile], dict[str, FileDigest]]:
     """Write all files except the shards; return those of the manifest, and all digests.
 
-    The manifest omits the card, because people edit it.
+    The manifest omits the card, because people edit it, and the page, because it has text of
+    refused rows: a push writes it without them.
     """
     seals: dict[str, FileDigest] = {}
     seals[DUPLICATES_FILE], copies = write_duplicates(root, root / DUPLICATES_FILE, found)
@@ -224,14 +225,14 @@ def write_others(
         (root / REJECTED_FILE).absolute()
     ) as file:  # `read_table` imports pandas
         places = file.read(columns=["source", "line"])
+    page = FORMS[".html"](report, root)
     report = hide_contents(report, places)
-    for name in ("report.json", "report.html"):
-        data = FORMS[Path(name).suffix](report, root)
-        seals[name] = _write_bytes(root / name, data)
+    seals["report.json"] = _write_bytes(root / "report.json", FORMS[".json"](report, root))
     listed = [
         OtherFile(path=name, rows=rows.get(name), bytes=seal.bytes, sha256=seal.sha256)
         for name, seal in sorted(seals.items())
     ]
+    seals[PAGE] = _write_bytes(root / PAGE, page)
     card = write_card(report, name=config.out.name).encode()
     seals["README.md"] = _write_bytes(root / "README.md", card)
     return listed, seals

@@ -110,7 +110,7 @@ def sealed_names(folder: Path) -> set[str]:
     if not isinstance(value, dict) or value.get("format") != "prefdata-build":
         return set()
     entries = [*_listed(value.get("shards")), *_listed(value.get("files"))]
-    return {"manifest.json", "README.md", *entries}
+    return {"manifest.json", "README.md", "report.html", *entries}
 
 
 def is_json_of(*formats: str) -> Callable[[Path], bool]:

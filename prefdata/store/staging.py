@@ -42,7 +42,9 @@ Facts = TypeVar("Facts")
 FOLDER = ".building"
 FOLDERS = ("tokens", "text", "rejected")
 """Directories in which a build owns files."""
-FILES = (NAME, "README.md", "report.json", "report.html", "duplicates.parquet")
+PAGE = "report.html"
+"""The report as a page, with text of refused rows: not in the manifest, as it is not shared so."""
+FILES = (NAME, "README.md", "report.json", PAGE, "duplicates.parquet")
 _JOURNAL = "journal.jsonl"
 _ASIDE, _MOVING, _REPLACED = "aside", "moving", "replaced"
 _COMMIT = "commit"  # the step under which the journal lists all final names

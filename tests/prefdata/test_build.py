@@ -97,7 +97,7 @@ def test_a_finished_build_is_opened_and_another_one_refused(
     replaced = prefdata.build(other, replace=True)
     assert replaced.manifest.hash != first.manifest.hash
     listed = {entry.path for entry in [*replaced.manifest.shards, *replaced.manifest.files]}
-    assert set(tree(out)) == listed | {"manifest.json", "README.md"}
+    assert set(tree(out)) == listed | {"manifest.json", "README.md", "report.html"}
 
 
 def test_a_damaged_build_is_refused_until_it_is_replaced(

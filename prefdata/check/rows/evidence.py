@@ -6,7 +6,7 @@ first places of a report, for `rejected/` and for `prefdata show --code`.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 import orjson
@@ -137,7 +137,8 @@ def _controls(pair: Pair, reading: Reading) -> Evidence | None:
 
 def _blank_prompt(pair: Pair, _: Reading) -> Evidence:
     turns = len(pair["prompt"])
-    return Evidence("the prompt has no turns" if not turns else "the prompt has no text")
+    spans = tuple(_whole(pair, "prompt", at) for at in range(turns))
+    return Evidence("the prompt has no text" if turns else "the prompt has no turns", spans)
 
 
 def _blank_side(pair: Pair, _: Reading) -> Evidence | None:
@@ -147,8 +148,9 @@ def _blank_side(pair: Pair, _: Reading) -> Evidence | None:
             continue
         if not turns:
             return Evidence(f"{side} has no turns")
-        is_empty = not turns[-1]["content"]
-        return Evidence(f"{_place(pair, side, len(turns) - 1)} {_EMPTY[is_empty]}")
+        at = len(turns) - 1
+        said = f"{_place(pair, side, at)} {_EMPTY[not turns[at]['content']]}"
+        return Evidence(said, (_whole(pair, side, at),))
     return None
 
 
@@ -226,12 +228,31 @@ def _same(pair: Pair, _: Reading) -> Evidence:
     contents = [[turn["content"] for turn in pair[side]] for side in SIDES]
     exact = contents[0] == contents[1]
     more = "" if exact else ", but for spaces or Unicode forms"
-    return Evidence(f"chosen and rejected are the same{more}")
+    spans = tuple(_whole(pair, part, at) for part, at, _ in _turns(pair, SIDES))
+    return Evidence(f"chosen and rejected are the same{more}", spans)
 
 
 def _near(pair: Pair, _: Reading) -> Evidence:
     chosen, rejected = ("\x1e".join(turn["content"] for turn in pair[side]) for side in SIDES)
-    return Evidence(f"the similarity of chosen and rejected is {similarity(chosen, rejected):.3f}")
+    said = f"the similarity of chosen and rejected is {similarity(chosen, rejected):.3f}"
+    if any(len(pair[side]) != 1 for side in SIDES):
+        return Evidence(said)
+    before = _num_shared(chosen, rejected)
+    after = _num_shared(chosen[before:][::-1], rejected[before:][::-1])
+    return Evidence(
+        said,
+        (
+            Span("chosen", 0, before, len(chosen) - after),
+            Span("rejected", 0, before, len(rejected) - after),
+        ),
+    )
+
+
+def _num_shared(first: str, second: str) -> int:
+    """Return the number of characters that both begin with."""
+    return sum(
+        1 for _ in takewhile(lambda both: both[0] == both[1], zip(first, second, strict=False))
+    )
 
 
 def _scores(pair: Pair, _: Reading) -> Evidence:
@@ -305,7 +326,9 @@ def _other_language(pair: Pair, _: Reading) -> Evidence:
         part: language_of(pair[part][-1]["content"][:SAMPLE_CHARS]) for part in PARTS if pair[part]
     }
     said = ", ".join(f"{part} is {name}" for part, name in known.items() if name)
-    return Evidence(said or catalog()["PD312"].meaning)
+    others = [side for side in SIDES if known.get(side) != known.get("prompt")]
+    spans = tuple(_whole(pair, side, len(pair[side]) - 1) for side in others if pair[side])
+    return Evidence(said or catalog()["PD312"].meaning, spans)
 
 
 def _loops(pair: Pair, _: Reading) -> Evidence | None:

@@ -7,6 +7,7 @@ from prefdata.report.model import (
     Bias,
     Example,
     ExamplePair,
+    Excerpt,
     Finding,
     Groups,
     Report,
@@ -36,6 +37,16 @@ def line_classes(lines: int, blank: int, duplicates: int, rejected: int) -> Line
     )
 
 
+def excerpts(text: str) -> list[Excerpt]:
+    """Return excerpts of a row with a marked passage in each; `text` is a string from data."""
+    return [
+        Excerpt(
+            part=part, role="user" + text, text=f"is it {text} safe", marks=[(6, 6 + len(text))]
+        )
+        for part in ("prompt", "chosen", "rejected", "row")
+    ]
+
+
 def finding(code: str, severity: str, count: int, *messages: str, text: str = "") -> Finding:
     """Return a finding with examples on increasing lines; `text` is a string from data."""
     check = describe_code(code)
@@ -45,6 +56,7 @@ def finding(code: str, severity: str, count: int, *messages: str, text: str = ""
             line=17 + 391 * number,
             offset=20_480 * number,
             message=message + text,
+            excerpts=excerpts(text),
         )
         for number, message in enumerate(messages)
     ]

@@ -16,6 +16,8 @@ from click.testing import CliRunner, Result
 
 import prefdata
 from prefdata.cli import main
+from prefdata.report.form import report_of
+from prefdata.report.html.page import render_report
 from prefdata.sharing.pull import find_set, pull
 from prefdata.sharing.push import PushOptions, push
 from prefdata.sharing.record import plain_name
@@ -46,6 +48,13 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+def shared_digests(build: Build) -> dict[str, str]:
+    """Return the digests of a build's files as they are shared: without text of refused rows."""
+    found = {path: one for path, one in digests(build.path).items() if "rejected/" not in path}
+    page = render_report(report_of(build)).encode()
+    return found | {"report.html": hashlib.sha256(page).hexdigest()}
+
+
 def test_what_is_pulled_is_what_was_pushed_hash_by_hash(
     build: Build, hub: FakeHub, tmp_path: Path
 ) -> None:
@@ -54,10 +63,12 @@ def test_what_is_pulled_is_what_was_pushed_hash_by_hash(
     back = run("pull", NAME, "-o", tmp_path / "back" / "out")
 
     assert back.exit_code == 0, back.output
-    wanted = digests(build.path)
-    refused = {path: wanted.pop(path) for path in list(wanted) if path.startswith("rejected/")}
+    wanted = shared_digests(build)
     assert digests(tmp_path / "back" / "out") == wanted
-    assert len(refused) == 1
+    assert len(wanted) == len(digests(build.path)) - 1
+    pages = [(path / "report.html").read_text() for path in (build.path, tmp_path / "back" / "out")]
+    rows = [page.count('<dl class="excerpts">') for page in pages]
+    assert rows[0] > rows[1]
     assert run("verify", tmp_path / "back" / "out").exit_code == 0
     assert run("verify", NAME).exit_code == 0
     assert hub.private[REPO] is True
