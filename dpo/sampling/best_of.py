@@ -6,13 +6,14 @@ reference: at most log N − (N − 1)/N nats of KL, whatever the scorer (`best_
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
-from dpo.sampling.sample import Completion
+T = TypeVar("T")
 
 
 def keep_best(
-    completions: Sequence[Completion], scores: Sequence[float], best_of: int
-) -> tuple[list[Completion], list[float]]:
+    completions: Sequence[T], scores: Sequence[float], best_of: int
+) -> tuple[list[T], list[float]]:
     """Return the best of each `best_of` completions in turn, and its score; the first of equals."""
     starts = range(0, len(scores), best_of)
     best = [max(range(at, at + best_of), key=scores.__getitem__) for at in starts]

@@ -2,10 +2,12 @@
 
 Rows are appended to `OUT.partial` window by window, after a header line with the settings that
 determine them; the file is renamed when it is complete. So a restarted run continues, and gives
-the bytes of an uninterrupted run.
+the bytes of an uninterrupted run. Rows that finish in another order than the prompts', those of a
+server, are appended with their numbers, each as soon as it is finished (`Journal`).
 """
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +30,7 @@ FORMAT = 1
 
 _TAKEN = {
     "completions": "has `completions` already",
+    "sampled_with": "has `sampled_with`, which a sampling run writes",
     "tools": "has `tools`, which would not be shown to the model",
 }
 
@@ -79,11 +82,9 @@ def _is_message(message: Any) -> bool:
     )
 
 
-def output_row(
-    row: PromptRow, completions: list[Completion], model: str, scores: Sequence[float] | None
-) -> dict[str, Any]:
-    """Return one line of the output; with scores, the best completion comes first."""
-    items: list[dict[str, Any]] = [
+def output_items(completions: list[Completion], model: str) -> list[dict[str, Any]]:
+    """Return a prompt's completions as the output has them."""
+    return [
         {
             "text": completion.text,
             "model": model,
@@ -93,6 +94,12 @@ def output_row(
         }
         for completion in completions
     ]
+
+
+def output_row(
+    row: PromptRow, items: list[dict[str, Any]], scores: Sequence[float] | None
+) -> dict[str, Any]:
+    """Return one line of the output; with scores, the best completion comes first."""
     if scores is not None:
         ranks = {score: rank for rank, score in enumerate(sorted(set(scores), reverse=True), 1)}
         scored = zip(items, scores, strict=True)
@@ -106,7 +113,7 @@ def partial_of(out: Path) -> Path:
     return out.with_name(out.name + ".partial")
 
 
-def check_out(out: Path, reads: Sequence[Read]) -> None:
+def check_out(out: Path, reads: Sequence[Read], command: str = "dpo-sample") -> None:
     """Raise a coded error if the output exists (T137) or would overwrite an input (E170)."""
     partial = partial_of(out)
     require_writable_name(partial)
@@ -114,7 +121,7 @@ def check_out(out: Path, reads: Sequence[Read]) -> None:
     if os.path.lexists(out):
         raise UsageError("T137", str(out), "exists already", "name another file")
     if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_file()):
-        raise UsageError("T137", str(partial), "is not a file of dpo-sample", "name another file")
+        raise UsageError("T137", str(partial), f"is not a file of {command}", "name another file")
     require_folder_for(out)
 
 
@@ -141,6 +148,80 @@ def append(file: IO[bytes], data: bytes) -> None:
     os.fsync(file.fileno())
 
 
+class Journal:
+    """Finished rows in the order in which they finish, as lines `{"at": number, "row": {…}}`."""
+
+    def __init__(self, file: IO[bytes], start: int) -> None:
+        self._file, self._synced = file, time.monotonic()
+        self._places: dict[int, tuple[int, int]] = {}
+        """Offset and length of each row."""
+        file.seek(start)
+        end = start
+        for line in file:
+            at = _number_of(line)
+            if at is None:  # a kill may cut the last line
+                break
+            self._add(at, end, line)
+            end += len(line)
+        file.truncate(end)
+
+    @property
+    def done(self) -> set[int]:
+        """Return the numbers of the finished rows."""
+        return set(self._places)
+
+    def keep(self, at: int, row: bytes) -> None:
+        """Append a row; it survives a kill of the process, and after a second a power cut."""
+        line = b'{"at":%d,"row":%b}\n' % (at, row)
+        self._add(at, self._file.seek(0, os.SEEK_END), line)
+        self._file.write(line)
+        self._file.flush()
+        if time.monotonic() - self._synced > 1:
+            os.fsync(self._file.fileno())
+            self._synced = time.monotonic()
+
+    def rows(self) -> Iterator[bytes]:
+        """Yield all rows by number."""
+        for at in sorted(self._places):
+            offset, length = self._places[at]
+            self._file.seek(offset)
+            yield self._file.read(length)
+
+    def _add(self, at: int, offset: int, line: bytes) -> None:
+        head = len(b'{"at":%d,"row":' % at)
+        self._places[at] = (offset + head, len(line) - head - 2)
+
+
+def _number_of(line: bytes) -> int | None:
+    """Return the number of a line's row; None if the line is not whole."""
+    with suppress(orjson.JSONDecodeError, TypeError, KeyError):
+        if line.endswith(b"\n"):
+            return int(orjson.loads(line)["at"])
+    return None
+
+
+@contextmanager
+def journal(out: Path, decides: dict[str, Any], num_rows: int) -> Iterator[Journal]:
+    """Open the journal next to `out`; on a clean exit its rows become `out`, in their order."""
+    partial = partial_of(out)
+    header = orjson.dumps({"format": FORMAT, **decides}, option=orjson.OPT_SORT_KEYS) + b"\n"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with partial.open("a+b") as file, lock_folder(partial):
+        file.seek(0)
+        first = file.readline()
+        theirs = _header_of(first, header, partial)
+        found = Journal(file, len(first))
+        if found.done:
+            _require_same(theirs, header, partial)
+        else:
+            file.truncate(0)
+            append(file, header)
+        yield found
+        assert found.done == set(range(num_rows))
+        commit_file(out, lambda path: path.write_bytes(b"".join(r + b"\n" for r in found.rows())))
+    partial.unlink()
+
+
 def _resume(file: IO[bytes], partial: Path, header: bytes, window: int) -> int:
     """Cut what follows the last whole window; return the number of rows kept.
 
@@ -148,25 +229,37 @@ def _resume(file: IO[bytes], partial: Path, header: bytes, window: int) -> int:
     """
     file.seek(0)
     first, *lines = file.read().splitlines(keepends=True) or [b""]
-    theirs = None
-    if not header.startswith(first):  # a kill may cut the first line
-        with suppress(orjson.JSONDecodeError):
-            theirs = orjson.loads(first)
-        if not (
-            isinstance(theirs, dict) and theirs.get("format") == FORMAT and "weights" in theirs
-        ):
-            problem = "was not begun by dpo-sample"
-            raise UsageError("T137", str(partial), problem, "name another file")
+    theirs = _header_of(first, header, partial)
     num_rows = sum(line.endswith(b"\n") for line in lines) // window * window
     if num_rows == 0:
         file.truncate(0)
         append(file, header)
-    elif theirs is not None:
-        ours = orjson.loads(header)
-        names = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
+    else:
+        _require_same(theirs, header, partial)
+        file.truncate(len(header) + sum(map(len, lines[:num_rows])))
+    return num_rows
+
+
+def _header_of(first: bytes, header: bytes, partial: Path) -> Any:
+    """Return the header of a file that the same command began; None if it is not whole."""
+    ours, theirs = orjson.loads(header), None
+    with suppress(orjson.JSONDecodeError):
+        theirs = orjson.loads(first)
+    if theirs is None and header.startswith(first):  # a kill may cut the first line
+        return None
+    command = ours.get("command")  # none in files of a model in this process
+    found = theirs if isinstance(theirs, dict) and theirs.get("format") == FORMAT else {}
+    if found.get("command") != command or not {"command", "weights"} & found.keys():
+        problem = f"was not begun by {command or 'dpo-sample'}"
+        raise UsageError("T137", str(partial), problem, "name another file")
+    return theirs
+
+
+def _require_same(theirs: Any, header: bytes, partial: Path) -> None:
+    """Raise T137 if a file was begun with other settings."""
+    ours = orjson.loads(header)
+    names = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
+    if names:
         problem = f"was begun with another {', '.join(names)}"
         remedy = "use the same as before, or name another file"
         raise UsageError("T137", str(partial), problem, remedy)
-    else:
-        file.truncate(len(header) + sum(map(len, lines[:num_rows])))
-    return num_rows

@@ -23,6 +23,7 @@ from dpo.sampling.files import (
     PromptRow,
     append,
     check_out,
+    output_items,
     output_row,
     partial_file,
     read_prompts,
@@ -134,7 +135,8 @@ def _output_lines(
         scores = scorer and score_completions(scorer, str(job.scorer), row.prompt, texts)
         if scores is not None and job.best_of > 1:
             completions, scores = keep_best(completions, scores, job.best_of)
-        line = orjson.dumps(output_row(row, completions, short_name(job.model), scores)) + b"\n"
+        items = output_items(completions, short_name(job.model))
+        line = orjson.dumps(output_row(row, items, scores)) + b"\n"
         advance(1)
         yield line
 
@@ -158,7 +160,7 @@ def summarize(rows: Iterable[dict[str, Any]]) -> SampleSummary:
     scores = [completion["score"] for completion in completions if "score" in completion]
     return SampleSummary(
         num_completions=len(completions),
-        num_tokens=sum(completion["num_tokens"] for completion in completions),
+        num_tokens=sum(completion["num_tokens"] or 0 for completion in completions),
         num_ended=sum(completion["ended"] for completion in completions),
         mean_score=sum(scores) / len(scores) if scores else None,
     )

@@ -8,7 +8,7 @@ Prompts are decoded in windows, sorted by length within a window to reduce paddi
 in the order given. See https://arxiv.org/abs/2305.18290, §4, "DPO outline", (1).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
@@ -161,11 +161,26 @@ def read_as(
     place: str = "prompts",
 ) -> ReadPrompts:
     """Decide how string prompts are read; raise E180 if the evidence supports neither reading."""
+    target = encoder.target
+
+    def as_chat(text: str) -> str:
+        ids = encode_prompt(as_messages(text), encoder, place)
+        return target.backend.decode(ids, skip_special_tokens=False)
+
+    rule = TextRule(config.mode, bool(target.templates), target.control_tokens)
+    return read_by(prompts, rule, place, as_chat)
+
+
+def read_by(
+    prompts: Sequence[str | Messages],
+    rule: TextRule,
+    place: str,
+    as_chat: Callable[[str], str] | None = None,
+) -> ReadPrompts:
+    """Decide how string prompts are read; `as_chat` shows the first one in an error (E180)."""
     texts = [prompt for prompt in prompts if isinstance(prompt, str)]
     if not texts:
         return ReadPrompts(list(prompts), None)
-    target = encoder.target
-    rule = TextRule(config.mode, bool(target.templates), target.control_tokens)
     others = len(prompts) - len(texts)
     joins = _count_ends(texts, others, rule)
     choice = choose(joins, rule)
@@ -173,12 +188,11 @@ def read_as(
         stripped = [text.rstrip(" ") for text in texts]
         choice = choose(_count_ends(stripped, others, rule), rule)
     if choice is None:
-        chat = encoder.target.backend.decode(
-            encode_prompt(as_messages(texts[0]), encoder, place), skip_special_tokens=False
-        )
         problem = (
             f"{joins.running:,} of {joins.rows:,} prompts end in a space, a line break or a marker,"
-            f" {joins.bare:,} do not; the first is {chat!r} as a chat, {texts[0]!r} verbatim"
+            f" {joins.bare:,} do not; the first is "
+            + (f"{as_chat(texts[0])!r} as a chat, " if as_chat else "")
+            + f"{texts[0]!r} verbatim"
         )
         raise UsageError("E180", place, problem, "choose --text chat or --text verbatim")
     if choice.form == "text":
