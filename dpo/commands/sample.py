@@ -26,7 +26,10 @@ _LOCAL = ("adapter", "batch_size", "control_tokens", "dtype")
 @server_options
 @click.option("-k", default=4, show_default=True, help="Completions of each prompt.")
 @click.option("-o", "--out", required=True, type=PATH, help="File to write.")
-@click.option("--scorer", help="module:function, called as f(prompts=[…], completions=[…]).")
+@click.option(
+    "--scorer",
+    help="module:function, called as f(prompts=[…], completions=[…]), or reward-model:NAME.",
+)
 @click.option(
     "--best-of",
     default=1,

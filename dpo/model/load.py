@@ -12,6 +12,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    AutoModelForSequenceClassification,
     PreTrainedModel,
 )
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
@@ -75,6 +76,30 @@ def load_model(
     model.train(mode=False)
     if device is not None and "device_map" not in options:
         _move(model, device, source.name)
+    return model
+
+
+def load_reward_model(name: str, device: torch.device) -> PreTrainedModel:
+    """Load a sequence classifier with one output and exactly the tensors of its checkpoint.
+
+    Weights are float32 on a CPU, elsewhere as they are stored. Raises UsageError as `load_model`
+    does, and T166 for a model that gives no reward.
+    """
+    parts, config = find_parts(name), _read_config(name)
+    remedy = "name a checkpoint for sequence classification with one output (num_labels 1)"
+    if parts.adapter is not None:
+        raise UsageError("T166", name, "is an adapter", "merge it with its base, and name that")
+    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+        problem = f"{config.model_type} has no sequence classifier in transformers"
+        raise UsageError("T166", name, problem, remedy)
+    if config.num_labels != 1:
+        raise UsageError("T166", name, f"has {config.num_labels} outputs, not one", remedy)
+    check_files(name)
+    dtype = torch.float32 if device.type == "cpu" else stored_dtype(model_folder(name))
+    model = _load(parts, config, AutoModelForSequenceClassification, dtype=dtype)
+    check_finite(name, model)
+    model.train(mode=False)
+    _move(model, device, name)
     return model
 
 
@@ -147,12 +172,12 @@ def _without_weights(name: str, config: Any) -> PreTrainedModel:
     return model
 
 
-def _load(parts: Parts, config: Any, **options: Any) -> PreTrainedModel:
+def _load(parts: Parts, config: Any, kind: Any = None, **options: Any) -> PreTrainedModel:
     """Load the model if its checkpoint has exactly the tensors it needs; open no pickle."""
-    name = parts.base
+    name, kind = parts.base, kind or model_class(config)
     try:
         with _quiet(), without_adapter(name) as place:
-            found: Any = model_class(config).from_pretrained(
+            found: Any = kind.from_pretrained(
                 place, config=config, trust_remote_code=False, use_safetensors=True,
                 ignore_mismatched_sizes=True, output_loading_info=True, **options,
             )  # fmt: skip
@@ -192,17 +217,21 @@ def _quiet() -> Iterator[None]:
 
 def load_config(name: str) -> Any:
     """Load the config of a model that the installed transformers can build as a causal LM."""
-    require_model(name, partial(UsageError, "T101", name))
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except _LOADING_ERRORS as error:
-        problem = f"has no config that transformers knows ({_said(error)})"
-        remedy = "correct its config.json, or name a model that the installed transformers knows"
-        raise UsageError("T102", name, problem, remedy) from error
+    config = _read_config(name)
     if all(type(config) not in kind._model_mapping for kind in (_TEXT, _WITH_IMAGES)):
         problem = f"{config.model_type} has no causal language model in transformers"
         raise UsageError("T102", name, problem, "name a decoder model")
     return config
+
+
+def _read_config(name: str) -> Any:
+    require_model(name, partial(UsageError, "T101", name))
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except _LOADING_ERRORS as error:
+        problem = f"has no config that transformers knows ({_said(error)})"
+        remedy = "correct its config.json, or name a model that the installed transformers knows"
+        raise UsageError("T102", name, problem, remedy) from error
 
 
 def model_class(config: Any) -> Any:

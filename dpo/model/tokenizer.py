@@ -49,9 +49,14 @@ def encode_prompts(
     ]
 
 
-def encode_prompt(prompt: str | Messages, encoder: PromptEncoder, place: str) -> list[int]:
-    """Return the ids that the model continues; a string is verbatim text."""
-    ids = encoder.encode(prompt)
+def encode_prompt(
+    prompt: str | Messages, encoder: PromptEncoder, place: str, *, is_answered: bool = False
+) -> list[int]:
+    """Return the ids that the model continues; a string is verbatim text.
+
+    With `is_answered`, the dialogue ends in its answer, and the ids are those of the whole.
+    """
+    ids = encoder.encode(prompt, is_answered=is_answered)
     if not isinstance(ids, Refusal):
         return ids
     if ids.code == "PD711":

@@ -1,4 +1,4 @@
-"""A user's function that scores completions."""
+"""Scorers of completions: a user's function, or a reward model."""
 
 import importlib
 import math
@@ -6,16 +6,23 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
-from dpo.errors import UsageError
+from dpo.errors import DpoError, UsageError
 from dpo.model.tokenizer import Messages
+from dpo.sampling.reward_model import RewardModel
 
+REWARD_MODEL = "reward-model:"
 Scorer = Callable[..., Sequence[float]]
 
 
 def load_scorer(name: str) -> Scorer:
-    """Return the function `module:function`, called as scorer(prompts=[…], completions=[…])."""
+    """Return the function `module:function`, called as scorer(prompts=[…], completions=[…]).
+
+    `reward-model:NAME` is a checkpoint, a directory or a name on the Hub.
+    """
+    if name.startswith(REWARD_MODEL):
+        return RewardModel(name.removeprefix(REWARD_MODEL))
     module_name, _, function_name = name.partition(":")
-    remedy = "name it as module:function, importable from here"
+    remedy = "name it as module:function, importable from here, or reward-model:NAME"
     if not module_name or not function_name:
         raise UsageError("T135", name, "is not module:function", remedy)
     try:
@@ -38,6 +45,8 @@ def score_completions(
         found = scorer(prompts=[prompt] * len(texts), completions=texts)
         is_ordered = not isinstance(found, str | bytes | dict | set | frozenset)
         given = list(islice(found, len(texts) + 1)) if is_ordered else found
+    except DpoError:
+        raise
     except Exception as error:  # a user's code may raise anything
         problem = f"raised {type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise UsageError("T136", name, problem, remedy) from error

@@ -1,4 +1,4 @@
-"""Encoding of prompts without answers, for sampling, with the renderer of a build."""
+"""Encoding of single dialogues, for sampling and scoring, with the renderer of a build."""
 
 from functools import partial
 
@@ -25,14 +25,23 @@ class PromptEncoder:
         """Return whether a prompt's content spells a control token."""
         return self._escaper.spells(prompt)
 
-    def encode(self, prompt: str | list[Message]) -> list[int] | Refusal:
-        """Return the ids of a dialogue before its answer, or of a verbatim text."""
+    def encode(
+        self, prompt: str | list[Message], *, is_answered: bool = False
+    ) -> list[int] | Refusal:
+        """Return the ids of a dialogue before its answer, or of a verbatim text.
+
+        `is_answered` is for dialogues that end in the answer.
+        """
         spells = self.spells_token(prompt)
         if spells and self.options.control_tokens == "reject":
             return _SPELLED
         hides = self.options.control_tokens == "encode" and (spells or self._escaper.hides_all_rows)
         escaper = self._escaper if hides else None
-        text = prompt if isinstance(prompt, str) else self._render(prompt, escaper)
+        text = (
+            prompt
+            if isinstance(prompt, str)
+            else self._render(prompt, escaper, is_open=not is_answered)
+        )
         if isinstance(text, Refusal):
             return text
         encode = escaper.encode if escaper else partial(encode_texts, self.target.backend)
@@ -42,11 +51,13 @@ class PromptEncoder:
             return Refusal("PD210", "the tokenizer's vocabulary makes its text a control token")
         return ids
 
-    def _render(self, prompt: list[Message], escaper: ControlTokenEscaper | None) -> str | Refusal:
+    def _render(
+        self, prompt: list[Message], escaper: ControlTokenEscaper | None, *, is_open: bool
+    ) -> str | Refusal:
         try:
             shown = escaper.hide(prompt) if escaper else prompt
             used = self._renderer.without_empty_system(shown, None)
-            text = self._renderer.render(used, None, add_generation_prompt=True)
+            text = self._renderer.render(used, None, add_generation_prompt=is_open)
         except TEMPLATE_FAULTS as error:
             return Refusal("PD711", " ".join(str(error).split())[:200])
         text = escaper.rename(text) if escaper else text
