@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported; avoids long retries
+os.environ["OMP_NUM_THREADS"] = "1"  # of commands that tests start; tests run in parallel
 
 import pytest
 import torch

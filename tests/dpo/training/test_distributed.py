@@ -19,6 +19,7 @@ from dpo.config import TrainConfig
 from dpo.data.sampler import packs_in_order
 from dpo.reference_pass import compute_reference
 from tests.dpo.conftest import Arena, build_pairs, open_alone, save_llama
+from tests.dpo.ranks import run_forked
 from tests.effort import IS_FULL
 
 ConfigOf = Callable[..., TrainConfig]
@@ -42,14 +43,9 @@ def launch(processes: int) -> list[str]:
 
 
 def run_in(processes: int, config: Path, out: Path, **environment: str) -> Path:
-    """Run a config to its end, started as `--help` says; return its output directory."""
-    several = environment if processes > 1 else {}
-    command = launch(processes) if processes > 1 else [sys.executable]
-    done = subprocess.run(
-        [*command, "-m", "dpo", str(config), f"out={out}"],
-        env=ENVIRONMENT | several,
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+    """Run a config to its end; return its output directory."""
+    logs = out.with_name(f"{out.name}-logs")
+    done = run_forked(processes, [str(config), f"out={out}"], logs, **environment)
     assert done.returncode == 0, done.stderr
     assert json.loads((out / "run.json").read_text())["processes"] == processes
     assert done.stdout.count("the model is in") == 1
