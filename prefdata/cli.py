@@ -278,7 +278,7 @@ def build(
 )
 @click.option("--rejected", is_flag=True, help="Show the refused rows.")
 @click.option("--duplicates", is_flag=True, help="Show the copies that were dropped.")
-@click.option("--near", is_flag=True, help="Show the near-duplicates that were dropped.")
+@click.option("--near", is_flag=True, help="Show near-duplicates, each with the row it is near to.")
 @click.option(
     "--html",
     type=click.Path(path_type=Path),
@@ -307,9 +307,10 @@ def build(
 )
 def show(out: Path, **options: Any) -> None:
     """Show the contents of a finished build: its report, one pair, or rows and their reasons."""
-    from prefdata.report.listing import ShowOptions, list_rows, show_listing
+    from prefdata.report.listing import list_rows, show_listing
     from prefdata.report.rows import find_id
     from prefdata.report.terminal import print_report
+    from prefdata.report.views import ShowOptions
     from prefdata.stages.excerpts import full_report
     from prefdata.store.reader import open_build
 

@@ -102,9 +102,11 @@ DUPLICATES = pa.schema(
     [
         *_LOCATION,
         RECORDS.field("pair_id"),
+        pa.field("element_line", pa.int64()),  # of a JSON array, whose `line` is a number
         pa.field("kept_source", pa.string(), nullable=False),
         pa.field("kept_line", pa.int64(), nullable=False),
         pa.field("kept_ordinal", pa.int32(), nullable=False),
+        pa.field("kept_element_line", pa.int64()),
         pa.field("similarity", pa.float64(), nullable=False),
         pa.field("pair", pa.string()),  # canonical JSON; of a copy null, as its text is kept
     ]

@@ -14,6 +14,8 @@ from prefdata.records.schema import RECORDS
 FIELD_NAMES = [field.name for field in RECORDS.field("prompt").type.value_type]
 """Fields of messages, in the order of their columns."""
 FORM_COLUMN = "prefdata_form"
+ELEMENT_LINE = "element_line"
+"""Column of text shards: line on which the element of a JSON array begins; `line` is its number."""
 _SIDES = ("prompt", "chosen", "rejected")
 _ALWAYS = ("role", "content")
 _SHOWN = 600  # characters of a text that is shown
@@ -56,11 +58,18 @@ def message_fields(records: pa.Table) -> tuple[str, ...]:
     return tuple(name for name in FIELD_NAMES if name in used)
 
 
-def text_table(kept: pa.Table, fields: tuple[str, ...], *, has_verbatim: bool = False) -> pa.Table:
+def text_table(
+    kept: pa.Table,
+    fields: tuple[str, ...],
+    *,
+    has_verbatim: bool = False,
+    begins: pl.DataFrame | None = None,
+) -> pa.Table:
     """Return rows for a text shard: messages with these fields, or strings if `fields` is empty.
 
     `fields` is empty for verbatim text, which trainers expect as strings. A build with verbatim
-    text has FORM_COLUMN in each row, so that it is read back unchanged.
+    text has FORM_COLUMN in each row, so that it is read back unchanged. `begins` has the lines of
+    elements by `source_index` and `line`, if an input is a JSON array.
     """
     columns = {}
     if has_verbatim:
@@ -74,6 +83,10 @@ def text_table(kept: pa.Table, fields: tuple[str, ...], *, has_verbatim: bool = 
         elif name in ("pair_id", "group_id"):
             column = arrow_array([value.hex() for value in column.to_pylist()], pa.string())
         columns[name] = column
+        if name == "line" and begins is not None:
+            keys = pl.DataFrame({key: pl.Series(kept[key]) for key in ("source_index", "line")})
+            found = keys.join(begins, on=keys.columns, how="left", maintain_order="left")
+            columns[ELEMENT_LINE] = arrow_array(found[ELEMENT_LINE].to_list(), pa.int64())
     return pa.table(columns).combine_chunks()
 
 

@@ -6,7 +6,7 @@ Each is shown with its place, the reason, its text, and the passages that the re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -25,20 +25,16 @@ from prefdata.report.figures import count
 from prefdata.report.form import report_of
 from prefdata.report.lengths import PARTS
 from prefdata.report.model import Example, Finding
-from prefdata.report.rows import read_pairs, text_path
+from prefdata.report.rows import place_of, read_pairs, text_path
 from prefdata.report.safe import plain
+from prefdata.report.views import ShowOptions
 from prefdata.store.reader import Build
 from prefdata.tokens.tokenizer import load_sealed
 
-_MOST_ROWS = 20  # of a list
 _MOST_CHARACTERS = 600  # of a turn
 _MOST_RAW = 400  # bytes of a row that was not read as a pair
 _STYLES = {"prompt": "cyan", "chosen": "green", "rejected": "red"}
 _MARKS = ("{!", "!}")
-
-
-Sort = Literal["spread", "length-gap", "margin"]
-"""Pairs evenly spaced; those whose sides differ most in tokens; those of the smallest margin."""
 
 
 class Listed(NamedTuple):
@@ -54,57 +50,6 @@ class Listed(NamedTuple):
     """Its bytes, if it was not read as a pair."""
     kept: "Listed | None" = None
     """The pair that is kept instead, if its text differs."""
-
-
-class ShowOptions(NamedTuple):
-    """Options of `prefdata show`."""
-
-    row: int | None = None
-    pair_id: str | None = None
-    code: str | None = None
-    rejected: bool = False
-    duplicates: bool = False
-    near: bool = False
-    html: Path | None = None
-    rows: int | None = None
-    tokenizer: str | None = None
-    sort: Sort | None = None
-    suspects: Path | None = None
-
-    @property
-    def most(self) -> int:
-        """Return the number of rows in a list."""
-        return self.rows or _MOST_ROWS
-
-    def require_apart(self) -> None:
-        """Raise C121 for two views at once, and for an option without the view that it is for."""
-        views = {
-            "--row": self.row is not None,
-            "--id": self.pair_id is not None,
-            "--code": self.code is not None,
-            "--rejected": self.rejected,
-            "--duplicates": self.duplicates,
-            "--near": self.near,
-            "--html": self.html is not None,
-        }
-        given = [name for name, is_given in views.items() if is_given]
-        if len(given) > 1:
-            problem = f"{given[0]} and {given[1]} are two views"
-            raise UsageError("C121", "prefdata show", problem, "give one of them")
-        if self.sort is not None and self.suspects is not None:
-            problem = "--sort and --suspects both order the pairs"
-            raise UsageError("C121", "prefdata show", problem, "give one of them")
-        not_pages = tuple(view for view in views if view != "--html")
-        for name, value, unused in (
-            ("--rows", self.rows, ("--row", "--id")),
-            ("--tokenizer", self.tokenizer, ("--rejected", "--duplicates", "--near")),
-            ("--sort", self.sort, not_pages),
-            ("--suspects", self.suspects, not_pages),
-        ):
-            if value is not None and (not given or given[0] in unused):
-                fitting = ", ".join(view for view in views if view not in unused)
-                problem = f"{name} has no effect {f'with {given[0]}' if given else 'by itself'}"
-                raise UsageError("C121", "prefdata show", problem, f"give one of {fitting} with it")
 
 
 class Listing(NamedTuple):
@@ -155,31 +100,52 @@ def _spans(code: str, pair: Mapping[str, Any] | None, reading: Reading) -> Seque
 
 
 def list_duplicates(build: Build, *, near: bool) -> Listing:
-    """Return the copies that were dropped, or the near-duplicates, each with the pair kept."""
+    """Return the copies that were dropped, or the near-duplicates, each with the pair kept.
+
+    If near-duplicates are only a warning, both are kept.
+    """
     table = build.duplicates()
     is_near = pc.is_valid(table["pair"])
     table = table.filter(is_near if near else pc.invert(is_near))
-    noun = "near-duplicate" if near else "copy"
-    return Listing(noun, table.num_rows, _duplicates(build, table))
+    if near and not table.num_rows:
+        table = build.near_duplicates()
+    rows = _near_duplicates(build, table) if near else _copies(build, table)
+    return Listing("near-duplicate" if near else "copy", table.num_rows, rows)
 
 
-def _duplicates(build: Build, table: pa.Table) -> Iterator[Listed]:
+def _copies(build: Build, table: pa.Table) -> Iterator[Listed]:
+    for row, _, kept in _with_pairs(build, table):
+        said = f"a copy of {place_of(row, 'kept_')}, which is kept"
+        yield Listed(place_of(row), "PD401", said, kept)
+
+
+def _near_duplicates(build: Build, table: pa.Table) -> Iterator[Listed]:
+    for row, own, kept in _with_pairs(build, table):
+        is_dropped, other = row["pair"] is not None, place_of(row, "kept_")
+        said = f"similarity {row['similarity']:.2f} to {other}, which is kept"
+        pair = orjson.loads(row["pair"]) if is_dropped else own
+        instead = Listed(other, "PD402", "kept instead" if is_dropped else "kept", kept)
+        said += "" if is_dropped else " too"
+        yield Listed(place_of(row), "PD402", said, pair, kept=instead if kept else None)
+
+
+def _with_pairs(
+    build: Build, table: pa.Table
+) -> Iterator[tuple[dict[str, Any], Mapping[str, Any] | None, Mapping[str, Any] | None]]:
+    """Yield rows of DUPLICATES, each with its own pair and the kept one, if they are in `text/`."""
     for batch in table.to_batches(max_chunksize=64):
         rows = batch.to_pylist()
-        wanted = {(row["kept_source"], row["kept_line"]) for row in rows}
-        kept = {
+        wanted = {(row[f"{k}source"], row[f"{k}line"]) for row in rows for k in ("", "kept_")}
+        pairs = {
             (pair["source"], pair["line"], pair["ordinal"]): pair
             for pair in _pairs_at(build, wanted)
         }
         for row in rows:
-            place, other = (f"{row[f'{k}source']}:{row[f'{k}line']}" for k in ("", "kept_"))
-            original = kept.get((row["kept_source"], row["kept_line"], row["kept_ordinal"]))
-            if row["pair"] is None:
-                yield Listed(place, "PD401", f"a copy of {other}, which is kept", original)
-                continue
-            said = f"similarity {row['similarity']:.2f} to {other}, which is kept"
-            shown = Listed(other, "PD402", "kept instead", original) if original else None
-            yield Listed(place, "PD402", said, orjson.loads(row["pair"]), kept=shown)
+            own, kept = (
+                pairs.get((row[f"{k}source"], row[f"{k}line"], row[f"{k}ordinal"]))
+                for k in ("", "kept_")
+            )
+            yield row, own, kept
 
 
 def list_code(build: Build, code: str, *, most: int, tokenizer: str | None = None) -> Listing:
@@ -220,7 +186,7 @@ def _kept_with(build: Build, code: str, most: int, tokenizer: str | None) -> Lis
             pairs = read_pairs(build, [start + row for row, _ in rows[: most - len(listed)]])
             for (_, said), pair in zip(rows, pairs, strict=False):
                 spans = _spans(code, _as_pair(pair.text), checks.reading)
-                where = f"{pair.text['source']}:{pair.text['line']} (row {pair.row} of the build)"
+                where = f"{place_of(pair.text)} (row {pair.row} of the build)"
                 listed.append(Listed(where, code, said, _as_pair(pair.text), spans))
             start += shard.rows
     return Listing("kept pair", total, iter(listed), f" with {code}")

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from prefdata.report.diff import Span, compare
 from prefdata.report.figures import count, percent
-from prefdata.report.rows import ShownPair, decoder_of, pieces_of, read_pair
+from prefdata.report.rows import ShownPair, decoder_of, pieces_of, place_of, read_pair
 from prefdata.report.safe import plain
 from prefdata.store.reader import Build
 from prefdata.tokens.tokenizer import load_sealed
@@ -19,7 +19,7 @@ def show_pair(build: Build, row: int, tokenizer: str | None = None) -> Iterator[
     """Yield a pair's fields, token by token, then the difference; rows count over all splits."""
     pair = read_pair(build, row)
     decode = decoder_of(load_sealed(build.manifest.tokenizer, tokenizer))
-    place = plain(f"{pair.text['source']}:{pair.text['line']}")
+    place = plain(place_of(pair.text))
     about = f"row {row}: {pair.split}[{pair.at}], pair {pair.tokens['pair_id'].hex()}, {place}"
     yield Text(about, style="bold")
     for part, style in _STYLES.items():

@@ -3,7 +3,7 @@
 Rows count over all splits, in the manifest's order, from 0. Tokens are shown as readable pieces.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -12,7 +12,9 @@ import numpy as np
 from pyarrow import parquet
 
 from prefdata.errors import UsageError
+from prefdata.records.text import ELEMENT_LINE
 from prefdata.report.figures import count
+from prefdata.report.model import Example
 from prefdata.store.reader import Build, Shard
 from prefdata.tokens.tokenizer import TokenizerSpec
 
@@ -48,6 +50,19 @@ class ShownPair(NamedTuple):
         turns = self.turns(part)
         named = len(turns) > 1
         return "\n\n".join(f"{t.role}: {t.content}" if named else t.content for t in turns)
+
+
+def place_of(row: Mapping[str, Any], kind: str = "") -> str:
+    """Return a row's place as messages have it; `kind` is `kept_` for the pair kept instead.
+
+    >>> place_of({"source": "rows.json", "line": 3, "element_line": 17})
+    'rows.json:17 (element 3)'
+    """
+    source, number = row[f"{kind}source"], row[f"{kind}line"]
+    begins = row.get(f"{kind}{ELEMENT_LINE}")
+    if begins is None:
+        return f"{source}:{number}"
+    return Example(source=source, line=begins, element=number, message="").place
 
 
 def _content(message: dict[str, Any]) -> str:

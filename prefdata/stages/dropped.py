@@ -2,6 +2,7 @@
 
 rejected/*.parquet    file, line, byte offset, code, message and raw bytes, in input order
 duplicates.parquet    each copy and near-duplicate, and the pair that is kept instead
+near.parquet          each near-duplicate that is only reported, and the one it is near to
 """
 
 from array import array
@@ -18,6 +19,7 @@ from prefdata.read import Limits, OpenFile, raw_rows
 from prefdata.records.keys import PAIR_ID
 from prefdata.records.rejected import SIDES, pair_json, rejects_of, with_raw
 from prefdata.records.schema import DUPLICATES, REJECTED
+from prefdata.records.text import ELEMENT_LINE
 from prefdata.stages.chunk import gather, open_part
 from prefdata.stages.scan import ScanResult
 from prefdata.store.commit import FileDigest
@@ -102,9 +104,13 @@ def _raws(
                 yield raw_rows(block, limits, lines[at])
 
 
-def write_duplicates(root: Path, path: Path, found: ScanResult) -> tuple[FileDigest, int]:
-    """Write each duplicate and the pair that is kept instead; return the digest and row count."""
-    copies = found.decision.duplicates
+def write_duplicates(
+    root: Path, path: Path, found: ScanResult, copies: pl.DataFrame
+) -> tuple[FileDigest, int]:
+    """Write `at`, `kept` and `similarity` as rows of DUPLICATES; return digest and row count.
+
+    A dropped pair that is not an exact copy has its text, as it is nowhere else.
+    """
 
     def write(path: Path) -> None:
         with parquet.ParquetWriter(path.absolute(), DUPLICATES, compression="zstd") as writer:
@@ -124,10 +130,12 @@ def _duplicates_table(root: Path, found: ScanResult, copies: pl.DataFrame) -> pa
         "source_index": own["source_index"],
         "line": own["line"],
         "ordinal": own["ordinal"],
+        "element_line": _element_lines(found, copies["at"]),
         "kept_source": names[kept_mask["source_index"]],
         "kept_line": kept_mask["line"],
         "kept_ordinal": kept_mask["ordinal"],
-        "pair": _texts_of(root, found, own, kept_mask),
+        "kept_element_line": _element_lines(found, copies["kept"]),
+        "pair": _texts_of(root, found, copies),
     }
     arrays = {
         name: arrow_array(column.to_list(), DUPLICATES.field(name).type)
@@ -140,9 +148,21 @@ def _duplicates_table(root: Path, found: ScanResult, copies: pl.DataFrame) -> pa
     return pa.Table.from_arrays([arrays[name] for name in DUPLICATES.names], schema=DUPLICATES)
 
 
-def _texts_of(root: Path, found: ScanResult, own: pl.DataFrame, kept: pl.DataFrame) -> pl.Series:
-    """Return the pairs that differ from the kept ones as JSON; null for the others."""
+def _element_lines(found: ScanResult, at: pl.Series) -> pl.Series:
+    """Return the line on which each pair's element begins; null if its file is not a JSON array."""
+    lines = found.element_lines(at)
+    if lines is None:
+        return pl.Series([None], dtype=pl.Int64).new_from_index(0, len(at))
+    keys = ("source_index", "line")
+    own = found.keys.select(keys)[at]
+    return own.join(lines, on=keys, how="left", maintain_order="left")[ELEMENT_LINE]
+
+
+def _texts_of(root: Path, found: ScanResult, copies: pl.DataFrame) -> pl.Series:
+    """Return the dropped pairs that differ from the kept ones as JSON; null for the others."""
+    own, kept = (found.keys[copies[name]] for name in ("at", "kept"))
     differs = (own["pair_id_hi"] != kept["pair_id_hi"]) | (own["pair_id_lo"] != kept["pair_id_lo"])
+    differs &= ~pl.Series(found.decision.kept_mask)[copies["at"]]
     records = gather(root, [part.name for part in found.parts], own.filter(differs))
     texts = [pair_json(pair).decode() for pair in records.select(SIDES).to_pylist()]
     every = pl.Series([None], dtype=pl.String).new_from_index(0, len(own))

@@ -79,6 +79,11 @@ class FilterResult(NamedTuple):
         )
         return pl.concat([copies, gone]).sort("at")
 
+    @property
+    def near_kept(self) -> pl.DataFrame:
+        """Return the near-duplicates that are only reported, each with the one it is near to."""
+        return self.near.filter(pl.Series(self.kept_mask)[self.near["at"]])
+
 
 def decide(
     keys: pl.DataFrame,

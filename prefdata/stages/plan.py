@@ -165,7 +165,9 @@ def shard_tasks(
             name = f"{split}-{number:05d}-of-{len(cuts):05d}"
             options = config.token_options
             task = ShardTask(root, split, name, names, places, target, options, fields)
-            tasks.append(task._replace(has_verbatim=has_verbatim, is_part=is_part))
+            begins = found.element_lines(rows[start:stop]["at"])
+            task = task._replace(begins=begins, has_verbatim=has_verbatim, is_part=is_part)
+            tasks.append(task)
     return tasks
 
 

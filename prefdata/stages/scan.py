@@ -34,6 +34,7 @@ from prefdata.read import (
 from prefdata.records.findings import Location, counts, merge_counts
 from prefdata.records.keys import KEY_COLUMNS, REJECTED_LINES, SOURCE_ROWS
 from prefdata.records.split_names import SPLIT_KEYS, SplitOptions
+from prefdata.records.text import ELEMENT_LINE
 from prefdata.stages.chunk import (
     ChunkResult,
     ChunkTask,
@@ -125,6 +126,20 @@ class ScanResult(NamedTuple):
         if lines is None:
             return Location(name, row, message, offset)
         return Location(name, lines[row - 1], message, offset, row)
+
+    def element_lines(self, at: pl.Series) -> pl.DataFrame | None:
+        """Return the lines of the elements of JSON arrays among some pairs, by index in the keys.
+
+        Columns: `source_index`, `line` (the element's number), `element_line`; None if no input is
+        a JSON array.
+        """
+        arrays = {f.file.index: f.element_lines for f in self.files if f.element_lines is not None}
+        if not arrays:
+            return None
+        places = self.keys.select("source_index", "line")[at].unique(maintain_order=True)
+        places = places.filter(pl.col("source_index").is_in(list(arrays)))
+        lines = [arrays[index][number - 1] for index, number in places.iter_rows()]
+        return places.with_columns(pl.Series(ELEMENT_LINE, lines, pl.Int64))
 
     def stays(self, refused: Sequence[int]) -> NDArray[np.bool_]:
         """Return the mask of kept pairs, without those that were refused at tokenization."""

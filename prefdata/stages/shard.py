@@ -44,6 +44,8 @@ class ShardTask(NamedTuple):
     """Message fields in the text shard; none for verbatim text."""
     has_verbatim: bool = False
     """True if at least one record of the build is verbatim text."""
+    begins: pl.DataFrame | None = None
+    """Lines of the elements of JSON arrays, by `source_index` and `line`; None without any."""
     is_part: bool = False
     """True if the rows are written anew by the mixture, so these files are only parts."""
 
@@ -187,7 +189,8 @@ class _TextFile:
         return self
 
     def write(self, kept: pa.Table) -> None:
-        table = text_table(kept, self._task.fields, has_verbatim=self._task.has_verbatim)
+        task = self._task
+        table = text_table(kept, task.fields, has_verbatim=task.has_verbatim, begins=task.begins)
         if self._writer is None:
             self._writer = open_parquet(self._path, table.schema)
         self._writer.write_table(table)

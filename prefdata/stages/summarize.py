@@ -52,13 +52,12 @@ from prefdata.store.manifest import (
     ShardSeal,
     SplitStats,
 )
-from prefdata.store.staging import PAGE, write_staged
+from prefdata.store.staging import DUPLICATES_FILE, NEAR_FILE, PAGE, write_staged
 from prefdata.tokens.preview import show_ids
 from prefdata.tokens.template.render import Refusal
 from prefdata.tokens.tokenizer import TokenizerSpec
 
 REJECTED_FILE = "rejected/rejected-00000-of-00001.parquet"
-DUPLICATES_FILE = "duplicates.parquet"
 _EXAMPLE_PAIRS = 3
 _MOST_REASONS = 3  # listed in an error
 
@@ -216,11 +215,16 @@ def write_others(
     refused rows: a push writes it without them.
     """
     seals: dict[str, FileDigest] = {}
-    seals[DUPLICATES_FILE], copies = write_duplicates(root, root / DUPLICATES_FILE, found)
-    seals[REJECTED_FILE], rejected = write_rejected(
+    rows: dict[str, int] = {}
+    for name, some in (
+        (DUPLICATES_FILE, found.decision.duplicates),
+        (NEAR_FILE, found.decision.near_kept),
+    ):
+        if len(some) or name == DUPLICATES_FILE:
+            seals[name], rows[name] = write_duplicates(root, root / name, found, some)
+    seals[REJECTED_FILE], rows[REJECTED_FILE] = write_rejected(
         root, root / REJECTED_FILE, found, _refused(found, made), config.limits
     )
-    rows = {DUPLICATES_FILE: copies, REJECTED_FILE: rejected}
     with parquet.ParquetFile(
         (root / REJECTED_FILE).absolute()
     ) as file:  # `read_table` imports pandas

@@ -15,6 +15,7 @@ from prefdata.records.split_names import rank_of
 from prefdata.store.content import hash_content
 from prefdata.store.manifest import Manifest, OtherFile, ShardSeal, SplitStats, read_manifest
 from prefdata.store.shards import TOKENS, read_shard
+from prefdata.store.staging import NEAR_FILE
 from prefdata.store.verify import cache_folder, check_seal
 
 if TYPE_CHECKING:
@@ -119,6 +120,12 @@ class Build(NamedTuple):
     def duplicates(self) -> pa.Table:
         """Return each copy and near-duplicate that was dropped, and the pair that is kept."""
         return self._with_columns("duplicates.parquet", DUPLICATES)
+
+    def near_duplicates(self) -> pa.Table:
+        """Return each near-duplicate that is kept, because PD402 is only a warning."""
+        if all(file.path != NEAR_FILE for file in self.manifest.files):
+            return empty_table(DUPLICATES)
+        return self._with_columns(NEAR_FILE, DUPLICATES)
 
     @property
     def has_rejected(self) -> bool:

@@ -44,7 +44,8 @@ FOLDERS = ("tokens", "text", "rejected")
 """Directories in which a build owns files."""
 PAGE = "report.html"
 """The report as a page, with text of refused rows: not in the manifest, as it is not shared so."""
-FILES = (NAME, "README.md", "report.json", PAGE, "duplicates.parquet")
+DUPLICATES_FILE, NEAR_FILE = "duplicates.parquet", "near.parquet"
+FILES = (NAME, "README.md", "report.json", PAGE, DUPLICATES_FILE, NEAR_FILE)
 _JOURNAL = "journal.jsonl"
 _ASIDE, _MOVING, _REPLACED = "aside", "moving", "replaced"
 _COMMIT = "commit"  # the step under which the journal lists all final names

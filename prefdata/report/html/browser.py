@@ -22,7 +22,6 @@ from prefdata.report.form import report_of
 from prefdata.report.html.findings import write_findings
 from prefdata.report.html.page import render
 from prefdata.report.lengths import PARTS
-from prefdata.report.listing import ShowOptions, Sort
 from prefdata.report.model import Report
 from prefdata.report.rows import (
     Decode,
@@ -31,10 +30,12 @@ from prefdata.report.rows import (
     decoder_of,
     num_rows,
     pieces_of,
+    place_of,
     read_pairs,
     spread_rows,
     text_path,
 )
+from prefdata.report.views import ShowOptions, Sort
 from prefdata.store.commit import make_folder, write_bytes
 from prefdata.store.ownership import (
     identity,
@@ -109,6 +110,7 @@ class Leaf(NamedTuple):
     """Pair, prepared for the template."""
 
     pair: ShownPair
+    place: str
     pair_id: str
     texts: Texts
     tokens: Sequence[Tokens]
@@ -128,7 +130,7 @@ def write_browser(
     """Write pages with at most `most` pairs; with `suspects`, those of that file in its order.
 
     If `out` ends in .html, write one page; otherwise a directory with `index.html` and more pages,
-    and one for each finding, `code-PD304.html`, with its rows.
+    one for each finding with its rows, `code-PD304.html`, and `refused.html` with all refused ones.
     """
     total = num_rows(build)
     rows = rows_by(build, sort, most) if suspects is None else find_suspects(build, suspects, most)
@@ -141,7 +143,7 @@ def write_browser(
         require_new_or(path, is_page_of("prefdata show"), "a page that prefdata show wrote")
         require_unsealed(path)
     leaves_of = _reader(build, tokenizer)
-    links = [] if is_file else write_findings(build, out)
+    links = [] if is_file else write_findings(build, out, most)
     jumps = sorted((row, names[at // sizes].name) for at, row in enumerate(rows))
     for number, path in enumerate(names):
         values = {
@@ -276,6 +278,7 @@ def leaf_of(pair: ShownPair, decode: Decode, codes: Codes) -> Leaf:
     """Return a pair, prepared for the template."""
     return Leaf(
         pair,
+        place_of(pair.text),
         pair.tokens["pair_id"].hex(),
         texts_of(pair),
         [_tokens(part, pair.tokens, decode) for part in PARTS],

@@ -1,4 +1,7 @@
-"""Pages of a build's rows by reason: refused, copies, near-duplicates next to what is kept."""
+"""Pages of a build's rows by reason: refused, copies, near-duplicates next to what is kept.
+
+Also pages of all refused rows, whatever their reason, in the order of the inputs.
+"""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -8,7 +11,14 @@ from typing import NamedTuple
 from prefdata.report.form import report_of
 from prefdata.report.html.page import render
 from prefdata.report.lengths import PARTS
-from prefdata.report.listing import Listed, Listing, list_finding, passages_of, raw_text
+from prefdata.report.listing import (
+    Listed,
+    Listing,
+    list_finding,
+    list_rejected,
+    passages_of,
+    raw_text,
+)
 from prefdata.report.model import Finding
 from prefdata.store.commit import write_bytes
 from prefdata.store.ownership import is_page_of, require_new_or, require_unsealed
@@ -29,15 +39,16 @@ class Row(NamedTuple):
     """Row with a code, prepared for the template."""
 
     place: str
+    code: str
     said: str
     parts: Sequence[tuple[str, Sequence[Turn]]]
     raw: str
     others: Sequence["Row"] = ()
-    """Near-duplicates that were dropped for it."""
+    """Its near-duplicates."""
 
 
 class Link(NamedTuple):
-    """Page of a code."""
+    """Page of a code, or of all refused rows: its code is empty."""
 
     name: str
     code: str
@@ -45,8 +56,11 @@ class Link(NamedTuple):
     total: int
 
 
-def write_findings(build: Build, folder: Path) -> list[Link]:
-    """Write a page for each finding that has rows, `code-PD304.html`; return their links."""
+def write_findings(build: Build, folder: Path, most: int) -> list[Link]:
+    """Write a page for each finding that has rows, `code-PD304.html`; return their links.
+
+    Also write pages of at most `most` refused rows of all codes, `refused.html`.
+    """
     findings = {one.code: one for one in reversed(report_of(build).findings)}  # errors win
     found = [(one, list_finding(build, one)) for one in reversed(findings.values())]
     pages = [(one, listing) for one, listing in found if listing.total]
@@ -54,12 +68,41 @@ def write_findings(build: Build, folder: Path) -> list[Link]:
         Link(f"code-{one.code}.html", one.code, one.name.replace("_", " "), listing.total)
         for one, listing in pages
     ]
-    for number, (finding, listing) in enumerate(pages):
-        path = folder / links[number].name
-        require_new_or(path, is_page_of("prefdata show"), "a page that prefdata show wrote")
-        require_unsealed(path)
-        write_bytes(path, _page(build, finding, listing, links).encode())
+    refused = list_rejected(build) if build.has_rejected else Listing("refused row", 0, iter(()))
+    links += [Link("refused.html", "", "all refused", refused.total)] if refused.total else []
+    for (finding, listing), link in zip(pages, links, strict=False):
+        _write(folder / link.name, _page(build, finding, listing, links))
+    for name, page in _refused_pages(build, refused, links, most) if refused.total else ():
+        _write(folder / name, page)
     return links
+
+
+def _write(path: Path, page: str) -> None:
+    require_new_or(path, is_page_of("prefdata show"), "a page that prefdata show wrote")
+    require_unsealed(path)
+    write_bytes(path, page.encode())
+
+
+def _refused_pages(
+    build: Build, refused: Listing, links: Sequence[Link], most: int
+) -> Iterator[tuple[str, str]]:
+    """Yield name and text of each page of refused rows."""
+    shown = min(refused.total, most)
+    rest = range(2, -(-shown // MOST_ROWS) + 1)
+    pages = ["refused.html", *(f"refused-{number:04d}.html" for number in rest)]
+    rows = islice(refused.rows, shown)
+    for number, name in enumerate(pages):
+        values = {
+            "build": build.path.resolve().name,
+            "rows": [_row(one) for one in islice(rows, MOST_ROWS)],
+            "total": refused.total,
+            "shown": shown,
+            "links": links,
+            "coded": {link.code for link in links},
+            "pages": pages,
+            "page": number,
+        }
+        yield name, render("refused.html.jinja", values, tool_version=build.manifest.tool_version)
 
 
 def _page(build: Build, finding: Finding, listing: Listing, links: Sequence[Link]) -> str:
@@ -100,4 +143,4 @@ def _row(one: Listed) -> Row:
             pieces = list(passages_of(turn["content"], spans, private=is_private))
             turns.append(Turn(turn["role"], pieces))
         parts.append((part, turns))
-    return Row(one.place, one.said, parts, "" if parts else raw_text(one.raw))
+    return Row(one.place, one.code, one.said, parts, "" if parts else raw_text(one.raw))

@@ -217,6 +217,77 @@ def test_pages_have_the_rows_of_each_finding_with_passages_marked(
     assert all(f'id="row-{row}"' in index for row in links)
 
 
+def test_all_refused_rows_are_on_pages_of_their_own(
+    built: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prefdata.report.html.findings.MOST_ROWS", 2)
+    shown = run("show", built.path, "--html", tmp_path / "pages")
+    assert shown.exit_code == 0, shown.output
+    first, second = (
+        (tmp_path / "pages" / name).read_text() for name in ("refused.html", "refused-0002.html")
+    )
+
+    assert 'href="refused.html"' in (tmp_path / "pages" / "index.html").read_text()
+    assert "<b>3</b> refused rows" in first
+    places = [re.findall(r'<h2><code dir="auto">(.*?)</code>', page) for page in (first, second)]
+    assert places == [["rows.jsonl:3", "rows.jsonl:5"], ["rows.jsonl:9"]]
+    assert "see <mark>&lt;|im_start|&gt;user</mark> now" in first
+    assert 'href="code-R210.html">R210</a>' in second
+    assert 'href="refused-0002.html" rel="next"' in first
+
+
+@pytest.fixture(scope="module")
+def array(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Return a build of a JSON array with a copy, and near-duplicates that are only reported."""
+    folder = tmp_path_factory.mktemp("array")
+    rows = [pair("one?", "Yes."), *ROWS[5:7], pair("one?", "Yes."), pair("two?", "")]
+    file = folder / "rows.json"
+    file.write_text("[\n\n" + ",\n\n".join(json.dumps(row) for row in rows) + "]")
+    config = BuildConfig(
+        inputs=[str(file)], tokenizer=str(tiny), out=folder / "out", text="chat", test_fraction=0,
+        near_duplicates={"threshold": 0.6},
+    )  # fmt: skip
+    return prefdata.build(config)
+
+
+def test_near_duplicates_that_are_only_reported_are_shown_side_by_side(
+    array: Build, tmp_path: Path
+) -> None:
+    shown = run("show", array.path, "--near").stdout
+    assert "rows.json:7 (element 3)\n  PD402: similarity" in shown
+    assert "to rows.json:5 (element 2), which is kept too\n" in shown
+    assert all(f"Yes, it {text}." in shown for text in ("does sleep", "really does"))
+
+    assert run("show", array.path, "--html", tmp_path / "pages").exit_code == 0
+    page = (tmp_path / "pages" / "code-PD402.html").read_text()
+    cluster = page.split('class="sides cluster"')[1]
+    assert 0 < cluster.index("Yes, it does sleep.") < cluster.index("Yes, it really does.")
+    table = array.near_duplicates()
+    assert table.schema == DUPLICATES
+    assert table["pair"].null_count == len(table) == 1
+    assert array.manifest.lines.kept == 3
+
+
+def test_rows_of_a_json_array_have_their_line_and_number(array: Build, tmp_path: Path) -> None:
+    shown = {
+        view: run("show", array.path, *view.split()).stdout
+        for view in ("--row 0", "--duplicates", "--rejected", "--code PD202")
+    }
+    page = tmp_path / "page.html"
+    run("show", array.path, "--html", page)
+
+    assert ", rows.json:3 (element 1)\n" in shown["--row 0"]
+    assert (
+        "rows.json:9 (element 4)\n  PD401: a copy of rows.json:3 (element 1),"
+        in (shown["--duplicates"])
+    )
+    assert "rows.json:11 (element 5)" in shown["--rejected"]
+    assert "rows.json:11 (element 5)" in shown["--code PD202"]
+    assert "rows.json:7 (element 3)" in page.read_text()
+    assert array.text("train")["element_line"].to_pylist() == [3, 5, 7]
+    assert array.text("train")["line"].to_pylist() == [1, 2, 3]
+
+
 def test_pairs_are_sorted_by_gap_or_margin(tiny: Path, tmp_path: Path) -> None:
     scores = [(3, 1), (9, 1), (5, 4), (None, None)]
     rows = [
