@@ -22,7 +22,9 @@ from dpo.model.lora import add_lora
 from dpo.model.policy import Policy
 from dpo.model.self_check import make_policy
 from dpo.sampling.cache_check import choose_reader
-from dpo.sampling.decode import Cached, Prompt, Sampling, sample_batch, uniforms
+from dpo.sampling.decode import Prompt, sample_batch, uniforms
+from dpo.sampling.draw import Sampling
+from dpo.sampling.readers import Cached
 
 NATS = 1e-4
 """Maximum difference of a token's log-prob, in float32."""

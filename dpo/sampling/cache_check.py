@@ -14,16 +14,9 @@ from transformers import PreTrainedModel
 
 from dpo.errors import MODEL_ERRORS, UsageError, first_line, is_of_memory
 from dpo.model.length_limits import length_limits, lengths_named
-from dpo.sampling.decode import (
-    Cached,
-    MakeReader,
-    Prompt,
-    Recomputed,
-    Sampling,
-    last_logits,
-    sample_batch,
-    uniforms,
-)
+from dpo.sampling.decode import Prompt, sample_batch, uniforms
+from dpo.sampling.draw import Sampling
+from dpo.sampling.readers import Cached, MakeReader, Recomputed, last_logits
 
 STEPS = 4
 """Tokens of the check; `max_new_tokens` if texts may cross a length limit of the config."""

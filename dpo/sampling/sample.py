@@ -15,9 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 from transformers import PreTrainedModel
 
 from dpo.errors import UsageError
+from dpo.model.cpu_linear import CpuLinears
 from dpo.model.tokenizer import Messages, as_messages, encode_prompt, prompt_encoder, stop_ids
 from dpo.sampling.cache_check import choose_reader
-from dpo.sampling.decode import MakeReader, Prompt, Sampling, sample_batch, uniforms
+from dpo.sampling.decode import Prompt, sample_batch, uniforms
+from dpo.sampling.draw import Sampling
+from dpo.sampling.readers import MakeReader
 from prefdata.read.texts import (
     SAMPLE_ROWS,
     Joins,
@@ -112,6 +115,7 @@ def sample_completions(
     if reader is None and prompts:
         some = prompts[first : first + config.prompts_per_window] or prompts
         reader, _ = choose_sampling(some, model, encoder, config)
+    linears = CpuLinears(model)
     for start in range(first, len(prompts), config.prompts_per_window):
         window = prompts[start : start + config.prompts_per_window]
         ids = [
@@ -126,7 +130,8 @@ def sample_completions(
                 Prompt(ids[p], uniforms(config.seed, start + p, config.k, config.max_new_tokens))
                 for p in places
             ]
-            sampled = sample_batch(model, batch, config.sampling, stop, reader)
+            with linears.running():
+                sampled = sample_batch(model, batch, config.sampling, stop, reader)
             for place, completions in zip(places, sampled, strict=True):
                 done[place] = [
                     Completion(tokenizer.decode(one.ids, skip_special_tokens=True), *one)

@@ -13,7 +13,9 @@ from dpo.errors import UsageError
 from dpo.model.policy import Policy
 from dpo.model.tokenizer import load_tokenizer, stop_ids
 from dpo.sampling.cache_check import choose_reader
-from dpo.sampling.decode import MakeReader, Prompt, Sampling, sample_batch, uniforms
+from dpo.sampling.decode import Prompt, sample_batch, uniforms
+from dpo.sampling.draw import Sampling
+from dpo.sampling.readers import MakeReader
 from dpo.saving_config import SampleSettings
 from dpo.training.distributed import is_sharded
 

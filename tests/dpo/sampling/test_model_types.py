@@ -9,16 +9,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from dpo.errors import UsageError
 from dpo.sampling.cache_check import choose_reader
-from dpo.sampling.decode import (
-    Cached,
-    MakeReader,
-    Prompt,
-    Recomputed,
-    Sampled,
-    Sampling,
-    sample_batch,
-    uniforms,
-)
+from dpo.sampling.decode import Prompt, Sampled, sample_batch, uniforms
+from dpo.sampling.draw import Sampling
+from dpo.sampling.readers import Cached, MakeReader, Recomputed
 from tests.dpo.model.zoo import GPT2, MLA, config_of, longrope, model_of
 
 STATE = {"state_size": 8, "time_step_rank": 4, "num_hidden_layers": 2}
@@ -91,8 +84,10 @@ def model_again(model: PreTrainedModel) -> PreTrainedModel:
     return fresh
 
 
-def sampled(model: PreTrainedModel, reader: MakeReader) -> list[list[Sampled]]:
-    prompts = [Prompt(text, uniforms(0, 0, 2, 8)) for text in TEXTS]
+def sampled(
+    model: PreTrainedModel, reader: MakeReader, texts: list[list[int]] = TEXTS
+) -> list[list[Sampled]]:
+    prompts = [Prompt(text, uniforms(0, 0, 2, 8)) for text in texts]
     return sample_batch(model, prompts, GREEDY, frozenset(), reader)
 
 
@@ -108,6 +103,18 @@ def test_completions_are_those_of_a_loop_without_a_cache(name: str) -> None:
     for text, completions in zip(TEXTS, found, strict=True):
         expected = greedy(model, text)
         assert [completion.ids for completion in completions] == [expected, expected]
+
+
+@pytest.mark.parametrize("name", HAS_A_CACHE)
+def test_a_common_beginning_is_run_once_and_changes_nothing(name: str) -> None:
+    model = model_of(HAS_A_CACHE[name]())
+    texts = [TEXTS[2][:9] + text for text in TEXTS[:3]]
+
+    reader, _ = choose_reader(model, texts, GREEDY)
+    found = sampled(model, reader, texts)
+
+    for text, completions in zip(texts, found, strict=True):
+        assert [completion.ids for completion in completions] == [greedy(model, text)] * 2
 
 
 @pytest.mark.parametrize("name", KEEPS_STATE_ELSEWHERE)
