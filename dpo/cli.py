@@ -239,9 +239,10 @@ def export(run: Path, out: Path, *, merged: bool, **options: Any) -> None:
     "Read plain-text files as chat or verbatim; auto decides by evidence, or refuses (E180).",
 )
 def score(model: str, data: tuple[str, ...], out: Path, **options: Any) -> None:
-    r"""Score the pairs of DATA, a build or preference files, by MODEL's implicit rewards.
+    r"""Score the pairs of DATA by MODEL's implicit rewards.
 
     \b
+    DATA is one build, or what `prefdata` reads: files, globs, directories, sets of the Hub, URLs.
     The reward of a completion is β·(log-prob under MODEL − log-prob under the reference). Writes
     scores.parquet, suspects.jsonl (pairs whose label MODEL contradicts) and score.json.
 

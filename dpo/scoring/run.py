@@ -38,8 +38,15 @@ from prefdata.store.canonical import to_json
 from prefdata.store.claim import Claim, open_claim
 from prefdata.store.commit import commit_file, lock_folder, make_folder, write_bytes
 from prefdata.store.manifest import NAME
-from prefdata.store.ownership import Read, is_json_of, require_apart, require_not_same
+from prefdata.store.ownership import (
+    Read,
+    is_json_of,
+    require_apart,
+    require_not_below,
+    require_not_same,
+)
 from prefdata.store.reader import Build
+from prefdata.store.staging import has_own_staging
 
 _NAMES = ("data", "policy", "reference", "scores.parquet", "suspects.jsonl", "score.json")
 _GIVES_WAY = ("T163", "T205", "T207")
@@ -114,6 +121,8 @@ def _claim(data: Sequence[str], out: Path, options: ScoreOptions) -> Claim:
     named += [("the data", name) for name in data]
     reads = [Read(role, Path(name)) for role, name in named if name and os.path.lexists(name)]
     require_not_same(out, reads)
+    files = [one for one in reads if one.role == "the data" and not (one.path / NAME).exists()]
+    require_not_below(out, files)  # a build may have its scores inside
     require_apart([out / name for name in _NAMES], reads)
     is_ours = is_json_of("dpo-score")
     return open_claim(out, "dpo-score", _NAMES, lambda: is_ours(out / "score.json"))
@@ -122,9 +131,11 @@ def _claim(data: Sequence[str], out: Path, options: ScoreOptions) -> Claim:
 def _open_data(data: Sequence[str], out: Path, options: ScoreOptions) -> Build:
     if len(data) == 1 and (Path(data[0]) / NAME).exists():
         return prefdata.open(data[0], remembers=False)
-    if any(Path(name).is_dir() for name in data):
-        problem = "is not a finished build"
-        raise UsageError("T150", data[0], problem, "name one build, or files of preferences")
+    for name in data:
+        if (Path(name) / NAME).exists() or has_own_staging(Path(name)):
+            problem = "is a build among others" if len(data) > 1 else "is not a finished build"
+            remedy = "name one build, or files and directories of preferences"
+            raise UsageError("T150", name, problem, remedy)
     config = BuildConfig(
         inputs=list(data), tokenizer=find_parts(options.model).tokenizer,
         out=out / "data", test_fraction=0.0,

@@ -68,6 +68,15 @@ def require_not_same(folder: Path, reads: Iterable[Read]) -> None:
             raise UsageError("E170", str(folder), f"is {read.role} of this command", _OTHER)
 
 
+def require_not_below(folder: Path, reads: Iterable[Read]) -> None:
+    """Raise E170 for an output in a directory of data, which the next run would read too."""
+    for read in reads:
+        above = {identity(path) for path in Path(os.path.realpath(folder)).parents}
+        if read.path.is_dir() and identity(read.path) in above:
+            problem = f"is in {read.path}, {read.role} of this command, and would be read too"
+            raise UsageError("E170", str(folder), problem, _OTHER)
+
+
 def require_new_or(path: Path, is_ours: Callable[[Path], bool], what: str) -> None:
     """Raise E171 if a name is taken by anything except a file that `is_ours` accepts.
 

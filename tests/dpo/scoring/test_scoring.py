@@ -1,6 +1,7 @@
 """Implicit rewards are the paper's, and pairs that contradict them most are listed first."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dpo.cli import score as command
 from dpo.errors import UsageError as DpoUsageError
 from dpo.scoring.rewards import accuracy_of, calibrate
 from dpo.scoring.run import ScoreOptions, score
+from prefdata.errors import CodedError
 from tests.dpo.conftest import Arena, save_gpt2
 
 
@@ -72,6 +74,31 @@ def test_files_are_built_and_accuracy_is_reported_by_source_and_by_meta(
     # another policy replaces the first, whose log-probs cannot be used
     again = score(files, tmp_path / "out", options._replace(model=str(arena.model)))
     assert again.overall.accuracy == 0.5
+
+
+def test_directories_and_globs_are_read_as_a_build_reads_them(arena: Arena, tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        row = {"prompt": f"Tell me {name}", "chosen": " a story", "rejected": " no"}
+        place = tmp_path / ("more" if name == "c" else "set") / f"{name}.jsonl"
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(json.dumps(row) + "\n")
+    options = ScoreOptions(str(arena.model), reference=str(arena.model))
+    data = [str(tmp_path / "set"), str(tmp_path / "mo*" / "*.jsonl")]
+
+    report = score(data, tmp_path / "out", options)
+
+    assert [part.name for part in report.by["source"]] == ["a.jsonl", "b.jsonl", "c.jsonl"]
+    assert not list(arena.data.glob("scores"))
+    score([str(arena.data)], arena.data / "scores", ScoreOptions(str(arena.model)))
+    shutil.rmtree(arena.data / "scores")
+    for wrong, out, code in (
+        ([str(tmp_path / "set")], tmp_path / "set" / "out", "E170"),
+        ([*data, str(arena.data)], tmp_path / "other", "T150"),
+        ([str(tmp_path)], tmp_path / "out", "E170"),
+    ):
+        with pytest.raises(CodedError) as caught:
+            score(wrong, out, options)
+        assert caught.value.code == code
 
 
 def test_suspects_are_the_pairs_that_the_policy_contradicts_most_first(
