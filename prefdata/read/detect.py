@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from prefdata.errors import UsageError
 from prefdata.read.adapt.fields import MISSING, column_names, getter, read_flag
-from prefdata.read.adapt.ids import canonical_json, shorten
+from prefdata.read.adapt.ids import canonical_json
 from prefdata.read.adapt.implicit import require_prompt, with_lines
 from prefdata.read.adapt.message_cells import parse_columns
 from prefdata.read.adapt.one_object import require_rows
@@ -14,6 +14,7 @@ from prefdata.read.faults import RowError
 from prefdata.read.layouts.model import Kind, Layout
 from prefdata.read.layouts.registry import in_force, known_layouts
 from prefdata.read.unread import EMPTY, kind_of
+from prefdata.records.secrets import quote
 
 SAMPLE = 64  # rows examined
 NEAREST = 5  # layouts named in an error
@@ -224,4 +225,4 @@ def _shown(value: Any) -> str:
         return "missing"
     kind = kind_of(value)
     article = "an " if kind == "object" else "a " if kind.startswith(("list", "number")) else ""
-    return f"{article}{kind} ({shorten(canonical_json(value), SHOWN)})"
+    return f"{article}{kind} ({quote(canonical_json(value), SHOWN)})"

@@ -24,6 +24,7 @@ from prefdata.read.files.jsonl import Tally
 from prefdata.read.files.source import InputFile
 from prefdata.read.layouts.model import Layout
 from prefdata.records.schema import RECORDS
+from prefdata.records.secrets import visible
 from prefdata.records.text import FORM_COLUMN
 
 TextMode = Literal["auto", "chat", "verbatim"]
@@ -212,8 +213,9 @@ def _counted(joins: Joins) -> str:
 def _shorten(text: str) -> str:
     """Return a text on one line, shortened in the middle."""
     if len(text) > 2 * _PREVIEW:
-        text = f"{text[:_PREVIEW]} … {text[-_PREVIEW:]}"
-    return json.dumps(text, ensure_ascii=False)
+        first, last = visible(text, 0, _PREVIEW), visible(text, len(text) - _PREVIEW)
+        return json.dumps(f"{first} … {last}", ensure_ascii=False)
+    return json.dumps(visible(text), ensure_ascii=False)
 
 
 def _first_records(file: InputFile, block: Block, options: RowOptions, most: int) -> pa.Table:

@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from prefdata.read.adapt.ids import canonical_json, shorten
+from prefdata.read.adapt.ids import canonical_json
 from prefdata.read.files.parse_json import Object
+from prefdata.records.secrets import quote
 
 MAX_COLUMNS = 1000  # distinct columns that are counted by name
 OTHERS = "(others)"
@@ -79,7 +80,7 @@ def unread_columns(found: Mapping[str, list[Any]], order: Mapping[str, Any]) -> 
         name: Unread(
             num,
             ", ".join(sorted({kind_of(first), *(KINDS[one] for one in types if one in KINDS)})),
-            shorten(canonical_json(first), EXAMPLE_CHARACTERS),
+            quote(canonical_json(first), EXAMPLE_CHARACTERS),
         )
         for name in names
         for num, types, first in [found[name]]

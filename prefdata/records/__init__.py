@@ -6,6 +6,7 @@
     split_names.py  names of splits, in files, directories and rows
     text.py         records as the readable rows of `text/`
     rejected.py     rejected pairs as rows of `rejected/`
+    secrets.py      secrets and personal data in texts; quotations of texts without them
 
 In: only Arrow and polars. Out: names and types that all packages above share.
 """

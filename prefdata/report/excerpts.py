@@ -12,7 +12,7 @@ import orjson
 
 from prefdata.check.rows.evidence import Reading, evidence_of
 from prefdata.check.rows.rules import rules_of
-from prefdata.check.rows.secrets import SHOWN, private_spans
+from prefdata.records.secrets import SHOWN, private_spans
 from prefdata.report.lengths import PARTS
 from prefdata.report.model import Excerpt
 

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import polars as pl
 
-from prefdata.check.rows.secrets import find_private, suspects
 from prefdata.errors import UsageError
 from prefdata.hub.errors import HubError
 from prefdata.hub.inputs import is_hub_name
@@ -30,6 +29,7 @@ from prefdata.hub.repo import (
     tag_commit,
 )
 from prefdata.progress import Progress, Silent
+from prefdata.records.secrets import find_private, suspects
 from prefdata.report.figures import count, listed
 from prefdata.report.form import report_of
 from prefdata.report.html.page import render_report

@@ -44,7 +44,7 @@ from prefdata.stages.chunk import (
     recall_chunk,
 )
 from prefdata.stages.filter import FilterResult, Near, decide, stage
-from prefdata.stages.set_checks import find_together, frame_of
+from prefdata.stages.set_checks import find_together, frame_of, note_copies
 from prefdata.stages.split import Splits, mixed, settle_splits, splits_of_files
 from prefdata.store.manifest import ColumnNotRead, FunnelStage, Reading
 from prefdata.store.staging import Staging
@@ -195,7 +195,7 @@ def scan(
         decision,
         find_together(kept_mask, parts, counts, readings, options.checks),
         [*_funnel(found, parts), *decision.funnel],
-        [*_file_notes(found), *changed_severities(options.checks.severity), *splits.notes],
+        [*_notes(found, keys, decision), *changed_severities(severity), *splits.notes],
     )
 
 
@@ -213,10 +213,14 @@ def stage_chunks(
             return
 
 
-def _file_notes(found: Sequence[SurveyedFile]) -> Iterator[str]:
-    """Yield the notes on how files were found, then those on what they contain."""
+def _notes(
+    found: Sequence[SurveyedFile], keys: pl.DataFrame, decision: FilterResult
+) -> Iterator[str]:
+    """Yield the notes on how files were found, those on what they contain, and one on copies."""
     yield from (file.file.note for file in found if file.file.note)
     yield from (f"{file.file.source}: {note}" for file in found for note in file.notes)
+    own = {file.file.index: file.file.source for file in found if file.layout in OWN_TEXT}
+    yield from note_copies(own, keys, decision.copies)
 
 
 def _splits(

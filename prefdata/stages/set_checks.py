@@ -1,6 +1,6 @@
 """Dataset-level checks over the kept records."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
@@ -100,3 +100,18 @@ def _find_triggers(kept_mask: pl.DataFrame, parts: Sequence[ChunkResult]) -> lis
     examples = places.sort("rank", "at").unique("rank", keep="first", maintain_order=True)["at"]
     message = "; ".join(map(str, seeds))
     return [SetFinding("PD608", len(seeds), tuple(examples), message)]
+
+
+def note_copies(own: Mapping[int, str], keys: pl.DataFrame, copies: pl.DataFrame) -> Iterator[str]:
+    """Yield a sentence on copies in the text of a build, which only a mixture writes there.
+
+    `own` are the files with such text, by index in the inputs.
+    """
+    sources = pl.DataFrame({name: keys["source_index"][copies[name]] for name in ("at", "kept")})
+    same = sources.filter(pl.col("at") == pl.col("kept"), pl.col("at").is_in(list(own)))["at"]
+    if len(same):
+        yield (
+            f"{listed([own[index] for index in same.unique().sort()], 3)}: text of a mixture, read "
+            f"with each pair once: its {len(same):,} further copies are dropped (PD401); to train "
+            "on the mixture, use its build, or give its sources with their weights again"
+        )

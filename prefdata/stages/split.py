@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from prefdata.errors import UsageError
 from prefdata.hashing import Numbers, mix
 from prefdata.read import InputFile, expand_inputs
+from prefdata.records.secrets import quote
 from prefdata.records.sources import Inputs, Source, as_sources
 from prefdata.records.split_names import ROWS, TRAIN, FileSplit, kind_of, name_splits, rank_of
 from prefdata.report.figures import listed
@@ -60,9 +61,8 @@ def expand_splits(inputs: Inputs | str | Source) -> tuple[list[InputFile], dict[
         if source.given != before.given and source.given is not None:
             problem = f"is given as {source.given}, and as {before.given} under the name {name}"
             raise UsageError("E185", file.name, problem, "name each file in one split")
-        if _differs(source, before):
-            problem = f"is in two sources, {before.path} and {source.path}, which differ"
-            raise UsageError("E185", file.name, problem, "name each file in one source")
+        if differing := _differing(before, source):
+            raise _two_readings(file.name, before, source, differing[0])
     kept: dict[str, InputFile] = {}
     for source, file in expanded:
         owner, _ = first[file.path.resolve()]
@@ -89,10 +89,26 @@ def _with_names(files: list[InputFile]) -> list[InputFile]:
     return [replace(file, of=named.get(file.name, file.of)) for file in files]
 
 
-def _differs(source: Source, other: Source) -> bool:
-    """Return whether two sources are read in two ways, for a file that both name."""
-    ours = source.model_dump(exclude={"path", "split"})
-    return ours != other.model_dump(exclude={"path", "split"})
+def _differing(source: Source, other: Source) -> list[str]:
+    """Return the keys in which two sources of one file differ: weights first, as they matter."""
+    keys = ("weight", "layout", "license", "name")
+    return [key for key in keys if getattr(source, key) != getattr(other, key)]
+
+
+def _two_readings(name: str, before: Source, source: Source, key: str) -> UsageError:
+    """Return E185 for a file that two sources name, with the key in which they differ."""
+    said = [
+        f"{key} {one:g}" if isinstance(one, float) else f"{key} {one}" if one else f"no {key}"
+        for one in (getattr(before, key), getattr(source, key))
+    ]
+    problem = f"is in two sources, {before.path} with {said[0]} and {source.path} with {said[1]}"
+    both = before.weight + source.weight
+    remedy = (
+        f"name each file in one source, with one weight ({both:g} is as often as both together)"
+        if key == "weight"
+        else "name each file in one source"
+    )
+    return UsageError("E185", name, problem, remedy)
 
 
 def splits_of_files(files: Sequence[InputFile], given: Mapping[str, str]) -> list[FileSplit]:
@@ -169,7 +185,8 @@ def _settle_file(name: str, by_file: FileSplit, said: Sequence[_Said]) -> FileSp
     if strange and known != [TRAIN]:
         problem = (
             f"its rows name the splits {', '.join(known)}, and {strange.num:,} of them "
-            f"{strange.said!r} (line {strange.line}), which may be another split or rows to train"
+            f"{quote(str(strange.said), 40)!r} (line {strange.line}), "
+            "which may be another split or rows to train"
         )
         remedy = "give the file one split with --split train=FILE, or mix all with --resplit"
         raise UsageError("E186", name, problem, remedy)
@@ -185,7 +202,7 @@ def _require_agreement(name: str, by_file: FileSplit, said: Sequence[_Said]) -> 
         rows, total = sum(one.num for one in against), sum(one.num for one in said)
         problem = (
             f"is {by_file.split} by its name, and by their column {rows:,} of its {total:,} rows "
-            f"are not: line {against[0].line} says {against[0].said!r}"
+            f"are not: line {against[0].line} says {quote(str(against[0].said), 40)!r}"
         )
         remedy = (
             f"use --split {by_file.split}=FILE for the name, or --split {ROWS}=FILE for the rows"

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from prefdata.records.secrets import quote
 from prefdata.tokens.chat_template import TEMPLATE_FAULTS, Message
 from prefdata.tokens.encode import encode_texts
 from prefdata.tokens.escape import NO_ID, ControlTokenEscaper
@@ -59,7 +60,7 @@ class PromptEncoder:
             used = self._renderer.without_empty_system(shown, None)
             text = self._renderer.render(used, None, add_generation_prompt=is_open)
         except TEMPLATE_FAULTS as error:
-            return Refusal("PD711", " ".join(str(error).split())[:200])
+            return Refusal("PD711", quote(" ".join(str(error).split()), 200))
         text = escaper.rename(text) if escaper else text
         lost = find_lost(text, prompt[len(prompt) - len(used) :], self._renderer)
         return Refusal("PD707", lost) if lost else text

@@ -25,10 +25,10 @@ from prefdata.check.rows.rules import (
     SPEAKER,
     TEMPLATE_MARKS,
 )
-from prefdata.check.rows.secrets import describe, find_private, private_spans
 from prefdata.check.rows.slow import ends_open, fault_of_turn, mean_of_aspects, similarity
 from prefdata.read.adapt.ids import shorten
 from prefdata.read.texts import is_glued
+from prefdata.records.secrets import describe, find_private, private_spans, quote, visible
 
 SIDES = PARTS[1:]
 _AROUND = 24  # characters of context on either side of a quoted passage
@@ -162,7 +162,7 @@ def _not_assistant(pair: Pair, _: Reading) -> Evidence | None:
         if pair[side] and (role := pair[side][-1]["role"]) != "assistant":
             at = len(pair[side]) - 1
             return Evidence(
-                f"{_place(pair, side, at)} is the last one and of the role {role!r}",
+                f"{_place(pair, side, at)} is the last one and of the role {quote(role, 40)!r}",
                 (_whole(pair, side, at),),
             )
     return None
@@ -171,8 +171,9 @@ def _not_assistant(pair: Pair, _: Reading) -> Evidence | None:
 def _unknown_role(pair: Pair, _: Reading) -> Evidence | None:
     for part, at, turn in _turns(pair):
         if turn["role"] not in ROLES:
-            said = f"{_place(pair, part, at)} has the role {turn['role']!r}, which is none of "
-            return Evidence(said + ", ".join(ROLES), (_whole(pair, part, at),))
+            said = f"{_place(pair, part, at)} has the role {quote(turn['role'], 40)!r}"
+            known = f"{said}, which is none of {', '.join(ROLES)}"
+            return Evidence(known, (_whole(pair, part, at),))
     return None
 
 
@@ -215,12 +216,12 @@ def _glued(pair: Pair, _: Reading) -> Evidence | None:
         text = pair[side][0]["content"] if pair[side] else ""
         if is_glued(prompt, text):
             ends, begins = len(prompt), min(len(text), 12)
-            joined = orjson.dumps(f"…{prompt[-12:]}{text[:12]}…").decode()
+            joined = f"…{visible(prompt, max(ends - 12, 0))}{visible(text, 0, begins)}…"
             spans = (
                 Span("prompt", len(pair["prompt"]) - 1, max(ends - 12, 0), ends),
                 Span(side, 0, 0, begins),
             )
-            return Evidence(f"prompt and {side} join as {joined}", spans)
+            return Evidence(f"prompt and {side} join as {orjson.dumps(joined).decode()}", spans)
     return None
 
 

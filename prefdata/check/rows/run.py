@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -20,6 +20,7 @@ from prefdata.check.severity import resolve_severity
 from prefdata.records.findings import EXAMPLES, CodeCount, Location, merge_counts
 from prefdata.records.rejected import rejects_of
 from prefdata.records.schema import RECORDS, REJECTED
+from prefdata.records.secrets import visible
 
 DEFAULT_LIMITS = CheckLimits()
 MAX_COPY = 2**27  # bytes
@@ -149,10 +150,17 @@ def _refused(pairs: pa.Table, broken: pl.Series, own: Messages, checks: RowCheck
     codes: list[str] = broken.gather(places).to_list()
     refused = pairs.take(places.to_arrow())
     said = [
-        own[code][place] if code in own else evidence_of(code, pair, checks.reading).said
+        _said(code, place, pair, own, checks)
         for code, place, pair in zip(codes, places, refused.to_pylist(), strict=True)
     ]
     return rejects_of(refused, codes, said)
+
+
+def _said(code: str, row: int, pair: Mapping[str, Any], own: Messages, checks: RowChecks) -> str:
+    """Return the message about one pair of a batch, with nothing private in it."""
+    if code in own:
+        return visible(own[code][row])
+    return evidence_of(code, pair, checks.reading).said
 
 
 def _met(
@@ -169,7 +177,7 @@ def _met(
                 Location(
                     pair["source"],
                     pair["line"],
-                    own[code][row] if code in own else evidence_of(code, pair, checks.reading).said,
+                    _said(code, row, pair, own, checks),
                     pair["offset"],
                 )
                 for row, pair in zip(first, rows, strict=True)

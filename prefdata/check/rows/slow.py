@@ -15,8 +15,8 @@ from rapidfuzz.distance import Indel
 from prefdata.check.rows.contamination import overlaps, read_evaluation
 from prefdata.check.rows.context import CHOSEN, PROMPT, REJECTED, CheckContext, Flags
 from prefdata.check.rows.repetition import MIN_CHARS, loops
-from prefdata.check.rows.secrets import find_private, suspects
 from prefdata.read.texts import is_glued
+from prefdata.records.secrets import find_private, quote, suspects
 
 CUT_END = r"[\p{L}\p{N},(]"
 CUT_CHARS = 200
@@ -152,9 +152,9 @@ def _fault_of_call(call: Any) -> str:
         try:
             arguments = orjson.loads(arguments)
         except orjson.JSONDecodeError:
-            return f"the arguments of {function['name']!r} are not JSON"
+            return f"the arguments of {quote(function['name'], 80)!r} are not JSON"
     if type(arguments) is not dict:
-        return f"the arguments of {function['name']!r} are not an object"
+        return f"the arguments of {quote(function['name'], 80)!r} are not an object"
     return ""
 
 

@@ -4,6 +4,7 @@ import polars as pl
 
 from prefdata.check.limits import CheckLimits
 from prefdata.check.sets.found import SetFinding, about_rows
+from prefdata.records.secrets import quote
 
 
 def find_unclear_licence(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
@@ -18,9 +19,9 @@ def find_unclear_licence(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding
     missing = {name: rows for name, rows in without.items() if len(rows)}
     if len(licences) < 2 and not missing:
         return []
-    parts = [f"{count:,} rows under {name}" for name, count in licences.head(5).iter_rows()] + [
-        f"{len(rows):,} rows without {name}" for name, rows in missing.items()
-    ]
+    parts = [
+        f"{count:,} rows under {quote(name, 80)}" for name, count in licences.head(5).iter_rows()
+    ] + [f"{len(rows):,} rows without {name}" for name, rows in missing.items()]
     named = pl.concat(list(missing.values())).unique() if missing else frame["at"].clear()
     rows = frame["at"] if len(licences) > 1 else named
     return about_rows("PD606", rows, ", ".join(parts))

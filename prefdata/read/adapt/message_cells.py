@@ -14,6 +14,7 @@ from prefdata.read.adapt.fields import column_names, role_of
 from prefdata.read.faults import RowError
 from prefdata.read.files.parse_json import Object, parse_line
 from prefdata.read.limits import Limits
+from prefdata.records.secrets import quote
 
 OPENS = re.compile(r"""\s*(?:"\s*)?[\[{]""")  # a leading quote: JSON text encoded as JSON again
 LOOKS = re.compile(
@@ -185,6 +186,6 @@ def _object(node: ast.Dict) -> dict[str, Any]:
         if type(name) is not str:
             raise ValueError("a key that is not text")
         if name in found:
-            raise RowError("R207", f"the key {name!r} occurs twice in one object")
+            raise RowError("R207", f"the key {quote(name, 80)!r} occurs twice in one object")
         found[name] = _value(value)
     return found

@@ -27,6 +27,7 @@ from prefdata.read.layouts.candidates import (
     Votes,
 )
 from prefdata.read.limits import Pairing
+from prefdata.records.secrets import quote
 
 
 class Candidate(NamedTuple):
@@ -118,7 +119,7 @@ def _location(place: str, value: Any, known: LabelMap) -> Location:
         value = int(value)
     said = value if type(value) is str else canonical_json(value)
     if said not in known:
-        raise RowError("R210", f"`{place}` is {said[:40]!r}, not one of {', '.join(known)}")
+        raise RowError("R210", f"`{place}` is {quote(said, 40)!r}, not one of {', '.join(known)}")
     return known[said]
 
 

@@ -9,9 +9,10 @@ rows decide for a file (`fit.py`), and each row is then cut or refused.
 import re
 from collections.abc import Sequence
 
-from prefdata.read.adapt.ids import CONTENT, ROLE, Messages, changed, shorten
+from prefdata.read.adapt.ids import CONTENT, ROLE, Messages, changed
 from prefdata.read.adapt.messages import SYSTEM
 from prefdata.read.faults import RowError
+from prefdata.records.secrets import quote
 
 LONG_CHARACTERS = 16  # two answers do not begin with so long a prompt by chance
 LONG_WORDS = 3
@@ -48,7 +49,7 @@ def read_repeated(
     if len(some) < len(rests) and any(_num_repeated(prompt, one) for one in completions):
         raise RowError("R220", "one side begins with the prompt's turns, and the other does not")
     if len(some) == len(rests) and is_long(prompt, completions):
-        start = shorten(prompt[-1][CONTENT], SHOWN)
+        start = quote(prompt[-1][CONTENT], SHOWN)
         raise RowError(
             "R220", f"both answers begin with the prompt {start!r}; it would count twice"
         )

@@ -8,9 +8,10 @@ from itertools import takewhile
 from os.path import commonprefix
 from typing import NamedTuple
 
-from prefdata.read.adapt.ids import CONTENT, ROLE, Messages, shorten
+from prefdata.read.adapt.ids import CONTENT, ROLE, Messages
 from prefdata.read.adapt.messages import text_message
 from prefdata.read.faults import RowError
+from prefdata.records.secrets import quote
 
 # Only these are markers. `\n\nAssistants ...`, a dangling `\n\nHuman` and `Human:` inside a line
 # are text.
@@ -81,7 +82,8 @@ def how_they_differ(chosen: Messages, rejected: Messages) -> str:
         return f"{start}: one has {len(chosen)} turns before the answer, the other {len(rejected)}"
     one, other = chosen[agreed], rejected[agreed]
     if one[ROLE] != other[ROLE]:
-        return f"{start}: it is of {one[ROLE]} in one, of {other[ROLE]} in the other"
+        roles = [quote(turn[ROLE], SHOWN) for turn in (one, other)]
+        return f"{start}: it is of {roles[0]} in one, of {roles[1]} in the other"
     if one[CONTENT] == other[CONTENT]:
         return f"{start}: its name, tool calls or reasoning differ"
     return f"{start}: {_difference(one[CONTENT], other[CONTENT])}"
@@ -91,10 +93,7 @@ def _difference(first: str, second: str) -> str:
     """Return where two texts begin to differ, with what is there."""
     at = len(commonprefix([first, second]))  # noqa: RUF071 - characters are meant
     begin = max(at - 12, 0)
-    shown = [
-        json.dumps(("…" if begin else "") + shorten(text[begin:], SHOWN), ensure_ascii=False)
-        for text in (first, second)
-    ]
+    shown = [json.dumps(quote(text, SHOWN, begin), ensure_ascii=False) for text in (first, second)]
     return f"{shown[0]} against {shown[1]}"
 
 

@@ -15,6 +15,7 @@ from prefdata.read.files.csv_quotes import Scanner, split_records
 from prefdata.read.files.jsonl import Row, Tally, too_long
 from prefdata.read.files.parse_json import Object
 from prefdata.read.limits import BOM, MIB, Limits
+from prefdata.records.secrets import quote
 
 RUN_BYTES = MIB // 4
 """Bytes of records that are parsed together; small, so that their fields take little memory."""
@@ -138,7 +139,7 @@ class _Parser:
         if '"' in text:
             for field in row:
                 if field[:1] in (" ", "\t") and self._is_spaced_quote(field, text):
-                    problem = f"spaces before the quotes of {field[:40]!r}"
+                    problem = f"spaces before the quotes of {quote(field, 40)!r}"
                     return RowError("R215", f"{problem}; they would be part of the text")
         return dict(zip(self.header, row, strict=True))
 

@@ -13,6 +13,7 @@ import orjson
 
 from prefdata.read.faults import RowError
 from prefdata.read.limits import Limits
+from prefdata.records.secrets import quote
 
 # Every key ends in a quote, optional spaces, and a colon. Text contains the same only as \": or as
 # a string that starts with a colon, so the number of matches is at least the number of keys.
@@ -131,7 +132,7 @@ def _refuse_duplicate_keys(line: bytes) -> None:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise RowError("R207", f"the key {key!r} occurs twice in one object")
+                raise RowError("R207", f"the key {quote(key, 80)!r} occurs twice in one object")
             seen.add(key)
 
     json.loads(line, object_pairs_hook=keep, parse_int=str, parse_float=str)

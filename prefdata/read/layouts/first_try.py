@@ -21,6 +21,7 @@ from prefdata.read.layouts.first_order import (
     quoted,
 )
 from prefdata.read.unread import kind_of, meaning_of, words_of
+from prefdata.records.secrets import visible
 
 _BETTER = (
     ("chosen", "rejected"),
@@ -203,4 +204,4 @@ def _about(values: Sequence[Any], num: int) -> str:
     different = {canonical_json(value) for value in values}
     few = len(different) <= MOST_LABELS and len(different) * 2 <= len(values)
     shown = ", ".join(sorted(different)) if few else canonical_json(values[0])
-    return f"{kind_of(values[0])}{share}: {shorten(shown, _WIDTH - 30)}"
+    return f"{kind_of(values[0])}{share}: {shorten(visible(shown), _WIDTH - 30)}"

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 
+from prefdata.records.secrets import quote
 from prefdata.tokens.chat_template import TEMPLATE_FAULTS, Message
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.template.markers import Kind, is_special, mark
@@ -168,4 +169,4 @@ def _pieces(message: Message, *, is_last: bool) -> Iterator[tuple[str, str]]:
     for call in message.get("tool_calls", []):
         function = call.get("function", call) if isinstance(call, dict) else {}
         name = str(function.get("name", ""))
-        yield f"call of {name!r}", name
+        yield f"call of {quote(name, 80)!r}", name

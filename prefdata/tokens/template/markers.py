@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
+from prefdata.records.secrets import quote
 from prefdata.tokens.chat_template import REASONING, Message, Tools
 
 Kind = Literal["tools", "call", "result", "reasoning", "name"]
@@ -77,9 +78,9 @@ class _Marker:
         if not isinstance(function, dict) or "name" not in function:
             return
         name = function["name"]
-        function["name"] = self._text("call", f"call of {name!r}")
+        function["name"] = self._text("call", f"call of {quote(str(name), 80)!r}")
         arguments = function.get("arguments")
-        what = f"arguments of the call of {name!r}"
+        what = f"arguments of the call of {quote(str(name), 80)!r}"
         if isinstance(arguments, str):
             function["arguments"] = self._json(arguments, what)
         elif arguments is not None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from prefdata.arrow import whole
 from prefdata.errors import UsageError
+from prefdata.records.secrets import quote
 from prefdata.tokens.chat_template import (
     REASONING,
     TEMPLATE_FAULTS,
@@ -168,7 +169,7 @@ class Renderer:
         except TemplateLimitError as error:
             return Refusal("PD718", f"the template exceeds its limits for this dialogue: {error}")
         except TEMPLATE_FAULTS as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = quote(" ".join(str(error).split()), 200)
             return Refusal("PD711", f"the chat template refuses this dialogue: {reason}")
         return PairTexts(before, *after)
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import polars as pl
 import pytest
 
-from prefdata.check.rows.secret_patterns import PERSONAL, SECRETS
-from prefdata.check.rows.secrets import SecretMatch, describe, find_private, suspects
+from prefdata.records.secret_patterns import PERSONAL, SECRETS
+from prefdata.records.secrets import SecretMatch, describe, find_private, suspects
 
 UPPER, LOWER, DIGITS = string.ascii_uppercase, string.ascii_lowercase, string.digits
 ALNUM, HEX = UPPER + LOWER + DIGITS, DIGITS + "abcdef"

@@ -235,6 +235,29 @@ def test_counts_are_exact_for_any_weight(weight: float, size: int, seed: int) ->
     assert copies.max() - copies.min() <= 1
 
 
+def test_a_file_in_two_sources_is_an_error_with_both_weights(tiny: Path, tmp_path: Path) -> None:
+    one, *_ = sources(tmp_path)
+    first, second = {**one, "name": "a", "weight": 1.5}, {**one, "name": "a", "weight": 1.0}
+    with pytest.raises(PrefdataError) as caught:
+        prefdata.build([first, second], tokenizer=str(tiny), out=tmp_path / "out")
+
+    assert caught.value.code == "E185"
+    assert "half.jsonl with weight 1.5 and" in str(caught.value)
+    assert "one weight (2.5 is as often as both together)" in str(caught.value)
+
+
+def test_text_of_a_mixture_says_that_its_copies_are_dropped(tiny: Path, tmp_path: Path) -> None:
+    built = build(tmp_path, tiny, shard_rows=1000)
+    train = str(built.path / "text" / "train-00000-of-00001.parquet")
+    report = prefdata.validate(train)
+    copies = built.splits["train"].rows - report.lines.kept
+
+    (said,) = [note for note in report.notes if "text of a mixture" in note]
+    assert said.startswith(f"{train}: text of a mixture, read with each pair once: its {copies} ")
+    test = prefdata.validate(str(built.path / "text" / "test-00000-of-00001.parquet"))
+    assert not any("text of a mixture" in note for note in test.notes)
+
+
 def test_a_mixture_without_a_pair_is_an_error(tiny: Path, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.jsonl", [ask("one")])
     with pytest.raises(PrefdataError, match=r"no row of train.*weight.*E120"):

@@ -1,6 +1,6 @@
 """Secrets and personal data in texts: the class, and at most the last four characters.
 
-Best effort: some may be missed.
+Messages quote texts by `quote`, which shows nothing private. Best effort: some may be missed.
 """
 
 import re
@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import polars as pl
 
-from prefdata.check.rows.secret_patterns import PERSONAL, SECRETS, Pattern
+from prefdata.records.secret_patterns import PERSONAL, SECRETS, Pattern
 
 SHOWN = 4
+SEARCHED = 400  # characters on either side of a quotation that are searched
 
 
 class SecretMatch(NamedTuple):
@@ -62,6 +63,35 @@ def find_private(text: str) -> Iterator[SecretMatch]:
 def private_spans(text: str) -> list[tuple[int, int]]:
     """Return the characters of everything in a text that looks private."""
     return sorted(span for span, *_ in _matches(text))
+
+
+def visible(text: str, start: int = 0, end: int | None = None) -> str:
+    """Return the characters from `start` to `end`; of what looks private only its ending.
+
+    >>> visible("Write to jane.doe@corp.org now", 6)
+    'to ….org now'
+    """
+    end, origin = len(text) if end is None else end, max(start - SEARCHED, 0)
+    shown, at = list[str](), start
+    for begin, stop in private_spans(text[origin : end + SEARCHED]):
+        begin, stop = begin + origin, stop + origin
+        if stop > at and begin < end:
+            shown += [text[at : max(begin, at)], ending_of(text[begin:stop])]
+            at = stop
+    return "".join([*shown, text[at:end]])
+
+
+def ending_of(private: str) -> str:
+    """Return what is shown of something private: its last characters, if they reveal nothing."""
+    return f"…{private[-SHOWN:]}" if len(private) >= 3 * SHOWN else "…"
+
+
+def quote(text: str, most: int, start: int = 0) -> str:
+    """Return at most `most` characters of a text from `start` on, for a message."""
+    before = "…" if start else ""
+    if len(text) - start <= most:
+        return before + visible(text, start)
+    return f"{before}{visible(text, start, start + most - 1)}…"
 
 
 def _matches(text: str) -> Iterator[tuple[tuple[int, int], Pattern, bool]]:
