@@ -7,7 +7,7 @@ BENCH := .venv/.bench
 DOCS := docs/api.md docs/codes.md docs/commands.md docs/config-build.md docs/config-train.md docs/formats.md docs/layouts.md docs/losses.md
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test quick stress check fmt golden bench clean
+.PHONY: help demo paper test quick stress check fmt golden bench clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -15,6 +15,9 @@ help:  ## What can be made
 
 demo: $(DEMO)  ## Raw files to a trained policy, on a real model (about ten minutes on two cores)
 	$(BIN)/python pipelines/quickstart/run.py
+
+paper: $(DEMO)  ## The paper's frontier of reward against KL, all methods (up to three hours on two cores)
+	$(BIN)/python -m pipelines.paper.sentiment.run
 
 test: check  ## Everything that CI runs but the demo
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal

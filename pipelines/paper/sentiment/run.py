@@ -1,0 +1,244 @@
+"""Controlled sentiment (§6.1 of the paper): the frontier of reward against KL, of all methods.
+
+    python -m pipelines.paper.sentiment.run [--settings FILE]
+
+Each stage is a command that a user would type. What is there already is not made again, so a run
+that was stopped at any point continues; of a trained policy, its evaluated points are kept.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers.utils.logging import disable_progress_bar
+
+from pipelines.paper.sentiment.data import (
+    keep_ended,
+    prompt_rows,
+    read_rows,
+    sft_rows,
+    write_rows,
+)
+from pipelines.paper.sentiment.evaluate import Evaluator, Point
+from pipelines.paper.sentiment.figure import draw
+from pipelines.paper.sentiment.result import Frontier, best_of_points, dominated, places_of
+from pipelines.paper.sentiment.settings import HERE, Run, Settings, read, runs
+
+Invoke = Callable[[Sequence[str]], None]
+DEFAULT_MODEL = ".models/SmolLM2-135M-Instruct"
+PACKAGES = ("torch", "transformers", "prefdata-dpo", "vaderSentiment")
+BUILD = {"text": "verbatim", "test_fraction": 0.0}
+CHECKS_OFF = {
+    "PD402": "off",  # beginnings of one topic are near-duplicates
+    "PD409": "off",
+}
+
+
+def in_a_process(words: Sequence[str]) -> None:
+    """Run a command of this environment; stop if it fails."""
+    bin_folder = str(Path(sys.executable).parent)
+    environment = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
+    done = subprocess.run(words, env=environment, check=False)
+    if done.returncode != 0:
+        sys.exit(done.returncode)
+
+
+class Experiment:
+    """The stages, in the order of the paper."""
+
+    def __init__(self, settings: Settings, invoke: Invoke) -> None:
+        self.settings, self.out, self.invoke = settings, settings.out, invoke
+        self.reference = str(self.out / "sft" / "model")
+        self.clock = self.out / "seconds.json"
+        self.seconds: dict[str, float] = {}
+        if self.clock.is_file():
+            self.seconds = json.loads(self.clock.read_bytes())
+
+    def run(self) -> Frontier:
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / "settings.json").write_text(self.settings.model_dump_json(indent=2) + "\n")
+        if self.settings.model == DEFAULT_MODEL:
+            self._command("model", ["python", "pipelines/quickstart/get_model.py"])
+        self._fine_tune()
+        self._make_pairs()
+        points = self._measure_reference()
+        for run in runs(self.settings):
+            points += self._evaluated(run)
+        others, left_out = self._train_rloo()
+        points += others
+        return self._write(points, left_out)
+
+    def _fine_tune(self) -> None:
+        """Fine-tune the model on reviews: the reference of all methods (appendix C.1)."""
+        data = self.out / "sft-data"
+        if not (self.out / "sft" / "run.json").exists():
+            write_rows(self.out / "sft.jsonl", sft_rows())
+            self._build("sft", self.out / "sft.jsonl", data, layout="trl-std-explicit")
+            words = ["loss.name=sft", "loss.beta=null", "reference=null", *self.settings.sft]
+            start = f"model={self.settings.model}"
+            self._train("sft", [start, f"data={data}", f"out={self.out / 'sft'}", *words])
+
+    def _make_pairs(self) -> None:
+        """Sample completions of the reference, score them, and build all pairs of each prompt."""
+        prompts, samples = self.out / "prompts.jsonl", self.out / "samples.jsonl"
+        if not samples.exists():
+            write_rows(prompts, prompt_rows("prompts", self.settings.num_prompts))
+            self._sample("samples", prompts, samples, self.settings.k)
+        if not (self.out / "data" / "manifest.json").exists():
+            ranked = self.out / "ranked.jsonl"
+            write_rows(ranked, keep_ended(read_rows(samples)))
+            pairing = {"pairing": {"strategy": "all"}}
+            self._build("pairs", ranked, self.out / "data", layout="ranked", **pairing)
+        words = ["dpo-ref", str(self.out / "data"), "--model", self.reference]
+        self._command("reference log-probs", words)
+
+    def _measure_reference(self) -> list[Point]:
+        """Return the reference and best-of-N, from one file of completions."""
+        held_out, best = self.out / "held_out.jsonl", self.out / "best-of.jsonl"
+        if not best.exists():
+            write_rows(held_out, prompt_rows("held_out", self.settings.held_out))
+            self._sample("best-of-n", held_out, best, max(self.settings.best_of))
+        prompts = [row["prompt"] for row in read_rows(held_out)]
+        self.evaluator = Evaluator(self.settings, self.reference, prompts)
+        return best_of_points(read_rows(best), self.settings.best_of)
+
+    def _evaluated(self, run: Run) -> list[Point]:
+        """Return the points of a run, which is trained and evaluated unless they are there."""
+        folder = self.out / "runs" / run.name
+        points = folder.with_name(f"{folder.name}.points.json")
+        if not points.exists():
+            places = [f"model={self.reference}", f"data={self.out / 'data'}", f"out={folder}"]
+            saved = [f"checkpoint_every={self.settings.points[0]}", "keep_checkpoints=99"]
+            words = [*self.settings.train, *saved, *run.overrides, f"seed={run.seed}"]
+            self._train("train", [*places, *words])
+            found = [self._point(run, folder, step) for step in self.settings.points]
+            _write_points(points, found)
+            shutil.rmtree(folder)  # gigabytes; the points are what is kept
+        return [Point.model_validate(point) for point in json.loads(points.read_bytes())]
+
+    def _point(self, run: Run, folder: Path, step: int) -> Point:
+        """Return the point of one step; the last is the run's own model, others are exported."""
+        model = folder / "model"
+        if step < self.settings.points[-1]:
+            model = folder / f"step-{step}"
+            shutil.rmtree(model, ignore_errors=True)
+            words = ["dpo-export", str(folder), "--step", str(step), "-o", str(model)]
+            self._command("export", words)
+        started = time.perf_counter()
+        measured: dict[str, Any] = self.evaluator.measure(str(model))
+        self._add("evaluate", time.perf_counter() - started)
+        return Point(method=run.method, setting=run.setting, seed=run.seed, step=step, **measured)
+
+    def _train_rloo(self) -> tuple[list[Point], dict[str, str]]:
+        """Return the points of TRL's RLOO, or why there are none."""
+        if not self.settings.rloo:
+            return [], {}
+        if find_spec("trl") is None:
+            why = "TRL is not installed; `make bench` installs it"
+            print(f"rloo (TRL) is left out: {why}", flush=True)
+            return [], {"rloo (TRL)": why}
+        return [
+            self._one_rloo(Run("rloo (TRL)", f"{beta:g}", (), seed), beta)
+            for seed in self.settings.seeds
+            for beta in self.settings.rloo
+        ], {}
+
+    def _one_rloo(self, run: Run, beta: float) -> Point:
+        folder = self.out / "runs" / f"rloo-{run.setting}-seed{run.seed}"
+        points = folder.with_name(f"{folder.name}.points.json")
+        if not points.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # TRL's run is short, and begun anew
+            words = ["python", "-m", "pipelines.paper.sentiment.rloo", "--beta", str(beta)]
+            words += ["--seed", str(run.seed), "--out", str(folder)]
+            self._command("rloo", [*words, "--settings", str(self.out / "settings.json")])
+            measured: dict[str, Any] = self.evaluator.measure(str(folder / "model"))
+            last = max(self.settings.points)
+            point = Point(
+                method=run.method, setting=run.setting, seed=run.seed, step=last, **measured
+            )
+            _write_points(points, [point])
+            shutil.rmtree(folder)
+        return Point.model_validate(json.loads(points.read_bytes())[0])
+
+    def _write(self, points: list[Point], left_out: dict[str, str]) -> Frontier:
+        """Write result.json and frontier.svg."""
+        places = places_of(points)
+        result = Frontier(
+            places=places,
+            dominated=dominated(places),
+            left_out=left_out,
+            points=points,
+            seconds=self.seconds,
+            settings=self.settings.model_dump(mode="json"),
+            versions={name: version(name) for name in PACKAGES},
+        )
+        (self.out / "result.json").write_text(result.model_dump_json(indent=2) + "\n")
+        title = f"Controlled sentiment, {Path(self.settings.model).name}"
+        (self.out / "frontier.svg").write_text(draw(places, title), encoding="utf-8")
+        return result
+
+    def _build(self, stage: str, rows: Path, out: Path, **options: Any) -> None:
+        config = out.with_suffix(".yaml")
+        value = BUILD | options | {
+            "inputs": [str(rows)], "tokenizer": self.settings.model, "out": str(out),
+            "severity": CHECKS_OFF,
+        }  # fmt: skip
+        config.write_text(yaml.safe_dump(value, allow_unicode=True), encoding="utf-8")
+        self._command(stage, ["prefdata", "build", str(config)])
+
+    def _sample(self, stage: str, prompts: Path, out: Path, k: int) -> None:
+        words = ["dpo-sample", str(prompts), "--model", self.reference, "-k", str(k), "--raw"]
+        words += ["--max-new-tokens", str(self.settings.max_new_tokens), "-o", str(out)]
+        self._command(stage, [*words, "--batch-size", "128", "--scorer", self.settings.scorer])
+
+    def _train(self, stage: str, words: Sequence[str]) -> None:
+        config = str(HERE / "train.yaml")  # fresh samples are what is evaluated, not pairs
+        self._command(stage, ["dpo-train", config, "eval_split=null", *words])
+
+    def _command(self, stage: str, words: Sequence[str]) -> None:
+        print(f"\n$ {shlex.join(words)}", flush=True)
+        started = time.perf_counter()
+        self.invoke(words)
+        self._add(stage, time.perf_counter() - started)
+
+    def _add(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        self.clock.write_text(json.dumps(self.seconds, indent=2) + "\n")
+
+
+def _write_points(path: Path, points: list[Point]) -> None:
+    """Write a run's points under their name once they are complete."""
+    temporary = path.with_name(f"{path.name}.partial")
+    temporary.write_text(json.dumps([point.model_dump() for point in points], indent=2) + "\n")
+    temporary.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--settings", type=Path, default=HERE / "settings.yaml")
+    args = parser.parse_args()
+    disable_progress_bar()
+    settings = read(args.settings)
+    result = Experiment(settings, in_a_process).run()
+    for place in result.places:
+        reward = f"{place.reward:.3f} ± {place.reward_interval:.3f}"
+        kl = f"{place.kl:6.2f} ± {place.kl_interval:.2f}"
+        print(f"{place.method:14}{place.setting:>6}{place.step:>5}  {reward}  {kl} nats")
+    for method, share in result.dominated.items():
+        print(f"{method}: {share} points lie below a point of DPO")
+    print(f"{settings.out / 'result.json'} and {settings.out / 'frontier.svg'} are written")
+
+
+if __name__ == "__main__":
+    main()
