@@ -17,8 +17,8 @@ def run(name: str) -> None:
     getattr(cli, name)()
 
 
-export, ref, report, sample, score, train = (
-    partial(run, name) for name in ("export", "ref", "report", "sample", "score", "train")
+export, judge, ref, report, sample, score, train = (
+    partial(run, name) for name in ("export", "judge", "ref", "report", "sample", "score", "train")
 )
 
 if __name__ == "__main__":

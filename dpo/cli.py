@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from dpo.commands.command import PATH, ModelCommand, choice, is_main
+from dpo.commands.judge import judge
 from dpo.commands.sample import sample
 from dpo.display import Bars, TrainingBar, print_scores, summary_line
 from prefdata.command import Command, completes, say
 from prefdata.settings import key_paths
 
-__all__ = ["export", "ref", "report", "sample", "score", "train"]
+__all__ = ["export", "judge", "ref", "report", "sample", "score", "train"]
 
 
 @click.command(cls=ModelCommand)

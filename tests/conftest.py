@@ -26,7 +26,7 @@ SLOW = (
     *("dpo/sampling/test_sample", "dpo/test_untouched", "dpo/training/test_crash"),
     *("dpo/training/test_distributed", "dpo/training/test_eval_split"),
     *("dpo/training/test_evaluation", "dpo/training/test_gradients", "dpo/training/test_killed"),
-    *("dpo/server/test_killed", "dpo/server/test_sample"),
+    *("dpo/judging/test_judge", "dpo/server/test_killed", "dpo/server/test_sample"),
     *("dpo/training/test_loop", "dpo/training/test_optimizer", "dpo/training/test_other_run"),
     *("dpo/training/test_precision", "dpo/training/test_reference_free"),
     *("dpo/training/test_reference_ranks", "pipelines/test_paper_sentiment"),

@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from dpo.cli import export, ref, report, sample, score, train
+from dpo.cli import export, judge, ref, report, sample, score, train
 from prefdata.cli import main
 from tests.census import snapshot
 from tests.dpo.conftest import build_pairs, save_gpt2
@@ -82,6 +82,15 @@ ROLES: dict[str, tuple[click.Command, list[str]]] = {
         sample,
         ["prompts.jsonl", "--model", "model", "-o", "samples", "--scorer", "@"],
     ),
+    "dpo-sample --out": (sample, ["prompts.jsonl", "--model", "./none", "-o", "@"]),
+    "dpo-sample --server": (sample, ["prompts.jsonl", "--server", "@", "-o", "samples"]),
+    "dpo-judge FILE": (judge, ["@", "--scorer", "reward-model:none", "-o", "verdicts"]),
+    "dpo-judge --out": (judge, ["rows.jsonl", "--scorer", "reward-model:none", "-o", "@"]),
+    "dpo-judge --template": (
+        judge,
+        ["rows.jsonl", "--server", "ftp://none", "--template", "@", "-o", "verdicts"],
+    ),
+    "dpo-judge --compare": (judge, ["rows.jsonl", "--compare", "@"]),
     "dpo-export RUN": (export, ["@", "-o", "exported"]),
     "dpo-export --step": (export, ["data", "-o", "exported", "--step", "@"]),
     "dpo-report RUN": (report, ["@", "data"]),

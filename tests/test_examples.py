@@ -17,7 +17,7 @@ from prefdata.cli import main
 from tests.prefdata.conftest import save_tokenizer, write_rows
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "examples.md"
-NAMES = ("ref", "train", "sample", "score", "export", "report")
+NAMES = ("ref", "train", "sample", "score", "judge", "export", "report")
 DPO = {f"dpo-{name}": getattr(dpo, name) for name in NAMES}
 COMMANDS: dict[str, click.Command] = {
     **{f"prefdata {name}": command for name, command in main.commands.items()},

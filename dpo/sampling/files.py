@@ -115,6 +115,8 @@ def partial_of(out: Path) -> Path:
 
 def check_out(out: Path, reads: Sequence[Read], command: str = "dpo-sample") -> None:
     """Raise a coded error if the output exists (T137) or would overwrite an input (E170)."""
+    if not out.name:
+        raise UsageError("T137", str(out), "is a directory", "name a file")
     partial = partial_of(out)
     require_writable_name(partial)
     require_apart([out, partial], reads)

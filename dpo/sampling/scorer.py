@@ -40,9 +40,16 @@ def score_completions(
     scorer: Scorer, name: str, prompt: str | Messages, texts: list[str]
 ) -> list[float]:
     """Return the scores of a prompt's completions; raise T136 unless all are finite numbers."""
+    return score_all(scorer, name, [prompt] * len(texts), texts)
+
+
+def score_all(
+    scorer: Scorer, name: str, prompts: Sequence[str | Messages], texts: list[str]
+) -> list[float]:
+    """Return the scores of completions of several prompts, as `score_completions` does."""
     remedy = "return one finite number for each completion"
     try:
-        found = scorer(prompts=[prompt] * len(texts), completions=texts)
+        found = scorer(prompts=prompts, completions=texts)
         is_ordered = not isinstance(found, str | bytes | dict | set | frozenset)
         given = list(islice(found, len(texts) + 1)) if is_ordered else found
     except DpoError:

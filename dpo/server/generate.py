@@ -60,9 +60,11 @@ class Dialect(NamedTuple):
 class Generator:
     """A model of a server, and what has been learned about its parameters."""
 
-    def __init__(self, client: Client, model: str, decoding: Decoding) -> None:
+    def __init__(
+        self, client: Client, model: str, decoding: Decoding, *, logprobs: bool = True
+    ) -> None:
         self.client, self.model, self.decoding = client, model, decoding
-        self.dialect = Dialect()
+        self.dialect = Dialect(logprobs=logprobs)
 
     async def complete(
         self, prompt: str | Messages, seeds: Sequence[int], place: str

@@ -92,6 +92,12 @@ class Loopback:
             self._tasks.discard(task)
             writer.close()
 
+    def _answered(self, asked: Asked) -> Reply:
+        try:
+            return self.answer(asked)
+        except Exception as error:  # noqa: BLE001 - so that a test fails at once, and says why
+            return Reply(418, {"error": f"the test's server raised {error!r}"})
+
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         path = head[0].split(" ")[1]
@@ -103,7 +109,7 @@ class Loopback:
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
-            reply = self.answer(asked)
+            reply = self._answered(asked)
             await asyncio.sleep(reply.delay)
             return await _send(writer, reply)
         finally:
