@@ -18,6 +18,9 @@ from dpo.model.length_limits import start_afresh
 SHARED = 8
 """Tokens that a batch's texts must begin with in common for these to be run once."""
 
+ROOM = 64
+"""Tokens for which the cache grows at once: it takes no memory for texts that end early."""
+
 
 class Reader(Protocol):
     """Model over texts that grow by one token at a time; one row per text."""
@@ -48,7 +51,7 @@ class Cached:
         num_shared = self._find_shared(texts)
         ids_RT, mask_RT = _pad_left([text[num_shared:] for text in texts], room)
         self.length = num_shared + ids_RT.shape[1]
-        self._make_room(self.length + room)
+        self._make_room()
         ones = mask_RT.new_ones(len(texts), num_shared)
         self.mask_RT = torch.cat((ones, mask_RT), 1).to(device)
         self.has_padding = not bool(self.mask_RT.all())
@@ -82,11 +85,11 @@ class Cached:
         num = next(differs, shortest)
         return num if num >= SHARED else 0
 
-    def _make_room(self, length: int) -> None:
-        """Give the layers of the cache that only append room for all tokens to come."""
+    def _make_room(self) -> None:
+        """Give the layers of the cache that only append room for the next tokens."""
         for place, layer in enumerate(self.cache.layers):
             if type(layer) is DynamicLayer:
-                self.cache.layers[place] = RoomyLayer(length)
+                self.cache.layers[place] = RoomyLayer()
 
     def _forward(self, ids_RT: Tensor, positions_RT: Tensor, mask_RT: Tensor) -> Tensor:
         """Return the logits of the last position, (R, V)."""
@@ -103,28 +106,28 @@ class Cached:
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """Keys and values in tensors with room for all tokens to come, so that a step copies none.
+    """Keys and values in tensors with room for the next tokens, so that most steps copy none.
 
     Rows that leave are overwritten in place by those from the end.
     """
 
-    def __init__(self, length: int) -> None:
+    def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.length, self.filled = length, 0
+        self.filled = 0
         self.stores: list[Tensor] = []
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Append the keys and values (R, H, T, D) of some tokens; return those of all."""
+        both = (key_states, value_states)
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self.stores = [
-                states.new_empty(*states.shape[:-2], self.length, states.shape[-1])
-                for states in (key_states, value_states)
-            ]
+            self.stores = [states[..., :0, :] for states in both]
         start, self.filled = self.filled, self.filled + key_states.shape[-2]
-        for store, states in zip(self.stores, (key_states, value_states), strict=True):
+        if self.filled > self.stores[0].shape[-2]:
+            self.stores = [_with_room(store[..., :start, :], self.filled) for store in self.stores]
+        for store, states in zip(self.stores, both, strict=True):
             store[..., start : self.filled, :] = states
         return self._show()
 
@@ -150,6 +153,13 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         """Set and return the keys and values of the tokens so far."""
         self.keys, self.values = (store[..., : self.filled, :] for store in self.stores)
         return self.keys, self.values
+
+
+def _with_room(states: Tensor, length: int) -> Tensor:
+    """Return a copy of keys or values with room for `length` tokens and `ROOM` more."""
+    found = states.new_empty(*states.shape[:-2], length + ROOM, states.shape[-1])
+    found[..., : states.shape[-2], :] = states
+    return found
 
 
 class Recomputed:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dpo.sampling.decode import Prompt, Sampled, sample_batch, uniforms
 from dpo.sampling.draw import BLOCK, NUCLEUS, Sampling, draw
+from dpo.sampling.readers import ROOM
 from tests.dpo.tiny import tiny_model
 
 MODEL = tiny_model().double()  # rounding must not move a draw over a token's border
@@ -113,10 +114,11 @@ def test_many_draws_have_the_models_own_distribution() -> None:
 
 
 def test_greedy_completions_are_those_of_generate() -> None:
-    found = sampled(IDS, k=1, temperature=0.0)
+    count = ROOM + 20  # so that the cache grows
+    found = sampled(IDS, k=1, temperature=0.0, max_new_tokens=count)
 
     for ids, (completion,) in zip(IDS, found, strict=True):
-        said = MODEL.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False)
+        said = MODEL.generate(torch.tensor([ids]), max_new_tokens=count, do_sample=False)
         assert completion.ids == said[0, len(ids) :].tolist()
 
 
