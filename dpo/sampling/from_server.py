@@ -53,6 +53,7 @@ def sample_from_server(
     notes = asyncio.run(_Sampling(job, config, rows).run(progress or Silent()))
     written = [orjson.loads(line) for line in job.out.read_bytes().splitlines()]
     said = [*_readings(str(job.prompts), read), *notes, *_not_given(written)]
+    said += _equal(written, config.temperature)
     return summarize(written)._replace(readings=said)
 
 
@@ -169,3 +170,15 @@ def _not_given(rows: Sequence[dict[str, Any]]) -> list[str]:
             share = f"{missing:,} of {len(completions):,} completions"
             said.append(f"`{name}` is null in {share}: the server gives {what}")
     return said
+
+
+def _equal(rows: Sequence[dict[str, Any]], temperature: float) -> list[str]:
+    """Return a line if most prompts have equal completions that should differ."""
+    several = [row["completions"] for row in rows if len(row["completions"]) > 1]
+    equal = sum(len({one["text"] for one in some}) == 1 for some in several)
+    if temperature == 0 or 2 * equal <= len(several):
+        return []
+    return [
+        f"all completions of {equal:,} of {len(several):,} prompts are equal at temperature"
+        f" {temperature:g}: the server may ignore `temperature` or `seed`"
+    ]

@@ -295,6 +295,17 @@ def test_logps_that_a_server_does_not_give_are_null(tmp_path: Path) -> None:
     assert "`logp` is null in 10 of 10 completions" in " ".join(summary.readings)
 
 
+def test_completions_that_are_all_equal_are_reported(tmp_path: Path) -> None:
+    def greedy(asked: Asked) -> Reply:
+        return well(asked, num=1)
+
+    with Loopback(greedy) as server:
+        summary = sample_from_server(job(tmp_path, server.url), CONFIG)
+
+    said = "all completions of 5 of 5 prompts are equal at temperature 1"
+    assert said in " ".join(summary.readings)
+
+
 def test_a_server_that_dies_midway_and_comes_back_costs_only_time(tmp_path: Path) -> None:
     first = Loopback(well).start()
     second: list[Loopback] = []
