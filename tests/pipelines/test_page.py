@@ -12,6 +12,7 @@ from pipelines.quickstart.evaluate import training_figures
 from pipelines.quickstart.page import render_page
 from pipelines.quickstart.result import Example, Result, Samples
 from prefdata.report import html
+from tests.prefdata.report.chromium import BROWSER, CUT, DRIVER, open_chromium
 
 SAMPLES = Samples(
     sentiment=0.5,
@@ -157,3 +158,15 @@ def test_the_page_has_the_colors_of_the_other_pages() -> None:
 
     assert len(colors) == 14
     assert set(colors) <= set(re.findall(r"#[0-9a-f]{3,6}\b", style))
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium with its chromedriver")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_shows_its_texts_whole(page: str, tmp_path: Path, width: int) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(page, encoding="utf-8")
+    with open_chromium(tmp_path / "profile") as browser:
+        browser.resize(width)
+        browser.open(path)
+        assert browser.run(CUT) == []

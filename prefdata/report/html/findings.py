@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from prefdata.report.diff import compare
 from prefdata.report.form import report_of
 from prefdata.report.html.page import render
 from prefdata.report.lengths import PARTS
@@ -26,6 +27,7 @@ from prefdata.store.reader import Build
 
 MOST_ROWS = 50
 """Rows of a page; the others are counted."""
+MOST_CHARACTERS = 1_200  # of a turn of a near-duplicate
 
 
 class Turn(NamedTuple):
@@ -112,6 +114,7 @@ def _page(build: Build, finding: Finding, listing: Listing, links: Sequence[Link
         "finding": finding,
         "listing": listing,
         "rows": rows,
+        "clustered": any(row.others for row in rows),
         "shown": sum(max(len(row.others), 1) for row in rows),
         "links": links,
     }
@@ -126,10 +129,35 @@ def _clusters(rows: Iterator[Listed]) -> Iterator[Row]:
         if one.kept is None:
             plain.append(_row(one))
         else:
-            clusters.setdefault(one.kept.place, (one.kept, []))[1].append(_row(one))
+            clusters.setdefault(one.kept.place, (one.kept, []))[1].append(_next_to(one, one.kept))
     yield from plain
     for kept, others in clusters.values():
         yield _row(kept)._replace(others=others)
+
+
+def _next_to(one: Listed, kept: Listed) -> Row:
+    """Return a near-duplicate with the words marked that the kept row lacks."""
+    row = _row(one)
+    if one.pair is None or kept.pair is None:
+        return row
+    parts = []
+    for part, turns in row.parts:
+        own, others = (pair[part] or () for pair in (one.pair, kept.pair))
+        new = [
+            turn._replace(pieces=_new_words(others[at]["content"], own[at]["content"]))
+            if at < len(others)
+            else turn
+            for at, turn in enumerate(turns)
+        ]
+        parts.append((part, new))
+    return row._replace(parts=parts)
+
+
+def _new_words(kept: str, own: str) -> list[tuple[str, bool]]:
+    """Return the beginning of a text in pieces, and whether each is not in the kept text."""
+    found = compare(kept[:MOST_CHARACTERS], own[:MOST_CHARACTERS]).right
+    rest = [("…", False)] if len(own) > MOST_CHARACTERS else []
+    return [(span.text, span.differs) for span in found] + rest
 
 
 def _row(one: Listed) -> Row:

@@ -1,5 +1,6 @@
 """Headless Chromium for tests, driven over WebDriver with only the standard library."""
 
+import base64
 import json
 import shutil
 import socket
@@ -18,12 +19,39 @@ _FLAGS = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-lcd-text",
+    "--hide-scrollbars",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
 ]
+
+# Texts that a reader cannot see whole: a page wider than its window, an element that hides a part
+# of its text, a label outside of its picture. Texts for screen readers are hidden on purpose.
+CUT = """
+const found = [];
+const page = document.documentElement;
+if (page.scrollWidth > page.clientWidth) found.push(`${page.scrollWidth} wide`);
+const aside = node => node.closest('.unseen, thead') &&
+  getComputedStyle(node.closest('.unseen, thead')).clipPath !== 'none';
+for (const node of document.body.querySelectorAll('*')) {
+  const style = getComputedStyle(node);
+  const hides = ['hidden', 'clip'].includes(style.overflowX) && node.namespaceURI.endsWith('xhtml');
+  if (hides && node.scrollWidth > node.clientWidth && !aside(node))
+    found.push(`${node.localName}.${node.className} hides a part`);
+  const own = node.getBoundingClientRect();
+  if (own.width && own.right > page.clientWidth + 1 && !aside(node) && !node.closest('.scroll'))
+    found.push(`${node.localName}.${node.className} is outside of the page`);
+}
+for (const text of document.querySelectorAll('svg text')) {
+  const [own, all] = [text, text.ownerSVGElement].map(one => one.getBoundingClientRect());
+  const isCut = own.left < all.left - 1 || own.right > all.right + 1;
+  if (isCut) found.push(`${text.textContent} is cut`);
+}
+return found;
+"""
 
 
 class Chromium:
@@ -58,6 +86,27 @@ class Chromium:
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
         body = {"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics}
         self._call("POST", f"{self._session}/goog/cdp/execute", body)
+
+    def prefer_dark(self, is_dark: bool) -> None:
+        """Set the color scheme that the reader prefers."""
+        feature = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
+        body = {"cmd": "Emulation.setEmulatedMedia", "params": {"features": [feature]}}
+        self._call("POST", f"{self._session}/goog/cdp/execute", body)
+
+    def capture(self, path: Path, width: int, height: int, at: str | None = None) -> None:
+        """Write a picture of the page, from its top or that of the element with an id."""
+        script = (
+            "const found = document.getElementById(arguments[0]);"
+            "return found ? found.getBoundingClientRect().top + window.scrollY - 16 : 0;"
+        )
+        body = {"script": script, "args": [at]}
+        top = self._call("POST", f"{self._session}/execute/sync", body)
+        whole = self.run("return document.documentElement.scrollHeight")
+        area = {"x": 0, "y": top, "width": width, "height": min(height, whole - top), "scale": 1}
+        params = {"format": "png", "captureBeyondViewport": True, "clip": area}
+        body = {"cmd": "Page.captureScreenshot", "params": params}
+        found = self._call("POST", f"{self._session}/goog/cdp/execute", body)
+        path.write_bytes(base64.b64decode(found["data"]))
 
     def requests(self) -> list[str]:
         """Return the URLs that were requested since the last call."""

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from prefdata.report.html.page import render_report
-from tests.prefdata.report.chromium import BROWSER, DRIVER, Chromium, open_chromium
+from tests.prefdata.report.chromium import BROWSER, CUT, DRIVER, Chromium, open_chromium
 from tests.prefdata.report.payloads import XSS, naughty_strings
 from tests.prefdata.report.synthetic import full_report, shown_pair
-from tests.prefdata.report.test_pages import pairs_page
+from tests.prefdata.report.test_pages import findings_page, pairs_page, refused_page
 
 pytestmark = [
     pytest.mark.browser,
@@ -95,14 +95,40 @@ def test_no_payload_does_anything_among_pairs(chromium: Chromium, tmp_path: Path
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_page_is_as_wide_as_its_window(chromium: Chromium, tmp_path: Path, width: int) -> None:
+def test_a_page_shows_its_texts_whole(chromium: Chromium, tmp_path: Path, width: int) -> None:
     long = "x" * 400
-    pages = {"report": render_report(full_report()), "pairs": pairs_page([shown_pair(long)])}
+    pages = {
+        "report": render_report(full_report()),
+        "long": render_report(full_report(long)),
+        "pairs": pairs_page([shown_pair(long)]),
+        "findings": findings_page(long),
+        "refused": refused_page(long),
+    }
     for name, page in pages.items():
         path = tmp_path / f"{name}.html"
         path.write_text(page, encoding="utf-8")
         chromium.resize(width)
         chromium.open(path)
 
-        assert chromium.run("return document.documentElement.scrollWidth") <= width
+        assert chromium.run(CUT) == [], name
+    chromium.requests()
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        ("<p style='width: 900px'>wide</p>", "wide"),
+        ("<p style='width: 9px; overflow: hidden; white-space: nowrap'>hidden</p>", "hides a part"),
+        ("<svg viewBox='0 0 9 9' width='20'><text x='5'>label</text></svg>", "label is cut"),
+    ],
+)
+def test_a_cut_text_would_be_seen(
+    chromium: Chromium, tmp_path: Path, body: str, fault: str
+) -> None:
+    path = tmp_path / "cut.html"
+    path.write_text(f"<!doctype html><meta name=viewport content='width=device-width'>{body}")
+    chromium.resize(390)
+    chromium.open(path)
+
+    assert any(fault in one for one in chromium.run(CUT))
     chromium.requests()

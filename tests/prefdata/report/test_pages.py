@@ -3,16 +3,19 @@
 import base64
 import hashlib
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 
 import pytest
 
 from prefdata.report.html.browser import leaf_of
+from prefdata.report.html.findings import Link, Row, Turn
 from prefdata.report.html.page import render, render_report
+from prefdata.report.listing import Listing
 from prefdata.report.model import Report
 from prefdata.report.rows import ShownPair
 from tests.prefdata.report.payloads import HARMFUL, XSS, naughty_strings
-from tests.prefdata.report.synthetic import empty_report, full_report, shown_pair
+from tests.prefdata.report.synthetic import empty_report, findings, full_report, shown_pair
 
 ALL = [*XSS, *naughty_strings()]
 SECTIONS = [
@@ -68,6 +71,47 @@ def pairs_page(pairs: list[ShownPair]) -> str:
     leaves = [leaf_of(pair, decode_bytes, {}) for pair in pairs]
     values = {"build": "out", "leaves": leaves, "total": 9, "shown": len(pairs)}
     return render("pairs.html.jinja", {**values, **PAGING}, tool_version="0.1.0")
+
+
+def listed_row(text: str) -> Row:
+    """Return a row of a page of rows, with the text in every field."""
+    turns = [Turn("user" + text, [(text, True), (text, False)])]
+    parts = [(part, turns) for part in ("prompt", "chosen", "rejected")]
+    row = Row("rows.jsonl:1" + text, "PD202", "said" + text, parts, "")
+    return row._replace(others=[row, Row("rows.jsonl:2", "PD202", text, [], text)])
+
+
+LINKS = [Link("code-PD202.html", "PD202", "blank completion", 2)]
+
+
+def findings_page(text: str) -> str:
+    """Return a page of a finding with one cluster."""
+    listing = Listing("near-duplicate", 9, iter(()))
+    values = {
+        "build": "out" + text, "finding": findings(text)[0], "listing": listing, "shown": 2,
+        "rows": [listed_row(text)], "links": LINKS, "clustered": True,
+    }  # fmt: skip
+    return render("findings.html.jinja", values, tool_version="0.1.0")
+
+
+def refused_page(text: str) -> str:
+    """Return a page of refused rows."""
+    values = {
+        "build": "out" + text, "rows": [listed_row(text), *listed_row(text).others], "total": 9,
+        "shown": 3, "links": LINKS, "coded": {"PD202"}, "pages": ["a.html", "b.html"], "page": 0,
+    }  # fmt: skip
+    return render("refused.html.jinja", values, tool_version="0.1.0")
+
+
+@pytest.mark.parametrize("page", [findings_page, refused_page])
+def test_no_payload_becomes_markup_among_rows(page: Callable[[str], str]) -> None:
+    harmless = Skeleton(page("harmless"))
+
+    for text in ALL:
+        found = Skeleton(page(text))
+
+        assert found.tags == harmless.tags, text
+        assert found.links == harmless.links, text
 
 
 def test_no_payload_becomes_markup_in_a_report() -> None:
