@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dpo.model.cpu_products import is_faster, multiply
+
 
 class Head(NamedTuple):
     """Map from a hidden state to logits: softcap·tanh(scale·(W h + b) / softcap)."""
@@ -194,7 +196,7 @@ class _Gradients:
 
 def _logits(hidden_nH: Tensor, head: Head, v: slice) -> Tensor:
     """Return a tile of logits, (n, v), float32."""
-    tile = (hidden_nH @ head.weight_VH[v].to(hidden_nH.dtype).T).float()
+    tile = multiply(hidden_nH, head.weight_VH[v].to(hidden_nH.dtype)).float()
     if head.bias_V is not None:
         tile += head.bias_V[v]
     if head.scale != 1.0:
@@ -222,12 +224,12 @@ def _target_logits(hidden_NH: Tensor, head: Head, targets_N: Tensor) -> Tensor:
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor, *, first: bool) -> None:
     """Compute total (+)= left @ right, with the sum in float32 for any dtype of the factors."""
-    if left.dtype == total.dtype:
+    if left.dtype == total.dtype and not is_faster():
         torch.mm(left, right, out=total) if first else total.addmm_(left, right)
     elif first:
-        total.copy_(left @ right)
+        total.copy_(multiply(left, right.T))
     else:
-        total += left @ right
+        total += multiply(left, right.T)
 
 
 def _tiles(tokens: int, vocabulary: int, sizes: Sizes) -> Iterator[tuple[slice, slice]]:

@@ -20,6 +20,7 @@ from dpo.data.packing import Pack, PromptWithCompletions, bin_pack, pack
 from dpo.data.pairs import Pairs
 from dpo.errors import MODEL_ERRORS, UsageError, first_line, is_of_memory
 from dpo.model.attention import SEGMENTS
+from dpo.model.cpu_products import train_by_onednn
 from dpo.model.float32 import in_float32
 from dpo.model.heads import LogitForm, logit_forms, takes_places
 from dpo.model.kernel_check import check_kernel, has_kernel
@@ -72,6 +73,7 @@ def make_policy(
     if apart and why is None:
         packs = [pack(some).to(device) for some in _in_packs(rows)]
         check_kernel(policy, packs, precision)
+    train_by_onednn(policy.model)
     return policy, why
 
 

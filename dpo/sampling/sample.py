@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 from transformers import PreTrainedModel
 
 from dpo.errors import UsageError
-from dpo.model.cpu_linear import CpuLinears
 from dpo.model.tokenizer import Messages, as_messages, encode_prompt, prompt_encoder, stop_ids
 from dpo.sampling.cache_check import choose_reader
 from dpo.sampling.decode import Prompt, sample_batch, uniforms
 from dpo.sampling.draw import Sampling
+from dpo.sampling.laid_out import CpuLinears
 from dpo.sampling.readers import MakeReader
 from prefdata.read.texts import (
     SAMPLE_ROWS,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from dpo.data.pairs import Pairs
+from dpo.model.cpu_products import multiply
 from dpo.model.moe import experts_per_token
 from dpo.model.policy import Policy, device_of
 from dpo.precision import PRODUCTS, Precision
@@ -44,7 +45,7 @@ def work_of(pairs: Pairs, units: list[list[int]]) -> StepTokens:
 
 
 class MfuMeter(NamedTuple):
-    """FLOPs per token of a model, and the peak FLOP/s that a process reaches in torch.mm."""
+    """FLOPs per token of a model, and the peak FLOP/s that a process reaches in a product."""
 
     per_token: float
     per_answer: float
@@ -87,12 +88,12 @@ def _flops(weight: torch.Tensor, chosen: int) -> float:
 def _peak(device: torch.device, dtype: torch.dtype) -> float:
     size = SIZE.get(device.type, 4096)
     left, right = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
-    out = torch.mm(left, right)
+    multiply(left, right)
     best = 0.0
     for _ in range(3):
         _wait(device)
         started = time.perf_counter()
-        torch.mm(left, right, out=out)
+        multiply(left, right)
         _wait(device)
         best = max(best, 2.0 * size**3 / (time.perf_counter() - started))
     return best

@@ -21,6 +21,7 @@ from dpo.config import PACK_ON_CPU, LoraSettings, TrainConfig
 from dpo.data.pairs import Pairs
 from dpo.data.sampler import Order, num_steps, pack_units
 from dpo.model.attention import backend_of
+from dpo.model.cpu_products import is_faster
 from dpo.model.kept import Kept, count_kept
 from dpo.model.load import freeze_towers, held_in, load_config
 from dpo.model.lora import add_lora
@@ -303,6 +304,8 @@ def _say_model(sizes: _Sizes, run: Run) -> str:
     backend = backend_of(config.attention, device, products, dropout=rate)
     held = run.source.quantize or held_in(run.source)
     name = str(products).removeprefix("torch.")
+    if device.type == "cpu" and products == torch.float32 and is_faster():
+        name = f"{name} by oneDNN"
     each = "each has all weights" if run.how is None else "each holds a part of the weights"
     processes = f"{run.ranks:,} processes, {each}" if run.ranks > 1 else "one process"
     return (

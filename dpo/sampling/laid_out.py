@@ -1,9 +1,8 @@
-"""Linear layers of a CPU model by oneDNN, for passes without gradients.
+"""Linear layers with weights in oneDNN's own layout, for passes with few rows on a CPU.
 
-torch gives float32 products to MKL, which uses half the vector width of AMD's processors; oneDNN
-uses all of it. With few rows, most of the rest is the weights' way through the caches, for which
-oneDNN has a layout of its own. On an EPYC with AVX-512, one thread and 32 rows: 76 GFLOP/s by
-torch, 136 by oneDNN, 191 with weights in its layout; in bfloat16 241, 261 and 314.
+With few rows, most of a product's time is the weights' way through the caches. On an EPYC with
+AVX-512, one thread and 32 rows: 76 GFLOP/s by torch, 136 by oneDNN, 191 with weights in its layout;
+in bfloat16 241, 261 and 314.
 """
 
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
+
+from dpo.model.cpu_products import multiply_add, runs_by_onednn
 
 ROWS = 64
 """Rows for which weights are laid out; other numbers run too."""
@@ -29,21 +30,24 @@ class CpuLinears:
 
     def __init__(self, model: nn.Module, laid_out: int = LAID_OUT) -> None:
         self.weights: dict[nn.Module, Tensor] = dict(_find(model))
+        self.before = {layer: vars(layer).get("forward") for layer in self.weights}
         if sum(weight.nbytes for weight in self.weights.values()) <= laid_out:
             for layer, weight in self.weights.items():
-                self.weights[layer] = _op("_reorder_linear_weight")(weight, ROWS)
+                self.weights[layer] = _lay_out(weight)
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Run the layers by oneDNN within this context."""
         for layer, weight in self.weights.items():
             bias: Any = layer.bias
-            vars(layer)["forward"] = partial(_forward, weight, bias)
+            vars(layer)["forward"] = partial(multiply_add, weight, bias)
         try:
             yield
         finally:
-            for layer in self.weights:
+            for layer, forward in self.before.items():
                 del vars(layer)["forward"]
+                if forward is not None:
+                    vars(layer)["forward"] = forward
 
 
 def _find(model: nn.Module) -> Iterator[tuple[nn.Module, Tensor]]:
@@ -51,7 +55,8 @@ def _find(model: nn.Module) -> Iterator[tuple[nn.Module, Tensor]]:
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return
     for layer in model.modules():
-        if type(layer) not in (nn.Linear, Conv1D) or "forward" in vars(layer):
+        is_free = "forward" not in vars(layer) or runs_by_onednn(layer)
+        if type(layer) not in (nn.Linear, Conv1D) or not is_free:
             continue
         weight: Any = layer.weight
         if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16):
@@ -59,10 +64,6 @@ def _find(model: nn.Module) -> Iterator[tuple[nn.Module, Tensor]]:
             yield layer, data if type(layer) is nn.Linear else data.t().contiguous()
 
 
-def _forward(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    found: Tensor = _op("_linear_pointwise")(x, weight, bias, "none", [], "")
+def _lay_out(weight_OI: Tensor) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight_OI, ROWS)
     return found
-
-
-def _op(name: str) -> Any:
-    return getattr(torch.ops.mkldnn, name)
