@@ -13,7 +13,7 @@ from dpo import cli as dpo
 from pipelines.paper.sentiment.data import keep_ended, prompt_rows, sft_rows
 from pipelines.paper.sentiment.evaluate import Point
 from pipelines.paper.sentiment.figure import draw
-from pipelines.paper.sentiment.result import best_of_points, dominated, places_of
+from pipelines.paper.sentiment.result import best_of_points, dominated, places_of, schema
 from pipelines.paper.sentiment.run import Experiment
 from pipelines.paper.sentiment.settings import HERE, Settings, read, runs
 from prefdata.cli import main as prefdata
@@ -87,6 +87,13 @@ def test_the_experiment_runs_by_commands_and_resumes_where_it_stopped(settings: 
     assert {path.suffix for path in (settings.out / "runs").iterdir()} == {".json"}
     ElementTree.fromstring((settings.out / "frontier.svg").read_text("utf-8"))
     shutil.rmtree(settings.out)
+
+
+def test_the_schema_of_the_result_is_current() -> None:
+    remedy = "run `python -m pipelines.paper.sentiment.result schemas/frontier.schema.json`"
+    path = HERE.parents[2] / "schemas" / "frontier.schema.json"
+
+    assert path.read_text(encoding="utf-8") == schema(), remedy
 
 
 def test_the_shipped_settings_are_those_of_the_papers_figure() -> None:

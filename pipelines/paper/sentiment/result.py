@@ -1,8 +1,14 @@
-"""The frontier: points of all seeds, their intervals, and which of them DPO dominates."""
+"""The frontier: points of all seeds, their intervals, and which of them DPO dominates.
 
+python -m pipelines.paper.sentiment.result schemas/frontier.schema.json
+"""
+
+import json
 import statistics
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat
@@ -104,3 +110,11 @@ def dominated(places: Sequence[Place]) -> dict[str, str]:
             below = any(one.kl <= place.kl and one.reward >= place.reward for one in dpo)
             counts[place.method].append(below)
     return {method: f"{sum(below)} of {len(below)}" for method, below in counts.items()}
+
+
+def schema() -> str:
+    return json.dumps(Frontier.model_json_schema(), indent=2, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(schema(), encoding="utf-8")
