@@ -22,6 +22,7 @@ _MOST_TURNS = 2  # of each part
 _MOST_RAW = 20_000  # bytes of a row, around the place of its fault
 _SEARCHED = 400  # characters on either side that are searched for private data
 _BYTE = re.compile(r"\b(?:at|near) byte (\d+)\b(?! of a text)")
+_QUOTED = re.compile(r'"…?((?:[^"\\]|\\.){6,}?)…?"')
 _KEY = re.compile(r"`(\w+)`|the key '(\w+)'")
 
 Marks = Sequence[tuple[int, int]]
@@ -39,7 +40,7 @@ def excerpts_of(code: str, pairs: Sequence[Mapping[str, Any]], reading: Reading)
 def refused_excerpts(row: Mapping[str, Any], reading: Reading) -> list[Excerpt]:
     """Return excerpts of a row of REJECTED: of its pair, or of its bytes if it gave none."""
     if row["pair"] is None:
-        return raw_excerpt(row["raw"] or b"", row["message"])
+        return raw_excerpts(row["raw"] or b"", row["message"])
     return excerpts_of(row["code"], [orjson.loads(row["pair"])], reading)
 
 
@@ -56,21 +57,35 @@ def _of_pair(code: str, pair: Mapping[str, Any], reading: Reading) -> Iterator[E
             yield cut_excerpt(text, marks, part=part, role=role)
 
 
-def raw_excerpt(raw: bytes, message: str) -> list[Excerpt]:
-    """Return an excerpt of a row that was not read as a pair, around what the message names.
+def raw_excerpts(raw: bytes, message: str) -> list[Excerpt]:
+    """Return excerpts of a row that was not read as a pair, around what the message names.
 
-    >>> raw_excerpt(b'{"chosen": 6}', "`chosen` is a number")[0].marks
+    >>> raw_excerpts(b'{"chosen": 6}', "`chosen` is a number")[0].marks
     [(1, 9)]
     """
     at = min(next((int(found[1]) for found in _BYTE.finditer(message)), 0), max(len(raw) - 1, 0))
     start = max(at - _MOST_RAW // 2, 0)
     before = raw[start:at].decode("utf-8", "backslashreplace")
     text = before + raw[at : at + _MOST_RAW // 2].decode("utf-8", "backslashreplace")
-    marks = [(len(before), len(before) + _width(raw[at:]))] if _BYTE.search(message) else []
-    for found in _KEY.finditer(message) if not marks else ():
-        key = f'"{found[1] or found[2]}"'
-        marks += [(place, place + len(key)) for place in [text.find(key)] if place >= 0]
-    return [cut_excerpt(text, marks, part="row")]
+    if _BYTE.search(message):
+        marks = [(len(before), len(before) + _width(raw[at:]))]
+    else:
+        marks = list(_named_in(text, message))
+    near = [mark for mark in marks if mark[0] - marks[0][0] < _MOST_CHARACTERS // 2]
+    far = marks[len(near) :]
+    return [cut_excerpt(text, some, part="row") for some in ([near, far] if far else [near])]
+
+
+def _named_in(text: str, message: str) -> Iterator[tuple[int, int]]:
+    """Yield where keys and passages that a message quotes are in a row's text."""
+    keys = [f'"{found[1] or found[2]}"' for found in _KEY.finditer(message)]
+    quoted = [found[1] for found in _QUOTED.finditer(message)]
+    at = 0
+    for passage in [*keys, *quoted]:
+        place = text.find(passage, at)
+        if place >= 0:
+            yield place, place + len(passage)
+            at = place + len(passage)
 
 
 def _width(raw: bytes) -> int:

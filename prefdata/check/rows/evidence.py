@@ -307,7 +307,9 @@ def _turns_down(pair: Pair, _: Reading) -> Evidence | None:
 def _lengths(pair: Pair, _: Reading) -> Evidence:
     sizes = {part: sum(len(turn["content"]) for turn in pair[part]) for part in PARTS}
     said = ", ".join(f"{part} has {num:,}" for part, num in sizes.items())
-    return Evidence(f"{said} characters")
+    longest = max(PARTS, key=lambda part: sizes[part])
+    spans = tuple(_whole(pair, longest, at) for at in range(len(pair[longest])))
+    return Evidence(f"{said} characters", spans)
 
 
 def _cut(pair: Pair, _: Reading) -> Evidence | None:

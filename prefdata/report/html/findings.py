@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prefdata.report.diff import compare
+from prefdata.report.excerpts import raw_excerpts
 from prefdata.report.form import report_of
 from prefdata.report.html.page import render
 from prefdata.report.lengths import PARTS
@@ -18,9 +19,8 @@ from prefdata.report.listing import (
     list_finding,
     list_rejected,
     passages_of,
-    raw_text,
 )
-from prefdata.report.model import Finding
+from prefdata.report.model import Excerpt, Finding
 from prefdata.store.commit import write_bytes
 from prefdata.store.ownership import is_page_of, require_new_or, require_unsealed
 from prefdata.store.reader import Build
@@ -44,7 +44,8 @@ class Row(NamedTuple):
     code: str
     said: str
     parts: Sequence[tuple[str, Sequence[Turn]]]
-    raw: str
+    raw: Sequence[Excerpt]
+    """Its own text, if it was not read as a pair."""
     others: Sequence["Row"] = ()
     """Its near-duplicates."""
 
@@ -171,4 +172,5 @@ def _row(one: Listed) -> Row:
             pieces = list(passages_of(turn["content"], spans, private=is_private))
             turns.append(Turn(turn["role"], pieces))
         parts.append((part, turns))
-    return Row(one.place, one.code, one.said, parts, "" if parts else raw_text(one.raw))
+    raw = [] if one.pair is not None else raw_excerpts(one.raw, one.said)
+    return Row(one.place, one.code, one.said, parts, raw)

@@ -9,7 +9,7 @@ import pytest
 import prefdata
 import prefdata.report.form
 from prefdata.config import BuildConfig
-from prefdata.report.excerpts import MOST_ROWS, cut_excerpt, raw_excerpt
+from prefdata.report.excerpts import MOST_ROWS, cut_excerpt, raw_excerpts
 from prefdata.report.html.page import render_report
 from prefdata.report.model import Finding, Report
 from prefdata.stages.excerpts import full_report
@@ -123,6 +123,11 @@ def test_what_is_shared_has_no_text_of_refused_rows(built: Build) -> None:
         (b'{"a": 1, "a": 2}', "the key 'a' occurs twice in one object", '{{"a"}: 1, "a": 2}'),
         (b'{"a": "\xff"}', "not UTF-8: byte 0xff at byte 7 of the row", '{"a": "{\\xff}"}'),
         (b"", "not JSON", ""),
+        (
+            b'["so it begins and ends", "so it begins and stops"]',
+            'they differ: "…gins and ends" against "…gins and stops"',
+            '["so it be{gins and ends}", "so it be{gins and stops}"]',
+        ),
     ],
 )
 def test_a_row_that_is_not_read_is_marked_where_its_message_says(
@@ -131,7 +136,7 @@ def test_a_row_that_is_not_read_is_marked_where_its_message_says(
     found = Finding.model_validate(
         {"code": "R201", "name": "x", "severity": "E", "count": 1, "share": 1, "meaning": "",
          "advice": "", "examples": [{"source": "a", "line": 1, "message": message,
-                                     "excerpts": raw_excerpt(raw, message)}]}
+                                     "excerpts": raw_excerpts(raw, message)}]}
     )  # fmt: skip
 
     assert shown(found) == [[expected]]

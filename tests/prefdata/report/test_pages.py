@@ -15,7 +15,13 @@ from prefdata.report.listing import Listing
 from prefdata.report.model import Report
 from prefdata.report.rows import ShownPair
 from tests.prefdata.report.payloads import HARMFUL, XSS, naughty_strings
-from tests.prefdata.report.synthetic import empty_report, findings, full_report, shown_pair
+from tests.prefdata.report.synthetic import (
+    empty_report,
+    excerpts,
+    findings,
+    full_report,
+    shown_pair,
+)
 
 ALL = [*XSS, *naughty_strings()]
 SECTIONS = [
@@ -77,8 +83,8 @@ def listed_row(text: str) -> Row:
     """Return a row of a page of rows, with the text in every field."""
     turns = [Turn("user" + text, [(text, True), (text, False)])]
     parts = [(part, turns) for part in ("prompt", "chosen", "rejected")]
-    row = Row("rows.jsonl:1" + text, "PD202", "said" + text, parts, "")
-    return row._replace(others=[row, Row("rows.jsonl:2", "PD202", text, [], text)])
+    row = Row("rows.jsonl:1" + text, "PD202", "said" + text, parts, ())
+    return row._replace(others=[row, Row("rows.jsonl:2", "PD202", text, [], excerpts(text))])
 
 
 LINKS = [Link("code-PD202.html", "PD202", "blank completion", 2)]
