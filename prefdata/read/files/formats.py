@@ -87,6 +87,7 @@ def open_blocks(
     if wrapper is not None:
         tally.notes.append(f"its rows are those of `{wrapper.key}`, a key of one JSON object")
     else:
+        _refuse_yaml(head, file)
         _refuse_other_lines(head, file.name)
         refuse_separated(head, file.name)
     if wrapper is not None or _is_array(head):
@@ -124,6 +125,13 @@ def _refuse_other_encodings(head: bytes, name: str) -> None:
         encoding = "UTF-16"
     if encoding:
         raise UsageError("E102", name, f"is {encoding}, not UTF-8", "convert it with iconv")
+
+
+def _refuse_yaml(head: bytes, file: InputFile) -> None:
+    is_json = head.removeprefix(BOM).lstrip().startswith((b"{", b"["))
+    if file.path.suffix.lower() in (".yaml", ".yml") and not is_json:
+        remedy = f"run `prefdata build {file.name}` if it is a config, or name the files of data"
+        raise UsageError("E112", file.name, "is YAML, a config or a layout, and not data", remedy)
 
 
 def _refuse_other_lines(head: bytes, name: str) -> None:

@@ -21,6 +21,7 @@ from prefdata.read import (
     read_part,
 )
 from prefdata.read.files.source import require_unchanged, stamp
+from prefdata.validation import ValidateOptions, validate
 from tests.prefdata.read.rows import FileRows, read_file
 
 Read = Callable[..., FileRows]
@@ -250,3 +251,19 @@ def test_a_file_that_vanished_since_it_was_named_is_refused(tmp_path: Path) -> N
 
     with pytest.raises(UsageError, match=r"\[E116\]$"):
         read_file(file)
+
+
+@pytest.mark.parametrize("name", ["build.yaml", "mine.YML"])
+def test_a_config_is_not_data(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text("inputs: [rows.jsonl]\ntokenizer: model\n")
+
+    with pytest.raises(UsageError, match=r"is YAML, a config or a layout.*prefdata build.*E112"):
+        validate([str(path)], ValidateOptions(workers=1))
+
+
+def test_rows_in_a_file_with_the_name_of_a_config_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.yaml"
+    path.write_text('{"prompt": "Say it", "chosen": "a", "rejected": "b"}\n')
+
+    assert validate([str(path)], ValidateOptions(workers=1)).lines.kept == 1
