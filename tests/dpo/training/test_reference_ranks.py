@@ -39,7 +39,7 @@ class DiesAt(Silent):
                 os.kill(os.getpid(), signal.SIGKILL)
         yield advance
 
-dpo.reference_pass.compute_reference(data, model=model, progress=DiesAt())
+dpo.reference_pass.compute_reference(data, model=model, pack_tokens=40, progress=DiesAt())
 """
 
 
@@ -82,8 +82,8 @@ def test_a_killed_pass_continues_with_other_numbers_of_processes(
     """Dealt packs are those of one process, so even the manifest is the same."""
     monkeypatch.setattr("dpo.data.sampler.WINDOW", 2)
     alone = shutil.copytree(build, tmp_path / "alone")
-    compute_reference(alone, model=str(arena.model))
-    for processes, rows in ((2, 6), *([(4, 12)] if IS_FULL else [])):
+    compute_reference(alone, model=str(arena.model), pack_tokens=40)
+    for processes, rows in ((2, 6), *([(4, 20)] if IS_FULL else [])):
         run_until(rows, build, arena.model, processes=processes)
         assert any(".from-" in name for name in files_of(build / "reference" / "default"))
 
