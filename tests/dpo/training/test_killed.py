@@ -17,6 +17,7 @@ from torch import equal
 
 from dpo.config import TrainConfig
 from dpo.training.loop import train
+from tests.dpo.ranks import run_forked
 from tests.dpo.training.test_distributed import ENVIRONMENT, launch, lines, write_config
 from tests.effort import times
 
@@ -73,8 +74,9 @@ def test_interruptions_change_neither_pairs_nor_weights(
         process.communicate()
         assert process.returncode == -signal.SIGKILL
         assert not (config.out / "run.json").exists()
-    for out in (None, f"out={whole.out}"):  # in processes of one thread, whose sums have one order
-        subprocess.run([*command, *([out] if out else [])], env=ENVIRONMENT, check=True)
+    for out in (config.out, whole.out):  # in processes of one thread, whose sums have one order
+        done = run_forked(1, [str(path), f"out={out}"], tmp_path / "logs")
+        assert done.returncode == 0, done.stderr
 
     expected = {line["step"]: line["pair_ids"] for line in lines(whole.out / "pairs.jsonl")}
     found = ids_by_step(config.out)
