@@ -8,13 +8,9 @@ that was stopped at any point continues; of a trained policy, its evaluated poin
 
 import argparse
 import json
-import os
-import shlex
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +19,8 @@ from typing import Any
 import yaml
 from transformers.utils.logging import disable_progress_bar
 
+from pipelines.commands import Invoke, in_a_process, show
+from pipelines.fresh_samples import Evaluator
 from pipelines.paper.sentiment.data import (
     keep_ended,
     prompt_rows,
@@ -30,12 +28,11 @@ from pipelines.paper.sentiment.data import (
     sft_rows,
     write_rows,
 )
-from pipelines.paper.sentiment.evaluate import Evaluator, Point
+from pipelines.paper.sentiment.evaluate import Point, numbers, sampling
 from pipelines.paper.sentiment.figure import draw
 from pipelines.paper.sentiment.result import Frontier, best_of_points, dominated, places_of
 from pipelines.paper.sentiment.settings import HERE, Run, Settings, read, runs
 
-Invoke = Callable[[Sequence[str]], None]
 DEFAULT_MODEL = ".models/SmolLM2-135M-Instruct"
 PACKAGES = ("torch", "transformers", "prefdata-dpo", "vaderSentiment")
 BUILD = {"text": "verbatim", "test_fraction": 0.0}
@@ -43,15 +40,6 @@ CHECKS_OFF = {
     "PD402": "off",  # beginnings of one topic are near-duplicates
     "PD409": "off",
 }
-
-
-def in_a_process(words: Sequence[str]) -> None:
-    """Run a command of this environment; stop if it fails."""
-    bin_folder = str(Path(sys.executable).parent)
-    environment = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
-    done = subprocess.run(words, env=environment, check=False)
-    if done.returncode != 0:
-        sys.exit(done.returncode)
 
 
 class Experiment:
@@ -110,7 +98,8 @@ class Experiment:
             write_rows(held_out, prompt_rows("held_out", self.settings.held_out))
             self._sample("best-of-n", held_out, best, max(self.settings.best_of))
         prompts = [row["prompt"] for row in read_rows(held_out)]
-        self.evaluator = Evaluator(self.settings, self.reference, prompts)
+        scorer, config = self.settings.scorer, sampling(self.settings)
+        self.evaluator = Evaluator(self.reference, scorer, prompts, config)
         return best_of_points(read_rows(best), self.settings.best_of)
 
     def _evaluated(self, run: Run) -> list[Point]:
@@ -136,7 +125,7 @@ class Experiment:
             words = ["dpo-export", str(folder), "--step", str(step), "-o", str(model)]
             self._command("export", words)
         started = time.perf_counter()
-        measured: dict[str, Any] = self.evaluator.measure(str(model))
+        measured: dict[str, Any] = numbers(self.evaluator.measure(str(model)))
         self._add("evaluate", time.perf_counter() - started)
         return Point(method=run.method, setting=run.setting, seed=run.seed, step=step, **measured)
 
@@ -162,7 +151,7 @@ class Experiment:
             words = ["python", "-m", "pipelines.paper.sentiment.rloo", "--beta", str(beta)]
             words += ["--seed", str(run.seed), "--out", str(folder)]
             self._command("rloo", [*words, "--settings", str(self.out / "settings.json")])
-            measured: dict[str, Any] = self.evaluator.measure(str(folder / "model"))
+            measured: dict[str, Any] = numbers(self.evaluator.measure(str(folder / "model")))
             last = max(self.settings.points)
             point = Point(
                 method=run.method, setting=run.setting, seed=run.seed, step=last, **measured
@@ -207,7 +196,7 @@ class Experiment:
         self._command(stage, ["dpo-train", config, "eval_split=null", *words])
 
     def _command(self, stage: str, words: Sequence[str]) -> None:
-        print(f"\n$ {shlex.join(words)}", flush=True)
+        show(words)
         started = time.perf_counter()
         self.invoke(words)
         self._add(stage, time.perf_counter() - started)
