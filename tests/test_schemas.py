@@ -13,7 +13,12 @@ from prefdata.store.canonical import to_json
 
 FOLDER = Path(__file__).resolve().parents[1] / "schemas"
 ALL = MODELS | DPO_MODELS
-OF_PIPELINES = {"frontier.schema", "result.schema"}  # compared by the pipelines' own tests
+OF_PIPELINES = {
+    "frontier.schema",
+    "loop-config.schema",
+    "loop.schema",
+    "result.schema",
+}  # compared by the pipelines' own tests
 
 
 @pytest.mark.parametrize(("name", "model"), ALL.items())
