@@ -101,6 +101,9 @@ class Items(NamedTuple):
             return "tie"
         if text in names:
             return names.index(text)
+        initials = [name[:1] for name in names]
+        if text in initials and text not in _MARKS[0] and len(set(initials)) == self.num:
+            return initials.index(text)
         if text.isdigit() or type(value) in (int, float, bool):
             return _number_of(value, values, self.num)
         last = (split_name(str(value)) or [""])[-1]

@@ -61,6 +61,11 @@ JUDGES: dict[str, tuple[list[Row], int, dict[int, tuple[str, float | None]]]] = 
           "annotator_2": ["a", "b"][n % 2], "annotator_3": ["a", "b", None][n % 3]} for n in ROWS],
         20, {1: ("surely", 1.0), 2: ("perhaps", 2 / 3)},
     ),
+    "the majority of annotators who write the initials of the columns": (
+        [{"question": ask(n), **sides(n, "left", "right"), "ann1": "L", "ann2": "LR"[n % 2],
+          "ann3": "R"} for n in ROWS],
+        24, {1: ("surely", 2 / 3), 2: ("perhaps", 2 / 3)},
+    ),
     "votes in a list of objects": (
         [{"prompt": ask(n), **sides(n, "left", "right"),
           "judgments": [{"who": who, "vote": vote} for who, vote in zip(
