@@ -84,7 +84,7 @@ def _examples(pairs: list[ExamplePair]) -> Iterator[str]:
     if pairs:
         yield "## The first pairs"
     for pair in pairs:
-        yield f"{escape(pair.source)}:{pair.line}"
+        yield escape(pair.place)
         for part in PARTS:
             yield f"**{part}**\n\n{_quote(getattr(pair, part))}"
 

@@ -2,6 +2,9 @@
 
 from typing import Any, Literal
 
+from pydantic import Field
+
+from prefdata.records.findings import Location
 from prefdata.settings import StrictModel
 from prefdata.store.manifest import (
     FunnelStage,
@@ -54,8 +57,7 @@ class Example(StrictModel):
     @property
     def place(self) -> str:
         """Return the place in words: `rows.json:17 (element 3)`."""
-        element = f" (element {self.element:,})" if self.element is not None else ""
-        return f"{self.source}:{self.line}{element}"
+        return str(Location(self.source, self.line, "", element=self.element))
 
 
 class Finding(StrictModel):
@@ -161,9 +163,16 @@ class ExamplePair(StrictModel):
 
     source: str
     line: int
+    element: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Number of the element in a JSON array, from 1; `line` is the line on which it begins."""
     prompt: str
     chosen: str
     rejected: str
+
+    @property
+    def place(self) -> str:
+        """Return the place in words."""
+        return str(Location(self.source, self.line, "", element=self.element))
 
 
 class Report(StrictModel):

@@ -202,7 +202,7 @@ def _first_pairs(report: Report) -> Iterator[str]:
     for item in seen[:_MOST_PAIRS]:
         pair = item.first_pair
         assert pair is not None
-        yield f"{'First pair,' if pair.is_plain else 'As the model sees'} {item.name}:{pair.line}"
+        yield f"{'First pair,' if pair.is_plain else 'As the model sees'} {item.first_place}"
         for part in PARTS:
             yield f"  {part:>8} {_on_one_line(getattr(pair, part))}"
 

@@ -4,7 +4,7 @@ The line counts add up: each line is kept, duplicate, filtered, rejected or blan
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -35,7 +35,7 @@ from prefdata.report.model import (
     SourceShare,
     SplitProof,
 )
-from prefdata.stages.scan import ScanResult
+from prefdata.stages.scan import ScanResult, SurveyedFile
 from prefdata.store.manifest import InputSeal, LineClasses, SeenPair, TextReading
 
 _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
@@ -98,6 +98,14 @@ def total_lines(classes: list[LineClasses]) -> LineClasses:
     return LineClasses(**{name: sum(getattr(part, name) for part in classes) for name in names})
 
 
+def _with_line(pair: SeenPair | None, file: SurveyedFile) -> SeenPair | None:
+    """Return a pair whose line is that of the file, if it was the number of an element."""
+    if pair is None or file.element_lines is None:
+        return pair
+    line = file.element_lines[pair.line - 1]
+    return pair.model_copy(update={"line": line, "element": pair.line})
+
+
 def seal_inputs(
     found: ScanResult, classes: list[LineClasses], seen: Mapping[int, SeenPair], *, drawn: bool
 ) -> list[InputSeal]:
@@ -118,7 +126,7 @@ def seal_inputs(
             lines=lines,
             reading=file.reading,
             text=file.text and TextReading(form=file.text.name, why=file.text.why),
-            first_pair=seen.get(file.file.index),
+            first_pair=_with_line(seen.get(file.file.index), file),
             split=split.split,
             split_from=split.said_by,
         )
@@ -228,17 +236,16 @@ def severity_changes(changes: Mapping[str, str]) -> list[SeverityChange]:
     ]
 
 
-def example_pairs(records: pa.Table) -> list[ExamplePair]:
+def example_pairs(records: pa.Table, files: Iterable[SurveyedFile]) -> list[ExamplePair]:
     """Return the pairs of a table of RECORDS, each text cut to 600 characters."""
-    columns = ["source", "line", *PARTS]
-    return [
-        ExamplePair(
-            source=row["source"],
-            line=row["line"],
-            **{part: flat_text(row[part]) for part in PARTS},
-        )
-        for row in records.select(columns).to_pylist()
-    ]
+    begins = {file.file.source: file.element_lines for file in files}
+    found = []
+    for row in records.select(["source", "line", *PARTS]).to_pylist():
+        source, line, lines = row["source"], row["line"], begins[row["source"]]
+        texts = {part: flat_text(row[part]) for part in PARTS}
+        place = {"line": line} if lines is None else {"line": lines[line - 1], "element": line}
+        found.append(ExamplePair.model_validate({"source": source, **place, **texts}))
+    return found
 
 
 def measure_biases(profile: pl.DataFrame) -> list[Bias]:

@@ -104,7 +104,7 @@ def make_report(
         mixture=list(made.mixture),
         languages=measure_languages(profile),
         groups=count_groups(kept),
-        example_pairs=example_pairs(_first_kept(made if is_drawn else NOTHING_MADE)),
+        example_pairs=example_pairs(_first_kept(made if is_drawn else NOTHING_MADE), found.files),
     )
 
 

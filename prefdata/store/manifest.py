@@ -11,6 +11,7 @@ from pydantic import Field
 from pydantic_core import ErrorDetails
 
 from prefdata.errors import UsageError
+from prefdata.records.findings import Location
 from prefdata.records.split_names import SaidBy
 from prefdata.settings import StrictModel, load_model
 from prefdata.store.canonical import Sealed, own_hash
@@ -74,6 +75,8 @@ class SeenPair(StrictModel):
     """
 
     line: int
+    element: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Number of the element in a JSON array, from 1; `line` is the line on which it begins."""
     prompt: str
     chosen: str
     rejected: str
@@ -103,6 +106,12 @@ class InputSeal(StrictModel):
     """Source of the split: the config (`given`), the `name` of the file or of its `folder`, or its
     `rows`. Without one, it is train if other inputs have splits (`rest`), else `drawn` by prompt;
     `none` in a validation, which draws no splits."""
+
+    @property
+    def first_place(self) -> str:
+        """Return the place of the first pair in words: `rows.json:17 (element 3)`."""
+        pair = self.first_pair
+        return "" if pair is None else str(Location(self.name, pair.line, "", element=pair.element))
 
 
 class TokenizerIdentity(StrictModel):

@@ -10,6 +10,7 @@ from rich.console import Console
 import prefdata
 from prefdata.cli import main
 from prefdata.report.terminal import print_report
+from prefdata.validation import ValidateOptions, validate
 from tests.prefdata.conftest import save_tokenizer, write_rows
 
 
@@ -125,3 +126,14 @@ def test_a_warning_about_tokens_has_its_row(tmp_path: Path) -> None:
     assert "rows.jsonl:2\n  PD705:" in listed.stdout
     assert "prompt user: the dog 1?" in listed.stdout
     assert listed.stdout.endswith("8 pairs with PD705; the first 5 are shown\n")
+
+
+def test_the_first_pair_of_a_json_array_has_its_line_and_its_element(tmp_path: Path) -> None:
+    rows = [{"prompt": "Hi", "chosen": "a", "rejected": ""}]
+    rows.append({"prompt": "Name it", "chosen": "b", "rejected": "c"})
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(rows, indent=1))
+
+    report = validate([str(path)], ValidateOptions(workers=1))
+
+    assert report.inputs[0].first_place == f"{path}:7 (element 2)"
