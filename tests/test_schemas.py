@@ -17,6 +17,7 @@ OF_PIPELINES = {
     "frontier.schema",
     "loop-config.schema",
     "loop.schema",
+    "noise.schema",
     "result.schema",
 }  # compared by the pipelines' own tests
 
