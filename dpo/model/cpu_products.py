@@ -50,18 +50,17 @@ class _Linear(torch.autograd.Function):
     """x @ weight.T + bias, with all three products by oneDNN."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight_OI)
-        return multiply_add(weight_OI, bias_O, x)
+    def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x_NI, weight_OI)
+        return multiply_add(weight_OI, bias_O, x_NI)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight_OI = ctx.saved_tensors
+    def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, ...]:
+        x_NI, weight_OI = ctx.saved_tensors
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad
-        grad_NO = grad.flatten(0, -2)
-        d_weight = _multiply(grad_NO.T, x.flatten(0, -2).T) if wants_weight else None
-        d_x = _multiply(grad, weight_OI.T) if wants_x else None
+        d_weight = _multiply(grad_NO.T, x_NI.T) if wants_weight else None
+        d_x = _multiply(grad_NO, weight_OI.T) if wants_x else None
         return d_x, d_weight, grad_NO.sum(0) if wants_bias else None
 
 
@@ -71,8 +70,9 @@ def _run_layer(layer: nn.Linear, x: Tensor) -> Tensor:
     is_plain = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu"
     if not is_plain or not x.numel() or x.ndim == 1 or torch.is_autocast_enabled("cpu"):
         return nn.functional.linear(x, weight, layer.bias)
-    found: Tensor = _Linear.apply(x, weight, layer.bias)  # type: ignore[no-untyped-call]
-    return found
+    # rows, since the operator returns a view of other shapes, which a model may not change in place
+    found: Tensor = _Linear.apply(x.flatten(0, -2), weight, layer.bias)  # type: ignore[no-untyped-call]
+    return found.view(*x.shape[:-1], len(weight))
 
 
 def runs_by_onednn(layer: nn.Module) -> bool:

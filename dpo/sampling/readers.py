@@ -5,7 +5,7 @@ Letters in shapes: R rows, H heads, T positions, D size of a head, V vocabulary.
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -65,7 +65,8 @@ class Cached:
         self.logits_RV = self._forward(ids_RT.to(device), positions_RT[:, num_shared:], mask_RT)
 
     def select(self, index_R: Tensor) -> None:
-        self.cache.batch_select_indices(index_R)
+        # not `batch_select_indices`, which layers with a recurrent state do not have or do in part
+        self.cache.reorder_cache(cast(torch.LongTensor, index_R))
         self.mask_RT, self.positions_R = self.mask_RT[index_R], self.positions_R[index_R]
         self.logits_RV = self.logits_RV[index_R]
 
@@ -135,6 +136,9 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         if self.is_initialized:
             self.stores = [store.repeat_interleave(repeats, 0) for store in self.stores]
             self._show()
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        self.batch_select_indices(beam_idx)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         if not self.is_initialized:

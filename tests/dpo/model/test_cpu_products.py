@@ -149,3 +149,12 @@ def test_products_are_those_of_torch() -> None:
     assert torch.allclose(multiply(left, right), left @ right.T, atol=1e-6)
     assert torch.allclose(multiply(left[:3].T, right.T), left[:3].T @ right, atol=1e-6)
     assert multiply(left.bfloat16(), right.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.usefixtures("faster")
+def test_a_model_may_change_the_output_in_place() -> None:
+    layer, x = nn.Linear(4, 4), torch.ones(2, 3, 4)
+    train_by_onednn(layer)
+    layer(x).mul_(2).sum().backward()
+
+    assert torch.equal(layer.weight.grad, torch.full((4, 4), 12.0))

@@ -51,6 +51,13 @@ HAS_A_CACHE: dict[str, Callable[[], PretrainedConfig]] = {
     "minicpm3": lambda: config_of("minicpm3", **MLA, head_dim=8),
     "qwen3_moe": lambda: config_of("qwen3_moe", head_dim=8),
     "bloom": lambda: config_of("bloom", n_layer=2, n_head=4),
+    "lfm2, some of whose layers keep a state": lambda: config_of(
+        "lfm2", layer_types=["conv", "full_attention", "conv"], block_auto_adjust_ff_dim=False
+    ),
+    "falcon_h1, whose layers keep a state and keys": lambda: config_of(
+        "falcon_h1", mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=8,
+        mamba_n_groups=1, mamba_chunk_size=8, head_dim=8,
+    ),
     "llama longrope": lambda: config_of("llama", rope_parameters=longrope()),
     "llama dynamic": lambda: config_of(
         "llama", max_position_embeddings=16,
@@ -126,7 +133,9 @@ def test_a_lost_state_is_detected(name: str) -> None:
     assert "plain passes" in why or "it fails" in why
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "mistral window", "gemma3 windows"])
+@pytest.mark.parametrize(
+    "name", [name for name in HAS_A_CACHE if name not in ("llama longrope", "llama dynamic")]
+)
 def test_a_correct_cache_is_used(name: str) -> None:
     assert choose_reader(model_of(ALL[name]()), TEXTS, GREEDY) == (Cached, None)
 
