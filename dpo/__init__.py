@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dpo.sampling.best_of import best_of_kl, expected_best
     from dpo.sampling.sample import Completion, SampleConfig
     from dpo.sampling.sample import sample_completions as sample
+    from dpo.sampling.scorer import load_scorer, score_completions
 
 __all__ = [
     "Completion",
@@ -32,11 +33,13 @@ __all__ = [
     "expected_best",
     "histogram",
     "load_model",
+    "load_scorer",
     "load_tokenizer",
     "losses",
     "reference",
     "run_figures",
     "sample",
+    "score_completions",
     "train",
 ]
 
@@ -52,11 +55,13 @@ _HOMES = {
     "expected_best": ("dpo.sampling.best_of", "expected_best"),
     "histogram": ("dpo.artifacts.report.curves", "histogram"),
     "load_model": ("dpo.model.load", "load_model"),
+    "load_scorer": ("dpo.sampling.scorer", "load_scorer"),
     "load_tokenizer": ("dpo.model.tokenizer", "load_tokenizer"),
     "losses": ("dpo.loss", "LOSSES"),
     "reference": ("dpo.reference_pass", "compute_reference"),
     "run_figures": ("dpo.artifacts.report.curves", "run_figures"),
     "sample": ("dpo.sampling.sample", "sample_completions"),
+    "score_completions": ("dpo.sampling.scorer", "score_completions"),
     "train": ("dpo.from_dataset", "train"),
 }
 

@@ -6,9 +6,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from dpo import SampleConfig, encode_prompts, load_model, load_tokenizer, sample
-from dpo.model.tokenizer import Messages
-from dpo.sampling.scorer import Scorer, load_scorer, score_completions
+from dpo import (
+    SampleConfig,
+    encode_prompts,
+    load_model,
+    load_scorer,
+    load_tokenizer,
+    sample,
+    score_completions,
+)
 from pipelines.quickstart.evaluate import plain_logps
 
 
@@ -37,11 +43,11 @@ class Evaluator:
         self,
         reference: str,
         scorer: str | None,
-        prompts: Sequence[str | Messages],
+        prompts: Sequence[str | list[dict[str, Any]]],
         config: SampleConfig,
     ) -> None:
         self.prompts, self.config, self.name = list(prompts), config, str(scorer)
-        self.scorer: Scorer | None = None if scorer is None else load_scorer(scorer)
+        self.scorer = None if scorer is None else load_scorer(scorer)
         self.tokenizer: Any = load_tokenizer(reference)
         self.ref = load_model(reference)
         verbatim = config.mode == "verbatim"
