@@ -61,13 +61,13 @@ $(BIN)/python:
 	@touch $@
 
 $(DEV): pyproject.toml .venv/.torch
-	$(INSTALL) -e '.[dev,quickstart]'
+	$(INSTALL) -e '.[train,dev,quickstart]'
 	@touch $@
 
 $(DEMO): pyproject.toml .venv/.torch
-	$(INSTALL) -e '.[quickstart]'
+	$(INSTALL) -e '.[train,quickstart]'
 	@touch $@
 
 $(BENCH): pyproject.toml .venv/.torch
-	$(INSTALL) -e '.[dev,quickstart,bench]'
+	$(INSTALL) -e '.[train,dev,quickstart,bench]'
 	@touch $@

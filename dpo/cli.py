@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from dpo.commands.command import PATH, ModelCommand, choice, is_main
+from dpo.commands.command import PATH, ModelCommand, TrainCommand, choice, is_main
 from dpo.commands.judge import judge
 from dpo.commands.sample import sample
 from dpo.display import Bars, TrainingBar, print_scores, summary_line
-from prefdata.command import Command, completes, say
+from prefdata.command import completes, say
 from prefdata.settings import key_paths
 
 __all__ = ["export", "judge", "ref", "report", "sample", "score", "train"]
@@ -263,7 +263,7 @@ def score(model: str, data: tuple[str, ...], out: Path, **options: Any) -> None:
     say(f"{out}/scores.parquet, suspects.jsonl and score.json are written")
 
 
-@click.command(cls=Command)
+@click.command(cls=TrainCommand)
 @click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN RUN...")
 @click.option(
     "-o", "--out", type=PATH, default="comparison.html", show_default=True, help="Page to write."

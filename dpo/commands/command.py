@@ -2,20 +2,39 @@
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
+from dpo.errors import UsageError
 from prefdata.command import Command, say
 
 PATH = click.Path(path_type=Path)
+_TRAIN = ("accelerate", "psutil", "safetensors", "torch")
 
 
-class ModelCommand(Command):
-    """Command that runs a model, without transformers' own progress bars."""
+class TrainCommand(Command):
+    """Command that needs the packages of the extra `train`; its --help does not."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command itself, if they are installed."""
+        if missing := [name for name in _TRAIN if find_spec(name) is None]:
+            problem = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
+            remedy = 'pip install "prefdata-dpo[train]"'
+            raise UsageError("T108", f"dpo-{self.name}", problem, remedy)
+        return self.invoke_installed(ctx)
+
+    def invoke_installed(self, ctx: click.Context) -> Any:
+        """Run the command itself."""
+        return super().invoke(ctx)
+
+
+class ModelCommand(TrainCommand):
+    """Command that runs a model, without transformers' own progress bars."""
+
+    def invoke_installed(self, ctx: click.Context) -> Any:
         """Run the command itself, after a line about a GPU that cannot be used."""
         from transformers.utils.logging import disable_progress_bar  # slow: not for --help
 
@@ -25,11 +44,11 @@ class ModelCommand(Command):
         if (line := device_notice()) is not None and is_main():
             say(line, err=True)
         if "RANK" not in os.environ:
-            return super().invoke(ctx)
+            return super().invoke_installed(ctx)
         from dpo.training.distributed import one_error_of_all
 
         with one_error_of_all():
-            return super().invoke(ctx)
+            return super().invoke_installed(ctx)
 
 
 def is_main() -> bool:

@@ -72,7 +72,7 @@ def require_peft(place: str) -> Any:
     try:
         import peft  # optional, and the import takes a second
     except ImportError as error:
-        remedy = "pip install 'prefdata-dpo[lora]'"
+        remedy = "pip install 'prefdata-dpo[train]'"
         raise UsageError("T128", place, "needs peft, which is not installed", remedy) from error
     return peft
 

@@ -28,7 +28,7 @@ def require_bitsandbytes(place: str) -> Any:
     try:
         import bitsandbytes  # optional, and large
     except ImportError as error:
-        remedy = "pip install 'prefdata-dpo[quantize]'"
+        remedy = "pip install 'prefdata-dpo[train,quantize]'"
         problem = "needs bitsandbytes, which is not installed"
         raise UsageError("T129", place, problem, remedy) from error
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # of kernels that are not used
