@@ -94,11 +94,10 @@ def show(turns: Any) -> str:
 
 
 def _content(turn: dict[str, Any]) -> str:
-    calls = turn.get("tool_calls")
-    content = str(turn.get("content") or "")
-    return f"{content}\n{calls if isinstance(calls, str) else orjson.dumps(calls).decode()}" if (
-        calls
-    ) else content  # fmt: skip
+    content, calls = str(turn.get("content") or ""), turn.get("tool_calls")
+    if not calls:
+        return content
+    return f"{content}\n{calls if isinstance(calls, str) else orjson.dumps(calls).decode()}"
 
 
 def _rows_of(file: InputFile) -> Iterator[tuple[str, dict[str, Any] | RowError]]:

@@ -6,7 +6,8 @@
     policy                    the module that accelerate wraps: `forward(pack)` → log-probs
     attention, attention_cpu, attention_cuda, unshared    which token attends to which
     heads, logps                        hidden states → log-probs, never a `[tokens, vocab]` tensor
-    moe, dropout, cpu_memory            options of a config
+    moe, dropout                        options of a config
+    cpu_products, cpu_layers, cpu_memory    products by oneDNN, and memory that is kept
     fingerprints, self_check, kernel_check, spot_check, length_limits    checks before step 1
 
 In: packs of `dpo.data`. Out: per-token log-probs in nats, float32.

@@ -1,4 +1,4 @@
-"""Float32 products by oneDNN on a CPU: linear layers in both passes, and the head's tiles.
+"""Float32 products by oneDNN on a CPU, where it is faster than torch's own.
 
 torch gives float32 products to MKL, which uses half the vector width of AMD's processors; oneDNN
 uses all of it. On an EPYC with AVX-512, one thread, 1,024 rows of SmolLM2's layers: 108 GFLOP/s by
@@ -7,13 +7,11 @@ torch in both passes, 240 by oneDNN.
 Letters in shapes: N rows, I inputs, O outputs.
 """
 
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch import Tensor
 
 _CPU_INFO = Path("/proc/cpuinfo")
 
@@ -27,61 +25,16 @@ def is_faster() -> bool:
     return is_wide and _CPU_INFO.exists() and "AuthenticAMD" in _CPU_INFO.read_text()
 
 
+def is_for_onednn(x: Tensor) -> bool:
+    """Return whether oneDNN multiplies this tensor faster than torch does."""
+    return x.dtype == torch.float32 and x.device.type == "cpu" and is_faster()
+
+
 def multiply(left_NI: Tensor, right_OI: Tensor) -> Tensor:
     """Return left @ right.T, (N, O), by oneDNN if that is faster; has no gradient there."""
-    if left_NI.dtype == torch.float32 and left_NI.device.type == "cpu" and is_faster():
-        return _multiply(left_NI, right_OI)
+    if is_for_onednn(left_NI):
+        return multiply_add(right_OI, None, left_NI)
     return left_NI @ right_OI.T
-
-
-def train_by_onednn(model: nn.Module) -> None:
-    """Run a model's float32 linear layers by oneDNN in both passes, from now on, if it is faster.
-
-    A layer reads its weight anew in each pass, so the weight may change, or be gathered.
-    """
-    for layer in model.modules() if is_faster() else ():
-        weight = getattr(layer, "weight", None)
-        is_float = isinstance(weight, Tensor) and weight.dtype == torch.float32
-        if type(layer) is nn.Linear and is_float and "forward" not in vars(layer):
-            vars(layer)["forward"] = partial(_run_layer, layer)
-
-
-class _Linear(torch.autograd.Function):
-    """x @ weight.T + bias, with all three products by oneDNN."""
-
-    @staticmethod
-    def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x_NI, weight_OI)
-        return multiply_add(weight_OI, bias_O, x_NI)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, ...]:
-        x_NI, weight_OI = ctx.saved_tensors
-        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
-        d_weight = _multiply(grad_NO.T, x_NI.T) if wants_weight else None
-        d_x = _multiply(grad_NO, weight_OI.T) if wants_x else None
-        return d_x, d_weight, grad_NO.sum(0) if wants_bias else None
-
-
-def _run_layer(layer: nn.Linear, x: Tensor) -> Tensor:
-    """Run a layer by oneDNN if its input and weight are float32, else as torch does."""
-    weight = layer.weight
-    is_plain = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu"
-    if not is_plain or not x.numel() or x.ndim == 1 or torch.is_autocast_enabled("cpu"):
-        return nn.functional.linear(x, weight, layer.bias)
-    # rows, since the operator returns a view of other shapes, which a model may not change in place
-    found: Tensor = _Linear.apply(x.flatten(0, -2), weight, layer.bias)  # type: ignore[no-untyped-call]
-    return found.view(*x.shape[:-1], len(weight))
-
-
-def runs_by_onednn(layer: nn.Module) -> bool:
-    """Return whether `train_by_onednn` changed a layer."""
-    return getattr(vars(layer).get("forward"), "func", None) is _run_layer
-
-
-def _multiply(left: Tensor, right_OI: Tensor) -> Tensor:
-    return multiply_add(right_OI, None, left)
 
 
 def multiply_add(weight_OI: Tensor, bias_O: Tensor | None, x: Tensor) -> Tensor:

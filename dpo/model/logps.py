@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dpo.model.cpu_products import is_faster, multiply
+from dpo.model.cpu_products import is_for_onednn, multiply
 
 
 class Head(NamedTuple):
@@ -224,7 +224,7 @@ def _target_logits(hidden_NH: Tensor, head: Head, targets_N: Tensor) -> Tensor:
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor, *, first: bool) -> None:
     """Compute total (+)= left @ right, with the sum in float32 for any dtype of the factors."""
-    if left.dtype == total.dtype and not is_faster():
+    if left.dtype == total.dtype and not is_for_onednn(left):
         torch.mm(left, right, out=total) if first else total.addmm_(left, right)
     elif first:
         total.copy_(multiply(left, right.T))

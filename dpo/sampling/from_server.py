@@ -138,7 +138,7 @@ async def finish_rows(
 
 
 def seed_of(seed: int, row: int, completion: int) -> int:
-    """Return the seed of a completion: 31 bits, distinct for each seed, row and completion."""
+    """Return the seed of a completion: 31 bits of a hash of seed, row and completion."""
     digest = hashlib.blake2b(b"%d %d %d" % (seed, row, completion), digest_size=4).digest()
     return int.from_bytes(digest) >> 1
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
-from dpo.model.cpu_products import multiply_add, runs_by_onednn
+from dpo.model.cpu_layers import LINEAR, runs_by_onednn, weight_of
+from dpo.model.cpu_products import multiply_add
 
 ROWS = 64
 """Rows for which weights are laid out; other numbers run too."""
@@ -56,12 +56,11 @@ def _find(model: nn.Module) -> Iterator[tuple[nn.Module, Tensor]]:
         return
     for layer in model.modules():
         is_free = "forward" not in vars(layer) or runs_by_onednn(layer)
-        if type(layer) not in (nn.Linear, Conv1D) or not is_free:
+        if type(layer) not in LINEAR or not is_free:
             continue
-        weight: Any = layer.weight
-        if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16):
-            data = weight.detach()
-            yield layer, data if type(layer) is nn.Linear else data.t().contiguous()
+        weight_OI = weight_of(layer).detach()
+        if weight_OI.device.type == "cpu" and weight_OI.dtype in (torch.float32, torch.bfloat16):
+            yield layer, weight_OI.contiguous()
 
 
 def _lay_out(weight_OI: Tensor) -> Tensor:

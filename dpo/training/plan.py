@@ -304,7 +304,7 @@ def _say_model(sizes: _Sizes, run: Run) -> str:
     backend = backend_of(config.attention, device, products, dropout=rate)
     held = run.source.quantize or held_in(run.source)
     name = str(products).removeprefix("torch.")
-    if device.type == "cpu" and products == torch.float32 and is_faster():
+    if device.type == "cpu" and held == name == "float32" and is_faster():
         name = f"{name} by oneDNN"
     each = "each has all weights" if run.how is None else "each holds a part of the weights"
     processes = f"{run.ranks:,} processes, {each}" if run.ranks > 1 else "one process"

@@ -9,20 +9,18 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner
 from rich.console import Console
 
-from dpo import cli as dpo
 from dpo.display import Bars
 from pipelines.loop import record, settings
 from pipelines.loop.record import LoopRecord, table
 from pipelines.loop.run import Loop
 from pipelines.loop.settings import LoopConfig, LoopError, read
-from prefdata.cli import main as prefdata
 from prefdata.store.manifest import read_manifest
 from tests.dpo.judging.judge import answers_in, says
 from tests.dpo.server.loopback import Asked, Loopback, Reply, well
 from tests.dpo.tiny import save_tiny
+from tests.pipelines.invoked import Invoked
 
 ROOT = Path(__file__).resolve().parents[2]
 Changes = dict[str, Any]
@@ -38,22 +36,6 @@ def by_length(*, prompts: list[Any], completions: list[str]) -> list[float]:
             STOP_SCORER.pop(0)
             raise KeyboardInterrupt
     return [len(text) / 40 for text in completions]
-
-
-class Invoked:
-    """The commands in this process, and the names of those that ran."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-
-    def __call__(self, words: Sequence[str]) -> None:
-        self.names.append(words[0])
-        name = words[0].removeprefix("dpo-")
-        command = prefdata if name == "prefdata" else getattr(dpo, name)
-        done = CliRunner().invoke(command, list(words[1:]))
-        if done.exit_code == 130:
-            raise KeyboardInterrupt
-        assert done.exit_code == 0, (words, done.output)
 
 
 class Killed(Invoked):

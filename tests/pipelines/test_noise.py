@@ -1,37 +1,17 @@
 """The noise experiment end to end on a tiny model, what it plants, and its intervals."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from dpo import cli as dpo
 from pipelines.noise.plant import folds, plant, read_pairs
 from pipelines.noise.result import Trained, schema, summarize
 from pipelines.noise.run import HERE, Experiment, Settings, read
-from prefdata.cli import main as prefdata
 from tests.dpo.tiny import save_tiny
+from tests.pipelines.invoked import Invoked
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-class Invoked:
-    """The commands in this process, and the names of those that ran."""
-
-    def __init__(self, fail_at: int = 10**6) -> None:
-        self.names: list[str] = []
-        self.fail_at = fail_at
-
-    def __call__(self, words: Sequence[str]) -> None:
-        self.names.append(words[0])
-        if len(self.names) == self.fail_at:
-            raise KeyboardInterrupt
-        name = words[0].removeprefix("dpo-")
-        command = prefdata if name == "prefdata" else getattr(dpo, name)
-        done = CliRunner().invoke(command, list(words[1:]))
-        assert done.exit_code == 0, (words, done.output)
 
 
 @pytest.fixture(scope="module")

@@ -2,44 +2,24 @@
 
 import json
 import shutil
-from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from click.testing import CliRunner
 
-from dpo import cli as dpo
 from pipelines.paper.sentiment.data import keep_ended, prompt_rows, sft_rows
 from pipelines.paper.sentiment.evaluate import Point
 from pipelines.paper.sentiment.figure import draw
 from pipelines.paper.sentiment.result import best_of_points, dominated, places_of, schema
 from pipelines.paper.sentiment.run import Experiment
 from pipelines.paper.sentiment.settings import HERE, Settings, read, runs
-from prefdata.cli import main as prefdata
 from tests.dpo.tiny import save_tiny
+from tests.pipelines.invoked import Invoked
 
 
 def by_length(*, prompts: list[Any], completions: list[str]) -> list[float]:
     assert len(prompts) == len(completions)
     return [len(text) / 40 for text in completions]
-
-
-class Invoked:
-    """The commands in this process, and the names of those that ran."""
-
-    def __init__(self, fail_at: int = 10**6) -> None:
-        self.names: list[str] = []
-        self.fail_at = fail_at
-
-    def __call__(self, words: Sequence[str]) -> None:
-        self.names.append(words[0])
-        if len(self.names) == self.fail_at:
-            raise KeyboardInterrupt
-        name = words[0].removeprefix("dpo-")
-        command = prefdata if name == "prefdata" else getattr(dpo, name)
-        done = CliRunner().invoke(command, list(words[1:]))
-        assert done.exit_code == 0, (words, done.output)
 
 
 @pytest.fixture(scope="module")

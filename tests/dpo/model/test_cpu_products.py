@@ -5,7 +5,9 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from dpo.model.cpu_products import multiply, train_by_onednn
+from dpo.model.cpu_layers import use_onednn
+from dpo.model.cpu_products import is_for_onednn, multiply
+from dpo.model.dropout import train_without_dropout
 from dpo.sampling.laid_out import LAID_OUT, CpuLinears
 from tests.dpo.tiny import tiny_model
 
@@ -73,7 +75,8 @@ def test_layers_that_another_context_runs_are_left_alone() -> None:
 @pytest.fixture
 def faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use oneDNN whatever the processor is."""
-    monkeypatch.setattr("dpo.model.cpu_products.is_faster", lambda: True)
+    for module in ("cpu_products", "cpu_layers"):
+        monkeypatch.setattr(f"dpo.model.{module}.is_faster", lambda: True)
 
 
 @pytest.mark.usefixtures("faster")
@@ -86,7 +89,7 @@ def test_gradients_are_those_of_torchs_layers(
     torch.manual_seed(0)
     ours, theirs = nn.Linear(6, 9, bias=bias), nn.Linear(6, 9, bias=bias)
     ours.load_state_dict(theirs.state_dict())
-    train_by_onednn(ours)
+    use_onednn(ours)
     x = torch.randn(*shape, 6)
     inputs = [x.clone().requires_grad_(frozen != "input") for _ in range(2)]
     for layer, data in zip((ours, theirs), inputs, strict=True):
@@ -102,14 +105,17 @@ def test_gradients_are_those_of_torchs_layers(
 
 
 @pytest.mark.usefixtures("faster")
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("checkpointed", [False, True])
-def test_a_model_learns_as_with_torchs_layers(checkpointed: bool) -> None:
+def test_a_model_learns_as_with_torchs_layers(checkpointed: bool, name: str) -> None:
     grads = []
     for by_onednn in (True, False):
         torch.manual_seed(1)
-        model = tiny_model().train()
+        model = MODELS[name]().train()
+        train_without_dropout(model)
         if by_onednn:
-            train_by_onednn(model)
+            use_onednn(model)
+            assert any("forward" in vars(layer) for layer in model.modules())
         if checkpointed:
             model.activation_checkpointing_enable()
         model(input_ids=IDS, labels=IDS).loss.backward()
@@ -122,7 +128,7 @@ def test_a_model_learns_as_with_torchs_layers(checkpointed: bool) -> None:
 @pytest.mark.usefixtures("faster")
 def test_only_plain_float32_layers_are_trained_by_onednn() -> None:
     model = nn.Sequential(nn.Linear(4, 4), Own(4, 4), nn.Linear(4, 4).bfloat16(), nn.LayerNorm(4))
-    train_by_onednn(model)
+    use_onednn(model)
 
     assert [("forward" in vars(layer)) for layer in model] == [True, False, False, False]
     with torch.autocast("cpu", torch.bfloat16):
@@ -135,9 +141,9 @@ def test_only_plain_float32_layers_are_trained_by_onednn() -> None:
 
 
 def test_nothing_changes_where_torch_is_as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dpo.model.cpu_products.is_faster", lambda: False)
+    monkeypatch.setattr("dpo.model.cpu_layers.is_faster", lambda: False)
     model = nn.Sequential(nn.Linear(4, 4))
-    train_by_onednn(model)
+    use_onednn(model)
 
     assert "forward" not in vars(model[0])
 
@@ -154,7 +160,14 @@ def test_products_are_those_of_torch() -> None:
 @pytest.mark.usefixtures("faster")
 def test_a_model_may_change_the_output_in_place() -> None:
     layer, x = nn.Linear(4, 4), torch.ones(2, 3, 4)
-    train_by_onednn(layer)
+    use_onednn(layer)
     layer(x).mul_(2).sum().backward()
 
     assert torch.equal(layer.weight.grad, torch.full((4, 4), 12.0))
+
+
+@pytest.mark.usefixtures("faster")
+@pytest.mark.parametrize("other", [torch.ones(2, 2, device="meta"), torch.ones(2, 2).double()])
+def test_other_devices_and_dtypes_run_as_always(other: torch.Tensor) -> None:
+    assert is_for_onednn(torch.ones(2, 2))
+    assert not is_for_onednn(other)
