@@ -46,7 +46,7 @@ SLOW = (
     *("prefdata/test_crash", "prefdata/test_untouched", "prefdata/tokens/template/test_limited"),
     *("prefdata/tokens/template/test_probe", "prefdata/tokens/template/test_trace"),
     *("prefdata/report/test_listing", "prefdata/stages/test_rejected", "test_examples"),
-    *("test_arguments", "test_fuzz", "test_terminal", "test_yaml"),
+    *("test_archives", "test_arguments", "test_fuzz", "test_terminal", "test_yaml"),
 )
 """Modules that start processes or take more than eight seconds: `make quick` skips them."""
 
