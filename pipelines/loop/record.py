@@ -11,8 +11,9 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from rich.table import Table
 
+from pipelines.commands import RecipeError
 from pipelines.fresh_samples import Measured
-from pipelines.loop.settings import LoopConfig, LoopError, Stage, changed_keys, key_of_stage
+from pipelines.loop.settings import LoopConfig, Stage, changed_keys, key_of_stage
 from prefdata.settings import StrictModel
 from prefdata.store.canonical import to_json
 from prefdata.store.commit import write_bytes
@@ -67,7 +68,7 @@ class LoopRecord(StrictModel):
 def open_record(config: LoopConfig) -> LoopRecord:
     """Return the record of a loop that was begun in `out`, or a new one.
 
-    Raises LoopError if a key has changed that decides a finished stage.
+    Raises RecipeError if a key has changed that decides a finished stage.
     """
     path = config.out / NAME
     if not path.exists():
@@ -76,13 +77,13 @@ def open_record(config: LoopConfig) -> LoopRecord:
     try:
         found = LoopRecord.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise LoopError(path, "is not the record of a loop", remedy) from error
+        raise RecipeError(path, "is not the record of a loop", remedy) from error
     require_same(path, found, config)
     return found.model_copy(update={"config": config})
 
 
 def require_same(path: Path, found: LoopRecord, config: LoopConfig) -> None:
-    """Raise LoopError with the first key whose change would contradict a finished stage."""
+    """Raise RecipeError with the first key whose change would contradict a finished stage."""
     last = max((one.round for one in found.rounds), default=0)
     finished = {stage for one in found.rounds for stage in one.stages}
     now, then = config.model_dump(mode="json"), found.config.model_dump(mode="json")
@@ -91,10 +92,10 @@ def require_same(path: Path, found: LoopRecord, config: LoopConfig) -> None:
         if finished and (stage is None or stage in finished):
             what = f"`{stage}` of a round is" if stage else "stages are"
             problem = f"{key} has changed, and {what} finished with {_value(then, key)}"
-            raise LoopError(path, problem, "set it back, or name another `out`")
+            raise RecipeError(path, problem, "set it back, or name another `out`")
     if config.rounds < last:
         problem = f"rounds is {config.rounds}, and round {last} is begun"
-        raise LoopError(path, problem, f"set it to {last} or more, or name another `out`")
+        raise RecipeError(path, problem, f"set it to {last} or more, or name another `out`")
 
 
 def _value(config: object, key: str) -> str:

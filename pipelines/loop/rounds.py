@@ -12,8 +12,9 @@ import yaml
 from dpo.data.reference_store import read_manifest as read_reference
 from dpo.model.fingerprints import WeightsId
 from dpo.sampling.files import PromptRow, partial_of, read_prompts
+from pipelines.commands import RecipeError
 from pipelines.loop.record import StageRecord
-from pipelines.loop.settings import WHERE, LoopConfig, LoopError, changed_keys
+from pipelines.loop.settings import WHERE, LoopConfig, changed_keys
 from prefdata.store.canonical import to_json
 from prefdata.store.commit import sha256_file, write_bytes
 from prefdata.store.manifest import read_manifest
@@ -87,7 +88,9 @@ def prompt_rows(files: RoundFiles) -> list[PromptRow]:
         return rows
     if count > len(rows):
         problem = f"is {count}, and {config.prompts} has {len(rows)} prompts"
-        raise LoopError("prompts_per_round", problem, "lower it, or remove the key for all prompts")
+        raise RecipeError(
+            "prompts_per_round", problem, "lower it, or remove the key for all prompts"
+        )
     order = random.Random(config.seed).sample(range(len(rows)), len(rows))
     first = (files.number - 1) * count
     return [rows[order[at % len(rows)]] for at in range(first, first + count)]
@@ -103,7 +106,9 @@ def write_candidates(files: RoundFiles) -> int:
     rows = [row for row in map(_candidates(files.config), read_rows(files.samples)) if row]
     if not rows:
         problem = "no prompt has two completions that the model ended"
-        raise LoopError(files.samples, problem, "raise max_new_tokens, or set label.only_ended: no")
+        raise RecipeError(
+            files.samples, problem, "raise max_new_tokens, or set label.only_ended: no"
+        )
     write_bytes(files.candidates, json_lines(rows))
     return len(rows)
 
@@ -202,17 +207,17 @@ def _decides(values: dict[str, Any]) -> dict[str, Any]:
 def begin(manifest: Path, decides: dict[str, Any], made: Path) -> bool:
     """Write what decides a file that its command renames once it is whole; return if it is there.
 
-    Raises LoopError for a file that other settings, or nobody known, made.
+    Raises RecipeError for a file that other settings, or nobody known, made.
     """
     begun = next((path for path in (made, partial_of(made)) if path.exists()), None)
     if begun is not None:
         before = read_json(manifest) if manifest.is_file() else None
         if before is None:
             problem = f"has no {manifest.name} next to it, so no stage of a loop made it"
-            raise LoopError(begun, problem, "move it away, or name another `out`")
+            raise RecipeError(begun, problem, "move it away, or name another `out`")
         if changed := list(changed_keys(before, json.loads(to_json(decides)))):
             problem = f"was made with another {', '.join(changed)}"
-            raise LoopError(begun, problem, f"use the same as before, or remove {begun}")
+            raise RecipeError(begun, problem, f"use the same as before, or remove {begun}")
     write_bytes(manifest, to_json(decides))
     return made.exists()
 
@@ -274,7 +279,7 @@ def _parse(path: Path, data: bytes) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
         problem = f"is not JSON ({error})"
-        raise LoopError(path, problem, "restore it, or name another `out`") from error
+        raise RecipeError(path, problem, "restore it, or name another `out`") from error
 
 
 def json_lines(rows: Any) -> bytes:

@@ -7,30 +7,24 @@ stopped at any point continues there; loop.json has what each stage made.
 """
 
 import argparse
-import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from dpo import SampleConfig
 from dpo.sampling.files import read_prompts
-from pipelines.commands import Invoke, in_a_process, show
+from pipelines.commands import Invoke, RecipeError, clean_exit, in_a_process, show
 from pipelines.fresh_samples import Evaluator, Measured
 from pipelines.loop import rounds
 from pipelines.loop.record import LoopRecord, StageRecord, open_record, table
 from pipelines.loop.rounds import RoundFiles
-from pipelines.loop.settings import STAGES, LoopConfig, LoopError, Stage, read
-from prefdata.errors import CodedError, Terminated
+from pipelines.loop.settings import STAGES, LoopConfig, Stage, read
 from prefdata.store.canonical import to_json
 from prefdata.store.commit import lock_folder, make_folder, sha256_file, write_bytes
-
-STOPPED = "stopped; run the same command again: what is done is kept"
 
 
 class Work(NamedTuple):
@@ -77,7 +71,7 @@ class Loop:
                 n for n, value in found.hashes.items() if known.hashes.get(n) != value
             )
             problem = f"is not what later stages were made of: its {names} differs from loop.json"
-            raise LoopError(work.made(files), problem, "restore it, or name another `out`")
+            raise RecipeError(work.made(files), problem, "restore it, or name another `out`")
         seconds = None if is_there else time.perf_counter() - started
         finished = found.model_copy(update={"seconds": known.seconds if known else seconds})
         changed = before.model_copy(update={"stages": {**before.stages, stage: finished}})
@@ -154,25 +148,13 @@ WORK: dict[Stage, Work] = {
 }  # fmt: skip
 
 
-def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-    raise Terminated
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", type=Path, help="YAML file of a loop, such as loop.yaml")
     path: Path = parser.parse_args().config
-    signal.signal(signal.SIGTERM, _terminate)
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
+    with clean_exit():
         record = Loop(read(path), in_a_process).run()
-    except (LoopError, CodedError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", 2))
-    except KeyboardInterrupt as stop:
-        print(STOPPED, file=sys.stderr)
-        sys.exit(getattr(stop, "exit_code", 130))
     Console().print(table(record))
     last = RoundFiles(record.config, record.config.rounds)
     print(f"{record.config.out / 'loop.json'} is written; the model is {last.model}")

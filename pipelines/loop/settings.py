@@ -6,7 +6,6 @@ python -m pipelines.loop.settings schemas/loop-config.schema.json
 import json
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -19,14 +18,14 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from dpo.config import TrainConfig
 from dpo.config_file import parse_config
+from pipelines.commands import RecipeError, read_config
 from prefdata.config import AnyPath, make_config
 from prefdata.errors import CodedError
 from prefdata.records.sources import MOST_EPOCHS
-from prefdata.settings import StrictModel, load_model, nearest_key, read_settings, settle_words
+from prefdata.settings import StrictModel, settle_words
 
 SCHEMA = "schemas/loop-config.schema.json"
 Stage = Literal["sample", "label", "build", "reference", "train", "evaluate"]
@@ -35,13 +34,6 @@ PLACES = {"inputs", "layout", "tokenizer", "model", "data", "out", "reference"}
 """Keys of builds and runs that the loop sets."""
 WHERE = ("url", "api_key_env", "concurrency", "rate", "retries", "timeout")
 """Keys of a server that may change at any time: where it is and how fast it is asked."""
-
-
-class LoopError(Exception):
-    """Error of the loop's user: `place: problem; remedy`."""
-
-    def __init__(self, place: object, problem: str, remedy: str) -> None:
-        super().__init__(f"{place}: {problem}; {remedy}")
 
 
 class ServerSettings(StrictModel):
@@ -232,27 +224,17 @@ def _may_change(name: str) -> bool:
 
 def read(path: Path) -> LoopConfig:
     """Return the config of a file; those of its builds and runs are checked too."""
-    content = read_settings(path, partial(LoopError, path))
-    config = load_model(LoopConfig, content, partial(_config_error, path))
+    config = read_config(LoopConfig, path, SCHEMA)
     try:
         source = {"path": "verdicts.jsonl"}
         make_config(config.build_values([source], Path("data")), place=f"{path}: build")
         run = config.train_config
     except CodedError as error:
-        raise LoopError(f"{path}: {error.place}", error.problem, error.remedy) from error
+        raise RecipeError(f"{path}: {error.place}", error.problem, error.remedy) from error
     if not run.save.merged:
         problem = "train.save.merged: false leaves no model for the next round"
-        raise LoopError(path, problem, "remove the key: the adapter is saved as well")
+        raise RecipeError(path, problem, "remove the key: the adapter is saved as well")
     return config
-
-
-def _config_error(path: Path, where: str, fault: ErrorDetails) -> LoopError:
-    if fault["type"] == "extra_forbidden":
-        remedy = nearest_key(LoopConfig, fault["loc"])
-        return LoopError(path, f"{where}: no such key", remedy)
-    reason = fault["msg"].removeprefix("Value error, ")
-    problem = f"{where}: {reason[:1].lower()}{reason[1:]}"
-    return LoopError(path, problem, f"see {SCHEMA}")
 
 
 def schema() -> str:

@@ -9,7 +9,6 @@ the set that it was at.
 import argparse
 import json
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,12 +17,11 @@ import yaml
 from pydantic import Field, PositiveInt
 
 import prefdata
-from pipelines.commands import Invoke, in_a_process, show
+from pipelines.commands import Invoke, clean_exit, in_a_process, read_config, show
 from pipelines.noise.plant import Planted, Row, folds, plant, read_pairs
 from pipelines.noise.result import Arm, Result, Trained, summarize
 from prefdata.config import AnyPath
-from prefdata.errors import UsageError
-from prefdata.settings import StrictModel, load_model, read_settings
+from prefdata.settings import StrictModel
 from prefdata.store.canonical import to_json
 from prefdata.store.commit import write_bytes
 
@@ -58,14 +56,7 @@ class Settings(StrictModel):
 
 
 def read(path: Path) -> Settings:
-    content = read_settings(path, partial(UsageError, "C100", str(path)))
-
-    def refuse(where: str, fault: Any) -> UsageError:
-        return UsageError(
-            "C102", str(path), f"{where}: {fault['msg']}", "see pipelines/noise/run.py"
-        )
-
-    return load_model(Settings, content, refuse)
+    return read_config(Settings, path, "pipelines/noise/run.py")
 
 
 class Experiment:
@@ -157,8 +148,10 @@ def _write_yaml(path: Path, values: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--settings", type=Path, default=HERE / "settings.yaml")
-    settings = read(parser.parse_args().settings)
-    result = Experiment(settings, in_a_process).run()
+    path: Path = parser.parse_args().settings
+    with clean_exit():
+        settings = read(path)
+        result = Experiment(settings, in_a_process).run()
     for arm, mean in result.accuracy.items():
         print(f"{arm:8} held-out accuracy {mean.value:.1%} ± {mean.half_width:.1%}")
     worth = result.cleaned_minus_raw

@@ -12,10 +12,11 @@ import yaml
 from rich.console import Console
 
 from dpo.display import Bars
+from pipelines.commands import RecipeError
 from pipelines.loop import record, settings
 from pipelines.loop.record import LoopRecord, table
 from pipelines.loop.run import Loop
-from pipelines.loop.settings import LoopConfig, LoopError, read
+from pipelines.loop.settings import LoopConfig, read
 from prefdata.store.manifest import read_manifest
 from tests.dpo.judging.judge import answers_in, says
 from tests.dpo.server.loopback import Asked, Loopback, Reply, well
@@ -190,7 +191,7 @@ def test_a_key_that_decided_a_finished_stage_may_not_change(
     file = tmp_path / "loop.yaml"
     file.write_text(yaml.safe_dump(values | {"out": str(finished.config.out)} | changes))
 
-    with pytest.raises(LoopError, match=rf"loop\.json: {key} (has changed|is 1)"):
+    with pytest.raises(RecipeError, match=rf"loop\.json: {key} (has changed|is 1)"):
         Loop(read(file), Invoked()).run()
 
 
@@ -207,10 +208,10 @@ def test_a_stage_whose_files_are_gone_is_made_again(values: Changes, tmp_path: P
     samples = config.out / "round-1" / "samples.jsonl"
     whole = samples.read_bytes()
     samples.write_bytes(whole[:-1] + b" \n")
-    with pytest.raises(LoopError, match="is not what later stages were made of: its samples"):
+    with pytest.raises(RecipeError, match="is not what later stages were made of: its samples"):
         Loop(config, Invoked()).run()
     samples.write_bytes(whole[:-9])
-    with pytest.raises(LoopError, match=r"samples\.jsonl: is not JSON .*; restore it"):
+    with pytest.raises(RecipeError, match=r"samples\.jsonl: is not JSON .*; restore it"):
         Loop(config, Invoked()).run()
 
 
@@ -260,7 +261,7 @@ def test_a_server_can_judge_and_the_first_model_can_be_the_reference(
     ],
 )
 def test_a_wrong_key_is_named(values: Changes, changes: Changes, said: str, tmp_path: Path) -> None:
-    with pytest.raises(LoopError, match=said):
+    with pytest.raises(RecipeError, match=said):
         Loop(config_of(values, tmp_path / "out", **changes), Invoked()).run()
 
 

@@ -2,17 +2,19 @@
 
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from pipelines.commands import RecipeError
 from pipelines.paper.sentiment.data import keep_ended, prompt_rows, sft_rows
 from pipelines.paper.sentiment.evaluate import Point
 from pipelines.paper.sentiment.figure import draw
-from pipelines.paper.sentiment.result import best_of_points, dominated, places_of, schema
+from pipelines.paper.sentiment.result import advantages, best_of_points, places_of, schema
 from pipelines.paper.sentiment.run import Experiment
-from pipelines.paper.sentiment.settings import HERE, Settings, read, runs
+from pipelines.paper.sentiment.settings import HERE, Settings, keep, read, runs
 from tests.dpo.tiny import save_tiny
 from tests.pipelines.invoked import Invoked
 
@@ -62,7 +64,8 @@ def test_the_experiment_runs_by_commands_and_resumes_where_it_stopped(settings: 
     best = {("best-of-n", str(n), 0, 1) for n in (1, 2, 4)}
     assert found == best | {(*one, step, 2) for one in trained for step in (1, 2)}
     assert all(point.kl > -0.5 and point.num_samples >= 12 for point in result.points)
-    assert set(result.dominated) == {"best-of-n", "unlikelihood", "preferred-ft"}
+    compared = {(one.method, one.setting) for one in result.advantages}
+    assert compared == {("best-of-n", "2"), ("best-of-n", "4"), *trained[1:]}
     assert json.loads((settings.out / "result.json").read_text())["points"]
     assert {path.suffix for path in (settings.out / "runs").iterdir()} == {".json"}
     ElementTree.fromstring((settings.out / "frontier.svg").read_text("utf-8"))
@@ -87,6 +90,15 @@ def test_the_shipped_settings_are_those_of_the_papers_figure() -> None:
     assert len(list(runs(settings))) == 9 * 3
     assert max(settings.points) == 48
     assert "steps=48" in settings.train
+
+
+def test_settings_of_what_is_there_may_not_change_but_for_the_runs(tmp_path: Path) -> None:
+    before = read(HERE / "settings.yaml").model_copy(update={"out": tmp_path})
+    keep(before)
+
+    keep(before.model_copy(update={"seeds": [0], "dpo": [0.1], "rloo": []}))
+    with pytest.raises(RecipeError, match=r"json: held_out was 120, and is 60; set it back"):
+        keep(before.model_copy(update={"held_out": 60}))
 
 
 def test_texts_are_split_at_their_beginning() -> None:
@@ -129,17 +141,25 @@ def test_intervals_are_students_over_seeds_and_normal_over_prompts() -> None:
     assert three.kl_interval == pytest.approx(2.484, abs=1e-3)
 
 
-def test_a_point_is_dominated_by_one_of_dpo_with_more_reward_at_less_kl() -> None:
-    places = places_of(
+def test_dpo_is_compared_with_others_at_their_kl_seed_by_seed() -> None:
+    dpo = [(0.7, 2.0), (0.6, 3.0), (0.9, 4.0)]  # its frontier: 0.5, 0.7 and 0.9 at 0, 2 and 4 nats
+    found = advantages(
         [
-            point("dpo", 0.8, 3.0),
-            *(point(f"other{n}", reward, kl) for n, (reward, kl) in enumerate(
-                [(0.7, 4.0), (0.9, 4.0), (0.7, 2.0), (0.8, 3.0)]
-            )),
+            point("best-of-n", 0.5, 0.0),
+            *(point("dpo", reward, kl, seed) for seed in (0, 1) for reward, kl in dpo),
+            *(point("sft", 0.6, 1.0 + seed, seed) for seed in (0, 1)),
+            point("far", 0.9, 4.1),
+            point("single", 0.65, 3.0),
         ]
-    )  # fmt: skip
+    )
 
-    assert list(dominated(places).values()) == ["1 of 1", "0 of 1", "0 of 1", "1 of 1"]
+    sft, far, single = found
+    assert (sft.method, sft.kl, sft.seeds) == ("sft", 1.5, 2)
+    assert sft.value == pytest.approx((0.0 + 0.1) / 2)
+    # scipy.stats.t.interval(0.95, 1, loc=0.05, scale=0.05) is -0.5853 to 0.6853
+    assert sft.interval == pytest.approx(0.6353, abs=1e-4)
+    assert (far.value, far.interval) == (None, None)
+    assert single.value == pytest.approx(0.15)
 
 
 def test_best_of_n_grows_from_the_mean_to_the_maximum() -> None:

@@ -1,4 +1,4 @@
-"""The frontier: points of all seeds, their intervals, and which of them DPO dominates.
+"""The frontier: points of all seeds, their intervals, and DPO against the others at equal KL.
 
 python -m pipelines.paper.sentiment.result schemas/frontier.schema.json
 """
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat
 
 from dpo import best_of_kl, expected_best
@@ -39,13 +40,30 @@ class Place(Part):
     kl_interval: NonNegativeFloat
 
 
+class Advantage(Part):
+    """Reward of DPO minus that of another method's point, at the KL of that point.
+
+    DPO's reward there is read from its frontier, seed by seed: the most reward at no more KL,
+    joined by straight lines from the reference on.
+    """
+
+    method: str
+    setting: str
+    step: int
+    kl: float
+    value: float | None
+    """Mean over seeds; null if a seed's point is farther from the reference than any of DPO's."""
+    interval: NonNegativeFloat | None
+    """Half of the 95 % interval: Student's t over seeds; null with one seed."""
+    seeds: int
+
+
 class Frontier(Part):
     """Outcome of the experiment."""
 
     places: list[Place]
-    dominated: dict[str, str]
-    """For each other method, how many of its points have a point of DPO with at least their reward
-    at no more KL."""
+    advantages: list[Advantage]
+    """DPO against each point of another method, at equal KL."""
     left_out: dict[str, str]
     """Methods that were not run, and why."""
     points: list[Point]
@@ -101,15 +119,43 @@ def best_of_points(rows: list[dict[str, Any]], sizes: list[int]) -> list[Point]:
     return found
 
 
-def dominated(places: Sequence[Place]) -> dict[str, str]:
-    """Return, for each other method, how many of its points lie below a point of DPO."""
-    dpo = [place for place in places if place.method == "dpo"]
-    counts: dict[str, list[bool]] = defaultdict(list)
-    for place in places:
-        if place.method != "dpo" and place.kl > 0:
-            below = any(one.kl <= place.kl and one.reward >= place.reward for one in dpo)
-            counts[place.method].append(below)
-    return {method: f"{sum(below)} of {len(below)}" for method, below in counts.items()}
+def advantages(points: Sequence[Point]) -> list[Advantage]:
+    """Return what DPO gains over each point of other methods, and best-of-1 is the reference."""
+    origin = next(p for p in points if (p.method, p.setting) == ("best-of-n", "1"))
+    curves = {p.seed: _frontier(origin, points, p.seed) for p in points if p.method == "dpo"}
+    groups: dict[tuple[str, str, int], list[Point]] = defaultdict(list)
+    for point in points:
+        if point.method != "dpo" and point != origin:
+            groups[point.method, point.setting, point.step].append(point)
+    return [_advantage(group, curves) for group in groups.values()] if curves else []
+
+
+def _frontier(origin: Point, points: Sequence[Point], seed: int) -> tuple[list[float], list[float]]:
+    """Return KL and reward of the points of one seed of DPO that no other has more reward than."""
+    own = [p for p in points if p.method == "dpo" and p.seed == seed]
+    kls, rewards = [0.0], [origin.reward]
+    for point in sorted(own, key=lambda p: p.kl):
+        if point.kl > kls[-1] and point.reward > rewards[-1]:
+            kls.append(point.kl)
+            rewards.append(point.reward)
+    most = max([kls[-1], *(p.kl for p in own)])
+    return [*kls, most], [*rewards, rewards[-1]]
+
+
+def _advantage(group: list[Point], curves: dict[int, tuple[list[float], list[float]]]) -> Advantage:
+    """Compare points with DPO of their seed, or with each of DPO's seeds if they have only one."""
+    pairs = [(p, curves[p.seed]) for p in group if p.seed in curves]
+    if len(group) == 1:
+        pairs = [(group[0], curve) for curve in curves.values()]
+    is_within = all(p.kl <= kls[-1] for p, (kls, _) in pairs)
+    gains = [float(np.interp(p.kl, kls, rewards)) - p.reward for p, (kls, rewards) in pairs]
+    spread = _half_width(gains, 0.0) if len(gains) > 1 else None
+    first = group[0]
+    return Advantage(
+        method=first.method, setting=first.setting, step=first.step, seeds=len(gains),
+        kl=statistics.mean(p.kl for p in group),
+        value=statistics.mean(gains) if is_within else None, interval=spread if is_within else None,
+    )  # fmt: skip
 
 
 def schema() -> str:

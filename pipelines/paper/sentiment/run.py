@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from transformers.utils.logging import disable_progress_bar
 
-from pipelines.commands import Invoke, in_a_process, show
+from pipelines.commands import Invoke, clean_exit, in_a_process, show
 from pipelines.fresh_samples import Evaluator
 from pipelines.paper.sentiment.data import (
     keep_ended,
@@ -30,8 +30,8 @@ from pipelines.paper.sentiment.data import (
 )
 from pipelines.paper.sentiment.evaluate import Point, numbers, sampling
 from pipelines.paper.sentiment.figure import draw
-from pipelines.paper.sentiment.result import Frontier, best_of_points, dominated, places_of
-from pipelines.paper.sentiment.settings import HERE, Run, Settings, read, runs
+from pipelines.paper.sentiment.result import Frontier, advantages, best_of_points, places_of
+from pipelines.paper.sentiment.settings import HERE, Run, Settings, keep, read, runs
 
 DEFAULT_MODEL = ".models/SmolLM2-135M-Instruct"
 PACKAGES = ("torch", "transformers", "prefdata-dpo", "vaderSentiment")
@@ -54,8 +54,7 @@ class Experiment:
             self.seconds = json.loads(self.clock.read_bytes())
 
     def run(self) -> Frontier:
-        self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / "settings.json").write_text(self.settings.model_dump_json(indent=2) + "\n")
+        keep(self.settings)
         if self.settings.model == DEFAULT_MODEL:
             self._command("model", ["python", "pipelines/quickstart/get_model.py"])
         self._fine_tune()
@@ -165,7 +164,7 @@ class Experiment:
         places = places_of(points)
         result = Frontier(
             places=places,
-            dominated=dominated(places),
+            advantages=advantages(points),
             left_out=left_out,
             points=points,
             seconds=self.seconds,
@@ -218,14 +217,18 @@ def main() -> None:
     parser.add_argument("--settings", type=Path, default=HERE / "settings.yaml")
     args = parser.parse_args()
     disable_progress_bar()
-    settings = read(args.settings)
-    result = Experiment(settings, in_a_process).run()
+    with clean_exit():
+        settings = read(args.settings)
+        result = Experiment(settings, in_a_process).run()
     for place in result.places:
         reward = f"{place.reward:.3f} ± {place.reward_interval:.3f}"
         kl = f"{place.kl:6.2f} ± {place.kl_interval:.2f}"
         print(f"{place.method:14}{place.setting:>6}{place.step:>5}  {reward}  {kl} nats")
-    for method, share in result.dominated.items():
-        print(f"{method}: {share} points lie below a point of DPO")
+    print("DPO's reward minus that of others, at their KL:")
+    for one in result.advantages:
+        value = "farther than DPO went" if one.value is None else f"{one.value:+.3f}"
+        spread = "" if one.interval is None else f" ± {one.interval:.3f}"
+        print(f"{one.method:14}{one.setting:>6}{one.step:>5}  {value}{spread}")
     print(f"{settings.out / 'result.json'} and {settings.out / 'frontier.svg'} are written")
 
 

@@ -1,31 +1,31 @@
 """Settings of the sentiment experiment, and the runs that follow from them."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     model_validator,
 )
 
+from pipelines.commands import RecipeError, read_config
+from prefdata.config import AnyPath
+from prefdata.settings import StrictModel
+
 HERE = Path(__file__).parent
 
 
-class Settings(BaseModel):
+class Settings(StrictModel):
     """Sizes and methods of one experiment."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     model: str
     """Model that is fine-tuned on reviews first."""
-    out: Path
+    out: AnyPath
     scorer: str
     """Ground-truth reward of a completion, `module:function`."""
     max_new_tokens: PositiveInt
@@ -55,6 +55,10 @@ class Settings(BaseModel):
         return self
 
 
+FREE = {"out", "seeds", "dpo", "unlikelihood", "sft_on_chosen", "rloo"}
+"""Keys that may change between two starts: they name runs, or the place of all of them."""
+
+
 class Run(NamedTuple):
     """One training run: its method, what is varied, and its seed."""
 
@@ -76,7 +80,19 @@ def find_scorer(name: str) -> Callable[..., Sequence[float]]:
 
 
 def read(path: Path) -> Settings:
-    return Settings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return read_config(Settings, path, "pipelines/paper/sentiment/settings.py")
+
+
+def keep(settings: Settings) -> None:
+    """Write the settings into `out`; raise RecipeError if what is there was made by others."""
+    path, now = settings.out / "settings.json", settings.model_dump(mode="json")
+    then = json.loads(path.read_bytes()) if path.exists() else now
+    for key in sorted(now.keys() - FREE):
+        if then.get(key) != now[key]:
+            problem = f"{key} was {then.get(key)}, and is {now[key]}"
+            raise RecipeError(path, problem, "set it back, or name another `out`")
+    settings.out.mkdir(parents=True, exist_ok=True)
+    path.write_text(settings.model_dump_json(indent=2) + "\n")
 
 
 def runs(settings: Settings) -> Iterator[Run]:
