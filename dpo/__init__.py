@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dpo.from_dataset import train
     from dpo.loss import LOSSES as losses  # noqa: N811
     from dpo.loss import PairLogps
+    from dpo.model.completions import completion_logps
     from dpo.model.load import load_model
     from dpo.model.tokenizer import encode_prompts, load_tokenizer
     from dpo.reference_pass import compute_reference as reference
@@ -29,6 +30,7 @@ __all__ = [
     "SampleConfig",
     "TrainConfig",
     "best_of_kl",
+    "completion_logps",
     "encode_prompts",
     "expected_best",
     "histogram",
@@ -51,6 +53,7 @@ _HOMES = {
     "SampleConfig": ("dpo.sampling.sample", "SampleConfig"),
     "TrainConfig": ("dpo.config", "TrainConfig"),
     "best_of_kl": ("dpo.sampling.best_of", "best_of_kl"),
+    "completion_logps": ("dpo.model.completions", "completion_logps"),
     "encode_prompts": ("dpo.model.tokenizer", "encode_prompts"),
     "expected_best": ("dpo.sampling.best_of", "expected_best"),
     "histogram": ("dpo.artifacts.report.curves", "histogram"),

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dpo import (
     SampleConfig,
+    completion_logps,
     encode_prompts,
     load_model,
     load_scorer,
@@ -15,7 +16,6 @@ from dpo import (
     sample,
     score_completions,
 )
-from pipelines.quickstart.evaluate import plain_logps
 
 
 class Measured(BaseModel):
@@ -57,9 +57,12 @@ class Evaluator:
         """Return the numbers of a policy's samples; at temperature 1 `kl` estimates the KL."""
         policy = load_model(model)
         drawn = list(sample(self.prompts, policy, self.tokenizer, self.config))
-        pairs = [(ids, c.ids) for ids, some in zip(self.ids, drawn, strict=True) for c in some]
-        ref_logps = iter(plain_logps(self.ref, pairs))
-        kl, kl_se = mean_and_error([[c.logp - next(ref_logps) for c in some] for some in drawn])
+        ref_logps = completion_logps(self.ref, self.ids, [[c.ids for c in some] for some in drawn])
+        ratios = [
+            [c.logp - ref_logp for c, ref_logp in zip(some, found, strict=True)]
+            for some, found in zip(drawn, ref_logps, strict=True)
+        ]
+        kl, kl_se = mean_and_error(ratios)
         texts = [[c.text for c in some] for some in drawn]
         score, score_se = self._scores(texts)
         completions = [c for some in drawn for c in some]

@@ -3,6 +3,7 @@
     source, load, weights, tokenizer    a complete checkpoint, or an error
     adapters, lora, quantized, float32  adapters, and bases held in fewer bits
     stored, sharded                     rows of the files, read by the process that has them
+    completions               public: log-probs of given completions
     policy                    the module that accelerate wraps: `forward(pack)` → log-probs
     attention, attention_cpu, attention_cuda, unshared    which token attends to which
     heads, logps                        hidden states → log-probs, never a `[tokens, vocab]` tensor

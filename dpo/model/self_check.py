@@ -62,6 +62,21 @@ def make_policy(
     UsageError (T111, T114, T180, T181). Afterwards float32 layers run by oneDNN where it is faster.
     """
     rows = probes(model.config, splits)
+    return check_policy(
+        model, rows, options=options, precision=precision, compared=compared, prepare=prepare
+    )
+
+
+def check_policy(
+    model: PreTrainedModel,
+    rows: list[PromptWithCompletions],
+    *,
+    options: PolicyOptions = DEFAULTS,
+    precision: Precision = "no",
+    compared: int = COMPARED,
+    prepare: Callable[[Policy], None] = lambda policy: None,  # noqa: ARG005
+) -> tuple[Policy, str | None]:
+    """Return what `make_policy` does, checked with these rows."""
     policy = Policy(model, shared=False, options=options)
     prepare(policy)
     device = device_of(model)
@@ -156,15 +171,21 @@ def probes(config: Any, splits: Sequence[Pairs]) -> list[PromptWithCompletions]:
     """Return the pairs of the check, chosen by the length of their longer text, each once."""
     starts = np.cumsum([0, *map(len, splits)])
     lengths = np.concatenate([split.longest_texts for split in splits])
+    found = []
+    for row in probe_places(config, lengths):
+        number = int(np.searchsorted(starts, row, side="right")) - 1
+        found.append(splits[number][row - int(starts[number])])
+    return found
+
+
+def probe_places(config: Any, lengths: NDArray[np.int64]) -> list[int]:
+    """Return the rows to check: the shortest, the median, the longest, and those past a limit."""
     order = np.argsort(lengths, kind="stable")
     ascending = lengths[order]
     chosen = [0, len(order) // 2, len(order) - 1]
     within = [limit for limit in lengths_named(config) if ascending[0] <= limit < ascending[-1]]
     chosen += [int(np.searchsorted(ascending, limit, side="right")) for limit in within[:LIMITS]]
-    found = []
-    for row in order[list(dict.fromkeys(chosen))].tolist():
-        number = int(np.searchsorted(starts, row, side="right")) - 1
-        found.append(splits[number][row - int(starts[number])])
+    found: list[int] = order[list(dict.fromkeys(chosen))].tolist()
     return found
 
 

@@ -12,19 +12,25 @@ import statistics
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from dpo import Completion, SampleConfig, encode_prompts, load_model, load_tokenizer, sample
+from dpo import (
+    Completion,
+    SampleConfig,
+    completion_logps,
+    encode_prompts,
+    load_model,
+    load_tokenizer,
+    sample,
+)
 from pipelines.quickstart.make_data import HERE
 from pipelines.quickstart.page import render_page
 from pipelines.quickstart.result import Example, Result, Samples
@@ -36,7 +42,6 @@ SENTIMENT = SampleConfig(
 """Settings with which the pairs were sampled."""
 KL = SampleConfig(k=1, text="chat", max_new_tokens=40, batch_size=120, seed=2)
 """Settings for the policy's own distribution, so that the mean log-ratio estimates the KL."""
-BATCH = 16
 ROUNDING = 1e-4  # nats of margin below which policy and reference count as equal
 PACKAGES = ("torch", "transformers", "accelerate", "prefdata-dpo", "vaderSentiment")
 
@@ -46,27 +51,6 @@ class Answers(NamedTuple):
 
     completions: list[list[Completion]]
     scores: list[list[float]]
-
-
-@torch.inference_mode()
-def plain_logps(model: PreTrainedModel, rows: list[tuple[list[int], list[int]]]) -> list[float]:
-    """Return the log-prob of each (prompt, completion), in nats, by transformers' own forward."""
-    found = [0.0] * len(rows)
-    order = sorted(range(len(rows)), key=lambda at: len(rows[at][0]) + len(rows[at][1]))
-    for first in track(range(0, len(rows), BATCH), "scoring"):
-        places = order[first : first + BATCH]
-        batch = [rows[at][0] + rows[at][1] for at in places]
-        length, keep = max(map(len, batch)), max(len(rows[at][1]) for at in places)
-        ids = torch.tensor([[0] * (length - len(row)) + row for row in batch])
-        mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in batch])
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        logits: Tensor = model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=keep + 1
-        ).logits
-        logps = logits[:, :-1].float().log_softmax(-1).gather(2, ids[:, -keep:, None])[..., 0]
-        for at, row in zip(places, logps, strict=True):
-            found[at] = float(row[keep - len(rows[at][1]) :].sum())
-    return found
 
 
 def answer(model: PreTrainedModel, tokenizer: Any, prompts: Sequence[str], name: str) -> Answers:
@@ -104,8 +88,8 @@ def measure_kl(
     sampled = sample(prompts, policy, tokenizer, KL)
     drawn = [c for (c,) in track(sampled, "KL", total=len(prompts))]
     ids = encode_prompts(prompts, tokenizer)
-    ref_logps = plain_logps(ref, [(prompt, c.ids) for prompt, c in zip(ids, drawn, strict=True)])
-    ratios = [c.logp - ref_logp for c, ref_logp in zip(drawn, ref_logps, strict=True)]
+    ref_logps = completion_logps(ref, ids, [[c.ids] for c in drawn])
+    ratios = [c.logp - ref_logp for c, (ref_logp,) in zip(drawn, ref_logps, strict=True)]
     return statistics.mean(ratios), statistics.stdev(ratios) / math.sqrt(len(ratios))
 
 
@@ -152,8 +136,8 @@ def evaluate(
     after = answer(policy, tokenizer, prompts, "policy")
     kl, kl_se = measure_kl(policy, ref, tokenizer, prompts[::2])  # its error stays small
     ids = encode_prompts(prompts, tokenizer)
-    pairs = [(ids[at], c.ids) for at, done in enumerate(after.completions) for c in done]
-    after_logps = plain_logps(ref, pairs)
+    sides = [[c.ids for c in done] for done in after.completions]
+    after_logps = list(chain.from_iterable(completion_logps(ref, ids, sides)))
     before_logps = [c.logp for done in before.completions for c in done]
     described = describe(before, before_logps), describe(after, after_logps)
     stages = run / "seconds.json"
