@@ -90,8 +90,11 @@ def _build(config: BuildConfig, *, replace: bool, progress: Progress) -> Build:
     files = expand_splits(config.inputs)[0]
     for note in filter(None, (file.note for file in files)):
         progress.note(note)  # not in the report: other names of the same files give the same bytes
-    total = sum(file.path.stat().st_size for file in files)
-    engine = open_engine(config.engine, workers=config.workers, total_bytes=total)
+    engine = open_engine(
+        config.engine,
+        workers=config.workers,
+        total_bytes=sum(file.path.stat().st_size for file in files),
+    )
     with _place(config.out) as begun, engine as workers:
         old = old_build(config.out)
         inputs = read_inputs(config)
@@ -119,6 +122,7 @@ def _build(config: BuildConfig, *, replace: bool, progress: Progress) -> Build:
         report = add_excerpts(report, found, staging.root, options.checks.reading)
         others, seals = write_others(staging.root, found, made, report, config)
         manifest = make_manifest(report, made, tokens, seal, others=others)
+        del found, tokens  # Windows renames and removes no file that is mapped
         kept = commit_build(staging, made.seals | seals, manifest.to_bytes(), old)
     for note in [*kept, *report.notes]:
         progress.note(note)

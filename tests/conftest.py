@@ -43,6 +43,7 @@ SLOW = (
     *("prefdata/stages/test_nothing_left", "prefdata/stages/test_output"),
     *("prefdata/stages/test_split_leaks", "prefdata/store/test_content", "prefdata/test_build"),
     *("prefdata/test_builders", "prefdata/test_cli", "prefdata/test_command"),
+    *("dpo/test_systems", "prefdata/test_systems"),
     *("prefdata/test_crash", "prefdata/test_untouched", "prefdata/tokens/template/test_limited"),
     *("prefdata/tokens/template/test_probe", "prefdata/tokens/template/test_trace"),
     *("prefdata/report/test_listing", "prefdata/stages/test_rejected", "test_examples"),

@@ -22,7 +22,7 @@ def is_faster() -> bool:
     if not torch.backends.mkldnn.is_available() or not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         return False
     is_wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return is_wide and _CPU_INFO.exists() and "AuthenticAMD" in _CPU_INFO.read_text()
+    return is_wide and _CPU_INFO.exists() and b"AuthenticAMD" in _CPU_INFO.read_bytes()
 
 
 def is_for_onednn(x: Tensor) -> bool:

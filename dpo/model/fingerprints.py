@@ -83,7 +83,7 @@ class WeightsId:
         key = hash_json([self.sha256, transformers.__version__])  # names of tensors may change
         entry = cache_folder() / f"values-{key}"
         try:
-            known = entry.read_text()
+            known = entry.read_text(encoding="utf-8")
         except (OSError, ValueError):
             known = ""
         if dist.is_initialized():  # processes compute it together, or none does
@@ -95,7 +95,7 @@ class WeightsId:
         found, temporary = self._values(), entry.with_name(f"{entry.name}.{os.getpid()}")
         with suppress(OSError):  # no room, or no home: the next run computes it again
             entry.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(found)
+            temporary.write_text(found, encoding="utf-8")
             temporary.replace(entry)
         return found
 

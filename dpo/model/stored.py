@@ -57,12 +57,20 @@ class StoredTensor:
         view = found.view(-1).view(torch.uint8).numpy().data
         at = self.start + first_row * row_bytes
         while view:
-            count = os.preadv(self.file.fileno(), [view], at)
+            count = _read_at(self.file, view, at)
             if not count:
                 message = f"{self.file.name} ends within a tensor"
                 raise OSError(message)
             view, at = view[count:], at + count
         return found
+
+
+def _read_at(file: BinaryIO, view: memoryview, at: int) -> int:
+    """Read into a buffer from an offset, and return the number of bytes; 0 is the file's end."""
+    if hasattr(os, "preadv"):
+        return os.preadv(file.fileno(), [view], at)
+    file.seek(at)  # Windows
+    return file.readinto(view)  # type: ignore[attr-defined,no-any-return]
 
 
 def stored_tensors(file: BinaryIO) -> dict[str, StoredTensor]:

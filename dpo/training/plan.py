@@ -5,7 +5,6 @@ a run that resumes chooses the same.
 """
 
 import os
-import resource
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +15,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 from dpo.config import PACK_ON_CPU, LoraSettings, TrainConfig
 from dpo.data.pairs import Pairs
@@ -76,6 +80,9 @@ def peak_of(device: torch.device) -> int:
     """Return the most memory that this process has taken: of its GPU, or resident in a CPU's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if resource is None:
+        memory = psutil.Process().memory_info()
+        return int(getattr(memory, "peak_wset", memory.rss))
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -84,8 +91,8 @@ def _container(most: int) -> tuple[int, int]:
     """Return the memory that a container (cgroup v2) has, and what is free of it."""
     folder = Path("/sys/fs/cgroup")
     try:
-        limit = int((folder / "memory.max").read_text())
-        return limit, limit - int((folder / "memory.current").read_text())
+        limit = int((folder / "memory.max").read_text(encoding="utf-8"))
+        return limit, limit - int((folder / "memory.current").read_text(encoding="utf-8"))
     except (OSError, ValueError):  # no cgroup, or "max"
         return most, most
 

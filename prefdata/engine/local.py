@@ -3,10 +3,12 @@
 import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from threading import Thread
 from typing import Generic, TypeVar
@@ -18,13 +20,22 @@ Result = TypeVar("Result")
 
 # With fewer bytes a process takes longer to start than it saves.
 _BYTES_PER_WORKER = 32 << 20
+_MOST_PROCESSES = 61 if sys.platform == "win32" else 1 << 16  # Windows waits for 63 handles
+_HOLDS_SIGNALS = hasattr(signal, "pthread_sigmask")  # not on Windows
 _WAITING = 2  # tasks that wait for a worker, so that no worker is idle
 
 
 def choose_workers(asked: int | None, total_bytes: int) -> int:
     """Return the number of processes asked for, or one that fits the inputs' size."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     return asked if asked is not None else max(1, min(cores, total_bytes // _BYTES_PER_WORKER))
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use; macOS and Windows name only all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Done(Generic[Result]):
@@ -86,17 +97,30 @@ class Workers:
 
     def _submit(self, function: Callable[[Item], Result], item: Item) -> Future[Result]:
         """Submit an item to a worker. Workers ignore Ctrl-C: the parent process stops them."""
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by a child
-        try:
+        with _without_interrupts():
             if self._pool is None:
                 context = multiprocessing.get_context("spawn")
-                threads = max(1, len(os.sched_getaffinity(0)) // self.number)
+                threads = max(1, usable_cores() // self.number)
                 self._pool = ProcessPoolExecutor(
-                    self.number, mp_context=context, initializer=_start, initargs=(threads,)
+                    min(self.number, _MOST_PROCESSES),
+                    mp_context=context,
+                    initializer=_start,
+                    initargs=(threads,),
                 )
             return self._pool.submit(_there, function, item)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back for this process, and forever for those that start now."""
+    if not _HOLDS_SIGNALS:  # `_start` ignores it
+        yield
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _there(function: Callable[[Item], Result], item: Item) -> Result:
@@ -117,6 +141,8 @@ def _start(threads: int) -> None:
     """
     for name in ("POLARS_MAX_THREADS", "RAYON_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
+    if not _HOLDS_SIGNALS:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
 
 

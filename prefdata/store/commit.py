@@ -5,18 +5,24 @@ existence means that the directory is complete.
 """
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 from prefdata.errors import LockedError, UsageError
 
 _MOST_NAME_BYTES = 255
+_OPENS_DIRECTORIES = hasattr(os, "O_DIRECTORY")  # Windows opens only files
 
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # as libraries in Rust report it
@@ -42,8 +48,10 @@ def seal_file(path: Path) -> FileDigest:
 
 
 def fsync_path(path: Path) -> None:
-    """Force a file, or the names in a directory, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Force a file, or the names in a directory, to the disk; Windows forces only files."""
+    if not _OPENS_DIRECTORIES and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY if _OPENS_DIRECTORIES else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -120,15 +128,31 @@ def make_folder(path: Path) -> None:
 @contextmanager
 def lock_folder(path: Path) -> Iterator[None]:
     """Lock a directory or file for one writer; the kernel unlocks it when the process ends."""
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            remedy = f"wait for it, or name another {'directory' if path.is_dir() else 'file'}"
-            raise LockedError(
-                "E141", str(path), "another process is writing here", remedy
-            ) from error
+        unlock = _lock_beside(path) if fcntl is None else _lock_itself(path)
+    except (BlockingIOError, TimeoutError) as error:
+        remedy = f"wait for it, or name another {'directory' if path.is_dir() else 'file'}"
+        raise LockedError("E141", str(path), "another process is writing here", remedy) from error
+    try:
         yield
     finally:
+        unlock()
+
+
+def _lock_itself(path: Path) -> Callable[[], None]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         os.close(descriptor)
+        raise
+    return partial(os.close, descriptor)
+
+
+def _lock_beside(path: Path) -> Callable[[], None]:
+    """Lock a file next to a directory, which Windows cannot lock itself."""
+    from filelock import FileLock
+
+    lock = FileLock(path.absolute().with_name(f".{path.absolute().name}.prefdata-lock"))
+    lock.acquire(timeout=0)
+    return lock.release

@@ -10,6 +10,7 @@ The rules are the same for all commands and are checked before any work is done:
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,11 @@ import orjson
 
 from prefdata.errors import UsageError
 
+IS_WINDOWS = sys.platform == "win32"
+WINDOWS_REFUSES = re.compile(
+    r'[<>:"|?*\x01-\x1f]|[ .]$|^(con|prn|aux|nul|com[1-9]|lpt[1-9])(\.|$)', re.IGNORECASE
+)
+"""Characters and names of https://learn.microsoft.com/windows/win32/fileio/naming-a-file."""
 MOST_NAME_BYTES = 255  # of one part of a path, on every file system of Linux
 _HEAD_BYTES = 4096  # of a page, where its generator is named
 _MOST_JSON_BYTES = 256 << 20
@@ -46,6 +52,8 @@ def require_writable_name(path: Path) -> None:
                 "has a name that is not UTF-8" if "\0" not in part else "has a NUL in its name"
             )
             raise UsageError("E174", shown.replace("\0", "\\0"), problem, "rename it")
+        if IS_WINDOWS and part not in (path.anchor, "..") and WINDOWS_REFUSES.search(part):
+            raise UsageError("E174", shown, "has a name that Windows refuses", "rename it")
 
 
 def require_apart(targets: Iterable[Path], reads: Iterable[Read]) -> None:

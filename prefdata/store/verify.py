@@ -65,7 +65,7 @@ def _identity(path: Path) -> tuple[int, int, int, int, int]:
 
 def _recall(entry: Path, identity: tuple[int, ...]) -> str | None:
     try:
-        *numbers, digest = entry.read_text().split()
+        *numbers, digest = entry.read_text(encoding="utf-8").split()
     except (OSError, ValueError):
         return None
     matches = numbers == [str(number) for number in identity] and len(digest) == 64
@@ -76,7 +76,7 @@ def _remember(entry: Path, identity: tuple[int, ...], digest: str) -> None:
     temporary = entry.with_name(f"{entry.name}.{os.getpid()}")
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(" ".join([*map(str, identity), digest]))
+        temporary.write_text(" ".join([*map(str, identity), digest]), encoding="utf-8")
         temporary.replace(entry)
     except OSError:  # no room, or no home: the next reader hashes again
         return

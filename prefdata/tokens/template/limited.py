@@ -10,15 +10,15 @@ It reads its requests from stdin: `python -m prefdata.tokens.template.limited`.
 
 import errno
 import os
-import resource
 import signal
 import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import date
 from functools import partial
+from pathlib import Path
 from threading import Lock
 from typing import IO, Any, NamedTuple
 
@@ -28,9 +28,18 @@ import orjson
 from prefdata.errors import UsageError
 from prefdata.tokens.chat_template import TEMPLATE_FAULTS, Message, Tools, compile_template, sandbox
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 SECONDS = 5
 BYTES = 256 << 20
 MOST_OUTPUT = 32 << 20  # bytes of a rendered text, in addition to four times the row's bytes
+_NO_MEMORY, _IO_FAULT = 69, 74  # os.EX_UNAVAILABLE and os.EX_IOERR, which Windows lacks
+_STATM = Path("/proc/self/statm")
+_IS_LIMITED = resource is not None and _STATM.exists()
+"""True on Linux: a process limits its own memory and time."""
 
 _Head = struct.Struct("<cQ")  # the kind of a message, and its length in bytes
 _TASK, _ROW = b"S", b"R"
@@ -72,6 +81,7 @@ class TemplateProcess:
         self._limits = limits
         self._task = orjson.dumps([source, day, variables, list(limits)])
         self._process: subprocess.Popen[bytes] | None = None
+        self._row_bytes, self._exceeded = 0, ""
         self._one_at_a_time = Lock()
 
     @property
@@ -98,17 +108,20 @@ class TemplateProcess:
     def send(self, messages: list[Message], tools: Tools, *, add_generation_prompt: bool) -> None:
         """Ask for the text of a dialogue; `receive` returns the texts in the order of requests."""
         row = {"messages": messages, "tools": tools, "add_generation_prompt": add_generation_prompt}
+        data = orjson.dumps(row)
+        self._row_bytes = max(self._row_bytes, len(data))
         with suppress(BrokenPipeError):  # `receive` finds out why it died
             process = self._process or self._start()
             assert process.stdin is not None
-            _send(process.stdin, _ROW, orjson.dumps(row))
+            _send(process.stdin, _ROW, data)
 
     def receive(self) -> str:
         """Return the text of the next dialogue that was sent; raise as `render` does."""
         assert self._process is not None
         assert self._process.stdout is not None
         try:
-            kind, data = _receive(self._process.stdout)
+            with nullcontext() if _IS_LIMITED else self._watched(self._process):
+                kind, data = _receive(self._process.stdout)
         except EOFError:
             raise self._why_it_died() from None
         if kind == _TEXT:
@@ -121,6 +134,15 @@ class TemplateProcess:
             raise UsageError(*orjson.loads(data))
         self.close()
         raise TemplateLimitError(data.decode())
+
+    def _watched(self, process: subprocess.Popen[bytes]) -> AbstractContextManager[None]:
+        from prefdata.tokens.template.watch import watched
+
+        def say(reason: str) -> None:
+            self._exceeded = reason
+
+        num_bytes = self._limits.num_bytes + 16 * self._row_bytes
+        return watched(process, seconds=self._limits.seconds, num_bytes=num_bytes, say=say)
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._process = subprocess.Popen(
@@ -140,11 +162,14 @@ class TemplateProcess:
         assert self._process is not None
         process, self._process = self._process, None
         _, said = process.communicate()
-        if process.returncode == -signal.SIGXCPU:
-            return TemplateLimitError(f"it takes more than {self._limits.seconds} s")
-        if process.returncode == os.EX_UNAVAILABLE:
-            return TemplateLimitError(f"it takes more than {self._limits.num_bytes >> 20} MiB")
-        if process.returncode == os.EX_IOERR:  # not the template's fault
+        reason, self._exceeded = self._exceeded, ""
+        if not reason and process.returncode == -getattr(signal, "SIGXCPU", 0) != 0:
+            reason = f"it takes more than {self._limits.seconds} s"
+        if not reason and process.returncode == _NO_MEMORY:
+            reason = f"it takes more than {self._limits.num_bytes >> 20} MiB"
+        if reason:
+            return TemplateLimitError(reason)
+        if process.returncode == _IO_FAULT:  # not the template's fault
             return OSError(errno.EIO, os.strerror(errno.EIO))
         return TemplateProcessError(process.returncode, said.decode(errors="replace"))
 
@@ -184,7 +209,9 @@ def _receive(
 
 def _limiter(limits: Limits) -> Callable[[int], None]:
     """Return a function that limits this process for one row of this many bytes."""
-    pages = int(open("/proc/self/statm").read().split()[0])  # noqa: SIM115, PTH123
+    if not _IS_LIMITED:  # the parent watches
+        return lambda _: None
+    pages = int(_STATM.read_text(encoding="utf-8").split()[0])
     has = pages * resource.getpagesize()
     start = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -248,9 +275,9 @@ def main() -> None:
     except EOFError:
         return
     except MemoryError:
-        os._exit(os.EX_UNAVAILABLE)
+        os._exit(_NO_MEMORY)
     except OSError:
-        os._exit(os.EX_IOERR)  # a normal exit would write the buffer again
+        os._exit(_IO_FAULT)  # a normal exit would write the buffer again
 
 
 if __name__ == "__main__":
