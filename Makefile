@@ -5,9 +5,11 @@ DEV := .venv/.dev
 DEMO := .venv/.demo
 BENCH := .venv/.bench
 DOCS := docs/api.md docs/codes.md docs/commands.md docs/config-build.md docs/config-train.md docs/formats.md docs/layouts.md docs/losses.md
+LOWEST := .lowest
+RELEASE := .release
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo paper test quick stress check fmt golden bench clean
+.PHONY: help demo paper test quick stress lowest check fmt golden bench dist clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -27,6 +29,12 @@ quick: $(DEV)  ## The tests that run in one process: about two minutes
 
 stress: $(DEV)  ## The tests that count cases, at the counts that docs/reliability.md states (over an hour)
 	STRESS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal -m "stress or crash"
+
+lowest:  ## The tests of `make quick` with the lowest versions that pyproject.toml allows, in .lowest
+	$(PYTHON) -m venv $(LOWEST)
+	grep -oE '"[A-Za-z0-9_-]+>=[0-9][0-9.]*' pyproject.toml | sed 's/"//; s/>=/==/' | sort -u > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet -c $(LOWEST)/constraints.txt -e '.[train,dev,quickstart]'
+	$(LOWEST)/bin/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal -m "not slow and not stress and not crash"
 
 check: $(DEV)  ## Lint, format, types, import arrows, generated docs
 	$(BIN)/ruff check .
@@ -48,8 +56,22 @@ golden: $(DEV)  ## Write the golden files anew; a change to one needs its reason
 bench: $(BENCH)  ## How the benchmarks are run
 	@cat bench/README.md
 
+dist:  ## Wheel and sdist in dist/, equal when built again from the sdist, and their SBOM in .release
+	rm -rf dist $(RELEASE)
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet -c constraints.txt hatchling hatch-fancy-pypi-readme twine cyclonedx-bom
+	$(RELEASE)/bin/python -m hatchling build -d dist
+	mkdir $(RELEASE)/sdist && tar -xzf dist/*.tar.gz -C $(RELEASE)/sdist --strip-components 1
+	cd $(RELEASE)/sdist && ../bin/python -m hatchling build -d ../again
+	diff -r dist $(RELEASE)/again
+	$(RELEASE)/bin/twine check --strict dist/*
+	$(PYTHON) -m venv $(RELEASE)/user
+	$(RELEASE)/user/bin/python -m pip install --quiet -c constraints.txt dist/*.whl
+	$(RELEASE)/bin/cyclonedx-py environment $(RELEASE)/user/bin/python --pyproject pyproject.toml \
+		--output-reproducible --output-file $(RELEASE)/sbom.cdx.json
+
 clean:  ## Remove what was made here; models and runs too
-	rm -rf .venv .models runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .lowest .release dist .models runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed"'

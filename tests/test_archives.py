@@ -20,6 +20,8 @@ from tests.prefdata.conftest import chat_rows, save_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PYTHON = os.environ.get("INSTALLED")
+"""A Python into which pip has installed the wheel; if there is none, it is only unpacked."""
 NAMES = PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["only-include"]
 
 
@@ -133,10 +135,11 @@ def test_the_wheel_works_in_an_empty_directory(
     (tmp_path / "rows.jsonl").write_bytes(b"".join(orjson.dumps(r) + b"\n" for r in chat_rows(20)))
     save_tokenizer(tmp_path / "tiny")
     with FakeHub() as hub:
-        environment = use_loopback(hub, monkeypatch, tmp_path) | {"PYTHONPATH": str(installed)}
+        environment = use_loopback(hub, monkeypatch, tmp_path)
+        environment["PYTHONPATH"] = "" if PYTHON else str(installed)
 
         def run(*words: str) -> str:
-            command = [sys.executable, "-P", "-m", *words]
+            command = [PYTHON or sys.executable, "-P", "-m", *words]
             done = subprocess.run(
                 command, cwd=here, env=environment, capture_output=True, text=True
             )

@@ -1,12 +1,14 @@
 """Without the extra `train`, prefdata works and each command of dpo says what to install."""
 
 import importlib.util
+import re
 import tomllib
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from dpo import cli
 from dpo.errors import UsageError
@@ -46,3 +48,23 @@ def test_what_a_command_looks_for_is_in_the_extra() -> None:
 
     assert extra == ABSENT
     assert not base & ABSENT
+
+
+def test_workflows_test_the_versions_that_the_project_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    workflows = {
+        path.stem: yaml.safe_load(path.read_text())
+        for path in (ROOT / ".github/workflows").glob("*.yml")
+    }
+    python = "Programming Language :: Python :: 3."
+    named = [one.rpartition(" ")[2] for one in project["classifiers"] if one.startswith(python)]
+    jobs = [job for workflow in workflows.values() for job in workflow["jobs"].values()]
+    made = [
+        step["run"][5:] for job in jobs for step in job["steps"] if "make " in step.get("run", "")
+    ]
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+    assert workflows["tests"]["jobs"]["wheel"]["strategy"]["matrix"]["python"] == named
+    assert sorted(made) == ["dist", "lowest", "test"]
+    assert set(made) <= targets
+    assert workflows["release"]["permissions"] == {}
