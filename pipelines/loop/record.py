@@ -118,7 +118,7 @@ def table(record: LoopRecord) -> Table:
         seconds = sum(stage.seconds or 0.0 for stage in one.stages.values())
         found.add_row(
             str(one.round), "" if pairs is None else f"{pairs:,}", score,
-            f"{of.kl:.2f} ± {of.kl_se:.2f}", f"{of.mean_tokens:.1f}", f"{of.share_ended:.0%}",
+            f"{of.kl:z.2f} ± {of.kl_se:.2f}", f"{of.mean_tokens:.1f}", f"{of.share_ended:.0%}",
             f"{seconds:,.0f}",
         )  # fmt: skip
     return found
