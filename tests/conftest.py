@@ -50,11 +50,20 @@ SLOW = (
     *("test_archives", "test_arguments", "test_fuzz", "test_terminal", "test_yaml"),
 )
 """Modules that start processes or take more than eight seconds: `make quick` skips them."""
+READS_PROC = (
+    *("dpo/model/test_sharded", "prefdata/read/files/test_bombs", "prefdata/read/test_memory"),
+    *("prefdata/test_builders", "prefdata/tokens/template/test_limited"),
+    "prefdata/tokens/template/test_probe",
+)
+"""Modules that measure processes in /proc: skipped on macOS, which has none."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    has_proc = Path("/proc/self/status").exists()
     for item in items:
         if item.path.is_relative_to(ROOT):
             name = item.path.relative_to(ROOT).with_suffix("").as_posix()
             if name in SLOW:
                 item.add_marker("slow")
+            if name in READS_PROC and not has_proc:
+                item.add_marker(pytest.mark.skip(reason="there is no /proc"))
