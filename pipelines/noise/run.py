@@ -28,7 +28,10 @@ from prefdata.store.commit import write_bytes
 HERE = Path(__file__).parent
 Share = Annotated[float, Field(ge=0, lt=1)]
 OFF = {"severity": {"PD402": "off"}}
-NEAR = {"severity": {"PD402": "E"}, "near_duplicates": {"unit": "pair", "words": 3}}
+NEAR = {
+    "severity": {"PD402": "E", "PD502": "I"},  # all prompts share one instruction
+    "near_duplicates": {"unit": "pair", "words": 3},
+}
 
 
 class Settings(StrictModel):

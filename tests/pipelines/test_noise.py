@@ -12,6 +12,10 @@ from tests.dpo.tiny import save_tiny
 from tests.pipelines.invoked import Invoked
 
 ROOT = Path(__file__).resolve().parents[2]
+INSTRUCTION = (
+    "Write one short and plain sentence for a child who learns to count, with no word that is longer"
+    " than it has to be, no number that is not asked for, and an end that rhymes, which says"
+)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +24,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     numbers = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
     rows = [
         {
-            "prompt": f"Say {numbers[n % 10]} and {numbers[n // 10]}.",
+            "prompt": f"{INSTRUCTION} {numbers[n % 10]} and {numbers[n // 10]}.",
             "completions": [
                 {"text": f"No {numbers[n // 10]} not {numbers[n % 10]} now.", "rank": 2},
                 {"text": f"A dog {numbers[n % 10]} is a dog {numbers[n // 10]} too.", "rank": 1},
