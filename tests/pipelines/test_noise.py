@@ -13,7 +13,7 @@ from tests.pipelines.invoked import Invoked
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTRUCTION = (
-    "Write one short and plain sentence for a child who learns to count, with no word that is longer"
+    "Write one short, plain sentence for a child who learns to count, with no word that is longer"
     " than it has to be, no number that is not asked for, and an end that rhymes, which says"
 )
 
