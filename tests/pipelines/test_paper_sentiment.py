@@ -35,8 +35,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
             "epochs=null", "steps=2", "global_batch_size=4",
             "optimizer={name: adamw, learning_rate: 1e-2}",
         ],
-        "points": [1, 2], "seeds": [0, 1], "dpo": [0.1], "unlikelihood": [0.5],
-        "best_of": [1, 2, 4], "rloo": [], "held_out": 6, "eval_k": 2,
+        "points": [1, 2], "seeds": [0, 1], "other_seeds": [0, 1], "dpo": [0.1],
+        "unlikelihood": [0.5], "best_of": [1, 2, 4], "rloo": [], "held_out": 6, "eval_k": 2,
     }  # fmt: skip
     return Settings.model_validate(read(HERE / "settings.yaml").model_dump() | changes)
 
@@ -87,7 +87,8 @@ def test_the_shipped_settings_are_those_of_the_papers_figure() -> None:
     assert settings.best_of[0] == 1
     assert settings.best_of[-1] == 64
     assert (settings.k, len(settings.seeds)) == (4, 3)
-    assert len(list(runs(settings))) == 9 * 3
+    assert len(list(runs(settings))) == 4 * 3 + 5
+    assert len(set(runs(settings))) == 4 * 3 + 5
     assert max(settings.points) == 48
     assert "steps=48" in settings.train
 

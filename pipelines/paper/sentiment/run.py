@@ -138,7 +138,7 @@ class Experiment:
             return [], {"rloo (TRL)": why}
         return [
             self._one_rloo(Run("rloo (TRL)", f"{beta:g}", (), seed), beta)
-            for seed in self.settings.seeds
+            for seed in self.settings.other_seeds
             for beta in self.settings.rloo
         ], {}
 

@@ -38,6 +38,9 @@ class Settings(StrictModel):
     points: list[PositiveInt]
     """Steps whose policies are evaluated."""
     seeds: list[int]
+    """Seeds of DPO's runs."""
+    other_seeds: list[int]
+    """Seeds of the other methods' runs."""
     dpo: list[PositiveFloat]
     unlikelihood: list[NonNegativeFloat]
     sft_on_chosen: bool
@@ -55,7 +58,7 @@ class Settings(StrictModel):
         return self
 
 
-FREE = {"out", "seeds", "dpo", "unlikelihood", "sft_on_chosen", "rloo"}
+FREE = {"out", "seeds", "other_seeds", "dpo", "unlikelihood", "sft_on_chosen", "rloo"}
 """Keys that may change between two starts: they name runs, or the place of all of them."""
 
 
@@ -97,11 +100,13 @@ def keep(settings: Settings) -> None:
 
 def runs(settings: Settings) -> Iterator[Run]:
     """Yield the runs of dpo-train; all of the first seed come first."""
-    for seed in settings.seeds:
-        for beta in settings.dpo:
-            yield Run("dpo", f"{beta:g}", (f"loss.beta={beta}",), seed)
-        for alpha in settings.unlikelihood:
-            loss = ("loss.name=unlikelihood", "loss.beta=null", f"loss.alpha={alpha}")
-            yield Run("unlikelihood", f"{alpha:g}", loss, seed)
-        if settings.sft_on_chosen:
-            yield Run("preferred-ft", "", ("loss.name=sft", "loss.beta=null"), seed)
+    for seed in dict.fromkeys([*settings.seeds, *settings.other_seeds]):
+        if seed in settings.seeds:
+            for beta in settings.dpo:
+                yield Run("dpo", f"{beta:g}", (f"loss.beta={beta}",), seed)
+        if seed in settings.other_seeds:
+            for alpha in settings.unlikelihood:
+                loss = ("loss.name=unlikelihood", "loss.beta=null", f"loss.alpha={alpha}")
+                yield Run("unlikelihood", f"{alpha:g}", loss, seed)
+            if settings.sft_on_chosen:
+                yield Run("preferred-ft", "", ("loss.name=sft", "loss.beta=null"), seed)
