@@ -91,7 +91,7 @@ def count_verdicts(rows: Sequence[CandidateRow]) -> VerdictCounts:
         num_pairs=len(pairs) - pairs.count(None),
         num_ties=pairs.count(0),
         num_flips=flips,
-        bias=bootstrap(table, _first_share) if table[:, 1].sum() else None,
+        bias=bootstrap(table, _first_share, least=0.0) if table[:, 1].sum() else None,
     )
 
 
@@ -189,8 +189,11 @@ def _kappa(sums_RC: Table) -> Table:
         return np.where(chance < 1, (_same(sums_RC) - chance) / (1 - chance), np.nan)
 
 
-def bootstrap(table: Table, statistic: Statistic) -> Estimate:
-    """Return a statistic of the summed counts with its percentile interval over prompts."""
+def bootstrap(table: Table, statistic: Statistic, *, least: float = -1.0) -> Estimate:
+    """Return a statistic of the summed counts with its percentile interval over prompts.
+
+    The statistic is between `least` and 1.
+    """
     (value,) = statistic(table.sum(0)[None])
     num = len(table)
     rng = np.random.default_rng(0)
@@ -206,5 +209,5 @@ def bootstrap(table: Table, statistic: Statistic) -> Estimate:
     low, high = np.quantile(values, [0.025, 0.975])
     if high - low < 1e-12:
         unseen = share(0, num).high
-        low, high = max(low - unseen, -1.0), min(high + unseen, 1.0)
+        low, high = max(low - unseen, least), min(high + unseen, 1.0)
     return Estimate(float(value), float(low), float(high))

@@ -74,7 +74,7 @@ def read_candidates(name: str, text: TextMode = "auto") -> CandidateFile:
     files = expand_inputs([name])
     for file in files:
         if _has_candidates(file):
-            rows += [_candidate_row(place, _object(place, row)) for place, row in _rows_of(file)]
+            rows += _candidates_of(file, notes)
         else:
             rows += _pairs_of(file, text, notes)
     if not rows:
@@ -113,6 +113,19 @@ def _has_candidates(file: InputFile) -> bool:
     items = first.get("completions")
     is_list = isinstance(items, list) and "prompt" in first
     return is_list and all(isinstance(item, dict) and "text" in item for item in items or ())
+
+
+def _candidates_of(file: InputFile, notes: list[str]) -> Iterator[CandidateRow]:
+    """Yield the rows of a file of candidates, and note those with U+0000, which no build reads."""
+    left_out: list[str] = []
+    for place, row in _rows_of(file):
+        if isinstance(row, RowError) and row.code == "R204":
+            left_out.append(place)
+        else:
+            yield _candidate_row(place, _object(place, row))
+    if left_out:
+        num, first = len(left_out), left_out[0]
+        notes.append(f"{num:,} rows with U+0000 are not judged; the first is {first} [R204]")
 
 
 def _object(place: str, row: dict[str, Any] | RowError) -> dict[str, Any]:

@@ -142,3 +142,7 @@ def test_counts_of_verdicts_name_ties_flips_and_bias() -> None:
     assert found.num_flips == 1
     assert found.bias is not None
     assert found.bias.value == 1
+    half = said((0, 1, "first"), (1, 0, "second"))
+    unbiased = count_verdicts([row("a", "b", orders=places, verdicts=half)] * 2).bias
+    assert unbiased is not None
+    assert (unbiased.low, unbiased.value, unbiased.high) == (0.0, 0.5, 1.0)

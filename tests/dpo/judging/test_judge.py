@@ -423,6 +423,20 @@ def test_a_file_that_cannot_be_judged_is_one_line(
     assert not (tmp_path / "o").exists()
 
 
+def test_a_row_with_u0000_is_left_out_and_named(tmp_path: Path) -> None:
+    texts = ["good one", "bad \0 one", "bad two"]
+    rows = [{"prompt": text, "completions": [{"text": "good"}, {"text": text}]} for text in texts]
+    file = write(tmp_path / "in.jsonl", rows)
+
+    with Loopback(Judge()) as server:
+        done = cli(file, "--server", server.url, "-o", tmp_path / "o")
+
+    assert done.exit_code == 0, done.stderr
+    assert f"1 rows with U+0000 are not judged; the first is {file}:2 [R204]" in done.output
+    judged = [json.loads(line)["prompt"] for line in (tmp_path / "o").read_text().splitlines()]
+    assert judged == ["good one", "bad two"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
