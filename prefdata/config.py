@@ -123,7 +123,8 @@ class BuildConfig(StrictModel):
     """Policy if a row's text contains a control token of the tokenizer: `encode` it as plain text
     (PD210 reports it), `reject` the row, or `allow` it as a control token."""
     chat_template: AnyPath | None = None
-    """A Jinja file to use instead of the tokenizer's own chat template."""
+    """A Jinja file to use instead of the tokenizer's own chat template. A model that is trained on
+    the build needs it too, as chat_template.jinja in its directory."""
     chat_template_kwargs: dict[str, Any] = {}
     """Variables for the template, such as `enable_thinking: false`."""
     template_date: Annotated[date, Field(strict=False)] | None = None

@@ -30,7 +30,7 @@ SLOW = (
     *("dpo/training/test_loop", "dpo/training/test_optimizer", "dpo/training/test_other_run"),
     *("dpo/training/test_precision", "dpo/training/test_reference_free"),
     *("dpo/training/test_reference_ranks", "pipelines/test_loop"),
-    *("pipelines/test_noise", "pipelines/test_paper_sentiment"),
+    *("pipelines/test_noise", "pipelines/test_paper_sentiment", "pipelines/test_paper_win_rates"),
     *("dpo/training/test_sharding", "dpo/training/test_trackers", "prefdata/check/test_rows"),
     *("prefdata/dedup/near/test_build_near", "prefdata/hub/test_doors"),
     *("prefdata/hub/test_inputs",),

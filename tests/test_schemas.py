@@ -19,6 +19,9 @@ OF_PIPELINES = {
     "loop.schema",
     "noise.schema",
     "result.schema",
+    "reward.schema",
+    "win-rates-config.schema",
+    "win-rates.schema",
 }  # compared by the pipelines' own tests
 
 

@@ -162,6 +162,7 @@ def check_tokenizer(model: str, build: Build) -> None:
         raise MismatchError("T201", model, problem, remedy)
     if own.template_sha256 != built.template_sha256:
         problem = f"its chat template differs from that of {build.path}, built with {built.name}"
+        remedy += ", or write the build's template to chat_template.jinja in the model's directory"
         raise MismatchError("T202", model, problem, remedy)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,6 +82,8 @@ def test_a_build_writes_texts_as_the_tasks_model_reads_them(
     rows, text = BUILDS[task]
     tokenizer = tiny_tokenizer(template=None)
     tokenizer.save_pretrained(tmp_path / "model")
+    template = {"tldr": "post.jinja", "dialogue": "transcript.jinja"}[task]
+    shutil.copyfile(PAPER / task / template, tmp_path / "model" / "chat_template.jinja")
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = yaml.safe_load((PAPER / task / "build.yaml").read_text("utf-8"))
     changes = {
