@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from dpo import encode_prompts, load_tokenizer
 from dpo.config import LossConfig
 from dpo.config_file import read_config
 from dpo.training.optimizer import learning_rate
@@ -58,20 +59,29 @@ def test_every_config_of_a_task_is_compared() -> None:
 
 COMPARISON = {
     "info": {"id": "1", "post": "It rained.", "title": "Rain", "subreddit": "x", "article": None},
-    "summaries": [{"text": "Sun.", "policy": "a"}, {"text": "Rain.", "policy": "b"}],
+    "summaries": [{"text": "Sun.", "policy": "a"}, {"text": "a dog.", "policy": "b"}],
     "choice": 1,
 }
 BUILDS = {
     "dialogue": (
         [
             {
-                "chosen": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Who?\n\nAssistant: Me.",
+                "chosen": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Who?\n\nAssistant: a dog.",
                 "rejected": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Who?\n\nAssistant: No.",
             }
         ],
-        "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Who?\n\nAssistant: |Me.<|im_end|>",
+        "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Who?\n\nAssistant:| a dog.<|im_end|>",
     ),
-    "tldr": ([COMPARISON], "POST: It rained.\n\nTL;DR: |Rain.<|im_end|>"),
+    "tldr": ([COMPARISON], "POST: It rained.\n\nTL;DR:| a dog.<|im_end|>"),
+}
+
+
+ASKED = {
+    "dialogue": [
+        {"role": role, "content": text}
+        for role, text in (("user", "Hi"), ("assistant", "Yes?"), ("user", "Who?"))
+    ],
+    "tldr": [{"role": "user", "content": "It rained."}],
 }
 
 
@@ -96,6 +106,8 @@ def test_a_build_writes_texts_as_the_tasks_model_reads_them(
 
     prompt, chosen = (tokenizer.decode(row[f"{part}_ids"]) for part in ("prompt", "chosen"))
     assert f"{prompt}|{chosen}" == text
+    sampled = encode_prompts([ASKED[task]], load_tokenizer(str(tmp_path / "model")))
+    assert sampled == [row["prompt_ids"]]  # " a" is one token: a prompt must not end in a space
 
 
 def test_the_commands_of_the_page_are_runs() -> None:
