@@ -14,6 +14,7 @@ from pipelines.paper.win_rates.cost import costs, judge_requests, table
 from pipelines.paper.win_rates.result import WinRates, win_rate
 from pipelines.paper.win_rates.run import Experiment
 from pipelines.paper.win_rates.settings import PAPER, Settings, read
+from prefdata.errors import CodedError
 from tests.dpo.judging.judge import answers_in, says
 from tests.dpo.server.loopback import Asked, Loopback, Reply, well
 from tests.dpo.tiny import save_tiny
@@ -221,6 +222,14 @@ def test_settings_are_checked_before_the_first_command(
 ) -> None:
     with pytest.raises(RecipeError, match=words):
         settings_of(tldr, tmp_path / "settings.yaml", **changes)
+
+
+def test_a_model_that_is_not_there_is_one_line(tldr: Changes, tmp_path: Path) -> None:
+    none = str(tmp_path / "none")
+    config = settings_of(tldr, tmp_path / "settings.yaml", model=none, out=str(tmp_path / "out"))
+
+    with pytest.raises(CodedError, match=r"none: is not a directory.*\[T101\]$"):
+        Experiment(config, Invoked()).run()
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 
 import prefdata
 from dpo.artifacts.like_base import open_base
+from dpo.model.load import load_config
 from pipelines.commands import Invoke, RecipeError, clean_exit, in_a_process, show
 from pipelines.paper.win_rates.result import WinRate, WinRates, win_rate
 from pipelines.paper.win_rates.settings import Evaluation, Settings, Words, read
@@ -92,6 +93,7 @@ class Experiment:
         template = self.settings.template
         if template is None:
             return model
+        load_config(model)  # T101 if there is no such model
         source = open_base(model).folder.resolve()
         folder = self.out / "models" / model.strip("./").replace("/", "--")
         shutil.rmtree(folder, ignore_errors=True)
