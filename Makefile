@@ -4,12 +4,13 @@ BIN := .venv/bin
 DEV := .venv/.dev
 DEMO := .venv/.demo
 BENCH := .venv/.bench
+PPO := .venv/.ppo
 DOCS := docs/api.md docs/codes.md docs/commands.md docs/config-build.md docs/config-train.md docs/formats.md docs/layouts.md docs/losses.md
 LOWEST := .lowest
 RELEASE := .release
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo paper test quick stress lowest check fmt golden bench dist clean
+.PHONY: help demo paper test quick stress lowest check fmt golden bench ppo dist clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -18,7 +19,7 @@ help:  ## What can be made
 demo: $(DEMO)  ## Raw files to a trained policy, on a real model (about ten minutes on two cores)
 	$(BIN)/python pipelines/quickstart/run.py
 
-paper: $(DEMO)  ## The paper's frontier of reward against KL, all methods (up to three hours on two cores)
+paper: $(BENCH) $(PPO)  ## The paper's frontier of reward against KL, all methods (up to three hours on two cores)
 	$(BIN)/python -m pipelines.paper.sentiment.run
 
 test: check  ## Everything that CI runs but the demo
@@ -56,6 +57,8 @@ golden: $(DEV)  ## Write the golden files anew; a change to one needs its reason
 bench: $(BENCH)  ## How the benchmarks are run
 	@cat bench/README.md
 
+ppo: $(PPO)  ## Install TRL 1.12, whose PPO `make paper` runs, in a directory of its own
+
 dist:  ## Wheel and sdist in dist/, equal when built again from the sdist, and their SBOM in .release
 	rm -rf dist $(RELEASE)
 	$(PYTHON) -m venv $(RELEASE)
@@ -92,4 +95,9 @@ $(DEMO): pyproject.toml .venv/.torch
 
 $(BENCH): pyproject.toml .venv/.torch
 	$(INSTALL) -e '.[train,dev,quickstart,bench]'
+	@touch $@
+
+# the last release that has PPO; alone, since .venv has the TRL of RLOO
+$(PPO): | .venv/.torch
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/ppo trl==1.12.0
 	@touch $@

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,6 +15,8 @@ from pipelines.commands import RecipeError
 from pipelines.paper.sentiment.data import keep_ended, prompt_rows, sft_rows
 from pipelines.paper.sentiment.evaluate import Point
 from pipelines.paper.sentiment.figure import draw
+from pipelines.paper.sentiment.peers import peers
+from pipelines.paper.sentiment.ppo import load_tokenizer
 from pipelines.paper.sentiment.result import advantages, best_of_points, places_of, schema
 from pipelines.paper.sentiment.run import Experiment
 from pipelines.paper.sentiment.settings import HERE, Settings, keep, read, runs
@@ -36,18 +41,23 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
             "optimizer={name: adamw, learning_rate: 1e-2}",
         ],
         "points": [1, 2], "seeds": [0, 1], "other_seeds": [0, 1], "dpo": [0.1],
-        "unlikelihood": [0.5], "best_of": [1, 2, 4], "rloo": [], "held_out": 6, "eval_k": 2,
+        "unlikelihood": [0.5], "best_of": [1, 2, 4], "rloo": [], "ppo": [], "ppo_batches": 2,
+        "held_out": 6, "eval_k": 2,
     }  # fmt: skip
     return Settings.model_validate(read(HERE / "settings.yaml").model_dump() | changes)
 
 
-def test_the_experiment_runs_by_commands_and_resumes_where_it_stopped(settings: Settings) -> None:
+def test_the_experiment_runs_by_commands_and_resumes_where_it_stopped(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings.model_copy(update={"ppo": [0.05]})
+    no_ppo = tmp_path / "ppo"
     first = Invoked(fail_at=10)
     with pytest.raises(KeyboardInterrupt):
-        Experiment(settings, first).run()
+        Experiment(settings, first, ppo_library=no_ppo).run()
 
     rest = Invoked()
-    result = Experiment(settings, rest).run()
+    result = Experiment(settings, rest, ppo_library=no_ppo).run()
 
     # the second run was trained, but not all of it evaluated
     assert first.names[:6] == [
@@ -56,9 +66,12 @@ def test_the_experiment_runs_by_commands_and_resumes_where_it_stopped(settings: 
     assert first.names[6:] == ["dpo-train", "dpo-export", "dpo-train", "dpo-export"]
     assert rest.names == ["dpo-ref", *["dpo-train", "dpo-export"] * 5]
     again = Invoked()
-    assert Experiment(settings, again).run().points == result.points
+    assert Experiment(settings, again, ppo_library=no_ppo).run().points == result.points
     assert again.names == ["dpo-ref"]
 
+    why = "TRL 1.12 is not installed; `make ppo` installs it"
+    assert result.left_out == {"ppo (TRL 1.12)": why}
+    assert f"ppo (TRL 1.12) is left out: {why}\n" in capsys.readouterr().out
     found = {(place.method, place.setting, place.step, place.seeds) for place in result.places}
     trained = [("dpo", "0.1"), ("unlikelihood", "0.5"), ("preferred-ft", "")]
     best = {("best-of-n", str(n), 0, 1) for n in (1, 2, 4)}
@@ -70,6 +83,56 @@ def test_the_experiment_runs_by_commands_and_resumes_where_it_stopped(settings: 
     assert {path.suffix for path in (settings.out / "runs").iterdir()} == {".json"}
     ElementTree.fromstring((settings.out / "frontier.svg").read_text("utf-8"))
     shutil.rmtree(settings.out)
+
+
+class AlsoPython(Invoked):
+    """The commands in this process, but for those of `python`, which get one of their own."""
+
+    def __call__(self, words: Sequence[str]) -> None:
+        if words[0] != "python":
+            return super().__call__(words)
+        self.names.append(words[2])
+        subprocess.run([sys.executable, *words[1:]], check=True, capture_output=True)
+        return None
+
+
+def only(settings: Settings, out: Path, **methods: Any) -> Settings:
+    """Return the settings with no method but these."""
+    none = {"dpo": [], "unlikelihood": [], "sft_on_chosen": False, "out": out}
+    return Settings.model_validate(settings.model_dump() | none | methods)
+
+
+@pytest.fixture
+def with_ppo(settings: Settings, tmp_path: Path) -> Settings:
+    found = only(settings, tmp_path / "out", ppo=[0.05], other_seeds=[0])
+    if peers(found)[0].missing:
+        pytest.skip("TRL 1.12 is not in .venv/ppo: `make ppo`")
+    return found
+
+
+def test_ppo_of_trl_is_a_point_and_is_not_run_twice(with_ppo: Settings) -> None:
+    first, again = AlsoPython(), AlsoPython()
+
+    result = Experiment(with_ppo, first).run()
+
+    assert first.names[-1] == "pipelines.paper.sentiment.ppo"
+    (found,) = (one for one in result.points if one.method == "ppo (TRL 1.12)")
+    assert (found.setting, found.seed, found.step) == ("0.05", 0, 2)
+    assert found.num_samples == 12
+    assert result.left_out == {}
+    assert [path.name for path in (with_ppo.out / "runs").iterdir()] == [
+        "ppo-0.05-seed0.points.json"
+    ]
+    assert Experiment(with_ppo, again).run().points == result.points
+    assert again.names == ["dpo-ref"]
+
+
+def test_padding_is_not_the_end_of_a_completion(settings: Settings) -> None:
+    """TRL's PPO masks padding by its id: an end that also pads would get no gradient."""
+    tokenizer = load_tokenizer(settings.model)
+
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    assert tokenizer.eos_token_id not in tokenizer(["a b c", "a"], padding=True)["input_ids"][1]
 
 
 def test_the_schema_of_the_result_is_current() -> None:
@@ -91,15 +154,28 @@ def test_the_shipped_settings_are_those_of_the_papers_figure() -> None:
     assert len(set(runs(settings))) == 4 * 3 + 5
     assert max(settings.points) == 48
     assert "steps=48" in settings.train
+    assert settings.ppo_batches * 4 == 48  # optimizer steps, with TRL's four passes over a batch
 
 
 def test_settings_of_what_is_there_may_not_change_but_for_the_runs(tmp_path: Path) -> None:
     before = read(HERE / "settings.yaml").model_copy(update={"out": tmp_path})
     keep(before)
 
-    keep(before.model_copy(update={"seeds": [0], "dpo": [0.1], "rloo": []}))
+    assert read(tmp_path / "settings.json") == before
+    keep(before.model_copy(update={"seeds": [0], "dpo": [0.1], "rloo": [], "ppo": []}))
     with pytest.raises(RecipeError, match=r"json: held_out was 120, and is 60; set it back"):
         keep(before.model_copy(update={"held_out": 60}))
+
+
+def test_a_setting_of_a_method_that_was_not_there_yet_may_be_anything(tmp_path: Path) -> None:
+    settings = read(HERE / "settings.yaml").model_copy(update={"out": tmp_path})
+    older = settings.model_dump(mode="json", exclude={"ppo", "ppo_learning_rate", "ppo_batches"})
+    (tmp_path / "settings.json").write_text(json.dumps(older))
+
+    keep(settings)
+
+    with pytest.raises(RecipeError, match="ppo_learning_rate was"):
+        keep(settings.model_copy(update={"ppo_learning_rate": 1.0}))
 
 
 def test_texts_are_split_at_their_beginning() -> None:

@@ -9,7 +9,7 @@ from pipelines.paper.sentiment.result import Place
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 440, 60, 170, 30, 50
 COLORS = {
     "dpo": "#b8860b", "best-of-n": "#555555", "unlikelihood": "#2a7f62", "preferred-ft": "#7b3f9d",
-    "rloo (TRL)": "#c0392b", "reference": "#000000",
+    "rloo (TRL)": "#c0392b", "ppo (TRL 1.12)": "#1f6fb2", "reference": "#000000",
 }  # fmt: skip
 
 

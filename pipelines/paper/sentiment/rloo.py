@@ -2,7 +2,7 @@
 
     python -m pipelines.paper.sentiment.rloo --settings settings.yaml --beta 0.05 --seed 0 --out DIR
 
-TRL 1.16 has no PPO; its `RLOOTrainer` is REINFORCE with the other completions' mean as baseline
+`RLOOTrainer` is REINFORCE with the other completions' mean as baseline
 (https://arxiv.org/abs/2402.14740) and a KL penalty. Its settings are TRL's, except for the sizes of
 this experiment, the learning rate (TRL's 1e-6 changes nothing in so few steps) and no dropout.
 """
@@ -28,12 +28,11 @@ def train(settings: Settings, *, beta: float, seed: int, out: Path) -> None:
     def reward(prompts: list[Any], completions: list[Any], **_: Any) -> list[float]:
         return list(scorer(prompts=prompts, completions=completions))
 
-    pairs = int(dict(word.split("=") for word in settings.train)["global_batch_size"])
     start = str(settings.out / "sft" / "model")
     rows = [{"prompt": row["prompt"]} for row in read_rows(settings.out / "prompts.jsonl")]
     config = RLOOConfig(
         output_dir=str(out / "trl"), seed=seed, beta=beta, max_steps=max(settings.points),
-        num_generations=settings.k, per_device_train_batch_size=2 * pairs,
+        num_generations=settings.k, per_device_train_batch_size=2 * settings.pairs_per_step,
         max_completion_length=settings.max_new_tokens,
         learning_rate=settings.rloo_learning_rate, lr_scheduler_type="constant",
         save_strategy="no", report_to=[], logging_steps=1, use_cpu=not torch.cuda.is_available(),

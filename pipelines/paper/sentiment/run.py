@@ -12,7 +12,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from pipelines.paper.sentiment.data import (
 )
 from pipelines.paper.sentiment.evaluate import Point, numbers, sampling
 from pipelines.paper.sentiment.figure import draw
+from pipelines.paper.sentiment.peers import PPO_LIBRARY, Peer, peers
 from pipelines.paper.sentiment.result import Frontier, advantages, best_of_points, places_of
 from pipelines.paper.sentiment.settings import HERE, Run, Settings, keep, read, runs
 
@@ -45,8 +45,11 @@ CHECKS_OFF = {
 class Experiment:
     """The stages, in the order of the paper."""
 
-    def __init__(self, settings: Settings, invoke: Invoke) -> None:
+    def __init__(
+        self, settings: Settings, invoke: Invoke, *, ppo_library: Path = PPO_LIBRARY
+    ) -> None:
         self.settings, self.out, self.invoke = settings, settings.out, invoke
+        self.peers = peers(settings, ppo_library)
         self.reference = str(self.out / "sft" / "model")
         self.clock = self.out / "seconds.json"
         self.seconds: dict[str, float] = {}
@@ -62,7 +65,7 @@ class Experiment:
         points = self._measure_reference()
         for run in runs(self.settings):
             points += self._evaluated(run)
-        others, left_out = self._train_rloo()
+        others, left_out = self._train_peers()
         points += others
         return self._write(points, left_out)
 
@@ -128,33 +131,31 @@ class Experiment:
         self._add("evaluate", time.perf_counter() - started)
         return Point(method=run.method, setting=run.setting, seed=run.seed, step=step, **measured)
 
-    def _train_rloo(self) -> tuple[list[Point], dict[str, str]]:
-        """Return the points of TRL's RLOO, or why there are none."""
-        if not self.settings.rloo:
-            return [], {}
-        if find_spec("trl") is None:
-            why = "TRL is not installed; `make bench` installs it"
-            print(f"rloo (TRL) is left out: {why}", flush=True)
-            return [], {"rloo (TRL)": why}
+    def _train_peers(self) -> tuple[list[Point], dict[str, str]]:
+        """Return the points of TRL's methods, and why there are none of some."""
+        left_out = {peer.method: peer.missing for peer in self.peers if peer.missing}
+        for method, why in left_out.items():
+            print(f"{method} is left out: {why}", flush=True)
         return [
-            self._one_rloo(Run("rloo (TRL)", f"{beta:g}", (), seed), beta)
+            self._one_of_trl(peer, beta, seed)
             for seed in self.settings.other_seeds
-            for beta in self.settings.rloo
-        ], {}
+            for peer in self.peers
+            if not peer.missing
+            for beta in peer.betas
+        ], left_out
 
-    def _one_rloo(self, run: Run, beta: float) -> Point:
-        folder = self.out / "runs" / f"rloo-{run.setting}-seed{run.seed}"
+    def _one_of_trl(self, peer: Peer, beta: float, seed: int) -> Point:
+        folder = self.out / "runs" / f"{peer.module}-{beta:g}-seed{seed}"
         points = folder.with_name(f"{folder.name}.points.json")
         if not points.exists():
             shutil.rmtree(folder, ignore_errors=True)  # TRL's run is short, and begun anew
-            words = ["python", "-m", "pipelines.paper.sentiment.rloo", "--beta", str(beta)]
-            words += ["--seed", str(run.seed), "--out", str(folder)]
-            self._command("rloo", [*words, "--settings", str(self.out / "settings.json")])
+            words = ["python", "-m", f"pipelines.paper.sentiment.{peer.module}"]
+            words += ["--beta", str(beta), "--seed", str(seed), "--out", str(folder)]
+            settings = str(self.out / "settings.json")
+            self._command(peer.module, [*words, "--settings", settings])
             measured: dict[str, Any] = numbers(self.evaluator.measure(str(folder / "model")))
             last = max(self.settings.points)
-            point = Point(
-                method=run.method, setting=run.setting, seed=run.seed, step=last, **measured
-            )
+            point = Point(method=peer.method, setting=f"{beta:g}", seed=seed, step=last, **measured)
             _write_points(points, [point])
             shutil.rmtree(folder)
         return Point.model_validate(json.loads(points.read_bytes())[0])

@@ -47,8 +47,16 @@ class Settings(StrictModel):
     best_of: list[PositiveInt]
     rloo: list[NonNegativeFloat]
     rloo_learning_rate: PositiveFloat
+    ppo: list[NonNegativeFloat]
+    ppo_learning_rate: PositiveFloat
+    ppo_batches: PositiveInt
+    """Batches of completions that PPO samples; each serves four optimizer steps, TRL's default."""
     held_out: PositiveInt
     eval_k: PositiveInt
+
+    @property
+    def pairs_per_step(self) -> int:
+        return int(dict(word.split("=", 1) for word in self.train)["global_batch_size"])
 
     @model_validator(mode="after")
     def _points_are_saved(self) -> "Settings":
@@ -58,7 +66,7 @@ class Settings(StrictModel):
         return self
 
 
-FREE = {"out", "seeds", "other_seeds", "dpo", "unlikelihood", "sft_on_chosen", "rloo"}
+FREE = {"out", "seeds", "other_seeds", "dpo", "unlikelihood", "sft_on_chosen", "rloo", "ppo"}
 """Keys that may change between two starts: they name runs, or the place of all of them."""
 
 
@@ -83,6 +91,9 @@ def find_scorer(name: str) -> Callable[..., Sequence[float]]:
 
 
 def read(path: Path) -> Settings:
+    """Return the settings in a user's YAML file, or in the JSON that `keep` wrote."""
+    if path.suffix == ".json":  # 3e-6 is a number there, and a text in YAML
+        return Settings.model_validate_json(path.read_bytes())
     return read_config(Settings, path, "pipelines/paper/sentiment/settings.py")
 
 
@@ -91,8 +102,8 @@ def keep(settings: Settings) -> None:
     path, now = settings.out / "settings.json", settings.model_dump(mode="json")
     then = json.loads(path.read_bytes()) if path.exists() else now
     for key in sorted(now.keys() - FREE):
-        if then.get(key) != now[key]:
-            problem = f"{key} was {then.get(key)}, and is {now[key]}"
+        if key in then and then[key] != now[key]:  # a new key decided nothing of what is there
+            problem = f"{key} was {then[key]}, and is {now[key]}"
             raise RecipeError(path, problem, "set it back, or name another `out`")
     settings.out.mkdir(parents=True, exist_ok=True)
     path.write_text(settings.model_dump_json(indent=2) + "\n")
