@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from dpo.config import LoraSettings
 from dpo.data.packing import PromptWithCompletions, pack
 from dpo.data.pairs import Pairs
+from dpo.data.shards import TableShard
 from dpo.errors import MODEL_ERRORS, DpoError, first_line
 from dpo.model.length_limits import start_afresh
 from dpo.model.load import checkpoint_layers, load_model
@@ -241,7 +242,7 @@ def pairs_of(rows: Sequence[PromptWithCompletions]) -> Pairs:
         "pair_id": names,
         "group_id": names,
     }
-    return Pairs([pa.table(columns)])
+    return Pairs([TableShard(pa.table(columns))])
 
 
 def _is_tied(model: PreTrainedModel) -> bool:

@@ -80,7 +80,7 @@ def steps_of(config: Any) -> list[tuple[Any, list[list[int]]]]:
     from dpo.data.pairs import Pairs
     from dpo.data.sampler import make_order
 
-    pairs = Pairs([shard.read() for shard in prefdata.open(config.data).shards("train")])
+    pairs = Pairs(prefdata.open(config.data).shards("train"))
     order = make_order(pairs, config)
     return [(pairs, order.step(step)) for step in range(1, config.steps + 1)]
 

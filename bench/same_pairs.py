@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Iterable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +35,10 @@ def fitting_units(build: Any, options: argparse.Namespace) -> list[list[int]]:
 
     pairs = train_pairs(build)
     if options.completions > 2:
-        starts = np.cumsum([0, *pairs.group_sizes])
-        units = [list(range(*bounds)) for bounds in pairwise(starts.tolist())]
+        units = map(list, pairs.each_group())
         return [unit for unit in units if len(unit) == pairs_of_unit(options)]
     prompts = np.array([len(pairs[row].prompt) for row in range(len(pairs))])
-    is_long = prompts >= options.long_prompts * (pairs.sizes - prompts) / 2
+    is_long = prompts >= options.long_prompts * (np.asarray(pairs.sizes) - prompts) / 2
     return [[int(row)] for row in np.flatnonzero(is_long)]
 
 
@@ -55,7 +53,7 @@ def units_of_step(options: argparse.Namespace) -> int:
 def train_pairs(build: Any) -> Any:
     from dpo.data.pairs import Pairs
 
-    return Pairs([shard.read() for shard in build.shards("train")])
+    return Pairs(build.shards("train"))
 
 
 def build_config(data: Path | str, model: str, out: Path) -> Any:

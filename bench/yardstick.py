@@ -60,7 +60,7 @@ def step_flops(config: Any) -> list[float]:
     body = sum(parameter.numel() for parameter in model.parameters())
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     body -= head if tied else 2 * head
-    pairs = Pairs([shard.read() for shard in prefdata.open(config.data).shards("train")])
+    pairs = Pairs(prefdata.open(config.data).shards("train"))
     order, found = make_order(pairs, config), []
     for step in range(1, config.steps + 1):
         prompts = [

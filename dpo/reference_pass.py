@@ -24,7 +24,6 @@ from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-import prefdata
 from dpo.data.pairs import Pairs
 from dpo.data.progress import Ledger
 from dpo.data.reference_folder import reference_folder, require_own_reference
@@ -49,7 +48,7 @@ from dpo.training.distributed import is_sharded, join_processes, sharding
 from prefdata.progress import Advance, Progress, Silent
 from prefdata.store.commit import lock_folder, make_folder
 from prefdata.store.manifest import shared_name
-from prefdata.store.reader import Build, Shard
+from prefdata.store.reader import Build, Shard, open_lazily
 from prefdata.store.shards import REFERENCE, TOKEN_LOGPS
 
 KEEP_EVERY = 30.0
@@ -99,21 +98,21 @@ def compute_reference(
     is_main = ranks.is_main_process
     progress = (progress if is_main else None) or Silent()
     tune_cpu_allocator()
-    build = prefdata.open(data, remembers=False)
+    build = open_lazily(data)
     folder = reference_folder(build.path, name)
     if is_main and isinstance(name, str):  # the caller checks the directory of a `Path`
         require_own_reference(folder, build.path)
     source = as_source(model)
     check_model(source)
-    check_tokenizer(find_parts(source).tokenizer, build)
+    largest_id = check_tokenizer(find_parts(source).tokenizer, build)
     make_folder(folder)
     shards = [shard for split in build.splits for shard in build.shards(split)]
     title = name.name if isinstance(name, Path) else "reference"
     lock = lock_folder(folder) if is_main else nullcontext()
     with lock, progress.bar(title, sum(s.rows for s in shards)) as advance:
         loaded = load_part(source, device=ranks.device, how=how)
-        pairs, base = Pairs([shard.read() for shard in shards]), find_parts(source).base
-        check_vocabulary(loaded, pairs, place=source.name)
+        pairs, base = Pairs(shards), find_parts(source).base
+        check_vocabulary(loaded, pairs, largest_known=largest_id, place=source.name)
         notices = (left_out(base, loaded), check_lengths(loaded, pairs, place=source.name))
         prepare = partial(fill, name=base, how=how)
         policy, why = make_policy(loaded, pairs, precision=precision, prepare=prepare)
@@ -168,7 +167,7 @@ def _write_shards(ledger: Ledger | None, shards: Sequence[Shard], run: _Pass) ->
 
 def _write_shard(ledger: Ledger | None, shard: Shard, run: _Pass, *, kept: int) -> None:
     """Write the reference columns of one token shard, in the order of its rows."""
-    name, pairs = Path(shard.name).name, Pairs([shard.read()])
+    name, pairs = Path(shard.name).name, Pairs([shard])
     pieces = [] if ledger is None else ledger.pieces(name)
     run.advance(kept)
     first, fresh, since = kept, [REFERENCE.empty_table()], time.monotonic()

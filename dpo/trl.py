@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-import prefdata
 from dpo.data.reference_store import open_reference
 from dpo.errors import UsageError
+from prefdata.store.reader import open_lazily
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -48,11 +48,11 @@ def trl_dataset(data: Path | str, split: str = "train", *, reference: str = "def
     """
     from datasets import Dataset, concatenate_datasets  # optional, and slow to import
 
-    build = prefdata.open(Path(data), remembers=False)
-    stored = open_reference(build, reference).tables(split)
+    build = open_lazily(Path(data))
+    stored = open_reference(build, reference).shards(split)
     parts = []
-    for shard, logps in zip(build.shards(split), stored, strict=True):
-        tokens = shard.read()
+    for shard, logps_of in zip(build.shards(split), stored, strict=True):
+        tokens, logps = shard.read(), logps_of.read()
         if any(tokens[f"{side}_mask"].null_count < len(tokens) for side in ("chosen", "rejected")):
             problem = "has completions of several turns, and TRL would train on all of them"
             raise UsageError("T160", str(data), problem, "train it with dpo-train")

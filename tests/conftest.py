@@ -17,7 +17,8 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).parent
 SLOW = (
     *("dpo/artifacts/test_hub", "dpo/data/test_groups", "dpo/data/test_reference"),
-    *("dpo/data/test_token_weights", "dpo/loss/test_loss", "dpo/model/test_cpu_memory"),
+    *("dpo/data/test_shards", "dpo/data/test_token_weights", "dpo/loss/test_loss"),
+    *("dpo/model/test_cpu_memory",),
     *("dpo/model/test_adapters", "dpo/model/test_held", "dpo/model/test_images"),
     *("dpo/model/test_sharded", "dpo/test_families", "test_architectures"),
     *("dpo/model/test_fingerprints", "dpo/model/test_length_limits"),

@@ -47,6 +47,7 @@ class Probe(NamedTuple):
 def probe(policy: Policy, pairs: Pairs, *, precision: Precision = "no") -> Probe:
     """Score a few pairs; every process of a sharded run must call this."""
     sample = permute(np.arange(min(SEEN, len(pairs))), len(pairs), key="saved")
+    pairs.shards.check(sample)
     rows = sample[np.argsort(pairs.sizes[sample], kind="stable")][:ROWS].tolist()
     was_training = policy.training
     policy.eval()

@@ -1,34 +1,107 @@
-"""Rows of a built split for training: views of the memory-mapped shards, without copies."""
+"""Rows of a built split for training: views of mapped shards, which are opened when needed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dpo.data.groups import Ids, find_group, group_starts, run_starts
+from dpo.data.lengths import Finder, LengthCounts, Lengths, Measure, Wanted, of_pair
 from dpo.data.packing import PromptWithCompletions
+from dpo.data.shards import Column, Shards, Source, one_chunk
+
+PARTS = ("prompt_ids", "chosen_ids", "rejected_ids")
+MASKS = ("chosen_mask", "rejected_mask")
 
 
-class _Lists(NamedTuple):
+class _Lists:
     """List column of one shard: row i is `values[offsets[i]:offsets[i + 1]]`."""
 
-    offsets: NDArray[np.int32]
-    values: NDArray[np.generic]
-    valid: NDArray[np.bool_] | None
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._array = one_chunk(column)
+        rows, buffers = len(self._array), self._array.buffers()
+        start = 4 * self._array.offset
+        self.offsets = (
+            np.frombuffer(buffers[1], np.int32, rows + 1, start) if rows else np.zeros(1, np.int32)
+        )
 
-    @classmethod
-    def of(cls, column: pa.ChunkedArray) -> "_Lists":
-        array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-        valid = None if array.null_count == 0 else np.asarray(array.is_valid())
-        offsets = array.offsets.to_numpy()
-        return cls(offsets, array.values.to_numpy(zero_copy_only=False), valid)
+    @cached_property
+    def values(self) -> NDArray[np.int32]:
+        return self._array.values.to_numpy()  # type: ignore[no-any-return]
 
-    def row(self, place: int) -> NDArray[np.generic] | None:
-        if self.valid is not None and not self.valid[place]:
-            return None
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the length of each row. Raises ValueError for offsets that cannot be right."""
+        lengths = np.diff(self.offsets)
+        if self.offsets[0] < 0 or (lengths < 0).any() or self.offsets[-1] > len(self._array.values):
+            raise ValueError("offsets are not those of lists")
+        return lengths.astype(np.int64)
+
+    def row(self, place: int) -> NDArray[np.int32]:
         return self.values[self.offsets[place] : self.offsets[place + 1]]
+
+
+class TokenShard:
+    """Columns of one token shard, all of them views of its file."""
+
+    def __init__(self, table: pa.Table, first: int) -> None:
+        self.first = first
+        """Index of its first row in the split."""
+        self._table = table
+        self.parts = [_Lists(table[name]) for name in PARTS]
+        self._masks = [None if table[name].null_count == len(table) else one_chunk(table[name])
+                       for name in MASKS]  # fmt: skip
+
+    def row(self, place: int) -> PromptWithCompletions:
+        """Return prompt, chosen and rejected of a row, with its masks."""
+        prompt, chosen, rejected = (part.row(place) for part in self.parts)
+        masks = tuple(_mask(column, place) for column in self._masks)
+        return PromptWithCompletions(prompt, (chosen, rejected), masks)
+
+    @property
+    def lengths(self) -> Lengths:
+        return np.stack([part.lengths for part in self.parts]).T  # each column contiguous
+
+    def size(self, place: int) -> int:
+        """Return the tokens of a row: prompt once, chosen and rejected."""
+        return int(sum(part.offsets[place + 1] - part.offsets[place] for part in self.parts))
+
+    def lengths_at(self, places: NDArray[np.int64]) -> Lengths:
+        """Return tokens of prompt, chosen and rejected of some rows."""
+        sizes = [part.offsets[places + 1] - part.offsets[places] for part in self.parts]
+        return np.stack(sizes, 1).astype(np.int64)
+
+    @cached_property
+    def group_ids(self) -> Ids:
+        return _ids(self._table["group_id"])
+
+    @cached_property
+    def pair_ids(self) -> Ids:
+        return _ids(self._table["pair_id"])
+
+    @property
+    def largest_id(self) -> int:
+        """Return the largest token id; -1 if there is none."""
+        return max((int(part.values.max()) for part in self.parts if len(part.values)), default=-1)
+
+    def numbers(self, name: str, places: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Return a column of numbers, of some rows or all; NaN where it is null."""
+        column = self._table[name]
+        if column.null_count == len(column):
+            values = np.broadcast_to(np.float32(np.nan), len(column))
+        else:
+            values = one_chunk(column).to_numpy(zero_copy_only=False)
+            values = values.astype(np.float32, copy=False)
+        return values if places is None else values[places]
+
+    def groups_at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return first row and number of rows of the group of some rows, (places, 2)."""
+        found = [find_group(self, place) for place in places.tolist()]
+        return np.array([(self.first + one.start, len(one)) for one in found], np.int64)
 
 
 class Deduplicated(NamedTuple):
@@ -40,66 +113,79 @@ class Deduplicated(NamedTuple):
 
 
 class Pairs:
-    """Rows of one split, by index."""
+    """Rows of one split, by index.
 
-    _columns = ("prompt_ids", "chosen_ids", "rejected_ids", "chosen_mask", "rejected_mask")
+    Columns are indexed by rows: `pairs.lengths[rows]`. Only what `rows` need is opened.
+    """
 
-    def __init__(self, tables: Sequence[pa.Table]) -> None:
-        self._starts = np.cumsum([0, *(table.num_rows for table in tables)])
-        self._shards = [[_Lists.of(table[name]) for name in self._columns] for table in tables]
-        self.weights = _numbers(tables, "weight")
-        self.margins = _numbers(tables, "margin")
-        self._pair_ids = [table["pair_id"] for table in tables]
-        self.prompts = _runs(tables, "group_id")
-        """Index of each row's prompt, (rows,): the rows of one prompt are adjacent."""
-        self.groups = _split_copies(tables, self.prompts)
-        """Index of each row's group, (rows,): the pairs of a prompt. In a mixture, where a pair has
-        several rows, each copy of the pairs is a group of its own."""
+    def __init__(self, shards: Sequence[Source]) -> None:
+        self.shards = Shards(shards, TokenShard)
+        floats, ints = np.zeros(0, np.float32), np.zeros(0, np.int64)
+        self.weights = Column(self.shards, lambda s, at: s.numbers("weight", at), empty=floats)
+        self.margins = Column(self.shards, lambda s, at: s.numbers("margin", at), empty=floats)
+        self.lengths = Column(self.shards, TokenShard.lengths_at, empty=np.zeros((0, 3), np.int64))
+        """Tokens of prompt, chosen and rejected of each row, (rows, 3)."""
+        self.sizes = Column(self.shards, lambda s, at: of_pair(s.lengths_at(at)), empty=ints)
+        """Tokens of each row: prompt once, chosen and rejected, (rows,)."""
+        self.groups = Column(self.shards, lambda s, at: s.groups_at(at)[:, 0], empty=ints)
+        """Number of each row's group, (rows,): its first row. A group has the pairs of a prompt; in
+        a mixture, where a pair has several rows, each copy of the pairs is a group of its own."""
+        self.shares = Column(self.shards, lambda s, at: 1 / s.groups_at(at)[:, 1], empty=floats)
+        """Share of each row in its group, (rows,)."""
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return len(self.shards)
 
     def __getitem__(self, row: int) -> PromptWithCompletions:
         """Return prompt, chosen and rejected of a row, with its masks."""
-        shard, place = self._locate(row)
-        prompt, chosen, rejected, *masks = (column.row(place) for column in self._shards[shard])
-        return PromptWithCompletions(prompt, (chosen, rejected), tuple(masks))  # type: ignore[arg-type]
-
-    def _locate(self, row: int) -> tuple[int, int]:
-        """Return the index of a row's shard, and its index in that."""
-        shard = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return shard, row - int(self._starts[shard])
+        shard, place = self.shards.locate(row)
+        return shard.row(place)
 
     @cached_property
-    def lengths(self) -> NDArray[np.int64]:
-        """Return the tokens of prompt, chosen and rejected of each row, (rows, 3)."""
-        shards = [
-            np.stack([np.diff(column.offsets) for column in columns[:3]], 1)
-            for columns in self._shards
-        ]
-        return np.concatenate(shards).astype(np.int64) if shards else np.zeros((0, 3), np.int64)
-
-    @cached_property
-    def sizes(self) -> NDArray[np.int64]:
-        """Return the tokens of each row: prompt once, chosen and rejected, (rows,)."""
-        sizes: NDArray[np.int64] = self.lengths.sum(1)
-        return sizes
+    def counts(self) -> LengthCounts:
+        """Return the numbers of rows by length: one pass over all shards."""
+        total = LengthCounts.of(np.zeros((0, 3), np.int64))
+        for counts in self.shards.scan(lambda shard: LengthCounts.of(shard.lengths)):
+            total = total.plus(counts)
+        return total
 
     @property
-    def longest_texts(self) -> NDArray[np.int64]:
-        """Return the tokens of each row's prompt and longer completion, (rows,)."""
-        longest: NDArray[np.int64] = self.lengths[:, 0] + self.lengths[:, 1:].max(1)
-        return longest
+    def largest_size(self) -> int:
+        """Return the tokens of the longest pair, its prompt once."""
+        return len(self.counts.pairs) - 1
 
-    @cached_property
-    def group_sizes(self) -> NDArray[np.int64]:
-        """Return the number of pairs of each group, (groups,)."""
-        return np.bincount(self.groups)
+    def find(self, measure: Measure, wanted: Sequence[Wanted]) -> list[int]:
+        """Return rows by their length, by a pass over the shards until all are found."""
+        finder = Finder(measure, wanted)
+        for shard in self.shards.scan(lambda shard: (shard.lengths, shard.first)):
+            if finder.is_done:
+                break
+            finder.see(*shard)
+        return [finder.rows[one] for one in wanted]
 
-    @cached_property
-    def prompt_sizes(self) -> NDArray[np.int64]:
-        """Return the number of rows of each prompt, (prompts,)."""
-        return np.bincount(self.prompts)
+    def longest_groups(self, most: int) -> list[range]:
+        """Return the groups with the most tokens if they shared nothing, the longest first."""
+        found: list[tuple[int, int, int]] = []  # tokens, negative; first row; rows
+
+        for groups in self.shards.scan(_group_sizes):
+            order = np.argsort(-groups[:, 0], kind="stable")[:most]
+            found += [(-size, start, rows) for size, start, rows in groups[order].tolist()]
+            found = sorted(found)[:most]
+        return [range(start, start + rows) for _, start, rows in found]
+
+    def each_prompt(self, *, first: int = 0) -> Iterator[range]:
+        """Yield the rows of each prompt that starts at or after `first`, in order."""
+        number = max(0, int(np.searchsorted(self.shards.starts, first, side="right")) - 1)
+        for at in range(number, len(self.shards.sources)):
+            shard = self.shards.open(at)
+            found = _between(shard, run_starts(shard.group_ids))
+            yield from (rows for rows in found if rows.start >= first)
+
+    def each_group(self) -> Iterator[range]:
+        """Yield the rows of each group, in order."""
+        for at in range(len(self.shards.sources)):
+            shard = self.shards.open(at)
+            yield from _between(shard, group_starts(shard.group_ids, shard.pair_ids))
 
     def share_prompts(self, rows: Sequence[int]) -> Deduplicated:
         """Return pairs, in any order, with each prompt and each of its completions once.
@@ -107,40 +193,43 @@ class Pairs:
         Pairs of one prompt stay separate if their prompts have different tokens, as a tokenizer may
         merge tokens over the boundary.
         """
+        pairs: list[PromptWithCompletions] = []
         places: dict[Any, list[int]] = {}
         for at, row in enumerate(rows):
-            places.setdefault(self._prompt_key(row), []).append(at)
+            shard, place = self.shards.locate(row)
+            pairs.append(shard.row(place))
+            key = shard.group_ids[place].tobytes(), pairs[at].prompt.tobytes()
+            places.setdefault(key, []).append(at)
         prompts: list[PromptWithCompletions] = []
         sides = np.zeros((len(rows), 2), np.int64)
         before = 0
         for some in places.values():
-            pairs = [self[rows[at]] for at in some]
-            joined, found = _join(pairs)
+            joined, found = _join([pairs[at] for at in some])
             prompts.append(joined)
             sides[some] = before + found
             before += len(joined.completions)
         return Deduplicated(prompts, sides)
 
-    def _prompt_key(self, row: int) -> Any:
-        """Return a key of the row's prompt: equal keys are equal prompts."""
-        prompt = self.prompts[row]
-        return prompt if self.prompt_sizes[prompt] == 1 else (prompt, self[row].prompt.tobytes())
-
     def num_tokens(self, rows: Sequence[int]) -> int:
         """Return the number of tokens that the model runs over for these pairs."""
         if len(rows) == 1:
-            return int(self.sizes[rows[0]])
+            shard, place = self.shards.locate(rows[0])
+            return shard.size(place)
         return sum(prompt.num_tokens for prompt in self.share_prompts(rows).prompts)
 
     def pair_id(self, row: int) -> str:
         """Return the row's id in hex, as error messages show it."""
-        shard, place = self._locate(row)
-        return str(self._pair_ids[shard][place].as_py().hex())
+        shard, place = self.shards.locate(row)
+        return bytes(shard.pair_ids[place]).hex()
 
     def largest_id(self) -> int:
-        """Return the largest token id in any row; -1 if there is none."""
-        values = [column.values for columns in self._shards for column in columns[:3]]
-        return max((int(ids.max()) for ids in values if len(ids)), default=-1)
+        """Return the largest token id in any row; -1 if there is none. Every shard is read."""
+        numbers = range(len(self.shards.sources))
+        return max((self.shards.open(number).largest_id for number in numbers), default=-1)
+
+    def num_without_margin(self) -> int:
+        """Return the number of rows without a margin, by a pass over all shards."""
+        return sum(self.shards.scan(lambda shard: int(np.isnan(shard.numbers("margin")).sum())))
 
 
 def _join(
@@ -166,49 +255,32 @@ def _join(
     )
 
 
-def _ids(tables: Sequence[pa.Table], name: str) -> NDArray[np.uint64]:
+def _between(shard: TokenShard, starts: NDArray[np.int64]) -> Iterator[range]:
+    """Yield the rows from each start in a shard to the next one, or its end."""
+    edges = (shard.first + np.append(starts, len(shard.group_ids))).tolist()
+    yield from (range(*two) for two in pairwise(edges))
+
+
+def _group_sizes(shard: TokenShard) -> NDArray[np.int64]:
+    """Return tokens, first row and number of rows of each group of a shard, (groups, 3)."""
+    starts = group_starts(shard.group_ids, shard.pair_ids)
+    rows = np.diff(starts, append=len(shard.group_ids))
+    sizes = np.add.reduceat(of_pair(shard.lengths), starts) if len(starts) else starts
+    return np.stack([sizes, shard.first + starts, rows], 1)
+
+
+def _mask(column: pa.Array | None, place: int) -> NDArray[np.bool_] | None:
+    """Return the mask of a row; None if all of its tokens count."""
+    value = None if column is None else column[place]
+    if value is None or not value.is_valid:
+        return None
+    return value.values.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+
+
+def _ids(column: pa.ChunkedArray) -> Ids:
     """Return a column of 16 bytes as two numbers a row, (rows, 2)."""
-    arrays = [chunk for table in tables for chunk in table[name].chunks]
-    parts = [
-        np.frombuffer(array.buffers()[1], np.uint8)[16 * array.offset :][: 16 * len(array)]
-        for array in arrays
-        if len(array)
-    ]
-    return np.concatenate([np.zeros(0, np.uint8), *parts]).view(np.uint64).reshape(-1, 2)
-
-
-def _runs(tables: Sequence[pa.Table], name: str) -> NDArray[np.int64]:
-    """Number rows by runs of equal values in a column of 16 bytes."""
-    keys = _ids(tables, name)
-    is_new = np.ones(len(keys), np.int64)
-    is_new[1:] = (keys[1:] != keys[:-1]).any(1)
-    return np.cumsum(is_new) - 1
-
-
-def _split_copies(tables: Sequence[pa.Table], prompts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number rows by prompt and copy: the n-th row of a pair is in the n-th group of its prompt.
-
-    Rows a b c a b a of one prompt are the groups 0 0 0 1 1 2.
-    """
-    rows = np.flatnonzero(np.bincount(prompts)[prompts] > 1)
-    ids = _ids(tables, "pair_id")[rows]
-    order = np.lexsort((ids[:, 1], ids[:, 0]))  # stable: copies stay in the order of their rows
-    is_first = np.ones(len(ids), np.bool_)
-    is_first[1:] = (ids[order[1:]] != ids[order[:-1]]).any(1)
-    if is_first.all():
-        return prompts
-    starts = np.flatnonzero(is_first)
-    copy = np.zeros(len(prompts), np.int64)
-    before = np.repeat(starts, np.diff(np.append(starts, len(ids))))
-    copy[rows[order]] = np.arange(len(ids)) - before
-    is_new = np.ones(len(prompts), np.int64)
-    is_new[1:] = (prompts[1:] != prompts[:-1]) | (copy[1:] != copy[:-1])
-    return np.cumsum(is_new) - 1
-
-
-def _numbers(tables: Sequence[pa.Table], name: str) -> NDArray[np.float32]:
-    """Return a column over all shards; NaN where it is null."""
-    nothing = [np.zeros(0, np.float32)]
-    return np.concatenate([table[name].to_numpy() for table in tables] or nothing).astype(
-        np.float32
-    )
+    array = one_chunk(column)
+    if not len(array):
+        return np.zeros((0, 2), np.uint64)
+    numbers = np.frombuffer(array.buffers()[1], np.uint64, 2 * len(array), 16 * array.offset)
+    return numbers.reshape(-1, 2)

@@ -5,23 +5,28 @@ i of its token shard.
 """
 
 import operator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import orjson
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpo.data.reference_folder import reference_folder
+from dpo.data.shards import Column, Shards, one_chunk
+from dpo.data.token_weights import SIDES, TokenWeights, weigh_reference
 from dpo.errors import MismatchError
 from dpo.precision import Precision, Quantize, Weights
 from prefdata.store.canonical import hash_json, to_json
 from prefdata.store.manifest import ShardSeal
-from prefdata.store.reader import Build, is_inside
+from prefdata.store.reader import Build, Shard, is_inside
 from prefdata.store.shards import REFERENCE, read_shard
-from prefdata.store.verify import check_seal
+from prefdata.store.verify import SealsOnce, check_size
 
+Logps = NDArray[np.float32]
 _NOT_FINITE = "delete it and run `dpo-ref` again, which stops at such a row and reports the cause"
 
 
@@ -97,23 +102,118 @@ class ReferenceManifest(BaseModel):
         return to_json(self.model_dump(mode="json"))
 
 
+class ReferenceShard(NamedTuple):
+    """Log-probs of one token shard, checked before they are returned."""
+
+    folder: Path
+    seal: ShardSeal
+    first: int
+    """Index of its first row in the split."""
+    checks: SealsOnce
+
+    @property
+    def rows(self) -> int:
+        return self.seal.rows
+
+    def check(self) -> None:
+        """Refuse a file that does not match its hash, unless it was checked before."""
+        self.checks.check(self.folder / self.seal.path, self.seal.seal)
+
+    def read(self) -> pa.Table:
+        """Return the log-probs, memory-mapped. Raises MismatchError (T211) if one is not finite."""
+        self.check()
+        table = self.peek()
+        _check_finite(table, self)
+        return table
+
+    def peek(self) -> pa.Table:
+        return read_shard(self.folder / self.seal.path, rows=self.rows, schema=REFERENCE)
+
+
 class Reference(NamedTuple):
-    """Finished reference directory whose files match its manifest."""
+    """Finished reference directory; each file is checked before its log-probs are returned."""
 
     folder: Path
     manifest: ReferenceManifest
+    checks: SealsOnce
+
+    def shards(self, split: str) -> list[ReferenceShard]:
+        """Return the files of one split, in the order of its token shards."""
+        seals = [seal for seal in self.manifest.shards if seal.split == split]
+        firsts = np.cumsum([0, *(seal.rows for seal in seals)]).tolist()
+        return [
+            ReferenceShard(self.folder, seal, first, self.checks)
+            for seal, first in zip(seals, firsts[:-1], strict=True)
+        ]
 
     def tables(self, split: str) -> list[pa.Table]:
         """Return the memory-mapped tables of one split, in the order of its token shards."""
-        return [
-            read_shard(self.folder / seal.path, rows=seal.rows, schema=REFERENCE)
-            for seal in self.manifest.shards
-            if seal.split == split
-        ]
+        return [shard.read() for shard in self.shards(split)]
+
+    def token_logps(self, split: str, rows: Sequence[int]) -> list[tuple[Logps, Logps]]:
+        """Return the log-probs of the tokens of chosen and rejected, in nats, of some rows."""
+        shards = Shards(self.shards(split), lambda table, _first: table)
+        shards.check(rows)
+        found: list[tuple[Logps, Logps]] = []
+        for row in rows:
+            table, place = shards.locate(row)
+            names = REFERENCE.names[3:]
+            chosen, rejected = (table[name][place].values.to_numpy() for name in names)
+            found.append((chosen, rejected))
+        return found
+
+
+def reference_column(
+    stored: Sequence[ReferenceShard], tokens: Sequence[Shard], counting: TokenWeights | None
+) -> Column[Any]:
+    """Return sums over chosen and rejected, (rows, 2), in nats, by row; weighted if asked for."""
+    empty = np.zeros((0, 2), np.float32)
+    if counting is None:
+        return Column(Shards(stored, lambda table, _first: table), _sums, empty=empty)
+    both = [_WithMasks(*two) for two in zip(stored, tokens, strict=True)]
+    return Column(
+        Shards(both, lambda table, _first: table),
+        lambda table, places: weigh_reference(counting, table.take(places)),
+        empty=empty,
+    )
+
+
+class _WithMasks(NamedTuple):
+    """Log-probs of a shard with the masks of its completions."""
+
+    stored: ReferenceShard
+    tokens: Shard
+
+    @property
+    def rows(self) -> int:
+        return self.stored.rows
+
+    def check(self) -> None:
+        self.stored.check()
+        self.tokens.check()
+
+    def read(self) -> pa.Table:
+        return self._join(self.stored.read(), self.tokens.read())
+
+    def peek(self) -> pa.Table:
+        return self._join(self.stored.peek(), self.tokens.peek())
+
+    def _join(self, table: pa.Table, tokens: pa.Table) -> pa.Table:
+        for side in SIDES:
+            table = table.append_column(f"{side}_mask", tokens[f"{side}_mask"])
+        return table
+
+
+def _sums(table: pa.Table, places: NDArray[np.int64]) -> NDArray[np.float32]:
+    names = REFERENCE.names[1:3]
+    return np.stack([one_chunk(table[name]).to_numpy()[places] for name in names], 1)
 
 
 def open_reference(build: Build, name: str | Path) -> Reference:
-    """Open finished log-probs by name; check their seals and that they belong to this build."""
+    """Open finished log-probs by name; check that they belong to this build, and their files.
+
+    Of a build that was opened lazily the files are hashed at their first use.
+    """
     folder = reference_folder(build.path, name)
     path = folder / "manifest.json"
     remedy = f"run `dpo-ref {build.path} --model MODEL --name {name}`"
@@ -125,27 +225,24 @@ def open_reference(build: Build, name: str | Path) -> Reference:
         raise MismatchError("T204", str(folder), problem, f"{remedy}, with another name")
     _check_shards(manifest, build, path)
     for seal in manifest.shards:
-        check_seal(folder / seal.path, seal.seal, None)
-    reference = Reference(folder, manifest)
-    _check_finite(reference)
+        check_size(folder / seal.path, seal.seal)
+    reference = Reference(folder, manifest, SealsOnce())
+    if build.checks is None:
+        for split in build.splits:
+            reference.tables(split)
     return reference
 
 
-def _check_finite(reference: Reference) -> None:
+def _check_finite(table: pa.Table, shard: ReferenceShard) -> None:
     """Refuse stored log-probs that are NaN or infinite (T211): they cannot train a model."""
-    for split in dict.fromkeys(seal.split for seal in reference.manifest.shards):
-        before = 0
-        for table in reference.tables(split):
-            for name in REFERENCE.names[1:3]:
-                wrong = np.flatnonzero(~np.isfinite(table[name].to_numpy()))
-                if len(wrong):
-                    pair = table["pair_id"][int(wrong[0])].as_py().hex()
-                    problem = f"row {before + int(wrong[0]):,} of {split} (pair {pair[:12]}) has "
-                    problem += (
-                        f"{name} {table[name][int(wrong[0])].as_py()}; {len(wrong):,} such values"
-                    )
-                    raise MismatchError("T211", str(reference.folder), problem, _NOT_FINITE)
-            before += table.num_rows
+    for name in REFERENCE.names[1:3]:
+        wrong = np.flatnonzero(~np.isfinite(table[name].to_numpy()))
+        if len(wrong):
+            place = int(wrong[0])
+            pair = table["pair_id"][place].as_py().hex()[:12]
+            problem = f"row {shard.first + place:,} of {shard.seal.split} (pair {pair}) has {name}"
+            problem += f" {table[name][place].as_py()}; {len(wrong):,} such values in its shard"
+            raise MismatchError("T211", str(shard.folder), problem, _NOT_FINITE)
 
 
 def _check_shards(manifest: ReferenceManifest, build: Build, path: Path) -> None:

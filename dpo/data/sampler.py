@@ -8,15 +8,17 @@ without a list of a billion indices.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from typing import NamedTuple
+from itertools import islice, takewhile
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpo.config import TrainConfig
+from dpo.data.groups import Groups
 from dpo.data.packing import bin_pack
-from dpo.data.pairs import Pairs
+from dpo.data.pairs import Pairs, TokenShard
+from dpo.data.shards import Column
 from dpo.errors import UsageError
 from prefdata.hashing import mix
 
@@ -26,21 +28,23 @@ ROUNDS = 6
 
 
 class Order(NamedTuple):
-    """Order of units over steps: unit u, a pair or a group, is rows [starts[u], starts[u + 1])."""
+    """Order of units over steps: a unit is a pair or a group."""
 
-    starts: NDArray[np.int64]
-    shares: NDArray[np.float32] | None
+    units: Sequence[range]
+    """Rows of each unit."""
+    num_rows: int
+    shares: Column[TokenShard] | None
     """Share of each row in its group, (rows,); None unless the loss is averaged over groups."""
     seed: int
     batch: int
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return len(self.units)
 
     def step(self, step: int) -> list[list[int]]:
         """Return the units of a step, counted from 1, each as its rows."""
         units = step_pairs(len(self), seed=self.seed, step=step, batch=self.batch)
-        return [list(range(self.starts[unit], self.starts[unit + 1])) for unit in units]
+        return [list(self.units[unit]) for unit in units.tolist()]
 
     def rows(self, step: int) -> list[int]:
         """Return the rows of a step."""
@@ -48,9 +52,13 @@ class Order(NamedTuple):
 
     def num_pairs(self, steps: int) -> int:
         """Return the number of pairs of the first `steps` steps."""
-        if int(self.starts[-1]) == len(self):
+        if self.num_rows == len(self):
             return steps * self.batch
-        return sum(len(self.rows(step)) for step in range(1, steps + 1))
+        epochs, left = divmod(steps * self.batch, len(self))
+        last = permute(np.arange(left), len(self), key=f"{self.seed}/{epochs}")
+        return epochs * self.num_rows + sum(
+            len(self.units[unit]) for unit in np.sort(last).tolist()
+        )
 
     def weights(self, rows: list[int], num_pairs: int) -> NDArray[np.float32]:
         """Return the weights of rows in a step of `num_pairs`; over the step they sum to it."""
@@ -59,14 +67,26 @@ class Order(NamedTuple):
         return self.shares[rows] * np.float32(num_pairs / self.batch)
 
 
+class Alone(Sequence[range]):
+    """Units of one row each."""
+
+    def __init__(self, num_rows: int) -> None:
+        self._rows = range(num_rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, unit: Any) -> Any:
+        row = self._rows[unit]
+        return range(row, row + 1)
+
+
 def make_order(pairs: Pairs, config: TrainConfig) -> Order:
     """Return the order that a config describes."""
     by_group = config.batch_unit == "groups"
-    starts = run_starts(pairs.group_sizes) if by_group else np.arange(len(pairs) + 1)
-    shares = None
-    if config.average_over == "groups":
-        shares = (1 / pairs.group_sizes[pairs.groups]).astype(np.float32)
-    return Order(starts, shares, config.seed, config.global_batch_size)
+    units: Sequence[range] = Groups(pairs.shards) if by_group else Alone(len(pairs))
+    shares = pairs.shares if config.average_over == "groups" else None
+    return Order(units, len(pairs), shares, config.seed, config.global_batch_size)
 
 
 def num_steps(config: TrainConfig, num_units: int) -> int:
@@ -81,11 +101,6 @@ def num_steps(config: TrainConfig, num_units: int) -> int:
     return steps
 
 
-def run_starts(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the first row of each run of rows, such as a group, and the number of rows."""
-    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-
-
 def pack_units(
     pairs: Pairs, units: Sequence[list[int]], *, budget: int, ranks: int = 1
 ) -> list[list[list[int]]]:
@@ -93,6 +108,7 @@ def pack_units(
 
     Every rank has the same number of packs, possibly empty ones, so that collectives match.
     """
+    pairs.shards.check([row for unit in units for row in unit])
     sizes = [pairs.num_tokens(unit) for unit in units]
     shares = bin_pack(sizes, budget=budget, ranks=ranks)
     most = max(map(len, shares))
@@ -107,11 +123,10 @@ def packs_in_order(
     pairs: Pairs, count: int, *, budget: int, ranks: int = 1, first: int = 0
 ) -> Iterator[list[list[list[int]]]]:
     """Yield rows [first, count) in order: windows of whole prompts, as `pack_units` packs them."""
-    starts = np.minimum(run_starts(pairs.prompt_sizes), count)
-    bounds = [(start, stop) for start, stop in pairwise(starts.tolist()) if first <= start < stop]
-    for at in range(0, len(bounds), WINDOW):
-        units = [list(range(*some)) for some in bounds[at : at + WINDOW]]
-        yield pack_units(pairs, units, budget=budget, ranks=ranks)
+    prompts = takewhile(lambda rows: rows.start < count, pairs.each_prompt(first=first))
+    units = (list(range(rows.start, min(rows.stop, count))) for rows in prompts)
+    while window := list(islice(units, WINDOW)):
+        yield pack_units(pairs, window, budget=budget, ranks=ranks)
 
 
 def step_pairs(num_pairs: int, *, seed: int, step: int, batch: int) -> NDArray[np.int64]:

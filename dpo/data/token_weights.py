@@ -77,17 +77,13 @@ def wpo_weight(pack: Pack, logps_N: Tensor, collisions_N: Tensor) -> Tensor:
     return torch.exp(pack.sums(logps_N.detach() - collisions_N) / pack.lengths())
 
 
-def weigh_reference(
-    counting: TokenWeights, tokens: Sequence[pa.Table], reference: Sequence[pa.Table]
-) -> NDArray[np.float32]:
-    """Return the weighted sums of stored log-probs; `tokens` are their token shards, (rows, 2)."""
+def weigh_reference(counting: TokenWeights, stored: pa.Table) -> NDArray[np.float32]:
+    """Return the weighted sums of stored log-probs, (rows, 2); masks are columns of the table."""
+    sides = [_counted(stored[f"{s}_mask"], stored[f"ref_{s}_token_logps"]) for s in SIDES]
     rows = []
-    for shard, stored in zip(tokens, reference, strict=True):
-        pair_ids = shard["pair_id"].to_pylist()
-        sides = [_counted(shard[f"{s}_mask"], stored[f"ref_{s}_token_logps"]) for s in SIDES]
-        for pair_id, *both in zip(pair_ids, *sides, strict=True):
-            weights = counting.weights(pair_id.hex(), [len(logps) for logps in both])
-            rows.append([np.dot(w, logps) for w, logps in zip(weights, both, strict=True)])
+    for pair_id, *both in zip(stored["pair_id"].to_pylist(), *sides, strict=True):
+        weights = counting.weights(pair_id.hex(), [len(logps) for logps in both])
+        rows.append([np.dot(w, logps) for w, logps in zip(weights, both, strict=True)])
     return np.array(rows, np.float32).reshape(-1, 2)
 
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from dpo.data.packing import PromptWithCompletions, bin_pack, pack
 from dpo.model.policy import device_of
-from dpo.model.self_check import check_policy, probe_places
+from dpo.model.self_check import check_policy, probe_lengths
 
 PACK_TOKENS = 2048
 
@@ -38,7 +38,8 @@ def completion_logps(
         for prompt, some in zip(prompts, completions, strict=True)
     ]
     longest = np.array([len(row.prompt) + max(map(len, row.completions)) for row in rows])
-    places = probe_places(model.config, longest)
+    wanted = probe_lengths(model.config, np.bincount(longest))
+    places = [int(np.flatnonzero(longest == one.length)[one.place]) for one in wanted]
     policy, _ = check_policy(model, [rows[place] for place in places])
     found: list[list[float]] = [[]] * len(rows)
     for some in bin_pack([row.num_tokens for row in rows], budget=PACK_TOKENS)[0]:

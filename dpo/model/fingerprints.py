@@ -21,6 +21,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from dpo.data.lengths import Wanted, of_longest
 from dpo.data.pairs import Pairs
 from dpo.data.reference_store import Reference, ReferenceManifest
 from dpo.errors import MismatchError
@@ -153,9 +154,13 @@ def values_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def check_tokenizer(model: str, build: Build) -> None:
-    """Refuse a model whose tokenizer or template differs from that of the build."""
-    built, own = build.manifest.tokenizer, load_tokenizer_spec(model).seal()
+def check_tokenizer(model: str, build: Build) -> int:
+    """Refuse a model whose tokenizer or template differs from that of the build.
+
+    Returns the tokenizer's largest id, which no id in the shards exceeds.
+    """
+    spec = load_tokenizer_spec(model)
+    built, own = build.manifest.tokenizer, spec.seal()
     remedy = f"build again with --tokenizer {model}"
     if own.tokenizer_sha256 != built.tokenizer_sha256:
         problem = f"its tokenizer differs from that of {build.path}, built with {built.name}"
@@ -164,11 +169,19 @@ def check_tokenizer(model: str, build: Build) -> None:
         problem = f"its chat template differs from that of {build.path}, built with {built.name}"
         remedy += ", or write the build's template to chat_template.jinja in the model's directory"
         raise MismatchError("T202", model, problem, remedy)
+    return max(spec.backend.get_vocab(with_added_tokens=True).values(), default=-1)
 
 
-def check_vocabulary(model: PreTrainedModel, *splits: Pairs, place: str) -> None:
-    """Refuse ids for which the model has no embedding."""
+def check_vocabulary(
+    model: PreTrainedModel, *splits: Pairs, largest_known: int, place: str
+) -> None:
+    """Refuse ids for which the model has no embedding.
+
+    All shards are read if the tokenizer has an id without an embedding, `largest_known`.
+    """
     rows = int(model.get_input_embeddings().weight.size(0))  # type: ignore[operator]
+    if largest_known < rows:
+        return
     largest = max(pairs.largest_id() for pairs in splits)
     if largest >= rows:
         problem = f"has {rows:,} embeddings, but the shards contain the id {largest:,}"
@@ -183,12 +196,12 @@ def check_lengths(model: PreTrainedModel, pairs: Pairs, *, place: str) -> str | 
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(limit, int) or not len(pairs):
         return None
-    tokens = pairs.longest_texts
-    row = int(tokens.argmax())
-    if int(tokens[row]) <= limit:
+    counts = pairs.counts.longest
+    longest, beyond = len(counts) - 1, int(counts[limit + 1 :].sum())
+    if not beyond:
         return None
-    pair = f"pair {pairs.pair_id(row)[:12]} has {int(tokens[row]):,} tokens"
-    beyond = int((tokens > limit).sum())
+    (row,) = pairs.find(of_longest, [Wanted(longest, 0)])
+    pair = f"pair {pairs.pair_id(row)[:12]} has {longest:,} tokens"
     if _has_table(model, limit):
         problem = f"has {limit:,} positions, but {pair}, the longest of {beyond:,}"
         raise MismatchError("T198", place, problem, f"build again with max_length: {limit}")

@@ -5,6 +5,7 @@ one, and for each length that the config names (a window, a chunk, a rotary limi
 beyond it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
+from dpo.data.lengths import Counts, Wanted, add_counts, of_longest, of_rank
 from dpo.data.packing import Pack, PromptWithCompletions, bin_pack, pack
 from dpo.data.pairs import Pairs
 from dpo.errors import MODEL_ERRORS, UsageError, first_line, is_of_memory
@@ -169,36 +171,43 @@ def logits_notice(policy: Policy) -> str | None:
 
 def probes(config: Any, splits: Sequence[Pairs]) -> list[PromptWithCompletions]:
     """Return the pairs of the check, chosen by the length of their longer text, each once."""
-    starts = np.cumsum([0, *map(len, splits)])
-    lengths = np.concatenate([split.longest_texts for split in splits])
-    found = []
-    for row in probe_places(config, lengths):
-        number = int(np.searchsorted(starts, row, side="right")) - 1
-        found.append(splits[number][row - int(starts[number])])
-    return found
+    counts = add_counts(*(split.counts.longest for split in splits))
+    return _find(splits, probe_lengths(config, counts))
 
 
-def probe_places(config: Any, lengths: NDArray[np.int64]) -> list[int]:
+def probe_lengths(config: Any, counts: Counts) -> list[Wanted]:
     """Return the rows to check: the shortest, the median, the longest, and those past a limit."""
-    order = np.argsort(lengths, kind="stable")
-    ascending = lengths[order]
-    chosen = [0, len(order) // 2, len(order) - 1]
-    within = [limit for limit in lengths_named(config) if ascending[0] <= limit < ascending[-1]]
-    chosen += [int(np.searchsorted(ascending, limit, side="right")) for limit in within[:LIMITS]]
-    found: list[int] = order[list(dict.fromkeys(chosen))].tolist()
-    return found
+    below, total = np.cumsum(counts), int(counts.sum())
+    shortest = int(np.flatnonzero(counts)[0])
+    chosen = [0, total // 2, total - 1]
+    within = [limit for limit in lengths_named(config) if shortest <= limit < len(counts) - 1]
+    chosen += [int(below[limit]) for limit in within[:LIMITS]]
+    return [of_rank(counts, rank) for rank in dict.fromkeys(chosen)]
+
+
+def _find(splits: Sequence[Pairs], wanted: Sequence[Wanted]) -> list[PromptWithCompletions]:
+    """Return the rows with these places among those of a length, counted over all splits."""
+    found: dict[Wanted, PromptWithCompletions] = {}
+    before: Counter[int] = Counter()
+    for split in splits:
+        counts = Counter(dict(enumerate(split.counts.longest.tolist())))
+        here = [one for one in wanted if 0 <= one.place - before[one.length] < counts[one.length]]
+        own = [Wanted(one.length, one.place - before[one.length]) for one in here]
+        for one, row in zip(here, split.find(of_longest, own), strict=True):
+            found[one] = split[row]
+        before.update(counts)
+    return [found[one] for one in wanted]
 
 
 def length_notice(policy: Policy, *splits: Pairs) -> str | None:
     """Return a notice if rotary frequencies depend on length and texts cross a limit, else None."""
-    lengths = np.concatenate(
-        [(split.lengths[:, :1] + split.lengths[:, 1:]).ravel() for split in splits]
-    )
+    counts = add_counts(*(split.counts.texts for split in splits))
+    total = int(counts.sum())
     for limit in policy.limits:
-        beyond = int((lengths > limit.tokens).sum())
-        if 0 < beyond < len(lengths) or (beyond and limit.grows):
+        beyond = int(counts[limit.tokens + 1 :].sum())
+        if 0 < beyond < total or (beyond and limit.grows):
             return (
-                f"{beyond:,} of {len(lengths):,} texts are longer than {limit.tokens:,} tokens,"
+                f"{beyond:,} of {total:,} texts are longer than {limit.tokens:,} tokens,"
                 " where the model's rotary frequencies change: they run in separate rows"
             )
     return None

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from dpo.data.pairs import Pairs
@@ -23,7 +22,6 @@ from dpo.errors import MismatchError
 from dpo.model.float32 import in_float32, is_float32
 from dpo.model.kernel_check import text_by_text
 from dpo.model.policy import Policy, RowLogps, row_logps
-from prefdata.store.shards import REFERENCE
 
 SPOT_ROWS = 32
 WORST_TOKEN = 1e-3
@@ -73,7 +71,8 @@ def spot_check(policy: Policy, pairs: Pairs, reference: Reference, split: str) -
     rows = np.sort(permute(np.arange(count), len(pairs), key="spot check")).tolist()
     precision = reference.manifest.mixed_precision
     rounds = precision != "no" or not is_float32(policy.model)
-    stored = _stored_token_logps(reference, split, rows)
+    pairs.shards.check(rows)
+    stored = [RowLogps(*sides) for sides in reference.token_logps(split, rows)]
     again: list[RowLogps] = []
     exact: list[RowLogps] = []
     for start in range(0, count, 4):
@@ -200,10 +199,3 @@ def _spread(again: Sequence[RowLogps], stored: Sequence[RowLogps]) -> Spread:
 
 def _tokens(rows: Sequence[RowLogps]) -> NDArray[np.float64]:
     return np.concatenate([side for row in rows for side in row]).astype(np.float64)
-
-
-def _stored_token_logps(reference: Reference, split: str, rows: Sequence[int]) -> list[RowLogps]:
-    """Return the token log-probs of chosen and rejected for each of these rows of a split."""
-    table = pa.concat_tables([REFERENCE.empty_table(), *reference.tables(split)])
-    columns = [table[f"ref_{side}_token_logps"] for side in ("chosen", "rejected")]
-    return [RowLogps(*(column[row].values.to_numpy() for column in columns)) for row in rows]

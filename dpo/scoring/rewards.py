@@ -25,6 +25,9 @@ _COLUMNS = (
 )  # fmt: skip
 
 
+_OF_TEXT = ("pair_id", "source", "line", "ordinal", "meta")
+
+
 class Accuracy(BaseModel):
     """Share of pairs in which the policy agrees with the label; ties count half."""
 
@@ -73,7 +76,7 @@ def score_pairs(
     """Return one row per pair: its source, rewards, margin, and the chance that chosen wins."""
     parts = []
     for split in build.splits:
-        text = pl.DataFrame(build.text(split))
+        text = pl.DataFrame(build.text(split, _OF_TEXT))
         mine, theirs = (_sums(stored, split) for stored in (policy, reference))
         if not len(text):
             continue
@@ -81,7 +84,7 @@ def score_pairs(
         margin = rewards[:, 0] - rewards[:, 1]
         margin[np.abs(margin) <= beta * TIE] = 0.0
         parts.append(
-            text.select("pair_id", "source", "line", "ordinal", "meta").with_columns(
+            text.select(_OF_TEXT).with_columns(
                 split=pl.lit(split),
                 reward_chosen=rewards[:, 0],
                 reward_rejected=rewards[:, 1],

@@ -45,7 +45,7 @@ from prefdata.store.ownership import (
     require_not_below,
     require_not_same,
 )
-from prefdata.store.reader import Build
+from prefdata.store.reader import Build, open_lazily
 from prefdata.store.staging import has_own_staging
 
 _NAMES = ("data", "policy", "reference", "scores.parquet", "suspects.jsonl", "score.json")
@@ -92,7 +92,7 @@ def score(
     with lock_folder(out):
         claim.save()
         build = _open_data(data, out, options)
-        pairs = Pairs([shard.read() for split in build.splits for shard in build.shards(split)])
+        pairs = Pairs([shard for split in build.splits for shard in build.shards(split)])
         for name, model in models.items():
             check_lengths(model, pairs, place=name)
         policy = _logps(build, options.model, out / "policy", options, progress)
@@ -130,7 +130,7 @@ def _claim(data: Sequence[str], out: Path, options: ScoreOptions) -> Claim:
 
 def _open_data(data: Sequence[str], out: Path, options: ScoreOptions) -> Build:
     if len(data) == 1 and (Path(data[0]) / NAME).exists():
-        return prefdata.open(data[0], remembers=False)
+        return open_lazily(data[0])
     for name in data:
         if (Path(name) / NAME).exists() or has_own_staging(Path(name)):
             problem = "is a build among others" if len(data) > 1 else "is not a finished build"

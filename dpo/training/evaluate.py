@@ -1,13 +1,15 @@
 """Evaluation: the metrics of training over a split, without gradients."""
 
+from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise, takewhile
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from dpo.data.sampler import make_order, packs_in_order
+from dpo.data.sampler import packs_in_order
 from dpo.loss import PairLogps
 from dpo.training.metrics import by_name, is_right, means, pair_sums, rounded
 from dpo.training.setup import TrainContext
@@ -65,12 +67,21 @@ def _score(run: TrainContext, split: Split) -> _Scored:
     packs = (rows for window in windows for rows in window[run.accelerator.process_index])
     whole, _ = forward_logps(run, split, packs, range(count))
     run.policy.train()
-    cuts = make_order(split.pairs, run.config).starts[:: run.config.global_batch_size]
     batches = [
         PairLogps(*(column[start:stop] for column in whole))
-        for start, stop in pairwise([*cuts[cuts < count].tolist(), count])
+        for start, stop in pairwise([*_cuts(run, split, count), count])
     ]
     return _Scored(torch.cat([run.objective(b) * b.weight for b in batches]), whole)
+
+
+def _cuts(run: TrainContext, split: Split, count: int) -> Iterator[int]:
+    """Yield the first row of each batch of units among the first `count` pairs."""
+    size = run.config.global_batch_size
+    if run.config.batch_unit == "pairs":
+        yield from range(0, count, size)
+        return
+    starts = (rows.start for rows in split.pairs.each_group())
+    yield from islice(takewhile(lambda start: start < count, starts), 0, None, size)
 
 
 def _metrics(run: TrainContext, split: Split, scored: _Scored, prefix: str) -> dict[str, float]:
@@ -106,7 +117,7 @@ def sample(run: TrainContext) -> list[dict[str, Any]]:
 
 def _by_source(split: Split, right: Tensor, prefix: str) -> dict[str, float]:
     """Return the accuracy of each input file's pairs, if the split has several."""
-    numbers = torch.from_numpy(split.source_numbers[: len(right)]).to(right.device)
+    numbers = torch.from_numpy(split.source_numbers[: len(right)].astype(np.int32)).to(right.device)
     return {
         f"{prefix}rewards/accuracies/{name}": float(right[numbers == number].mean())
         for number, name in enumerate(split.sources)

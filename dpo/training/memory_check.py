@@ -1,13 +1,14 @@
 """Memory check: the largest pack runs before step 1, so that an OOM appears at once."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dpo.data.lengths import costliest, of_pair
 from dpo.errors import MODEL_ERRORS, TrainingError, UsageError, first_line, is_of_memory
 from dpo.training.optimizer import init_optimizer_state
 from dpo.training.setup import TrainContext
 
-COUNTED = 1024
+COUNTED = 64
+"""Groups whose tokens are counted: those with the most if no completion were shared."""
 
 
 def check_memory(run: TrainContext) -> None:
@@ -21,11 +22,9 @@ def check_memory(run: TrainContext) -> None:
     UsageError (T183) if the model's own code fails.
     """
     pairs = run.train.pairs
-    units, sizes = _longest_units(run)
-    most = run.config.global_batch_size  # a pack has pairs of one step
-    chosen = costliest(sizes, budget=run.config.pack_size, most=most)
-    rows_of = [range(*run.order.starts[units[at] : units[at] + 2]) for at in chosen]
-    rows = [row for some in rows_of for row in some]
+    chosen = _largest_pack(run)
+    rows = [row for unit in chosen for row in unit]
+    pairs.shards.check(rows)
     _allocate_moments(run)
     try:
         with run.autocast():
@@ -35,9 +34,9 @@ def check_memory(run: TrainContext) -> None:
     except (MemoryError, *MODEL_ERRORS) as error:
         if not is_of_memory(error):
             raise _fails(run, error) from error
-        name, longest = pairs.pair_id(rows[0])[:12], int(sizes[chosen[0]])
-        tokens = int(sizes[chosen].sum())
-        whose = "pair" if len(rows_of[0]) == 1 else "the group of pair"
+        name, sizes = pairs.pair_id(rows[0])[:12], [pairs.num_tokens(unit) for unit in chosen]
+        longest, tokens = sizes[0], sum(sizes)
+        whose = "pair" if len(chosen[0]) == 1 else "the group of pair"
         detail = f"{whose} {name} has {longest:,} of them"
         problem = f"{tokens:,} tokens do not fit into memory ({detail})"
         remedy = (
@@ -72,34 +71,16 @@ def _fails(run: TrainContext, error: Exception) -> UsageError:
     return UsageError("T183", run.config.model, problem, remedy)
 
 
-def _longest_units(run: TrainContext) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the indices of units and their tokens: all pairs, or the groups that may be longest.
-
-    Counting a group's tokens takes time, so only those with the largest bounds are counted.
-    """
-    pairs, starts = run.train.pairs, run.order.starts
+def _largest_pack(run: TrainContext) -> list[range]:
+    """Return the rows of the pairs or groups of the largest pack; the longest comes first."""
+    pairs = run.train.pairs
+    budget, most = run.config.pack_size, run.config.global_batch_size  # a pack is of one step
     if len(run.order) == len(pairs):
-        return np.arange(len(pairs)), pairs.sizes
-    bounds = np.add.reduceat(pairs.sizes, starts[:-1])
-    units = np.argsort(-bounds, kind="stable")[:COUNTED]
-    sizes = [pairs.num_tokens(range(starts[unit], starts[unit + 1])) for unit in units]
-    return units, np.array(sizes, np.int64)
-
-
-def costliest(sizes: NDArray[np.int64], *, budget: int, most: int) -> list[int]:
-    """Return the longest, then repeatedly the longest other that still fits, at most `most`.
-
-    >>> costliest(np.array([3, 9, 4, 2]), budget=15, most=8)
-    [1, 2, 3]
-    """
+        wanted = costliest(pairs.counts.pairs, budget=budget, most=most)
+        return [range(row, row + 1) for row in pairs.find(of_pair, wanted)]
+    groups = pairs.longest_groups(COUNTED)
+    sizes = [pairs.num_tokens(group) for group in groups]
     order = np.argsort(sizes, kind="stable")
-    ascending = sizes[order]
-    place = len(order) - 1
-    rows, room = [int(order[place])], budget - int(ascending[place])
-    while len(rows) < most:
-        place = min(place, int(np.searchsorted(ascending, room, side="right"))) - 1
-        if place < 0:
-            break
-        rows.append(int(order[place]))
-        room -= int(ascending[place])
-    return rows
+    wanted = costliest(np.bincount(sizes), budget=budget, most=most)
+    by_rank = np.cumsum(np.bincount(sizes)) - np.bincount(sizes)
+    return [groups[order[by_rank[one.length] + one.place]] for one in wanted]

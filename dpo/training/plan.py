@@ -158,7 +158,7 @@ def make_plan(model: PreTrainedModel, run: Run) -> Plan:
     can_checkpoint = bool(model.supports_gradient_checkpointing)
     config, chosen = _choose(run, sizes.memory, kept, can_checkpoint=can_checkpoint)
     run = run._replace(config=config)
-    tokens = max(int(run.pairs.sizes.max()), config.pack_size)
+    tokens = max(run.pairs.largest_size, config.pack_size)
     pack = kept.pack(tokens, checkpointed=config.checkpoints)
     memory = sizes.memory._replace(pack=pack)
     lines = (_say_model(sizes, run), _say_steps(run), *_say_memory(memory, run.place), *chosen)
@@ -279,7 +279,7 @@ def _choose(
 ) -> tuple[TrainConfig, list[str]]:
     """Return the config with what is null in it chosen, and a message for each choice."""
     config, place, chosen = run.config, run.place, []
-    room, longest = int(FULL * place.total) - fixed.total, int(run.pairs.sizes.max())
+    room, longest = int(FULL * place.total) - fixed.total, run.pairs.largest_size
     update: dict[str, Any] = {}
     if config.gradient_checkpointing is None:
         least = max(longest, config.pack_tokens or PACK_ON_CPU)

@@ -6,12 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-import prefdata
 from dpo.config import ReferenceConfig, TrainConfig
 from dpo.data.pairs import Pairs
 from dpo.data.reference_folder import MANIFEST, reference_folder
@@ -50,7 +48,7 @@ from dpo.training.split import Split, read_eval_splits, read_split
 from prefdata.hub.inputs import is_hub_name
 from prefdata.records.split_names import rank_of
 from prefdata.sharing.local import pull_cached
-from prefdata.store.reader import Build
+from prefdata.store.reader import Build, open_lazily
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def open_run(
     source, how = source_of(config), sharding()
     empty = _check_models(config, source)
     build, config = _open_data(config, accelerator)
-    check_tokenizer(find_parts(source).tokenizer, build)
+    largest_id = check_tokenizer(find_parts(source).tokenizer, build)
     objective = Objective(config.loss)
     data = _read_data(build, config, objective)
     reference, train, test = data.reference, data.train, data.test
@@ -115,7 +113,7 @@ def open_run(
     for line in plan.lines:
         on_message(line)
     config = plan.config
-    policy, why, notices = _open_policy(config, data.seen, accelerator.device, how)
+    policy, why, notices = _open_policy(config, data.seen, largest_id, (accelerator.device, how))
     weights = WeightsId.of(source, policy.model)
     spread = reference and _check_reference(config, policy, weights, train, (reference, how))
     sampler = None if test is None else open_sampler(config, test.pairs, policy)
@@ -169,6 +167,8 @@ def _read_data(build: Build, config: TrainConfig, objective: Objective) -> _Data
     train = read_split(build, reference, "train", config)
     _require_margins(objective, train.pairs, place=str(config.data))
     order = make_order(train.pairs, config)
+    if config.batch_unit == "groups" and len(order) != build.splits["train"].groups:
+        train.pairs.shards.check()  # a mixture has more; else ids are damaged, and the order wrong
     further = read_eval_splits(build, reference, config)
     check_watched(config, reference, {name: split.sources for name, split in further.items()})
     test = further.pop(config.eval_split or "", None)
@@ -228,17 +228,21 @@ def _open_reference(build: Build, config: TrainConfig, objective: Objective) -> 
 
 
 def _open_policy(
-    config: TrainConfig, seen: list[Pairs], device: torch.device, how: Sharding | None
+    config: TrainConfig,
+    seen: list[Pairs],
+    largest_id: int,
+    where: tuple[torch.device, Sharding | None],
 ) -> tuple[Policy, str | None, tuple[str, ...]]:
     """Return the policy, why its prompts are not shared, and messages about the model.
 
     Its attention is checked on the pairs of the run.
     """
+    device, how = where
     require_backend(config.attention, device, dropout=config.dropout)
     model = load_part(source_of(config), device=device, how=how, dropout=config.dropout)
     if has_adapter(model) and config.lora is None:
         absorb_adapter(model)
-    check_vocabulary(model, *seen, place=config.model)
+    check_vocabulary(model, *seen, largest_known=largest_id, place=config.model)
     options = PolicyOptions(
         backend=config.attention,
         dropout=config.dropout,
@@ -259,8 +263,9 @@ def _open_policy(
 
 def _require_margins(objective: Objective, pairs: Pairs, *, place: str) -> None:
     name = objective.needs_margins
-    missing = int(np.isnan(pairs.margins).sum())
-    if name is not None and missing:
+    missing = 0 if name is None else pairs.num_without_margin()
+    if missing:
+        pairs.shards.check()  # so that damage is reported as such
         problem = f"{missing:,} pairs have no margin, which {name} needs"
         remedy = "build from data with scores or margins, or choose another loss"
         raise UsageError("T126", place, problem, remedy)
@@ -301,7 +306,7 @@ def _open_data(config: TrainConfig, accelerator: Accelerator) -> tuple[Build, Tr
         with accelerator.main_process_first():  # one process fetches it
             path, pinned = pull_cached(str(config.data))
         config = config.model_copy(update={"data": Path(pinned)})
-    build = prefdata.open(path, remembers=False)
+    build = open_lazily(path)
     main = _eval_split(build, config.eval_split)
     for name in config.eval_splits:
         if _eval_split(build, name) == main:

@@ -1,7 +1,7 @@
 """Splits of a build with their reference log-probs, as batches of packs."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 from dpo.config import TrainConfig
 from dpo.data.packing import Pack, pack
 from dpo.data.pairs import Pairs
-from dpo.data.reference_store import Reference
-from dpo.data.token_weights import TokenWeights, weigh, weigh_reference, wpo_weight
+from dpo.data.reference_store import Reference, reference_column
+from dpo.data.shards import Column, Rows
+from dpo.data.token_weights import TokenWeights, weigh, wpo_weight
 from dpo.loss import PairLogps
 from dpo.model.policy import PolicyOutput
 from prefdata.store.reader import Build
@@ -31,14 +32,20 @@ class Split(NamedTuple):
     """One split with its reference log-probs."""
 
     pairs: Pairs
-    ref_logps: NDArray[np.float32]
+    ref_logps: NDArray[np.float32] | Column[Any]
     """Sums over chosen and rejected under the reference, (rows, 2), nats; NaN without one."""
     counting: TokenWeights | None = None
     """Weights of tokens; None if all count equally."""
     sources: tuple[str, ...] = ()
     """Names of the files that the rows are from, if there are several."""
-    source_numbers: NDArray[np.int32] = np.zeros(0, np.int32)
+    source_numbers: NDArray[np.unsignedinteger[Any]] = np.zeros(0, np.uint8)
     """Index of each row's file in `sources`."""
+
+    def check(self, rows: Rows) -> None:
+        """Hash the shards of these rows that are new. Raises the error of a wrong one."""
+        self.pairs.shards.check(rows)
+        if isinstance(self.ref_logps, Column):
+            self.ref_logps.shards.check(rows)
 
     def batch(self, rows: list[int], device: torch.device) -> Batch:
         """Return pairs as one pack, with each prompt and each of its completions once."""
@@ -65,10 +72,8 @@ class Split(NamedTuple):
             sums = weigh(batch.pack, token_logps_N, sides, weights)
             counted = [[some.sum() for some in pair] for pair in weights]
             lengths = lengths.new_tensor(np.array(counted))
-        ref, margin, group = (
-            torch.from_numpy(column[rows]).to(sums.device)
-            for column in (self.ref_logps, self.pairs.margins, self.pairs.groups)
-        )
+        columns = (self.ref_logps[rows], self.pairs.margins[rows], self.pairs.groups[rows])
+        ref, margin, group = (torch.from_numpy(column).to(sums.device) for column in columns)
         return PairLogps(
             chosen=sums[:, 0],
             rejected=sums[:, 1],
@@ -84,18 +89,15 @@ class Split(NamedTuple):
 
 
 def read_split(build: Build, reference: Reference | None, split: str, config: TrainConfig) -> Split:
-    shards = [shard.read() for shard in build.shards(split)]
-    pairs, counting = Pairs(shards), None
+    """Return a split; its shards are opened when rows of them are needed."""
+    shards, counting = build.shards(split), None
     if config.ld_alpha is not None or config.sampo:
         counting = TokenWeights(config.ld_alpha, config.seed)
+    pairs = Pairs(shards)
     if reference is None:
-        return Split(pairs, np.full((len(pairs), 2), np.nan, np.float32), counting)
-    tables = reference.tables(split)
-    if counting is not None:
-        return Split(pairs, weigh_reference(counting, shards, tables), counting)
-    columns = ("ref_chosen_logps", "ref_rejected_logps")
-    sums = [np.stack([table[name].to_numpy() for name in columns], 1) for table in tables]
-    return Split(pairs, np.concatenate(sums) if sums else np.zeros((0, 2), np.float32))
+        without = np.broadcast_to(np.float32(np.nan), (len(pairs), 2))
+        return Split(pairs, without, counting)
+    return Split(pairs, reference_column(reference.shards(split), shards, counting), counting)
 
 
 def read_eval_splits(
@@ -116,8 +118,12 @@ def _with_sources(
     split = read_split(build, reference, name, config)
     if len(build.manifest.inputs) < 2:
         return split
-    column = build.text(name)["source"].combine_chunks().dictionary_encode()
-    paths = column.dictionary.to_pylist()
+    paths: dict[str, int] = {}
+    numbers = []
+    for column in build.text_column(name, "source"):
+        found = [paths.setdefault(path, len(paths)) for path in column.dictionary.to_pylist()]
+        kind = np.min_scalar_type(len(paths))
+        numbers.append(np.array(found, kind)[np.asarray(column.indices)])
     names = [Path(path).name for path in paths]
-    names = names if len(set(names)) == len(names) else paths
-    return split._replace(sources=tuple(names), source_numbers=np.array(column.indices))
+    names = names if len(set(names)) == len(names) else list(paths)
+    return split._replace(sources=tuple(names), source_numbers=np.concatenate(numbers))

@@ -95,6 +95,7 @@ def _gradients(run: TrainContext, step: int) -> tuple[dict[str, float], float]:
 def packs_of(run: TrainContext, step: int) -> list[list[int]]:
     """Return this rank's packs of a step, as rows; every rank gets the same number of packs."""
     units, ranks = run.order.step(step), run.accelerator.num_processes
+    run.train.check([row for unit in units for row in unit])  # all ranks raise the same error
     packs = pack_units(run.train.pairs, units, budget=run.config.pack_size, ranks=ranks)
     return packs[run.accelerator.process_index]
 

@@ -1,6 +1,6 @@
 """Reader of finished builds: only files in the manifest, and only if they match its hashes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,11 +12,12 @@ from prefdata.arrow import empty_table
 from prefdata.errors import UsageError
 from prefdata.records.schema import DUPLICATES, REJECTED
 from prefdata.records.split_names import rank_of
+from prefdata.store.commit import FileDigest
 from prefdata.store.content import hash_content
 from prefdata.store.manifest import Manifest, OtherFile, ShardSeal, SplitStats, read_manifest
 from prefdata.store.shards import TOKENS, read_shard
 from prefdata.store.staging import NEAR_FILE
-from prefdata.store.verify import cache_folder, check_seal
+from prefdata.store.verify import SealsOnce, cache_folder, check_seal, check_size
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -26,7 +27,7 @@ _SHOWN = 3  # inputs named by `repr`
 
 
 class Shard(NamedTuple):
-    """One verified token shard."""
+    """One token shard, verified before its rows are returned."""
 
     path: Path
     name: str
@@ -35,9 +36,26 @@ class Shard(NamedTuple):
     rows: int
     tokens: int
     sha256: str
+    bytes: int
+    checks: SealsOnce | None = None
+    """Check at first use; None if the shard was checked when its build was opened."""
+
+    @property
+    def seal(self) -> FileDigest:
+        return FileDigest(self.bytes, self.sha256)
+
+    def check(self) -> None:
+        """Refuse a shard that does not match its hash, unless it was checked before."""
+        if self.checks is not None:
+            self.checks.check(self.path, self.seal)
 
     def read(self) -> pa.Table:
         """Return the shard's rows, memory-mapped, not copied."""
+        self.check()
+        return read_shard(self.path, rows=self.rows)
+
+    def peek(self) -> pa.Table:
+        """Return the shard's rows without hashing it, for counts that decide no row of a step."""
         return read_shard(self.path, rows=self.rows)
 
 
@@ -48,6 +66,8 @@ class Build(NamedTuple):
     manifest: Manifest
     remembers: bool = True
     """True if digests of unchanged files come from the cache."""
+    checks: SealsOnce | None = None
+    """Check of shards at their first use; None if all were checked when the build was opened."""
 
     def __repr__(self) -> str:
         """Return three lines: place and content, splits, tokenizer and inputs."""
@@ -80,20 +100,24 @@ class Build(NamedTuple):
         """Return the split's token shards, in order."""
         self._check_split(split)
         return [
-            Shard(self.path / seal.path, seal.path, seal.split, seal.rows, seal.tokens, seal.sha256)
+            Shard(
+                self.path / seal.path, seal.path, seal.split, seal.rows, seal.tokens,
+                seal.sha256, seal.bytes, self.checks,
+            )
             for seal in self.manifest.shards
             if seal.split == split
-        ]
+        ]  # fmt: skip
 
     def tokens(self, split: str) -> pa.Table:
         """Return all rows of a split, memory-mapped, not copied: one chunk for each shard."""
         tables = [shard.read() for shard in self.shards(split)]
         return pa.concat_tables(tables) if tables else empty_table(TOKENS)
 
-    def text(self, split: str) -> pa.Table:
-        """Return the kept pairs of a split as text; row n is row n of `tokens`."""
+    def text(self, split: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the kept pairs of a split as text, or some columns; row n is row n of `tokens`."""
         self._check_split(split)
-        return self._parquet(f"text/{split}-")
+        names = None if columns is None else list(columns)
+        return self._parquet(f"text/{split}-", names)
 
     def text_parts(self, split: str) -> Iterator[pa.Table]:
         """Yield the kept pairs of a split, one row group at a time."""
@@ -102,6 +126,13 @@ class Build(NamedTuple):
             reader = parquet.ParquetFile(file)
             for group in range(reader.num_row_groups):
                 yield reader.read_row_group(group)
+
+    def text_column(self, split: str, name: str) -> Iterator[pa.DictionaryArray]:
+        """Yield one column of a split's text, a file at a time, without reading the others."""
+        self._check_split(split)
+        for file in self._checked(f"text/{split}-"):
+            column = parquet.read_table(file, columns=[name])[name]
+            yield column.combine_chunks().dictionary_encode()
 
     def dataset(self, split: str) -> "Dataset":
         """Return the kept pairs of a split as a `datasets.Dataset`."""
@@ -141,8 +172,9 @@ class Build(NamedTuple):
                 return self.path / name
         raise UsageError("E139", str(self.path), f"has no {name}", "see its manifest")
 
-    def _parquet(self, prefix: str) -> pa.Table:
-        return pa.concat_tables(parquet.read_table(path) for path in self._checked(prefix))
+    def _parquet(self, prefix: str, columns: list[str] | None = None) -> pa.Table:
+        paths = self._checked(prefix)
+        return pa.concat_tables(parquet.read_table(path, columns=columns) for path in paths)
 
     def _with_columns(self, prefix: str, schema: pa.Schema) -> pa.Table:
         """Return a table with null in the columns that earlier versions did not write."""
@@ -179,12 +211,29 @@ def open_build(path: str | Path, *, remembers: bool = True) -> Build:
     return Build(folder, manifest, remembers)
 
 
+def open_lazily(path: str | Path) -> Build:
+    """Open a finished build whose shards are hashed at their first use, each byte of them.
+
+    Missing files, sizes and links are checked here, so a build of any size opens in seconds.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    for seal in manifest.shards:
+        check_size(_inside(folder, seal), seal.seal)
+    return Build(folder, manifest, remembers=False, checks=SealsOnce())
+
+
 def _check_file(folder: Path, entry: ShardSeal | OtherFile, *, remembers: bool) -> None:
+    check_seal(_inside(folder, entry), entry.seal, cache_folder() if remembers else None)
+
+
+def _inside(folder: Path, entry: ShardSeal | OtherFile) -> Path:
+    """Return the path of a file of a build. Raises E130 for a link out of its directory."""
     path = folder / entry.path
     if not is_inside(path, folder):
         problem = "is a link that leads out of the build's directory"
         raise UsageError("E130", str(path), problem, "replace it with the file itself")
-    check_seal(path, entry.seal, cache_folder() if remembers else None)
+    return path
 
 
 def is_inside(path: Path, folder: Path) -> bool:

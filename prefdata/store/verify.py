@@ -5,7 +5,7 @@ and ctime. Any write moves ctime, and no program can set it back. A file that ch
 last two seconds is never cached: a second write could fall into the same tick of the clock.
 
 Bit rot below the file system changes no timestamp. So training and computing log-probs do not use
-the cache: they hash each byte that they read.
+the cache: they hash each file that they read, at its first use.
 """
 
 import os
@@ -16,6 +16,7 @@ from prefdata.errors import UsageError
 from prefdata.store.commit import FileDigest, sha256_file
 
 _SETTLED_NANOSECONDS = 2_000_000_000
+_REMEDY = "restore it, or build again with --replace"
 
 
 def cache_folder() -> Path:
@@ -45,17 +46,46 @@ def check_seal(path: Path, seal: FileDigest, cache: Path | None) -> None:
 
     Without a `cache` it is always read whole; with one, only if it may have changed.
     """
-    remedy = "restore it, or build again with --replace"
-    if not path.is_file():
-        raise UsageError("E135", str(path), "is missing, though the manifest lists it", remedy)
-    size = path.stat().st_size
-    if size != seal.bytes:
-        problem = f"has {size:,} bytes; the manifest says {seal.bytes:,}"
-        raise UsageError("E135", str(path), problem, remedy)
+    check_size(path, seal)
     digest = sha256_file(path) if cache is None else sha256_cached(path, cache)
     if digest != seal.sha256:
         problem = "is damaged: its sha256 does not match the manifest"
-        raise UsageError("E136", str(path), problem, remedy)
+        raise UsageError("E136", str(path), problem, _REMEDY)
+
+
+def check_size(path: Path, seal: FileDigest) -> None:
+    """Refuse a file that is missing or has another size; its bytes are not read."""
+    if not path.is_file():
+        raise UsageError("E135", str(path), "is missing, though the manifest lists it", _REMEDY)
+    size = path.stat().st_size
+    if size != seal.bytes:
+        problem = f"has {size:,} bytes; the manifest says {seal.bytes:,}"
+        raise UsageError("E135", str(path), problem, _REMEDY)
+
+
+class SealsOnce:
+    """Checks of files at their first use: every byte is hashed once in a process.
+
+    A file that was replaced or written since is hashed again.
+    """
+
+    def __init__(self) -> None:
+        self._checked: dict[Path, tuple[int, ...]] = {}
+
+    def check(self, path: Path, seal: FileDigest) -> None:
+        """Refuse a file that is missing or does not match its digest."""
+        if not self._is_known(path):
+            check_size(path, seal)
+            identity = _identity(path)
+            check_seal(path, seal, None)
+            self._checked[path] = identity
+
+    def _is_known(self, path: Path) -> bool:
+        """Return whether a file was checked and is unchanged."""
+        try:
+            return path in self._checked and self._checked[path] == _identity(path)
+        except OSError:
+            return False
 
 
 def _identity(path: Path) -> tuple[int, int, int, int, int]:

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,9 @@ def pairs_alone(run: TrainContext, rows: list[int]) -> PairLogps:
 
 def test_a_group_is_one_prompt_with_each_completion_once(groups_of: ConfigOf) -> None:
     run = opened(groups_of())
-    pairs, starts = run.train.pairs, run.order.starts
+    pairs = run.train.pairs
     seen = set()
-    for first, stop in pairwise(starts):
-        rows = list(range(first, stop))
+    for rows in map(list, run.order.units):
         joined = pairs.share_prompts(rows)
         (prompt,) = joined.prompts
         count = len(prompt.completions)
@@ -74,7 +73,7 @@ def test_a_group_is_one_prompt_with_each_completion_once(groups_of: ConfigOf) ->
 
 def test_an_epoch_has_each_group_once_and_whole(groups_of: ConfigOf) -> None:
     run = opened(groups_of(global_batch_size=3, steps=None, epochs=1))
-    groups = run.train.pairs.groups
+    groups = np.asarray(run.train.pairs.groups)
     drawn: list[int] = []
     for step in range(1, run.total_steps + 1):
         rows = run.order.rows(step)
@@ -127,7 +126,7 @@ def test_the_reference_of_a_group_is_that_of_its_pairs(
     rows = list(range(len(run.train.pairs)))
     with torch.no_grad():
         alone = pairs_alone(run, rows)
-    stored = torch.from_numpy(run.train.ref_logps)
+    stored = torch.from_numpy(np.asarray(run.train.ref_logps))
     assert torch.allclose(alone.chosen, stored[:, 0], atol=1e-4)
     assert torch.allclose(alone.rejected, stored[:, 1], atol=1e-4)
     for shares in packs_in_order(run.train.pairs, len(rows), budget=300, ranks=3):
@@ -223,8 +222,7 @@ def test_groups_that_fill_no_step_are_an_error(groups_of: ConfigOf) -> None:
 
 def test_the_longest_group_is_rehearsed(groups_of: ConfigOf) -> None:
     run = open_alone(groups_of(pack_tokens=1))
-    units = [list(range(*bounds)) for bounds in pairwise(run.order.starts.tolist())]
-    longest = max(units, key=run.train.pairs.num_tokens)
+    longest = max(map(list, run.order.units), key=run.train.pairs.num_tokens)
 
     def starve(_: torch.nn.Module, given: tuple[Pack]) -> None:
         assert len(given[0].input_ids_T) == run.train.pairs.num_tokens(longest)

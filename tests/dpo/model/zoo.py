@@ -9,6 +9,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig,
 
 from dpo.data.packing import PromptWithCompletions
 from dpo.data.pairs import Pairs
+from dpo.data.shards import TableShard
 
 VOCABULARY = 128
 SHAPE: dict[str, Any] = {
@@ -95,20 +96,17 @@ def pairs_of(rows: list[PromptWithCompletions]) -> Pairs:
     names = [number.to_bytes(16, "big") for number in range(len(rows))]
     ids = pa.list_(pa.int32())
     empty = pa.nulls(len(rows), pa.list_(pa.bool_()))
-    return Pairs(
-        [
-            pa.table(
-                {
-                    "prompt_ids": pa.array([row.prompt for row in rows], ids),
-                    "chosen_ids": pa.array([row.completions[0] for row in rows], ids),
-                    "rejected_ids": pa.array([row.completions[1] for row in rows], ids),
-                    "chosen_mask": empty,
-                    "rejected_mask": empty,
-                    "weight": pa.array([1.0] * len(rows), pa.float32()),
-                    "margin": pa.nulls(len(rows), pa.float32()),
-                    "pair_id": pa.array(names, pa.binary(16)),
-                    "group_id": pa.array(names, pa.binary(16)),
-                }
-            )
-        ]
+    table = pa.table(
+        {
+            "prompt_ids": pa.array([row.prompt for row in rows], ids),
+            "chosen_ids": pa.array([row.completions[0] for row in rows], ids),
+            "rejected_ids": pa.array([row.completions[1] for row in rows], ids),
+            "chosen_mask": empty,
+            "rejected_mask": empty,
+            "weight": pa.array([1.0] * len(rows), pa.float32()),
+            "margin": pa.nulls(len(rows), pa.float32()),
+            "pair_id": pa.array(names, pa.binary(16)),
+            "group_id": pa.array(names, pa.binary(16)),
+        }
     )
+    return Pairs([TableShard(table)])

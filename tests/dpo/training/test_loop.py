@@ -5,9 +5,11 @@ import math
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -27,6 +29,7 @@ from dpo.training.evaluate import evaluate
 from dpo.training.loop import train
 from dpo.training.memory_check import check_memory
 from dpo.training.optimizer import init_optimizer_state, make_optimizer
+from dpo.training.setup import TrainContext
 from dpo.training.step import train_step
 from prefdata.building import build
 from prefdata.config import BuildConfig
@@ -216,10 +219,17 @@ def test_old_checkpoints_go_once_new_ones_are_whole(config_of: ConfigOf) -> None
     assert found == ["step-00000010", "step-00000011"]
 
 
+def with_nan(run: TrainContext, rows: list[int]) -> TrainContext:
+    """Return a run with reference log-probs that are NaN for some pairs."""
+    stored = np.array(run.train.ref_logps)
+    stored[rows] = math.nan
+    return replace(run, train=run.train._replace(ref_logps=stored))
+
+
 def test_a_step_is_not_taken_when_its_numbers_are_not_finite(config_of: ConfigOf) -> None:
     config = config_of()
     run = open_alone(config)
-    run.train.ref_logps[run.order.rows(1)[0]] = math.nan
+    run = with_nan(run, [run.order.rows(1)[0]])
     before = {name: t.clone() for name, t in run.policy.state_dict().items()}
 
     with pytest.raises(TrainingError, match="T301"):
@@ -230,7 +240,7 @@ def test_a_step_is_not_taken_when_its_numbers_are_not_finite(config_of: ConfigOf
 
 def test_too_little_memory_is_reported_with_the_longest_pair(config_of: ConfigOf) -> None:
     run = open_alone(config_of(pack_tokens=1))
-    sizes = run.train.pairs.sizes
+    sizes = np.asarray(run.train.pairs.sizes)
     check_memory(run)
     assert all(weight.grad is None for weight in run.policy.parameters())
 
@@ -298,7 +308,7 @@ def test_the_largest_pack_runs_before_the_first_step(config_of: ConfigOf) -> Non
     train_open(run)
 
     assert max(seen[0]) == max(map(max, seen))
-    assert 90 - run.train.pairs.sizes.min() < sum(seen[0])
+    assert 90 - np.asarray(run.train.pairs.sizes).min() < sum(seen[0])
 
 
 def test_a_skipped_step_changes_nothing_and_is_counted_over_restarts(config_of: ConfigOf) -> None:
@@ -307,9 +317,8 @@ def test_a_skipped_step_changes_nothing_and_is_counted_over_restarts(config_of: 
     spoiled = {step: open_alone(config).order.rows(step)[0] for step in (2, 4)}
 
     def train_spoiled(config: TrainConfig) -> list[str]:
-        run, heard = open_alone(config), []
-        run.train.ref_logps[list(spoiled.values())] = math.nan
-        train_open(run, heard.append)
+        heard: list[str] = []
+        train_open(with_nan(open_alone(config), list(spoiled.values())), heard.append)
         return heard
 
     heard = train_spoiled(config)
@@ -336,7 +345,7 @@ def test_a_skipped_step_changes_nothing_and_is_counted_over_restarts(config_of: 
 
 def test_weights_scale_a_pairs_loss(config_of: ConfigOf) -> None:
     run = open_alone(config_of())
-    run.train.pairs.weights[:] = 0.5
+    run.train.pairs.weights = np.full(len(run.train.pairs), 0.5, np.float32)
 
     metrics = train_step(run, 1)
 

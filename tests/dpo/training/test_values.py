@@ -20,6 +20,7 @@ from transformers import (
 
 import prefdata
 from dpo.config_file import parse_config
+from dpo.data.lengths import of_longest
 from dpo.data.pairs import Pairs
 from dpo.data.reference_store import open_reference, read_manifest
 from dpo.errors import DpoError
@@ -185,8 +186,8 @@ def positions(kind: str, limit: int) -> Any:
 def test_a_pair_beyond_the_positions_is_refused_or_reported(kind: str, arena: Arena) -> None:
     """As many positions as the longest pair has are enough; with one fewer the pair is named."""
     build = prefdata.open(arena.data)
-    pairs = Pairs([shard.read() for shard in build.shards("train")])
-    tokens = pairs.lengths[:, 0] + pairs.lengths[:, 1:].max(1)
+    pairs = Pairs(build.shards("train"))
+    tokens = of_longest(np.asarray(pairs.lengths))
     longest = int(tokens.max())
     even = longest - longest % 4
     row = pairs.pair_id(int(tokens.argmax()))[:12]
