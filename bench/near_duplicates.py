@@ -77,10 +77,11 @@ def run_prefdata(texts: list[str]) -> Callable[[], Pairs]:
     import polars as pl
 
     from prefdata.dedup.near import SketchOptions, choose, cluster, find_pairs, make_sketch
+    from prefdata.dedup.near.overlap import SetStore
 
     sketch = make_sketch(pl.Series(texts), SketchOptions(NUM_WORDS, THRESHOLD))
     pairs = find_pairs([sketch], threshold=THRESHOLD)
-    choose(cluster(len(texts), pairs), [sketch])
+    choose(cluster(len(texts), pairs), SetStore([sketch]))
     return lambda: list(pairs.select("a", "b").iter_rows())
 
 

@@ -5,15 +5,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from prefdata.check import RowChecks
 from prefdata.config import BuildConfig, make_config
 from prefdata.engine import Engine, open_engine
+from prefdata.engine.exchange import FOLDER as PARTS
+from prefdata.engine.exchange import read_parts
 from prefdata.errors import EmptyError, UsageError
 from prefdata.progress import Progress, Silent
-from prefdata.read import RowOptions, expand_inputs, load_layout
+from prefdata.read import InputFile, RowOptions, expand_inputs, load_layout
 from prefdata.read.memory import Data, named_inputs
 from prefdata.records.split_names import SplitOptions
-from prefdata.stages.counts import NOTHING_MADE, BuiltShards
+from prefdata.stages.counts import NOTHING_MADE, BuiltShards, ShardTables
 from prefdata.stages.excerpts import add_excerpts
 from prefdata.stages.filter import read_exclusions
 from prefdata.stages.mixture import is_mixture, mix_shards
@@ -28,6 +32,7 @@ from prefdata.stages.output import (
     with_fetched_inputs,
 )
 from prefdata.stages.plan import (
+    draw_of,
     read_inputs,
     require_sound_splits,
     seal_build,
@@ -46,7 +51,6 @@ from prefdata.stages.summarize import (
 )
 from prefdata.store.commit import lock_folder
 from prefdata.store.reader import Build, open_build
-from prefdata.store.shards import read_shard
 from prefdata.store.staging import Staging
 from prefdata.tokens.preview import text_rule, trial_of
 from prefdata.tokens.tokenizer import TokenizerSpec, load_tokenizer_spec
@@ -103,43 +107,46 @@ def _build(config: BuildConfig, *, replace: bool, progress: Progress) -> Build:
         if is_finished(config.out, old, seal.fingerprint, replace=replace):
             return open_build(config.out)
         begun.append(staging := Staging(config.out, seal.fingerprint))
+        workers.prepare(staging.root.absolute() / PARTS, _sizes(inputs.files))
 
         with trial_of(target, config.token_options) as trial:
             options = _options(config, target, inputs.given)
             found = scan(inputs.files, options, workers=workers, staging=staging, progress=progress)
             if trial is not None:
                 trial.finish()
-        _require_sound_set(found, config, inputs.digests)
+        _require_sound_set(found, config, inputs.digests, workers)
 
         found = found._replace(notes=found.notes + split_notes(found, config))
-        tasks = shard_tasks(found, config, target, staging.root)
+        tasks = shard_tasks(found, config, target)
         made = _made(found, tasks, config.seed, workers=workers, progress=progress, staging=staging)
-        tokens = [
-            read_shard(staging.place_of(task.tokens_path), rows=shard.facts.rows)
-            for task, shard in zip(made.tasks, made.shards, strict=True)
-        ]
-        report = describe_build(make_report(found, made, tokens, target), found, made, config, seal)
-        report = add_excerpts(report, found, staging.root, options.checks.reading)
-        others, seals = write_others(staging.root, found, made, report, config)
-        manifest = make_manifest(report, made, tokens, seal, others=others)
-        del found, tokens  # Windows renames and removes no file that is mapped
+        report = describe_build(make_report(found, made, workers, target), found, config, seal)
+        report = add_excerpts(report, found, read_parts(found.root), options.checks.reading)
+        others, seals = write_others(found, made, report, config)
+        manifest = make_manifest(report, made, seal, others=others)
+        del found  # Windows renames and removes no file that is mapped
         kept = commit_build(staging, made.seals | seals, manifest.to_bytes(), old)
     for note in [*kept, *report.notes]:
         progress.note(note)
     return open_build(config.out)
 
 
+def _sizes(files: Sequence[InputFile]) -> dict[Path, int]:
+    return {file.path.absolute(): file.path.stat().st_size for file in files}
+
+
 def _options(config: BuildConfig, target: TokenizerSpec, given: Mapping[str, str]) -> ScanOptions:
     layout = load_layout(config.layout) if config.layout else None
     exclude = [file.path for file in expand_inputs(config.exclude)]
+    evaluations = [str(Path(name).absolute()) for name in config.evaluations]  # for any worker
     return ScanOptions(
         RowOptions(layout, config.pairing, config.limits),
-        RowChecks.of(config.row_severity, target.control_tokens, config.checks, config.evaluations),
+        RowChecks.of(config.row_severity, target.control_tokens, config.checks, evaluations),
         read_exclusions(exclude) if exclude else None,
         config.near,
         text=text_rule(config.text, target, config.token_options),
         splits=SplitOptions(given, config.resplit, config.leaks),
         columns=config.columns,
+        draw=draw_of(config),
     )
 
 
@@ -148,12 +155,19 @@ def _made(
     progress: Progress, staging: Staging,
 ) -> BuiltShards:  # fmt: skip
     """Make the shards, and write those of train anew if the sources have weights."""
-    made = BuiltShards(tasks, make_shards(tasks, workers, progress, staging))
+
+    def begins(task: ShardTask) -> pl.DataFrame | None:
+        has_arrays = any(file.element_lines is not None for file in found.files)
+        return found.element_lines(task.share.read(task.root)) if has_arrays else None
+
+    made = BuiltShards(tasks, make_shards(tasks, workers, progress, staging, begins))
     if not made.rows:
-        raise nothing_left(make_report(found, made, []))
-    if not is_mixture([file.file for file in found.files]):
-        return made
-    return mix_shards(made, found, seed=seed, workers=workers, progress=progress, staging=staging)
+        raise nothing_left(make_report(found, made, workers))
+    if is_mixture([file.file for file in found.files]):
+        made = mix_shards(
+            made, found, seed=seed, workers=workers, progress=progress, staging=staging
+        )
+    return made._replace(tokens=ShardTables(staging, made))
 
 
 @contextmanager
@@ -175,15 +189,17 @@ def _place(out: Path) -> Iterator[list[Staging]]:
         raise
 
 
-def _require_sound_set(found: ScanResult, config: BuildConfig, digests: Mapping[str, str]) -> None:
+def _require_sound_set(
+    found: ScanResult, config: BuildConfig, digests: Mapping[str, str], workers: Engine
+) -> None:
     """Raise an error for changed files, unsound splits, no rows, or a set-level error (E121)."""
     for file in found.files:
         if file.sha256 != digests[file.file.name]:
             problem, remedy = "changed while it was being read", "run again when it is complete"
             raise UsageError("E115", file.file.name, problem, remedy)
     require_sound_splits(found, config.leaks)
-    if not found.decision.kept_mask.any():
-        raise nothing_left(make_report(found, NOTHING_MADE, []))
+    if not found.decisions.num_kept:
+        raise nothing_left(make_report(found, NOTHING_MADE, workers))
     for one in found.of_set:
         if one.severity == "E":
             remedy = f"see `prefdata explain {one.code}`, or lower severity.{one.code} to W"

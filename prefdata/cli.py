@@ -24,6 +24,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _TOKENIZER_HELP = "A directory with a tokenizer, or a model on the Hub."
 _LAYOUT_HELP = "A layout's name (`prefdata layouts`) or file; detected if absent."
 _TEXT_HELP = "Plain text as chat turns or verbatim; auto decides by evidence, or stops (E180)."
+_ENGINES = click.Choice(["local", "ray"])
 _TEXT_MODES = click.Choice(["auto", "chat", "verbatim"])
 _REPORT_HELP = "Write the report; the name's ending sets the form: .json, .html or .sarif."
 
@@ -220,6 +221,7 @@ def validate(
 @_column_options
 @click.option("--exclude", multiple=True, metavar="FILE", help="Exclude pairs by these ids.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; output is byte-identical.")
+@click.option("--engine", type=_ENGINES, help="This machine, or a Ray cluster (RAY_ADDRESS).")
 @click.option("--replace", is_flag=True, help="Replace another build in the directory.")
 @click.option("--report", "report_path", type=click.Path(path_type=Path), help=_REPORT_HELP)
 def build(

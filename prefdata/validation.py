@@ -14,6 +14,7 @@ from prefdata.check import CheckLimits, RowChecks
 from prefdata.check.catalog import is_of_tokens
 from prefdata.check.severity import LEVELS
 from prefdata.dedup.near import NearDuplicates
+from prefdata.engine.exchange import read_parts
 from prefdata.engine.local import Workers, choose_workers
 from prefdata.errors import EmptyError, UsageError
 from prefdata.hub.inputs import fetch_inputs
@@ -161,10 +162,9 @@ def _run(
     number = choose_workers(options.workers, sum(file.path.stat().st_size for file in files))
     tokens = _token_options(options) if target else TokenOptions()
     with ExitStack() as stack:
-        workers, staging = stack.enter_context(Workers(number)), None
-        if how.near is not None or target is not None:  # for records and sketches
-            folder = stack.enter_context(TemporaryDirectory(prefix="prefdata-"))
-            staging = Staging(Path(folder), "validate")
+        workers = stack.enter_context(Workers(number))
+        staging = Staging(_temporary(stack), "validate")
+        how = how._replace(has_texts=how.near is not None or target is not None)
         trial = stack.enter_context(trial_of(target, tokens)) if target else None
         found = scan(files, how, workers=workers, staging=staging, progress=progress)
         if found.splits.is_divided and _with_leaks(how) != how:
@@ -174,17 +174,24 @@ def _run(
         except EmptyError as error:
             found = found._replace(notes=[*found.notes, f"a build stops here: {error}"])
         made = NOTHING_MADE
-        if target is not None and staging is not None:
+        if target is not None:
             if trial is not None:
                 trial.finish()
-            tasks = check_tasks(found, target, tokens, staging.root)
-            made = BuiltShards(tasks, make_shards(tasks, workers, progress, None))
-        report = make_report(found, made, [], examples=options.examples, is_build=False)
+            tasks = check_tasks(found, target, tokens)
+            made = BuiltShards(tasks, make_shards(tasks, workers, progress, staging))
+        examples = options.examples
+        report = make_report(found, made, workers, examples=examples, is_build=False)
         if not options.excerpts:
             return report
-        root = Path(stack.enter_context(TemporaryDirectory(prefix="prefdata-")))
-        stage_chunks(files, how, chunks_named(report, found), root)
-        return add_excerpts(report, found, root, how.checks.reading)
+        texts = read_parts(found.root)
+        if not how.has_texts:
+            texts = texts._replace(root=_temporary(stack))
+            stage_chunks(files, how, chunks_named(report, found), texts.root)
+        return add_excerpts(report, found, texts, how.checks.reading)
+
+
+def _temporary(stack: ExitStack) -> Path:
+    return Path(stack.enter_context(TemporaryDirectory(prefix="prefdata-")))
 
 
 def _with_leaks(how: ScanOptions) -> ScanOptions:

@@ -5,11 +5,12 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from pathlib import Path
 from threading import Thread
 from typing import Generic, TypeVar
 
@@ -61,6 +62,9 @@ class Workers:
                 process.terminate()  # in the middle of their work; recorded steps are kept
         self.rest()
 
+    def prepare(self, folder: Path, sizes: Mapping[Path, int]) -> None:
+        """Do nothing: processes of this machine see what this one sees."""
+
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item | Done[Result]]
     ) -> Iterator[Result]:
@@ -107,7 +111,7 @@ class Workers:
                     initializer=_start,
                     initargs=(threads,),
                 )
-            return self._pool.submit(_there, function, item)
+            return self._pool.submit(run_there, function, item)
 
 
 @contextmanager
@@ -123,7 +127,7 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _there(function: Callable[[Item], Result], item: Item) -> Result:
+def run_there(function: Callable[[Item], Result], item: Item) -> Result:
     """Process an item in a worker, and bring its exceptions back unchanged."""
     with crossing(_place(item)):
         return function(item)

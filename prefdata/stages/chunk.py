@@ -9,22 +9,26 @@ the build is done:
     parts/NAME.lines.arrow      locations of the rejected rows and pairs
     parts/NAME.members.arrow    the other source rows of records, if there are any
     parts/NAME.near-UNIT.arrow  sketches of the records, to find near-duplicates
+    parts/NAME.bands-UNIT.arrow their keys, sorted
     parts/NAME.profile.arrow    features of the records, for the dataset-level checks
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from prefdata.arrow import empty_table
+from prefdata.arrow import empty_table, numbers_array
 from prefdata.check import RowChecks, examine_rows
 from prefdata.check.rows.profile import PROFILE, storable
 from prefdata.check.sets.triggers import TriggerCandidate
-from prefdata.dedup.near import NearDuplicates, make_sketch, sketch_table, unit_texts
+from prefdata.dedup.near import NearDuplicates, make_sketch, unit_texts
+from prefdata.dedup.near.bands import store_sketch
+from prefdata.engine.exchange import Parts
 from prefdata.read import Block, InputFile, LineCounts, RowOptions, raw_rows, read_part
 from prefdata.records.findings import CodeCount, count_rows
 from prefdata.records.keys import REJECTED_LINES, SOURCE_ROWS, keys_of
@@ -32,7 +36,7 @@ from prefdata.records.rejected import lines_without_raw, with_raw
 from prefdata.records.schema import RECORDS, REJECTED
 from prefdata.records.text import PlainPair, first_pair, message_fields
 from prefdata.store.commit import FileDigest
-from prefdata.store.staging import Staging, stage_table
+from prefdata.store.staging import Staging, stage_bytes, stage_table
 
 FOLDER = "parts"
 
@@ -45,10 +49,12 @@ class ChunkTask(NamedTuple):
     block: Block
     options: RowOptions
     checks: RowChecks
-    root: Path | None
-    """The staging directory; None if nothing is written."""
+    root: Path
+    """The staging directory."""
     near: NearDuplicates | None = None
-    """Options of the sketches; None without a staging directory."""
+    """Options of the sketches."""
+    has_texts: bool = True
+    """False if records and rejected rows are not written, because nothing reads them."""
 
     @property
     def about(self) -> str:
@@ -78,6 +84,8 @@ class ChunkStats(NamedTuple):
     """True if at least one record is a chat."""
     is_text: bool
     """True if at least one record is verbatim text."""
+    said: tuple[tuple[str | None, int, int], ...]
+    """Values of the split column, each with the number of its records and the first line."""
     first: PlainPair | None = None
     """The first record as plain text, for the report of a validation."""
 
@@ -86,22 +94,16 @@ CHUNK_STATS = TypeAdapter(ChunkStats)
 
 
 class ChunkResult(NamedTuple):
-    """Name, statistics and files of a chunk, and the narrow tables over its rows."""
+    """Name, statistics and files of a chunk: its rows stay in the files."""
 
     name: str
     source_index: int
     facts: ChunkStats
     files: dict[str, FileDigest]
-    keys: pl.DataFrame
-    profile: pl.DataFrame
-    lines: pl.DataFrame
-    """REJECTED_LINES of each rejected row and pair."""
-    members: pl.DataFrame
-    """SOURCE_ROWS of pairs that were made from several rows."""
 
 
 def build_chunk(task: ChunkTask) -> ChunkResult:
-    """Read and check one chunk, and write it if there is a staging directory."""
+    """Read and check one chunk, and write it."""
     rows = read_part(task.file, task.block, task.options)
     seen, examples = examine_rows(rows.records, task.checks), task.checks.examples
     kept, profile = seen.kept, seen.profile
@@ -110,6 +112,7 @@ def build_chunk(task: ChunkTask) -> ChunkResult:
     rejected = pa.concat_tables([rows.rejected, refused]).sort_by(
         [("line", "ascending"), ("ordinal", "ascending")]
     )
+    keys = keys_of(kept)
     facts = ChunkStats(
         counts=rows.counts,
         rows=kept.num_rows,
@@ -121,35 +124,43 @@ def build_chunk(task: ChunkTask) -> ChunkResult:
         fields=message_fields(kept),
         is_chat=bool((pl.Series(kept["form"]) != "text").any()),
         is_text=bool((pl.Series(kept["form"]) == "text").any()),
-        first=first_pair(kept) if task.root is None else None,
+        said=_said(keys["line"], profile["said_split"]),
+        first=first_pair(kept) if not task.has_texts else None,
     )
-    keys, members = keys_of(kept), rows.members
     lines = pl.DataFrame(
         {name: pl.Series(rejected[name]) for name in REJECTED_LINES}, schema=REJECTED_LINES
     )
-    files = {}
-    if task.root is not None:
-        tables = {
-            "records": kept,
-            "rejected": rejected,
-            "keys": keys.to_arrow(),
-            "profile": storable(profile),
-            "lines": lines.to_arrow(),
-            **({} if members.is_empty() else {"members": members.to_arrow()}),
-        }
-        if (near := task.near) is not None:
-            for unit in near.units:
-                sketch = make_sketch(unit_texts(kept, unit), near.sketch_options(unit))
-                tables[near_kind(unit)] = sketch_table(sketch)
-        files = {
-            path_of(task.name, kind): stage_table(task.root / path_of(task.name, kind), table)
-            for kind, table in tables.items()
-        }
-    return ChunkResult(task.name, task.file.index, facts, files, keys, profile, lines, members)
+    tables = {"keys": keys.to_arrow(), "profile": storable(profile), "lines": lines.to_arrow()}
+    if not rows.members.is_empty():
+        tables["members"] = rows.members.to_arrow()
+    if task.has_texts:
+        tables |= {"records": kept, "rejected": rejected}
+    files = {
+        path_of(task.name, kind): stage_table(task.root / path_of(task.name, kind), table)
+        for kind, table in tables.items()
+    }
+    return ChunkResult(task.name, task.file.index, facts, files | _sketches(task, kept, keys))
 
 
-def near_kind(unit: str) -> str:
-    return f"near-{unit}"
+def _sketches(task: ChunkTask, kept: pa.Table, keys: pl.DataFrame) -> dict[str, FileDigest]:
+    """Write the sketches of the records, by each unit."""
+    files, near = dict[str, FileDigest](), task.near
+    if near is None:
+        return files
+    for unit in near.units:
+        sketch = make_sketch(unit_texts(kept, unit), near.sketch_options(unit))
+        table, run = store_sketch(sketch, keys["group_id_hi"].to_numpy())
+        name = path_of(task.name, f"near-{unit}")
+        files[name] = stage_table(task.root / name, table)
+        name = path_of(task.name, f"bands-{unit}")
+        files[name] = stage_bytes(task.root / name, memoryview(run))
+    return files
+
+
+def _said(lines: pl.Series, said: pl.Series) -> tuple[tuple[str | None, int, int], ...]:
+    rows = pl.DataFrame({"said": said.cast(pl.String), "line": lines})
+    groups = rows.group_by("said").agg(pl.len(), pl.col("line").min())
+    return tuple(groups.sort("line", "said").iter_rows())
 
 
 def path_of(name: str, kind: str) -> str:
@@ -157,37 +168,47 @@ def path_of(name: str, kind: str) -> str:
 
 
 def recall_chunk(staging: Staging, name: str, source_index: int) -> ChunkResult | None:
-    """Load a chunk that an earlier process made, from the journal and its files."""
+    """Load a chunk that an earlier process made, from the journal."""
     known = staging.known(name, CHUNK_STATS)
-    if known is None:
-        return None
-    files, facts = known
-
-    def read(kind: str) -> pl.DataFrame:
-        with (staging.root / path_of(name, kind)).open("rb") as file:
-            return pl.read_ipc(file)  # polars would read a path as a glob or a URL
-
-    keys, profile, lines = read("keys"), read("profile").cast(PROFILE), read("lines")
-    has_members = path_of(name, "members") in files
-    members = read("members") if has_members else pl.DataFrame(schema=SOURCE_ROWS)
-    return ChunkResult(name, source_index, facts, files, keys, profile, lines, members)
+    return None if known is None else ChunkResult(name, source_index, known[1], known[0])
 
 
-def gather(root: Path, names: Sequence[str], places: pl.DataFrame) -> pa.Table:
-    """Return the records at `places`, in their order.
+def read_narrow(parts: Parts, part: int, kind: str) -> pl.DataFrame:
+    """Return the keys, the profile, the lines or the members of a chunk, with `source_index`."""
+    path = parts.path_of(part, kind)
+    if kind == "members" and not path.exists():
+        found = pl.DataFrame(schema=SOURCE_ROWS)
+    else:
+        with path.open("rb") as file:
+            found = pl.read_ipc(file)  # polars would read a path as a glob or a URL
+    if kind == "profile":
+        found = found.cast(PROFILE)
+    return found.with_columns(source_index=pl.lit(int(parts.sources[part]), pl.Int32))
 
-    Columns of `places`: `part`, an index into `names`, and `row`.
-    """
-    order = places.select("part", "row").with_row_index("at").sort("part", "row")
+
+def read_keys(parts: Parts, part: int) -> pl.DataFrame:
+    """Return KEY_COLUMNS of a chunk's records, with `source_index` and `at`, the record's index."""
+    found, start = read_narrow(parts, part, "keys"), parts.start_of(part)
+    return found.with_columns(
+        at=pl.int_range(start, start + len(found), dtype=pl.Int64, eager=True)
+    )
+
+
+def gather(parts: Parts, rows: NDArray[np.int64]) -> pa.Table:
+    """Return some records in this order, by their indices."""
+    numbers, places = parts.locate(rows)
+    order = np.lexsort((places, numbers))
     tables = [empty_table(RECORDS)]
-    for (part,), some in order.group_by("part", maintain_order=True):
-        tables.append(open_part(root, names[int(part)], "records").take(some["row"].to_arrow()))
-    back = order.select("at").with_row_index("place").sort("at")["place"]
-    return pa.concat_tables(tables).take(back.to_arrow())
+    for run in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(rows) else ():
+        table = open_part(parts, int(numbers[run[0]]), "records")
+        tables.append(table.take(numbers_array(places[run])))
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return pa.concat_tables(tables).take(numbers_array(back))
 
 
-def open_part(root: Path, name: str, kind: str) -> pa.Table:
-    """Return one table of a chunk, memory-mapped."""
+def open_part(parts: Parts, part: int, kind: str) -> pa.Table:
+    """Return the records or the rejected rows of a chunk, memory-mapped."""
     schema = {"records": RECORDS, "rejected": REJECTED}[kind]
-    with pa.memory_map(str(root / path_of(name, kind))) as source:
+    with pa.memory_map(str(parts.path_of(part, kind))) as source:
         return pa.ipc.open_file(source).read_all().cast(schema)

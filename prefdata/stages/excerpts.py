@@ -1,36 +1,37 @@
 """Text of the rows that a report names, from the chunks in the staging directory."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow.compute as pc
 
 from prefdata.check import CheckLimits
 from prefdata.check.rows.evidence import Reading
+from prefdata.engine.exchange import Parts, read_parts
 from prefdata.records.findings import EXAMPLES, count_rows
 from prefdata.records.rejected import SIDES
 from prefdata.report.excerpts import MOST_ROWS, excerpts_of, refused_excerpts
 from prefdata.report.form import report_of
 from prefdata.report.model import Example, Excerpt, Finding, Report
-from prefdata.stages.chunk import gather, open_part
+from prefdata.stages.chunk import gather, open_part, read_narrow
 from prefdata.stages.scan import ScanResult
 from prefdata.stages.statistics import example_at
 from prefdata.store.reader import Build
 
 _PLACE = ("source_index", "line")
-Rows = Mapping[tuple[int, int], Sequence[Mapping[str, Any]]]
+Rows = dict[tuple[int, int], list[Any]]
 """Rows by the index of their file and their number there."""
 
 
-def add_excerpts(report: Report, found: ScanResult, root: Path, reading: Reading) -> Report:
+def add_excerpts(report: Report, found: ScanResult, texts: Parts, reading: Reading) -> Report:
     """Return the report with text of the first rows of each finding, refused ones included.
 
-    `root` has at least the chunks of `chunks_named`.
+    `texts` has the records and rejected rows of at least the chunks of `chunks_named`.
     """
     places = _places(report, found)
-    refused, pairs = _refused_at(found, root, places), _pairs_at(found, root, places)
+    refused, pairs = _refused_at(found, texts, places), _pairs_at(found, texts, places)
     indices = _indices(found)
 
     def excerpts(code: str, example: Example) -> list[Excerpt]:
@@ -59,9 +60,22 @@ def _with_texts(finding: Finding, texts: Sequence[Sequence[Excerpt]]) -> Finding
 def chunks_named(report: Report, found: ScanResult) -> set[str]:
     """Return the names of the chunks that have the first rows of each finding."""
     places = _places(report, found)
-    tables = (found.keys, found.refused)
-    numbers = pl.concat(t.join(places, on=_PLACE, how="semi").select("part") for t in tables)
-    return {found.parts[number].name for number in numbers["part"].unique()}
+    return {
+        found.parts[part].name for kind in ("keys", "lines") for part, _ in _at(found, kind, places)
+    }
+
+
+def _at(found: ScanResult, kind: str, places: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Yield the parts that have some places, with the rows there and their number, `row`."""
+    parts = read_parts(found.root)
+    sources = set(places["source_index"])
+    for part in range(len(parts.names)):
+        if int(parts.sources[part]) not in sources:
+            continue
+        rows = read_narrow(parts, part, kind).with_row_index("row")
+        some = rows.join(places, on=_PLACE, how="semi", maintain_order="left")
+        if len(some):
+            yield part, some
 
 
 def full_report(build: Build, most: int = EXAMPLES) -> Report:
@@ -95,7 +109,7 @@ def _places(report: Report, found: ScanResult) -> pl.DataFrame:
         for finding in report.findings
         for example in finding.examples[:MOST_ROWS]
     }
-    schema = {name: found.keys.schema[name] for name in _PLACE}
+    schema = {"source_index": pl.Int32, "line": pl.Int64}
     return pl.DataFrame(sorted(wanted), schema=schema, orient="row")
 
 
@@ -108,26 +122,26 @@ def _place_of(example: Example, indices: Mapping[str, int]) -> tuple[int, int]:
     return indices[example.source], number
 
 
-def _pairs_at(found: ScanResult, root: Path, places: pl.DataFrame) -> Rows:
+def _pairs_at(found: ScanResult, texts: Parts, places: pl.DataFrame) -> Rows:
     """Return the records of some rows that passed the checks of rows, kept or not."""
-    keys = found.keys.select("part", "row", *_PLACE).join(places, on=_PLACE, how="semi")
-    records = gather(root, [part.name for part in found.parts], keys)
-    return _by_place(keys, records.select(SIDES).to_pylist())
+    rows: Rows = {}
+    for part, some in _at(found, "keys", places):
+        records = gather(texts, texts.start_of(part) + some["row"].to_numpy().astype(np.int64))
+        rows = _with_places(rows, some, records.select(SIDES).to_pylist())
+    return rows
 
 
-def _refused_at(found: ScanResult, root: Path, places: pl.DataFrame) -> Rows:
+def _refused_at(found: ScanResult, texts: Parts, places: pl.DataFrame) -> Rows:
     """Return the rows of REJECTED of some rows that failed the checks of rows or were not read."""
-    lines = found.refused.select("part", "row", *_PLACE).join(places, on=_PLACE, how="semi")
-    columns, rows = ["code", "message", "raw", "pair"], list[dict[str, Any]]()
-    lines = lines.sort("part", "row")
-    for (part,), some in lines.group_by("part", maintain_order=True):
-        table = open_part(root, found.parts[int(part)].name, "rejected").select(columns)
-        rows += table.take(some["row"].to_arrow()).to_pylist()
-    return _by_place(lines, rows)
+    columns = ["code", "message", "raw", "pair"]
+    rows: Rows = {}
+    for part, some in _at(found, "lines", places):
+        table = open_part(texts, part, "rejected").select(columns)
+        rows = _with_places(rows, some, table.take(some["row"].to_arrow()).to_pylist())
+    return rows
 
 
-def _by_place(places: pl.DataFrame, rows: Sequence[Mapping[str, Any]]) -> Rows:
-    grouped: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
-    for place, row in zip(places.select(_PLACE).iter_rows(), rows, strict=True):
-        grouped.setdefault(place, []).append(row)
-    return grouped
+def _with_places(rows: Rows, places: pl.DataFrame, more: Sequence[Mapping[str, Any]]) -> Rows:
+    for place, row in zip(places.select(_PLACE).iter_rows(), more, strict=True):
+        rows.setdefault(place, []).append(row)
+    return rows

@@ -16,16 +16,16 @@ from prefdata.check.sets.leaks import LEAKED, SHARED, find_leaked
 from prefdata.dedup import find_contradictions, find_copies
 from prefdata.dedup.near import NearDuplicates, Neighbors, Unit, near_copies
 from prefdata.errors import UsageError
-from prefdata.hashing import Numbers
 from prefdata.records.findings import Level
 from prefdata.records.keys import GROUP_ID, PAIR_ID
 from prefdata.records.split_names import Leaks
 from prefdata.store.manifest import FunnelStage
 
 ID_DIGITS = 32  # of a pair's id, in hex
-EXCLUDED = "excluded: the config leaves this pair out by its id"
+EXCLUSION = "excluded: the config leaves this pair out by its id"
 NOT_DRAWN = "not_drawn: the weight of its source leaves this pair out of the mixture"
 CONTRADICTION = "contradictory_pair: another row prefers the same two completions the other way"
+EXCLUSIONS, NEAR_DUPLICATES = "exclusions", "near duplicates"  # stages of the funnel
 _LEAKS = {**LEAKED, "level": pl.String, "dropped": pl.Boolean}
 _COPIES = {"at": pl.UInt32, "kept": pl.UInt32, "similarity": pl.Float64}
 
@@ -63,8 +63,6 @@ class FilterResult(NamedTuple):
     """Indices of pairs that are dropped for PD403."""
     reported: dict[str, pl.Series]
     """Indices of kept pairs that have a finding, by its code."""
-    split_key: Numbers
-    """Key by which a record's split is drawn: equal for prompts that are near-duplicates."""
     funnel: list[FunnelStage]
 
     @property
@@ -89,12 +87,13 @@ def decide(
     keys: pl.DataFrame,
     severity: Mapping[str, str],
     near: Near | None = None,
-    exclusions: pl.DataFrame | None = None,
     of_rows: NDArray[np.uint8] | None = None,
     leaks_are: Leaks = "drop_from_train",
 ) -> FilterResult:
     """Drop excluded, leaked, copied, contradictory and near-duplicate pairs, as `severity` says.
 
+    `keys` has all rows of its prompts, and of what is near to them; those of an exclusion have the
+    mark `excluded`. What is decided of some prompts does not depend on others.
     A pair in two splits is kept in the one with the higher number in `of_rows`. Leaks are dropped
     before copies, so that no copy in one split hides a copy in another; copies, contradictions and
     near-duplicates are then searched within each split.
@@ -107,10 +106,9 @@ def decide(
         kept_mask[places] = False
         funnel.append(stage(name, before, int(kept_mask.sum()), counts))
 
-    excluded = _excluded(keys, exclusions)
-    if len(excluded):
-        drop("exclusions", excluded, {"PD409": len(excluded)})
-    leaks, split_key = pl.DataFrame(schema=_LEAKS), _split_keys(keys, near)
+    excluded = keys["excluded"].arg_true()
+    drop(EXCLUSIONS, excluded, {"PD409": len(excluded)})
+    leaks = pl.DataFrame(schema=_LEAKS)
     if of_rows is not None:
         keys = keys.with_columns(split=pl.Series(of_rows))
         leaks = _leaks(keys, kept_mask, severity, near, leaks_are)
@@ -122,7 +120,7 @@ def decide(
     drop("contradictions", refused, {"PD403": len(refused)})
     near_ones = _near_copies(keys, kept_mask, near)
     gone = near_ones["at"] if severity["PD402"] == "E" else near_ones["at"].clear()
-    drop("near duplicates", gone, {"PD402": len(gone)})
+    drop(NEAR_DUPLICATES, gone, {"PD402": len(gone)})
     return FilterResult(
         kept_mask,
         excluded,
@@ -132,7 +130,6 @@ def decide(
         "I" if severity["PD402"] == "I" else "W",
         refused,
         reported,
-        split_key,
         funnel,
     )
 
@@ -186,11 +183,6 @@ def _contradictory(
     return (found, {}) if level == "E" else (found.clear(), {"PD403": found})
 
 
-def _excluded(keys: pl.DataFrame, ids: pl.DataFrame | None) -> pl.Series:
-    own = keys.select(PAIR_ID).with_row_index("at")
-    return own.join(own.clear() if ids is None else ids, on=PAIR_ID, how="semi")["at"].sort()
-
-
 def _near_copies(
     keys: pl.DataFrame, kept_mask: NDArray[np.bool_], near: Near | None
 ) -> pl.DataFrame:
@@ -199,16 +191,6 @@ def _near_copies(
     unit, keep = near.options.unit, near.options.keep
     groups = keys.select(GROUP_ID) if unit == "prompt" else None
     return near_copies(near.by_unit[unit], kept_mask, groups=groups, longest=keep == "longest")
-
-
-def _split_keys(keys: pl.DataFrame, near: Near | None) -> Numbers:
-    """Return each prompt's id, or the smallest id of its cluster of near-duplicates."""
-    ids = keys["group_id_hi"]
-    if near is None:
-        return ids.to_numpy()
-    clusters = pl.Series("cluster", near.by_unit["prompt"].clusters)
-    smallest = pl.DataFrame([ids, clusters]).select(pl.col("group_id_hi").min().over("cluster"))
-    return smallest["group_id_hi"].to_numpy()
 
 
 def stage(name: str, rows_in: int, rows_out: int, dropped: Mapping[str, int]) -> FunnelStage:

@@ -15,23 +15,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
 from prefdata.engine import Done, Engine
+from prefdata.engine.exchange import KEY, part_path, write_run
 from prefdata.errors import EmptyError
 from prefdata.hashing import mix
 from prefdata.progress import Progress
 from prefdata.read import InputFile
 from prefdata.records.split_names import TRAIN
 from prefdata.stages.counts import BuiltShards
+from prefdata.stages.filter import NOT_DRAWN
 from prefdata.stages.scan import ScanResult
-from prefdata.stages.shard import SHARD_STATS, ShardResult, ShardTask, facts_of
+from prefdata.stages.set_checks import ORDER
+from prefdata.stages.shard import SHARD_STATS, ShardResult, ShardTask, measure_shard
 from prefdata.store.manifest import SourceMix
 from prefdata.store.shards import open_parquet, read_shard
 from prefdata.store.staging import Staging, stage_shard, write_staged
-from prefdata.tokens.stage import TokenRows
 
 _SLICE_ROWS = 8192
 
@@ -65,16 +68,15 @@ def mix_shards(
 ) -> BuiltShards:
     """Write the train shards anew, each pair as often as its source's weight says."""
     is_train = [task.split == TRAIN for task in made.tasks]
-    places = [made.pairs_of(number) for number in range(len(made.tasks)) if is_train[number]]
-    at = np.concatenate([np.zeros(0, np.int64), *places])
-    copies, mixture = _draw(at, found, seed)
-    if len(at) and not copies.any():
-        problem = f"no row of train is left: the weights draw none of its {len(at):,} pairs"
+    places = [made.order_of(number) for number in range(len(made.tasks)) if is_train[number]]
+    rows = pl.concat([pl.DataFrame(schema=ORDER), *places])
+    copies, mixture = _draw(rows, found, seed)
+    if len(rows) and not copies.any():
+        problem = f"no row of train is left: the weights draw none of its {len(rows):,} pairs"
         raise EmptyError("E120", "inputs", problem, "raise the weight of a source")
     tasks, shards, start = {}, list(made.shards), 0
     for number, own in zip(np.flatnonzero(is_train).tolist(), places, strict=True):
-        groups = found.keys["group_id_hi"].gather(own).to_numpy()
-        order = _order(copies[start : start + len(own)], groups)
+        order = _order(copies[start : start + len(own)], own["group_id_hi"].to_numpy())
         tasks[number] = MixTask(made.tasks[number], shards[number], order)
         start += len(own)
     known = {one.task.name: staging.known(_step(one), SHARD_STATS) for one in tasks.values()}
@@ -92,7 +94,17 @@ def mix_shards(
             advance(1)
     final = [task._replace(is_part=False) for task in made.tasks]
     orders = {number: one.order for number, one in tasks.items()}
-    return BuiltShards(final, shards, orders, at[copies == 0].tolist(), mixture)
+    not_drawn = rows["at"].filter(pl.Series(copies == 0))
+    paths = [_write_not_drawn(found.root, not_drawn)] if len(not_drawn) else []
+    return BuiltShards(final, shards, orders, not_drawn.to_list(), paths, mixture)
+
+
+def _write_not_drawn(root: Path, rows: pl.Series) -> Path:
+    """Write the pairs that are drawn no time as a run of LATE."""
+    path = part_path(root, "00000", "undrawn")
+    late = pl.DataFrame({KEY: rows.cast(pl.UInt64)})
+    write_run(path, late.with_columns(code=pl.lit("PD410"), message=pl.lit(NOT_DRAWN)))
+    return path
 
 
 def write_mixed(one: MixTask) -> ShardResult:
@@ -112,10 +124,9 @@ def write_mixed(one: MixTask) -> ShardResult:
         final.tokens_path: stage_shard(task.root / final.tokens_path, tokens, rows=tokens.num_rows),
         final.text_path: write_staged(task.root / final.text_path, write),
     }
-    before = one.made.facts
-    seen = TokenRows(tokens, texts, before.refusals, before.findings, before.first, before.note)
-    facts = facts_of([seen])
-    return ShardResult(task.name, facts, files)
+    unmixed = ("refused", "first_refused", "findings", "first", "note")
+    kept = {name: getattr(one.made.facts, name) for name in unmixed}
+    return ShardResult(task.name, measure_shard([tokens])._replace(**kept), files)
 
 
 def _step(one: MixTask) -> str:
@@ -123,14 +134,14 @@ def _step(one: MixTask) -> str:
 
 
 def _draw(
-    at: NDArray[np.int64], found: ScanResult, seed: int
+    rows: pl.DataFrame, found: ScanResult, seed: int
 ) -> tuple[NDArray[np.int64], list[SourceMix]]:
     """Return how often each pair of train is written, and the counts of each source."""
-    sources = found.keys["source_index"].gather(at).to_numpy()
+    sources = rows["source_index"].to_numpy()
     key = mix(np.array([seed, 410], np.uint64))
-    ids = [found.keys[name].gather(at).to_numpy() for name in ("pair_id_hi", "pair_id_lo")]
+    ids = [rows[name].to_numpy() for name in ("pair_id_hi", "pair_id_lo")]
     rank = mix(mix(ids[0] ^ key[0]) ^ ids[1] ^ key[1])
-    copies, mixture = np.zeros(len(at), np.int64), []
+    copies, mixture = np.zeros(len(rows), np.int64), []
     for files in _by_source([file.file for file in found.files]):
         weight = files[0].of.weight
         own = np.flatnonzero(np.isin(sources, [file.index for file in files]))

@@ -1,8 +1,7 @@
 """Plan of a build: its identity, and the shards to make."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,30 +10,22 @@ from numpy.typing import NDArray
 
 from prefdata.check.rows.own import own_checks
 from prefdata.config import BuildConfig
+from prefdata.engine.exchange import KEY, Bucket, cut_rows, read_bucket, read_parts
 from prefdata.errors import EmptyError
 from prefdata.read import InputFile, expand_inputs, installed_layouts, label_sources, load_layout
-from prefdata.records.keys import GROUP_ID
-from prefdata.records.split_names import AUTO, TRAIN, Leaks, kind_of
+from prefdata.records.split_names import AUTO, TRAIN, Leaks
 from prefdata.records.text import FIELD_NAMES
+from prefdata.stages.events import LEAKED
 from prefdata.stages.scan import ScanResult
 from prefdata.stages.shard import ShardTask
-from prefdata.stages.split import (
-    FEW_ROWS,
-    Splits,
-    draw_test,
-    expand_splits,
-    splits_of_files,
-    too_large,
-)
+from prefdata.stages.share import OfPart, OfSplit
+from prefdata.stages.split import FEW_ROWS, Draw, expand_splits, splits_of_files
 from prefdata.store.canonical import fingerprint
 from prefdata.store.commit import sha256_file
 from prefdata.store.manifest import FORMAT_VERSION, TokenizerIdentity, shared_name
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.tokenizer import TokenizerSpec
 
-DRAWN = "test"
-"""Name of the split that is drawn."""
-_CHECKED_ROWS = 65_536  # per task of a validation
 TOOL_VERSION = version("prefdata-dpo")
 LIBRARIES = {
     name: version(name) for name in ("orjson", "polars", "pyarrow", "tokenizers", "transformers")
@@ -146,71 +137,57 @@ def _detectable(config: BuildConfig) -> dict[str, Any]:
     return {"installed_layouts": found} if found else {}
 
 
-def shard_tasks(
-    found: ScanResult, config: BuildConfig, target: TokenizerSpec, root: Path
-) -> list[ShardTask]:
+def draw_of(config: BuildConfig) -> Draw:
+    """Return the test split that a config draws."""
+    return Draw(config.fraction, config.test_fraction, config.seed)
+
+
+def shard_tasks(found: ScanResult, config: BuildConfig, target: TokenizerSpec) -> list[ShardTask]:
     """Return the shard tasks of each split; the pairs of a prompt are adjacent, in one shard."""
-    kept = _side_by_side(found)
-    names = tuple(part.name for part in found.parts)
-    fields = _fields(found)
-    has_verbatim = any(part.facts.is_text for part in found.parts)
-    tasks, weights = [], np.array([file.file.of.weight for file in found.files])
-    for split, rows in _by_split(kept, found, config):
-        ends, is_part = _group_ends(rows), split == TRAIN and bool((weights != 1).any())
-        most = np.ceil(weights).astype(np.int64) if is_part else np.ones(len(weights), np.int64)
-        copies = most[found.keys["source_index"].gather(rows["at"]).to_numpy()]
-        cuts = list(_cuts(ends, np.cumsum(copies)[ends - 1], config.shard_rows))
-        for number, (start, stop) in enumerate(cuts):
-            places = rows[start:stop].select("at", "part", "row")
-            name = f"{split}-{number:05d}-of-{len(cuts):05d}"
-            options = config.token_options
-            task = ShardTask(root, split, name, names, places, target, options, fields)
-            begins = found.element_lines(rows[start:stop]["at"])
-            task = task._replace(begins=begins, has_verbatim=has_verbatim, is_part=is_part)
-            tasks.append(task)
+    plan = found.plan
+    assert plan is not None
+    weights = np.array([file.file.of.weight for file in found.files])
+    is_mixed = bool((weights != 1).any())
+    most = np.ceil(weights).astype(np.int64)
+    cutters = [
+        _Cutter(config.shard_rows, most if is_mixed and name == TRAIN else None)
+        for name in plan.names
+    ]
+    paths = found.decisions.paths(found.root, "order")
+    for rows in cut_rows(read_parts(found.root).num_rows):
+        order = read_bucket(paths, rows).sort(KEY)
+        for split, cutter in enumerate(cutters):
+            cutter.take(order.filter(pl.col("final") == split))
+    tasks = []
+    for split, (name, cutter) in enumerate(zip(plan.names, cutters, strict=True)):
+        cuts = cutter.finish()
+        for number, (keys, num) in enumerate(cuts):
+            tasks.append(
+                ShardTask(
+                    found.root,
+                    name,
+                    f"{name}-{number:05d}-of-{len(cuts):05d}",
+                    OfSplit(found.decisions, split, keys, num),
+                    target,
+                    config.token_options,
+                    _fields(found),
+                    has_verbatim=any(part.facts.is_text for part in found.parts),
+                    is_part=is_mixed and name == TRAIN,
+                )
+            )
     return tasks
 
 
-def check_tasks(
-    found: ScanResult, target: TokenizerSpec, options: TokenOptions, root: Path
-) -> list[ShardTask]:
-    """Return tasks that tokenize every kept record, in input order, and write nothing."""
-    kept = found.keys.select("part", "row").with_row_index("at")
-    kept = kept.filter(pl.Series(found.decision.kept_mask)).select("at", "part", "row")
-    names = tuple(part.name for part in found.parts)
-    return [
-        ShardTask(root, TRAIN, f"check-{start}", names, places, target, options, ())
-        for start, places in enumerate(kept.iter_slices(_CHECKED_ROWS))
+def check_tasks(found: ScanResult, target: TokenizerSpec, options: TokenOptions) -> list[ShardTask]:
+    """Return tasks that tokenize every kept record, in input order, and write no shard."""
+    parts = read_parts(found.root)
+    shares = [
+        OfPart(found.decisions, part, parts.size_of(part)) for part in range(len(parts.names))
     ]
-
-
-def _by_split(
-    kept: pl.DataFrame, found: ScanResult, config: BuildConfig
-) -> list[tuple[str, pl.DataFrame]]:
-    """Return the rows of each split: the splits of the inputs, and test drawn from train."""
-    of_rows = found.splits.of_rows
-    parts = [(TRAIN, kept)]
-    if of_rows is not None:
-        own = pl.Series(of_rows)[kept["at"]]
-        parts = [(name, kept.filter(own == at)) for at, name in enumerate(found.splits.names)]
-    fraction = _drawn_fraction(found.splits, config)
-    result = []
-    for name, rows in parts:
-        if name != TRAIN or not fraction:
-            result.append((name, rows))
-            continue
-        split_key = rows["split_key"].to_numpy()
-        in_test = draw_test(split_key, test_fraction=fraction, seed=config.seed)
-        result += [(TRAIN, rows.filter(~in_test)), (DRAWN, rows.filter(in_test))]
-    return result
-
-
-def _drawn_fraction(splits: Splits, config: BuildConfig) -> float:
-    """Return the share of train that is drawn for test: none if the inputs have a test split."""
-    if not splits.is_divided:
-        return config.fraction
-    has_test = any(kind_of(name) in ("test", "eval") for name in splits.names)
-    return 0.0 if has_test else config.test_fraction or 0.0
+    return [
+        ShardTask(found.root, TRAIN, f"check-{number:05d}", share, target, options, ())
+        for number, share in enumerate(shares)
+    ]
 
 
 def split_notes(found: ScanResult, config: BuildConfig) -> list[str]:
@@ -220,10 +197,10 @@ def split_notes(found: ScanResult, config: BuildConfig) -> list[str]:
         own, size = _dropped_of(name, found)
         if not size:
             notes.append(f"no pair of {name} is left: none of its rows could be read as a pair")
-        elif len(own) == size:
+        elif _total(own) == size:
             shared = _count_codes(own)
             notes.append(f"no pair of {name} is left: all {size:,} are in another split ({shared})")
-    fraction = _drawn_fraction(found.splits, config)
+    fraction = draw_of(config).share(found.splits)
     if config.test_fraction and not fraction:
         names = ", ".join(found.splits.names)
         notes.append(f"test_fraction draws nothing: the inputs came in the splits {names}")
@@ -231,70 +208,56 @@ def split_notes(found: ScanResult, config: BuildConfig) -> list[str]:
         notes.append(
             "near-duplicate prompts in two splits (PD502) are not searched for: PD402 is off"
         )
-    return notes + (_stuck_notes(found, fraction) if fraction else [])
-
-
-def _stuck_notes(found: ScanResult, fraction: float) -> list[str]:
-    """Return a note on pairs whose cluster is too large for test."""
-    kept_mask, of_rows = found.decision.kept_mask, found.splits.of_rows
-    if of_rows is not None:
-        if TRAIN not in found.splits.names:
-            return []
-        kept_mask = kept_mask & (of_rows == found.splits.names.index(TRAIN))
-    stuck = int(too_large(found.decision.split_key[kept_mask], test_fraction=fraction).sum())
-    if not stuck:
-        return []
-    return [
-        f"{stuck} pairs stay in train: their near-duplicate cluster is larger than the test split;"
-        " if the prompts share a template, raise near_duplicates.threshold or set PD402 off"
-    ]
+    if stuck := found.checked.stuck:
+        notes.append(
+            f"{stuck} pairs stay in train: their near-duplicate cluster is larger than the test "
+            "split; if the prompts share a template, raise near_duplicates.threshold or set PD402 "
+            "off"
+        )
+    return notes
 
 
 def require_sound_splits(found: ScanResult, leaks_are: Leaks) -> None:
     """Raise E187 for leaks under `leaks: refuse`, E188 or E189 if train would lose its pairs."""
-    leaks, splits = found.decision.leaks, found.splits
-    if splits.of_rows is None:
+    if not found.splits.is_divided:
         return
-    counts = _count_codes(leaks.filter(pl.col("level") != "I"))
-    if counts and leaks_are == "refuse":
+    leaks = found.settled.counts.filter(pl.col("kind") == LEAKED, pl.col("level") != "I")
+    if len(leaks) and leaks_are == "refuse":
         remedy = "drop them with `leaks: drop_from_train`, or keep them with `leaks: report`"
-        raise EmptyError("E187", "inputs", f"splits share pairs or prompts: {counts}", remedy)
+        problem = f"splits share pairs or prompts: {_count_codes(leaks)}"
+        raise EmptyError("E187", "inputs", problem, remedy)
     own, size = _dropped_of(TRAIN, found)
-    near = own.filter(pl.col("code") == "PD502")
-    if len(near) > max(FEW_ROWS, size / 2):
+    near = _total(own.filter(pl.col("code") == "PD502"))
+    if near > max(FEW_ROWS, size / 2):
         problem = (
-            f"{len(near):,} of {size:,} pairs have a prompt that is a near-duplicate of one in "
+            f"{near:,} of {size:,} pairs have a prompt that is a near-duplicate of one in "
             "another split (PD502), as prompts of one template are"
         )
         remedy = "raise near_duplicates.threshold, or keep them with `severity: {PD502: I}`"
         raise EmptyError("E188", "split train", problem, remedy)
-    if len(own) == size and len(own):
+    if _total(own) == size and len(own):
         problem = f"all of its {size:,} pairs are in another split too: {_count_codes(own)}"
         remedy = "check the files, or keep the shared pairs with `leaks: report`"
         raise EmptyError("E189", "split train", problem, remedy)
 
 
 def _dropped_of(split: str, found: ScanResult) -> tuple[pl.DataFrame, int]:
-    """Return the leaks dropped from a split, and its number of pairs before that."""
-    of_rows, names = found.splits.of_rows, found.splits.names
-    if of_rows is None or split not in names:
-        return found.decision.leaks.clear(), 0
-    own = of_rows == names.index(split)
-    dropped = found.decision.leaks.filter("dropped")
-    return dropped.filter(pl.Series(own)[dropped["at"]]), int(own.sum())
+    """Return the counts of leaks dropped from a split, and its number of pairs before that."""
+    counts, names = found.settled.counts, found.splits.names
+    if not found.splits.is_divided or split not in names:
+        return counts.clear(), 0
+    place, rows = names.index(split), found.decisions.rows_of_splits
+    own = counts.filter(pl.col("kind") == LEAKED, pl.col("dropped"), pl.col("split") == place)
+    return own, rows[place] if rows else 0
 
 
-def _count_codes(leaks: pl.DataFrame) -> str:
-    counts = leaks.group_by("code").len().sort("code").iter_rows()
-    return ", ".join(f"{number:,} {code}" for code, number in counts)
+def _total(counts: pl.DataFrame) -> int:
+    return int(counts["num"].sum())
 
 
-def _side_by_side(found: ScanResult) -> pl.DataFrame:
-    """Return the kept pairs, grouped by prompt; groups are in the order of their first pairs."""
-    kept = found.keys.select(*GROUP_ID, "part", "row").with_row_index("at")
-    kept = kept.with_columns(split_key=pl.Series(found.decision.split_key))
-    kept = kept.filter(pl.Series(found.decision.kept_mask))
-    return kept.with_columns(first=pl.col("at").first().over(GROUP_ID)).sort("first", "at")
+def _count_codes(counts: pl.DataFrame) -> str:
+    codes = counts.group_by("code").agg(pl.col("num").sum()).sort("code").iter_rows()
+    return ", ".join(f"{number:,} {code}" for code, number in codes)
 
 
 def _fields(found: ScanResult) -> tuple[str, ...]:
@@ -305,24 +268,57 @@ def _fields(found: ScanResult) -> tuple[str, ...]:
     return tuple(sorted(used, key=FIELD_NAMES.index))
 
 
-def _group_ends(rows: pl.DataFrame) -> NDArray[np.int64]:
-    """Return the end index of each group."""
-    ids = rows.select(*GROUP_ID).to_numpy()
-    changes = np.flatnonzero((ids[1:] != ids[:-1]).any(1)) + 1
-    return np.append(changes, len(rows)) if len(rows) else changes
+class _Cutter:
+    """Cuts of one split into shards, as its pairs come by in the order of their prompts.
 
-
-def _cuts(
-    ends: NDArray[np.int64], filled: NDArray[np.int64], shard_rows: int
-) -> Iterator[tuple[int, int]]:
-    """Yield ranges of whole groups that fill at most `shard_rows` rows, unless one group is larger.
-
-    `filled` are the rows that are written up to each end. Groups that end at 2, 3 and 7, each row
-    written once, in shards of 4 rows, give the ranges 0 to 3 and 3 to 7.
+    A shard has whole prompts, of at most `shard_rows` rows, unless one prompt has more.
     """
-    first, start, before = 0, 0, 0
-    while first < len(ends):
+
+    def __init__(self, shard_rows: int, copies: NDArray[np.int64] | None) -> None:
+        """Take the number of times that pairs of each input are written; None: once."""
+        self._most, self._copies = shard_rows, copies
+        self._cuts: list[tuple[Bucket, int]] = []
+        self._first: NDArray[np.uint64] = np.zeros(0, np.uint64)
+        self._sizes = self._filled = np.zeros(0, np.int64)
+
+    def take(self, rows: pl.DataFrame) -> None:
+        """Take the next pairs: `key`, the first of the prompt, and `source_index`."""
+        keys = rows[KEY].to_numpy()
+        first, starts = np.unique(keys, return_index=True)
+        sizes = np.diff(starts, append=len(keys))
+        filled = sizes
+        if self._copies is not None and len(keys):
+            filled = np.add.reduceat(self._copies[rows["source_index"].to_numpy()], starts)
+        self._first = np.concatenate([self._first, first])
+        self._sizes = np.concatenate([self._sizes, sizes])
+        self._filled = np.concatenate([self._filled, filled])
+        cuts = list(_cuts(np.cumsum(self._filled), self._most))
+        self._close(cuts[:-1])
+
+    def finish(self) -> list[tuple[Bucket, int]]:
+        """Return the range of keys of each shard, and the number of its pairs."""
+        self._close(list(_cuts(np.cumsum(self._filled), self._most)))
+        return self._cuts
+
+    def _close(self, cuts: Sequence[tuple[int, int]]) -> None:
+        for start, stop in cuts:
+            keys = Bucket(int(self._first[start]), int(self._first[stop - 1]))
+            self._cuts.append((keys, int(self._sizes[start:stop].sum())))
+        done = cuts[-1][1] if cuts else 0
+        rest = slice(done, None)
+        self._first, self._sizes = self._first[rest], self._sizes[rest]
+        self._filled = self._filled[rest]
+
+
+def _cuts(filled: NDArray[np.int64], shard_rows: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges of prompts that fill at most `shard_rows` rows, unless one prompt is larger.
+
+    `filled` are the rows up to the end of each prompt: those of prompts of 2, 1 and 4 rows are 2, 3
+    and 7, and in shards of 4 rows the ranges are 0 to 2 and 2 to 3.
+    """
+    first, before = 0, 0
+    while first < len(filled):
         fits = int(np.searchsorted(filled, before + shard_rows, side="right"))
         last = max(fits - 1, first)
-        yield start, int(ends[last])
-        first, start, before = last + 1, int(ends[last]), int(filled[last])
+        yield first, last + 1
+        first, before = last + 1, int(filled[last])

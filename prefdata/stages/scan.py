@@ -1,20 +1,21 @@
 """Stage that `build` and `validate` share: from files to checked, distinct records."""
 
 from array import array
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from prefdata.check import RowChecks
-from prefdata.check.rows.profile import PROFILE
 from prefdata.check.sets.found import SetFinding
 from prefdata.check.severity import changed_severities
-from prefdata.dedup.near import NearDuplicates, Neighbors, Unit, find_neighbors
+from prefdata.dedup.near import NearDuplicates
+from prefdata.dedup.near.bands import find_all_clusters
 from prefdata.engine import Done, Engine
+from prefdata.engine.exchange import EVERYTHING, Parts, cut_rows, read_parts, write_parts
 from prefdata.errors import UsageError
 from prefdata.progress import Progress
 from prefdata.read import (
@@ -31,21 +32,30 @@ from prefdata.read import (
     notes_of,
     open_rows,
 )
-from prefdata.records.findings import Location, counts, merge_counts
-from prefdata.records.keys import KEY_COLUMNS, REJECTED_LINES, SOURCE_ROWS
+from prefdata.records.findings import Level, Location, counts, merge_counts
 from prefdata.records.split_names import SPLIT_KEYS, SplitOptions
 from prefdata.records.text import ELEMENT_LINE
-from prefdata.stages.chunk import (
-    ChunkResult,
-    ChunkTask,
-    build_chunk,
-    near_kind,
-    path_of,
-    recall_chunk,
+from prefdata.stages.chunk import ChunkResult, ChunkTask, build_chunk, read_keys, recall_chunk
+from prefdata.stages.decide import DecideOptions, Decisions, decide_all, read_events
+from prefdata.stages.filter import stage
+from prefdata.stages.set_checks import (
+    Checked,
+    CheckTask,
+    Kept,
+    check_all,
+    find_together,
+    note_copies,
 )
-from prefdata.stages.filter import FilterResult, Near, decide, stage
-from prefdata.stages.set_checks import find_together, frame_of, note_copies
-from prefdata.stages.split import Splits, mixed, settle_splits, splits_of_files
+from prefdata.stages.settle import Settled, settle_all
+from prefdata.stages.split import (
+    Draw,
+    SaidRows,
+    SplitPlan,
+    Splits,
+    mixed,
+    settle_splits,
+    splits_of_files,
+)
 from prefdata.store.manifest import ColumnNotRead, FunnelStage, Reading
 from prefdata.store.staging import Staging
 
@@ -62,7 +72,7 @@ class ScanOptions(NamedTuple):
     exclusions: pl.DataFrame | None = None
     """Ids of excluded pairs, as columns PAIR_ID."""
     near: NearDuplicates | None = None
-    """Options of near-duplicates; None if nothing is staged."""
+    """Options of near-duplicates; None: they are not searched for."""
     text: TextRule = TextRule()
     """Rule by which plain text becomes a chat or stays verbatim."""
     splits: SplitOptions = SplitOptions()
@@ -71,6 +81,10 @@ class ScanOptions(NamedTuple):
     """True if near-duplicates are needed only for leaks between splits, because PD402 is off."""
     columns: Columns = Columns()
     """Names of the columns of prompt, chosen and rejected, if they are not the usual ones."""
+    has_texts: bool = True
+    """False if only counts are needed, so that no record is written."""
+    draw: Draw | None = None
+    """The split that a build draws; None for a validation, which has no order of its pairs."""
 
 
 class SurveyedFile(NamedTuple):
@@ -92,24 +106,26 @@ class SurveyedFile(NamedTuple):
 
 
 class ScanResult(NamedTuple):
-    """Everything known before tokenization: every row is a record, or rejected with a code."""
+    """Everything known before tokenization: every row is a record, or rejected with a code.
 
+    Rows, and what was decided on each, are in the files of `root`; here are sums.
+    """
+
+    root: Path
     files: list[SurveyedFile]
     parts: list[ChunkResult]
-    keys: pl.DataFrame
-    """KEY_COLUMNS of all records, with `part` (index of the chunk), `row` in it, `source_index`."""
-    profile: pl.DataFrame
-    """PROFILE of all records, in the order of the keys."""
-    refused: pl.DataFrame
-    """REJECTED_LINES of each rejected row and pair, with `part`, `row` and `source_index`."""
-    members: pl.DataFrame
-    """SOURCE_ROWS of all pairs that were made from several rows, with the same columns."""
     splits: Splits
-    decision: FilterResult
+    decisions: Decisions
+    settled: Settled
+    checked: Checked
+    plan: SplitPlan | None
+    """The splits of a build."""
     of_set: list[SetFinding]
     """Dataset-level findings over the kept records."""
     funnel: list[FunnelStage]
     notes: list[str]
+    near_level: Level
+    """W if near-duplicates are reported, I if they are only counted."""
 
     @property
     def num_pairs(self) -> int:
@@ -127,25 +143,35 @@ class ScanResult(NamedTuple):
             return Location(name, row, message, offset)
         return Location(name, lines[row - 1], message, offset, row)
 
-    def element_lines(self, at: pl.Series) -> pl.DataFrame | None:
-        """Return the lines of the elements of JSON arrays among some pairs, by index in the keys.
+    def places_of(self, rows: Sequence[int]) -> list[tuple[int, int]]:
+        """Return the input and the line of a few records, by their indices."""
+        parts = read_parts(self.root)
+        found: dict[int, list[int]] = {}
+        numbers, _ = parts.locate(np.array(rows, np.int64))
+        for part in set(numbers.tolist()):
+            keys = read_keys(parts, part).filter(pl.col("at").is_in(list(rows)))
+            found |= {at: place for at, *place in keys["at", "source_index", "line"].iter_rows()}
+        return [(found[row][0], found[row][1]) for row in rows]
 
-        Columns: `source_index`, `line` (the element's number), `element_line`; None if no input is
-        a JSON array.
+    def events(self) -> Iterator[pl.DataFrame]:
+        """Yield the events of all rows, range by range, by row."""
+        parts = read_parts(self.root)
+        for rows in cut_rows(parts.num_rows):
+            yield read_events(parts, self.decisions, rows)
+
+    def element_lines(self, places: pl.DataFrame) -> pl.DataFrame | None:
+        """Return the lines of the elements of JSON arrays among some rows.
+
+        `places` have `source_index` and `line`, the element's number. Columns: these and
+        `element_line`; None if no input is a JSON array.
         """
         arrays = {f.file.index: f.element_lines for f in self.files if f.element_lines is not None}
         if not arrays:
             return None
-        places = self.keys.select("source_index", "line")[at].unique(maintain_order=True)
+        places = places.select("source_index", "line").unique(maintain_order=True)
         places = places.filter(pl.col("source_index").is_in(list(arrays)))
         lines = [arrays[index][number - 1] for index, number in places.iter_rows()]
         return places.with_columns(pl.Series(ELEMENT_LINE, lines, pl.Int64))
-
-    def stays(self, refused: Sequence[int]) -> NDArray[np.bool_]:
-        """Return the mask of kept pairs, without those that were refused at tokenization."""
-        kept_mask = self.decision.kept_mask.copy()
-        kept_mask[list(refused)] = False
-        return kept_mask
 
 
 def scan(
@@ -153,50 +179,61 @@ def scan(
     options: ScanOptions,
     *,
     workers: Engine,
-    staging: Staging | None,
+    staging: Staging,
     progress: Progress,
 ) -> ScanResult:
     """Read every file, check its rows, and drop duplicates and contradictions."""
-    with progress.bar("reading", sum(file.path.stat().st_size for file in files)) as advance:
-        reading = _Reading(files, options, staging)
-        parts = []
-        for part in workers.map(build_chunk, reading.tasks()):
-            if staging is not None and part.name not in reading.known:
-                staging.record(part.name, part.files, part.facts)
-            parts.append(part)
-            advance(reading.take_bytes())
-        advance(reading.take_bytes())
+    root = staging.root.absolute()
+    reading = _Reading(files, options, root, staging)
+    parts = _read(reading, workers, progress)
     found = [
         _surveyed(opened, fitted, parts, reading.texts.get(opened.file.index))
         for opened, fitted in reading.opened
     ]
     _require_text(found, options.text)
-    keys = _gathered(parts, KEY_COLUMNS, lambda part: part.keys).rechunk()
-    profile = pl.concat([pl.DataFrame(schema=PROFILE), *(part.profile for part in parts)])
-    splits = _splits(found, keys, profile, options.splits)
+    named = [(part.name, part.source_index, part.facts.rows) for part in parts]
+    write_parts(Parts.of(root, named))
+    splits = _splits(found, parts, options.splits)
     found = [_with_split(file, splits) for file in found]
-    near = None
-    if staging is not None and options.near is not None:
-        workers.rest()
-        near = _near(staging.root, parts, options.near, only_leaks=options.near_for_leaks)
-    severity, leaks = options.checks.severity, options.splits.leaks
-    decision = decide(keys, severity, near, options.exclusions, splits.of_rows, leaks)
-    kept_mask = frame_of(keys, profile, splits).filter(pl.Series(decision.kept_mask))
-    counts = [file.counts for file in found]
-    readings = [file.reading for file in found]
+    near, severity = options.near, options.checks.severity
+    if near is not None and parts:
+        find_all_clusters(root, near, workers)
+    how = DecideOptions(severity, splits, options.splits.leaks, near, options.near_for_leaks)
+    decisions = decide_all(root, how, options.exclusions, workers)
+    settled = settle_all(root, decisions, options.checks.examples, workers)
+    plan = options.draw and options.draw.plan(splits, decisions.kept_of_splits)
+    limits, divided = options.checks.limits, splits.is_divided
+    task = CheckTask(root, 0, EVERYTHING, decisions, severity, limits, divided, plan)
+    checked = check_all(task, workers)
+    of_files = [(file.counts, file.reading) for file in found]
+    kept = Kept(read_parts(root), decisions)
     return ScanResult(
+        root,
         found,
         parts,
-        keys,
-        profile,
-        _gathered(parts, REJECTED_LINES, lambda part: part.lines),
-        _gathered(parts, SOURCE_ROWS, lambda part: part.members),
         splits,
-        decision,
-        find_together(kept_mask, parts, counts, readings, options.checks),
-        [*_funnel(found, parts), *decision.funnel],
-        [*_notes(found, keys, decision), *changed_severities(severity), *splits.notes],
+        decisions,
+        settled,
+        checked,
+        plan,
+        find_together(kept, checked.counted, settled.tally, parts, of_files, options.checks),
+        [*_funnel(found, parts), *decisions.funnel],
+        [*_notes(found, decisions), *changed_severities(severity), *splits.notes],
+        "I" if severity["PD402"] == "I" else "W",
     )
+
+
+def _read(reading: "_Reading", workers: Engine, progress: Progress) -> list[ChunkResult]:
+    """Make all chunks, and record those that an earlier process had not made."""
+    parts = []
+    with progress.bar("reading", sum(file.path.stat().st_size for file in reading.files)) as bar:
+        for part in workers.map(build_chunk, reading.tasks()):
+            if reading.staging is not None and part.name not in reading.known:
+                reading.staging.record(part.name, part.files, part.facts)
+            parts.append(part)
+            bar(reading.take_bytes())
+        bar(reading.take_bytes())
+    return parts
 
 
 def stage_chunks(
@@ -204,29 +241,27 @@ def stage_chunks(
 ) -> None:
     """Read some chunks again, by name, and write their files below `root`."""
     wanted = set(names)
-    for task in _Reading(files, options, None).tasks():
+    for task in _Reading(files, options, root, None).tasks():
         assert isinstance(task, ChunkTask)
         if task.name in wanted:
-            build_chunk(task._replace(root=root, near=None))
+            build_chunk(task._replace(near=None, has_texts=True))
             wanted.remove(task.name)
         if not wanted:
             return
 
 
-def _notes(
-    found: Sequence[SurveyedFile], keys: pl.DataFrame, decision: FilterResult
-) -> Iterator[str]:
+def _notes(found: Sequence[SurveyedFile], decisions: Decisions) -> Iterator[str]:
     """Yield the notes on how files were found, those on what they contain, and one on copies."""
     yield from (file.file.note for file in found if file.file.note)
     yield from (f"{file.file.source}: {note}" for file in found for note in file.notes)
     own = {file.file.index: file.file.source for file in found if file.layout in OWN_TEXT}
-    yield from note_copies(own, keys, decision.copies)
+    yield from note_copies(own, decisions.own_copies)
 
 
 def _splits(
-    found: Sequence[SurveyedFile], keys: pl.DataFrame, profile: pl.DataFrame, options: SplitOptions
+    found: Sequence[SurveyedFile], parts: Sequence[ChunkResult], options: SplitOptions
 ) -> Splits:
-    """Return the split of each record, by config, by file name, and by split column, in this order.
+    """Return the splits of the records, by config, by file name, and by split column.
 
     In a build's own text shards the split column is that of its inputs, so the file name wins.
     """
@@ -234,19 +269,23 @@ def _splits(
         return mixed(len(found))
     files = [one.file for one in found]
     by_file = splits_of_files(files, options.given)
-    own = [at for at, one in enumerate(found) if one.layout in OWN_TEXT and by_file[at].split]
-    said = pl.when(~pl.col("source_index").is_in(own)).then(profile["said_split"])
-    rows = keys.select("source_index", "line", said=said)
-    return settle_splits([file.source for file in files], by_file, rows)
+    said: list[list[SaidRows]] = [[] for _ in found]
+    for part in parts:
+        said[part.source_index] += part.facts.said
+    for at, one in enumerate(found):
+        if one.layout in OWN_TEXT and by_file[at].split:
+            said[at] = [(None, num, line) for _, num, line in said[at]]
+    return settle_splits([file.source for file in files], by_file, said)
 
 
 class _Reading:
     """Files in turn, each split into chunk tasks; chunks in the journal are not made again."""
 
     def __init__(
-        self, files: Sequence[InputFile], options: ScanOptions, staging: Staging | None
+        self, files: Sequence[InputFile], options: ScanOptions, root: Path, staging: Staging | None
     ) -> None:
-        self.files, self.options, self.staging = files, options, staging
+        self.options, self.root, self.staging = options, root, staging
+        self.files = [replace(file, path=file.path.absolute()) for file in files]  # for any worker
         self.opened: list[tuple[OpenFile, Fitted]] = []
         self.texts: dict[int, TextChoice] = {}
         """Form in which plain text is read, by the file's index."""
@@ -264,15 +303,15 @@ class _Reading:
             self.opened.append((rows.file, rows.fitted))
             if rows.text is not None:
                 self.texts[file.index] = rows.text
-            root = None if self.staging is None else self.staging.root
             for number, block in enumerate(rows.blocks):
                 name = f"{file.index:05d}-{number:05d}"
                 if known := self.staging and recall_chunk(self.staging, name, file.index):
                     self.known.add(name)
                     yield Done(known)
                 else:
+                    near, texts = options.near, options.has_texts
                     yield ChunkTask(
-                        name, file, block, rows.options, options.checks, root, options.near
+                        name, file, block, rows.options, options.checks, self.root, near, texts
                     )
 
     def take_bytes(self) -> int:
@@ -346,36 +385,6 @@ def _require_text(files: list[SurveyedFile], rule: TextRule) -> None:
     if rule.mode == "verbatim" and files and all(file.text is None for file in files):
         problem = "text: verbatim, but no input has plain text: its rows are dialogues"
         raise UsageError("E182", files[0].file.name, problem, "leave text out")
-
-
-def _near(
-    root: Path, parts: list[ChunkResult], options: NearDuplicates, *, only_leaks: bool
-) -> Near:
-    """Find the near-duplicates by each unit, among the rows of all chunks."""
-
-    def find(unit: Unit) -> Neighbors:
-        paths = [root / path_of(part.name, near_kind(unit)) for part in parts]
-        return find_neighbors(paths, threshold=options.threshold)
-
-    return Near(options, {unit: find(unit) for unit in options.units}, only_leaks)
-
-
-def _gathered(
-    parts: list[ChunkResult],
-    schema: dict[str, type[pl.DataType]],
-    table: Callable[[ChunkResult], pl.DataFrame],
-) -> pl.DataFrame:
-    """Return one table of all chunks, with `part`, `row` and `source_index`."""
-    frames = [
-        table(part).with_columns(
-            part=pl.lit(number, pl.UInt32),
-            row=pl.int_range(pl.len(), dtype=pl.UInt32),
-            source_index=pl.lit(part.source_index, pl.Int32),
-        )
-        for number, part in enumerate(parts)
-    ]
-    own = {"part": pl.UInt32, "row": pl.UInt32, "source_index": pl.Int32}
-    return pl.concat([pl.DataFrame(schema={**schema, **own}), *frames])
 
 
 def _funnel(files: list[SurveyedFile], parts: list[ChunkResult]) -> list[FunnelStage]:

@@ -1,7 +1,7 @@
 """Processing of one shard, from records to hashed files: the second unit of work and of resume."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -14,12 +14,15 @@ from pydantic import TypeAdapter
 
 from prefdata.arrow import empty_table
 from prefdata.engine import Done, Engine
+from prefdata.engine.exchange import Rows, read_parts, run_bytes
 from prefdata.progress import Progress
 from prefdata.records.text import text_table
 from prefdata.stages.chunk import gather
+from prefdata.stages.settle import LATE
+from prefdata.stages.share import OfPart, OfSplit
 from prefdata.store.commit import FileDigest, fsync_path, seal_file
 from prefdata.store.shards import TOKENS, open_parquet
-from prefdata.store.staging import Staging, stage_shard
+from prefdata.store.staging import Staging, stage_bytes, stage_shard
 from prefdata.tokens.options import TokenOptions
 from prefdata.tokens.stage import MOST_PLACES, TokenRows, encode_table
 from prefdata.tokens.template.render import Refusal
@@ -34,10 +37,8 @@ class ShardTask(NamedTuple):
     root: Path
     split: str
     name: str
-    parts: tuple[str, ...]
-    """Names of the chunks that contain the records."""
-    places: pl.DataFrame
-    """Location of each record: `at` in all keys, its chunk `part` and its `row` there."""
+    share: OfSplit | OfPart
+    """The records: read from the files of the decisions."""
     target: TokenizerSpec
     options: TokenOptions
     fields: tuple[str, ...]
@@ -53,6 +54,10 @@ class ShardTask(NamedTuple):
     def about(self) -> str:
         """Return the shard's path, to name it in an error."""
         return self.tokens_path
+
+    @property
+    def refused_path(self) -> str:
+        return f"parts/{self.name}.refused.arrow"
 
     @property
     def tokens_path(self) -> str:
@@ -71,11 +76,13 @@ class ShardStats(NamedTuple):
     prompt_tokens: int
     chosen_tokens: int
     rejected_tokens: int
-    refusals: dict[int, Refusal]
-    """Reasons why records of the task are not in the shard, by their row in the task."""
+    refused: dict[str, int]
+    """Records of the task that are not in the shard, by code; their file has the rest."""
+    first_refused: dict[str, list[tuple[int, str]]]
+    """The first of these records, by code, with the reason."""
     findings: dict[str, int]
     first: dict[str, list[int]]
-    """The first records of the task with each of the findings, by their row in the task."""
+    """The first records of the task with each of the findings."""
     note: str | None
 
     @property
@@ -95,69 +102,110 @@ class ShardResult(NamedTuple):
 
 
 def make_shards(
-    tasks: Sequence[ShardTask], workers: Engine, progress: Progress, staging: Staging | None
+    tasks: Sequence[ShardTask],
+    workers: Engine,
+    progress: Progress,
+    staging: Staging,
+    begins: Callable[[ShardTask], pl.DataFrame | None] | None = None,
 ) -> list[ShardResult]:
     """Make every shard, except those that an interrupted build has finished.
 
-    Without a staging directory the records are only checked, and nothing is written.
+    `begins` returns the lines of elements of JSON arrays; None: records are only checked.
     """
-    work = check_shard if staging is None else build_shard
+    work = check_shard if begins is None else build_shard
     known = {
-        task.name: None if staging is None else staging.known(task.name, SHARD_STATS)
+        task.name: None if begins is None else staging.known(task.name, SHARD_STATS)
         for task in tasks
     }
 
     def item(task: ShardTask) -> ShardTask | Done[ShardResult]:
         found = known[task.name]
-        return task if found is None else Done(ShardResult(task.name, found[1], found[0]))
+        if found is not None:
+            return Done(ShardResult(task.name, found[1], found[0]))
+        return task if begins is None else task._replace(begins=begins(task))
 
     shards = []
-    with progress.bar("tokens", sum(len(task.places) for task in tasks)) as advance:
+    with progress.bar("tokens", sum(task.share.num_rows for task in tasks)) as advance:
         for task, shard in zip(tasks, workers.map(work, map(item, tasks)), strict=True):
-            if staging is not None and known[task.name] is None:
+            if begins is not None and known[task.name] is None:
                 staging.record(shard.name, shard.files, shard.facts)
             shards.append(shard)
-            advance(len(task.places))
+            advance(task.share.num_rows)
     return shards
 
 
 def build_shard(task: ShardTask) -> ShardResult:
     """Encode the task's records and write both of the shard's files."""
+    rows = task.share.read(task.root)["at"].to_numpy()
     with _TextFile(task.root / task.text_path, task) as text:
-        done = list(_encode_slices(task, text))
+        done = list(_encode_slices(task, rows, text))
     tokens = pa.concat_tables([empty_table(TOKENS), *(made.tokens for made in done)])
     files = {
         task.tokens_path: stage_shard(task.root / task.tokens_path, tokens, rows=tokens.num_rows),
         task.text_path: text.seal(rows=tokens.num_rows),
     }
-    return ShardResult(task.name, facts_of(done), files)
+    return ShardResult(task.name, _facts(done, rows), files | _refused_file(task, done, rows))
 
 
 def check_shard(task: ShardTask) -> ShardResult:
-    """Encode the task's records for a validation, and write nothing."""
-    return ShardResult(task.name, facts_of(list(_encode_slices(task, None))), {})
+    """Encode the task's records for a validation, and write only which are refused."""
+    rows = task.share.read(task.root)["at"].to_numpy()
+    done = list(_encode_slices(task, rows, None))
+    return ShardResult(task.name, _facts(done, rows), _refused_file(task, done, rows))
 
 
-def facts_of(done: Sequence[TokenRows]) -> ShardStats:
-    """Return the statistics of the slices of a shard."""
-    tokens = pa.concat_tables([empty_table(TOKENS), *(made.tokens for made in done)])
-    findings: Counter[str] = Counter()
+def _refusals(done: Sequence[TokenRows], rows: Rows) -> list[tuple[int, Refusal]]:
+    """Return the records that were refused, by index, in order."""
+    return sorted(
+        (int(rows[number * SLICE_ROWS + row]), refusal)
+        for number, made in enumerate(done)
+        for row, refusal in made.refusals.items()
+    )
+
+
+def _refused_file(task: ShardTask, done: Sequence[TokenRows], rows: Rows) -> dict[str, FileDigest]:
+    """Write the refused records, if there are any, as a run of LATE."""
+    said = [(at, why.code, why.message) for at, why in _refusals(done, rows)]
+    if not said:
+        return {}
+    data = run_bytes(pl.DataFrame(said, LATE, orient="row"))
+    return {task.refused_path: stage_bytes(task.root / task.refused_path, memoryview(data))}
+
+
+def _facts(done: Sequence[TokenRows], rows: Rows) -> ShardStats:
+    """Return the statistics of the slices of a shard, whose records are `rows`."""
+    first: dict[str, list[tuple[int, str]]] = {}
+    refused = Counter[str]()
+    for at, why in _refusals(done, rows):
+        refused[why.code] += 1
+        if refused[why.code] <= MOST_PLACES:
+            first.setdefault(why.code, []).append((at, why.message))
+    findings = Counter[str]()
     for made in done:
         findings.update(made.findings)
+    return measure_shard([made.tokens for made in done])._replace(
+        refused=dict(refused),
+        first_refused=first,
+        findings=dict(sorted(findings.items())),
+        first={code: [int(rows[row]) for row in _first(done, code)] for code in sorted(findings)},
+        note=next((made.note for made in done if made.note), None),
+    )
+
+
+def measure_shard(tables: Sequence[pa.Table]) -> ShardStats:
+    """Return the statistics of the tokens of a shard."""
+    tokens = pa.concat_tables([empty_table(TOKENS), *tables])
     return ShardStats(
         rows=tokens.num_rows,
         groups=int(pc.count_distinct(tokens["group_id"]).as_py()),
         prompt_tokens=_count_tokens(tokens["prompt_ids"]),
         chosen_tokens=_count_tokens(tokens["chosen_ids"]),
         rejected_tokens=_count_tokens(tokens["rejected_ids"]),
-        refusals={
-            number * SLICE_ROWS + row: refusal
-            for number, made in enumerate(done)
-            for row, refusal in made.refusals.items()
-        },
-        findings=dict(sorted(findings.items())),
-        first={code: _first(done, code) for code in sorted(findings)},
-        note=next((made.note for made in done if made.note), None),
+        refused={},
+        first_refused={},
+        findings={},
+        first={},
+        note=None,
     )
 
 
@@ -167,10 +215,11 @@ def _first(done: Sequence[TokenRows], code: str) -> list[int]:
     return list(islice(rows, MOST_PLACES))
 
 
-def _encode_slices(task: ShardTask, text: "_TextFile | None") -> Iterator[TokenRows]:
+def _encode_slices(task: ShardTask, rows: Rows, text: "_TextFile | None") -> Iterator[TokenRows]:
     """Encode the records in slices, so that few of them are Python objects at a time."""
-    for start in range(0, len(task.places), SLICE_ROWS):
-        records = gather(task.root, task.parts, task.places[start : start + SLICE_ROWS])
+    parts = read_parts(task.root)
+    for start in range(0, len(rows), SLICE_ROWS):
+        records = gather(parts, rows[start : start + SLICE_ROWS])
         made = encode_table(records, task.target, task.options)
         if text is not None:
             text.write(made.kept)

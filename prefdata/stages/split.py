@@ -3,7 +3,7 @@
 Near-duplicate prompts are drawn together, so neither a prompt nor a near-duplicate is in both.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,13 @@ from prefdata.records.split_names import ROWS, TRAIN, FileSplit, kind_of, name_s
 from prefdata.report.figures import listed
 
 FEW_ROWS = 16  # a group of at most this size may be drawn, however small the dataset
+DRAWN = "test"
+"""Name of the split that is drawn."""
 _SHOWN = 3  # files or values listed in a note
+
+
+SaidRows = tuple[str | None, int, int]
+"""Value of a split column or null, the number of rows that have it, and the first line."""
 
 
 class Splits(NamedTuple):
@@ -31,20 +37,99 @@ class Splits(NamedTuple):
     """Split of each input, in order."""
     names: tuple[str, ...]
     """Names by precedence, the lowest first; none if all inputs are one set."""
-    of_rows: NDArray[np.uint8] | None
-    """Index in `names` of each record's split; None if all inputs are one set."""
     notes: list[str]
-    read: frozenset[int] = frozenset()
+    read: frozenset[int]
     """Indices of the inputs whose split column names splits, so that it was read."""
+    kinds: dict[str, str | None]
+    """Split that each value of a split column means."""
+    is_divided: bool = False
+    """False if all inputs are one set."""
 
-    @property
-    def is_divided(self) -> bool:
-        return self.of_rows is not None
+    def of_rows(self, source_index: int, said: pl.Series) -> NDArray[np.uint8]:
+        """Return the index in `names` of the split of each record of an input.
+
+        `said` is the text of its split column, or null.
+        """
+        of_file = self.files[source_index].split
+        rows = pl.DataFrame({"said": said.cast(pl.String)})
+        if of_file is None:
+            kind = pl.col("said").replace_strict(
+                dict(self.kinds), return_dtype=pl.String, default=None
+            )
+            split = rows.select(pl.coalesce(kind, pl.lit(TRAIN)).alias("split"))["split"]
+        else:
+            split = pl.Series([of_file]).new_from_index(0, len(rows))
+        places = {name: at for at, name in enumerate(self.names)}
+        return split.replace_strict(places, return_dtype=pl.UInt8).to_numpy()
 
 
 def mixed(num_files: int) -> Splits:
     """Return all inputs as one set, without regard to their names."""
-    return Splits([FileSplit(None, "none")] * num_files, (), None, [])
+    return Splits([FileSplit(None, "none")] * num_files, (), [], frozenset(), {})
+
+
+class SplitPlan(NamedTuple):
+    """How a build splits the pairs that it keeps: by the splits of the inputs, or by a draw."""
+
+    names: tuple[str, ...]
+    """The splits of the build, in order."""
+    places: tuple[int, ...]
+    """Index in `names` of each split of the inputs."""
+    fraction: float
+    """Share of train that is drawn for test."""
+    seed: int
+    train: int
+    """Index of train among the splits of the inputs; -1: they have none."""
+    num_train: int
+    """Pairs of train before the draw."""
+
+    def assign(self, split: NDArray[np.uint8], split_key: Numbers) -> NDArray[np.uint8]:
+        """Return the index in `names` of each pair; the pairs of a key are all here."""
+        found = np.array(self.places, np.uint8)[split]
+        if self.fraction:
+            train = np.flatnonzero(split == self.train)
+            drawn = draw_test(
+                split_key[train], test_fraction=self.fraction, seed=self.seed, total=self.num_train
+            )
+            found[train[drawn]] += 1  # test comes after train
+        return found
+
+    def count_stuck(self, split: NDArray[np.uint8], split_key: Numbers) -> int:
+        """Count the pairs of clusters that are too large for test."""
+        if not self.fraction:
+            return 0
+        of_train = split_key[split == self.train]
+        stuck = too_large(of_train, test_fraction=self.fraction, total=self.num_train)
+        return int(stuck.sum())
+
+
+class Draw(NamedTuple):
+    """The test split that a build's config draws from train."""
+
+    fraction: float
+    """Share of it, for inputs that are one set."""
+    of_divided: float | None
+    """Share of it, for inputs that came in splits of which none is test or eval."""
+    seed: int
+
+    def share(self, splits: Splits) -> float:
+        """Return the share of train that is drawn: none if the inputs have a test split."""
+        if not splits.is_divided:
+            return self.fraction
+        has_test = any(kind_of(name) in ("test", "eval") for name in splits.names)
+        return 0.0 if has_test else self.of_divided or 0.0
+
+    def plan(self, splits: Splits, kept_of_splits: Sequence[int]) -> SplitPlan:
+        """Return the splits of a build, of inputs with these numbers of kept pairs."""
+        own = splits.names if splits.is_divided else (TRAIN,)
+        train = own.index(TRAIN) if TRAIN in own else -1
+        fraction = self.share(splits) if train >= 0 else 0.0
+        names, places = list[str](), list[int]()
+        for name in own:
+            places.append(len(names))
+            names += [name, DRAWN] if name == TRAIN and fraction else [name]
+        num_train = kept_of_splits[train] if train >= 0 else 0
+        return SplitPlan(tuple(names), tuple(places), fraction, self.seed, train, num_train)
 
 
 def expand_splits(inputs: Inputs | str | Source) -> tuple[list[InputFile], dict[str, str]]:
@@ -116,14 +201,16 @@ def splits_of_files(files: Sequence[InputFile], given: Mapping[str, str]) -> lis
     return name_splits([file.name for file in files], given)
 
 
-def settle_splits(names: Sequence[str], by_file: Sequence[FileSplit], rows: pl.DataFrame) -> Splits:
-    """Return the split of each record, by its file, or else by its split column.
+def settle_splits(
+    names: Sequence[str], by_file: Sequence[FileSplit], rows: Sequence[Iterable[SaidRows]]
+) -> Splits:
+    """Return the splits of the records, by their file, or else by their split column.
 
-    `rows` has `source_index`, `line` and `said`, the text of the split column or null. All inputs
-    are one set if they name fewer than two splits and none is given. Raises E186 if a file's name
-    and its rows disagree on what is trained.
+    `rows` are the values of the split column in each file: text or null, number of rows, and the
+    first line. All inputs are one set if they name fewer than two splits and none is given. Raises
+    E186 if a file's name and its rows disagree on what is trained.
     """
-    said = _said(rows, len(names))
+    said = [_said(of_file) for of_file in rows]
     settled = [
         _settle_file(name, one, own) for name, one, own in zip(names, by_file, said, strict=True)
     ]
@@ -134,17 +221,13 @@ def settle_splits(names: Sequence[str], by_file: Sequence[FileSplit], rows: pl.D
         return mixed(len(names))._replace(notes=notes, read=read)
     for name, one, own in zip(names, by_file, said, strict=True):
         _require_agreement(name, one, own)
-    of_files = pl.Series([one.split for one in settled], dtype=pl.String)
     kinds = {one.said: one.kind for own in said for one in own if one.said is not None}
-    kind = rows["said"].cast(pl.String).replace_strict(kinds, return_dtype=pl.String, default=None)
-    of_file = of_files.gather(rows["source_index"].cast(pl.UInt32))
-    split = rows.select(pl.coalesce(of_file, kind, pl.lit(TRAIN)).alias("split"))["split"]
-    used = {one.split for one in settled if one.split} | set(split.unique())
+    used = {one.split for one in settled if one.split}
+    for one, own in zip(settled, said, strict=True):
+        used |= {rows.kind or TRAIN for rows in own if one.split is None}
     ordered = tuple(sorted(used, key=rank_of))
-    of_rows = split.replace_strict({n: at for at, n in enumerate(ordered)}, return_dtype=pl.UInt8)
-    return Splits(
-        settled, ordered, of_rows.to_numpy(), [*_rest(names, settled, said), *unread], read
-    )
+    notes = [*_rest(names, settled, said), *unread]
+    return Splits(settled, ordered, notes, read, kinds, is_divided=True)
 
 
 class _Said(NamedTuple):
@@ -159,14 +242,16 @@ class _Said(NamedTuple):
     """Line of the first of the rows."""
 
 
-def _said(rows: pl.DataFrame, num_files: int) -> list[list[_Said]]:
-    """Count the split column's values in each file, in the order of their first lines."""
-    found: list[list[_Said]] = [[] for _ in range(num_files)]
-    groups = rows.group_by("source_index", "said").agg(pl.len(), pl.col("line").min())
-    groups = groups.with_columns(pl.col("said").cast(pl.String))
-    for source, said, num, line in groups.sort("source_index", "line", "said").iter_rows():
-        found[source].append(_Said(said, kind_of(said) if said else None, num, line))
-    return found
+def _said(rows: Iterable[SaidRows]) -> list[_Said]:
+    """Sum the values of a file's split column over its parts, in the order of their first lines."""
+    total: dict[str | None, tuple[int, int]] = {}
+    for said, num, line in rows:
+        before, first = total.get(said, (0, line))
+        total[said] = before + num, min(first, line)
+    ordered = sorted(total.items(), key=lambda one: (one[1][1], one[0] is not None, one[0] or ""))
+    return [
+        _Said(said, kind_of(said) if said else None, num, line) for said, (num, line) in ordered
+    ]
 
 
 def _settle_file(name: str, by_file: FileSplit, said: Sequence[_Said]) -> FileSplit:
@@ -266,13 +351,16 @@ def _unread_values(settled: Sequence[FileSplit], said: Sequence[Sequence[_Said]]
     return [f"the column `split` says {shown}: not a split, so not used"]
 
 
-def draw_test(groups: Numbers, *, test_fraction: float, seed: int) -> NDArray[np.bool_]:
+def draw_test(
+    groups: Numbers, *, test_fraction: float, seed: int, total: int | None = None
+) -> NDArray[np.bool_]:
     """Return the mask of rows in test, by the id of their group; 0 <= test_fraction <= 1.
 
     A group is a cluster of near-duplicate prompts, under the smallest of their ids. Each is drawn
     independently, so adding, removing or moving rows never changes another group's split. The share
     of groups in test is `test_fraction` on average. A group with more rows than all of test should
-    have, such as prompts that share one long instruction, stays in train.
+    have, such as prompts that share one long instruction, stays in train. `groups` may be those of
+    a part of all rows, of which there are `total`.
     """
     assert 0 <= test_fraction <= 1, test_fraction
     key = mix(np.array([seed], np.uint64))
@@ -280,11 +368,14 @@ def draw_test(groups: Numbers, *, test_fraction: float, seed: int) -> NDArray[np
     if limit == 2**64:
         return np.ones(len(groups), np.bool_)
     in_test: NDArray[np.bool_] = mix(groups ^ key) < np.uint64(limit)
-    return in_test & ~too_large(groups, test_fraction=test_fraction)
+    return in_test & ~too_large(groups, test_fraction=test_fraction, total=total)
 
 
-def too_large(groups: Numbers, *, test_fraction: float) -> NDArray[np.bool_]:
+def too_large(
+    groups: Numbers, *, test_fraction: float, total: int | None = None
+) -> NDArray[np.bool_]:
     """Return the mask of rows whose group has more rows than all of test should have."""
+    total = len(groups) if total is None else total
     _, places, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    found: NDArray[np.bool_] = sizes[places] > max(FEW_ROWS, test_fraction * len(groups))
+    found: NDArray[np.bool_] = sizes[places] > max(FEW_ROWS, test_fraction * total)
     return found

@@ -4,9 +4,8 @@ The line counts add up: each line is kept, duplicate, filtered, rejected or blan
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,27 +14,32 @@ from prefdata.check.catalog import Check
 from prefdata.check.rows.own import check_of
 from prefdata.check.rows.profile import FEATURES
 from prefdata.check.sets.bias import MIN_PAIRS
-from prefdata.check.sets.statistics import area_under_curve
-from prefdata.hashing import Numbers
+from prefdata.check.sets.statistics import area_of_counts
+from prefdata.check.sets.tally import LENGTH, SIDES, Tally
 from prefdata.read import InputFile
 from prefdata.records.findings import CodeCount, Findings, Level, Location
-from prefdata.records.keys import GROUP_ID
 from prefdata.records.text import flat_text
 from prefdata.report.explain import describe_code
 from prefdata.report.figures import percent
-from prefdata.report.lengths import PARTS, Measured, measure_parts
+from prefdata.report.lengths import (
+    PARTS,
+    LengthSums,
+    Measured,
+    add_lengths,
+    count_lengths,
+    measure_sums,
+)
 from prefdata.report.model import (
     Bias,
     Example,
     ExamplePair,
     Finding,
-    Groups,
     Report,
     SeverityChange,
     SourceShare,
-    SplitProof,
 )
 from prefdata.stages.scan import ScanResult, SurveyedFile
+from prefdata.stages.settle import RANKS
 from prefdata.store.manifest import InputSeal, LineClasses, SeenPair, TextReading
 
 _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
@@ -45,35 +49,16 @@ _COMMON = 0.02  # of the pairs: a language that fewer have may be a mistake
 
 
 def class_of_lines(
-    found: ScanResult, refused: Sequence[int], not_drawn: Sequence[int] = ()
+    found: ScanResult, classes: Mapping[int, Mapping[str, int]]
 ) -> list[LineClasses]:
     """Return the count of lines of each file by class: kept if any of its pairs is kept.
 
-    Otherwise the class is the first that applies: duplicate, filtered, rejected. `refused` are
-    indices in the keys of pairs that were refused at tokenization, `not_drawn` of those that a
-    mixture leaves out.
+    Otherwise the class is the first that applies: duplicate, filtered, rejected. `classes` has the
+    counts of those, by input.
     """
-    kept_mask = found.stays([*refused, *not_drawn])
-    places = found.keys.select("source_index", "line", "ordinal")
-    leaked = found.decision.leaks.filter("dropped")["at"].to_numpy()
-    contradictory = found.decision.contradictory.to_numpy()
-    late = np.concatenate([leaked, contradictory, np.array(refused, np.int64)])
-    classes = (
-        places.filter(pl.Series(kept_mask)),
-        places[found.decision.duplicates["at"]],
-        places[[*found.decision.excluded, *not_drawn]],
-        pl.concat([found.refused.select(places.columns), places[late.astype(np.int64)]]),
-    )
-    ranked = [
-        _with_members(lines, found.members).with_columns(rank=pl.lit(rank))
-        for rank, lines in enumerate(classes)
-    ]
-    best = pl.concat(ranked).group_by("source_index", "line").agg(pl.col("rank").min())
-    counted = best.group_by("source_index", "rank").len()
-    counts = {(file, rank): count for file, rank, count in counted.iter_rows()}
     result = []
     for file in found.files:
-        of_file = [counts.get((file.file.index, rank), 0) for rank in range(len(classes))]
+        of_file = [classes.get(file.file.index, {}).get(name, 0) for name in RANKS]
         lines, blank = file.counts.lines, file.counts.blank
         assert lines == blank + sum(of_file), (
             f"{file.file.name}: {lines} lines, {blank} + {of_file}"
@@ -81,15 +66,6 @@ def class_of_lines(
         numbers = zip(LineClasses.model_fields, (lines, blank, *of_file), strict=True)
         result.append(LineClasses(**dict(numbers)))
     return result
-
-
-def _with_members(places: pl.DataFrame, members: pl.DataFrame) -> pl.DataFrame:
-    """Return the lines of pairs, and those of the other rows that the pairs were made from."""
-    own = places.select("source_index", "line")
-    if members.is_empty():
-        return own
-    others = members.join(places, on=["source_index", "line", "ordinal"], how="semi")
-    return pl.concat([own, others.select("source_index", line="member")])
 
 
 def total_lines(classes: list[LineClasses]) -> LineClasses:
@@ -195,36 +171,25 @@ def example_at(place: Location) -> Example:
     return Example(**{**place._asdict(), "offset": offset})
 
 
-def measure_tokens(tables: list[pa.Table]) -> Measured | None:
+def measure_tokens(tables: Iterable[pa.Table]) -> Measured | None:
     """Return lengths in tokens of the pairs of token shards."""
-    return measure_parts(
-        {
-            part: np.concatenate(
-                [pl.Series(pc.list_value_length(table[f"{part}_ids"])) for table in tables]
+    return measure_sums(
+        add_lengths(
+            count_lengths(
+                {
+                    part: pl.Series(pc.list_value_length(table[f"{part}_ids"])).to_numpy()
+                    for part in PARTS
+                }
             )
-            for part in PARTS
-        }
+            for table in tables
+        )
     )
 
 
-def measure_characters(profile: pl.DataFrame) -> Measured | None:
-    """Return lengths in characters of the pairs of PROFILE."""
-    return measure_parts({part: profile[f"chars_{part}"].to_numpy() for part in PARTS})
-
-
-def count_groups(keys: pl.DataFrame) -> Groups | None:
-    """Count distinct prompts and completions of the pairs; None without pairs."""
-    sides = pl.concat(
-        [
-            keys.select(*GROUP_ID, pl.col(side).alias("side"))
-            for side in ("chosen_id", "rejected_id")
-        ]
-    )
-    if not len(keys):
-        return None
-    return Groups(
-        groups=keys.select(GROUP_ID).n_unique(), completions=sides.n_unique(), pairs=len(keys)
-    )
+def measure_characters(tally: Tally) -> Measured | None:
+    """Return lengths in characters of the pairs of a tally."""
+    counts = {part: tally.counts(LENGTH, part) for part in PARTS}
+    return measure_sums(LengthSums(counts, *tally.of(LENGTH)))
 
 
 def severity_changes(changes: Mapping[str, str]) -> list[SeverityChange]:
@@ -248,100 +213,70 @@ def example_pairs(records: pa.Table, files: Iterable[SurveyedFile]) -> list[Exam
     return found
 
 
-def measure_biases(profile: pl.DataFrame) -> list[Bias]:
+def measure_biases(tally: Tally) -> list[Bias]:
     """Return how well length and each format feature predict which side is chosen.
 
     A feature is measured on the pairs whose sides differ in it, length on all pairs.
     """
     found = []
     for column, name in _MEASURED.items():
-        sides = [f"{column}_chosen", f"{column}_rejected"]
-        rows = profile.select(pl.col(sides).cast(pl.Int64))
-        if column != "chars":
-            rows = rows.filter(pl.col(sides[0]) != pl.col(sides[1]))
-        if len(rows) < MIN_PAIRS:
+        pairs, num_more, equal = tally.of(column)
+        if pairs < MIN_PAIRS:
             continue
-        chosen, rejected = (rows[side].to_numpy() for side in sides)
-        area = area_under_curve(chosen, rejected)
-        more = float(((np.sign(chosen - rejected) + 1) / 2).mean())
-        what = "characters" if column == "chars" else name
+        area = area_of_counts(*(tally.counts(column, side) for side in SIDES))
+        more = (num_more + equal / 2) / pairs
+        what = "characters" if column == LENGTH else name
         found.append(
             Bias(
                 name=name,
                 auc=round(area.value, 6),
                 low=round(area.low, 6),
                 high=round(area.high, 6),
-                pairs=len(rows),
+                pairs=pairs,
                 sentence=f"Chosen has more {what} in {percent(more)} of the pairs"
-                + (", equal ones counted half." if column == "chars" else " that differ in it."),
+                + (", equal ones counted half." if column == LENGTH else " that differ in it."),
             )
         )
     return found
 
 
-def measure_sources(
-    profile: pl.DataFrame, source_index: pl.Series, files: Mapping[int, InputFile]
-) -> list[SourceShare]:
+def measure_sources(tally: Tally, files: Mapping[int, InputFile]) -> list[SourceShare]:
     """Count pairs by source: as the config names it, or else its rows, or else by file."""
-    index = source_index.cast(pl.Int64)
+    index = tally.names["source_index"].cast(pl.Int64)
 
     def of_file(said: Callable[[InputFile], str | None]) -> pl.Series:
         values = {at: said(file) for at, file in files.items()}
         return index.replace_strict(values, return_dtype=pl.String)
 
-    frame = profile.select(pl.col("origin", "licence").cast(pl.String)).with_columns(
+    frame = tally.names.with_columns(
         file=of_file(lambda file: file.source),
         name=of_file(lambda file: file.of.name),
         license=of_file(lambda file: file.of.license),
     )
     counted = (
         frame.select(
-            licence=pl.coalesce("license", "licence"), name=pl.coalesce("name", "origin", "file")
+            "num",
+            licence=pl.coalesce("license", "licence"),
+            name=pl.coalesce("name", "origin", "file"),
         )
         .group_by("name", "licence")
-        .len()
-        .sort("len", "name", descending=[True, False])
+        .agg(pl.col("num").sum())
+        .sort("num", "name", "licence", descending=[True, False, False])
     )
     return [
-        SourceShare(name=name, pairs=pairs, share=round(pairs / len(frame), 6), licence=licence)
+        SourceShare(name=name, pairs=pairs, share=round(pairs / tally.rows, 6), licence=licence)
         for name, licence, pairs in counted.head(MOST_SOURCES)
-        .select("name", "licence", "len")
+        .select("name", "licence", "num")
         .iter_rows()
     ]
 
 
-def measure_languages(profile: pl.DataFrame) -> list[str]:
-    """Return the languages of the prompts, the most frequent first."""
-    known = profile["language"].cast(pl.String)
-    counted = known.filter(known != "").value_counts(sort=True)
-    return [str(name) for name, num in counted.iter_rows() if num >= _COMMON * len(profile)]
-
-
-def prove_splits(
-    keys: pl.DataFrame, split_key: Numbers, rows: Mapping[str, Sequence[int]], *, words: int,
-    threshold: float,
-) -> SplitProof:  # fmt: skip
-    """Count the clusters of near-duplicate prompts, and those that are in two splits.
-
-    `split_key` is the cluster of each row of `keys`; `rows` are the indices of each split's rows.
-    """
-    splits = pl.concat(
-        pl.DataFrame({"at": pl.Series(list(places), dtype=pl.Int64)}).with_columns(
-            split=pl.lit(name)
-        )
-        for name, places in rows.items()
-    )
-    at = splits["at"]
-    prompts = keys.select(GROUP_ID)[at].with_columns(
-        splits["split"], cluster=pl.Series(split_key)[at]
-    )
-    clusters = prompts.group_by("cluster").agg(
-        pl.col("split").n_unique(), size=pl.struct(GROUP_ID).n_unique()
-    )
-    return SplitProof(
-        threshold=threshold,
-        unit=f"word {words}-grams",
-        leaked=int((clusters["split"] > 1).sum()),
-        clusters=len(clusters),
-        largest=int(clusters["size"].max() or 0),  # type: ignore[arg-type]
-    )
+def measure_languages(tally: Tally) -> list[str]:
+    """Return the languages of the prompts, the most frequent first, then the earliest."""
+    known = tally.languages.filter(pl.col("language") != "")
+    counted = known.sort("num", "at", descending=[True, False])
+    return [
+        str(name)
+        for name, num in counted.select("language", "num").iter_rows()
+        if num >= _COMMON * tally.rows
+    ]

@@ -1,16 +1,17 @@
 """Report, manifest and other files of a build, made from the results of all stages."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 from pyarrow import parquet
 
 from prefdata.arrow import empty_table
 from prefdata.config import BuildConfig
+from prefdata.engine import Engine
+from prefdata.engine.exchange import read_parts
 from prefdata.errors import EmptyError
 from prefdata.records.findings import EXAMPLES
 from prefdata.records.schema import RECORDS
@@ -18,16 +19,18 @@ from prefdata.report.card import write_card
 from prefdata.report.explain import describe_code
 from prefdata.report.form import FORMS
 from prefdata.report.lengths import PARTS
-from prefdata.report.model import Report
+from prefdata.report.model import Groups, Report, SplitProof
 from prefdata.stages.chunk import gather
-from prefdata.stages.counts import NOTHING_MADE, BuiltShards, codes_met, leak_messages
+from prefdata.stages.counts import NOTHING_MADE, BuiltShards, codes_met
 from prefdata.stages.dropped import write_duplicates, write_rejected
-from prefdata.stages.filter import CONTRADICTION, EXCLUDED, NOT_DRAWN, stage
+from prefdata.stages.events import NEAR
+from prefdata.stages.filter import stage
 from prefdata.stages.plan import LIBRARIES, TOOL_VERSION, BuildSeal
 from prefdata.stages.scan import ScanResult
+from prefdata.stages.set_checks import count_all_groups
+from prefdata.stages.settle import count_all_lines
 from prefdata.stages.statistics import (
     class_of_lines,
-    count_groups,
     example_pairs,
     hide_contents,
     list_findings,
@@ -36,7 +39,6 @@ from prefdata.stages.statistics import (
     measure_languages,
     measure_sources,
     measure_tokens,
-    prove_splits,
     seal_inputs,
     severity_changes,
     total_lines,
@@ -54,7 +56,6 @@ from prefdata.store.manifest import (
 )
 from prefdata.store.staging import DUPLICATES_FILE, NEAR_FILE, PAGE, write_staged
 from prefdata.tokens.preview import show_ids
-from prefdata.tokens.template.render import Refusal
 from prefdata.tokens.tokenizer import TokenizerSpec
 
 REJECTED_FILE = "rejected/rejected-00000-of-00001.parquet"
@@ -65,7 +66,7 @@ _MOST_REASONS = 3  # listed in an error
 def make_report(
     found: ScanResult,
     made: BuiltShards,
-    tokens: list[pa.Table],
+    workers: Engine,
     target: TokenizerSpec | None = None,
     *,
     examples: int = EXAMPLES,
@@ -73,47 +74,51 @@ def make_report(
 ) -> Report:
     """Return the report of a build or, without shards, of a validation; `examples` per code."""
     is_drawn = is_build and bool(made.tasks)
-    refusals = made.refusals()
-    classes = class_of_lines(found, list(refusals), made.not_drawn)
+    refused, not_drawn = made.refused_paths, made.not_drawn_paths
+    sums = count_all_lines(found.root, found.decisions, refused, not_drawn, workers)
+    classes, tally = class_of_lines(found, sums.classes), sums.tally or found.settled.tally
     total = total_lines(classes)
-    kept_mask = pl.Series(found.stays([*refusals, *made.not_drawn]))
-    kept, profile = found.keys.filter(kept_mask), found.profile.filter(kept_mask)
-    met = codes_met(found, made, refusals, examples)
-    measured = measure_tokens(tokens) if tokens else measure_characters(profile)
+    met = codes_met(found, made, examples)
+    measured = measure_tokens(made.tokens) if made.tokens else measure_characters(tally)
     return Report(
         tool_version=TOOL_VERSION,
         inputs=seal_inputs(
             found,
             classes,
-            _seen_pairs(found, made, tokens, target),
+            _seen_pairs(found, made, target),
             drawn=is_drawn,
         ),
         lines=total,
-        funnel=[*found.funnel, *_late_stages(made, refusals)],
+        funnel=[*found.funnel, *_late_stages(found, made)],
         findings=list_findings(met, total, found.num_pairs),
         splits=_splits(made) if is_drawn else None,
         lengths=measured.lengths if measured else None,
         chosen_longer=measured.chosen_longer if measured else None,
         notes=found.notes + made.notes,
-        length_unit="tokens" if tokens else "characters",
+        length_unit="tokens" if made.tokens else "characters",
         histograms=measured.histograms if measured else None,
-        biases=measure_biases(profile),
-        sources=measure_sources(
-            profile, kept["source_index"], {f.file.index: f.file for f in found.files}
-        ),
+        biases=measure_biases(tally),
+        sources=measure_sources(tally, {f.file.index: f.file for f in found.files}),
         mixture=list(made.mixture),
-        languages=measure_languages(profile),
-        groups=count_groups(kept),
+        languages=measure_languages(tally),
+        groups=_groups(found, [*refused, *not_drawn], workers),
         example_pairs=example_pairs(_first_kept(made if is_drawn else NOTHING_MADE), found.files),
     )
 
 
-def _late_stages(made: BuiltShards, refusals: Mapping[int, Refusal]) -> Iterator[FunnelStage]:
+def _groups(found: ScanResult, late: Sequence[Path], workers: Engine) -> Groups | None:
+    """Return the numbers of the pairs that are written: without those in runs of late ones."""
+    if not late:
+        return found.checked.groups
+    return count_all_groups(found.root, found.decisions, late, workers)
+
+
+def _late_stages(found: ScanResult, made: BuiltShards) -> Iterator[FunnelStage]:
     """Yield the stages of the funnel in which shards are made."""
-    num, undrawn = made.num_tokenized, len(made.not_drawn)
+    refused, undrawn = made.num_refused, len(made.not_drawn)
+    num = found.decisions.num_kept - refused.total()
     if made.tasks:
-        counts = Counter(refusal.code for refusal in refusals.values())
-        yield stage("tokens", num + len(refusals), num, counts)
+        yield stage("tokens", found.decisions.num_kept, num, refused)
     if made.mixture:
         yield stage("mixture", num, num - undrawn, {"PD410": undrawn})
 
@@ -141,7 +146,7 @@ def nothing_left(report: Report) -> EmptyError:
 
 
 def describe_build(
-    report: Report, found: ScanResult, made: BuiltShards, config: BuildConfig, seal: BuildSeal
+    report: Report, found: ScanResult, config: BuildConfig, seal: BuildSeal
 ) -> Report:
     """Return the report with config, tokenizer, fingerprint and the check of the splits."""
     changes = {
@@ -150,15 +155,12 @@ def describe_build(
         "severity_changes": severity_changes(config.severity),
     }
     if config.near is not None:
-        rows: dict[str, list[int]] = {}
-        for task in made.tasks:
-            rows.setdefault(task.split, []).extend(task.places["at"].to_list())
-        changes["split_proof"] = prove_splits(
-            found.keys,
-            found.decision.split_key,
-            rows,
-            words=config.near.words,
+        changes["split_proof"] = SplitProof(
             threshold=config.near.threshold,
+            unit=f"word {config.near.words}-grams",
+            leaked=found.checked.leaked,
+            clusters=found.checked.clusters,
+            largest=found.checked.largest,
         )
     return report.model_copy(update=changes)
 
@@ -167,30 +169,26 @@ def _first_kept(made: BuiltShards) -> pa.Table:
     """Return the first records of the first shard that has any; none for a validation."""
     for number, (task, shard) in enumerate(zip(made.tasks, made.shards, strict=True)):
         if shard.facts.rows:
-            first = list(dict.fromkeys(made.pairs_of(number)))[:_EXAMPLE_PAIRS]
-            rows = pl.DataFrame({"at": first}, schema={"at": task.places.schema["at"]})
-            places = rows.join(task.places, on="at", how="left", maintain_order="left")
-            return gather(task.root, task.parts, places)
+            first = made.order_of(number)["at"].unique(maintain_order=True).head(_EXAMPLE_PAIRS)
+            return gather(read_parts(task.root), first.to_numpy())
     return empty_table(RECORDS)
 
 
 def _seen_pairs(
-    found: ScanResult, made: BuiltShards, tokens: list[pa.Table], target: TokenizerSpec | None
+    found: ScanResult, made: BuiltShards, target: TokenizerSpec | None
 ) -> dict[int, SeenPair]:
     """Return the first tokenized pair of each input, by the input's index."""
     seen: dict[int, SeenPair] = {}
     if target is None:
         return _plain_pairs(found)
-    sources, lines = found.keys["source_index"], found.keys["line"]
-    for number, table in enumerate(tokens):
-        places = made.pairs_of(number)
-        of_rows = sources.gather(places).to_numpy()
-        for source, row in zip(*np.unique(of_rows, return_index=True), strict=True):
-            line = int(lines[int(places[row])])
-            if int(source) not in seen or line < seen[int(source)].line:
-                parts = (table[f"{part}_ids"][int(row)].as_py() for part in PARTS)
+    for number, table in enumerate(made.tokens):
+        rows = made.order_of(number).with_row_index("row")
+        first = rows.unique("source_index", keep="first").select("row", "source_index", "line")
+        for row, source, line in first.iter_rows():
+            if source not in seen or line < seen[source].line:
+                parts = (table[f"{part}_ids"][row].as_py() for part in PARTS)
                 texts = (show_ids(target, ids) for ids in parts)
-                seen[int(source)] = SeenPair.model_validate(
+                seen[source] = SeenPair.model_validate(
                     {"line": line, **dict(zip(PARTS, texts, strict=True))}
                 )
     return seen
@@ -207,23 +205,21 @@ def _plain_pairs(found: ScanResult) -> dict[int, SeenPair]:
 
 
 def write_others(
-    root: Path, found: ScanResult, made: BuiltShards, report: Report, config: BuildConfig
+    found: ScanResult, made: BuiltShards, report: Report, config: BuildConfig
 ) -> tuple[list[OtherFile], dict[str, FileDigest]]:
     """Write all files except the shards; return those of the manifest, and all digests.
 
     The manifest omits the card, because people edit it, and the page, because it has text of
     refused rows: a push writes it without them.
     """
+    root = found.root
     seals: dict[str, FileDigest] = {}
     rows: dict[str, int] = {}
-    for name, some in (
-        (DUPLICATES_FILE, found.decision.duplicates),
-        (NEAR_FILE, found.decision.near_kept),
-    ):
-        if len(some) or name == DUPLICATES_FILE:
-            seals[name], rows[name] = write_duplicates(root, root / name, found, some)
+    for name, dropped in ((DUPLICATES_FILE, True), (NEAR_FILE, False)):
+        if dropped or found.settled.count(pl.col("kind") == NEAR, ~pl.col("dropped")):
+            seals[name], rows[name] = write_duplicates(root / name, found, dropped=dropped)
     seals[REJECTED_FILE], rows[REJECTED_FILE] = write_rejected(
-        root, root / REJECTED_FILE, found, _refused(found, made), config.limits
+        root / REJECTED_FILE, found, made, config.limits
     )
     with parquet.ParquetFile(
         (root / REJECTED_FILE).absolute()
@@ -242,20 +238,6 @@ def write_others(
     return listed, seals
 
 
-def _refused(found: ScanResult, made: BuiltShards) -> dict[int, Refusal]:
-    """Return records that were refused after the row checks, by index in the keys."""
-    contradictory = Refusal("PD403", CONTRADICTION)
-    leaks = found.decision.leaks.filter("dropped")
-    leaked = zip(leaks["code"], leak_messages(found, leaks) if len(leaks) else [], strict=True)
-    return {
-        **{at: Refusal(code, message) for code, (at, message) in leaked},
-        **dict.fromkeys(found.decision.excluded.to_list(), Refusal("PD409", EXCLUDED)),
-        **dict.fromkeys(made.not_drawn, Refusal("PD410", NOT_DRAWN)),
-        **dict.fromkeys(found.decision.contradictory.to_list(), contradictory),
-        **made.refusals(),
-    }
-
-
 def _write_bytes(path: Path, data: bytes) -> FileDigest:
     return write_staged(path, lambda path: path.write_bytes(data))
 
@@ -263,7 +245,6 @@ def _write_bytes(path: Path, data: bytes) -> FileDigest:
 def make_manifest(
     report: Report,
     made: BuiltShards,
-    tokens: Sequence[pa.Table],
     seal: BuildSeal,
     *,
     others: Sequence[OtherFile],
@@ -284,7 +265,7 @@ def make_manifest(
         libraries=LIBRARIES,
         fingerprint=seal.fingerprint,
         content_hash=hash_content(
-            ((task.split, table) for task, table in zip(made.tasks, tokens, strict=True)),
+            ((task.split, table) for task, table in zip(made.tasks, made.tokens, strict=True)),
             tokenizer_sha256=seal.tokenizer.tokenizer_sha256,
         ),
         config=seal.config,

@@ -28,29 +28,38 @@ class _Sink(Protocol):
 
 def hash_content(shards: Iterable[tuple[str, pa.Table]], *, tokenizer_sha256: str) -> str:
     """Return the content hash, sha256 in hex, of the `TOKENS` of shards, each with its split."""
-    splits: dict[str, list[pa.Table]] = {}
+    splits: dict[str, _SplitHash] = {}
     for split, table in shards:
-        splits.setdefault(split, []).append(table)
+        splits.setdefault(split, _SplitHash()).update(table)
     return hash_json(
         {
             "version": _VERSION,
             "tokenizer_sha256": tokenizer_sha256,
-            "splits": {split: _hash_split(tables) for split, tables in splits.items()},
+            "splits": {split: hashed.digests() for split, hashed in splits.items()},
         }
     )
 
 
-def _hash_split(tables: Iterable[pa.Table]) -> dict[str, str]:
-    """Return the number of rows of a split and the digests of its streams, by column and stream."""
-    streams = {f"{n}.{part}": hashlib.sha256() for n in TOKENS.names for part in _parts(n)}
-    rows = 0
-    for table in tables:
-        rows += table.num_rows
+class _SplitHash:
+    """Hashes of the streams of a split, fed shard by shard."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._streams = {
+            f"{name}.{part}": hashlib.sha256() for name in TOKENS.names for part in _parts(name)
+        }
+
+    def update(self, table: pa.Table) -> None:
+        self._rows += table.num_rows
         for name in TOKENS.names:
-            sinks = {part: streams[f"{name}.{part}"] for part in _parts(name)}
+            sinks = {part: self._streams[f"{name}.{part}"] for part in _parts(name)}
             for chunk in table[name].chunks:
                 _feed(chunk, sinks)
-    return {"rows": str(rows)} | {name: stream.hexdigest() for name, stream in streams.items()}
+
+    def digests(self) -> dict[str, str]:
+        """Return the number of rows, and the digests by column and stream."""
+        digests = {name: stream.hexdigest() for name, stream in self._streams.items()}
+        return {"rows": str(self._rows)} | digests
 
 
 def _parts(name: str) -> tuple[str, ...]:

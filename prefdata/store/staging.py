@@ -67,7 +67,11 @@ def stage_table(path: Path, table: pa.Table) -> FileDigest:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    data = memoryview(sink.getvalue())
+    return stage_bytes(path, memoryview(sink.getvalue()))
+
+
+def stage_bytes(path: Path, data: memoryview) -> FileDigest:
+    """Write bytes that only this build reads."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return FileDigest(len(data), hashlib.sha256(data).hexdigest())

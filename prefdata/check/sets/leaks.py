@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 import polars as pl
 
 from prefdata.check.limits import CheckLimits
-from prefdata.check.sets.found import SetFinding, about_rows
+from prefdata.check.sets.found import RowSums, SetFinding, about_rows, rows_in
 from prefdata.records.keys import GROUP_ID, PAIR_ID
 
 LEAKED = {"at": pl.UInt32, "kept": pl.UInt32, "code": pl.String}
@@ -46,9 +46,13 @@ def _given_way(frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
     return both.filter(pl.col("split") < pl.col("last")).select("at", "kept")
 
 
-def find_threads(frame: pl.DataFrame, _: CheckLimits) -> list[SetFinding]:
-    """Find threads that are in more than one split (PD504)."""
+def count_threads(frame: pl.DataFrame, _: CheckLimits) -> RowSums:
+    """Count the rows of threads that are in more than one split."""
     rows = frame.filter(pl.col("thread") != 0)
     shared = rows.filter(pl.col("split").n_unique().over("thread") > 1)
-    number = shared["thread"].n_unique() if len(shared) else 0
-    return about_rows("PD504", shared["at"], f"threads in more than one split: {number:,}")
+    return rows_in(shared["at"], shared["thread"].n_unique() if len(shared) else 0)
+
+
+def find_threads(rows: RowSums, _: CheckLimits) -> list[SetFinding]:
+    """Find threads that are in more than one split (PD504)."""
+    return about_rows("PD504", rows, f"threads in more than one split: {rows.groups:,}")

@@ -1,10 +1,11 @@
 """Shares and areas under curves, with their 95 % intervals."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+Counts = tuple[NDArray[Any], NDArray[Any]]
 Z95 = 1.959963984540054  # of a standard normal, for 95 %
 
 
@@ -34,20 +35,30 @@ def share(successes: float, total: int) -> Estimate:
 
 
 def area_under_curve(positive: NDArray[np.generic], negative: NDArray[np.generic]) -> Estimate:
-    """Return the chance that a value of `positive` is above one of `negative`; ties count half.
+    """Return the chance that a value of `positive` is above one of `negative`; ties count half."""
+    return area_of_counts(
+        np.unique(positive, return_counts=True), np.unique(negative, return_counts=True)
+    )
+
+
+def area_of_counts(positive: Counts, negative: Counts) -> Estimate:
+    """Return the area under the curve of values that are counted: sorted, and how many of each.
 
     The standard error is Hanley's and McNeil's (Radiology 143, 1982, eq. 1), which assumes that
     the samples are independent: for the sides of pairs that share their prompts it is too wide.
     """
-    ordered = np.sort(negative)
-    below = np.searchsorted(ordered, positive, side="left")
-    up_to = np.searchsorted(ordered, positive, side="right")
-    area = float((below + up_to).mean()) / (2 * len(negative))
+    values, nums = negative
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(nums)])
+    below = ends[np.searchsorted(values, positive[0], side="left")]
+    up_to = ends[np.searchsorted(values, positive[0], side="right")]
+    num_positive, num_negative = int(positive[1].sum()), int(nums.sum())
+    total = sum(map(int.__mul__, (below + up_to).tolist(), positive[1].tolist()))
+    area = total / num_positive / (2 * num_negative)
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     variance = (
         area * (1 - area)
-        + (len(positive) - 1) * (q1 - area**2)
-        + (len(negative) - 1) * (q2 - area**2)
-    ) / (len(positive) * len(negative))
+        + (num_positive - 1) * (q1 - area**2)
+        + (num_negative - 1) * (q2 - area**2)
+    ) / (num_positive * num_negative)
     spread = Z95 * max(variance, 0.0) ** 0.5
     return Estimate(area, max(area - spread, 0.0), min(area + spread, 1.0))

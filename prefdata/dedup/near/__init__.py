@@ -5,7 +5,6 @@ from prefdata.dedup.near.neighbors import (
     Neighbors,
     choose,
     cluster,
-    find_neighbors,
     near_copies,
 )
 from prefdata.dedup.near.options import NearDuplicates, Unit, unit_texts
@@ -27,7 +26,6 @@ __all__ = [
     "Unit",
     "choose",
     "cluster",
-    "find_neighbors",
     "find_pairs",
     "make_sketch",
     "near_copies",

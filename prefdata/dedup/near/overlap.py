@@ -1,14 +1,16 @@
 """Exact test of pairs: Jaccard similarity of two sets of shingles, in blocks of pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prefdata.arrow import Ragged, from_lengths, take
+from prefdata.arrow import Ragged, stack, take
 from prefdata.dedup.near.shingles import blocks_of, overlap
 from prefdata.dedup.near.sketch import LANES, Sketch
+from prefdata.hashing import Numbers
 
 Rows = NDArray[np.int64]
 _BLOCK_SHINGLES = 1 << 18  # about what a core's cache holds
@@ -23,16 +25,36 @@ class Pairs(NamedTuple):
 
 
 class SetStore:
-    """Sets of several sketches, with rows numbered across them."""
+    """Sets of several sketches: all of them, numbered across the sketches, or some rows."""
 
-    def __init__(self, sketches: Sequence[Sketch]) -> None:
-        self._sets = [sketch.sets for sketch in sketches]
-        self._ends = np.cumsum([len(sets.offsets) - 1 for sets in self._sets])
-        self.sizes = np.concatenate([np.zeros(0, np.int64), *(sets.lengths for sets in self._sets)])
-        self._parity = [
-            np.concatenate([s.parity[lane] for s in sketches])
-            for lane in range(LANES * bool(sketches))
-        ]
+    def __init__(self, sketches: Sequence[Sketch], places: tuple[Rows, Rows] | None = None) -> None:
+        """Take the rows at `places`, an index in `sketches` and a row there each; None: all."""
+        self._sketches = sketches
+        self._part, self._place = _all_places(sketches) if places is None else places
+        self.sizes = np.empty(len(self._part), np.int64)
+        self._whole = np.empty(len(self._part), np.uint64)
+        for number, run in _runs(self._part):
+            sketch, rows = sketches[number], self._place[run]
+            self.sizes[run] = sketch.sets.offsets[rows + 1] - sketch.sets.offsets[rows]
+            self._whole[run] = sketch.keys[0][rows]
+
+    def keys(self, number: int) -> Numbers:
+        """Return one of the keys of each row; the first is that of the whole set."""
+        if number == 0:
+            return self._whole
+        found = np.empty(len(self._part), np.uint64)
+        for part, run in _runs(self._part):
+            found[run] = self._sketches[part].keys[number][self._place[run]]
+        return found
+
+    @cached_property
+    def _parity(self) -> Numbers:
+        """Return the parity of all rows, (LANES, rows), loaded once a pair is tested."""
+        found = np.empty((LANES, len(self._part)), np.uint64)
+        for number, run in _runs(self._part):
+            rows = self._place[run]
+            found[:, run] = [lane[rows] for lane in self._sketches[number].parity]
+        return found
 
     def similarity(self, a: Rows, b: Rows) -> NDArray[np.float64]:
         """Return the Jaccard similarity of each pair of rows; 0 if either set is empty."""
@@ -67,13 +89,25 @@ class SetStore:
         return may_match
 
     def _take(self, rows: Rows) -> Ragged:
-        if len(self._sets) == 1:
-            return take(self._sets[0], rows)
-        part = np.searchsorted(self._ends, rows, side="right")
-        sizes = self.sizes[rows]
-        taken = np.empty(sizes.sum(), np.uint64)
-        for number in np.unique(part).tolist():
-            mine = part == number
-            first = self._ends[number] - len(self._sets[number].offsets) + 1
-            taken[np.repeat(mine, sizes)] = take(self._sets[number], rows[mine] - first).values
-        return from_lengths(taken, sizes)
+        part, place = self._part[rows], self._place[rows]
+        runs = list(_runs(part))
+        sets = [take(self._sketches[number].sets, place[run]) for number, run in runs]
+        order = np.concatenate([np.zeros(0, np.int64), *(run for _, run in runs)])
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return take(stack(sets, np.uint64), back)
+
+
+def _all_places(sketches: Sequence[Sketch]) -> tuple[Rows, Rows]:
+    sizes = [len(sketch.sets.offsets) - 1 for sketch in sketches]
+    places = [np.arange(size) for size in sizes]
+    empty = np.zeros(0, np.int64)
+    return np.repeat(np.arange(len(sizes)), sizes), np.concatenate([empty, *places])
+
+
+def _runs(part: Rows) -> Iterator[tuple[int, Rows]]:
+    """Yield each part that occurs, with the indices at which it does."""
+    order = np.argsort(part, kind="stable")
+    ends = np.flatnonzero(np.diff(part[order])) + 1
+    for run in np.split(order, ends) if len(order) else ():
+        yield int(part[run[0]]), run

@@ -26,7 +26,15 @@ class Forest:
     """Union-find over arrays: trees of connected rows, each with its smallest row as its root."""
 
     def __init__(self, num_rows: int) -> None:
-        self._parents = np.arange(num_rows)
+        self._parents: Rows = np.arange(num_rows)
+
+    @staticmethod
+    def of_labels(labels: Rows) -> "Forest":
+        """Return the forest of rows of which those with equal labels are connected."""
+        _, first, tree = np.unique(labels, return_index=True, return_inverse=True)
+        forest = Forest(0)
+        forest._parents = first[tree]
+        return forest
 
     def roots(self, rows: Rows) -> Rows:
         """Return the root of each row's tree: the smallest row connected to it."""
@@ -59,25 +67,21 @@ def find_pairs(sketches: Sequence[Sketch], *, threshold: float) -> pl.DataFrame:
     """
     shelf = SetStore(sketches)
     forest = Forest(len(shelf.sizes))
-    whole = _key(sketches, 0)
+    whole = shelf.keys(0)
     filled = np.flatnonzero(shelf.sizes)
     filled = filled[np.lexsort((filled, whole[filled]))]
-    copies = _join_copies(shelf, forest, filled, whole[filled])
+    copies = join_copies(shelf, forest, filled, whole[filled])
     rows = filled[forest.roots(filled) == filled]
     found = [_NO_PAIRS, copies]
     for number in range(1, len(sketches[0].keys) if sketches else 0):
-        keys = _key(sketches, number)[rows]
+        keys = shelf.keys(number)[rows]
         order = np.argsort(keys, kind="stable")
         found += join_buckets(shelf, forest, rows[order], keys[order], threshold)
     columns = zip(Pairs._fields, map(np.concatenate, zip(*found, strict=True)), strict=True)
     return pl.DataFrame(dict(columns), PAIRS).sort("a", "b")
 
 
-def _key(sketches: Sequence[Sketch], number: int) -> Numbers:
-    return np.concatenate([np.zeros(0, np.uint64), *(sketch.keys[number] for sketch in sketches)])
-
-
-def _join_copies(shelf: SetStore, forest: Forest, rows: Rows, whole: Numbers) -> Pairs:
+def join_copies(shelf: SetStore, forest: Forest, rows: Rows, whole: Numbers) -> Pairs:
     """Join equal sets, so that one of them represents all; rows are sorted by their whole keys."""
     first = np.flatnonzero(np.diff(whole, prepend=~whole[:1]) != 0)
     leaders = np.repeat(rows[first], np.diff(first, append=len(rows)))

@@ -9,7 +9,7 @@ http://www.mmds.org.
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -24,6 +24,7 @@ from prefdata.hashing import Numbers, mix
 # a hundred minima; with 4 rows, one in 600 pairs of texts of similarity 0.1 is proposed.
 ROWS = 4
 LANES = 8
+_MOST_MAPPED = 64  # sketches of parts
 _PARITY_SETS = 128  # sets per block, so that their counters stay in a core's cache
 
 
@@ -128,6 +129,27 @@ def sketch_table(sketch: Sketch) -> pa.Table:
         for number, lane in enumerate(getattr(sketch, name)):
             columns[f"{name}_{number:03d}"] = numbers_array(np.ascontiguousarray(lane))
     return pa.table(columns)
+
+
+class StoredSketches(Sequence[Sketch]):
+    """Sketches in files, mapped when they are needed; only the last few stay mapped.
+
+    While mapped, the pages that were read count as memory of the process.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._open: dict[int, Sketch] = {}
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, number: Any) -> Any:
+        if number not in self._open:
+            if len(self._open) == _MOST_MAPPED:
+                self._open.clear()
+            self._open[number] = open_sketch(self._paths[number])
+        return self._open[number]
 
 
 def open_sketch(path: Path) -> Sketch:

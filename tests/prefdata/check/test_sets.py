@@ -18,6 +18,7 @@ from prefdata.check.sets.bias import find_label_imbalance
 from prefdata.check.sets.found import SetFinding
 from prefdata.check.sets.run import SET_CHECKS, find_in_set, settle_findings
 from prefdata.check.sets.statistics import area_under_curve, share
+from prefdata.check.sets.tally import add_tallies, tally_of
 from prefdata.check.severity import resolve_severity
 from prefdata.records.keys import KEY_COLUMNS
 
@@ -151,8 +152,8 @@ def test_no_rows_give_no_findings() -> None:
 
 
 def test_labels_are_unbalanced_beyond_four_to_one() -> None:
-    assert find_label_imbalance(frame_of(CIRCLE), 400, 100) == []
-    (found,) = find_label_imbalance(frame_of(CIRCLE), 9000, 300)
+    assert find_label_imbalance(tally_of(frame_of(CIRCLE)), 400, 100) == []
+    (found,) = find_label_imbalance(tally_of(frame_of(CIRCLE)), 9000, 300)
     assert (found.code, found.num) == ("PD605", 9000)
 
 
@@ -280,3 +281,29 @@ def test_a_column_that_says_which_is_better_has_no_positions(tmp_path: Path) -> 
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     assert "PD603" not in {f.code for f in prefdata.validate([str(file)]).findings}
+
+
+def test_the_sums_of_parts_are_those_of_the_set() -> None:
+    rows = [
+        {
+            "chars_prompt": n % 7,
+            "chars_chosen": n % 5,
+            "chars_rejected": n % 3,
+            "bold_chosen": n % 4,
+        }
+        | {"model_chosen": f"m{n % 3}", "model_rejected": f"m{n % 2}", "chosen_first": n % 3 == 0}
+        | {"licence": None if n % 4 else "mit", "origin": f"o{n % 2}"}
+        for n in range(300)
+    ]
+    frame = frame_of(rows)
+
+    parts = add_tallies(tally_of(frame[start : start + 2]) for start in range(0, 300, 2))
+
+    whole = tally_of(frame)
+    assert parts[:2] == whole[:2]
+    assert parts.wins == whole.wins
+    for name in ("values", "games", "names", "languages"):
+        one, other = getattr(parts, name), getattr(whole, name)
+        keys = [key for key in one.columns if key not in ("num", "at", "won")]
+        assert one.sort(keys).equals(other.sort(keys)), name
+    assert (parts.positions, parts.chosen_first) == (300, 100)

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from prefdata.report.html.funnel import NARROW, WIDE, Frame, draw_funnel, steps_of
 from prefdata.report.html.plots import WIDTH, draw_interval, draw_lengths, reach_of
-from prefdata.report.lengths import PARTS, histogram, measure_parts
+from prefdata.report.lengths import (
+    PARTS,
+    add_lengths,
+    count_lengths,
+    histogram,
+    measure_parts,
+    measure_sums,
+)
 from prefdata.report.model import Bias
 from prefdata.store.manifest import FunnelStage
 from tests.prefdata.report.synthetic import empty_report, full_report, line_classes
@@ -105,3 +112,20 @@ def test_the_stream_ends_as_wide_as_the_kept_rows() -> None:
     widths = [float(width) for width in re.findall(r'class="kept[^>]*width="([\d.]+)"', picture)]
 
     assert math.isclose(sum(widths) / WIDE.stream_width, 17_846 / 20_310, rel_tol=0.01)
+
+
+@given(values=st.lists(st.integers(0, 50), min_size=1, max_size=60), cut=st.integers(0, 60))
+def test_lengths_that_are_counted_in_parts_have_numpys_quantiles(
+    values: list[int], cut: int
+) -> None:
+    whole = np.array(values)
+    halves = [whole[:cut], whole[cut:]]
+
+    found = measure_sums(add_lengths(count_lengths(dict.fromkeys(PARTS, half)) for half in halves))
+
+    assert found is not None
+    lengths = found.lengths["prompt"]
+    assert (lengths.median, lengths.max) == (np.median(whole), max(values))
+    assert lengths.p95 == round(float(np.percentile(whole, 95)), 3)
+    assert lengths.mean == round(float(whole.mean()), 3)
+    assert found.histograms["chosen"] == histogram(whole)

@@ -228,8 +228,8 @@ def test_counts_are_exact_for_any_weight(weight: float, size: int, seed: int) ->
     file = InputFile(Path("a"), "a", 0, of=prefdata.Source(path="a", weight=weight))
     ids = np.random.default_rng(0).integers(0, 2**63, (2, size)).astype(np.uint64)
     keys = pl.DataFrame({"source_index": [0] * size, "pair_id_hi": ids[0], "pair_id_lo": ids[1]})
-    found: Any = SimpleNamespace(files=[SimpleNamespace(file=file)], keys=keys)
-    copies, _ = _draw(np.arange(size), found, seed)
+    found: Any = SimpleNamespace(files=[SimpleNamespace(file=file)])
+    copies, _ = _draw(keys, found, seed)
 
     assert copies.sum() == int(np.floor(weight * size + 0.5))
     assert copies.max() - copies.min() <= 1

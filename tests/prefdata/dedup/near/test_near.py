@@ -198,17 +198,17 @@ def test_the_earliest_row_is_kept_or_the_first_by_rank() -> None:
     words = [f"w{number}" for number in range(60)]
     texts = [" ".join(words), "another one", " ".join([*words, "x"]), " ".join([*words, "x", "y"])]
     made = sketch(texts)
-    labels = cluster(4, find_pairs([made], threshold=THRESHOLD))
+    labels, sets = cluster(4, find_pairs([made], threshold=THRESHOLD)), SetStore([made])
 
-    earliest = choose(labels, [made])
-    longest = choose(labels, [made], pl.DataFrame({"shortness": [-len(text) for text in texts]}))
+    earliest = choose(labels, sets)
+    longest = choose(labels, sets, pl.DataFrame({"shortness": [-len(text) for text in texts]}))
 
     assert earliest["row"].to_list() == [2, 3]
     assert earliest["kept"].to_list() == [0, 0]
     assert longest["row"].to_list() == [0, 2]
     assert longest["kept"].to_list() == [3, 3]
-    sets = [shingles(text) for text in texts]
-    assert longest["similarity"].to_list() == [jaccard(sets[0], sets[3]), jaccard(sets[2], sets[3])]
+    own = [shingles(text) for text in texts]
+    assert longest["similarity"].to_list() == [jaccard(own[0], own[3]), jaccard(own[2], own[3])]
 
 
 @settings(max_examples=25)
