@@ -13,6 +13,8 @@ from prefdata.engine import Engine, open_engine
 from prefdata.engine.exchange import FOLDER as PARTS
 from prefdata.engine.exchange import read_parts
 from prefdata.errors import EmptyError, UsageError
+from prefdata.hub.outputs import copy_build, is_free, place_of, url_of_out
+from prefdata.hub.urls import shown_url
 from prefdata.progress import Progress, Silent
 from prefdata.read import InputFile, RowOptions, expand_inputs, load_layout
 from prefdata.read.memory import Data, named_inputs
@@ -86,6 +88,26 @@ def build(
 
 
 def _build(config: BuildConfig, *, replace: bool, progress: Progress) -> Build:
+    """Make a build; that of a URL is made in the cache directory, and copied."""
+    url = url_of_out(config.out)
+    if url is None:
+        return _make(config, replace=replace, progress=progress)
+    place = place_of(url)
+    is_new = is_free(url, place, replace=replace)
+    config = config.model_copy(update={"out": place})
+    try:
+        made = _make(config, replace=False, progress=progress)  # there if its copy broke off
+    except UsageError as error:
+        if error.code != "E142" or not is_new:
+            raise
+        made = _make(config, replace=True, progress=progress)
+    if is_new:
+        copy_build(place, url)
+    progress.note(f"{shown_url(url)} has the build that is at {place}")
+    return made
+
+
+def _make(config: BuildConfig, *, replace: bool, progress: Progress) -> Build:
     config = with_fetched_inputs(config)
     check_place(config.out, reads_of(config, files_of(config)))
     target = load_tokenizer_spec(

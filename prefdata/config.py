@@ -78,7 +78,8 @@ class BuildConfig(StrictModel):
     tokenizer: str
     """A directory with a tokenizer, or the name of a model on the Hub."""
     out: AnyPath
-    """The directory that the build is written to."""
+    """The directory that the build is written to, or a URL, such as s3://bucket/out, to which it
+    is copied when it is done."""
     revision: str | None = None
     """Branch, tag or commit of a tokenizer on the Hub."""
     layout: str | None = None
