@@ -29,13 +29,13 @@ def test_importing_brings_no_torch_and_no_transformers(package: str) -> None:
 def test_recipes_use_public_names_only() -> None:
     """They show what users can write: commands, and names of `__all__`.
 
-    The loop and the noise experiment are programs: they read manifests and write files as the
-    packages do. Settings are read as those of the packages are.
+    The loop, the noise experiment, win rates and the reward benchmark are programs: they read
+    manifests and write files as the packages do, and so are settings.
     """
     used = [
         (path.name, node.module, alias.name)
         for path in (Path(__file__).parents[1] / "pipelines").rglob("*.py")
-        if path.parent.name not in ("loop", "noise")
+        if path.parent.name not in ("loop", "noise", "win_rates", "reward")
         and path.name not in ("commands.py", "settings.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES
