@@ -5,12 +5,13 @@ DEV := .venv/.dev
 DEMO := .venv/.demo
 BENCH := .venv/.bench
 PPO := .venv/.ppo
+CLUSTER := .venv/.cluster
 DOCS := docs/api.md docs/codes.md docs/commands.md docs/config-build.md docs/config-train.md docs/formats.md docs/layouts.md docs/losses.md
 LOWEST := .lowest
 RELEASE := .release
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo paper test quick stress lowest check fmt golden bench ppo dist clean
+.PHONY: help demo paper test quick stress cluster lowest check fmt golden bench ppo dist clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -30,6 +31,9 @@ quick: $(DEV)  ## The tests that run in one process: about two minutes
 
 stress: $(DEV)  ## The tests that count cases, at the counts that docs/reliability.md states (over an hour)
 	STRESS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal -m "stress or crash"
+
+cluster: $(CLUSTER)  ## The tests of Ray clusters and of S3, for which it installs ray, moto and s3fs
+	$(BIN)/python -m pytest -q tests/prefdata/engine tests/prefdata/hub/test_s3.py
 
 lowest:  ## The tests of `make quick` with the lowest versions that pyproject.toml allows, in .lowest
 	$(PYTHON) -m venv $(LOWEST)
@@ -95,6 +99,10 @@ $(DEMO): pyproject.toml .venv/.torch
 
 $(BENCH): pyproject.toml .venv/.torch
 	$(INSTALL) -e '.[train,dev,quickstart,bench]'
+	@touch $@
+
+$(CLUSTER): pyproject.toml $(DEV)
+	$(INSTALL) -e '.[ray]' 'ray[client]' 'moto[server]' s3fs
 	@touch $@
 
 # the last release that has PPO; alone, since .venv has the TRL of RLOO

@@ -76,9 +76,9 @@ def watch(data: Path, command: str, ranks: int) -> list[dict[str, float]]:
     if ranks > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
         words = [*launcher, *words]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=500)
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"seconds"')]
-    if len(lines) != ranks:
+    if len(lines) != (1 if command == "ref" else ranks):  # one rank shows what all have done
         sys.exit(f"{command} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
     return [json.loads(line) for line in lines]
 
@@ -115,11 +115,12 @@ def run_child(folder: Path, command: str, name: str) -> None:
     def say() -> None:
         seconds = time.perf_counter() - started
         peak.sample()
-        print(json.dumps({"seconds": seconds, "anon": peak.anon, "file": peak.file}), flush=True)
+        line = json.dumps({"seconds": seconds, "anon": peak.anon, "file": peak.file})
+        os.write(1, f"{line}\n".encode())  # whole, where two ranks write at once
 
     def take_one(run: Any, number: int) -> dict[str, float]:
         if peak.is_over:  # the checkpoint of the step before is written
-            os._exit(0)
+            leave()
         metrics = take_step(run, number)
         say()
         peak.is_over = True
@@ -146,6 +147,15 @@ def run_child(folder: Path, command: str, name: str) -> None:
     }  # fmt: skip
     loop.__dict__["train_step"] = take_one
     loop.train(parse_config(settings, place="bench"))
+
+
+def leave() -> None:
+    """End this process once all ranks are here: one that waits for another would fail."""
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.barrier()
+    os._exit(0)
 
 
 def make_set(folder: Path, pairs: int) -> Path:

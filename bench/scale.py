@@ -68,27 +68,28 @@ def main() -> None:
         data.unlink()
 
 
-def write_pairs(path: Path, number: int) -> None:
-    """Write pairs of a few words, the same ones each time."""
+def write_pairs(path: Path, number: int, most: int = 14) -> None:
+    """Write pairs of texts of up to `most` words, the same ones each time."""
     with path.open("wb") as file:
-        for row in pairs(number):
+        for row in pairs(number, most):
             file.write(orjson.dumps(row) + b"\n")
 
 
-def pairs(number: int) -> Iterator[dict[str, str]]:
+def pairs(number: int, most: int) -> Iterator[dict[str, str]]:
     draw = random.Random(0)
-    before: deque[str] = deque([text(draw, 14)], maxlen=10_000)
+    before: deque[str] = deque([text(draw, most)], maxlen=10_000)
     row: dict[str, str] = {}
     for place in range(number):
         kind = place % 100
         if kind != 99:  # the last of a hundred is a copy
-            prompt = text(draw, 14)
+            prompt = text(draw, most)
             if kind in (10, 11, 30, 31):
                 prompt = before[-1]
             elif kind in (50, 60, 70):
                 prompt = f"{before[draw.randrange(len(before))]} {draw.choice(WORDS)}"
             before.append(prompt)
-            row = {"prompt": prompt, "chosen": text(draw, 12), "rejected": text(draw, 9)}
+            chosen, rejected = text(draw, most - 2), text(draw, most - 5)
+            row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
         yield row
 
 

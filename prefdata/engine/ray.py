@@ -2,14 +2,17 @@
 
 The functions are the same as locally, and the results come back in the order of their items, so
 the bytes of a build do not depend on the engine. Before the first stage every node says which
-versions it has, and reads and writes a file in the output directory.
+versions it has, and reads and writes a file in the output directory; a node that joins later says
+it before its first task.
 """
 
 import os
 import socket
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from platform import python_version
 from typing import Any, NamedTuple
@@ -24,6 +27,8 @@ _CONNECT_SECONDS = 5
 _THREADS = dict.fromkeys(("POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "OMP_NUM_THREADS"), "1")
 _LIBRARIES = ("prefdata-dpo", "numpy", "orjson", "polars", "pyarrow", "tokenizers")
 _PLACE = "engine: ray"
+_PROBE = "probe-00000.arrow"
+"""File that stays in the directory of a build until its end."""
 
 
 class RayWorkers:
@@ -33,6 +38,7 @@ class RayWorkers:
         self._number = number
         self._ray: Any = None
         self._is_ours = False
+        self._expected: Any = None
 
     def __enter__(self) -> "RayWorkers":
         try:
@@ -65,28 +71,20 @@ class RayWorkers:
         `folder` is the directory that all nodes write in; `sizes` are of the files that they read.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / "probe-00000.arrow"
-        probe.write_text(folder.as_posix())
+        (folder / _PROBE).write_text(folder.as_posix())
         named = {str(path): size for path, size in sizes.items()}
+        self._expected = expected = self._ray.put(_Expected(str(folder), named, _versions()))
         nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in self._nodes()}
-        asked = {self._task(_answer, node).remote(str(folder), named, node): node for node in nodes}
+        asked = {self._task(_answer, node).remote(expected, node): node for node in nodes}
         _, late = self._ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_SECONDS)
         for one in late:
             problem = f"node {nodes[asked[one]]} did not answer in {_ANSWER_SECONDS} s"
             raise UsageError("C124", _PLACE, problem, "check `ray status`, and run again")
-        own = _versions()
         for one, node in asked.items():
-            answer = self._result(one)
-            if answer.versions != own:
-                differing = _differing(own, answer.versions)
-                problem = f"node {nodes[node]} has {differing}"
-                raise UsageError("C126", _PLACE, problem, "install the same versions on all nodes")
-            if answer.fault or not (folder / _name_of(node)).exists():
-                fault = answer.fault or f"what it writes to {folder} is not seen here"
-                remedy = "name paths on a file system that all nodes mount at the same place"
-                raise UsageError("C127", _PLACE, f"node {nodes[node]}: {fault}", remedy)
+            self._result(one)
+            if not (folder / _name_of(node)).exists():
+                raise _unseen(nodes[node], f"what it writes to {folder} is not seen here")
             (folder / _name_of(node)).unlink()
-        probe.unlink()
 
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item | Done[Result]]
@@ -95,10 +93,12 @@ class RayWorkers:
 
         Those that wait for a core are the demand that an autoscaler sees.
         """
-        task = self._task(run_there)
+        task = self._task(_run)
         most, waiting = 1, deque[Any]()
         for item in items:
-            waiting.append(item if isinstance(item, Done) else task.remote(function, item))
+            waiting.append(
+                item if isinstance(item, Done) else task.remote(function, item, self._expected)
+            )
             if len(waiting) >= most:
                 most = _WAITING * max(1, int(self._ray.cluster_resources().get("CPU", 1)))
             if len(waiting) >= most:
@@ -108,30 +108,33 @@ class RayWorkers:
 
     def _connect(self, address: str) -> None:
         """Connect to the cluster at an address; `auto` starts one if none runs here."""
-        quiet = {"log_to_driver": False}
         if address in ("", "auto", "local"):
-            if address != "local":
+            if address != "local" and _may_run_here():
                 try:
-                    self._ray.init(address="auto", **quiet)
+                    self._init("auto")
                 except ConnectionError:
                     pass
                 else:
                     self._require_no_number("a running cluster")
                     return
-            number = self._number
-            self._ray.init(address="local", num_cpus=number, include_dashboard=False, **quiet)
+            self._init("local", num_cpus=self._number, include_dashboard=False)
             return
         self._require_no_number(f"the cluster at {address}")
-        require_listening(address)
-        try:
-            self._ray.init(address=address, **quiet)
-        except ImportError as error:
+        if address.startswith("ray://") and find_spec("grpc") is None:
             remedy = "pip install 'ray[client]', or name its address without ray://"
             problem = "the client that ray:// needs is not installed"
-            raise UsageError("C124", f"RAY_ADDRESS {address}", problem, remedy) from error
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            said = " ".join(str(error).split())[:200]
-            raise _unreachable(address, f"cannot be connected to ({said})") from error
+            raise UsageError("C124", f"RAY_ADDRESS {address}", problem, remedy)
+        require_listening(address)
+        try:
+            self._init(address)
+        except ConnectionError as error:
+            raise _refused(address, error) from error
+
+    def _init(self, address: str, **options: Any) -> None:
+        try:
+            self._ray.init(address=address, log_to_driver=False, **options)
+        except (RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
+            raise _refused(address, error) from error
 
     def _require_no_number(self, cluster: str) -> None:
         if self._number is not None:
@@ -167,27 +170,57 @@ class RayWorkers:
             raise PrefdataError("E150", _PLACE, problem, remedy) from error
 
 
-class _Answer(NamedTuple):
-    """What a node says before the first stage."""
+class _Expected(NamedTuple):
+    """What a node has to see and to have."""
 
+    folder: str
+    """Directory that all nodes write in."""
+    sizes: dict[str, int]
+    """Bytes of the files that they read."""
     versions: dict[str, str]
-    fault: str
-    """Why it cannot work on the paths; empty if it can."""
 
 
-def _answer(folder: str, sizes: dict[str, int], node: str) -> _Answer:
-    """Read and write in a directory, and compare the sizes of files, on the node that runs this."""
-    fault = ""
+_CHECKED: set[str] = set()
+"""Directories for which this process of a node was checked."""
+
+
+def _run(function: Callable[[Item], Result], item: Item, expected: _Expected | None) -> Result:
+    """Process an item on a node, which may have joined after the first stage began."""
+    if expected is not None and expected.folder not in _CHECKED:
+        _check(expected)
+        _CHECKED.add(expected.folder)
+    return run_there(function, item)
+
+
+def _answer(expected: _Expected, node: str) -> None:
+    """Check the node that runs this, and write a file of its own in the directory."""
+    _check(expected)
+    Path(expected.folder, _name_of(node)).touch()
+
+
+def _check(expected: _Expected) -> None:
+    """Raise C126 if this node has other versions, C127 if it sees other files."""
+    from ray.util import get_node_ip_address
+
+    address, versions = get_node_ip_address(), _versions()
+    if versions != expected.versions:
+        problem = f"node {address} has {_differing(expected.versions, versions)}"
+        raise UsageError("C126", _PLACE, problem, "install the same versions on all nodes")
+    folder = Path(expected.folder)
     try:
-        if Path(folder, "probe-00000.arrow").read_text() != Path(folder).as_posix():
-            fault = f"{folder} is another directory there"
-        Path(folder, _name_of(node)).touch()
-        for name, size in sizes.items():
+        if (folder / _PROBE).read_text() != folder.as_posix():
+            raise _unseen(address, f"{folder} is another directory there")
+        for name, size in expected.sizes.items():
             if Path(name).stat().st_size != size:
-                fault = f"{name} is another file there"
+                raise _unseen(address, f"{name} is another file there")
     except OSError as error:
         fault = f"{error.filename} cannot be used there ({error.strerror})"
-    return _Answer(_versions(), fault)
+        raise _unseen(address, fault) from error
+
+
+def _unseen(address: str, fault: str) -> UsageError:
+    remedy = "name paths on a file system that all nodes mount at the same place"
+    return UsageError("C127", _PLACE, f"node {address}: {fault}", remedy)
 
 
 def _name_of(node: str) -> str:
@@ -203,6 +236,21 @@ def _differing(own: dict[str, str], other: dict[str, str]) -> str:
     return ", ".join(found)
 
 
+def _may_run_here() -> bool:
+    """Return False if the cluster of this machine's last `ray start` was killed.
+
+    Its address stays in a file, and Ray waits there for minutes.
+    """
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    try:
+        require_listening(Path(folder, "ray", "ray_current_cluster").read_text().strip())
+    except UsageError:
+        return False
+    except OSError:  # no such file: Ray looks for processes
+        return True
+    return True
+
+
 def require_listening(address: str) -> None:
     """Raise C124 if nothing answers at an address; Ray itself waits for minutes."""
     parts = urlsplit(address if "://" in address else f"//{address}")
@@ -216,6 +264,11 @@ def require_listening(address: str) -> None:
         socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
         raise _unreachable(address, f"does not answer ({error.strerror or error})") from error
+
+
+def _refused(address: str, error: Exception) -> UsageError:
+    said = " ".join(str(error).split())[:200]
+    return _unreachable(address, f"cannot be connected to ({said})")
 
 
 def _unreachable(address: str, problem: str) -> UsageError:

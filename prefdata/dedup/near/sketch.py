@@ -24,7 +24,7 @@ from prefdata.hashing import Numbers, mix
 # a hundred minima; with 4 rows, one in 600 pairs of texts of similarity 0.1 is proposed.
 ROWS = 4
 LANES = 8
-_MOST_MAPPED = 64  # sketches of parts
+_MOST_MAPPED = 16  # sketches of parts
 _PARITY_SETS = 128  # sets per block, so that their counters stay in a core's cache
 
 

@@ -10,6 +10,7 @@ import pytest
 import prefdata
 from prefdata.config import BuildConfig
 from prefdata.engine import RayWorkers
+from prefdata.engine.ray import _may_run_here
 from prefdata.errors import PrefdataError, UsageError
 
 ray = pytest.importorskip("ray")
@@ -48,7 +49,7 @@ def test_an_engine_changes_no_byte_and_errors_keep_their_codes(
 
 
 def test_workers_of_a_cluster_that_runs_are_its_own() -> None:
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         with pytest.raises(UsageError, match=r"workers: 3 has no effect .*C125"), RayWorkers(3):
             pass
@@ -80,6 +81,22 @@ def test_a_node_that_does_not_see_a_file_is_named(tmp_path: Path) -> None:
     seen.touch()
     with RayWorkers(1) as workers:
         workers.prepare(tmp_path / "parts", {seen: 0})
-        assert not list((tmp_path / "parts").iterdir())
+        assert [one.name for one in (tmp_path / "parts").iterdir()] == ["probe-00000.arrow"]
         with pytest.raises(UsageError, match=r"gone.jsonl cannot be used there .*C127"):
             workers.prepare(tmp_path / "parts", {seen: 0, gone: 1})
+
+
+def test_a_killed_cluster_of_this_machine_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ray start` leaves its address in a file."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    started = time.monotonic()
+
+    assert not _may_run_here()
+    assert time.monotonic() - started < 10
