@@ -121,8 +121,10 @@ def read_lanes(paths: Sequence[Path], bucket: Bucket, lanes: range, starts: Rows
 
 
 def _read_range(path: Path, bucket: Bucket) -> pl.DataFrame:
+    """Return the rows of a range, copied, so that no more than one run is mapped at a time."""
     with pa.memory_map(str(path)) as source:
-        return _frame(_cut(pa.ipc.open_file(source).get_batch(0), bucket))
+        batch = _cut(pa.ipc.open_file(source).get_batch(0), bucket)
+        return _frame(batch.take(numbers_array(np.arange(len(batch), dtype=np.uint64))))
 
 
 def _cut(batch: pa.RecordBatch, bucket: Bucket) -> pa.RecordBatch:
