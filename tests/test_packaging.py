@@ -65,6 +65,6 @@ def test_workflows_test_the_versions_that_the_project_names() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
     assert workflows["tests"]["jobs"]["wheel"]["strategy"]["matrix"]["python"] == named
-    assert sorted(made) == ["dist", "lowest", "test"]
+    assert sorted(made) == ["cluster", "dist", "lowest", "test"]
     assert set(made) <= targets
     assert workflows["release"]["permissions"] == {}
