@@ -2,9 +2,10 @@
 
 import re
 import tomllib
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,5 +45,7 @@ def test_every_package_is_pinned() -> None:
     assert all(re.fullmatch(r"[\w.-]+==[\w.!]+", pin) for pin in pins)
     assert len(names) == len(set(names))
     assert pins[0].startswith("torch==")
+    if version("torch").partition("+")[0] != pins[0].removeprefix("torch=="):
+        pytest.skip("other versions bring other packages")
     assert not brought() - set(names)
     assert len(brought()) > 50

@@ -120,6 +120,7 @@ def test_weights_in_four_bits_are_planned_as_such(config_of: ConfigOf, tmp_path:
     assert planned == pytest.approx(total - tied, rel=0.01)
 
 
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # of torch 2.9
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize(
     "model_type", ["llama", "gpt2", "gemma3_text", "mixtral", "qwen3", "olmo2"]
