@@ -23,6 +23,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.processes import processes_of
+
 SHARE = 0.3  # of the words that an edit replaces
 SLICE = 2_000
 
@@ -121,7 +124,7 @@ def watch(command: list[str]) -> Figures:
     most = {"Pss": 0.0, "Rss": 0.0}
     while process.poll() is None:
         together, largest = 0, 0
-        for number in family(process.pid):
+        for number in processes_of(process.pid):
             sizes = memory_of(number)
             together += sizes.get("Pss", 0)
             largest = max(largest, sizes.get("Rss", 0))
@@ -132,18 +135,6 @@ def watch(command: list[str]) -> Figures:
         assert process.stderr is not None
         sys.exit(f"{' '.join(command)} failed:\n{process.stderr.read().decode()[-2000:]}")
     return Figures(seconds, most["Pss"] / 1024, most["Rss"] / 1024)
-
-
-def family(root: int) -> list[int]:
-    """Return a process and all its descendants."""
-    found = [root]
-    for number in found:
-        try:
-            children = Path(f"/proc/{number}/task/{number}/children").read_text()
-        except OSError:
-            continue
-        found.extend(map(int, children.split()))
-    return found
 
 
 def memory_of(number: int) -> dict[str, int]:

@@ -24,10 +24,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import orjson
-from scale import save_tokenizer, write_pairs
+from scale import write_pairs
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.ray_nodes import QUIET, Nodes, address_of, cluster, processes_of
+from tests.prefdata.conftest import save_tokenizer
+from tests.processes import processes_of
+from tests.ray_nodes import QUIET, Nodes, address_of, cluster
 
 CONFIG = """\
 inputs: [data/{rows}]
@@ -60,7 +62,7 @@ def main() -> None:
 
 
 def compare_hashes(folder: Path, rows: str) -> None:
-    """Print the seconds and the hash of every way to build; exit 1 if two differ."""
+    """Print the seconds and the hash of every way to build; end the bench if two differ."""
     print(f"{'way':40} {'seconds':>8}  hash of {rows}")
     hashes = set()
 
@@ -76,12 +78,13 @@ def compare_hashes(folder: Path, rows: str) -> None:
     with cluster([1, 1]) as nodes:
         show("Ray, two nodes", build(folder, rows, nodes=nodes))
         half = seconds / 2
-        show("Ray, a worker killed", build(folder, rows, nodes=nodes, kill=(half, kill_worker)))
-        show("Ray, a raylet killed", build(folder, rows, nodes=nodes, kill=(half, kill_raylet)))
+        show("Ray, a worker killed", build(folder, rows, nodes=nodes, kill=(half, find_worker)))
+        show("Ray, a raylet killed", build(folder, rows, nodes=nodes, kill=(half, find_raylet)))
     with cluster([1, 1]) as nodes:
-        build(folder, rows, nodes=nodes, kill=(half, kill_driver))
+        assert not build(folder, rows, nodes=nodes, kill=(half, find_first))[1]
         show("Ray, its first process killed, then here", build(folder, rows, keep=True))
-    sys.exit(len(hashes) > 1)
+    if len(hashes) > 1:
+        sys.exit("the hashes differ")
 
 
 def measure_overhead(folder: Path, rows: str, rounds: int) -> None:
@@ -97,7 +100,16 @@ def measure_overhead(folder: Path, rows: str, rounds: int) -> None:
           f"{max(ratios):.2f})", flush=True)  # fmt: skip
 
 
-Kill = tuple[float, Callable[[int, Nodes], None]]
+class Kill(threading.Timer):
+    """Kill some seconds after its start; `is_done` says whether it found what to kill."""
+
+    def __init__(self, seconds: float, find: Callable[[], int]) -> None:
+        super().__init__(seconds, self._strike)
+        self._find, self.is_done = find, False
+
+    def _strike(self) -> None:
+        os.kill(self._find(), signal.SIGKILL)
+        self.is_done = True
 
 
 def build(
@@ -106,7 +118,7 @@ def build(
     *,
     workers: int | None = None,
     nodes: Nodes | None = None,
-    kill: Kill | None = None,
+    kill: tuple[float, Callable[[int, Nodes], int]] | None = None,
     keep: bool = False,
 ) -> tuple[float, str]:
     """Run a build as a command; return its seconds, and its hash ("" if it was killed)."""
@@ -122,10 +134,13 @@ def build(
     process = subprocess.Popen(
         words, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
-    if kill and nodes:
-        threading.Timer(kill[0], kill[1], (process.pid, nodes)).start()
+    struck = Kill(kill[0], lambda: kill[1](process.pid, nodes)) if kill and nodes else None
+    if struck:
+        struck.start()
     said = process.communicate()[1].decode()
     seconds = time.perf_counter() - started
+    if struck and not struck.is_done:
+        sys.exit("nothing was killed: the build ended before, or no task ran")
     if process.returncode == -signal.SIGKILL:
         assert not (out / "manifest.json").exists(), "it was killed too late"
         return seconds, ""
@@ -134,23 +149,19 @@ def build(
     return seconds, orjson.loads((out / "manifest.json").read_bytes())["hash"]
 
 
-def kill_worker(_: int, nodes: Nodes) -> None:
-    """Kill a process that runs a task."""
-    busy = [one for node in nodes for one in processes_of(node, "ray::_run")]
-    os.kill(busy[0], signal.SIGKILL)
-    print("  killed a worker")
+def find_worker(_: int, nodes: Nodes) -> int:
+    """Return a process that runs a task."""
+    return next(one for node in nodes for one in processes_of(node.pid, "ray::_run"))
 
 
-def kill_raylet(_: int, nodes: Nodes) -> None:
-    """Kill the raylet of the last node: the tasks that it ran are lost."""
-    os.kill(processes_of(nodes[-1], "raylet")[0], signal.SIGKILL)
-    print("  killed the raylet of a node")
+def find_raylet(_: int, nodes: Nodes) -> int:
+    """Return the raylet of the last node: without it, the tasks that it runs are lost."""
+    return processes_of(nodes[-1].pid, "raylet")[0]
 
 
-def kill_driver(number: int, _: Nodes) -> None:
-    """Kill the first process of the build."""
-    os.kill(number, signal.SIGKILL)
-    print("  killed the first process")
+def find_first(number: int, _: Nodes) -> int:
+    """Return the first process of the build."""
+    return number
 
 
 if __name__ == "__main__":

@@ -24,6 +24,10 @@ from typing import NamedTuple
 
 import orjson
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.prefdata.conftest import save_tokenizer
+from tests.processes import processes_of
+
 WORDS = [f"{a}{b}" for a in "bdfgklmnprstvz" for b in ("a", "en", "ir", "ol", "u", "ast", "eng")]
 LIMIT_GIB = 2.0
 
@@ -98,13 +102,6 @@ def text(draw: random.Random, most: int) -> str:
     return " ".join(draw.choices(WORDS, k=draw.randint(6, most)))
 
 
-def save_tokenizer(folder: Path) -> None:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from tests.prefdata.conftest import save_tokenizer as save
-
-    save(folder)
-
-
 def watch(command: list[str]) -> Figures:
     """Run a command, and look at the memory of its processes ten times a second."""
     started, most = time.perf_counter(), {"VmRSS": 0, "RssAnon": 0}
@@ -113,7 +110,7 @@ def watch(command: list[str]) -> Figures:
 
     def look() -> None:
         while not ended.wait(0.1):
-            for number in family(process.pid):
+            for number in processes_of(process.pid):
                 sizes = memory_of(number)
                 for name in most:
                     most[name] = max(most[name], sizes.get(name, 0))
@@ -126,18 +123,6 @@ def watch(command: list[str]) -> Figures:
     if code != 0:
         sys.exit(f"{' '.join(command)} ended with {code}")
     return Figures(time.perf_counter() - started, most["VmRSS"] / 1024, most["RssAnon"] / 1024)
-
-
-def family(root: int) -> list[int]:
-    """Return a process and all its descendants."""
-    found = [root]
-    for number in found:
-        try:
-            children = Path(f"/proc/{number}/task/{number}/children").read_text()
-        except OSError:
-            continue
-        found.extend(map(int, children.split()))
-    return found
 
 
 def memory_of(number: int) -> dict[str, int]:

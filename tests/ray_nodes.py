@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
+from tests.processes import processes_of
+
 Nodes = list["subprocess.Popen[bytes]"]
 QUIET = os.environ | {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 _FAKE_PORT, _FAKE_HEAD = 6379, "ray.head.default"  # the only ones that `fake_multinode` knows
@@ -73,7 +75,7 @@ def cluster(
             _wait_for(f"127.0.0.1:{port}", number + 1, own_environment)
         yield nodes
     finally:
-        for number in [one for node in nodes for one in processes_of(node)]:
+        for number in [one for node in nodes for one in processes_of(node.pid)]:
             try:
                 os.kill(number, signal.SIGKILL)
             except ProcessLookupError:
@@ -128,24 +130,6 @@ def address_of(nodes: Nodes) -> str:
     words = [str(word) for word in nodes[0].args]  # type: ignore[union-attr]
     port = next(word.partition("=")[2] for word in words if word.startswith("--port="))
     return f"127.0.0.1:{port}"
-
-
-def processes_of(node: "subprocess.Popen[bytes]", title: str = "") -> list[int]:
-    """Return a process and all its descendants, those with a word in their title."""
-    found = [node.pid]
-    for number in found:
-        try:
-            found += map(int, Path(f"/proc/{number}/task/{number}/children").read_text().split())
-        except OSError:
-            continue
-    return [number for number in found if title in _title_of(number)]
-
-
-def _title_of(number: int) -> str:
-    try:
-        return Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")[0].decode()
-    except OSError:
-        return ""
 
 
 def _wait_for(address: str, number: int, environment: Mapping[str, str]) -> None:

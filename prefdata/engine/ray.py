@@ -194,12 +194,11 @@ def _run(function: Callable[[Item], Result], item: Item, expected: _Expected | N
 
 def _answer(expected: _Expected, node: str) -> None:
     """Check the node that runs this, and write a file of its own in the directory."""
-    _check(expected)
-    Path(expected.folder, _name_of(node)).touch()
+    _check(expected, writes=_name_of(node))
 
 
-def _check(expected: _Expected) -> None:
-    """Raise C126 if this node has other versions, C127 if it sees other files."""
+def _check(expected: _Expected, *, writes: str = "") -> None:
+    """Raise C126 if this node has other versions, C127 if it sees other files or cannot write."""
     from ray.util import get_node_ip_address
 
     address, versions = get_node_ip_address(), _versions()
@@ -213,6 +212,8 @@ def _check(expected: _Expected) -> None:
         for name, size in expected.sizes.items():
             if Path(name).stat().st_size != size:
                 raise _unseen(address, f"{name} is another file there")
+        if writes:
+            (folder / writes).touch()
     except OSError as error:
         fault = f"{error.filename} cannot be used there ({error.strerror})"
         raise _unseen(address, fault) from error

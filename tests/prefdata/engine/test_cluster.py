@@ -17,7 +17,10 @@ from tests.ray_nodes import QUIET, Nodes, address_of, cluster
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of Ray's own start
 CONFIG = "{inputs: [rows.jsonl], tokenizer: tok, out: out, severity: {PD402: E}}"
-HIDE = 'mount -t tmpfs none "$0" && exec "$@"'
+OTHER_MOUNTS = {
+    "another directory": 'mount -t tmpfs none "$0" && exec "$@"',
+    "a directory to read": 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"',
+}
 
 
 def run_build(folder: Path, *words: str, nodes: Nodes | None = None) -> tuple[str, float]:
@@ -71,11 +74,13 @@ def test_workers_of_a_running_cluster_are_its_own(shared: Path, two_nodes: Nodes
     assert seconds < 30
 
 
-def test_a_node_that_does_not_see_the_directory_is_named(shared: Path) -> None:
-    hide = ["unshare", "--mount", "sh", "-c", HIDE, str(shared)]
-    if subprocess.run([*hide, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("a directory cannot be hidden here")
-    with cluster([1, 1], prefix=hide) as nodes:
+@pytest.mark.parametrize("mount", OTHER_MOUNTS)
+def test_a_node_that_mounts_something_else_is_named(shared: Path, mount: str) -> None:
+    """The directory is mounted otherwise for the second node alone."""
+    prefix = ["unshare", "--mount", "sh", "-c", OTHER_MOUNTS[mount], str(shared)]
+    if subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    with cluster([1, 1], prefix=prefix) as nodes:
         said, seconds = run_build(shared, "--engine", "ray", nodes=nodes)
 
     assert "Traceback" not in said
