@@ -14,8 +14,18 @@ def processes_of(root: int, title: str = "") -> list[int]:
     return [number for number in found if title in _title_of(number)]
 
 
+def processes_naming(text: str) -> list[int]:
+    """Return the processes with a text in their arguments, orphans too."""
+    numbers = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return [number for number in numbers if text in " ".join(_arguments_of(number))]
+
+
 def _title_of(number: int) -> str:
+    return _arguments_of(number)[0]
+
+
+def _arguments_of(number: int) -> list[str]:
     try:
-        return Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")[0].decode()
+        return Path(f"/proc/{number}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
-        return ""
+        return [""]

@@ -14,10 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
-from tests.processes import processes_of
+from tests.processes import processes_naming, processes_of
 
 Nodes = list["subprocess.Popen[bytes]"]
-QUIET = os.environ | {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+QUIET = os.environ | {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AUTH_MODE": "disabled",  # whatever token an earlier cluster of this user has left
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 _FAKE_PORT, _FAKE_HEAD = 6379, "ray.head.default"  # the only ones that `fake_multinode` knows
 _FAKE = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
 _START = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
@@ -75,7 +79,8 @@ def cluster(
             _wait_for(f"127.0.0.1:{port}", number + 1, own_environment)
         yield nodes
     finally:
-        for number in [one for node in nodes for one in processes_of(node.pid)]:
+        ours = [one for node in nodes for one in processes_of(node.pid)]
+        for number in ours + processes_naming(str(elsewhere)):
             try:
                 os.kill(number, signal.SIGKILL)
             except ProcessLookupError:

@@ -109,7 +109,7 @@ class RayWorkers:
     def _connect(self, address: str) -> None:
         """Connect to the cluster at an address; `auto` starts one if none runs here."""
         if address in ("", "auto", "local"):
-            if address != "local" and _may_run_here():
+            if address != "local" and _runs_here():
                 try:
                     self._init("auto")
                 except ConnectionError:
@@ -237,18 +237,17 @@ def _differing(own: dict[str, str], other: dict[str, str]) -> str:
     return ", ".join(found)
 
 
-def _may_run_here() -> bool:
-    """Return False if the cluster of this machine's last `ray start` was killed.
+def _runs_here() -> bool:
+    """Return whether a cluster that `ray start` started on this machine still answers.
 
-    Its address stays in a file, and Ray waits there for minutes.
+    Its address stays in a file when it is killed, and some of its processes may live on. Ray takes
+    either for a cluster, and waits for it for minutes.
     """
     folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     try:
         require_listening(Path(folder, "ray", "ray_current_cluster").read_text().strip())
-    except UsageError:
+    except (UsageError, OSError):
         return False
-    except OSError:  # no such file: Ray looks for processes
-        return True
     return True
 
 
@@ -268,8 +267,16 @@ def require_listening(address: str) -> None:
 
 
 def _refused(address: str, error: Exception) -> UsageError:
+    """Return the error of a cluster that answers and refuses, as one that asks for a token does.
+
+    Ray sends a token to an address that it was given only in this mode.
+    """
     said = " ".join(str(error).split())[:200]
-    return _unreachable(address, f"cannot be connected to ({said})")
+    remedy = (
+        "set RAY_AUTH_MODE=token if the cluster asks for a token (docs/cluster.md), or restart it"
+    )
+    problem = f"cannot be connected to ({said})"
+    return UsageError("C124", f"RAY_ADDRESS {address}", problem, remedy)
 
 
 def _unreachable(address: str, problem: str) -> UsageError:

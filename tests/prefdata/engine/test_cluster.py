@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -23,11 +25,16 @@ OTHER_MOUNTS = {
 }
 
 
-def run_build(folder: Path, *words: str, nodes: Nodes | None = None) -> tuple[str, float]:
+def run_build(
+    folder: Path,
+    *words: str,
+    nodes: Nodes | None = None,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[str, float]:
     """Run a build of relative paths; return its hash, or what it said, and its seconds."""
     (folder / "build.yaml").write_text(CONFIG)
     command = [sys.executable, "-m", "prefdata", "build", "build.yaml"]
-    environment = QUIET | ({"RAY_ADDRESS": address_of(nodes)} if nodes else {})
+    environment = {**QUIET, **({"RAY_ADDRESS": address_of(nodes)} if nodes else {}), **more}
     started = time.monotonic()
     done = subprocess.run(
         [*command, "--replace", *words],
@@ -89,6 +96,19 @@ def test_a_node_that_mounts_something_else_is_named(shared: Path, mount: str) ->
     assert seconds < 30
 
 
+def test_a_cluster_of_this_machine_is_found_without_its_address(shared: Path) -> None:
+    here, _ = run_build(shared)
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        place = {"RAY_TMPDIR": folder}
+        with cluster([1], environment=place):
+            there, _ = run_build(shared, "--engine", "ray", more=place)
+            said, _ = run_build(shared, "--engine", "ray", "--workers", "2", more=place)
+
+    assert len(here) == 64
+    assert there == here
+    assert "workers: 2 has no effect on a running cluster" in said
+
+
 def test_a_node_that_joins_later_is_checked_before_its_first_task(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"polars .* \(here 0\).*C126"):
         _run(abs, -1, _Expected(str(tmp_path), {}, {"polars": "0"}))
@@ -122,14 +142,18 @@ def test_a_cluster_without_a_core_grows_as_tasks_wait(shared: Path) -> None:
     assert there == here
 
 
-def test_a_cluster_that_asks_for_a_token_is_one_line(shared: Path, tmp_path: Path) -> None:
-    """Ray makes a token in the home directory of the head; this user has none."""
+@pytest.mark.parametrize("mode", ["disabled", "token"])
+def test_a_cluster_asks_for_a_token(shared: Path, tmp_path: Path, mode: str) -> None:
+    """Ray leaves a token in a home directory, and its next `ray start` there asks for it."""
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("a" * 64)
-    with cluster([1], environment={"HOME": str(tmp_path), "RAY_AUTH_MODE": "token"}) as nodes:
-        said, seconds = run_build(shared, "--engine", "ray", nodes=nodes)
+    home = {"HOME": str(tmp_path)}
+    with cluster([1], environment=home | {"RAY_AUTH_MODE": "token"}) as nodes:
+        more = home | {"RAY_AUTH_MODE": mode}
+        said, seconds = run_build(shared, "--engine", "ray", nodes=nodes, more=more)
 
     assert "Traceback" not in said
-    assert "C124" in said
-    assert "token" in said
+    assert ("C124" in said) == (mode == "disabled")
+    assert ("RAY_AUTH_MODE=token" in said) == (mode == "disabled")
+    assert (len(said) == 64) == (mode == "token")
     assert seconds < 30
