@@ -10,6 +10,8 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 NEVER_HERE = {"ray"}  # 60 more packages, needed only by its extra
+OF_CUDA = ("cuda-", "nvidia-", "triton")
+"""Packages that torch of a build for CUDA brings; which ones is its own affair."""
 
 
 def normal(name: str) -> str:
@@ -27,7 +29,7 @@ def brought() -> set[str]:
         one = waiting.pop()
         if one.marker is not None and not one.marker.evaluate({"extra": ""}):
             continue
-        if normal(one.name) in found:
+        if normal(one.name) in found or normal(one.name).startswith(OF_CUDA):
             continue
         found.add(normal(one.name))
         try:

@@ -2,10 +2,13 @@
 
 import ast
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("prefdata", "dpo", "pipelines", "bench")
@@ -103,23 +106,24 @@ def test_a_code_of_the_trainer_is_one_file_s() -> None:
     assert several == {"T132", "T163", "T205", "T301"}, "one problem that is met in two places"
 
 
-def test_what_commands_leave_is_not_committed() -> None:
-    listed = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+def list_files(*options: str) -> list[str]:
+    """Return the names of the repository's files; skip the test where git or its history is not."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("git or the history of the repository is not here")
+    command = ["git", "ls-files", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
 
+
+def test_what_commands_leave_is_not_committed() -> None:
     left = {".dpo-train.json", ".building", "manifest.json", "metrics.jsonl"}
-    assert not [name for name in listed.stdout.splitlines() if left & {*Path(name).parts}]
+    assert not [name for name in list_files("--cached") if left & {*Path(name).parts}]
 
 
 def test_no_word_of_the_ban_list_is_in_code_messages_schemas_or_docs() -> None:
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
     found = [
         f"{name}:{number}: {match[0]}"
-        for name in listed.stdout.splitlines()
+        for name in list_files("--cached", "--others", "--exclude-standard")
         if not name.endswith(DATA) and (ROOT / name).is_file()
         for number, line in enumerate((ROOT / name).read_text("utf-8").splitlines(), 1)
         for match in BANNED_WORDS.finditer(line)

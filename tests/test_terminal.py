@@ -61,6 +61,17 @@ def on_a_terminal(commands: list[list[str]], folder: Path) -> list[tuple[int, by
         stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder,
         env=environment | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])},
     )  # fmt: skip
+    output = read_all(ours, theirs)
+    process.wait(timeout=60)
+    parts = output.replace(b"\r\n", b"\n").split(b"@@")
+    codes = [int(part.split(b"\n", 1)[0]) for part in parts[1:]]
+    texts = [parts[0], *(part.split(b"\n", 1)[1] for part in parts[1:-1])]
+    assert len(codes) == len(commands), output[-3000:]
+    return list(zip(codes, texts, strict=True))
+
+
+def read_all(ours: int, theirs: int) -> bytes:
+    """Return what a process writes to a terminal until it ends; close both of its ends."""
     os.close(theirs)
     output = bytearray()
     while True:
@@ -72,12 +83,7 @@ def on_a_terminal(commands: list[list[str]], folder: Path) -> list[tuple[int, by
             break
         output += data
     os.close(ours)
-    process.wait(timeout=60)
-    parts = bytes(output).replace(b"\r\n", b"\n").split(b"@@")
-    codes = [int(part.split(b"\n", 1)[0]) for part in parts[1:]]
-    texts = [parts[0], *(part.split(b"\n", 1)[1] for part in parts[1:-1])]
-    assert len(codes) == len(commands), bytes(output)[-3000:]
-    return list(zip(codes, texts, strict=True))
+    return bytes(output)
 
 
 def rows(content: str) -> list[dict[str, Any]]:
@@ -244,7 +250,7 @@ def test_the_terminal_is_one() -> None:
         [sys.executable, "-c", "import sys; print(sys.stdout.isatty(), sys.argv[1])", EVIL],
         stdout=theirs, check=True,
     )  # fmt: skip
-    output = os.read(ours, 65536)
+    output = read_all(ours, theirs)
 
     assert output.startswith(b"True")
     assert all(escape in output for escape in RAW[:-1])

@@ -1,5 +1,6 @@
 """Reader of finished builds: only files in the manifest, and only if they match its hashes."""
 
+import errno
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -242,8 +243,10 @@ def is_inside(path: Path, folder: Path) -> bool:
     A snapshot in the Hub's cache links to the blobs of its own repo, which belong to it.
     """
     try:
-        real = path.resolve()
-        blobs = [up.parent / "blobs" for up in folder.absolute().parents if up.name == "snapshots"]
-        return any(real.is_relative_to(place.resolve()) for place in (folder, *blobs[:1]))
-    except (OSError, RuntimeError):  # a loop of links
-        return False
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # resolve() would return a path for it, since Python 3.13
+            return False
+    real = path.resolve()
+    blobs = [up.parent / "blobs" for up in folder.absolute().parents if up.name == "snapshots"]
+    return any(real.is_relative_to(place.resolve()) for place in (folder, *blobs[:1]))
