@@ -87,11 +87,18 @@ def _write_lanes(sink: pa.NativeFile, lanes: Sequence[pl.DataFrame]) -> None:
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=table.schema))
 
 
-def read_bucket(paths: Sequence[Path], bucket: Bucket) -> pl.DataFrame:
-    """Return the rows of a bucket out of all runs of one lane, in the order of `paths`."""
+def read_bucket(
+    paths: Sequence[Path], bucket: Bucket, where: pl.Expr | None = None
+) -> pl.DataFrame:
+    """Return the rows of a bucket out of all runs of one lane, in the order of `paths`.
+
+    Of each run only the rows for which `where` is true are kept: there may be few in a wide range.
+    """
     frames: list[pl.DataFrame] = []
     for path in paths:
         frame = _read_range(path, bucket)
+        if where is not None:
+            frame = frame.filter(where)
         if len(frame) or not frames:
             frames.append(frame)
     return pl.concat(frames, rechunk=True)

@@ -155,7 +155,7 @@ def shard_tasks(found: ScanResult, config: BuildConfig, target: TokenizerSpec) -
     ]
     paths = found.decisions.paths(found.root, "order")
     for rows in cut_rows(read_parts(found.root).num_rows):
-        order = read_bucket(paths, rows).sort(KEY)
+        order = read_bucket(paths, rows).select(KEY, "final", "source_index").sort(KEY)
         for split, cutter in enumerate(cutters):
             cutter.take(order.filter(pl.col("final") == split))
     tasks = []

@@ -24,7 +24,7 @@ class OfSplit(NamedTuple):
 
     def read(self, root: Path) -> Order:
         paths = self.decisions.paths(root, "order")
-        rows = read_bucket(paths, self.prompts).filter(pl.col("final") == self.split)
+        rows = read_bucket(paths, self.prompts, pl.col("final") == self.split)
         return rows.sort(KEY, "at").select(list(ORDER))
 
 

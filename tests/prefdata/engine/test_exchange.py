@@ -17,6 +17,7 @@ from prefdata.engine import Workers, exchange
 from prefdata.engine.exchange import (
     EVERYTHING,
     KEY,
+    Bucket,
     Parts,
     cut_buckets,
     cut_rows,
@@ -53,6 +54,28 @@ def test_each_row_is_in_the_bucket_of_its_key(
     assert sorted(chain.from_iterable(found)) == sorted(chain.from_iterable(parts))
     for bucket, keys in zip(buckets, found, strict=True):
         assert all(bucket.first <= key <= bucket.last for key in keys)
+
+
+def test_rows_that_are_not_asked_for_are_dropped_run_by_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard of a split with few pairs covers a range with nearly all rows."""
+    paths = [tmp_path / f"{number}.arrow" for number in range(5)]
+    for path in paths:
+        write_run(path, run_of(list(range(100))))
+    held: list[int] = []
+    concat = pl.concat
+
+    def see(frames: list[pl.DataFrame], *, rechunk: bool) -> pl.DataFrame:
+        held.append(sum(map(len, frames)))
+        return concat(frames, rechunk=rechunk)
+
+    monkeypatch.setattr(pl, "concat", see)
+    found = read_bucket(paths, Bucket(10, 99), pl.col("row") == 50)
+
+    assert found.rows() == [(50, 50)] * 5
+    assert held == [5]
+    assert read_bucket(paths, Bucket(0, 5), pl.col("row") == 50).columns == [KEY, "row"]
 
 
 def test_ranges_of_rows_have_each_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
