@@ -82,6 +82,8 @@ def simulate() -> None:
     names = ON_LINUX if KIND == "macos" else ON_LINUX + ON_UNIX
     for name in names:
         delattr(os, name)
+    if sys.version_info >= (3, 13):
+        os.process_cpu_count = os.cpu_count  # as Python itself does where no affinity is known
     os.stat = stat_here
     if KIND == "windows":
         import signal
