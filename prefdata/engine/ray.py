@@ -24,6 +24,7 @@ from prefdata.errors import PrefdataError, UsageError
 _WAITING = 2  # tasks that wait for each core, so that no core is idle, and a cluster that can grow
 _ANSWER_SECONDS = 120  # of a node, before the first stage
 _CONNECT_SECONDS = 5
+_FRAME_HEAD, _SETTINGS = 9, 4  # bytes before a frame of HTTP/2, and the type that comes first
 _THREADS = dict.fromkeys(("POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "OMP_NUM_THREADS"), "1")
 _LIBRARIES = ("prefdata-dpo", "numpy", "orjson", "polars", "pyarrow", "tokenizers")
 _PLACE = "engine: ray"
@@ -261,9 +262,24 @@ def require_listening(address: str) -> None:
     if not host or not port:
         raise _unreachable(address, "is not HOST:PORT or ray://HOST:PORT")
     try:
-        socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
+        with socket.create_connection((host, port), timeout=_CONNECT_SECONDS) as server:
+            is_grpc = "RAY_USE_TLS" in os.environ or _speaks_http2(server)
     except OSError as error:
         raise _unreachable(address, f"does not answer ({error.strerror or error})") from error
+    if not is_grpc:
+        raise _unreachable(address, "answers, but is not a Ray cluster")
+
+
+def _speaks_http2(server: socket.socket) -> bool:
+    """Return whether a server answers as gRPC does: by a frame of settings (RFC 9113, 3.4).
+
+    Ray itself waits for minutes for one that speaks something else.
+    """
+    server.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+    head = b""
+    while len(head) < _FRAME_HEAD and (more := server.recv(_FRAME_HEAD - len(head))):
+        head += more
+    return len(head) == _FRAME_HEAD and head[3] == _SETTINGS
 
 
 def _refused(address: str, error: Exception) -> UsageError:

@@ -9,9 +9,11 @@ kept: a killed build resumes there, and a copy that broke off is made again from
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from prefdata.errors import PrefdataError, UsageError
 from prefdata.hub.errors import HubError
@@ -22,6 +24,11 @@ from prefdata.store.verify import cache_folder
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/+(?P<rest>[^/].*)")
 _NOT_SEALED = ("README.md", "report.html")
 """Files of a build that its manifest does not list."""
+_COPYING = ".prefdata-copying.json"
+"""List of the files that a copy writes or removes, until it is whole: if it breaks off, the next
+one knows what to remove."""
+_OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "r2")
+"""Schemes without directories: making one would make a bucket."""
 
 
 def url_of_out(out: Path) -> str | None:
@@ -31,7 +38,22 @@ def url_of_out(out: Path) -> str | None:
     ('s3://bucket/out', None, None)
     """
     found = _URL.fullmatch(out.as_posix())  # pathlib writes s3://bucket as s3:/bucket
-    return f"{found['scheme']}://{found['rest']}" if found else None
+    if found is None or found["scheme"].lower() == "file":
+        return None
+    return f"{found['scheme']}://{found['rest']}"
+
+
+def local_out(out: Path) -> Path:
+    """Return the path that a file URL names; any other output as it is.
+
+    >>> local_out(Path("file:///big/out")).as_posix(), local_out(Path("out")).as_posix()
+    ('/big/out', 'out')
+    """
+    found = _URL.fullmatch(out.as_posix())
+    if found is None or found["scheme"].lower() != "file":
+        return out
+    has_drive = re.match(r"[A-Za-z]:/", found["rest"])
+    return Path(found["rest"] if has_drive else f"/{found['rest']}")
 
 
 def place_of(url: str) -> Path:
@@ -58,20 +80,25 @@ def is_free(url: str, place: Path, *, replace: bool) -> bool:
 
 
 def copy_build(place: Path, url: str) -> None:
-    """Copy a finished build to a URL, its manifest last; remove the files of an old build."""
+    """Copy a finished build to a URL, its manifest last; remove the files of older copies."""
     own = read_manifest(place)
     names = [*_names(own), *(name for name in _NOT_SEALED if (place / name).is_file())]
     with _faults(url):
         system, root = _open(url)
-        data = _read(system, f"{root}/{NAME}")
-        stale = set(_names(Manifest.model_validate_json(data))) - set(names) if data else set()
+        data, begun = _read(system, f"{root}/{NAME}"), _read(system, f"{root}/{_COPYING}")
+        before = _names(Manifest.model_validate_json(data)) if data else []
+        stale = {*before, *(orjson.loads(begun) if begun else ())} - {*names}
+        _make_directory(system, root)
+        system.pipe_file(f"{root}/{_COPYING}", orjson.dumps(sorted({*names, *stale})))
         if data:
             system.rm_file(f"{root}/{NAME}")  # half a build has none
         for name in names:
             _put(system, place / name, f"{root}/{name}")
         for name in sorted(stale):
-            system.rm_file(f"{root}/{name}")
+            with suppress(FileNotFoundError):  # the copy broke off before it
+                system.rm_file(f"{root}/{name}")
         _put(system, place / NAME, f"{root}/{NAME}")
+        system.rm_file(f"{root}/{_COPYING}")
 
 
 def _names(manifest: Manifest) -> list[str]:
@@ -92,9 +119,15 @@ def _read(system: Any, path: str) -> bytes | None:
         return None
 
 
+def _make_directory(system: Any, path: str) -> None:
+    schemes = (system.protocol,) if isinstance(system.protocol, str) else system.protocol
+    if not {*schemes} & {*_OBJECT_STORES}:
+        system.makedirs(path, exist_ok=True)
+
+
 def _put(system: Any, source: Path, target: str) -> None:
     """Copy a file, and compare the size that the other side states."""
-    system.makedirs(target.rpartition("/")[0], exist_ok=True)
+    _make_directory(system, target.rpartition("/")[0])
     system.put_file(str(source), target)
     system.invalidate_cache()
     size, there = source.stat().st_size, system.info(target)["size"]

@@ -30,6 +30,8 @@ _BLOCK = 1 << 20
 _PATIENCE = 60.0  # seconds without a byte
 _VERSION_KEYS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "md5Hash", "created")
 _TRIES = 3
+_REFUSED = (ImportError, ValueError, PermissionError)
+"""Errors that another try does not help."""
 _OF_INPUTS = "inputs"
 
 
@@ -60,8 +62,23 @@ def shown_url(url: str) -> str:
     >>> shown_url("https://me:key@host:80/a.jsonl?sig=1#x")
     'https://host:80/a.jsonl'
     """
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    scheme, host, path = _split(url)
+    return urlunsplit((scheme, host.rpartition("@")[2], path, "", ""))
+
+
+def _is_http(url: str) -> bool:
+    """Return whether a URL is of HTTP, behind other steps of fsspec too (simplecache::https://)."""
+    return re.search(r"(^|::)https?://", url.lower()) is not None
+
+
+def _split(url: str) -> tuple[str, str, str]:
+    """Return scheme, host and path. Only HTTP has queries: elsewhere `?` and `#` are in names."""
+    if _is_http(url):
+        parts = urlsplit(url)
+        return parts.scheme, parts.netloc, parts.path
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return scheme, host, slash + path
 
 
 def url_of(path: Path) -> str | None:
@@ -95,14 +112,14 @@ def _faults(url: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise UsageError("E215", shown_url(url), "does not exist", "check the address") from error
-    except (ImportError, ValueError, PermissionError) as error:
+    except Exception as error:  # clients of file systems have errors of their own
+        if not isinstance(error, _REFUSED) and "Credentials" not in type(error).__name__:
+            problem = f"was not fetched ({type(error).__name__})"
+            remedy = "run the same command again: what was fetched is kept"
+            raise HubError("E216", shown_url(url), problem, remedy) from error
         problem = f"cannot be read: {' '.join(str(error).split())[:200]}"
         remedy = "install what it needs, log in, or fetch the file yourself"
         raise UsageError("E215", shown_url(url), problem, remedy) from error
-    except Exception as error:  # clients of file systems have errors of their own
-        problem = f"was not fetched ({type(error).__name__})"
-        remedy = "run the same command again: what was fetched is kept"
-        raise HubError("E216", shown_url(url), problem, remedy) from error
 
 
 def _fetch_http(url: str) -> str:
@@ -165,7 +182,7 @@ def _fetch_other(url: str) -> list[str]:
     import fsspec
 
     system, path = fsspec.core.url_to_fs(url)
-    if any(mark in path for mark in "*?["):
+    if any(mark in path for mark in "*?[") and not system.isfile(path):
         names = sorted(system.glob(path))
     else:
         below = sorted(filter(is_data_name, system.find(path))) if system.isdir(path) else []
@@ -220,10 +237,12 @@ def _finish(url: str, target: Path, version: Version) -> str:
 
 def _place(url: str) -> Path:
     """Return the place of a URL in the cache: its own path, below a name made from the rest."""
-    parts = urlsplit(url)
-    steps = [unquote(step) for step in parts.path.split("/") if step not in ("", ".", "..")]
+    path = _split(url)[2]
+    steps = [step for step in path.split("/") if step not in ("", ".", "..")]
+    if _is_http(url):
+        steps = [unquote(step) for step in steps]
     digest = hashlib.sha256(url.encode()).hexdigest()[:16]
-    below = [quote(step, safe=" ()+,;=@'")[:200] for step in steps] or ["rows"]
+    below = [quote(step, safe=" ()+,;=@'#")[:200] for step in steps] or ["rows"]
     return cache_folder() / _OF_INPUTS / digest / Path(*below)
 
 

@@ -4,7 +4,9 @@ import json
 import socket
 import tempfile
 import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -72,6 +74,22 @@ def test_an_address_without_a_cluster_is_one_line_at_once(
 
     with pytest.raises(UsageError, match="C124"), RayWorkers(None):
         pass
+
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_server_that_is_not_ray_is_one_line_at_once(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray would wait for it for minutes, as for its own dashboard's address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("RAY_ADDRESS", f"{scheme}127.0.0.1:{server.server_port}")
+        started = time.monotonic()
+        with pytest.raises(UsageError, match="answers, but is not a Ray cluster"), RayWorkers(None):
+            pass
+        server.shutdown()
 
     assert time.monotonic() - started < 20
 

@@ -1,6 +1,7 @@
 """A build at a URL has the files of one on disk, and its manifest last."""
 
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -8,16 +9,21 @@ import pytest
 import prefdata
 from prefdata.config import BuildConfig
 from prefdata.errors import PrefdataError
+from prefdata.hub import outputs
 from prefdata.store.manifest import NAME
 from prefdata.store.reader import Build
 
 URL = "memory://bucket/out"
 
 
-def build(rows: Path, tokenizer: Path, out: str, seed: int = 0, *, replace: bool = False) -> Build:
+def build(
+    rows: Path, tokenizer: Path, out: str, seed: int = 0, *, shard_rows: int = 60,
+    replace: bool = False,
+) -> Build:  # fmt: skip
     config = BuildConfig(
-        inputs=[str(rows)], tokenizer=str(tokenizer), out=Path(out), seed=seed, shard_rows=60
-    )
+        inputs=[str(rows)], tokenizer=str(tokenizer), out=Path(out), seed=seed,
+        shard_rows=shard_rows,
+    )  # fmt: skip
     return prefdata.build(config, replace=replace)
 
 
@@ -62,6 +68,37 @@ def test_another_build_is_replaced_only_if_asked(rows_file: Path, tiny: Path) ->
         *(one.path for one in other.manifest.shards),
         *(one.path for one in other.manifest.files),
     }  # fmt: skip
+
+
+def test_what_a_copy_that_broke_off_has_left_is_removed_by_another_build(
+    rows_file: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, names = outputs._put, list[str]()
+
+    def break_off(system: Any, source: Path, target: str) -> None:
+        names.append(target)
+        if len(names) > 4:
+            raise OSError("the connection was closed")
+        put(system, source, target)
+
+    monkeypatch.setattr(outputs, "_put", break_off)
+    with pytest.raises(PrefdataError, match="E217"):
+        build(rows_file, tiny, URL)
+    monkeypatch.undo()
+    assert NAME not in files_at(URL)
+    assert len(files_at(URL)) == 5
+
+    other = build(rows_file, tiny, URL, shard_rows=1000)
+
+    listed = {one.path for one in (*other.manifest.shards, *other.manifest.files)}
+    assert files_at(URL).keys() == {NAME, "README.md", "report.html", *listed}
+
+
+def test_a_file_url_is_a_path(rows_file: Path, tiny: Path, tmp_path: Path) -> None:
+    made = build(rows_file, tiny, f"file://{(tmp_path / 'out').as_posix()}")
+
+    assert made.path == tmp_path / "out"
+    assert (tmp_path / "out" / NAME).is_file()
 
 
 def test_a_url_without_a_client_is_one_line(rows_file: Path, tiny: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import prefdata
+from prefdata.errors import PrefdataError
 from tests.census import snapshot
 from tests.prefdata.conftest import chat_rows, write_rows
 
@@ -67,3 +68,38 @@ def test_a_file_from_disk_to_s3_is_the_same_bytes(
     store.invalidate_cache()
     store.get("bucket/sets/out", str(tmp_path / "back"), recursive=True)
     assert snapshot(tmp_path / "back") == snapshot(tmp_path / "out")
+
+
+def test_marks_of_urls_are_letters_of_names(
+    store: s3fs.S3FileSystem, tiny: Path, tmp_path: Path
+) -> None:
+    """`#` and `?` begin no query, and a name with a mark of a glob is that file."""
+    rows = list(chat_rows(110))
+    for split, some in (("train", rows[:80]), ("test", rows[80:])):
+        write_rows(tmp_path / f"rows#{split}.jsonl", some)
+        store.put(str(tmp_path / f"rows#{split}.jsonl"), f"bucket/raw/rows#{split}.jsonl")
+    store.pipe_file("bucket/raw/q?x.jsonl", (tmp_path / "rows#test.jsonl").read_bytes())
+    store.pipe_file("bucket/raw/qAx.jsonl", (tmp_path / "rows#train.jsonl").read_bytes())
+    splits = [f"s3://bucket/raw/rows#{split}.jsonl" for split in ("train", "test")]
+
+    there = prefdata.build(splits, tokenizer=str(tiny), out=tmp_path / "there")
+    here = prefdata.build(
+        [str(tmp_path / f"rows#{split}.jsonl") for split in ("train", "test")],
+        tokenizer=str(tiny), out=tmp_path / "here",
+    )  # fmt: skip
+    alone = prefdata.build(["s3://bucket/raw/q?x.jsonl"], tokenizer=str(tiny), out=tmp_path / "q")
+
+    assert there.manifest.splits.keys() == {"train", "test"}
+    assert there.manifest.content_hash == here.manifest.content_hash
+    assert all("#" in one.name for one in there.manifest.inputs)
+    assert [one.lines.lines for one in alone.manifest.inputs] == [30]
+
+
+def test_a_bucket_that_is_not_there_is_not_made(
+    store: s3fs.S3FileSystem, rows_file: Path, tiny: Path
+) -> None:
+    with pytest.raises(PrefdataError, match="E217"):
+        prefdata.build([str(rows_file)], tokenizer=str(tiny), out="s3://bukcet/sets/out")
+
+    store.invalidate_cache()
+    assert not store.exists("bukcet")
