@@ -87,7 +87,7 @@ def copy_build(place: Path, url: str) -> None:
         system, root = _open(url)
         data, begun = _read(system, f"{root}/{NAME}"), _read(system, f"{root}/{_COPYING}")
         before = _names(Manifest.model_validate_json(data)) if data else []
-        stale = {*before, *(orjson.loads(begun) if begun else ())} - {*names}
+        stale = {*before, *_names_begun(begun)} - {*names}
         _make_directory(system, root)
         system.pipe_file(f"{root}/{_COPYING}", orjson.dumps(sorted({*names, *stale})))
         if data:
@@ -99,6 +99,16 @@ def copy_build(place: Path, url: str) -> None:
                 system.rm_file(f"{root}/{name}")
         _put(system, place / NAME, f"{root}/{NAME}")
         system.rm_file(f"{root}/{_COPYING}")
+
+
+def _names_begun(data: bytes | None) -> list[str]:
+    """Return the names in a list of files that were being copied, of those below the URL."""
+    try:
+        found = orjson.loads(data or b"[]")
+    except orjson.JSONDecodeError:  # written in part
+        return []
+    names = [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+    return [name for name in names if name and not {"", ".", ".."} & {*name.split("/")}]
 
 
 def _names(manifest: Manifest) -> list[str]:
@@ -120,6 +130,7 @@ def _read(system: Any, path: str) -> bytes | None:
 
 
 def _make_directory(system: Any, path: str) -> None:
+    """Make a directory, unless the file system is an object store."""
     schemes = (system.protocol,) if isinstance(system.protocol, str) else system.protocol
     if not {*schemes} & {*_OBJECT_STORES}:
         system.makedirs(path, exist_ok=True)

@@ -94,6 +94,18 @@ def test_what_a_copy_that_broke_off_has_left_is_removed_by_another_build(
     assert files_at(URL).keys() == {NAME, "README.md", "report.html", *listed}
 
 
+@pytest.mark.parametrize("left", [b"{", b"7", b'["../mine.txt", "/mine.txt", "", 3, "gone"]'])
+def test_a_list_of_a_copy_removes_nothing_outside(rows_file: Path, tiny: Path, left: bytes) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/bucket/mine.txt", b"mine")
+    memory.pipe_file("/bucket/out/.prefdata-copying.json", left)
+
+    build(rows_file, tiny, URL)
+
+    assert memory.cat_file("/bucket/mine.txt") == b"mine"
+    assert ".prefdata-copying.json" not in files_at(URL)
+
+
 def test_a_file_url_is_a_path(rows_file: Path, tiny: Path, tmp_path: Path) -> None:
     made = build(rows_file, tiny, f"file://{(tmp_path / 'out').as_posix()}")
 
