@@ -13,7 +13,7 @@ from prefdata.engine import Engine, open_engine
 from prefdata.engine.exchange import FOLDER as PARTS
 from prefdata.engine.exchange import read_parts
 from prefdata.errors import EmptyError, UsageError
-from prefdata.hub.outputs import copy_build, is_free, local_out, place_of, url_of_out
+from prefdata.hub.outputs import copy_build, is_free, place_of, url_of_out
 from prefdata.hub.urls import shown_url
 from prefdata.progress import Progress, Silent
 from prefdata.read import InputFile, RowOptions, expand_inputs, load_layout
@@ -89,7 +89,6 @@ def build(
 
 def _build(config: BuildConfig, *, replace: bool, progress: Progress) -> Build:
     """Make a build; that of a URL is made in the cache directory, and copied."""
-    config = config.model_copy(update={"out": local_out(config.out)})
     url = url_of_out(config.out)
     if url is None:
         return _make(config, replace=replace, progress=progress)

@@ -1,5 +1,6 @@
 """Config of a build: one frozen model, read from YAML, strict about every name."""
 
+import re
 from collections.abc import Sequence
 from datetime import date
 from functools import partial
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
@@ -38,7 +40,20 @@ from prefdata.settings import (
 )
 from prefdata.tokens.options import FIXED_CODES, ControlTokens, LengthPolicy, TokenOptions
 
-AnyPath = Annotated[Path, Field(strict=False)]
+_FILE_URL = re.compile(r"file:/+(?P<drive>[A-Za-z]:/)?(?P<rest>.*)", re.IGNORECASE)
+
+
+def path_of_file_url(path: Path) -> Path:
+    """Return the path that a file URL names; any other path as it is.
+
+    >>> path_of_file_url(Path("file:///big/out")).as_posix(), path_of_file_url(Path("a")).as_posix()
+    ('/big/out', 'a')
+    """
+    found = _FILE_URL.fullmatch(path.as_posix())  # pathlib writes file:///big as file:/big
+    return Path(found["drive"] or "/", found["rest"]) if found else path
+
+
+AnyPath = Annotated[Path, Field(strict=False), AfterValidator(path_of_file_url)]
 if TYPE_CHECKING:
     AnyInputs = Inputs | str | Source
 else:

@@ -38,22 +38,7 @@ def url_of_out(out: Path) -> str | None:
     ('s3://bucket/out', None, None)
     """
     found = _URL.fullmatch(out.as_posix())  # pathlib writes s3://bucket as s3:/bucket
-    if found is None or found["scheme"].lower() == "file":
-        return None
-    return f"{found['scheme']}://{found['rest']}"
-
-
-def local_out(out: Path) -> Path:
-    """Return the path that a file URL names; any other output as it is.
-
-    >>> local_out(Path("file:///big/out")).as_posix(), local_out(Path("out")).as_posix()
-    ('/big/out', 'out')
-    """
-    found = _URL.fullmatch(out.as_posix())
-    if found is None or found["scheme"].lower() != "file":
-        return out
-    has_drive = re.match(r"[A-Za-z]:/", found["rest"])
-    return Path(found["rest"] if has_drive else f"/{found['rest']}")
+    return f"{found['scheme']}://{found['rest']}" if found else None
 
 
 def place_of(url: str) -> Path:
